@@ -1,0 +1,31 @@
+# make demo      set up .venv and run DPD on the embedded dataset: ends with a table and a picture
+# make test      set up .venv, lint, run the default suite (no network, no GPU, no real data)
+# make test-all  also what needs real data (DDBENCH_DATA) or minutes
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint clean
+
+# One stamp per state of setup.cfg: dependencies are installed again only when they change.
+$(VENV)/ready: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddbench needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/ddbench --runs runs run --method dpd --preset tiny --dataset scenes --ipc 10 --size 64 --student convnet
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m ''
+
+clean:
+	rm -rf $(VENV) build *.egg-info

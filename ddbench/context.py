@@ -1,0 +1,69 @@
+"""What a method is given besides the images: seeds, a device, folders, stages shared between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ddbench.files import Stopwatch, digest, make_once, read_json, write_json
+
+log = logging.getLogger("ddbench")
+
+
+def seed_of(seed: int, *names: str | int) -> int:
+    """A 63-bit seed from a run's seed and what the draw is for: adding a draw elsewhere never moves this one."""
+    text = "\0".join([str(seed), *map(str, names)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run's surroundings.
+
+    seed: the run's. device: where to compute. workdir: private to this run, may hold partial work. shared: where stages
+    live. train_id: identifies the training images (split fingerprint and size); it is part of every stage's key.
+    quiet: no progress bars. costs: filled by `stage` and `timed`, written to distill.json.
+    """
+
+    seed: int
+    device: torch.device
+    workdir: Path
+    shared: Path
+    train_id: str
+    quiet: bool = False
+    costs: list[dict[str, Any]] = field(default_factory=list)
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """A CPU generator of its own for what `names` says is drawn."""
+        return torch.Generator().manual_seed(seed_of(self.seed, *names))
+
+    def stage(self, name: str, make: Callable[[Path], None], **key: Any) -> Path:
+        """The folder `<shared>/<name>-<hash>`, made once by `make(folder)` and shared by every run with the same key.
+
+        The hash covers the name, the key (JSON values) and the training images; neither the seed nor the IPC unless
+        they are in the key. `make` gets an empty hidden folder that is renamed when it returns: existence means complete.
+        """
+        identity = {"stage": name, "train": self.train_id, **key}
+        folder = self.shared / f"{name}-{digest(identity)[:16]}"
+        made = make_once(folder, lambda partial: self._make(partial, make, identity))
+        record = read_json(folder / "stage.json")
+        log.info("%s: %s %s", name, f"made in {record['seconds']:.1f} s," if made else "reused", folder)
+        self.costs.append({"stage": name, "seconds": record["seconds"], "reused": not made, "folder": folder.name})
+        return folder
+
+    def _make(self, partial: Path, make: Callable[[Path], None], identity: dict[str, Any]) -> None:
+        log.info("%s: making it", identity["stage"])
+        watch = Stopwatch()
+        make(partial)
+        write_json(partial / "stage.json", {"key": identity, "seconds": watch.seconds})
+
+    def progress(self, iterable: Iterable, desc: str, total: int | None = None) -> Iterable:
+        """The iterable, with a bar on standard error."""
+        return tqdm(iterable, desc=desc, total=total, disable=self.quiet, leave=False, dynamic_ncols=True)

@@ -1,0 +1,89 @@
+"""The plain data that methods, datasets and the runner pass to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ddbench.context import Context
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images.
+
+    images: uint8 (n, 3, h, w), 0..255, may be memory-mapped. labels: int64 (n,), indices into `classes`.
+    classes: folder names in label order. readable: the same as words, for prompts ("dense residential area").
+    names: where each image comes from ("beach/beach07.tif"), or empty when unknown.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    readable: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+    def of_class(self, label: int) -> Tensor:
+        """Indices (int64, ascending) of the images of one class."""
+        return torch.nonzero(self.labels == label).flatten()
+
+    def counts(self) -> tuple[int, ...]:
+        """Number of images per class, label order."""
+        return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
+
+
+@dataclass(frozen=True)
+class DistilledSet(ImageSet):
+    """What a method returns.
+
+    soft_labels: float32 (n, classes), only when the method brings its own; they count in the storage budget.
+    extras: numbers or words worth recording (MTT's learned step size, fallbacks counted). No named protocol reads them.
+    """
+
+    soft_labels: Tensor | None = None
+    extras: Mapping[str, float | str] = field(default_factory=dict)
+
+    def check(self, ipc: int) -> None:
+        """Raise ValueError unless shapes, types and the budget of `ipc` images per class are kept."""
+        n = len(self.labels)
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[:2] != (n, 3):
+            raise ValueError(f"images must be uint8 ({n}, 3, h, w), not {self.images.dtype} {tuple(self.images.shape)}")
+        if self.labels.dtype != torch.int64 or (n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes)):
+            raise ValueError(f"labels must be int64 in 0..{len(self.classes) - 1}")
+        off = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if k != ipc]
+        if off:
+            raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(off)}")
+        if self.soft_labels is not None:
+            self._check_soft_labels(n)
+
+    def _check_soft_labels(self, n: int) -> None:
+        soft = self.soft_labels
+        if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)) or not torch.isfinite(soft).all():
+            raise ValueError(f"soft labels must be finite float32 ({n}, {len(self.classes)})")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A split dataset at one size. fingerprint: SHA-256 of which file is on which side of the split."""
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    split: str
+    fingerprint: str
+
+
+class Distiller(Protocol):
+    """A frozen dataclass; its fields are its hyper-parameters. `version` goes up when numbers may change."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        """Turn `train` into `ipc` images per class. Never sees a test image; never changes `train`."""
+        ...
