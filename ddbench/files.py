@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,14 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
     return True
 
 
-def _locked(folder: Path) -> FileLock:
-    """A held lock for `folder`; says so when another process holds it, and waits."""
+def _locked(folder: Path) -> AbstractContextManager:
+    """A lock for `folder`, held until the end of the `with`; says so when another process holds it, and waits."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        lock.acquire(timeout=1)
+        return lock.acquire(timeout=1)
     except Timeout:
         log.info("waiting for another process that is making %s", folder)
-        lock.acquire()
-    return lock
+        return lock.acquire()
 
 
 def _flush(folder: Path) -> None:

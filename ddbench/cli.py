@@ -1,0 +1,71 @@
+"""The command line: global options, then a command. Parses and prints; what is heavy is imported inside commands."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import click
+
+from ddbench import __version__
+from ddbench.commands.board import leaderboard
+from ddbench.commands.common import Globals, Group, log_to_stderr
+from ddbench.commands.data import data
+from ddbench.commands.info import check, list_names, show
+from ddbench.commands.run import evaluate, run
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise click.BadParameter(f"{value!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+    return value
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--runs", type=FOLDER, envvar="DDBENCH_RUNS", default="runs", show_default=True, show_envvar=True,
+              help="Where runs and results lie.")
+@click.option("--data-root", "data", type=FOLDER, envvar="DDBENCH_DATA", show_envvar=True,
+              help="Where raw datasets lie.")
+@click.option("--shared", type=FOLDER, envvar="DDBENCH_SHARED", default="shared", show_default=True, show_envvar=True,
+              help="Where packed datasets and what runs share lie.")
+@click.option("--device", envvar="DDBENCH_DEVICE", default="auto", show_default=True, show_envvar=True,
+              callback=_device, help="auto, cpu, cuda or cuda:1.")
+@click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Details and the traces of failures.")
+@click.version_option(__version__, prog_name="ddbench")
+@click.pass_context
+def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> None:
+    """Dataset distillation for remote-sensing scene classification: distil, judge, compare.
+
+    A METHOD turns a dataset's training images into a few images per class (IPC). STUDENTS are trained on those and
+    tested on real, unseen images. The LEADERBOARD compares.
+
+    \b
+    A first run, with nothing but this package (no download):
+      ddbench run --method random --dataset scenes --ipc 10 --size 64
+      ddbench run --method dpd --preset tiny --dataset scenes --ipc 10 --size 64
+      ddbench leaderboard
+    \b
+    Your images (one folder per class), your method (one file), your distilled images:
+      ddbench run --method random --dataset folder:my_images --ipc 1
+      ddbench check my_method.py:MyMethod
+      ddbench run --method my_method.py:MyMethod --dataset scenes --ipc 1 --size 64
+      ddbench evaluate my_distilled_images --dataset scenes --size 64
+
+    Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2 the words
+    are off (nothing was written).
+    """
+    log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    ctx.obj = Globals(quiet=quiet, **folders)
+
+
+for command in (run, evaluate, leaderboard, data, list_names, show, check):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="ddbench")

@@ -1,0 +1,79 @@
+"""`ddbench leaderboard`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ddbench.commands.common import Globals, comparable, log, report_problems
+from ddbench.errors import unknown
+
+if TYPE_CHECKING:
+    from ddbench.runs import Entry
+
+FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeated so that --help stays instant
+
+
+@click.command()
+@click.option("--dataset", metavar="NAME", help="Only this dataset.")
+@click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
+@click.option("--protocol", metavar="NAME", help="Only this protocol: NAME (every version) or NAME@VERSION.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
+@click.pass_obj
+def leaderboard(
+    options: Globals, dataset: str | None, ipc: int | None, protocol: str | None, form: str, output: Path | None
+) -> None:
+    """Compare all results below --runs.
+
+    Text, Markdown and LaTeX show per cent, mean ± sample standard deviation over n distillations (within one, the mean
+    over its students comes first). CSV and JSON hold fractions; JSON holds every result in full. A file that cannot be
+    used is named and left out, and the exit status is 1.
+
+    \b
+    Examples:
+      ddbench leaderboard
+      ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
+      ddbench leaderboard --format json
+    """
+    from ddbench.files import write_bytes
+    from ddbench.registry import short
+    from ddbench.runs import scan
+    from ddbench.tables import render
+
+    entries, problems = scan(options.runs)
+    report_problems(problems)
+    dataset = short(dataset) if dataset else None
+    _check_words(entries, dataset, protocol)
+    chosen = [entry for entry in comparable(entries, dataset=dataset, ipc=ipc) if _under(entry, protocol)]
+    text = render(chosen, form)
+    if output:
+        write_bytes(output, text.encode())
+        log.info("written to %s", output)
+    else:
+        click.echo(text, nl=False)
+    if problems:
+        raise SystemExit(1)
+
+
+def _check_words(entries: Sequence[Entry], dataset: str | None, protocol: str | None) -> None:
+    """A word is right when it is registered, or when there are results for it (of a plugin that is gone, say)."""
+    from ddbench.registry import names
+
+    datasets = {*names("datasets"), *(entry.spec.dataset for entry in entries)}
+    if dataset is not None and dataset not in datasets:
+        raise unknown("dataset", dataset, datasets)
+    protocols = {*names("protocols"), *(_title(entry) for entry in entries)}
+    if protocol is not None and protocol not in protocols | {title.partition("@")[0] for title in protocols}:
+        raise unknown("protocol", protocol, protocols)
+
+
+def _title(entry: Entry) -> str:
+    return f"{entry.result.protocol}@{entry.result.protocol_version}"
+
+
+def _under(entry: Entry, protocol: str | None) -> bool:
+    return protocol in (None, entry.result.protocol, _title(entry))

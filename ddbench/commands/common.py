@@ -1,0 +1,109 @@
+"""What every command shares: the global options, logging, the exit status of words that are off. No torch."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddbench.errors import UserError
+
+if TYPE_CHECKING:
+    from ddbench.datasets.facts import Place
+    from ddbench.runner import Setting
+    from ddbench.runs import Entry, Problem
+
+WIDTH = 70  # of a cell
+SIZE = click.IntRange(min=8)
+SIZE_HELP = "Side of the images.  [default: the dataset's own]"
+
+log = logging.getLogger("ddbench")
+
+
+@dataclass(frozen=True)
+class Globals:
+    """The options before the command."""
+
+    runs: Path
+    data: Path | None
+    shared: Path
+    device: str
+    quiet: bool
+
+    @property
+    def silent(self) -> bool:
+        """No progress bars: asked for, or nobody looks at them."""
+        return self.quiet or not sys.stderr.isatty()
+
+    @property
+    def place(self) -> Place:
+        from ddbench.datasets.facts import Place
+
+        return Place(self.data, self.shared, self.silent)
+
+    @property
+    def setting(self) -> Setting:
+        from ddbench.runner import Setting
+
+        return Setting(self.runs, self.place, self.device, self.silent)
+
+
+class WordsOff(click.ClickException):
+    """A UserError on its way to the terminal."""
+
+    exit_code = 2
+
+
+class Group(click.Group):
+    """A group that prints a UserError and ends with status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise WordsOff(str(error)) from error
+
+
+class Stderr(logging.Handler):
+    """Log lines go to standard error, above a progress bar when there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+
+
+def log_to_stderr(level: int) -> None:
+    """Send the log of ddbench to standard error, once however often it is called."""
+    handler = Stderr()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [handler]
+    log.setLevel(level)
+
+
+def report_problems(problems: Iterable[Problem]) -> None:
+    """Name the files that were not used."""
+    for problem in problems:
+        log.error("skipped %s: %s", problem.path, problem.reason)
+
+
+def comparable(entries: Iterable[Entry], **wanted: Any) -> list[Entry]:
+    """The entries whose spec has the wanted values; None wants nothing."""
+    fixed = {name: value for name, value in wanted.items() if value is not None}
+    return [entry for entry in entries if all(getattr(entry.spec, name) == value for name, value in fixed.items())]
+
+
+def grid(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
+    """A plain table for the terminal."""
+    from tabulate import tabulate
+
+    body = [[textwrap.fill(cell, WIDTH) if "\n" not in cell else cell for cell in row] for row in rows]
+    return tabulate(body, list(heads), tablefmt="simple", disable_numparse=True)

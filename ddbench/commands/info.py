@@ -1,0 +1,155 @@
+"""`ddbench list`, `ddbench show` and `ddbench check`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ddbench.commands.common import grid
+from ddbench.errors import unknown
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["methods", "datasets", "students", "protocols", "presets"]))
+def list_names(what: str) -> None:
+    """Print the names there are, one per line; `list presets` prints method and preset.
+
+    \b
+    Examples:
+      ddbench list methods
+      ddbench list presets
+    """
+    from ddbench.registry import names
+
+    for line in _presets() if what == "presets" else names(what):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Explain a method, dataset, student or protocol: every field with its default, unit and meaning; the citation.
+
+    \b
+    Examples:
+      ddbench show dpd
+      ddbench show quick@1
+    """
+    click.echo(_SHOWN[_kind(name)](name))
+
+
+@click.command()
+@click.argument("method", metavar="METHOD")
+def check(method: str) -> None:
+    """Test the contract of a method (NAME or FILE.py:CLASS) on a few small images; status 1 when it is broken.
+
+    \b
+    Example:
+      ddbench check my_method.py:MyMethod
+    """
+    from ddbench.registry import load
+
+    cls = load("methods", method)
+    from ddbench.testing import check_method
+
+    outcomes = check_method(cls)
+    for outcome in outcomes:
+        said = f"{outcome.name}: {outcome.detail}" if outcome.detail else outcome.name
+        click.echo(f"{'ok    ' if outcome.ok else 'FAILED'}  {said}")
+    if not all(outcome.ok for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def _presets() -> Iterator[str]:
+    from ddbench.config import preset_files
+    from ddbench.registry import module_file, names
+
+    for method in names("methods"):
+        file = module_file(method)
+        for preset in preset_files(file, method) if file else ():
+            yield f"{method} {preset}"
+
+
+def _kind(name: str) -> str:
+    """Which kind a name is of; one that is several is taken as the first of methods, datasets, students, protocols."""
+    from ddbench.registry import FOLDER, KINDS, names
+
+    if ":" in name:
+        return "datasets" if name.startswith(FOLDER) else "methods"
+    for kind in KINDS:
+        if name in names(kind) or (kind == "protocols" and name in _families()):
+            return kind
+    raise unknown("name", name, [known for kind in KINDS for known in names(kind)])
+
+
+def _families() -> set[str]:
+    """Protocols without their versions."""
+    from ddbench.registry import names
+
+    return {title.partition("@")[0] for title in names("protocols")}
+
+
+def _show_method(name: str) -> str:
+    from ddbench import config
+    from ddbench.registry import load
+
+    cls = load("methods", name)
+    fields = [(f.name, f.default, f.unit, f.type, f.meaning) for f in config.describe_fields(cls)]
+    table = grid(fields, ("field", "default", "unit", "type", "meaning")) if fields else "It has no fields to set."
+    head = f"{config.title(cls)} (method, version {getattr(cls, 'version', '?')})"
+    presets = f"presets: {', '.join(config.presets(cls)) or 'none'}"
+    citation = getattr(cls, "citation", "")
+    parts = [head, inspect.getdoc(cls) or "", presets, table, f"citation: {citation}" if citation else ""]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _show_dataset(name: str) -> str:
+    from ddbench.registry import load
+
+    source = load("datasets", name)
+    return f"{source.name} (dataset)\n\n{grid(source.card(), ('field', 'value'))}"
+
+
+def _show_student(name: str) -> str:
+    from ddbench.registry import load, names
+    from evaluators import students
+
+    rows = [load("protocols", title) for title in names("protocols")]
+    recipes = [f"{row.title}: see ddbench show {row.title}" for row in rows if name in row.recipes]
+    return "\n".join([f"{name} (student)", "", *_paragraph(students.__doc__, name), "", *recipes])
+
+
+def _paragraph(text: str, name: str) -> Iterator[str]:
+    """The line of a docstring that begins with `name`, and the indented ones after it."""
+    inside = False
+    for line in text.splitlines():
+        inside = line.startswith(f"{name} ") or (inside and line.startswith(" "))
+        if inside:
+            yield " ".join(line.split()).removeprefix(f"{name} ")
+
+
+def _show_protocol(name: str) -> str:
+    from ddbench.config import describe_fields
+    from ddbench.registry import load
+
+    row = load("protocols", name)
+    recipe = type(next(iter(row.recipes.values())))
+    fields = [
+        (field.name, *(_value(getattr(made, field.name)) for made in row.recipes.values()), field.meaning)
+        for field in describe_fields(recipe)
+    ]
+    head = f"{row.title} (protocol)\ninit: {row.init}\nsource: {row.source}"
+    return f"{head}\n\n{grid(fields, ('field', *row.recipes, 'meaning'))}"
+
+
+def _value(value: Any) -> str:
+    if hasattr(value, "__dataclass_fields__"):
+        return "\n".join(f"{name} {_value(item)}" for name, item in asdict(value).items())
+    return str(value)
+
+
+_SHOWN = {"methods": _show_method, "datasets": _show_dataset, "students": _show_student, "protocols": _show_protocol}

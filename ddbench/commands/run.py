@@ -1,0 +1,135 @@
+"""`ddbench run` and `ddbench evaluate`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddbench.commands.common import SIZE, SIZE_HELP, Globals, comparable, log, report_problems
+
+if TYPE_CHECKING:
+    from ddbench.runner import Jury, Plan
+
+POSITIVE = click.IntRange(min=1)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Who judges, whether what failed is tried again, and whether anything is done at all."""
+
+    jury: Jury
+    retry: bool
+    dry_run: bool
+
+
+def judged(command: Callable) -> Callable:
+    """The options that `run` and `evaluate` share; they arrive as `wish`."""
+
+    # fmt: off
+    @click.option("--student", "students", metavar="NAME", multiple=True, default=["convnet"], show_default=True,
+                  help="Network trained on the distilled images; repeat for several.")
+    @click.option("--student-seeds", type=POSITIVE, default=1, show_default=True, metavar="J",
+                  help="Train J students of each kind, seeds 0 to J-1.")
+    @click.option("--protocol", default="quick", show_default=True, metavar="NAME",
+                  help="How students are trained: NAME (its newest version) or NAME@VERSION.")
+    @click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
+    @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
+    @functools.wraps(command)
+    def with_wish(*args: Any, students: tuple[str, ...], protocol: str, student_seeds: int, **rest: Any) -> Any:
+        from ddbench.runner import jury
+
+        wish = Wish(jury(students, protocol, student_seeds), rest.pop("retry"), rest.pop("dry_run"))
+        return command(*args, wish=wish, **rest)
+
+    return with_wish
+
+
+@click.command()
+@click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help="See `ddbench list methods`.")
+@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="See `ddbench list datasets`.")
+@click.option("--ipc", required=True, type=POSITIVE, help="Images per class.")
+@click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
+@click.option("--preset", metavar="NAME", help="Named settings of the method; see `ddbench list presets`.")
+@click.option("--config", metavar="F.toml", type=click.Path(path_type=Path), help="Settings, over the preset's.")
+@click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="One setting, over all others; repeatable.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the distillation.  [default: 0]")
+@click.option("--seeds", type=POSITIVE, metavar="K", help="Distil K times, seeds 0 to K-1, instead of --seed.")
+@judged
+@click.pass_obj
+def run(options: Globals, seed: int | None, seeds: int | None, wish: Wish, **words: Any) -> None:
+    """Distil a dataset, train students on the result, test them on real images.
+
+    Running the same command again does only what is missing: an interrupted run is resumed by repeating it. The run's
+    folder holds the images (distilled/), a contact sheet (contact.png), the costs (distill.json), a file per student.
+
+    \b
+    Examples:
+      ddbench run --method random --dataset scenes --ipc 10 --size 64
+      ddbench run --method dpd --preset tiny --dataset scenes --ipc 10 --size 64 --student convnet --student resnet18
+      ddbench run --method my_method.py:MyMethod --set steps=200 --dataset folder:my_images --ipc 1 --seeds 3
+    """
+    from ddbench.runner import Request, plan
+
+    if seed is not None and seeds is not None:
+        raise click.UsageError("give --seed S for one seed or --seeds K for K of them, not both")
+    chosen = tuple(range(seeds)) if seeds else (seed or 0,)
+    carry_out(options, plan(Request(**words, seeds=chosen), wish.jury, options.place), wish)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Whose real test images to test on.")
+@click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
+@judged
+@click.pass_obj
+def evaluate(options: Globals, folder: Path, dataset: str, size: int | None, wish: Wish) -> None:
+    """Judge a folder of images (one sub-folder per class) exactly as a run's distilled set is judged.
+
+    The folders must be named as the dataset's classes. The result is stored as a run of the method folder:NAME.
+
+    \b
+    Example:
+      ddbench evaluate my_distilled_images --dataset ucm --size 64 --student resnet18
+    """
+    from ddbench.given import plan_given
+    from ddbench.registry import load
+
+    carry_out(options, plan_given(folder, load("datasets", dataset), size, wish.jury, options.place), wish)
+
+
+def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
+    """Do (or for a dry run only name) what is missing, then print the table; exit status 1 when something failed."""
+    from ddbench.runner import run as run_plan
+    from ddbench.runner import tasks
+
+    if wish.dry_run:
+        for task in tasks(plan, options.runs):
+            click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.words}")
+        return
+    outcome = run_plan(plan, options.setting, wish.retry)
+    if not outcome.done and not outcome.failed:
+        log.info("nothing to do: everything asked for is there already")
+    _print_table(options, plan)
+    if outcome.failed:
+        raise SystemExit(1)
+
+
+def _print_table(options: Globals, plan: Plan) -> None:
+    """What these runs can be compared with, and where to look at their images."""
+    from ddbench.runs import scan
+    from ddbench.tables import render
+
+    spec = plan.specs[0]
+    entries, problems = scan(options.runs)
+    report_problems(problems)
+    same = comparable(entries, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size, ipc=spec.ipc)
+    click.echo(render(same), nl=False)
+    for spec in plan.specs:
+        sheet = spec.folder(options.runs) / "contact.png"
+        if sheet.exists():
+            click.echo(f"images: {sheet}")

@@ -1,0 +1,263 @@
+"""The dataclass is the schema: its defaults, then a preset, then a TOML file, then `--set key=value`. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from ddbench.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """One hyper-parameter as `ddbench show` prints it."""
+
+    name: str
+    default: str
+    type: str
+    unit: str
+    meaning: str
+
+
+class _Word(str):
+    """A value typed on the command line: unlike a string in a TOML file, it may mean a number."""
+
+
+def build(
+    cls: type, preset: str | None = None, config_file: Path | None = None, sets: Iterable[str] = ()
+) -> Any:
+    """An instance of the dataclass `cls`. Later sources win: defaults, `preset`, `config_file`, `sets` ("key=value").
+
+    Raises UserError naming the key, the value, what was expected, and for an unknown key the nearest valid ones.
+    """
+    values: dict[str, Any] = {}
+    if preset is not None:
+        values |= _checked(cls, _read_toml(_preset_file(cls, preset)), f"preset {preset}")
+    if config_file is not None:
+        values |= _checked(cls, _read_toml(Path(config_file)), str(config_file))
+    values |= _checked(cls, _split_sets(sets), "--set")
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{title(cls)} cannot be made from these settings: {error}") from None
+
+
+def presets(cls: type) -> dict[str, Path]:
+    """Preset name -> TOML file, for the method that `cls` is."""
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    return preset_files(Path(file), title(cls)) if file else {}
+
+
+def preset_files(module: Path, method: str) -> dict[str, Path]:
+    """Preset name -> TOML file. They lie in `presets/` beside the method's module.
+
+    Methods that share a folder with others keep theirs in `presets/<method>/`.
+    """
+    folder = module.parent / "presets"
+    own = folder / method
+    return {path.stem: path for path in sorted((own if own.is_dir() else folder).glob("*.toml"))}
+
+
+def params(instance: Any) -> dict[str, Any]:
+    """Every field of a dataclass instance as JSON values: complete, defaults included, 1.0 for 1 in a float."""
+    hints = typing.get_type_hints(type(instance))
+    return {
+        field.name: _plain_json(_as_float(getattr(instance, field.name), hints[field.name]))
+        for field in dataclasses.fields(instance)
+    }
+
+
+def title(cls: type) -> str:
+    """The name users know a class by."""
+    return str(getattr(cls, "name", cls.__name__))
+
+
+def describe_fields(cls: type) -> tuple[FieldInfo, ...]:
+    """Name, default, type, unit and meaning of every field.
+
+    The meaning is `field(metadata={"help": ...})`, or what the class docstring says after "field name:".
+    """
+    hints = typing.get_type_hints(cls)
+    return tuple(_describe_field(cls, field, hints[field.name]) for field in dataclasses.fields(cls) if field.init)
+
+
+def _describe_field(cls: type, field: dataclasses.Field, kind: Any) -> FieldInfo:
+    meaning = field.metadata.get("help") or _from_docstring(cls, field.name)
+    return FieldInfo(field.name, _default(field), _words(kind), str(field.metadata.get("unit", "")), meaning)
+
+
+def _default(field: dataclasses.Field) -> str:
+    if field.default is not dataclasses.MISSING:
+        return "none" if field.default is None else str(_plain_json(field.default))
+    if field.default_factory is not dataclasses.MISSING:
+        return str(_plain_json(field.default_factory()))
+    return "required"
+
+
+def _from_docstring(cls: type, name: str) -> str:
+    """What the class docstring says after "name:" or "name, other:", up to the next such words or an empty line."""
+    one = "|".join(re.escape(field.name) for field in dataclasses.fields(cls))
+    some = rf"(?<![\w.])(?:{one})(?:,\s+(?:{one}))*:\s"
+    for found in re.finditer(rf"({some})(.*?)(?={some}|\n\s*\n|\Z)", cls.__doc__ or "", re.DOTALL):
+        if name in re.findall(r"\w+", found.group(1)):
+            return " ".join(found.group(2).split())
+    return ""
+
+
+def _preset_file(cls: type, preset: str) -> Path:
+    known = presets(cls)
+    if preset not in known:
+        raise unknown(f"preset of {title(cls)}", preset, known)
+    return known[preset]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _split_sets(sets: Iterable[str]) -> dict[str, _Word]:
+    values = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text!r} is not key=value, for example --set steps=100")
+        values[key.strip()] = _Word(value.strip())
+    return values
+
+
+def _checked(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """`values` with every key known and every value of its field's type."""
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for key in values:
+        if key not in known:
+            raise unknown(f"key of {title(cls)} ({source})", key, known)
+    return {key: _fitted(key, value, hints[key], source) for key, value in values.items()}
+
+
+def _fitted(key: str, value: Any, kind: Any, source: str) -> Any:
+    try:
+        return _fit(value, kind)
+    except (ValueError, TypeError):
+        shown = str(value) if isinstance(value, _Word) else repr(value)
+        raise UserError(f"{source}: {key} = {shown} is wrong; expected {_words(kind)}") from None
+
+
+def _fit(value: Any, kind: Any) -> Any:
+    """`value` as `kind`; ValueError when it is not one."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _first(value, args)
+    if origin is Literal:
+        return _choice(value, args)
+    if origin is tuple:
+        return _items(value, args)
+    if kind not in _PLAIN:
+        raise UserError(f"a field of type {kind} cannot be set; use int, float, bool, str, Literal or tuples of them")
+    return _PLAIN[kind](value)
+
+
+def _first(value: Any, kinds: tuple[Any, ...]) -> Any:
+    """The first fitting kind: "none" before all others, text after all others."""
+    for kind in sorted(kinds, key=lambda kind: (kind is not types.NoneType, kind is str)):
+        try:
+            return _fit(value, kind)
+        except ValueError:
+            continue
+    raise ValueError(value)
+
+
+def _choice(value: Any, choices: tuple[Any, ...]) -> Any:
+    for choice in choices:
+        if (type(choice) is type(value) and choice == value) or (isinstance(value, _Word) and str(choice) == value):
+            return choice
+    raise ValueError(value)
+
+
+def _items(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A tuple from a TOML array, or from "1,2,3"."""
+    if isinstance(value, _Word):
+        value = [_Word(part.strip()) for part in value.split(",")] if value else []
+    if not isinstance(value, list | tuple):
+        raise ValueError(value)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    return tuple(_fit(item, kind) for item, kind in zip(value, kinds, strict=True))
+
+
+def _bool(value: Any) -> bool:
+    if isinstance(value, _Word) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return _only(value, bool)
+
+
+def _int(value: Any) -> int:
+    return int(value) if isinstance(value, _Word) else _only(value, int)
+
+
+def _float(value: Any) -> float:
+    number = float(value) if isinstance(value, _Word) else float(_only(value, int, float))
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
+
+
+def _none(value: Any) -> None:
+    if value is not None and value != "none":
+        raise ValueError(value)
+
+
+def _only(value: Any, *kinds: type) -> Any:
+    if type(value) not in kinds:
+        raise ValueError(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    return str(_only(value, str, _Word))
+
+
+_PLAIN = {bool: _bool, int: _int, float: _float, str: _text, types.NoneType: _none}
+_NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", types.NoneType: "none"}
+
+
+def _words(kind: Any) -> str:
+    """What a type accepts, in words."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(arg) for arg in args)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple:
+        many = len(args) == 2 and args[1] is Ellipsis
+        inside = f"any number of: {_words(args[0])}" if many else ", ".join(map(_words, args))
+        return f"a list ({inside})"
+    return _NAMES.get(kind, str(kind))
+
+
+def _as_float(value: Any, kind: Any) -> Any:
+    """Equal settings have one digest, whether written 1 or 1.0."""
+    if kind is float and type(value) is int:
+        return float(value)
+    return value
+
+
+def _plain_json(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain_json(item) for item in value]
+    return value

@@ -1,0 +1,28 @@
+"""EuroSAT in red, green and blue: 27 000 Sentinel-2 patches of 10 classes."""
+
+from ddbench.datasets.facts import Facts
+
+EUROSAT = Facts(
+    name="eurosat",
+    title="EuroSAT RGB",
+    classes=(
+        "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop",
+        "Residential", "River", "SeaLake",
+    ),
+    readable=(
+        "annual crop land", "forest", "herbaceous vegetation land", "highway or road", "industrial buildings",
+        "pasture land", "permanent crop land", "residential buildings", "river", "sea or lake",
+    ),
+    counts=(3000, 3000, 3000, 2500, 2500, 2000, 2500, 3000, 2500, 3000),
+    pixels=64,
+    resolution="10 m",
+    licence="MIT",
+    homepage="https://github.com/phelber/EuroSAT",
+    citation=(
+        "P. Helber, B. Bischke, A. Dengel, D. Borth: EuroSAT: A novel dataset and deep learning benchmark for land use "
+        "and land cover classification. IEEE JSTARS 12(7), 2019, doi:10.1109/JSTARS.2019.2918242"
+    ),
+    folders=("eurosat/2750", "2750", "EuroSAT/2750", "EuroSAT", "EuroSAT_RGB", "."),
+    address="https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+    checksum="MD5 c8fa014336c82ac7804f0398fcb19387",
+)  # fmt: skip

@@ -1,0 +1,34 @@
+"""UC Merced Land Use: 2100 aerial images of 21 classes."""
+
+from ddbench.datasets.facts import Facts
+
+UCM = Facts(
+    name="ucm",
+    title="UC Merced Land Use",
+    classes=(
+        "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential", "forest",
+        "freeway", "golfcourse", "harbor", "intersection", "mediumresidential", "mobilehomepark", "overpass",
+        "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt",
+    ),
+    readable=(
+        "agricultural field", "airplane", "baseball diamond", "beach", "buildings", "chaparral",
+        "dense residential area", "forest", "freeway", "golf course", "harbor", "intersection",
+        "medium residential area", "mobile home park", "overpass", "parking lot", "river", "runway",
+        "sparse residential area", "storage tanks", "tennis court",
+    ),
+    counts=100,
+    pixels=256,  # 44 images are a few pixels smaller
+    resolution="0.3 m",
+    licence="public domain (USGS National Map Urban Area Imagery)",
+    homepage="http://weegee.vision.ucmerced.edu/datasets/landuse.html",
+    citation=(
+        "Y. Yang, S. Newsam: Bag-of-visual-words and spatial extensions for land-use classification. "
+        "ACM SIGSPATIAL GIS 2010, doi:10.1145/1869790.1869829"
+    ),
+    folders=("UCMerced_LandUse/Images", "Images", "UCMerced_LandUse", "."),
+    address=(
+        "https://hf.co/datasets/torchgeo/ucmerced/resolve/7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a/UCMerced_LandUse.zip"
+    ),
+    checksum="SHA-256 06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb",
+    train_fraction=0.5,  # the ratio of DPD's release, whose list of files is not public
+)  # fmt: skip

@@ -1,0 +1,196 @@
+"""The two pieces of work behind every number: one distillation, and one student that judges it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ddbench import distilled, provenance
+from ddbench.context import Context, seed_of
+from ddbench.errors import UserError
+from ddbench.files import Stopwatch, digest, make_once, write_json
+from ddbench.runs import Result, RunSpec, write_result, write_spec
+from ddbench.types import Dataset, DistilledSet, ImageSet
+from evaluators.accuracy import Scores, evaluate
+from evaluators.train import train_student
+
+if TYPE_CHECKING:
+    from ddbench.runner import Jury, Plan, Setting, Task
+
+CHECKED_BYTES = 256 << 20  # of the training images are compared before and after; beyond that every k-th image
+
+
+def device(name: str) -> torch.device:
+    """ "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:1"; UserError when there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = torch.device(name)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name}; CUDA devices: {torch.cuda.device_count()}; try --device auto")
+    return found
+
+
+def distill(task: Task, plan: Plan, data: Dataset, where: torch.device, setting: Setting) -> None:
+    """Make `distilled/` and distill.json in the run's folder; another process that is making them is waited for."""
+    work = task.folder / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    write_spec(task.folder, task.spec)
+    ctx = _context(task.spec, data, where, setting, work)
+    make_once(task.folder / "distilled", lambda partial: _fill(partial, task, plan, data.train, ctx))
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def judge(task: Task, jury: Jury, data: Dataset, where: torch.device, quiet: bool) -> None:
+    """Train one student on what is on disk, test it on the real test images, write the result."""
+    watch = Stopwatch()
+    _reset_peak(where)
+    pictures = distilled.read(task.folder / "distilled")
+    scores = _scores(pictures, task, jury, data.test, where, quiet)
+    write_result(task.path, _result(task, jury, pictures, scores, where, watch.seconds))
+
+
+def train_id(spec: RunSpec) -> str:
+    """What identifies the training images, part of the key of every shared stage."""
+    return digest([spec.dataset, spec.fingerprint, spec.size])
+
+
+def checked(made: DistilledSet, train: ImageSet, ipc: int, exact: bool = True) -> None:
+    """Raise ValueError unless the set keeps the classes, the size and (`exact`) the budget of `ipc` per class."""
+    if not isinstance(made, DistilledSet):
+        raise ValueError(f"distill must return a DistilledSet, not {type(made).__name__}")
+    if tuple(made.classes) != tuple(train.classes):
+        raise ValueError(f"the classes were changed: {made.classes} instead of {train.classes}")
+    if made.images.shape[2:] != train.images.shape[2:]:
+        shapes = tuple(made.images.shape[2:]), tuple(train.images.shape[2:])
+        raise ValueError(f"images are {shapes[0]} pixels, the training images {shapes[1]}")
+    if exact:
+        made.check(ipc)
+
+
+def checksum(images: ImageSet) -> int:
+    """CRC-32 of labels and pixels, of evenly spaced images when there are many: finds a method that writes to them."""
+    step = max(1, images.images.numel() // CHECKED_BYTES)
+    crc = zlib.crc32(images.labels.numpy().tobytes())
+    for part in images.images[::step].split(256):
+        crc = zlib.crc32(part.contiguous().numpy().data, crc)
+    return crc
+
+
+@contextmanager
+def global_seed(seed: int, where: torch.device) -> Iterator[None]:
+    """Global generators seeded inside and as they were outside: a net under libraries that draw from them."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        try:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+def pictures_of(made: DistilledSet) -> distilled.Pictures:
+    """A distilled set as it goes to disk."""
+    images = made.images.permute(0, 2, 3, 1).contiguous().numpy()
+    soft = None if made.soft_labels is None else made.soft_labels.numpy()
+    found = distilled.Pictures(images, made.labels.numpy(), tuple(made.classes), soft, dict(made.extras))
+    return distilled.sorted_by_class(found)
+
+
+def _context(spec: RunSpec, data: Dataset, where: torch.device, setting: Setting, work: Path) -> Context:
+    shared = setting.place.shared
+    return Context(spec.seed, where, work, shared, train_id(spec), setting.quiet)
+
+
+def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) -> None:
+    watch = Stopwatch()
+    _reset_peak(ctx.device)
+    before = checksum(train)
+    with global_seed(seed_of(task.spec.seed, "global"), ctx.device):
+        made = plan.method.distill(train, task.spec.ipc, ctx)
+    checked(made, train, task.spec.ipc, plan.exact)
+    if checksum(train) != before:
+        raise ValueError(f"{task.spec.method} changed the training images it was given")
+    distilled.write(partial, pictures_of(made))
+    write_json(task.folder / "distill.json", _costs(watch.seconds, ctx))
+
+
+def _costs(seconds: float, ctx: Context) -> dict[str, Any]:
+    commit, dirty = provenance.commit()
+    return {
+        "schema": 1,
+        "seconds": seconds,
+        "stages": list(ctx.costs),
+        "memory": provenance.memory(),
+        "device": device_words(ctx.device),
+        "versions": provenance.versions(),
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def device_words(where: torch.device) -> str:
+    """What computed: the GPU's name, or the CPU's number of threads (sums are grouped by it)."""
+    if where.type == "cuda":
+        return f"{where.type} ({torch.cuda.get_device_name(where)})"
+    return f"{where.type} ({torch.get_num_threads()} threads)"
+
+
+def _reset_peak(where: torch.device) -> None:
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+
+
+def _scores(
+    pictures: distilled.Pictures, task: Task, jury: Jury, test: ImageSet, where: torch.device, quiet: bool
+) -> Scores:
+    images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
+    targets = torch.from_numpy(pictures.labels if pictures.soft is None else pictures.soft)
+    shared = {"num_classes": len(test.classes), "device": where}
+    how = {"student": task.student, "protocol": jury.protocol, "seed": task.seed, "progress": bars(quiet)}
+    return evaluate(train_student(images, targets, **how, **shared), test.images, test.labels, **shared)
+
+
+def bars(quiet: bool) -> Callable:
+    """A progress bar on standard error for progress(iterable, description, total)."""
+    look = {"disable": quiet, "leave": False, "dynamic_ncols": True}
+    return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
+
+
+def _result(
+    task: Task, jury: Jury, pictures: distilled.Pictures, scores: Scores, where: torch.device, seconds: float
+) -> Result:
+    commit, dirty = provenance.commit()
+    memory = provenance.memory()
+    return Result(
+        run=task.spec.digest,
+        content=pictures.content(),
+        student=task.student,
+        init=jury.protocol.init,
+        seed=task.seed,
+        protocol=jury.protocol.name,
+        protocol_version=jury.protocol.version,
+        protocol_hash=jury.protocol.identity(task.student),
+        overall=scores.overall,
+        average=scores.average,
+        per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
+        confusion=[list(row) for row in scores.confusion],
+        n_test=scores.n,
+        seconds=seconds,
+        memory_bytes=memory["cuda_bytes"] if where.type == "cuda" else memory["rss_bytes"],
+        device=device_words(where),
+        versions=provenance.versions(),
+        commit=commit,
+        dirty=dirty,
+    )

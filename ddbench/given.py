@@ -1,0 +1,106 @@
+"""Anybody's distilled set, from a folder of images: judged by the same code as our own. No torch until it is judged."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ddbench import distilled
+from ddbench.datasets.facts import Place
+from ddbench.datasets.images import read_rgb, square
+from ddbench.distilled import Pictures, class_files
+from ddbench.errors import UserError
+from ddbench.registry import FOLDER, short
+from ddbench.runner import Jury, Plan
+from ddbench.runs import RunSpec
+
+if TYPE_CHECKING:
+    from ddbench.context import Context
+    from ddbench.types import DistilledSet, ImageSet
+
+log = logging.getLogger("ddbench")
+
+
+@dataclass(frozen=True)
+class GivenImages:
+    """Stands where a method would: returns images that exist already."""
+
+    name: ClassVar[str] = "folder"
+    version: ClassVar[int] = 1
+    pictures: Pictures
+
+    def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        """The given images, with the words of `train`."""
+        import torch
+
+        from ddbench.types import DistilledSet
+
+        images = torch.from_numpy(self.pictures.images).permute(0, 3, 1, 2).contiguous()
+        soft = None if self.pictures.soft is None else torch.from_numpy(self.pictures.soft)
+        labels = torch.from_numpy(self.pictures.labels)
+        return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)
+
+
+def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, place: Place) -> Plan:
+    """Judge the class folders below `folder` on the dataset source `dataset`; UserError when the classes differ.
+
+    The IPC is the largest number of images in a class.
+    """
+    size = size or dataset.pixels
+    pictures = read_folder(folder, tuple(dataset.classes), size)
+    split = dataset.describe(place)
+    spec = RunSpec(
+        method=FOLDER + folder.resolve().name,
+        method_version=GivenImages.version,
+        preset=None,
+        params={"content": pictures.content()},
+        dataset=short(dataset.name),
+        split=split.rule,
+        fingerprint=split.fingerprint,
+        size=size,
+        ipc=max(pictures.counts),
+        seed=0,
+    )
+    return Plan(GivenImages(pictures), dataset, split, (spec,), judges, exact=False)
+
+
+def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
+    """The images of every class at `size`; UserError unless the class folders are exactly `classes`, none empty."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; expected one sub-folder of images per class")
+    files = class_files(folder)
+    _check_classes(folder, files, classes)
+    images = [_read(path, size) for name in classes for path in files[name]]
+    labels = [label for label, name in enumerate(classes) for _ in files[name]]
+    resized = sum(was_resized for _, was_resized in images)
+    if resized:
+        log.warning("%s: %d of %d images were resized to %d px, as the dataset is", folder, resized, len(images), size)
+    soft = distilled.read_soft(folder)
+    if soft is not None and soft.shape != (len(labels), len(classes)):
+        raise UserError(f"{folder}: soft labels are {soft.shape}, not {(len(labels), len(classes))}")
+    return Pictures(np.stack([image for image, _ in images]), np.array(labels, dtype=np.int64), classes, soft)
+
+
+def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> None:
+    missing, extra = sorted(set(classes) - set(files)), sorted(set(files) - set(classes))
+    empty = sorted(name for name, found in files.items() if not found and name in classes)
+    wrong = {"missing": missing, "not a class of the dataset": extra, "without an image": empty}
+    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+    if said:
+        raise UserError(f"the folders in {folder} are not the dataset's classes ({said}); wanted: {', '.join(classes)}")
+    counts = {len(found) for found in files.values()}
+    if len(counts) > 1:
+        log.warning("%s holds %d to %d images per class: the larger one counts", folder, min(counts), max(counts))
+
+
+def _read(path: Path, size: int) -> tuple[np.ndarray, bool]:
+    """uint8 (size, size, 3), and whether the file had another size."""
+    try:
+        image = read_rgb(path)
+    except Exception as error:  # Pillow's plugins raise many kinds
+        raise UserError(f"{path} is not a readable image ({error})") from None
+    return square(image, size).transpose(1, 2, 0), image.size != (size, size)

@@ -1,0 +1,136 @@
+"""Results to rows: pure arithmetic, nothing is read or printed. No torch.
+
+Numbers are pooled only within a *column* (dataset and split, size, IPC, protocol and its exact content, student,
+initialisation) and a *row* (method, version, source, complete parameters). Within a distillation the mean over student
+seeds is taken first; then mean and sample standard deviation are over distillation seeds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ddbench.files import digest
+from ddbench.runs import Entry
+
+
+@dataclass(frozen=True, order=True)
+class Column:
+    """What a number is comparable within. fingerprint: of the split. protocol_hash: of the student's training row."""
+
+    dataset: str
+    size: int
+    ipc: int
+    protocol: str
+    student: str
+    init: str
+    fingerprint: str
+    protocol_hash: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Accuracy as fractions. std: ddof = 1, None for one distillation. n: distillations. students: trained in all."""
+
+    mean: float
+    std: float | None
+    n: int
+    students: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one set of parameters. label: unique within a table. identity: SHA-256 of what makes the row."""
+
+    label: str
+    method: str
+    preset: str | None
+    identity: str
+    cells: Mapping[Column, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by label, columns sorted; a row without a cell in a column has not been run there."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+_ByColumn = Mapping[Column, Mapping[str, list[float]]]  # column -> digest of the run -> one accuracy per student
+
+
+def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
+    """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
+    scores: dict[str, _ByColumn] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
+    for entry in entries:
+        row = row_identity(entry)
+        heads[row].add((entry.spec.method, entry.spec.preset))
+        scores[row][column(entry)][entry.spec.digest].append(getattr(entry.result, metric))
+    labels = _labels(heads)
+    rows = [Row(labels[row], *_head(heads[row]), row, _cells(scores[row])) for row in scores]
+    columns = {column for row in rows for column in row.cells}
+    return Table(tuple(sorted(columns)), tuple(sorted(rows, key=lambda row: (row.label.lower(), row.identity))))
+
+
+def column(entry: Entry) -> Column:
+    """The column an entry belongs to."""
+    spec, result = entry.spec, entry.result
+    protocol = f"{result.protocol}@{result.protocol_version}"
+    where = (spec.dataset, spec.size, spec.ipc, protocol, result.student, result.init)
+    return Column(*where, spec.fingerprint, result.protocol_hash)
+
+
+def row_identity(entry: Entry) -> str:
+    """SHA-256 (hex) of the method, its version, its source and its complete parameters."""
+    spec = entry.spec
+    return digest([spec.method, spec.method_version, spec.source, dict(spec.params)])
+
+
+def cell(by_run: Iterable[list[float]]) -> Cell:
+    """Fold accuracies, one list per distillation holding one number per student."""
+    runs = list(by_run)
+    means = [statistics.fmean(run) for run in runs]
+    std = statistics.stdev(means) if len(means) > 1 else None
+    return Cell(statistics.fmean(means), std, len(means), sum(map(len, runs)))
+
+
+def best(table: Table, column: Column) -> float | None:
+    """The highest mean of a column; None for an empty one."""
+    means = [row.cells[column].mean for row in table.rows if column in row.cells]
+    return max(means, default=None)
+
+
+def common(table: Table) -> dict[str, str]:
+    """What all columns share, by field name: it belongs into the caption."""
+    shared = {}
+    for name in Column.__dataclass_fields__:
+        values = {getattr(column, name) for column in table.columns}
+        if len(values) == 1:
+            shared[name] = str(values.pop())
+    return shared
+
+
+def _cells(by_column: _ByColumn) -> dict[Column, Cell]:
+    # Sorted by the run's digest: the arithmetic must not depend on the order in which files were found.
+    return {column: cell(sorted(runs[key]) for key in sorted(runs)) for column, runs in by_column.items()}
+
+
+def _head(found: set[tuple[str, str | None]]) -> tuple[str, str | None]:
+    """Method and preset of a row; equal parameters may have been reached with and without a preset's name."""
+    presets = sorted({preset for _, preset in found if preset})
+    return next(iter(found))[0], "/".join(presets) or None
+
+
+def _labels(heads: Mapping[str, set[tuple[str, str | None]]]) -> dict[str, str]:
+    """"method" or "method (preset)"; rows that would share it also get the beginning of their identity."""
+    plain = {row: _label(*_head(found)) for row, found in heads.items()}
+    often = list(plain.values())
+    return {row: label if often.count(label) == 1 else f"{label} #{row[:6]}" for row, label in plain.items()}
+
+
+def _label(method: str, preset: str | None) -> str:
+    return f"{method} ({preset})" if preset else method

@@ -1,0 +1,138 @@
+"""Train the embedded base model `tiny`.
+
+    python -m ddbench.methods.dpd.base --data-root DATA --output ddbench/methods/dpd/base/tiny
+
+Needs EuroSAT (RGB) below DATA. The work folder keeps what is finished and a checkpoint of what is not: the same command
+goes on where it was stopped. Every draw follows from its step, so the same machine, threads and versions give the
+same weights. On two cores with bf16 instructions expect one to two hours; without them, several.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import CLIPTokenizer
+
+from ddbench.context import seed_of
+from ddbench.datasets.facts import Place
+from ddbench.files import Stopwatch, write_json
+from ddbench.methods.dpd.base import FOLDER
+from ddbench.methods.dpd.base.autoencoder import build_autoencoder, train_autoencoder, train_features
+from ddbench.methods.dpd.base.card import write_card
+from ddbench.methods.dpd.base.denoiser import TextToLatent, build_scheduler, encode_all, train_denoiser
+from ddbench.methods.dpd.base.images import base_images
+from ddbench.methods.dpd.base.perceptual import FeatureNet
+from ddbench.methods.dpd.base.tokenizer import train_tokenizer
+from ddbench.methods.dpd.training import Schedule
+from ddbench.types import ImageSet
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to train, where, and at what precision."""
+
+    work: Path
+    features: int
+    autoencoder: int
+    denoiser: int
+    precision: str
+
+    def once(self, name: str, make: Callable[[], dict]) -> dict:
+        """The tensors of a finished part; made and timed when there are none."""
+        path = self.work / f"{name}.safetensors"
+        if not path.is_file():
+            watch = Stopwatch()
+            tensors = make()
+            save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+            write_json(self.work / f"{name}.json", {"seconds_since_last_start": watch.seconds})
+        return load_file(path)
+
+
+def bar(desc: str, iterable: Iterable) -> Iterable:
+    return tqdm(iterable, desc=desc, mininterval=10, dynamic_ncols=True)
+
+
+def make_autoencoder(plan: Plan, data: ImageSet) -> AutoencoderKL:
+    """The trained autoencoder, its feature network trained first."""
+
+    def features() -> dict:
+        return train_features(data, plan.features, plan.precision, partial(bar, "features")).state_dict()
+
+    def autoencoder() -> dict:
+        vae = train_autoencoder(
+            data, net, plan.autoencoder, plan.precision, partial(bar, "autoencoder"), plan.work / "autoencoder"
+        )
+        return vae.state_dict() | {"scaling_factor": torch.tensor(vae.config.scaling_factor)}
+
+    net = FeatureNet(len(data.classes))
+    net.load_state_dict(plan.once("features", features))
+    net.eval().requires_grad_(False)
+    return _restore_autoencoder(plan.once("autoencoder", autoencoder))
+
+
+def _restore_autoencoder(state: dict) -> AutoencoderKL:
+    vae = build_autoencoder()
+    vae.register_to_config(scaling_factor=float(state.pop("scaling_factor")))
+    vae.load_state_dict(state)
+    return vae.eval()
+
+
+def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> TextToLatent:
+    """The trained text encoder and U-Net."""
+    torch.manual_seed(seed_of(0, "denoiser"))
+    model = TextToLatent(tokenizer, vae.config.latent_channels)
+    schedule = Schedule(plan.denoiser, 1e-3, warmup=200, cosine=True, ema=0.999)
+
+    def encode() -> dict:
+        return {"z": encode_all(vae, data.images, plan.precision, partial(bar, "latents"))}
+
+    def denoiser() -> dict:
+        latents = plan.once("latents", encode)
+        train_denoiser(
+            data, latents["z"], model, tokenizer, schedule,
+            precision=plan.precision, progress=partial(bar, "denoiser"), folder=plan.work / "denoiser",
+        )  # fmt: skip
+        return model.state_dict()
+
+    model.load_state_dict(plan.once("denoiser", denoiser))
+    return model.eval()
+
+
+@click.command(help=__doc__)
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True, help="holds EuroSAT")
+@click.option("--shared", type=click.Path(path_type=Path), default=Path("shared"), help="packed datasets")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("work/tiny"), help="checkpoints and parts")
+@click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="the pipeline folder to write")
+@click.option("--features", default=600, help="steps of the feature network, batches of 64")
+@click.option("--autoencoder", default=3500, help="steps of the autoencoder, batches of 32")
+@click.option("--denoiser", default=9000, help="steps of text encoder and U-Net, batches of 64")
+@click.option("--scenes", default=400, help="procedural scenes per class")
+@click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16")
+def main(data_root: Path, shared: Path, output: Path, scenes: int, **rest: object) -> None:
+    plan = Plan(**rest)
+    plan.work.mkdir(parents=True, exist_ok=True)
+    place = Place(data_root, shared)
+    data = base_images(place, scenes)
+    tokenizer = train_tokenizer(plan.work / "tokenizer")
+    vae = make_autoencoder(plan, data)
+    model = make_denoiser(plan, data, vae, tokenizer)
+    pipeline = StableDiffusionPipeline(
+        vae, model.text, tokenizer, model.unet, build_scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.to(dtype=torch.float16).save_pretrained(output, safe_serialization=True)
+    settings = json.loads(json.dumps(asdict(plan) | {"scenes_per_class": scenes}, default=str))
+    write_card(output, place, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Train the base model's autoencoder: 64 px to an 8x8 grid of 16 channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddbench.context import seed_of
+from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
+from ddbench.methods.dpd.training import Checkpoints, Schedule, fit, mixed_precision
+from ddbench.types import ImageSet
+
+KL_WEIGHT = 1e-6
+PERCEPTUAL_WEIGHT = 0.5
+CPU = torch.device("cpu")
+
+
+def build_autoencoder(latent_channels: int = 16) -> AutoencoderKL:
+    """The untrained network: four levels (16, 48, 96, 128), one residual block each, 8x8 latents at 64 px."""
+    levels = (16, 48, 96, 128)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(levels), up_block_types=("UpDecoderBlock2D",) * len(levels),
+        block_out_channels=levels, layers_per_block=1, norm_num_groups=16, latent_channels=latent_channels,
+        sample_size=64,
+    )  # fmt: skip
+
+
+def draw_batch(data: ImageSet, count: int, *names: str | int) -> tuple[Tensor, Tensor]:
+    """`count` training images, each flipped or turned by one of the eight symmetries of the square, in [-1, 1].
+
+    Returns float32 (count, 3, h, w) and int64 labels; what is drawn follows from `names` alone.
+    """
+    generator = torch.Generator().manual_seed(seed_of(0, *names))
+    rows = torch.randint(len(data.labels), (count,), generator=generator)
+    images = data.images[rows]
+    for axes in ((3,), (2,)):
+        flip = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+        images = torch.where(flip, images.flip(axes), images)
+    turn = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    return to_float(torch.where(turn, images.transpose(2, 3), images)), data.labels[rows]
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 to float32 [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float [-1, 1] to the nearest uint8 0..255, values outside clipped."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def train_features(data: ImageSet, steps: int, precision: str, progress: Callable[[Iterable], Iterable]) -> FeatureNet:
+    """Train the classifier whose features judge reconstructions; frozen, in evaluation mode."""
+    torch.manual_seed(seed_of(0, "features"))
+    net = FeatureNet(len(data.classes))
+
+    def loss_at(step: int) -> Tensor:
+        images, labels = draw_batch(data, 64, "features", step)
+        with mixed_precision(CPU, precision):
+            return F.cross_entropy(net(images).float(), labels)
+
+    fit(net, loss_at, Schedule(steps, 2e-3, warmup=100, cosine=True), progress)
+    return net.eval().requires_grad_(False)
+
+
+def train_autoencoder(
+    data: ImageSet, net: FeatureNet, steps: int, precision: str, progress: Callable, folder: Path | None
+) -> AutoencoderKL:
+    """L1 + feature distance + a trace of KL, batches of 32; sets `scaling_factor` to 1 / std of the latents."""
+    torch.manual_seed(seed_of(0, "autoencoder"))
+    vae = build_autoencoder()
+
+    def loss_at(step: int) -> Tensor:
+        real, _ = draw_batch(data, 32, "autoencoder", step)
+        with mixed_precision(CPU, precision):
+            return _reconstruction_loss(vae, net, real, step)
+
+    schedule = Schedule(steps, 1e-3, warmup=200, cosine=True, decay=1e-4, betas=(0.9, 0.99))
+    fit(vae, loss_at, schedule, progress, Checkpoints(folder, 250))
+    vae.register_to_config(scaling_factor=_scaling_factor(vae, data))
+    return vae.eval()
+
+
+def _reconstruction_loss(vae: AutoencoderKL, net: FeatureNet, real: Tensor, step: int) -> Tensor:
+    posterior = vae.encode(real).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed_of(0, "posterior", step)))
+    made = vae.decode(posterior.mean + posterior.std * noise).sample
+    pixels = (made.float() - real).abs().mean()
+    return pixels + PERCEPTUAL_WEIGHT * perceptual_distance(net, made, real) + KL_WEIGHT * posterior.kl().float().mean()
+
+
+@torch.no_grad()
+def _scaling_factor(vae: AutoencoderKL, data: ImageSet) -> float:
+    images, _ = draw_batch(data, 512, "scaling")
+    return float(1 / vae.eval().encode(images).latent_dist.mean.std())

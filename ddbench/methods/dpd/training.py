@@ -1,0 +1,130 @@
+"""One resumable training loop for every network of DPD: schedule, clipping, checkpoints without pickle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    steps: optimizer steps. rate: peak learning rate. warmup: steps from 0 to the peak. cosine: decay to 1 % of the peak by
+    the last step, else constant. clip: largest gradient norm. decay: AdamW's weight decay. betas: AdamW's.
+    ema: decay per step of an exponential moving average of the weights that replaces them at the end, 0 for none.
+    """
+
+    steps: int
+    rate: float
+    warmup: int = 0
+    cosine: bool = False
+    clip: float = 1.0
+    decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.999)
+    ema: float = 0.0
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of optimizer step `step` (from 0)."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        wave = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.steps)) / 2 if self.cosine else 1.0
+        return self.rate * warm * wave
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where the loop's state is kept, and every how many steps; `folder=None` keeps none."""
+
+    folder: Path | None = None
+    every: int = 500
+
+
+def mixed_precision(device: torch.device, precision: str):
+    """The autocast context of "bf16", or nothing for "fp32"."""
+    if precision not in ("bf16", "fp32"):
+        raise ValueError(f"precision is {precision!r}: choose bf16 or fp32")
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def fit(
+    network: nn.Module,
+    loss_at: Callable[[int], Tensor],
+    schedule: Schedule,
+    progress: Callable[[Iterable], Iterable],
+    checkpoints: Checkpoints = Checkpoints(),
+) -> float:
+    """Minimise `loss_at(step)` over the trainable weights of `network`; return the mean loss of the last 100 steps.
+
+    Whatever is random in `loss_at` must follow from `step` alone: then a run killed and resumed from a checkpoint ends
+    with the weights of one that was not. Raises FloatingPointError at the first loss that is not finite.
+    """
+    weights = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay)
+    average = [w.detach().clone() for w in weights] if schedule.ema else []
+    start, recent = _resume(checkpoints.folder, weights, optimizer, average), []
+    for step in progress(range(start, schedule.steps)):
+        recent = [*recent[-99:], _step(loss_at(step), step, optimizer, schedule)]
+        _update_average(average, weights, schedule.ema, step)
+        if checkpoints.folder and (step + 1) % checkpoints.every == 0:
+            _save(checkpoints.folder, step + 1, weights, optimizer, average)
+    with torch.no_grad():
+        for weight, mean in zip(weights, average, strict=False):
+            weight.copy_(mean)
+    return sum(recent) / max(len(recent), 1)
+
+
+def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: Schedule) -> float:
+    """One optimizer step; returns the loss."""
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss became {value} at step {step}: try a smaller learning rate")
+    for group in optimizer.param_groups:
+        group["lr"] = schedule.rate_at(step)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], schedule.clip)
+    optimizer.step()
+    return value
+
+
+@torch.no_grad()
+def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: float, step: int) -> None:
+    """Move the averages towards the weights; the decay warms up so that early weights are forgotten."""
+    if average:
+        torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - min(decay, (1 + step) / (10 + step)))
+
+
+def _save(folder: Path, step: int, weights: list, optimizer: torch.optim.Optimizer, average: list) -> None:
+    """Keep the newest state only, in one file that is moved into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {f"weight.{i}": w.detach() for i, w in enumerate(weights)}
+    state |= {f"average.{i}": w for i, w in enumerate(average)}
+    for i, weight in enumerate(weights):
+        state |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in optimizer.state[weight].items()}
+    state = {k: v.contiguous().cpu() for k, v in state.items()} | {"step": torch.tensor(step)}
+    save_file(state, folder / ".state.tmp")
+    (folder / ".state.tmp").replace(folder / "state.safetensors")
+
+
+def _resume(folder: Path | None, weights: list, optimizer: torch.optim.Optimizer, average: list) -> int:
+    """Restore the newest state, if there is one; return the step to go on from."""
+    path = folder and folder / "state.safetensors"
+    if not path or not path.is_file():
+        return 0
+    state = load_file(path, device=str(weights[0].device))
+    with torch.no_grad():
+        for i, weight in enumerate(weights):
+            weight.copy_(state[f"weight.{i}"])
+            prefix = f"adam.{i}."
+            adam = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
+        for i, mean in enumerate(average):
+            mean.copy_(state[f"average.{i}"])
+    return int(state["step"])

@@ -1,0 +1,54 @@
+"""What a number was made with: versions, the state of the code, memory. Torch only where it is loaded already."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("ddbench", "torch", "torchvision", "diffusers", "transformers", "peft", "numpy", "pillow", "scikit-learn")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python, of the packages that can move a number, and of the judge."""
+    from evaluators import VERSION
+
+    found = {"python": sys.version.split()[0], "evaluators": str(VERSION)}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> tuple[str | None, bool | None]:
+    """The git commit of ddbench and whether files differ from it; (None, None) when it is not a checkout."""
+    here = Path(__file__).with_name("__init__.py")
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None, None  # installed into a folder that some other repository happens to contain
+    return _git(here.parent, "rev-parse", "HEAD"), bool(_git(here.parent, "status", "--porcelain"))
+
+
+def memory() -> dict[str, int]:
+    """Peak memory of this process so far in bytes: resident, and on the GPU when one is in use."""
+    scale = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
+    peak = {"rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        peak["cuda_bytes"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git prints; None when it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,162 @@
+"""What there is, by name: entry points of installed packages, and things given by path. No torch.
+
+    ddbench.methods    a frozen dataclass with `name`, `version` and `distill` (see ddbench.types.Distiller)
+    ddbench.datasets   a source (see ddbench.datasets)
+
+Names are read from the packages' metadata; nothing is imported until it is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ddbench.errors import UserError, unknown
+
+KINDS = ("methods", "datasets", "students", "protocols")
+FOLDER = "folder:"
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """All names of one of KINDS, sorted. Loads no plugin, so a broken one is listed too."""
+    if kind in ("students", "protocols"):
+        return _judged(kind)
+    return tuple(sorted({point.name for point in _points(kind)}))
+
+
+def load(kind: str, name: str) -> Any:
+    """The class of a method, the source of a dataset, a Protocol, or a student's name.
+
+    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH`. Raises UserError for an unknown name (giving
+    the nearest and all), a name that two packages claim (giving both), and a plugin that cannot be imported (and why).
+    """
+    if kind == "methods" and ":" in name:
+        return _class_from_file(name)
+    if kind == "datasets" and name.startswith(FOLDER):
+        return _folder(name.removeprefix(FOLDER))
+    if kind in ("students", "protocols"):
+        return _judge(kind, name)
+    return _loaded(kind, _only_point(kind, name))
+
+
+def module_file(method: str) -> Path | None:
+    """The file that defines a registered method, found without importing it; None when it cannot be found."""
+    for point in _points("methods"):
+        if point.name == method:
+            try:
+                spec = importlib.util.find_spec(point.module)
+            except Exception:  # finding a module imports the packages around it, which may be broken
+                return None
+            return Path(spec.origin) if spec and spec.origin else None
+    return None
+
+
+def source_of(name: str) -> str:
+    """SHA-256 (hex) of the file behind `path/to/file.py:Class`; empty for a registered method.
+
+    A package's method says by its `version` when its numbers may change. A file that is being worked on does not, so
+    its content is part of the identity of a run.
+    """
+    if ":" not in name:
+        return ""
+    return hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()
+
+
+def short(dataset: str) -> str:
+    """A dataset's name in results: of folder:PATH only the last part, so that it does not matter where it lies."""
+    if not dataset.startswith(FOLDER):
+        return dataset
+    return FOLDER + Path(dataset.removeprefix(FOLDER)).expanduser().resolve().name
+
+
+def _points(kind: str) -> list[EntryPoint]:
+    return list(entry_points(group=f"ddbench.{kind}"))
+
+
+def _only_point(kind: str, name: str) -> EntryPoint:
+    found = [point for point in _points(kind) if point.name == name]
+    if not found:
+        raise unknown(kind.removesuffix("s"), name, names(kind))
+    claims = {_package(point): point for point in found}
+    if len(claims) > 1:
+        raise UserError(
+            f"the name '{name}' ({kind}) is claimed by {' and by '.join(sorted(claims))}; uninstall or rename one"
+        )
+    return found[0]
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} ({point.value})" if point.dist else point.value
+
+
+def _loaded(kind: str, point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:  # whatever a stranger's module raises: it must stop this name only
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"'{point.name}' ({kind}) of {_package(point)} cannot be loaded: {reason}") from error
+
+
+def _class_from_file(name: str) -> type:
+    """The class of `path/to/file.py:Class`."""
+    file, _, class_name = name.rpartition(":")
+    if not file.endswith(".py") or not class_name:
+        raise UserError(f"'{name}' is neither a method's name nor path/to/file.py:Class; {_known_methods()}")
+    if not Path(file).is_file():
+        raise UserError(f"there is no file {file} (asked for as {name}); {_known_methods()}")
+    module = _module_from_file(Path(file).resolve())
+    if not isinstance(getattr(module, class_name, None), type):
+        known = [key for key, value in vars(module).items() if isinstance(value, type) and hasattr(value, "distill")]
+        raise unknown(f"class in {file}", class_name, known)
+    return getattr(module, class_name)
+
+
+def _known_methods() -> str:
+    return f"known methods: {', '.join(names('methods'))}"
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    """Import a file once under a name of its own; dataclasses and type hints need it in sys.modules."""
+    key = f"_ddbench_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    module = sys.modules[key] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[key]
+        raise UserError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _folder(path: str) -> Any:
+    if not path:
+        raise UserError("folder: needs a path, for example folder:images (one sub-folder per class)")
+    from ddbench.datasets.folder import folder_source
+
+    return folder_source(Path(path))
+
+
+def _judged(kind: str) -> tuple[str, ...]:
+    from evaluators.protocols import PROTOCOLS, STUDENTS
+
+    return tuple(sorted(STUDENTS if kind == "students" else PROTOCOLS))
+
+
+def _judge(kind: str, name: str) -> Any:
+    from evaluators.protocols import protocol
+
+    if kind == "protocols":
+        try:
+            return protocol(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    if name not in names(kind):
+        raise unknown("student", name, names(kind))
+    return name

@@ -1,0 +1,267 @@
+"""From words to files: what was asked for, what of it is there already, doing the rest. No torch until it is needed.
+
+`plan` and `plan_given` check every word and write nothing. `run` does what is missing; running it again resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddbench import config, contact, distilled, registry
+from ddbench.datasets.facts import Place, Split
+from ddbench.errors import UserError
+from ddbench.files import write_bytes
+from ddbench.runs import Failure, RunSpec, failure_path, read_failure, result_path, write_failure
+
+if TYPE_CHECKING:
+    from ddbench.types import Dataset
+
+log = logging.getLogger("ddbench")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where things lie and what computes. None of it changes which run is meant."""
+
+    runs: Path
+    place: Place
+    device: str = "auto"
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Jury:
+    """The students that judge: names, a protocol (evaluators.protocols.Protocol), and how many of each."""
+
+    students: tuple[str, ...]
+    protocol: Any
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, in the words of the command line. size: None for the dataset's own."""
+
+    method: str
+    dataset: str
+    ipc: int
+    size: int | None = None
+    preset: str | None = None
+    config: Path | None = None
+    sets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs of one method on one dataset, one per seed, and who judges them. exact: every class has `ipc` images."""
+
+    method: Any
+    source: Any
+    split: Split
+    specs: tuple[RunSpec, ...]
+    jury: Jury
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work whose existence on disk means that it is done. student: None for the distillation itself."""
+
+    spec: RunSpec
+    folder: Path
+    student: str | None = None
+    seed: int = 0
+    result: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """What its failure is recorded under: the result file, or the run's folder."""
+        return self.result or self.folder
+
+    @property
+    def done(self) -> bool:
+        return (self.result or self.folder / "distilled").exists()
+
+    @property
+    def words(self) -> str:
+        return f"train {self.student} seed {self.seed}" if self.student else "distil"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """done: tasks done now. failed: tasks that failed, now or earlier. kept: tasks that were there already."""
+
+    done: int
+    failed: int
+    kept: int
+
+
+def jury(students: tuple[str, ...], protocol: str, seeds: int) -> Jury:
+    """Students by name; UserError for an unknown student or protocol."""
+    row = registry.load("protocols", protocol)
+    names = tuple(dict.fromkeys(registry.load("students", student) for student in students))
+    for name in names:
+        try:
+            row.recipe(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return Jury(names, row, seeds)
+
+
+def plan(request: Request, judges: Jury, place: Place) -> Plan:
+    """Every word checked, the dataset's files listed; raises UserError and writes nothing."""
+    source = registry.load("datasets", request.dataset)
+    cls = _method(request.method)
+    method = config.build(cls, request.preset, request.config, request.sets)
+    split = source.describe(place)
+    size = request.size or source.pixels
+    spec = RunSpec(
+        method=config.title(cls),
+        method_version=cls.version,
+        preset=request.preset,
+        params=config.params(method),
+        dataset=registry.short(source.name),
+        split=split.rule,
+        fingerprint=split.fingerprint,
+        size=size,
+        ipc=request.ipc,
+        seed=0,
+        source=registry.source_of(request.method),
+    )
+    return Plan(method, source, split, seeded(spec, request.seeds), judges)
+
+
+def _method(name: str) -> type:
+    """The class of a method; UserError when it is none."""
+    cls = registry.load("methods", name)
+    has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
+    if not (is_dataclass(cls) and has_both):
+        raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
+    return cls
+
+
+def seeded(spec: RunSpec, seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
+    """The same run with each of the seeds."""
+    return tuple(replace(spec, seed=seed) for seed in seeds)
+
+
+def tasks(plan: Plan, runs: Path) -> Iterator[Task]:
+    """Per run: the distillation, then each student with each of its seeds."""
+    for spec in plan.specs:
+        folder = spec.folder(runs)
+        yield Task(spec, folder)
+        for student in plan.jury.students:
+            for seed in range(plan.jury.seeds):
+                path = result_path(folder, plan.jury.protocol, student, seed)
+                yield Task(spec, folder, student, seed, path)
+
+
+def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome:
+    """Do every task that is not done. A task that fails is recorded and costs only what needs it.
+
+    One that failed earlier is taken up again with `retry`, else reported. UserError (something the user must provide is
+    missing) is raised, and leaves nothing behind.
+    """
+    load = cache(lambda size: plan.source.load(setting.place, size))
+    done = failed = kept = 0
+    lost: set[Path] = set()
+    for task in tasks(plan, setting.runs):
+        if task.done:
+            kept += 1
+        elif task.folder in lost:
+            log.warning("%s: skipped, there is no distilled set", _where(task))
+        elif _attempt(task, plan, setting, retry, load):
+            done += 1
+        else:
+            failed += 1
+            lost |= {task.folder} if task.student is None else set()
+        if task.student is None and task.folder not in lost:
+            _contact_sheet(task.folder)
+    return Outcome(done, failed, kept)
+
+
+def _attempt(task: Task, plan: Plan, setting: Setting, retry: bool, load: Callable[[int], Dataset]) -> bool:
+    """Whether the task was done; a failure is logged and recorded."""
+    before = read_failure(task.path)
+    if before and not retry:
+        log.error("%s: %s earlier (%s); --retry tries again", _where(task), before.status, before.error)
+        return False
+    try:
+        _execute(task, plan, setting, load)
+    except UserError:
+        raise
+    except Exception as error:
+        write_failure(task.path, _failure(error))
+        log.error("%s: %s; the trace is in %s", _where(task), _summary(error), failure_path(task.path))
+        log.debug("%s", traceback.format_exc())
+        return False
+    failure_path(task.path).unlink(missing_ok=True)
+    return True
+
+
+def _execute(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> None:
+    from ddbench import execute  # torch
+
+    device = execute.device(setting.device)
+    log.info("%s", _where(task))
+    if task.student is not None:
+        execute.judge(task, plan.jury, load(task.spec.size), device, setting.quiet)
+        return
+    made_here = _missing_parents(task.folder)
+    try:
+        execute.distill(task, plan, load(task.spec.size), device, setting)
+    except UserError:
+        _forget(task.folder, made_here)
+        raise
+
+
+def _missing_parents(folder: Path) -> list[Path]:
+    """`folder` and its parents that do not exist, innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _forget(folder: Path, made_here: list[Path]) -> None:
+    """Remove a run folder that this process made, and its parents as far as they are empty."""
+    if folder in made_here:
+        shutil.rmtree(folder, ignore_errors=True)
+    for parent in made_here[1:]:
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def _contact_sheet(folder: Path) -> None:
+    if (folder / "contact.png").exists():
+        return
+    try:
+        write_bytes(folder / "contact.png", contact.png(distilled.read(folder / "distilled")))
+    except ValueError as error:  # somebody changed the images: judging them will fail and be recorded
+        log.error("no contact sheet: %s", error)
+
+
+def _where(task: Task) -> str:
+    return f"{'/'.join(task.folder.parts[-4:])}: {task.words}"
+
+
+def _failure(error: Exception) -> Failure:
+    return Failure(status(error), _summary(error), "".join(traceback.format_exception(error)))
+
+
+def _summary(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def status(error: Exception) -> str:
+    """One word for what went wrong: oom, diverged or failed."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
+        return "oom"
+    return "diverged" if names & {"DivergedError", "FloatingPointError"} else "failed"

@@ -1,0 +1,246 @@
+"""What is on disk below `--runs`: specs, results, failures, and reading them all back. No torch.
+
+    <dataset><size>/<method>/ipc<n>/seed<s>-<8 hex>/
+        spec.json                   what was asked for, complete
+        distilled/  distill.json    see ddbench.distilled; distilled/ exists = complete
+        results/<protocol>-v<k>/<student>-<init>-seed<j>.json     one student; exists = complete
+        failed.json                 the distillation failed; `<student>...failed.json` beside the results: a student did
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ddbench.files import digest, read_json, write_json
+
+SCHEMA = 1
+FAILED = ".failed.json"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a distillation is. Its identity is everything here except the preset's name, which is only recorded.
+
+    params: every hyper-parameter, defaults included. split: the rule in words. fingerprint: SHA-256 of which image is
+    on which side. size: pixels. source: SHA-256 of the file for a method given by path, else empty.
+    """
+
+    method: str
+    method_version: int
+    preset: str | None
+    params: Mapping[str, Any]
+    dataset: str
+    split: str
+    fingerprint: str
+    size: int
+    ipc: int
+    seed: int
+    source: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the identity."""
+        return digest({key: value for key, value in asdict(self).items() if key != "preset"})
+
+    def folder(self, runs: Path) -> Path:
+        """Where this run lies."""
+        place = runs / f"{safe(self.dataset)}{self.size}" / safe(self.method) / f"ipc{self.ipc}"
+        return place / f"seed{self.seed}-{self.digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One student, trained on one distilled set and tested on the real test images. Fractions, seconds, bytes.
+
+    run: digest of the spec. content: SHA-256 of the images and labels that were judged. overall, average: accuracy over
+    images, and over classes. per_class: accuracy by class. confusion: rows true, columns predicted, counts.
+    commit: git commit of ddbench when it is a checkout, dirty: whether files differed from it.
+    """
+
+    run: str
+    content: str
+    student: str
+    init: str
+    seed: int
+    protocol: str
+    protocol_version: int
+    protocol_hash: str
+    overall: float
+    average: float
+    per_class: Mapping[str, float]
+    confusion: list[list[int]]
+    n_test: int
+    seconds: float
+    memory_bytes: int
+    device: str
+    versions: Mapping[str, str]
+    commit: str | None
+    dirty: bool | None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result as read back, with the spec of its run."""
+
+    spec: RunSpec
+    result: Result
+    path: Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file below the runs folder that is not used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result. status: "oom", "diverged" or "failed"."""
+
+    status: str
+    error: str
+    trace: str
+
+
+def safe(name: str) -> str:
+    """A folder name for a name that may hold a path: the digest beside it tells equal ones apart."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "unnamed"
+
+
+def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
+    """Where the result of one student (and its seed) under a protocol lies in a run folder."""
+    return folder / "results" / f"{protocol.name}-v{protocol.version}" / f"{student}-{protocol.init}-seed{seed}.json"
+
+
+def failure_path(path: Path) -> Path:
+    """Where the failure of a result file, or of a run folder's distillation, is recorded."""
+    return path.with_name(path.name.removesuffix(".json") + FAILED) if path.suffix == ".json" else path / "failed.json"
+
+
+def write_spec(folder: Path, spec: RunSpec) -> None:
+    """Record what the run is, unless it is recorded already."""
+    if not (folder / "spec.json").exists():
+        write_json(folder / "spec.json", {"schema": SCHEMA, **asdict(spec)})
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Record a result; a failure recorded earlier is no longer true."""
+    write_json(path, asdict(result))
+    failure_path(path).unlink(missing_ok=True)
+
+
+def write_failure(path: Path, failure: Failure) -> None:
+    """Record why `path` (a result file or a run folder) is not there."""
+    write_json(failure_path(path), asdict(failure))
+
+
+def read_failure(path: Path) -> Failure | None:
+    """The recorded failure of a result file or a run folder; None without one."""
+    recorded = failure_path(path)
+    return Failure(**read_json(recorded)) if recorded.exists() else None
+
+
+def read_spec(path: Path) -> RunSpec:
+    """Read a spec.json; ValueError when it is not one, of a newer schema, or not what its folder's name says."""
+    spec = _read(path, RunSpec)
+    if not path.parent.name.endswith(spec.digest[:8]):
+        raise ValueError(f"the spec was edited: its digest {spec.digest[:8]} is not that of the folder")
+    return spec
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file; ValueError when it is not one, of a newer schema, or holds impossible numbers."""
+    result = _read(path, Result)
+    for name in ("overall", "average", "seconds"):
+        value = getattr(result, name)
+        if not math.isfinite(value) or value < 0 or (name != "seconds" and value > 1):
+            raise ValueError(f"{name} is {value}")
+    return result
+
+
+def scan(runs: Path) -> tuple[list[Entry], list[Problem]]:
+    """Every result below `runs` and every file that could not be used, both in path order."""
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for folder in _run_folders(runs):
+        spec = _tried(read_spec, folder / "spec.json", problems)
+        for path in _result_files(folder) if spec else ():
+            result = _tried(lambda file, spec=spec: _belonging(file, spec), path, problems)
+            if result:
+                entries.append(Entry(spec, result, path))
+    return entries, problems
+
+
+def _run_folders(runs: Path) -> Iterator[Path]:
+    """A run folder is one with a spec or with results: a spec that got lost must be noticed."""
+    for folder in sorted(runs.glob("*/*/ipc*/seed*-*")):
+        if (folder / "spec.json").exists() or (folder / "results").is_dir():
+            yield folder
+
+
+def _result_files(folder: Path) -> list[Path]:
+    files = folder.glob("results/*/*.json")
+    return sorted(path for path in files if not path.name.startswith(".") and not path.name.endswith(FAILED))
+
+
+def _belonging(path: Path, spec: RunSpec) -> Result:
+    result = read_result(path)
+    if result.run != spec.digest:
+        raise ValueError("it belongs to another run than the spec beside it")
+    return result
+
+
+def _tried(read: Callable[[Path], Any], path: Path, problems: list[Problem]) -> Any | None:
+    try:
+        return read(path)
+    except (ValueError, OSError) as error:
+        problems.append(Problem(path, str(error).replace(f"{path} ", "")))
+        return None
+
+
+def _read(path: Path, cls: type) -> Any:
+    """A JSON object with exactly the fields of `cls` (those with a default may be missing), of a schema we know."""
+    value = read_json(path)
+    if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
+        raise ValueError("is not a file of ddbench")
+    if value["schema"] > SCHEMA:
+        raise ValueError(f"was written by a newer ddbench (schema {value['schema']}, this one knows {SCHEMA})")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if "schema" not in fields:
+        value.pop("schema")
+    _check_fields(value, fields)
+    return cls(**value)
+
+
+def _check_fields(value: dict[str, Any], fields: dict[str, dataclasses.Field]) -> None:
+    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    missing, extra = sorted(needed - set(value)), sorted(set(value) - set(fields))
+    if missing or extra:
+        raise ValueError(f"is not a file of ddbench (missing: {missing}, unknown: {extra})")
+    for name, item in value.items():
+        kind = fields[name].type
+        if not isinstance(item, _JSON[kind]) or (isinstance(item, bool) and "bool" not in kind):
+            raise ValueError(f"{name} is {item!r}, not {kind}")
+
+
+_JSON: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "float": (int, float),
+    "bool | None": (bool, type(None)),
+    "Mapping[str, Any]": (dict,),
+    "Mapping[str, str]": (dict,),
+    "Mapping[str, float]": (dict,),
+    "list[list[int]]": (list,),
+}

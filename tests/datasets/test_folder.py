@@ -1,0 +1,255 @@
+"""From files to tensors: decoding, packing once, memory-mapping, and what happens when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddbench.datasets.facts import DatasetError, Place
+from ddbench.datasets.folder import folder_source
+from ddbench.datasets.images import read_rgb, square
+from ddbench.datasets.pack import sha256_of
+
+PACK = """
+import logging, sys
+from pathlib import Path
+from ddbench.datasets.facts import Place
+from ddbench.datasets.folder import folder_source
+logging.basicConfig(level=logging.INFO)
+dataset = folder_source(sys.argv[1]).load(Place(None, Path(sys.argv[2]), quiet=True), 64)
+print(dataset.fingerprint, int(dataset.train.images.long().sum()), int(dataset.test.images.long().sum()))
+"""
+
+
+def packs(place):
+    return [p for p in place.shared.iterdir() if p.name.startswith("packed-")]
+
+
+def rows(dataset):
+    """Every image by name, as (h, w, 3)."""
+    return {
+        name: image.permute(1, 2, 0).numpy()
+        for side in (dataset.train, dataset.test)
+        for name, image in zip(side.names, side.images, strict=True)
+    }
+
+
+def test_pixels_labels_and_names_belong_together(toy, place, grow):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    dataset = toy.load(place, 8)
+    split = toy.describe(place)
+    for name, pixels in rows(dataset).items():
+        assert np.array_equal(pixels, np.asarray(Image.open(tree / name)))
+    for side, names in ((dataset.train, split.train), (dataset.test, split.test)):
+        assert side.names == tuple(name for per_class in names for name in per_class)
+        assert [side.classes[label] for label in side.labels] == [name.split("/")[0] for name in side.names]
+        assert side.counts() == (5, 5, 5)
+        assert side.images.dtype == torch.uint8
+        assert side.images.is_contiguous()
+        assert side.labels.dtype == torch.int64
+    assert (dataset.name, dataset.fingerprint, dataset.split) == ("toy", split.fingerprint, split.rule)
+
+
+def test_the_pack_says_what_it_holds(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 10)
+    dataset = toy.load(place, 8)
+    (pack,) = packs(place)
+    index = json.loads((pack / "index.json").read_text())
+    assert pack.name.startswith("packed-toy8-")
+    assert (pack / "images.u8").stat().st_size == 30 * 3 * 8 * 8
+    assert index["sha256"] == sha256_of(pack / "images.u8")
+    assert (index["train"], index["size"], index["fingerprint"]) == (15, 8, dataset.fingerprint)
+
+
+def test_odd_sizes_keep_the_centre():
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (100, 1, 3))  # brightness = column
+    pixels = square(Image.fromarray(ramp), 50)
+    assert pixels.shape == (3, 50, 50)
+    expected = np.arange(50) * 2 + 50.5  # means of pairs of columns 50 to 149
+    assert np.abs(pixels[0].mean(0) - expected).max() <= 0.5
+    tall = square(Image.fromarray(ramp.transpose(1, 0, 2)), 50)
+    assert np.array_equal(tall, pixels.transpose(0, 2, 1))
+
+
+def test_reducing_does_not_alias():
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    inner = square(Image.fromarray(stripes), 64)[:, 2:-2, 2:-2].astype(int)
+    assert np.abs(inner - 127.5).max() < 6  # every fourth column alone would be 255 or 0
+
+
+def test_the_right_size_is_left_alone(picture):
+    noise = picture("noise", 64, 64)
+    assert np.array_equal(square(noise, 64).transpose(1, 2, 0), np.asarray(noise))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".png", ".bmp", ".webp", ".jpg", ".JPEG"])
+def test_suffixes(tmp_path, place, grow, suffix):
+    tree = grow(tmp_path / "tree", ["a", "b"], 3, suffix)
+    for name, pixels in rows(folder_source(tree).load(place, 8)).items():
+        assert np.array_equal(pixels, np.asarray(Image.open(tree / name).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_other_modes_become_rgb(tmp_path, mode, picture):
+    colours = picture("modes", 16, 16).convert(mode)
+    path = tmp_path / f"image.{'tif' if mode == 'CMYK' else 'png'}"
+    colours.save(path)
+    assert np.array_equal(np.asarray(read_rgb(path)), np.asarray(colours.convert("RGB")))
+
+
+def test_transparent_palettes_do_not_warn(tmp_path, picture):
+    image = picture("palette", 16, 16).convert("P")
+    image.save(tmp_path / "image.png", transparency=bytes(range(256)))
+    assert np.array_equal(np.asarray(read_rgb(tmp_path / "image.png")), np.asarray(image.convert("RGB")))
+
+
+def test_unreadable_images_are_counted_and_named(toy, place, grow):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    cut = tree / "beach/beach03.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    (tree / "river/river01.png").write_bytes(b"")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tree / "river/river02.png")
+    for i in range(4):
+        (tree / f"forest/forest0{i}.png").write_text("no image")
+    with pytest.raises(DatasetError, match=r"7 of 30 images in .* cannot be read") as caught:
+        toy.load(place, 8)
+    assert "and 2 more" in str(caught.value)
+    assert packs(place) == []
+    assert not list(place.shared.rglob("images.u8"))
+    report = toy.verify(place)
+    assert not report.ok
+    assert {line.split(":")[0] for line in report.unreadable} == {
+        "beach/beach03.png", "river/river01.png", "river/river02.png", *(f"forest/forest0{i}.png" for i in range(4))
+    }  # fmt: skip
+    assert any("16" in line and "not 8-bit" in line for line in report.unreadable)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_truncated_files_are_errors(tmp_path, place, grow, suffix):
+    tree = grow(tmp_path / "tree", ["a", "b"], 3, suffix, side=64)
+    victim = tree / f"b/b01{suffix}"
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    with pytest.raises(DatasetError, match=f"1 of 6 images .*\n.*b/b01{suffix}"):
+        folder_source(tree).load(place, 64)
+
+
+def test_errors_in_the_data_come_before_any_file_is_written(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 9)
+    with pytest.raises(DatasetError, match="Wrong counts"):
+        toy.load(place, 8)
+    assert not place.shared.exists()
+
+
+def test_verify_counts_sizes(toy, place, grow, picture):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    picture("odd", 9, 7).save(tree / "beach/beach05.png")
+    report = toy.verify(place)
+    assert report.ok
+    assert report.counts == {"river": 10, "beach": 10, "forest": 10}
+    assert report.sizes == {(8, 8): 29, (9, 7): 1}
+
+
+def test_a_second_load_does_not_pack_again(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 10)
+    toy.load(place, 8)
+    (pack,) = packs(place)
+    stamp = (pack / "images.u8").stat().st_mtime_ns
+    toy.load(place, 8)
+    assert packs(place) == [pack]
+    assert (pack / "images.u8").stat().st_mtime_ns == stamp
+
+
+def test_what_decides_the_pixels_decides_the_pack(toy, place, grow, picture):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    toy.load(place, 8)
+    toy.load(place, 4)
+    replace(toy, train_fraction=0.8).load(place, 8)
+    picture("another", 9, 9).save(tree / "beach/beach05.png")
+    toy.load(place, 8)
+    assert len(packs(place)) == 4
+
+
+def test_writing_to_a_tensor_does_not_reach_the_disk(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 10)
+    dataset = toy.load(place, 8)
+    before = dataset.train.images.clone()
+    dataset.train.images.zero_()
+    dataset.test.images.fill_(255)
+    assert torch.equal(toy.load(place, 8).train.images, before)
+    (pack,) = packs(place)
+    assert json.loads((pack / "index.json").read_text())["sha256"] == sha256_of(pack / "images.u8")
+
+
+def test_a_pack_that_somebody_cut_is_refused(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 10)
+    toy.load(place, 8)
+    (pack,) = packs(place)
+    os.truncate(pack / "images.u8", 1000)
+    with pytest.raises(DatasetError, match="has 1000 bytes, not 5760"):
+        toy.load(place, 8)
+
+
+def test_a_leftover_partial_pack_is_not_taken(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 10)
+    good = toy.load(place, 8).train.images.clone()
+    (pack,) = packs(place)
+    partial = pack.with_name(f".{pack.name}.partial")
+    pack.rename(partial)
+    (partial / "images.u8").write_bytes(bytes(5760))
+    again = toy.load(place, 8)
+    assert torch.equal(again.train.images, good)
+    assert again.train.images.any()
+    assert packs(place) == [pack]
+    assert not partial.exists()
+
+
+@pytest.fixture
+def slow_tree(tmp_path, picture):
+    """300 links to two large images: a good half second of packing."""
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        picture(name, 400, 400).save(tmp_path / f"{name}.jpg", quality=90 + i)
+        for k in range(150):
+            os.link(tmp_path / f"{name}.jpg", tmp_path / "tree" / name / f"{k:03d}.jpg")
+    return tmp_path / "tree"
+
+
+def start(tree, shared):
+    command = [sys.executable, "-c", PACK, str(tree), str(shared)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_half_way_and_run_again(slow_tree, tmp_path):
+    place = Place(None, tmp_path / "shared", quiet=True)
+    process = start(slow_tree, place.shared)
+    deadline = time.monotonic() + 60
+    while not list(place.shared.glob(".packed-*.partial/images.u8")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    assert list(place.shared.glob(".packed-*.partial")), "it was to be killed while packing"
+    assert packs(place) == []
+    again = folder_source(slow_tree).load(place, 64)
+    fresh = folder_source(slow_tree).load(Place(None, tmp_path / "other", quiet=True), 64)
+    assert torch.equal(again.train.images, fresh.train.images)
+    assert torch.equal(again.test.images, fresh.test.images)
+    assert all(image.any() for image in again.train.images)
+
+
+def test_two_processes_pack_once(slow_tree, tmp_path):
+    both = [start(slow_tree, tmp_path / "shared") for _ in range(2)]
+    outcomes = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outcomes
+    assert outcomes[0][0] == outcomes[1][0]
+    assert sum(stderr.count("packed 300 images") for _, stderr in outcomes) == 1

@@ -1,0 +1,46 @@
+"""`scenes` as a dataset: the drawn pictures, packed like any other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ddbench.datasets import drawing
+from ddbench.datasets.scenes import SCENES, Scenes
+
+
+def test_every_picture_is_the_drawing(place):
+    dataset = Scenes(per_class_train=3, per_class_test=2).load(place, 16)
+    for side, start, count in ((dataset.train, drawing.TRAIN_START, 3), (dataset.test, drawing.TEST_START, 2)):
+        wanted = [(label, start + i) for label in range(len(drawing.CLASSES)) for i in range(count)]
+        assert side.labels.tolist() == [label for label, _ in wanted]
+        assert side.names == tuple(f"{drawing.CLASSES[label]}/{index}" for label, index in wanted)
+        for image, (label, index) in zip(side.images, wanted, strict=True):
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), drawing.scene(label, index, 16))
+        assert side.readable == drawing.READABLE
+
+
+def test_the_default_is_1500_pictures(place):
+    split = SCENES.describe(place)
+    assert [len(names) for names in split.train] == [100] * 10
+    assert [len(names) for names in split.test] == [50] * 10
+    assert not place.shared.exists()
+    other = Scenes(per_class_train=101).describe(place)
+    assert split.fingerprint != other.fingerprint
+
+
+def test_verify_notices_a_changed_pack(place):
+    few = Scenes(per_class_train=2, per_class_test=1)
+    assert few.verify(place).ok
+    (raw,) = place.shared.glob("packed-scenes64-*/images.u8")
+    pixels = bytearray(raw.read_bytes())
+    pixels[1000] ^= 1
+    raw.write_bytes(pixels)
+    assert few.verify(place).unreadable == ("images.u8: changed since it was drawn",)
+
+
+def test_a_worker_that_fails_is_an_error(place, monkeypatch):
+    monkeypatch.setattr("ddbench.datasets.scenes.sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="failed"):
+        Scenes(per_class_train=2, per_class_test=1).load(place, 8)
+    assert not list(place.shared.glob("packed-*"))

@@ -1,0 +1,69 @@
+"""Scores against numbers worked by hand and against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torch import nn
+
+from evaluators.accuracy import evaluate, scores
+
+
+class Brightest(nn.Module):
+    """Predicts the class written in the first pixel: a network whose answers are known."""
+
+    def forward(self, images):
+        return nn.functional.one_hot(images[:, 0, 0, 0].long(), 3).float()
+
+
+def written(predictions, size=8):
+    images = torch.zeros(len(predictions), 3, size, size, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.tensor(predictions, dtype=torch.uint8)
+    return images
+
+
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+PREDICTED = [0, 0, 0, 1, 1, 2, 0]
+
+
+@pytest.mark.parametrize("batch", [2, 256])
+def test_worked_by_hand(batch):
+    got = evaluate(Brightest(), written(PREDICTED), LABELS, num_classes=3, device="cpu", batch=batch)
+    assert got.n == 7
+    assert got.confusion == ((3, 1, 0), (0, 1, 1), (1, 0, 0))
+    assert got.overall == pytest.approx(4 / 7)
+    assert got.per_class == pytest.approx((0.75, 0.5, 0.0))
+    assert got.average == pytest.approx(1.25 / 3)
+
+
+def test_same_as_scikit_learn():
+    draw = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(6), draw.integers(0, 6, 200)])
+    predicted = draw.integers(0, 6, 206)
+    got = scores(torch.tensor(labels), torch.tensor(predicted), 6)
+    assert got.overall == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert got.average == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    assert got.per_class == pytest.approx(metrics.recall_score(labels, predicted, average=None))
+    np.testing.assert_array_equal(got.confusion, metrics.confusion_matrix(labels, predicted))
+
+
+def test_a_memory_map_gives_the_same(tmp_path):
+    np.save(tmp_path / "images.npy", written(PREDICTED).numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="r+"))
+    got = evaluate(Brightest(), mapped, LABELS, num_classes=3, device="cpu")
+    assert got.confusion == ((3, 1, 0), (0, 1, 1), (1, 0, 0))
+
+
+def test_an_empty_test_set_is_an_error():
+    with pytest.raises(ValueError, match="no image"):
+        evaluate(Brightest(), written([]), LABELS[:0], num_classes=3, device="cpu")
+
+
+def test_a_class_without_test_images_is_an_error():
+    with pytest.raises(ValueError, match="no image of class 3"):
+        evaluate(Brightest(), written(PREDICTED), LABELS, num_classes=4, device="cpu")
+
+
+def test_a_label_outside_the_classes_is_an_error():
+    with pytest.raises(ValueError, match=r"label 2 .* 0\.\.1"):
+        evaluate(Brightest(), written(PREDICTED), LABELS, num_classes=2, device="cpu")

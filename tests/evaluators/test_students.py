@@ -1,0 +1,98 @@
+"""Shapes, sizes and initialisation of the students."""
+
+import pytest
+import torch
+from torch import nn
+
+from evaluators.protocols import STUDENTS
+from evaluators.students import build, convnet_depth, features, vit_patch
+
+
+def images(n, size):
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(32, 320_010), (64, 467_850), (128, 615_690), (224, 754_570), (256, 763_530)]
+)
+def test_convnet_has_the_literatures_parameters(size, count):
+    assert parameters(build("convnet", size, 10, seed=0)) == count
+
+
+def test_convnet_is_the_literatures_function():
+    """Against the blocks written out, with instance norm in its own name."""
+    model = build("convnet", 32, 10, seed=3)
+    x = (images(4, 32).float() / 255 - 0.5) / 0.25
+    for conv, norm, _, _ in list(model.body)[:-1]:
+        x = nn.functional.conv2d(x, conv.weight, conv.bias, padding=1)
+        x = nn.functional.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=1e-5)
+        x = x.relu().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+    expected = x.reshape(4, 2048) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(images(4, 32)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "depth"), [(8, 1), (16, 2), (28, 3), (32, 3), (64, 4), (96, 5), (128, 5), (224, 6), (256, 6)]
+)
+def test_depth_by_size(size, depth):
+    assert convnet_depth(size) == depth
+
+
+@pytest.mark.parametrize(("size", "patch"), [(32, 4), (64, 8), (224, 28), (256, 32), (100, 10), (31, 1)])
+def test_patch_by_size(size, patch):
+    assert vit_patch(size) == patch
+
+
+def test_vit_tiny_has_deits_parameters():
+    """DeiT-Ti at 224 px with patches of 16 has 5,717,416; ours differs in patch embedding and positions."""
+    ours = parameters(build("vit_tiny", 64, 1000, seed=0))
+    assert ours == 5_717_416 - (16 * 16 - 8 * 8) * 3 * 192 - (196 - 64) * 192
+
+
+@pytest.mark.parametrize(("size", "stem", "side"), [(32, 3, 4), (64, 3, 4), (96, 7, 3), (128, 7, 4)])
+def test_resnet_stem_by_size(size, stem, side):
+    body = build("resnet18", size, 10, seed=0).body
+    assert body.conv1.kernel_size == (stem, stem)
+    seen = []
+    body.layer4.register_forward_hook(lambda *args: seen.append(args[-1].shape[-1]))
+    body.eval()(torch.zeros(1, 3, size, size))
+    assert seen == [side]
+
+
+@pytest.mark.parametrize(("student", "width"), [("convnet", 2048), ("resnet18", 512), ("vit_tiny", 192)])
+def test_features_feed_the_head(student, width):
+    model, batch = build(student, 32, 5, seed=0), images(5, 32)
+    found = features(model, batch, "cpu", batch=2)
+    assert found.shape == (5, width)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(model.head(found), model(batch), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_the_seed_decides_the_weights_and_nothing_else_moves(student):
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first, again, other = (build(student, 32, 5, seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_bytes_and_fractions_are_the_same_picture():
+    model, batch = build("convnet", 16, 5, seed=0), images(3, 16)
+    torch.testing.assert_close(model(batch), model(batch.float() / 255))
+
+
+def test_unknown_student_names_the_known():
+    with pytest.raises(ValueError, match=r"'convnext'.*convnet, resnet18, vit_tiny"):
+        build("convnext", 32, 5, seed=0)
+
+
+@pytest.mark.parametrize(("size", "classes"), [(7, 5), (32, 1)])
+def test_too_small_is_an_error(size, classes):
+    with pytest.raises(ValueError, match=f"size {size} and {classes} classes"):
+        build("convnet", size, classes, seed=0)

@@ -1,0 +1,182 @@
+"""Training: what is learnt, what repeats, what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from evaluators import train
+from evaluators.accuracy import evaluate
+from evaluators.protocols import STUDENTS, Augment, Protocol, Recipe
+from evaluators.train import DivergedError, train_student
+
+FLIPS = Augment(crop_area=(0.6, 1.0), flip_x=0.5, flip_y=0.5, transpose=0.5)
+SHORT = Recipe("adamw", lr=2e-3, weight_decay=0.01, batch=16, epochs=1, min_steps=30, max_steps=30, augment=FLIPS)
+
+
+def short(**changes):
+    return Protocol("short", 1, {name: replace(SHORT, **changes) for name in STUDENTS}, source="this test")
+
+
+def stripes(per_class, seed=0, size=16):
+    """Three classes told apart by the period of their stripes; direction, colour and noise say nothing."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(3).repeat_interleave(per_class)
+    wave = torch.cos(2 * torch.pi * torch.arange(size) / torch.tensor([2, 4, 8])[labels, None])
+    images = wave[:, None, None, :].expand(-1, 3, size, -1)
+    images = images * (0.4 + 0.6 * torch.rand(len(labels), 3, 1, 1, generator=draw))
+    turned = torch.rand(len(labels), 1, 1, 1, generator=draw) < 0.5
+    images = torch.where(turned, images.transpose(2, 3), images)
+    images = 128 + 80 * images + 10 * torch.randn(images.shape, generator=draw)
+    return images.clamp(0, 255).byte(), labels
+
+
+def fit(images, labels, student="convnet", protocol=None, seed=0, **options):
+    protocol = protocol or short()
+    return train_student(
+        images, labels, student=student, protocol=protocol, num_classes=3, seed=seed, device="cpu", **options
+    )
+
+
+def accuracy(model, images, labels):
+    return evaluate(model, images, labels, num_classes=3, device="cpu").overall
+
+
+def same(one, other):
+    ours, theirs = one.state_dict(), other.state_dict()
+    return all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("student", ["convnet", pytest.param("resnet18", marks=pytest.mark.slow)])
+def test_a_separable_toy_is_learnt(student):
+    model = fit(*stripes(20), student)
+    assert not model.training
+    assert accuracy(model, *stripes(30, seed=1)) == 1.0
+
+
+def test_shuffled_labels_reach_chance():
+    images, _ = stripes(15)
+    labels = torch.arange(45) % 3  # each kind of stripe carries each label five times
+    reached = [accuracy(fit(images, labels, seed=seed), *stripes(40, seed=1)) for seed in range(3)]
+    assert 0.2 < sum(reached) / 3 < 0.47
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_same_seed_same_weights_other_seed_others(student):
+    few = short(min_steps=2, max_steps=2, batch=6)
+    state = torch.random.get_rng_state()
+    first, again, other = (fit(*stripes(4), student, few, seed) for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not same(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_images_are_left_alone():
+    images, labels = stripes(4)
+    before = images.clone(), labels.clone()
+    fit(images, labels, protocol=short(min_steps=2, max_steps=2))
+    assert torch.equal(images, before[0])
+    assert torch.equal(labels, before[1])
+
+
+def test_one_image_per_class_is_enough():
+    images, labels = stripes(1)
+    model = fit(images, labels, "resnet18", short(min_steps=3, max_steps=3))
+    assert torch.isfinite(model(images)).all()
+
+
+def test_batches_visit_every_image_equally_often():
+    index = train._indices(10, 16, torch.Generator().manual_seed(0))
+    seen = torch.cat([next(index) for _ in range(5)])
+    assert torch.equal(torch.bincount(seen), torch.full((10,), 8))
+    assert [sorted(part.tolist()) for part in seen.split(10)] == [list(range(10))] * 8
+
+
+def test_sgd_and_its_schedule_are_torchs():
+    """A few steps against torch's SGD and LambdaLR on the same batches, decay on matrices only."""
+    recipe = replace(
+        SHORT, optimizer="sgd", lr=0.1, weight_decay=0.1, clip=0.5, label_smoothing=0.1, min_steps=4, max_steps=4
+    )
+    images, labels = stripes(4)
+    got = fit(images, labels, protocol=Protocol("sgd", 1, {"convnet": recipe}, source="this test"), seed=7)
+
+    model = train.build("convnet", 16, 3, train.seed_of(7, "weights")).to(memory_format=torch.channels_last)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0}]
+    optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.learning_rate(recipe, min(step, 3), 4))
+    for (x, y), _ in zip(train.batches(images, labels, recipe, 7), range(4), strict=False):
+        optimizer.zero_grad()
+        loss = nn.CrossEntropyLoss(label_smoothing=0.1)(model(x.contiguous(memory_format=torch.channels_last)), y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        schedule.step()
+    for key, value in got.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], atol=1e-5, rtol=1e-4)
+
+
+def test_learning_rate_rises_then_falls_to_nothing():
+    rates = [train.learning_rate(replace(SHORT, lr=2.0, warmup=0.2), step, 1000) for step in range(1000)]
+    assert rates[:200] == sorted(rates[:200])
+    assert rates[200:] == sorted(rates[200:], reverse=True)
+    assert max(rates) == pytest.approx(2.0, rel=1e-4)
+    assert rates[599] == pytest.approx(1.0, abs=3e-3)
+    assert rates[0] < 0.01
+    assert rates[-1] < 1e-5
+
+
+def test_progress_sees_every_step():
+    seen = []
+
+    def progress(steps, desc, total):
+        for step in steps:
+            seen.append((desc, total))
+            yield step
+
+    fit(*stripes(2), protocol=short(min_steps=3, max_steps=3), progress=progress)
+    assert seen == [("training convnet", 3)] * 3
+
+
+def test_divergence_names_the_first_bad_step():
+    with pytest.raises(DivergedError, match="not finite at step") as caught:
+        fit(*stripes(4), protocol=short(optimizer="sgd", lr=1e30, warmup=0.0, clip=0.0))
+    assert 1 <= caught.value.step < 30
+
+
+def test_the_first_bad_step_is_found_wherever_the_check_falls():
+    assert train._require_finite([torch.tensor(1.0)] * 3, 40) == 43
+    with pytest.raises(DivergedError) as caught:
+        train._require_finite([torch.tensor(v) for v in (1.0, float("inf"), float("nan"))], 40)
+    assert caught.value.step == 41
+
+
+IMAGES, LABELS = stripes(2)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES[:0], LABELS[:0], "no image"),
+        (IMAGES.float(), LABELS, "uint8.*float32"),
+        (IMAGES[:, :1], LABELS, r"\(n, 3, size, size\).*\(6, 1, 16, 16\)"),
+        (IMAGES[..., :8], LABELS, r"\(6, 3, 16, 8\)"),
+        (IMAGES, LABELS[:5], r"int64 \(6,\).*\(5,\)"),
+        (IMAGES, LABELS.float(), "int64.*float32"),
+        (IMAGES, LABELS + 1, r"label 3 is outside the classes 0\.\.2"),
+        (IMAGES, LABELS - 1, "label -1 is outside"),
+        (IMAGES[:4], LABELS[:4], "no image of class 2"),
+    ],
+)
+def test_bad_input_is_refused_before_training(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        fit(images, labels)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"quikc.*did you mean 'quick@1'"):
+        fit(IMAGES, LABELS, protocol="quikc")
+    with pytest.raises(ValueError, match=r"resnet81.*did you mean 'resnet18'"):
+        fit(IMAGES, LABELS, student="resnet81")

@@ -1,0 +1,138 @@
+"""Plugins: by entry point, by path; unknown, claimed twice, broken."""
+
+import sys
+
+import pytest
+
+from ddbench import registry
+from ddbench.errors import UserError
+
+METHOD = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass(frozen=True)
+class Mine:
+    name: ClassVar[str] = "mine"
+    version: ClassVar[int] = 1
+    steps: int = 3
+
+    def distill(self, train, ipc, ctx):
+        raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """install(package, module text, entry points) puts a package where pip would put it."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+
+    def put(package, text, **points):
+        (site / f"{package}.py").write_text(text)
+        info = site / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = "\n".join(f"{name} = {package}:{target}" for name, target in points.items())
+        (info / "entry_points.txt").write_text(f"[ddbench.methods]\n{lines}\n")
+
+    yield put
+    for module in [name for name in sys.modules if name.startswith("core_plugin")]:
+        del sys.modules[module]
+
+
+def test_our_own_are_there():
+    assert {"random", "herding", "dpd"} <= set(registry.names("methods"))
+    assert {"scenes", "ucm", "eurosat"} <= set(registry.names("datasets"))
+    assert {"convnet", "resnet18", "vit_tiny"} == set(registry.names("students"))
+    assert "quick@1" in registry.names("protocols")
+
+
+def test_a_third_partys_entry_point_is_listed_without_and_loaded_with_its_module(install):
+    install("core_plugin_a", METHOD, mine="Mine")
+    assert "mine" in registry.names("methods")
+    assert "core_plugin_a" not in sys.modules
+    assert registry.load("methods", "mine").__module__ == "core_plugin_a"
+    assert registry.source_of("mine") == ""
+
+
+def test_a_broken_plugin_stops_only_itself(install):
+    install("core_plugin_b", "import no_such_module_at_all", broken="Mine")
+    install("core_plugin_c", METHOD, mine="Mine", gone="NoSuchClass")
+    assert {"broken", "gone", "mine"} <= set(registry.names("methods"))
+    assert registry.load("methods", "mine").name == "mine"
+    with pytest.raises(UserError, match=r"'broken' .*core_plugin_b.* cannot be loaded: ModuleNotFoundError: .*no_such_module"):
+        registry.load("methods", "broken")
+    with pytest.raises(UserError, match="'gone' .*NoSuchClass"):
+        registry.load("methods", "gone")
+
+
+def test_a_name_that_two_packages_claim_is_an_error_naming_both(install):
+    install("core_plugin_d", METHOD, mine="Mine")
+    install("core_plugin_e", METHOD, mine="Mine", other="Mine")
+    assert registry.names("methods").count("mine") == 1
+    assert registry.load("methods", "other").name == "mine"
+    with pytest.raises(UserError, match="claimed by core_plugin_d .* and by core_plugin_e"):
+        registry.load("methods", "mine")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "nearest"),
+    [
+        ("methods", "herdin", "herding"),
+        ("datasets", "Eurosat", "eurosat"),
+        ("students", "resnet", "resnet18"),
+        ("protocols", "quik@1", "quick@1"),
+    ],
+)
+def test_an_unknown_name_gives_the_nearest(kind, name, nearest):
+    with pytest.raises(UserError, match=rf"did you mean .*{nearest}.*(?i:known)"):
+        registry.load(kind, name)
+
+
+def test_a_name_like_no_other_gives_all():
+    with pytest.raises(UserError, match=r"unknown dataset 'zzzz'\. Known: .*eurosat, .*scenes"):
+        registry.load("datasets", "zzzz")
+
+
+def test_a_class_in_a_file(tmp_path):
+    (tmp_path / "my.py").write_text(METHOD)
+    name = f"{tmp_path}/my.py:Mine"
+    cls = registry.load("methods", name)
+    assert cls(steps=4).steps == 4
+    assert registry.load("methods", name) is cls
+    before = registry.source_of(name)
+    (tmp_path / "my.py").write_text(METHOD + "\n# edited\n")
+    assert len(before) == 64
+    assert registry.source_of(name) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("{}/none.py:Mine", "there is no file .*none.py"),
+        ("{}/my.py:Mime", "unknown class in .*my.py 'Mime'; did you mean Mine"),
+        ("{}/bad.py:Mine", r"bad\.py cannot be loaded: SyntaxError"),
+        ("some:thing", "neither a method's name nor path/to/file.py:Class"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, name, said):
+    (tmp_path / "my.py").write_text(METHOD)
+    (tmp_path / "bad.py").write_text("def (")
+    with pytest.raises(UserError, match=said):
+        registry.load("methods", name.format(tmp_path))
+
+
+def test_a_folder_is_known_by_its_last_part(tmp_path):
+    assert registry.short(f"folder:{tmp_path}/a/../images/") == "folder:images"
+    assert registry.short("scenes") == "scenes"
+    with pytest.raises(UserError, match="needs a path"):
+        registry.load("datasets", "folder:")
+
+
+def test_the_file_of_a_method_is_found_without_importing_it(install, tmp_path):
+    install("core_plugin_f", "raise RuntimeError('imported')", mine="Mine")
+    assert registry.module_file("mine") == tmp_path / "site" / "core_plugin_f.py"
+    assert registry.module_file("no such method") is None
