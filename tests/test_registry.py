@@ -63,9 +63,9 @@ def test_a_broken_plugin_stops_only_itself(install):
     install("core_plugin_c", METHOD, mine="Mine", gone="NoSuchClass")
     assert {"broken", "gone", "mine"} <= set(registry.names("methods"))
     assert registry.load("methods", "mine").name == "mine"
-    with pytest.raises(UserError, match=r"'broken' .*core_plugin_b.* cannot be loaded: ModuleNotFoundError: .*no_such_module"):
+    with pytest.raises(UserError, match=r"'broken' .*core_plugin_b.* cannot be loaded: ModuleNotFound"):
         registry.load("methods", "broken")
-    with pytest.raises(UserError, match="'gone' .*NoSuchClass"):
+    with pytest.raises(UserError, match=r"'gone' .*NoSuchClass"):
         registry.load("methods", "gone")
 
 
@@ -74,7 +74,7 @@ def test_a_name_that_two_packages_claim_is_an_error_naming_both(install):
     install("core_plugin_e", METHOD, mine="Mine", other="Mine")
     assert registry.names("methods").count("mine") == 1
     assert registry.load("methods", "other").name == "mine"
-    with pytest.raises(UserError, match="claimed by core_plugin_d .* and by core_plugin_e"):
+    with pytest.raises(UserError, match=r"claimed by core_plugin_d .* and by core_plugin_e"):
         registry.load("methods", "mine")
 
 

@@ -41,7 +41,7 @@ READABLE: tuple[str, ...] = (
 # usual climates and waters of each class, as `season` takes them
 HABITATS: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
     ((0, 1, 3, 5), (3, 5)), ((0, 1, 2, 4), (0, 1)), ((0, 1, 2), (1, 2)), ((0, 0, 3), (0, 1)), ((0, 1, 4), (0, 5)),
-    ((0, 2, 4), (0, 1)), ((1, 5), (1, 5)), ((0, 2, 3), (1, 2)), ((0, 1, 5), (0, 1)), ((1, 4, 5), (0, 4)),
+    ((0, 2, 4), (0, 1)), ((1, 5), (1, 5)), ((0, 2, 3), (0, 1, 3)), ((0, 0, 3), (0, 1)), ((1, 4, 5), (0, 4)),
 )  # fmt: skip
 
 WHITE = np.array((0.92, 0.93, 0.93), np.float32)  # foam, clouds, paint
@@ -96,6 +96,11 @@ def _beach(c: Canvas) -> None:
     c.shade(1 - 0.2 * c.ink(shore - 0.03, 0.03))
     land.water(c, c.ink(shore, 0.02), 0.05)
     c.paint(c.season.sand, 0.45 * c.ink(shore, 0.2) * c.ink(-shore - 0.25, 0.3) * c.ink(shore))
+    _surf(c, shore)
+
+
+def _surf(c: Canvas, shore: Array) -> None:
+    """Up to three lines of foam along the shore, given the distance inland."""
     for _ in range(c.rng.integers(0, 4)):
         line = np.abs(shore + c.rng.uniform(0.0, 0.12) + 0.01 * c.noise(6, 2))
         c.paint(WHITE, c.rng.uniform(0.3, 0.9) * c.ink(line - c.rng.uniform(0.003, 0.012)))
@@ -153,20 +158,21 @@ def _parking_lot(c: Canvas) -> None:
 
 
 def _pivot_circles(c: Canvas) -> None:
-    if c.chance(0.35):
+    if c.chance(0.2):
         land.patchwork(c, c.rng.uniform(0.2, 0.5))
     else:
         land.meadow(c)
-    land.pivots(c, c.rng.uniform(0.22, 0.5), c.rng.uniform(0.75, 1.0))
+        c.paint(c.season.soil, c.rng.uniform(0.2, 0.9))
+    land.pivots(c, c.rng.uniform(0.22, 0.45), c.rng.uniform(0.8, 1.0))
 
 
 def _river(c: Canvas) -> None:
     _countryside(c, built=0.2)
     u, v = c.frame(c.rng.uniform(0, math.tau), *c.rng.uniform(-0.25, 0.25, 2).tolist())
     middle = np.abs(v - c.wiggle(u, c.rng.uniform(0.03, 0.25)))
-    width = c.rng.uniform(0.045, 0.15) * (1 + 0.15 * c.noise(3, 2))
+    width = c.rng.uniform(0.06, 0.15) * (1 + 0.15 * c.noise(3, 2))
     bank = c.rng.uniform(0.0, 0.08) * (1 + 0.5 * c.noise(3, 2))
-    if c.chance(0.4):
+    if c.chance(0.55):
         land.woods(c, c.ink(middle - width - bank - c.rng.uniform(0.02, 0.1)), c.rng.uniform(0.03, 0.06))
     land.ground(c, c.season.sand if c.chance(0.5) else c.season.soil, c.ink(middle - width - bank, 0.02))
     land.water(c, c.ink(middle - width), 0.02)
@@ -177,18 +183,24 @@ def _river(c: Canvas) -> None:
 def _runway(c: Canvas) -> None:
     _countryside(c, built=0.1)
     u, v = c.frame(c.rng.uniform(0, math.tau), *c.rng.uniform(-0.25, 0.25, 2).tolist())
-    half, end = c.rng.uniform(0.04, 0.11), c.rng.uniform(0.1, 0.8)
-    colour = c.season.asphalt if c.chance(0.6) else c.season.concrete
+    half, end = c.rng.uniform(0.05, 0.11), c.rng.uniform(0.1, 0.8)
+    colour = c.season.asphalt * 0.8 if c.chance(0.75) else c.season.concrete
     land.meadow(c, c.ink(np.abs(v) - half * c.rng.uniform(1.5, 5)))
     if c.chance(0.6):
         land.ground(c, colour * 0.95, c.ink(np.abs(v - half * c.rng.uniform(2.5, 4)) - 0.4 * half))
     if c.chance(0.4):
         land.ground(c, c.season.concrete, c.ink(box(u - c.rng.uniform(-0.5, 0.5), v - 3 * half, 0.15, 3 * half)))
     land.ground(c, colour, c.ink(box(u - end + 1.0, v, 1.0, half)))
-    on = c.rng.uniform(0.5, 1.0) * c.ink(box(u - end + 1.03, v, 1.0, half))
-    c.paint(WHITE, on * c.ink(np.abs(v) - 0.05 * half) * (np.sin(u * 60) > -0.3))
+    _markings(c, (u - end, v), half)
+
+
+def _markings(c: Canvas, frame: tuple[Array, Array], half: float) -> None:
+    """Paint on a runway 2 `half` wide that ends at u = 0: a broken centre line, the threshold's stripes."""
+    u, v = frame
+    on = c.rng.uniform(0.7, 1.0) * c.ink(box(u + 1.03, v, 1.0, half))
+    c.paint(WHITE, on * c.ink(np.abs(v) - 0.08 * half) * (np.sin(u * 60) > -0.3))
     stripes = (np.sin(v * (math.tau * 2.5 / half)) > 0) * (np.abs(v) < 0.85 * half)
-    c.paint(WHITE, on * c.ink(np.abs(u - end + 0.1) - 0.045) * stripes)
+    c.paint(WHITE, on * c.ink(np.abs(u + 0.1) - 0.045) * stripes)
 
 
 def _storage_tanks(c: Canvas) -> None:
@@ -196,13 +208,17 @@ def _storage_tanks(c: Canvas) -> None:
     u, v = c.frame(c.rng.uniform(0, math.tau))
     surface = (c.season.soil, c.season.concrete, c.season.sand)[c.rng.integers(3)]
     land.ground(c, surface, c.ink(box(u, v, c.rng.uniform(0.3, 0.8), c.rng.uniform(0.3, 0.8))), 0.08)
-    spacing = c.rng.uniform(0.16, 0.45)
+    _farm(c, c.rng.uniform(0.18, 0.38))
+
+
+def _farm(c: Canvas, spacing: float) -> None:
+    """Up to nine tanks of one paint on a square lattice."""
     turn, (x, y) = c.rng.uniform(0, math.tau), c.rng.uniform(-0.3, 0.3, 2).tolist()
     cos, sin = spacing * math.cos(turn), spacing * math.sin(turn)
-    colour = np.full(3, c.rng.uniform(0.5, 0.92), np.float32) + c.rng.normal(0, 0.03, 3).astype(np.float32)
-    places = [(i, j) for i in range(-1, 2) for j in range(-1, 2) if c.chance(0.6) or i == j == 0]
+    colour = np.full(3, c.rng.uniform(0.62, 0.95), np.float32) + c.rng.normal(0, 0.03, 3).astype(np.float32)
+    places = [(i, j) for i in range(-1, 2) for j in range(-1, 2) if c.chance(0.75) or i == j == 0]
     for i, j in places:
-        radius, shade = spacing * c.rng.uniform(0.22, 0.46), c.rng.uniform(0.85, 1.05)
+        radius, shade = spacing * c.rng.uniform(0.3, 0.46), c.rng.uniform(0.85, 1.05)
         land.tank(c, (i * cos - j * sin + x, i * sin + j * cos + y), radius, colour * shade)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ddbench.datasets.textures import PAINTS, ROOFS, Array, Canvas, Cells, box, cells, steps
 
 Where = Array | float
+RIPE = np.array((0.78, 0.69, 0.36), np.float32)  # grain before harvest, rape in flower
 
 
 def meadow(c: Canvas, where: Where = 1.0) -> None:
@@ -58,8 +59,8 @@ def scattered_trees(c: Canvas, size: float, share: float) -> None:
 
 def crops(c: Canvas) -> Array:
     """Six colours that fields have in this season, (6, 3)."""
-    mix = c.rng.uniform(0, 1, (6, 3)).astype(np.float32) ** 1.5
-    base = np.stack([c.season.grass, c.season.soil, 0.6 * c.season.tree + 0.4 * c.season.grass])
+    mix = c.rng.uniform(0, 1, (6, 4)).astype(np.float32) ** 2
+    base = np.stack([c.season.grass, c.season.soil, 0.4 * c.season.tree + 0.6 * c.season.grass, RIPE])
     return (mix @ base) / mix.sum(1, keepdims=True) * c.rng.uniform(0.8, 1.2, (6, 1)).astype(np.float32)
 
 
@@ -71,7 +72,7 @@ def patchwork(c: Canvas, size: float, where: Where = 1.0) -> None:
     spare = Cells(u, v, column[0] & 31, c.rng)
     lattice = cells(c.rng, column, steps(v + spare.value(0, 1), spare.value(0.5, 1.8) * size))
     across = lattice.value(0, 1) < 0.5
-    furrows = np.sin(np.where(across, u, v) * (math.tau / c.rng.uniform(0.02, 0.06)))
+    furrows = np.sin(np.where(across, u, v) * (math.tau / c.rng.uniform(0.035, 0.08)))
     c.paint(lattice.colour(crops(c), 0.04), where)
     c.shade(1 + (furrows * lattice.value(0.0, 0.1) + 0.04 * c.noise(8, 3)) * where)
     lane = c.ink(0.5 * width - np.abs(column[1]) - c.rng.uniform(0.003, 0.02))
@@ -86,7 +87,8 @@ def pivots(c: Canvas, size: float, share: float, where: Where = 1.0) -> None:
     disc = c.ink(radius - lattice.value(0.36, 0.5) * size) * (lattice.value(0, 1) < share) * where
     turn = lattice.value(0, math.tau)
     half = c.ink(lattice.a * np.cos(turn) + lattice.b * np.sin(turn)) * (lattice.value(0, 1) < 0.4)
-    palette = crops(c) * np.float32([0.78, 0.88, 0.75])
+    lush = 0.5 * (c.season.tree + c.season.grass) * np.float32([0.75, 0.95, 0.7])
+    palette = 0.35 * crops(c) + 0.65 * lush
     c.paint(lattice.colour(palette), disc)
     c.paint(lattice.colour(palette), disc * half)
     rings = np.sin(radius * (math.tau / c.rng.uniform(0.03, 0.08))) * lattice.value(0, 0.07)

@@ -6,7 +6,10 @@ A network predicts eps, v = sqrt(abar_t) eps - sqrt(1 - abar_t) z, or z itself (
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,21 +52,97 @@ def min_snr_weight(abar: Tensor, prediction: str, gamma: float = 5.0) -> Tensor:
 
 
 def diffusion_loss(
-    unet: Callable, z: Tensor, words: Tensor, abars: Tensor, generator: torch.Generator, **conditions: Tensor
+    unet: Callable, z: Tensor, abars: Tensor, generator: torch.Generator, prediction: str = "v_prediction", **conditions
 ) -> Tensor:
-    """Min-SNR weighted loss of one batch: z (n, c, h, w) clean latents, words (n, tokens, d), abars (T,) of the scheduler.
+    """Min-SNR weighted loss of one batch: z (n, c, h, w) clean scaled latents, abars (T,) of the scheduler.
 
-    The prediction type is the network's (`unet.config.prediction_type`, v when it does not say). All randomness
-    comes from `generator`, on the CPU, so that a step can be repeated on any device.
+    conditions go to the network (`encoder_hidden_states`, `class_labels`). All randomness comes from `generator`, on
+    the CPU, so that a step can be repeated on any device.
     """
-    prediction = conditions.pop("prediction", "v_prediction")
     times = torch.randint(len(abars), (len(z),), generator=generator)
     eps = torch.randn(z.shape, generator=generator).to(z)
     abar = abars[times].to(z)
-    times = times.to(z.device)
-    u = unet(add_noise(z, eps, abar), times, encoder_hidden_states=words, **conditions).sample
+    u = unet(add_noise(z, eps, abar), times.to(z.device), **conditions).sample
     errors = (u.float() - target(z, eps, abar, prediction)).square().mean((1, 2, 3))
     return (errors * min_snr_weight(abar, prediction)).mean()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the sampler runs.
+
+    steps: scheduler steps. scale: classifier-free guidance. strength: 1 starts from pure noise, less starts from the
+    prototype noised to that share of the steps. pull: size of the step towards the prototype (g), 0 for none.
+    pull_until: the pull acts while progress i / (steps - 1) is at most this.
+    """
+
+    steps: int
+    scale: float
+    strength: float = 1.0
+    pull: float = 0.0
+    pull_until: float = 0.8
+
+
+@torch.no_grad()
+def sample(
+    denoise: Callable[[Tensor, Tensor], Tensor], scheduler: Any, prototypes: Tensor,
+    how: Sampling, generators: list[torch.Generator],
+) -> tuple[Tensor, int]:
+    """Latents (n, c, h, w) from noise under the pull of `prototypes` (n, c, h, w), and how many pulls fell back.
+
+    denoise(z_t, t) is the guided network output u. One CPU generator per image draws all of its noise, so an image does
+    not depend on what else is in the batch. The scheduler must be variance preserving (DDIM, DDPM, PNDM, DPM++ ...).
+    """
+    if float(scheduler.init_noise_sigma) != 1:
+        raise ValueError(f"{type(scheduler).__name__} is not variance preserving: use DDIMScheduler, for one")
+    scheduler.set_timesteps(how.steps)
+    times = scheduler.timesteps[_first_step(len(scheduler.timesteps), how.strength) :]
+    z, fallen = _start(scheduler, prototypes, times, how.strength, generators), 0
+    extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for i, t in enumerate(times):
+        u = denoise(z, t)
+        if how.pull and i <= how.pull_until * (len(times) - 1):
+            z, failed = pull(z, u, prototypes, scheduler.alphas_cumprod[t], how.pull, scheduler.config.prediction_type)
+            fallen += failed
+        z = scheduler.step(u, t, z, **extra).prev_sample
+    return z, fallen
+
+
+def pull(z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, prediction: str) -> tuple[Tensor, int]:
+    """z_t + g sqrt(1 - abar_t) (z_p - z0_hat) / ||z_p - z0_hat||, the norm over one image's latent, in float32.
+
+    The DPD release's prototype guidance. An image whose result is not finite keeps its z_t and is counted.
+    """
+    away = prototypes.float() - clean_estimate(z.float(), u.float(), abar.to(z.device), prediction)
+    moved = z + g * (1 - abar).sqrt() * away / away.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    fine = torch.isfinite(moved).flatten(1).all(1)
+    return torch.where(fine.view(-1, 1, 1, 1), moved.to(z), z), int((~fine).sum())
+
+
+def guided(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: float) -> Callable:
+    """The classifier-free guided output u = u_empty + scale (u_words - u_empty) (Ho and Salimans, arXiv 2207.12598).
+
+    network(z, t, words) is called once on both halves stacked; at scale 1 on the worded half alone.
+    """
+
+    def denoise(z: Tensor, t: Tensor) -> Tensor:
+        if scale == 1:
+            return network(z, t, words)
+        without, with_words = network(torch.cat([z, z]), t, torch.cat([empty, words])).chunk(2)
+        return without + scale * (with_words - without)
+
+    return denoise
+
+
+def _first_step(steps: int, strength: float) -> int:
+    return steps - max(1, round(steps * strength))
+
+
+def _start(scheduler: Any, prototypes: Tensor, times: Tensor, strength: float, generators: list) -> Tensor:
+    eps = torch.stack([torch.randn(prototypes.shape[1:], generator=g) for g in generators]).to(prototypes)
+    if strength == 1:
+        return eps
+    return add_noise(prototypes, eps, scheduler.alphas_cumprod[times[0]].to(prototypes).expand(len(prototypes)))
 
 
 def _known(prediction: str) -> str:

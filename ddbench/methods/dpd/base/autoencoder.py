@@ -21,8 +21,8 @@ CPU = torch.device("cpu")
 
 
 def build_autoencoder(latent_channels: int = 16) -> AutoencoderKL:
-    """The untrained network: four levels (16, 48, 96, 128), one residual block each, 8x8 latents at 64 px."""
-    levels = (16, 48, 96, 128)
+    """The untrained network: four levels (16, 32, 64, 128), one residual block each, 8x8 latents at 64 px."""
+    levels = (16, 32, 64, 128)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(levels), up_block_types=("UpDecoderBlock2D",) * len(levels),
         block_out_channels=levels, layers_per_block=1, norm_num_groups=16, latent_channels=latent_channels,
@@ -81,7 +81,7 @@ def train_autoencoder(
         with mixed_precision(CPU, precision):
             return _reconstruction_loss(vae, net, real, step)
 
-    schedule = Schedule(steps, 1e-3, warmup=200, cosine=True, decay=1e-4, betas=(0.9, 0.99))
+    schedule = Schedule(steps, 1.5e-3, warmup=200, cosine=True, decay=1e-4, betas=(0.9, 0.99))
     fit(vae, loss_at, schedule, progress, Checkpoints(folder, 250))
     vae.register_to_config(scaling_factor=_scaling_factor(vae, data))
     return vae.eval()

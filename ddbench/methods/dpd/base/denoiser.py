@@ -83,8 +83,9 @@ def train_denoiser(
         rows = torch.randint(len(data.labels), (BATCH,), generator=generator)
         sides = torch.randint(2, (BATCH,), generator=generator)
         captions = data.labels[rows].masked_fill(torch.rand(BATCH, generator=generator) < EMPTY_SHARE, -1)
+        z = latents[sides, rows].float()
         with mixed_precision(CPU, precision):
             words = model.text(tokens).last_hidden_state[captions]
-            return diffusion_loss(model.unet, latents[sides, rows].float(), words, noise_levels, generator)
+            return diffusion_loss(model.unet, z, noise_levels, generator, encoder_hidden_states=words)
 
     fit(model, loss_at, schedule, progress, Checkpoints(folder, 500))

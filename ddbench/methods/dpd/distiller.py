@@ -1,0 +1,152 @@
+"""DPD as a Distiller: fine-tune once, find prototypes, sample one image per prototype, decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ddbench.context import Context
+from ddbench.files import read_json, write_json
+from ddbench.methods.diffusion import Sampling, guided, sample
+from ddbench.methods.dpd.finetune import Latents, Tuning, load_latents, load_tuned, save_latents, tune
+from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, rows_of
+from ddbench.methods.dpd.training import mixed_precision
+from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.types import DistilledSet, ImageSet
+
+
+@dataclass(frozen=True)
+class DPD:
+    """Discriminative Prototype-guided Diffusion (Xu, Ghamisi, Weng, arXiv 2601.15829, 2026).
+
+    base: base model: a hub id, a Stable-Diffusion-family pipeline folder, or tiny (embedded).
+    prompt: template; {} becomes the readable class name.
+    weights: what is fine-tuned: LoRA layers (lora), every U-Net weight (all), or nothing (none).
+    rank: rank and alpha of LoRA.
+    tune_steps: optimizer steps of fine-tuning.
+    tune_batch: images per step.
+    tune_rate: AdamW's learning rate, constant after warm-up.
+    tune_warmup: steps of linear warm-up.
+    tune_empty: share of prompts replaced by the empty one (keeps classifier-free guidance working).
+    tune_ema: decay of the weight average that replaces the weights at the end, 0 for none.
+    alpha: weight of the distance to the own centre in the margin rule of the prototypes.
+    scheduler: the base's own (base), or a diffusers scheduler by class name.
+    steps: sampling steps.
+    guidance: classifier-free guidance scale.
+    strength: share of the noise schedule that is sampled: 1 from pure noise, less from the noised prototype (v1: 0.75).
+    pull: length of the step towards the prototype's latent (release: 1), 0 for none.
+    pull_until: share of the sampling during which it acts.
+    batch: images per sampling batch; changes speed and memory, not the images.
+    precision: bf16 (autocast), fp32, or auto: bf16 on a GPU.
+    """
+
+    name: ClassVar[str] = "dpd"
+    version: ClassVar[int] = 1
+    check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "weights": "all", "tune_steps": 2, "tune_batch": 4, "steps": 2}
+
+    base: str = "lcybuaa/Text2Earth"
+    prompt: str = "A satellite image of {}."
+    weights: Literal["lora", "all", "none"] = "lora"
+    rank: int = 4
+    tune_steps: int = 20_000
+    tune_batch: int = 8
+    tune_rate: float = 5e-4
+    tune_warmup: int = 200
+    tune_empty: float = 0.0
+    tune_ema: float = 0.0
+    alpha: float = 1.0
+    scheduler: str = "base"
+    steps: int = 50
+    guidance: float = 7.5
+    strength: float = 0.75
+    pull: float = 0.0
+    pull_until: float = 0.8
+    batch: int = 64
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        """One image per prototype, `ipc` prototypes per class (Xu et al., section 3 of the release's description)."""
+        model = load_model(self.base, ctx.device)
+        latents = self._latents(model, train, ctx)
+        self._tune(model, latents, train, ctx)
+        prototypes = self._prototypes(model, latents, train, ipc, ctx)
+        z, fallen = self._sample(model, latents, prototypes, train, ctx)
+        labels = torch.tensor([p.label for p in prototypes])
+        images = model.decode(z, self.batch)
+        return DistilledSet(images, labels, train.classes, train.readable, extras={"guidance_fallbacks": fallen})
+
+    def _latents(self, model: LatentModel, train: ImageSet, ctx: Context) -> Latents:
+        make = partial(save_latents, model, train.images, progress=partial(ctx.progress, desc="latents"))
+        folder = ctx.stage("latents", make, base=model.identity)
+        return load_latents(folder, train.labels, model.vae.config.scaling_factor)
+
+    def _prompts(self, train: ImageSet) -> list[str]:
+        return [self.prompt.format(name) for name in train.readable]
+
+    def _tuning(self, ctx: Context) -> Tuning:
+        return Tuning(
+            self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
+            self.tune_empty, self.tune_ema, self._precision(ctx),
+        )  # fmt: skip
+
+    def _precision(self, ctx: Context) -> str:
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if ctx.device.type == "cuda" else "fp32"
+
+    def _tune(self, model: LatentModel, latents: Latents, train: ImageSet, ctx: Context) -> None:
+        """Load the fine-tuned weights, made once for every IPC and seed."""
+        if self.weights == "none":
+            return
+        how, prompts, progress = self._tuning(ctx), self._prompts(train), partial(ctx.progress, desc="fine-tuning")
+        folder = ctx.stage(
+            "finetune",
+            lambda into: tune(model, latents, prompts, how, folder=into, progress=progress),
+            base=model.identity, prompts=prompts, **how.key(),
+        )  # fmt: skip
+        load_tuned(model, folder, how)
+
+    def _prototypes(
+        self, model: LatentModel, latents: Latents, train: ImageSet, ipc: int, ctx: Context
+    ) -> list[Prototype]:
+        """The prototypes of this IPC, made once for every seed; recorded in prototypes.json."""
+
+        def make(folder: Path) -> None:
+            found = find_prototypes(train, latents.means(), ipc, self.alpha)
+            write_json(folder / "prototypes.json", [p.record() for p in found])
+
+        folder = ctx.stage("prototypes", make, base=model.identity, ipc=ipc, alpha=self.alpha)
+        return [Prototype(**record) for record in read_json(folder / "prototypes.json")]
+
+    def _sample(
+        self, model: LatentModel, latents: Latents, prototypes: list[Prototype], train: ImageSet, ctx: Context
+    ) -> tuple[Tensor, int]:
+        """One stream over all classes and prototypes, cut into batches; each image draws from its own generator."""
+        words = model.words([*self._prompts(train), ""])
+        found, fallen = [], 0
+        for start in ctx.progress(range(0, len(prototypes), self.batch), "sampling"):
+            z, failed = self._sample_batch(model, latents, prototypes[start : start + self.batch], words, ctx)
+            found.append(z.cpu())
+            fallen += failed
+        return torch.cat(found), fallen
+
+    def _sample_batch(
+        self, model: LatentModel, latents: Latents, batch: list[Prototype], words: Tensor, ctx: Context
+    ) -> tuple[Tensor, int]:
+        generators = [ctx.generator("sample", p.label, p.cluster) for p in batch]
+        anchors = torch.cat([latents.draw(rows_of([p]), g) for p, g in zip(batch, generators, strict=True)])
+        labels = torch.tensor([p.label for p in batch], device=model.device)
+
+        def network(z: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            conditions = model.conditions(len(z))
+            with mixed_precision(model.device, self._precision(ctx)):
+                return model.unet(z, t, encoder_hidden_states=text, **conditions).sample.float()
+
+        denoise = guided(network, words[labels], words[-1:].expand(len(batch), -1, -1), self.guidance)
+        how = Sampling(self.steps, self.guidance, self.strength, self.pull, self.pull_until)
+        return sample(denoise, model.scheduler_named(self.scheduler), anchors.to(model.device), how, generators)

@@ -1,0 +1,96 @@
+"""Prototypes: per class, k-means in latent space; the member with the largest margin stands for its cluster."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddbench.types import ImageSet
+
+GRID = 8
+KMEANS_SEED = 666
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """One real image and why it was chosen. Distances are Euclidean, between unit vectors.
+
+    label: its class. cluster: number within the class. row: index into the training split. name: its file.
+    size: members of the cluster. intra: distance to its own centre. inter: distance to the nearest other centre, 0 when
+    there is no other. margin: inter - alpha * intra.
+    """
+
+    label: int
+    cluster: int
+    row: int
+    name: str
+    size: int
+    margin: float
+    intra: float
+    inter: float
+
+    def record(self) -> dict:
+        """JSON values."""
+        return asdict(self)
+
+
+def embedding(latents: Tensor) -> np.ndarray:
+    """Scaled latent means (n, c, h, w) -> unit vectors (n, c * 64): pooled to 8x8, flattened (the DPD release)."""
+    pooled = F.adaptive_avg_pool2d(latents, GRID).flatten(1)
+    return F.normalize(pooled, dim=1).numpy().astype(np.float64)
+
+
+def find_prototypes(train: ImageSet, latents: Tensor, ipc: int, alpha: float) -> list[Prototype]:
+    """`ipc` prototypes of every class, class after class; `latents` are the scaled means of `train`."""
+    few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
+    if few:
+        raise ValueError(f"{ipc} prototypes per class need {ipc} images per class, but: {', '.join(few)}")
+    found = []
+    for label in range(len(train.classes)):
+        rows = train.of_class(label)
+        found += _of_class(label, rows, embedding(latents[rows]), train.names, ipc, alpha)
+    return found
+
+
+def _of_class(
+    label: int, rows: Tensor, points: np.ndarray, names: tuple[str, ...], k: int, alpha: float
+) -> list[Prototype]:
+    from sklearn.cluster import KMeans
+
+    fitted = KMeans(k, n_init=10, random_state=KMEANS_SEED).fit(points)
+    chosen = []
+    for cluster, (i, intra, inter) in enumerate(representatives(points, fitted.cluster_centers_, fitted.labels_, alpha)):
+        row = int(rows[i])
+        chosen.append(Prototype(
+            label, cluster, row, names[row] if names else str(row), int((fitted.labels_ == cluster).sum()),
+            inter - alpha * intra, intra, inter,
+        ))  # fmt: skip
+    return chosen
+
+
+def representatives(
+    points: np.ndarray, centres: np.ndarray, owner: np.ndarray, alpha: float
+) -> list[tuple[int, float, float]]:
+    """Per cluster, (index, intra, inter) of the member maximising inter - alpha * intra (the DPD release's margin).
+
+    points (n, d), centres (k, d), owner (n,) the cluster of each point. With one cluster inter is 0.
+    """
+    distances = np.linalg.norm(points[:, None] - centres[None], axis=2)
+    found = []
+    for cluster in range(len(centres)):
+        members = np.flatnonzero(owner == cluster)
+        intra = distances[members, cluster]
+        others = np.delete(distances[members], cluster, axis=1)
+        inter = others.min(1) if others.size else np.zeros(len(members))
+        best = int(np.argmax(inter - alpha * intra))
+        found.append((int(members[best]), float(intra[best]), float(inter[best])))
+    return found
+
+
+def rows_of(prototypes: list[Prototype]) -> Tensor:
+    """Their indices into the training split, int64 (n,)."""
+    return torch.tensor([p.row for p in prototypes])

@@ -1,0 +1,150 @@
+"""The border to Stable-Diffusion-family models: a pipeline folder or a hub id becomes one `LatentModel`.
+
+diffusers is imported inside the functions: `ddbench run` on something finished must not pay its nine seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddbench.errors import UserError
+from ddbench.files import digest, read_json
+
+EMBEDDED = {"tiny": Path(str(files("ddbench.methods.dpd") / "base" / "tiny"))}
+PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+WANTED = ["*/*.json", "*/*.txt", "*/*.safetensors", "model_index.json"]
+
+
+@dataclass(frozen=True)
+class LatentModel:
+    """A text-to-image model: weights frozen until somebody unfreezes them, float32, evaluation mode.
+
+    identity: a digest of what the weights are; it is part of the key of every stage that uses them.
+    """
+
+    unet: nn.Module
+    vae: nn.Module
+    text: nn.Module
+    tokenizer: Callable
+    scheduler: Any
+    identity: str
+    device: torch.device
+
+    @property
+    def prediction(self) -> str:
+        """What the U-Net outputs: epsilon, v_prediction or sample."""
+        return self.scheduler.config.prediction_type
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along one axis."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def words(self, prompts: list[str]) -> Tensor:
+        """Text embeddings (n, tokens, d) of the prompts; longer ones are cut at the encoder's length."""
+        length = min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings)
+        tokens = self.tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
+        return self.text(tokens.to(self.device)).last_hidden_state
+
+    def conditions(self, count: int) -> dict[str, Tensor]:
+        """What else the U-Net wants for `count` images: class 0 where it has class embeddings (Text2Earth)."""
+        if getattr(self.unet.config, "num_class_embeds", None):
+            return {"class_labels": torch.zeros(count, dtype=torch.long, device=self.device)}
+        return {}
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, progress: Callable[[Iterable], Iterable], batch: int) -> tuple[Tensor, Tensor]:
+        """Posterior mean and std, unscaled, float16 (n, c, h/f, w/f) each, of uint8 images (n, 3, h, w)."""
+        found = []
+        for chunk in progress(images.split(batch)):
+            posterior = self.vae.encode(chunk.to(self.device).float() / 127.5 - 1).latent_dist
+            found.append((posterior.mean.half().cpu(), posterior.std.half().cpu()))
+        means, stds = zip(*found, strict=True)
+        return torch.cat(means), torch.cat(stds)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, batch: int) -> Tensor:
+        """uint8 (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
+        made = [self.vae.decode(part.to(self.device) / self.vae.config.scaling_factor).sample for part in z.split(batch)]
+        return ((torch.cat(made).float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+    def scheduler_named(self, name: str) -> Any:
+        """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels."""
+        import diffusers
+
+        if name == "base":
+            return type(self.scheduler).from_config(self.scheduler.config)
+        if not hasattr(diffusers, name):
+            known = sorted(kind.__name__ for kind in self.scheduler.compatibles)
+            raise UserError(f"no scheduler is called {name!r}: use base or one of {', '.join(known)}")
+        return getattr(diffusers, name).from_config(self.scheduler.config)
+
+
+def load_model(name: str, device: torch.device) -> LatentModel:
+    """Load `tiny` (embedded), a pipeline folder, or a hub id; UserError names the model and the ways out."""
+    folder = find_model(name)
+    import diffusers
+    import transformers
+
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
+    kinds = dict(
+        vae=diffusers.AutoencoderKL, unet=diffusers.UNet2DConditionModel, text_encoder=transformers.CLIPTextModel
+    )
+    parts = {part: _frozen(kind, folder / part, device) for part, kind in kinds.items()}
+    return LatentModel(
+        unet=parts["unet"], vae=parts["vae"], text=parts["text_encoder"], device=device, identity=_identity(folder),
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        scheduler=getattr(diffusers, scheduler).from_pretrained(folder / "scheduler"),
+    )  # fmt: skip
+
+
+def find_model(name: str) -> Path:
+    """The folder of a base model: embedded, on this disk, or downloaded from the hub (safetensors only)."""
+    folder = EMBEDDED.get(name, Path(name))
+    if folder.is_dir():
+        missing = [part for part in PARTS if not (folder / part).is_dir()]
+        if missing:
+            raise UserError(f"{folder} is no text-to-image pipeline folder: it lacks {', '.join(missing)}")
+        return folder
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    """A snapshot of a hub model, from the cache when it is there."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED, etag_timeout=5))
+    except Exception as error:
+        raise UserError(
+            f"the base model {name!r} is neither a folder nor in the local hub cache, and could not be downloaded "
+            f"({type(error).__name__}).\n"
+            f"  - with a network: huggingface-cli download {name}\n"
+            "  - from another machine: copy the pipeline folder and pass --set base=PATH\n"
+            "  - without it: --preset tiny runs on the embedded base model"
+        ) from None
+
+
+def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:
+    """One part in float32, no gradients. Only safetensors are read, and no code from the folder runs."""
+    wanted = {"use_safetensors": True} | ({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {})
+    if "transformers" in kind.__module__:
+        wanted["dtype"] = torch.float32
+    return kind.from_pretrained(folder, **wanted).to(device).eval().requires_grad_(False)
+
+
+def _identity(folder: Path) -> str:
+    """Digest of every part's configuration and of the weight files' names and sizes."""
+    configs = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.glob("*/*.json"))}
+    weights = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.glob("*/*.safetensors"))}
+    return digest({"configs": configs, "weights": weights})[:16]

@@ -1,0 +1,29 @@
+"""Random real images: the baseline every other method must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ddbench.context import Context
+from ddbench.methods.selection import select
+from ddbench.types import DistilledSet, ImageSet
+
+
+@dataclass(frozen=True)
+class Random:
+    """`ipc` real training images per class, drawn without replacement."""
+
+    name: ClassVar[str] = "random"
+    version: ClassVar[int] = 1
+
+    def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        """Draw per class from a generator of its own: a class's choice does not depend on the other classes."""
+
+        def pick(rows: torch.Tensor, label: int) -> torch.Tensor:
+            order = torch.randperm(len(rows), generator=ctx.generator("random", train.classes[label]))
+            return rows[order[:ipc]]
+
+        return select(train, ipc, pick)

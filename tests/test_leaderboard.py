@@ -1,0 +1,122 @@
+"""The arithmetic, against numbers worked out by hand; what is never pooled."""
+
+import dataclasses
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from ddbench.leaderboard import best, cell, common, row_identity, table
+from ddbench.runs import Entry, Result, RunSpec
+
+SPEC = RunSpec("mine", 1, None, {"a": 1}, "scenes", "by index", "f" * 64, 32, 2, 0)
+RESULT = Result(
+    SPEC.digest, "c", "convnet", "scratch", 0, "quick", 1, "h", 0.5, 0.25, {}, [], 8, 1.0, 1, "cpu", {}, None, None
+)
+
+
+def entry(accuracy, *, seed=0, student_seed=0, spec=None, **changes):
+    """One result of the run `spec` (fields to change) with distillation seed `seed`."""
+    made = dataclasses.replace(SPEC, seed=seed, **(spec or {}))
+    result = dataclasses.replace(RESULT, overall=accuracy, seed=student_seed, run=made.digest, **changes)
+    return Entry(made, result, Path(f"{made.digest}-{student_seed}.json"))
+
+
+def only_cell(entries):
+    board = table(entries)
+    assert (len(board.rows), len(board.columns)) == (1, 1)
+    return board.rows[0].cells[board.columns[0]]
+
+
+def test_students_first_then_distillations():
+    # by hand: distillation means 0.5, 0.6, 0.7; their mean 0.6; squared deviations 0.01, 0, 0.01; variance 0.02 / 2
+    entries = [
+        entry(0.4, seed=0, student_seed=0),
+        entry(0.6, seed=0, student_seed=1),
+        entry(0.6, seed=1, student_seed=0),
+        entry(0.7, seed=2, student_seed=0),
+        entry(0.6, seed=2, student_seed=1),
+        entry(0.8, seed=2, student_seed=2),
+    ]
+    made = only_cell(entries)
+    assert made.mean == pytest.approx(0.6, abs=1e-15)
+    assert made.std == pytest.approx(0.1, abs=1e-15)
+    assert (made.n, made.students) == (3, 6)
+
+
+def test_one_distillation_has_no_deviation_however_many_students():
+    made = only_cell([entry(0.4), entry(0.5, student_seed=1)])
+    assert (made.mean, made.std, made.n, made.students) == (0.45, None, 1, 2)
+
+
+def test_the_deviation_is_the_samples():
+    assert cell([[0.0], [1.0]]).std == pytest.approx(math.sqrt(0.5), abs=1e-15)
+
+
+def test_the_order_of_results_does_not_matter():
+    numbers = random.Random(0)
+    keys = [(s, j, i) for s in range(5) for j in range(3) for i in (1, 2)]
+    entries = [entry(numbers.random(), seed=s, student_seed=j, spec={"ipc": i}) for s, j, i in keys]
+    first = table(entries)
+    for _ in range(5):
+        numbers.shuffle(entries)
+        assert table(entries) == first
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes"),
+    [
+        ({"dataset": "ucm"}, {}),
+        ({"fingerprint": "e" * 64}, {}),
+        ({"size": 64}, {}),
+        ({"ipc": 3}, {}),
+        ({}, {"protocol": "long"}),
+        ({}, {"protocol_version": 2}),
+        ({}, {"protocol_hash": "other"}),
+        ({}, {"student": "resnet18"}),
+        ({}, {"init": "imagenet"}),
+    ],
+)
+def test_columns_are_never_pooled(spec, changes):
+    board = table([entry(0.2), entry(0.8, spec=spec, **changes)])
+    assert len(board.columns) == 2
+    assert sorted(c.mean for c in board.rows[0].cells.values()) == [0.2, 0.8]
+
+
+@pytest.mark.parametrize("spec", [{"method": "other"}, {"method_version": 2}, {"params": {"a": 2}}, {"source": "s"}])
+def test_rows_are_never_pooled(spec):
+    board = table([entry(0.2), entry(0.8, spec=spec)])
+    assert [row.cells[board.columns[0]].mean for row in board.rows] in ([0.2, 0.8], [0.8, 0.2])
+    assert len({row.label for row in board.rows}) == 2
+
+
+def test_the_presets_name_does_not_split_a_row():
+    board = table([entry(0.2), entry(0.4, seed=1, spec={"preset": "tiny"})])
+    assert [row.label for row in board.rows] == ["mine (tiny)"]
+    assert only_cell([entry(0.2), entry(0.4, seed=1, spec={"preset": "tiny"})]).n == 2
+
+
+def test_rows_that_share_a_label_are_told_apart_by_their_identity():
+    entries = [entry(0.2), entry(0.8, spec={"params": {"a": 2}}), entry(0.5, spec={"method": "other"})]
+    labels = {row.label for row in table(entries).rows}
+    assert labels == {"other", *(f"mine #{row_identity(e)[:6]}" for e in entries[:2])}
+
+
+def test_the_metric_can_be_average_accuracy():
+    board = table([entry(0.9)], metric="average")
+    assert board.rows[0].cells[board.columns[0]].mean == 0.25
+
+
+def test_best_and_missing():
+    board = table([entry(0.2), entry(0.8, spec={"method": "other"}), entry(0.1, spec={"method": "other", "ipc": 9})])
+    two, nine = board.columns
+    assert (two.ipc, nine.ipc) == (2, 9)
+    assert (best(board, two), best(board, nine)) == (0.8, 0.1)
+    assert [nine in row.cells for row in board.rows] == [False, True]
+
+
+def test_what_all_columns_share():
+    board = table([entry(0.2), entry(0.8, spec={"ipc": 9})])
+    assert set(common(board)) == set(type(board.columns[0]).__dataclass_fields__) - {"ipc"}
+    assert common(table([])) == {}

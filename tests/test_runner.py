@@ -1,0 +1,320 @@
+"""Planning, doing, skipping, failing, resuming: on small images, with somebody's method in one file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from third_party import snapshot, write_images, write_method
+
+from ddbench import distilled, registry, runner, runs
+from ddbench.datasets.facts import Place
+from ddbench.errors import UserError
+from ddbench.execute import checked, checksum, device, global_seed, judge
+from ddbench.given import plan_given
+from ddbench.runner import Request, Setting
+from ddbench.types import DistilledSet, ImageSet
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with images of two classes and the method's file."""
+    home = tmp_path_factory.mktemp("home")
+    write_images(home / "images", {"barn": 10, "pond": 12})
+    write_method(home)
+    return home
+
+
+def plan_for(home, *sets, students=("convnet",), **words):
+    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipc": 2, "sets": sets, **words})
+    return runner.plan(request, runner.jury(students, "quick", 1), Place(None, home / "shared", True))
+
+
+def setting(home, runs_dir):
+    return Setting(runs_dir, Place(None, home / "shared", True), "cpu", True)
+
+
+@pytest.fixture(scope="module")
+def done(home, tmp_path_factory):
+    """A finished run: its plan, the runs folder, the outcome."""
+    place = tmp_path_factory.mktemp("done")
+    plan = plan_for(home)
+    return plan, place, runner.run(plan, setting(home, place))
+
+
+def test_a_plan_writes_nothing(home, tmp_path):
+    plan = plan_for(home, "shift=1", seeds=(3, 4))
+    spec = plan.specs[0]
+    assert [s.seed for s in plan.specs] == [3, 4]
+    assert (spec.method, spec.dataset, spec.size, spec.params) == ("pick", "folder:images", 8, {"shift": 1, "do": "nothing"})
+    assert spec.source == registry.source_of(f"{home}/pick.py:Pick")
+    assert [task.words for task in runner.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_leaves_what_the_design_says(done):
+    plan, place, outcome = done
+    assert (outcome.done, outcome.failed, outcome.kept) == (2, 0, 0)
+    folder = plan.specs[0].folder(place)
+    assert sorted(snapshot(folder)) == [
+        "contact.png",
+        "distill.json",
+        "distilled/barn/000.png",
+        "distilled/barn/001.png",
+        "distilled/manifest.json",
+        "distilled/pond/000.png",
+        "distilled/pond/001.png",
+        "results/quick-v1/convnet-scratch-seed0.json",
+        "spec.json",
+    ]
+    costs = json.loads((folder / "distill.json").read_text())
+    assert costs["seconds"] > 0
+    assert costs["memory"]["rss_bytes"] > 1e7
+    assert costs["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_what_is_on_disk_is_real_training_images(done, home):
+    plan, place, _ = done
+    made = distilled.read(plan.specs[0].folder(place) / "distilled")
+    names = [name for side in plan.split.train for name in side]
+    real = {distilled.read_image(home / "images" / name).tobytes() for name in names}
+    assert {image.tobytes() for image in made.images} <= real
+    assert dict(made.extras) == {"shift": 0}
+
+
+def test_the_result_says_what_was_judged_and_how(done):
+    plan, place, _ = done
+    (entry,), problems = runs.scan(place)
+    assert problems == []
+    assert entry.spec == plan.specs[0]
+    found = entry.result
+    assert found.content == distilled.read(plan.specs[0].folder(place) / "distilled").content()
+    assert found.protocol_hash == plan.jury.protocol.identity("convnet")
+    confusion = np.array(found.confusion)
+    assert found.n_test == confusion.sum() == sum(map(len, plan.split.test))
+    assert found.overall == pytest.approx(np.trace(confusion) / found.n_test)
+    assert list(found.per_class) == ["barn", "pond"]
+    assert found.average == pytest.approx(np.mean(list(found.per_class.values())))
+    assert found.overall > 0.9  # the classes differ by their colour
+
+
+def test_what_is_there_is_kept(done, home):
+    plan, place, _ = done
+    before = snapshot(place)
+    assert runner.run(plan, setting(home, place)) == runner.Outcome(0, 0, 2)
+    assert snapshot(place) == before
+
+
+def test_a_seed_is_an_image_set(done, home, tmp_path):
+    """The same seed gives the same images and the same number elsewhere; another seed gives others."""
+    plan, place, _ = done
+    runner.run(plan, setting(home, tmp_path))
+    (one,), (two,) = runs.scan(place)[0], runs.scan(tmp_path)[0]
+    assert (one.result.content, one.result.confusion) == (two.result.content, two.result.confusion)
+    other = plan_for(home, seeds=(1,), students=())
+    runner.run(other, setting(home, tmp_path))
+    folder = other.specs[0].folder(tmp_path) / "distilled"
+    assert distilled.read(folder).content() != one.result.content
+
+
+@pytest.mark.parametrize(("do", "status", "said"), [("fail", "failed", "out of ideas"), ("oom", "oom", "MemoryError")])
+def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, status, said):
+    plan = plan_for(home, f"do={do}")
+    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 1, 0)
+    recorded = runs.read_failure(plan.specs[0].folder(tmp_path))
+    assert recorded.status == status
+    assert said in recorded.error
+    assert "in distill" in recorded.trace
+    assert "there is no distilled set" in caplog.text
+    assert runs.scan(tmp_path) == ([], [])
+
+
+def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch, caplog):
+    plan = plan_for(home, "do=fail", students=())
+    runner.run(plan, setting(home, tmp_path))
+    monkeypatch.setenv("PICK_WORKS", "1")
+    assert runner.run(plan, setting(home, tmp_path)).failed == 1
+    assert "--retry tries again" in caplog.text
+    assert runner.run(plan, setting(home, tmp_path), retry=True) == runner.Outcome(1, 0, 0)
+    assert runs.read_failure(plan.specs[0].folder(tmp_path)) is None
+
+
+def test_a_method_that_writes_to_the_training_images_fails(home, tmp_path):
+    plan = plan_for(home, "do=write")
+    runner.run(plan, setting(home, tmp_path))
+    assert "changed the training images" in runs.read_failure(plan.specs[0].folder(tmp_path)).error
+
+
+def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
+    with pytest.raises(UserError, match="get it from a shop"):
+        runner.run(plan_for(home, "do=ask"), setting(home, tmp_path / "a" / "runs"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_failing_student_costs_one_cell(home, tmp_path):
+    plan = plan_for(home)
+    runner.run(plan_for(home, students=()), setting(home, tmp_path))
+    folder = plan.specs[0].folder(tmp_path)
+    image = folder / "distilled" / "barn" / "000.png"
+    image.write_bytes(image.read_bytes()[:50])
+    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 1, 1)
+    result = runs.result_path(folder, plan.jury.protocol, "convnet", 0)
+    assert "not a readable image" in runs.read_failure(result).error
+    assert runs.read_failure(folder) is None
+
+
+def test_more_images_than_there_are_is_a_failure_that_names_the_budget(home, tmp_path):
+    plan = plan_for(home, ipc=500)
+    assert runner.run(plan, setting(home, tmp_path)).failed == 1
+    assert "the budget is 500 images per class" in runs.read_failure(plan.specs[0].folder(tmp_path)).error
+
+
+def command(home, place, *words):
+    head = [sys.executable, "-m", "ddbench", "--runs", place, "--shared", home / "shared", "--device", "cpu"]
+    what = ["run", "--method", f"{home}/pick.py:Pick", "--dataset", f"folder:{home}/images", "--ipc", "2"]
+    return [str(word) for word in [*head, *what, *words]]
+
+
+def kill_when(process, seen):
+    """SIGKILL as soon as `seen()`; the process must not have ended by itself."""
+    deadline = time.monotonic() + 60
+    while not seen():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("moment", ["distil", "evaluate"])
+def test_a_killed_run_repeated_ends_with_the_same_files(home, tmp_path, moment):
+    plan = plan_for(home, "do=hang", students=("vit_tiny",))
+    words = ["--set", "do=hang", "--student", "vit_tiny"]
+    env = os.environ | ({"PICK_HANGS": "1"} if moment == "distil" else {})
+    folder = plan.specs[0].folder(tmp_path / "killed")
+    sign = folder / ".work" / "begun" if moment == "distil" else folder / "contact.png"
+    process = subprocess.Popen(command(home, tmp_path / "killed", *words), env=env, stderr=subprocess.DEVNULL)
+    kill_when(process, sign.exists)
+    assert (folder / "distilled").exists() == (moment == "evaluate")
+    assert list((tmp_path / "killed").rglob("results/*/*.json")) == []
+
+    for place in ("killed", "calm"):
+        assert runner.run(plan, setting(home, tmp_path / place)).failed == 0
+    killed, calm = (snapshot(tmp_path / place) for place in ("killed", "calm"))
+    assert set(killed) == set(calm)
+    assert not [name for name in killed if killed[name] != calm[name] and not name.endswith(".json")]
+    (one,), (two,) = (runs.scan(tmp_path / place)[0] for place in ("killed", "calm"))
+    assert (one.result.run, one.result.content, one.result.n_test) == (two.result.run, two.result.content, two.result.n_test)
+    assert not (folder / ".work").exists()
+
+
+def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
+    """A run's own distilled folder, judged as anybody's, gets the run's number."""
+    plan, place, _ = done
+    folder = plan.specs[0].folder(place) / "distilled"
+    source = registry.load("datasets", f"folder:{home}/images")
+    given = plan_given(folder, source, None, plan.jury, Place(None, home / "shared", True))
+    assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
+    runner.run(given, setting(home, tmp_path))
+    (mine,), (theirs,) = runs.scan(place)[0], runs.scan(tmp_path)[0]
+    assert mine.result.content == theirs.result.content == theirs.spec.params["content"]
+    assert mine.result.confusion == theirs.result.confusion
+
+
+def given_plan(home, folder):
+    source = registry.load("datasets", f"folder:{home}/images")
+    return plan_given(folder, source, None, runner.jury((), "quick", 1), Place(None, home / "shared", True))
+
+
+def test_a_folder_of_another_size_is_resized_with_a_note(home, tmp_path, caplog):
+    folder = write_images(tmp_path / "mine", {"barn": 1, "pond": 3}, size=12)
+    plan = given_plan(home, folder)
+    assert "4 of 4 images were resized to 8 px" in caplog.text
+    assert "1 to 3 images per class" in caplog.text
+    assert plan.specs[0].ipc == 3
+    assert plan.method.pictures.images.shape == (4, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"barn": 1}, "missing: pond"),
+        ({"barn": 1, "pond": 1, "lake": 1}, "not a class of the dataset: lake"),
+        ({"barn": 1, "pond": 0}, "without an image: pond"),
+        ({"Barn": 1, "pond": 1}, "missing: barn; not a class of the dataset: Barn"),
+    ],
+)
+def test_a_folder_with_other_classes_is_refused(home, tmp_path, counts, said):
+    with pytest.raises(UserError, match=said):
+        given_plan(home, write_images(tmp_path / "mine", counts))
+
+
+def image_set(cls=ImageSet, size=4, n=4, **changes):
+    images = torch.arange(n * 3 * size * size).remainder(256).to(torch.uint8).view(n, 3, size, size)
+    fields = {"images": images, "labels": torch.arange(n) % 2, "classes": ("a", "b"), "readable": ("a", "b")}
+    return cls(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("images", "must return a DistilledSet, not str"),
+        (image_set(DistilledSet, classes=("a", "c")), "classes were changed"),
+        (image_set(DistilledSet, size=5), r"images are \(5, 5\) pixels"),
+        (image_set(DistilledSet, n=6), "the budget is 2"),
+    ],
+)
+def test_what_a_method_returns_is_checked(made, said):
+    checked(image_set(DistilledSet), image_set(), 2)
+    with pytest.raises(ValueError, match=said):
+        checked(made, image_set(), 2)
+
+
+def test_the_checksum_sees_one_bit_and_one_label():
+    before = checksum(image_set())
+    images, labels = image_set().images.clone(), image_set().labels.clone()
+    images[-1, -1, -1, -1] ^= 1
+    labels[0] = 1
+    assert checksum(image_set()) == before
+    assert checksum(image_set(images=images)) != before
+    assert checksum(image_set(labels=labels)) != before
+
+
+def test_global_generators_are_seeded_inside_and_as_before_outside():
+    cpu = torch.device("cpu")
+    before = torch.get_rng_state()
+    draws = []
+    for _ in range(2):
+        with global_seed(7, cpu):
+            draws.append((torch.rand(1).item(), np.random.rand()))
+    assert draws[0] == draws[1]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_device_that_is_not_there_is_a_user_error():
+    assert device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="there is no device cuda:99"):
+        device("cuda:99")
+
+
+def test_the_judge_is_never_told_the_method(done, home, tmp_path, monkeypatch):
+    """Everything that reaches the evaluators is images, labels, the student's recipe and a device."""
+    import ddbench.execute as execute
+
+    seen = []
+    real = execute.train_student
+    monkeypatch.setattr(execute, "train_student", lambda *a, **k: seen.append((a, k)) or real(*a, **k))
+    plan, place, _ = done
+    task = next(task for task in runner.tasks(plan, place) if task.student)
+    data = plan.source.load(Place(None, home / "shared", True), 8)
+    judge(runner.Task(task.spec, task.folder, task.student, 0, tmp_path / "r.json"), plan.jury, data, torch.device("cpu"), True)
+    ((images, targets), words), = seen
+    assert (images.dtype, targets.dtype) == (torch.uint8, torch.int64)
+    assert sorted(words) == ["device", "num_classes", "progress", "protocol", "seed", "student"]
+    assert Path(tmp_path / "r.json").exists()

@@ -1,0 +1,233 @@
+"""Identity, files and reading them back."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddbench import distilled, runs
+from ddbench.distilled import Pictures
+from ddbench.runs import Failure, Result, RunSpec
+
+SPEC = RunSpec("mine", 1, None, {"a": 1, "b": [1, 2]}, "scenes", "by index", "f" * 64, 32, 2, 0)
+CHANGES = {
+    "method": "other",
+    "method_version": 2,
+    "params": {"a": 2, "b": [1, 2]},
+    "dataset": "ucm",
+    "split": "another",
+    "fingerprint": "e" * 64,
+    "size": 64,
+    "ipc": 3,
+    "seed": 1,
+    "source": "d" * 64,
+}
+
+
+def result(spec=SPEC, **changes):
+    base = Result(
+        run=spec.digest,
+        content="c" * 64,
+        student="convnet",
+        init="scratch",
+        seed=0,
+        protocol="quick",
+        protocol_version=1,
+        protocol_hash="h" * 64,
+        overall=0.625,
+        average=0.5,
+        per_class={"x": 0.5},
+        confusion=[[1]],
+        n_test=8,
+        seconds=1.5,
+        memory_bytes=10,
+        device="cpu",
+        versions={"python": "3.11"},
+        commit=None,
+        dirty=None,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def write(root: Path, spec=SPEC, **changes) -> Path:
+    """A run folder with one result; the path of the result."""
+    folder = spec.folder(root)
+    runs.write_spec(folder, spec)
+    path = folder / "results" / "quick-v1" / f"convnet-scratch-seed{changes.get('seed', 0)}.json"
+    runs.write_result(path, result(spec, **changes))
+    return path
+
+
+def test_every_field_but_the_presets_name_is_identity():
+    assert set(CHANGES) | {"preset"} == set(RunSpec.__dataclass_fields__)
+    digests = {dataclasses.replace(SPEC, **{name: value}).digest for name, value in CHANGES.items()}
+    assert len(digests | {SPEC.digest}) == len(CHANGES) + 1
+    assert dataclasses.replace(SPEC, preset="tiny").digest == SPEC.digest
+
+
+def test_the_digest_is_sha256_of_canonical_json():
+    fields = {name: getattr(SPEC, name) for name in sorted(CHANGES)}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    assert SPEC.digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_where_a_run_lies():
+    assert SPEC.folder(Path("runs")) == Path(f"runs/scenes32/mine/ipc2/seed0-{SPEC.digest[:8]}")
+    odd = dataclasses.replace(SPEC, dataset="folder:my images", method="folder:../x/y z")
+    assert odd.folder(Path("r")).parts[1:3] == ("folder-my-images32", "folder-x-y-z")
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = write(tmp_path)
+    entries, problems = runs.scan(tmp_path)
+    assert problems == []
+    assert entries == [runs.Entry(SPEC, result(), path)]
+    assert json.loads(path.read_text())["schema"] == 1
+
+
+def test_a_missing_runs_folder_holds_nothing(tmp_path):
+    assert runs.scan(tmp_path / "none") == ([], [])
+    assert not (tmp_path / "none").exists()
+
+
+GONE = "gone"
+
+
+def edited(**changes):
+    """An edit of a JSON file that sets keys, or removes them for GONE."""
+
+    def edit(path):
+        value = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({key: item for key, item in value.items() if item != GONE}))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda path: path.write_text(path.read_text()[:-20]), "not readable JSON"),
+        (lambda path: path.write_text(""), "not readable JSON"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "not readable JSON"),
+        (lambda path: path.write_text("[1, 2]"), "is not a file of ddbench"),
+        (lambda path: path.write_text('{"accuracy": 0.9}'), "is not a file of ddbench"),
+        (edited(schema=2, surprise=1), "written by a newer ddbench (schema 2"),
+        (edited(overall=GONE), "missing: ['overall']"),
+        (edited(extra=1), "unknown: ['extra']"),
+        (edited(overall="0.9"), "overall is '0.9', not float"),
+        (edited(overall=True), "overall is True, not float"),
+        (edited(overall=62.5), "overall is 62.5"),
+        (edited(average=float("nan")), "average is nan"),
+        (edited(run="0" * 64), "belongs to another run"),
+    ],
+)
+def test_a_result_that_cannot_be_used_is_named_and_costs_no_other(tmp_path, edit, reason):
+    good, bad = write(tmp_path), write(tmp_path, seed=1)
+    edit(bad)
+    entries, problems = runs.scan(tmp_path)
+    assert [entry.path for entry in entries] == [good]
+    assert [problem.path for problem in problems] == [bad]
+    assert reason in problems[0].reason
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (edited(seed=5), "the spec was edited"),
+        (edited(schema=9), "newer ddbench"),
+        (lambda path: path.write_text("{"), "not readable JSON"),
+        (Path.unlink, "No such file"),
+    ],
+)
+def test_without_its_spec_a_run_is_not_used(tmp_path, edit, reason):
+    write(tmp_path)
+    other = write(tmp_path, dataclasses.replace(SPEC, seed=1))
+    edit(SPEC.folder(tmp_path) / "spec.json")
+    entries, problems = runs.scan(tmp_path)
+    assert [entry.path for entry in entries] == [other]
+    assert [(problem.path.name, reason in problem.reason) for problem in problems] == [("spec.json", True)]
+
+
+def test_half_written_files_and_failures_are_no_results(tmp_path):
+    path = write(tmp_path)
+    path.with_name(f".{path.name}.123.tmp").write_text("{")
+    runs.write_failure(path.with_name("convnet-scratch-seed1.json"), Failure("oom", "e", "t"))
+    runs.write_failure(path.parents[2], Failure("failed", "e", "t"))
+    entries, problems = runs.scan(tmp_path)
+    assert (len(entries), problems) == (1, [])
+
+
+def test_a_result_ends_its_failure(tmp_path):
+    path = tmp_path / "run" / "results" / "quick-v1" / "convnet-scratch-seed0.json"
+    failure = Failure("diverged", "the loss is not finite", "trace")
+    runs.write_failure(path, failure)
+    assert runs.read_failure(path) == failure
+    runs.write_result(path, result())
+    assert runs.read_failure(path) is None
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def pictures(soft=False, order=(0, 1, 2, 3, 4)):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)[list(order)]
+    labels = np.array([0, 0, 1, 1, 1])[list(order)]
+    scores = rng.random((5, 2), dtype=np.float32)[list(order)] if soft else None
+    return Pictures(images, labels, ("barn", "pond"), scores, {"step": 0.5})
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_distilled_set_comes_back_as_it_was(tmp_path, soft):
+    distilled.write(tmp_path, pictures(soft))
+    back = distilled.read(tmp_path)
+    assert np.array_equal(back.images, pictures().images)
+    assert np.array_equal(back.labels, pictures().labels)
+    assert (back.soft is not None) == soft
+    assert not soft or np.array_equal(back.soft, pictures(True).soft)
+    assert (back.classes, dict(back.extras)) == (("barn", "pond"), {"step": 0.5})
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    plain = ["barn/000.png", "barn/001.png", "manifest.json", "pond/000.png", "pond/001.png", "pond/002.png"]
+    assert files == plain + ["soft_labels.safetensors"] * soft
+
+
+def test_the_manifest_counts_what_is_stored(tmp_path):
+    distilled.write(tmp_path, pictures(soft=True))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["bytes"] == 5 * 8 * 8 * 3 + 5 * 2 * 4
+    assert manifest["png_bytes"] == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
+    assert (manifest["range"], manifest["labels"], manifest["images"]) == ([0, 255], "soft", 5)
+    assert manifest["content"] == pictures(soft=True).content()
+
+
+def test_images_are_stored_class_by_class_with_their_own_soft_labels(tmp_path):
+    distilled.write(tmp_path, pictures(True, order=(2, 0, 3, 1, 4)))
+    assert distilled.read(tmp_path).content() == pictures(True).content()
+
+
+def test_content_changes_with_pixels_labels_and_soft_labels():
+    brighter = pictures().images.copy()
+    brighter[0, 0, 0, 0] ^= 1
+    others = [
+        dataclasses.replace(pictures(), images=brighter),
+        dataclasses.replace(pictures(), labels=np.array([0, 0, 0, 1, 1])),
+        dataclasses.replace(pictures(), classes=("barn", "lake")),
+        pictures(soft=True),
+    ]
+    assert len({other.content() for other in [pictures(), *others]}) == 5
+
+
+@pytest.mark.parametrize("name", ["pond/002.png", "barn/000.png"])
+def test_a_changed_folder_is_not_taken_for_the_one_that_was_made(tmp_path, name):
+    distilled.write(tmp_path, pictures())
+    (tmp_path / name).write_bytes((tmp_path / "pond/000.png").read_bytes())
+    with pytest.raises(ValueError, match="was changed after it was made"):
+        distilled.read(tmp_path)
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    distilled.write(tmp_path, pictures())
+    (tmp_path / "pond/001.png").write_bytes((tmp_path / "pond/001.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"pond/001\.png is not a readable image"):
+        distilled.read(tmp_path)

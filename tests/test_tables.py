@@ -1,0 +1,102 @@
+"""Rows as text, Markdown, LaTeX, CSV, JSON: exact output of a small board."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import pytest
+from test_leaderboard import entry
+
+from ddbench import tables
+from ddbench.commands.board import FORMATS
+
+ENTRIES = [
+    entry(0.50, seed=0),
+    entry(0.60, seed=1),
+    entry(0.612, spec={"method": "a_b&50%"}),
+    entry(0.20, student="resnet18"),
+]
+HOW = "overall accuracy in %, mean ± sample std over n distillations"
+CAPTION = f"scenes, 32 px, 2 images per class, quick@1, scratch; {HOW}"
+
+
+def test_text():
+    assert tables.render(ENTRIES, "text").splitlines() == [
+        "method             convnet    resnet18",
+        "--------  ----------------  ----------",
+        "a_b&50%         61.2 (n=1)           -",
+        "mine      55.0 ± 7.1 (n=2)  20.0 (n=1)",
+        "",
+        CAPTION,
+    ]
+
+
+def test_markdown():
+    lines = tables.render(ENTRIES, "markdown").splitlines()
+    assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["mine", "55.0 ± 7.1 (n=2)", "20.0 (n=1)"]
+    assert set(lines[1]) <= set("|-:")
+    assert lines[-1] == f"*{CAPTION}*"
+
+
+def test_latex_is_escaped_bold_and_booktabs():
+    lines = tables.render(ENTRIES, "latex").splitlines()
+    body = lines[lines.index("\\midrule") + 1 : lines.index("\\bottomrule")]
+    assert body == [
+        r"a\_b\&50\% & \textbf{61.2} & -- \\",
+        r"mine & 55.0 $\pm$ 7.1 & \textbf{20.0} \\",
+    ]
+    assert r"accuracy in \%, mean $\pm$ sample" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_b_c", r"a\_b\_c"),
+        ("#1 {x}", r"\#1 \{x\}"),
+        ("\\~^$&%", r"\textbackslash{}\textasciitilde{}\textasciicircum{}\$\&\%"),
+    ],
+)
+def test_every_special_character_is_escaped(text, expected):
+    assert tables.escape(text) == expected
+
+
+def test_what_cannot_be_told_apart_as_printed_is_bold_together():
+    close = [entry(0.6120), entry(0.6124, spec={"method": "other"}), entry(0.6, spec={"method": "third"})]
+    assert tables.render(close, "latex").count("\\textbf{61.2}") == 2
+
+
+def test_csv_has_one_line_per_cell_in_full_precision():
+    lines = list(csv.DictReader(io.StringIO(tables.render([entry(1 / 3), *ENTRIES[1:]], "csv"))))
+    assert len(lines) == 3
+    mine = next(line for line in lines if line["method"] == "mine" and line["student"] == "convnet")
+    assert float(mine["mean"]) == pytest.approx((1 / 3 + 0.6) / 2, abs=1e-16)
+    assert (mine["n"], mine["ipc"], mine["protocol"], mine["dataset"]) == ("2", "2", "quick@1", "scenes")
+    single = next(line for line in lines if line["student"] == "resnet18")
+    assert (single["std"], single["mean"]) == ("", "0.2")
+
+
+def test_json_carries_every_result_and_spec_in_full():
+    board = json.loads(tables.render(ENTRIES, "json"))
+    assert [r["result"] for r in board["results"]] == [dataclasses.asdict(e.result) for e in ENTRIES]
+    assert [r["spec"] for r in board["results"]] == [dataclasses.asdict(e.spec) for e in ENTRIES]
+    assert {r["row"] for r in board["results"]} == {row["identity"] for row in board["rows"]}
+    assert len(board["rows"]) == 3
+
+
+def test_columns_say_what_tells_them_apart():
+    entries = [entry(0.1), entry(0.2, spec={"ipc": 5}), entry(0.3, spec={"dataset": "ucm"})]
+    heads = tables.render(entries).splitlines()[0]
+    assert heads.split("  ")[-1].strip() == "ucm 2 images per class convnet"
+    split = tables.render([entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]).splitlines()[0]
+    assert "convnet split eeeeeeee" in split
+    assert "convnet split ffffffff" in split
+
+
+@pytest.mark.parametrize("form", tables.FORMATS)
+def test_an_empty_board_has_every_format(form):
+    assert tables.render([], form).endswith("\n")
+
+
+def test_the_command_line_offers_all_formats():
+    assert FORMATS == tables.FORMATS

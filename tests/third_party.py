@@ -1,0 +1,89 @@
+"""What a user brings, for the tests: a dataset of class folders, a method in one file, a package with an entry point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+METHOD = '''
+"""Somebody's method, in one file."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from ddbench.errors import UserError
+from ddbench.types import DistilledSet
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Random real images. shift: added to every pixel. do: what else happens."""
+
+    name: ClassVar[str] = "pick"
+    version: ClassVar[int] = 1
+    shift: int = 0
+    do: str = "nothing"
+
+    def distill(self, train, ipc, ctx):
+        self._misbehave(train, ctx)
+        draw = ctx.generator("pick")
+        chosen = [train.of_class(c)[torch.randperm(k, generator=draw)[:ipc]] for c, k in enumerate(train.counts())]
+        index = torch.cat(chosen)
+        images = train.images[index] + self.shift
+        return DistilledSet(images, train.labels[index], train.classes, train.readable, extras={"shift": self.shift})
+
+    def _misbehave(self, train, ctx):
+        if self.do == "fail" and not os.environ.get("PICK_WORKS"):
+            raise RuntimeError("out of ideas")
+        if self.do == "oom":
+            raise MemoryError
+        if self.do == "ask":
+            raise UserError("there is no base model; get it from a shop")
+        if self.do == "write":
+            train.images[0] = 0
+        if self.do == "hang" and os.environ.get("PICK_HANGS"):
+            (ctx.workdir / "begun").touch()
+            time.sleep(600)
+'''
+
+
+def write_method(folder: Path, name: str = "pick.py") -> str:
+    """Write the method's file; the words for --method."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(METHOD)
+    return f"{folder / name}:Pick"
+
+
+def write_package(site: Path, name: str = "pick") -> None:
+    """Put the method where pip would put a package that declares it as the entry point `name`."""
+    write_method(site, "pick_package.py")
+    info = site / "pick_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pick-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[ddbench.methods]\n{name} = pick_package:Pick\n")
+
+
+def write_images(folder: Path, counts: dict[str, int], size: int = 8, seed: int = 0) -> Path:
+    """Class folders of noise around a colour of the class's own: easy to learn, and no two images are the same."""
+    rng = np.random.default_rng(seed)
+    for place, (name, count) in enumerate(sorted(counts.items())):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.normal(60 + 120 * place, 25, (size, size, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file that is not hidden, by name."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
