@@ -96,21 +96,58 @@ class Protocol:
 
 
 _OVERHEAD = Augment(
-    crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25), flip_x=0.5, flip_y=0.5, transpose=0.5,
-    brightness=0.2, contrast=0.2, saturation=0.2,
-)  # fmt: skip
+    crop_area=(0.5, 1.0),
+    crop_ratio=(0.8, 1.25),
+    flip_x=0.5,
+    flip_y=0.5,
+    transpose=0.5,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+)
 
 QUICK_1 = Protocol(
     name="quick",
     version=1,
     recipes=MappingProxyType(
         {
-            "convnet": Recipe("adamw", lr=1e-3, weight_decay=0.01, batch=32, epochs=20, min_steps=150, max_steps=2000, augment=_OVERHEAD),
-            "resnet18": Recipe("sgd", lr=0.05, weight_decay=5e-4, batch=32, epochs=20, min_steps=200, max_steps=2000, label_smoothing=0.1, augment=_OVERHEAD),
-            "vit_tiny": Recipe("adamw", lr=5e-4, weight_decay=0.05, batch=32, epochs=20, min_steps=200, max_steps=2000, clip=1.0, label_smoothing=0.1, augment=_OVERHEAD),
+            "convnet": Recipe(
+                "adamw",
+                lr=2e-3,
+                weight_decay=0.01,
+                batch=16,
+                epochs=20,
+                min_steps=400,
+                max_steps=4000,
+                augment=_OVERHEAD,
+            ),
+            "resnet18": Recipe(
+                "adamw",
+                lr=1e-3,
+                weight_decay=0.05,
+                batch=32,
+                epochs=20,
+                min_steps=200,
+                max_steps=2000,
+                label_smoothing=0.1,
+                augment=_OVERHEAD,
+            ),
+            "vit_tiny": Recipe(
+                "adamw",
+                lr=5e-4,
+                weight_decay=0.05,
+                batch=32,
+                epochs=20,
+                min_steps=200,
+                max_steps=2000,
+                clip=1.0,
+                label_smoothing=0.1,
+                augment=_OVERHEAD,
+            ),
         }
     ),
-    source="draft",
+    source="""\
+@SOURCE@""",
 )
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in (QUICK_1,)})

@@ -17,6 +17,7 @@ import numpy as np
 from ddbench.datasets import landscape as land
 from ddbench.datasets.textures import Array, Canvas, box, season
 
+VERSION = 1  # goes up when a picture changes
 TRAIN_START = 0
 TEST_START = 1_000_000
 BASE_START = 10_000_000
@@ -191,16 +192,16 @@ def _runway(c: Canvas) -> None:
     if c.chance(0.4):
         land.ground(c, c.season.concrete, c.ink(box(u - c.rng.uniform(-0.5, 0.5), v - 3 * half, 0.15, 3 * half)))
     land.ground(c, colour, c.ink(box(u - end + 1.0, v, 1.0, half)))
-    _markings(c, (u - end, v), half)
+    _markings(c, (u, v), end, half)
 
 
-def _markings(c: Canvas, frame: tuple[Array, Array], half: float) -> None:
-    """Paint on a runway 2 `half` wide that ends at u = 0: a broken centre line, the threshold's stripes."""
+def _markings(c: Canvas, frame: tuple[Array, Array], end: float, half: float) -> None:
+    """Paint on a runway 2 `half` wide that ends at u = `end`: a broken centre line, the threshold's stripes."""
     u, v = frame
-    on = c.rng.uniform(0.7, 1.0) * c.ink(box(u + 1.03, v, 1.0, half))
+    on = c.rng.uniform(0.7, 1.0) * c.ink(box(u - end + 1.03, v, 1.0, half))
     c.paint(WHITE, on * c.ink(np.abs(v) - 0.08 * half) * (np.sin(u * 60) > -0.3))
     stripes = (np.sin(v * (math.tau * 2.5 / half)) > 0) * (np.abs(v) < 0.85 * half)
-    c.paint(WHITE, on * c.ink(np.abs(u + 0.1) - 0.045) * stripes)
+    c.paint(WHITE, on * c.ink(np.abs(u - end + 0.1) - 0.045) * stripes)
 
 
 def _storage_tanks(c: Canvas) -> None:

@@ -70,7 +70,7 @@ class LatentModel:
             posterior = self.vae.encode(chunk.to(self.device).float() / 127.5 - 1).latent_dist
             found.append((posterior.mean.half().cpu(), posterior.std.half().cpu()))
         means, stds = zip(*found, strict=True)
-        return torch.cat(means), torch.cat(stds)
+        return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
     @torch.no_grad()
     def decode(self, z: Tensor, batch: int) -> Tensor:
@@ -96,6 +96,7 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     import diffusers
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # ours says what is going on
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
     kinds = dict(
         vae=diffusers.AutoencoderKL, unet=diffusers.UNet2DConditionModel, text_encoder=transformers.CLIPTextModel

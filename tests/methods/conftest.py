@@ -1,0 +1,73 @@
+"""A Stable-Diffusion-shaped pipeline folder, small and random, and a few scenes to distil."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddbench.context import Context
+from ddbench.datasets import drawing
+from ddbench.types import ImageSet
+
+
+def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int | None = None) -> Path:
+    """Four-channel latents, a quarter of the pixels' side, width 16: `from_pretrained` reads it like a real one."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from ddbench.methods.dpd.base.tokenizer import train_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(folder / "tokenizer")
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16), latent_channels=4, norm_num_groups=4, scaling_factor=0.5,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4, num_class_embeds=class_embeds,
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, projection_dim=16,
+            num_attention_heads=2, max_position_embeddings=32, eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+    ).save_pretrained(folder / "text_encoder")
+    DDIMScheduler(prediction_type=prediction, clip_sample=False).save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_pipeline():
+    """`write_pipeline`."""
+    return write_pipeline
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory) -> Path:
+    """An epsilon-prediction pipeline folder."""
+    return write_pipeline(tmp_path_factory.mktemp("base") / "epsilon")
+
+
+@pytest.fixture(scope="session")
+def few_scenes() -> ImageSet:
+    """Six 32 px images of each of three classes."""
+    images = np.stack([drawing.scene(label, i, 32) for label in range(3) for i in range(6)])
+    return ImageSet(
+        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.arange(3).repeat_interleave(6),
+        drawing.CLASSES[:3], drawing.READABLE[:3], tuple(f"{label}/{i}" for label in range(3) for i in range(6)),
+    )  # fmt: skip
+
+
+@pytest.fixture()
+def context_of(tmp_path):
+    """A function from a seed to a quiet CPU context; all share one folder of stages."""
+
+    def make(seed: int = 0) -> Context:
+        return Context(seed, torch.device("cpu"), tmp_path / "work", tmp_path / "shared", "scenes-32", quiet=True)
+
+    return make

@@ -1,0 +1,128 @@
+"""Known answers for the diffusion algebra, the loss weights and the sampler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
+
+from ddbench.methods.diffusion import (
+    PREDICTIONS,
+    Sampling,
+    add_noise,
+    clean_estimate,
+    guided,
+    min_snr_weight,
+    pull,
+    sample,
+    target,
+)
+
+SHAPE = (2, 2, 2)
+
+
+def scheduler(prediction: str = "sample") -> DDIMScheduler:
+    return DDIMScheduler(
+        prediction_type=prediction, clip_sample=False, timestep_spacing="trailing", beta_schedule="squaredcos_cap_v2"
+    )
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(100 + i) for i in range(count)]
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_perfect_network_gives_the_clean_latent(prediction):
+    z, eps = torch.randn(5, *SHAPE), torch.randn(5, *SHAPE)
+    abar = torch.tensor([0.99, 0.7, 0.5, 0.1, 0.01])
+    z_t = add_noise(z, eps, abar)
+    assert torch.allclose(clean_estimate(z_t, target(z, eps, abar, prediction), abar, prediction), z, atol=1e-4)
+
+
+def test_an_unknown_prediction_is_named():
+    with pytest.raises(ValueError, match="'flow' is not one of epsilon, v_prediction, sample"):
+        min_snr_weight(torch.tensor([0.5]), "flow")
+
+
+def test_min_snr_weights_against_a_table():
+    abar = torch.tensor([0.5, 0.9, 0.99])  # snr 1, 9, 99
+    assert torch.allclose(min_snr_weight(abar, "epsilon"), torch.tensor([1.0, 5 / 9, 5 / 99]), rtol=1e-4)
+    assert torch.allclose(min_snr_weight(abar, "v_prediction"), torch.tensor([1 / 2, 5 / 10, 5 / 100]), rtol=1e-4)
+    assert torch.allclose(min_snr_weight(abar, "sample"), torch.tensor([1.0, 5.0, 5.0]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_sampler_lands_on_the_exact_solution_for_a_gaussian(prediction):
+    """With data N(mu, s^2) the ideal denoiser is linear and the probability flow has a closed form."""
+    mu, s, plan = 0.7, 0.5, scheduler(prediction)
+
+    def denoise(z, t):
+        abar = plan.alphas_cumprod[t]
+        z0 = mu + abar.sqrt() * s**2 / (abar * s**2 + 1 - abar) * (z - abar.sqrt() * mu)
+        eps = (z - abar.sqrt() * z0) / (1 - abar).sqrt()
+        return target(z0, eps, abar.expand(len(z)), prediction)
+
+    made, fallen = sample(denoise, plan, torch.zeros(3, *SHAPE), Sampling(1000, 1.0), generators(3))
+    start = torch.stack([torch.randn(SHAPE, generator=g) for g in generators(3)])
+    first = plan.alphas_cumprod[-1]
+    exact = mu + s * (start - first.sqrt() * mu) / (first * s**2 + 1 - first).sqrt()
+    assert fallen == 0
+    assert torch.allclose(made, exact, atol=0.02)
+
+
+def test_start_from_the_prototype_keeps_it_where_little_is_sampled():
+    prototypes = torch.full((1, *SHAPE), 3.0)
+    plan = scheduler()
+    made, _ = sample(lambda z, t: prototypes, plan, prototypes, Sampling(20, 1.0, strength=0.2), generators(1))
+    assert torch.allclose(made, prototypes, atol=1e-4)
+    near, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20, 1.0, strength=0.05), generators(1))
+    far, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20, 1.0), generators(1))
+    assert (near - prototypes).norm() < (far - prototypes).norm()
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_pull_has_the_stated_length_and_direction(prediction):
+    z, u, goal = (torch.randn(4, *SHAPE, generator=g) for g in generators(3))
+    abar = torch.tensor(0.36)
+    moved, fallen = pull(z, u, goal, abar, 0.5, prediction)
+    away = goal - clean_estimate(z, u, abar, prediction)
+    step = moved - z
+    assert fallen == 0
+    assert torch.allclose(step.flatten(1).norm(dim=1), torch.full((4,), 0.5 * 0.8), atol=1e-5)
+    assert torch.allclose(torch.cosine_similarity(step.flatten(1), away.flatten(1)), torch.ones(4), atol=1e-5)
+
+
+def test_a_pull_that_is_not_finite_falls_back_and_is_counted():
+    z, goal = torch.zeros(2, *SHAPE), torch.ones(2, *SHAPE)
+    u = torch.stack([torch.ones(SHAPE), torch.zeros(SHAPE)])  # the first is at its goal: 0 / 0
+    moved, fallen = pull(z, u, goal, torch.tensor(0.5), 1.0, "sample")
+    assert fallen == 1
+    assert torch.equal(moved[0], z[0])
+    assert not torch.equal(moved[1], z[1])
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    def denoise(z, t):
+        return torch.tanh(z)
+
+    prototypes = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    how = Sampling(5, 1.0, pull=1.0)
+    together, _ = sample(denoise, scheduler(), prototypes, how, generators(4))
+    alone, _ = sample(denoise, scheduler(), prototypes[2:3], how, generators(4)[2:3])
+    assert torch.equal(together[2], alone[0])
+
+
+def test_guidance_extrapolates_from_the_empty_prompt():
+    def network(z, t, words):
+        return z * 0 + words.view(-1, 1, 1, 1)
+
+    z = torch.zeros(2, *SHAPE)
+    words, empty = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 1.0])
+    u = guided(network, words, empty, 4.0)(z, torch.tensor(1))
+    assert u[:, 0, 0, 0].tolist() == [5.0, 9.0]
+    assert guided(network, words, empty, 1.0)(z, torch.tensor(1))[:, 0, 0, 0].tolist() == [2.0, 3.0]
+
+
+def test_a_scheduler_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="EulerDiscreteScheduler is not variance preserving"):
+        sample(lambda z, t: z, EulerDiscreteScheduler(), torch.zeros(1, *SHAPE), Sampling(5, 1.0), generators(1))

@@ -1,0 +1,87 @@
+"""DPD through `from_pretrained`, on a pipeline folder of Stable Diffusion's shape."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ddbench.errors import UserError
+from ddbench.files import read_json
+from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.dpd.finetune import Tuning, unfreeze
+from ddbench.methods.latent_model import load_model
+
+
+@pytest.fixture()
+def method(pipeline) -> DPD:
+    return DPD(base=str(pipeline), tune_steps=3, tune_batch=4, steps=3, batch=4)
+
+
+def test_the_whole_method_and_its_stages(method, few_scenes, context_of):
+    ctx = context_of()
+    made = method.distill(few_scenes, 2, ctx)
+    made.check(2)
+    assert made.images.shape == (6, 3, 32, 32)
+    assert made.extras == {"guidance_fallbacks": 0}
+    again = context_of()
+    five = method.distill(few_scenes, 1, again)
+    five.check(1)
+    assert {c["stage"]: c["reused"] for c in again.costs} == {"latents": True, "finetune": True, "prototypes": False}
+
+
+def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of):
+    made = method.distill(few_scenes, 2, context_of(1)).images
+    other_batch = dataclasses.replace(method, batch=6).distill(few_scenes, 2, context_of(1)).images
+    assert torch.equal(made, method.distill(few_scenes, 2, context_of(1)).images)
+    assert (made.int() - other_batch.int()).abs().max() <= 1  # rounding of the last bit
+    assert not torch.equal(made, method.distill(few_scenes, 2, context_of(2)).images)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("class_embeds", [None, 3])
+def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
+    base = make_pipeline(tmp_path / "base", prediction, class_embeds)
+    method = DPD(base=str(base), tune_steps=1, tune_batch=2, steps=2, weights="all", strength=1.0, pull=1.0)
+    method.distill(few_scenes, 1, context_of()).check(1)
+
+
+def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context_of):
+    ctx = context_of()
+    method.distill(few_scenes, 1, ctx)
+    folder = next((ctx.shared).glob("finetune-*"))
+    from safetensors.torch import load_file
+
+    trained = load_file(folder / "unet.safetensors")
+    assert trained
+    assert all(".lora_" in name for name in trained)
+    fresh = load_model(str(pipeline), torch.device("cpu"))
+    unfreeze(fresh.unet, Tuning("lora", 4, 0, 1, 0.0, 0, 0.0, 0.0, "fp32"))
+    start = dict(fresh.unet.named_parameters())
+    assert any(not torch.equal(trained[name], start[name]) for name in trained)
+    assert not any(p.requires_grad for p in [*fresh.vae.parameters(), *fresh.text.parameters()])
+
+
+def test_prototypes_are_recorded(method, few_scenes, context_of):
+    ctx = context_of()
+    method.distill(few_scenes, 2, ctx)
+    records = read_json(next(ctx.shared.glob("prototypes-*")) / "prototypes.json")
+    assert [r["label"] for r in records] == [0, 0, 1, 1, 2, 2]
+    assert all(r["name"] in few_scenes.names for r in records)
+
+
+def test_a_missing_base_names_the_ways_out(few_scenes, context_of, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="nobody/nothing.*(?s:.)*--preset tiny"):
+        DPD(base="nobody/nothing").distill(few_scenes, 1, context_of())
+
+
+def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path):
+    with pytest.raises(UserError, match="lacks vae, unet, text_encoder, tokenizer, scheduler"):
+        DPD(base=str(tmp_path)).distill(few_scenes, 1, context_of())
+
+
+def test_an_unknown_scheduler_names_the_possibilities(method, few_scenes, context_of):
+    with pytest.raises(UserError, match="DDIMScheduler"):
+        dataclasses.replace(method, scheduler="DDIMSheduler").distill(few_scenes, 1, context_of())

@@ -1,0 +1,57 @@
+"""Random and herding: budgets, seeds, and the greedy rule against a slow one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ddbench.methods.herding import Herding, greedy_order
+from ddbench.methods.random import Random
+
+
+def naive_order(points, count):
+    points = torch.nn.functional.normalize(points.double(), dim=1)
+    mean, taken = points.mean(0), []
+    for _ in range(count):
+        gaps = {
+            i: float((mean - torch.stack([points[j] for j in [*taken, i]]).mean(0)).norm())
+            for i in range(len(points)) if i not in taken
+        }  # fmt: skip
+        taken.append(min(gaps, key=gaps.get))
+    return taken
+
+
+def test_greedy_order_is_the_slow_one():
+    points = torch.randn(25, 6, generator=torch.Generator().manual_seed(3)) + 1
+    assert greedy_order(points, 10).tolist() == naive_order(points, 10)
+
+
+def test_greedy_order_takes_the_nearest_first():
+    """DeepCore's herding takes the farthest point."""
+    angles = torch.tensor([0.0, 0.5, 0.52, 1.0, 3.0])
+    points = torch.stack([angles.cos(), angles.sin()], 1)
+    unit_mean = points.mean(0)
+    first = int(greedy_order(points, 1))
+    assert first == int((points - unit_mean).norm(dim=1).argmin())
+    assert first != int((points - unit_mean).norm(dim=1).argmax())
+
+
+@pytest.mark.parametrize("method", [Random(), Herding(trained=False)])
+def test_selection_returns_real_images_once_each(method, few_scenes, context_of):
+    made = method.distill(few_scenes, 4, context_of())
+    made.check(4)
+    assert len(set(made.names)) == 12
+    for image, label, name in zip(made.images, made.labels, made.names, strict=True):
+        row = few_scenes.names.index(name)
+        assert torch.equal(image, few_scenes.images[row])
+        assert label == few_scenes.labels[row]
+
+
+def test_random_follows_the_seed(few_scenes, context_of):
+    first, same, other = (Random().distill(few_scenes, 2, context_of(s)).names for s in (5, 5, 6))
+    assert first == same != other
+
+
+def test_a_class_too_small_is_named(few_scenes, context_of):
+    with pytest.raises(ValueError, match="cannot choose 7 images per class: beach 6"):
+        Random().distill(few_scenes, 7, context_of())

@@ -1,0 +1,64 @@
+"""The loop: resuming equals not stopping, averages, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ddbench.methods.dpd.training import Checkpoints, Schedule, fit
+
+
+def problem(stop_at: int | None = None):
+    torch.manual_seed(0)
+    net = nn.Linear(4, 3)
+
+    def loss_at(step: int):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        return (net(x) - x[:, :3]).square().mean()
+
+    return net, loss_at
+
+
+def plain(iterable):
+    return iterable
+
+
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path):
+    schedule = Schedule(30, 1e-2, warmup=5, cosine=True, ema=0.9)
+    whole, loss_at = problem()
+    fit(whole, loss_at, schedule, plain)
+    stopped, loss_at = problem(stop_at=17)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, loss_at, schedule, plain, Checkpoints(tmp_path, 5))
+    resumed, loss_at = problem()
+    seen = []
+    fit(resumed, lambda step: seen.append(step) or loss_at(step), schedule, plain, Checkpoints(tmp_path, 5))
+    assert seen[0] == 15
+    assert torch.equal(resumed.weight, whole.weight)
+    assert torch.equal(resumed.bias, whole.bias)
+
+
+def test_it_learns_and_the_average_is_not_the_last_weight():
+    net, loss_at = problem()
+    before = float(loss_at(99).detach())
+    fit(net, loss_at, Schedule(300, 3e-2), plain)
+    assert float(loss_at(99).detach()) < before / 20
+    averaged, loss_at = problem()
+    fit(averaged, loss_at, Schedule(300, 3e-2, ema=0.99), plain)
+    assert not torch.equal(averaged.weight, net.weight)
+
+
+def test_a_loss_that_is_not_finite_stops_and_is_named():
+    net, _ = problem()
+    with pytest.raises(FloatingPointError, match="nan at step 3"):
+        fit(net, lambda step: net.weight.sum() * (float("nan") if step == 3 else 1), Schedule(9, 1e-3), plain)
+
+
+def test_learning_rates():
+    schedule = Schedule(100, 1.0, warmup=10, cosine=True)
+    assert schedule.rate_at(0) == pytest.approx(0.1)
+    assert schedule.rate_at(50) == pytest.approx(0.01 + 0.99 / 2)
+    assert Schedule(100, 1.0).rate_at(99) == 1.0
