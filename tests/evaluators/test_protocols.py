@@ -86,3 +86,21 @@ assert evaluate(model, images, labels, num_classes=2, device="cpu").overall == 0
 def test_the_judge_works_without_ddbench():
     done = run(ALONE)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("title", "student", "identity"),
+    [
+        ("quick@1", "convnet", "f1526f301e67209c89edb6d67cd5c577b54d96f527f589bd71ba74d60fdd074a"),
+        ("quick@1", "resnet18", "fef331e3c9db032d10dc09dda168646250c62cfccab34308a7189c4be831fa2d"),
+        ("quick@1", "vit_tiny", "a5eef90b815d48d3d538c52a284da3dc233c057129d410f363c19f79f5de60d1"),
+    ],
+)
+def test_published_rows_are_pinned(title, student, identity):
+    """A failure here means: put the number back, and add a version."""
+    assert protocol(title).identity(student) == identity
+
+
+def test_every_published_row_is_pinned():
+    pins = test_published_rows_are_pinned.pytestmark[0].args[1]
+    assert {(title, student) for title, student, _ in pins} == {(t, s) for t in PROTOCOLS for s in STUDENTS}

@@ -1,0 +1,120 @@
+"""An independent referee: a ResNet-18 trained on EuroSAT's real training split judges reconstructions and distilled images.
+
+    python benchmarks/referee.py train --data-root DATA --work DIR
+    python benchmarks/referee.py reconstructions --data-root DATA --work DIR     the embedded base's autoencoder
+    python benchmarks/referee.py distilled RUN/distilled --data-root DATA --work DIR
+
+It is used in no training: neither the base model nor any method sees it. Each command prints a table, then one JSON
+line of figures.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import torch
+from safetensors.torch import load_file, save_file
+from tabulate import tabulate
+from tqdm.auto import tqdm
+
+from ddbench import distilled as tree
+from ddbench.datasets.facts import Place
+from ddbench.datasets.rs.eurosat import EUROSAT
+from ddbench.methods.dpd.base import FOLDER
+from ddbench.methods.dpd.base.card import psnr, reconstruct
+from ddbench.types import Dataset
+from evaluators.accuracy import Scores, evaluate
+from evaluators.protocols import Augment, Protocol, Recipe
+from evaluators.students import Student, build
+from evaluators.train import train_student
+
+SIZE = 64
+RECIPE = Recipe(
+    "adamw", lr=1e-3, weight_decay=0.05, batch=64, epochs=4, min_steps=100, max_steps=5000,
+    augment=Augment(flip_x=0.5, flip_y=0.5, transpose=0.5),
+)  # fmt: skip
+PROTOCOL = Protocol("referee", 1, {"resnet18": RECIPE}, source="this file")
+options = [
+    click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True),
+    click.option("--shared", type=click.Path(path_type=Path), envvar="DDBENCH_SHARED", default=Path("shared")),
+    click.option("--work", type=click.Path(path_type=Path), default=Path("work")),
+]
+
+
+def with_options(command):
+    for option in options:
+        command = option(command)
+    return command
+
+
+def eurosat(data_root: Path, shared: Path) -> Dataset:
+    return EUROSAT.load(Place(data_root, shared), SIZE)
+
+
+def referee(work: Path) -> Student:
+    """The trained referee."""
+    net = build("resnet18", SIZE, len(EUROSAT.classes), 0)
+    net.load_state_dict(load_file(work / "referee.safetensors"))
+    return net.eval()
+
+
+def judge(net: Student, images: torch.Tensor, labels: torch.Tensor) -> Scores:
+    return evaluate(net, images, labels, num_classes=len(EUROSAT.classes), device="cpu")
+
+
+def report(columns: dict[str, Scores], **figures: float) -> None:
+    rows = [[c, *(f"{100 * s.per_class[i]:.1f}" for s in columns.values())] for i, c in enumerate(EUROSAT.classes)]
+    rows.append(["overall", *(f"{100 * s.overall:.1f}" for s in columns.values())])
+    print(tabulate(rows, ["class", *columns]))
+    print(json.dumps({name: s.overall for name, s in columns.items()} | figures))
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command()
+@with_options
+@click.option("--bf16", is_flag=True, help="autocast, faster where the CPU has the instructions")
+def train(data_root: Path, shared: Path, work: Path, bf16: bool) -> None:
+    """Train the referee and test it on real images."""
+    data = eurosat(data_root, shared)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        net = train_student(
+            data.train.images, data.train.labels, student="resnet18", protocol=PROTOCOL,
+            num_classes=len(EUROSAT.classes), seed=0, device="cpu", progress=lambda i, d, n: tqdm(i, d, n, mininterval=10),
+        )  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, work / "referee.safetensors")
+    report({"real test": judge(net, data.test.images, data.test.labels)})
+
+
+@main.command()
+@with_options
+@click.option("--base", type=click.Path(path_type=Path), default=FOLDER, help="a pipeline folder")
+def reconstructions(data_root: Path, shared: Path, work: Path, base: Path) -> None:
+    """Real test images against the same images through the base's autoencoder."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
+    test, net = eurosat(data_root, shared).test, referee(work)
+    made = reconstruct(vae, test.images)
+    both = {"real": judge(net, test.images, test.labels), "reconstructed": judge(net, made, test.labels)}
+    report(both, psnr_db=psnr(test.images, made))
+
+
+@main.command()
+@with_options
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+def distilled(data_root: Path, shared: Path, work: Path, folder: Path) -> None:
+    """The share of a distilled set's images that the referee puts in their class."""
+    pictures = tree.read(folder)
+    images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
+    report({"distilled": judge(referee(work), images, torch.from_numpy(pictures.labels))})
+
+
+if __name__ == "__main__":
+    main()
