@@ -1,22 +1,22 @@
 """Planning, doing, skipping, failing, resuming: on small images, with somebody's method in one file."""
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from third_party import snapshot, write_images, write_method
 
-from ddbench import distilled, registry, runner, runs
+from ddbench import distilled, execute, registry, runner, runs
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
-from ddbench.execute import checked, checksum, device, global_seed, judge
+from ddbench.execute import checked, checksum, device, global_seed
 from ddbench.given import plan_given
 from ddbench.runner import Request, Setting
 from ddbench.types import DistilledSet, ImageSet
@@ -52,7 +52,8 @@ def test_a_plan_writes_nothing(home, tmp_path):
     plan = plan_for(home, "shift=1", seeds=(3, 4))
     spec = plan.specs[0]
     assert [s.seed for s in plan.specs] == [3, 4]
-    assert (spec.method, spec.dataset, spec.size, spec.params) == ("pick", "folder:images", 8, {"shift": 1, "do": "nothing"})
+    assert (spec.method, spec.dataset, spec.size) == ("pick", "folder:images", 8)
+    assert spec.params == {"shift": 1, "do": "nothing"}
     assert spec.source == registry.source_of(f"{home}/pick.py:Pick")
     assert [task.words for task in runner.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
     assert list(tmp_path.iterdir()) == []
@@ -112,15 +113,15 @@ def test_what_is_there_is_kept(done, home):
 
 
 def test_a_seed_is_an_image_set(done, home, tmp_path):
-    """The same seed gives the same images and the same number elsewhere; another seed gives others."""
+    """The same seed gives the same images elsewhere; another seed gives others."""
     plan, place, _ = done
-    runner.run(plan, setting(home, tmp_path))
-    (one,), (two,) = runs.scan(place)[0], runs.scan(tmp_path)[0]
-    assert (one.result.content, one.result.confusion) == (two.result.content, two.result.confusion)
-    other = plan_for(home, seeds=(1,), students=())
-    runner.run(other, setting(home, tmp_path))
-    folder = other.specs[0].folder(tmp_path) / "distilled"
-    assert distilled.read(folder).content() != one.result.content
+    contents = []
+    for seed in (0, 1):
+        again = plan_for(home, seeds=(seed,), students=())
+        runner.run(again, setting(home, tmp_path))
+        contents.append(distilled.read(again.specs[0].folder(tmp_path) / "distilled").content())
+    assert contents[0] == distilled.read(plan.specs[0].folder(place) / "distilled").content()
+    assert contents[1] != contents[0]
 
 
 @pytest.mark.parametrize(("do", "status", "said"), [("fail", "failed", "out of ideas"), ("oom", "oom", "MemoryError")])
@@ -192,26 +193,38 @@ def kill_when(process, seen):
     process.wait()
 
 
-@pytest.mark.parametrize("moment", ["distil", "evaluate"])
-def test_a_killed_run_repeated_ends_with_the_same_files(home, tmp_path, moment):
-    plan = plan_for(home, "do=hang", students=("vit_tiny",))
-    words = ["--set", "do=hang", "--student", "vit_tiny"]
-    env = os.environ | ({"PICK_HANGS": "1"} if moment == "distil" else {})
+def test_killed_while_distilling(home, tmp_path):
+    """What is half made is never taken for complete; repeated, it ends as if nothing had happened."""
+    plan = plan_for(home, "do=hang", students=())
     folder = plan.specs[0].folder(tmp_path / "killed")
-    sign = folder / ".work" / "begun" if moment == "distil" else folder / "contact.png"
-    process = subprocess.Popen(command(home, tmp_path / "killed", *words), env=env, stderr=subprocess.DEVNULL)
-    kill_when(process, sign.exists)
-    assert (folder / "distilled").exists() == (moment == "evaluate")
-    assert list((tmp_path / "killed").rglob("results/*/*.json")) == []
-
+    words = command(home, tmp_path / "killed", "--set", "do=hang")
+    process = subprocess.Popen(words, env=os.environ | {"PICK_HANGS": "1"}, stderr=subprocess.DEVNULL)
+    kill_when(process, (folder / ".work" / "begun").exists)
+    assert sorted(snapshot(folder)) == ["spec.json"]
     for place in ("killed", "calm"):
-        assert runner.run(plan, setting(home, tmp_path / place)).failed == 0
-    killed, calm = (snapshot(tmp_path / place) for place in ("killed", "calm"))
-    assert set(killed) == set(calm)
-    assert not [name for name in killed if killed[name] != calm[name] and not name.endswith(".json")]
-    (one,), (two,) = (runs.scan(tmp_path / place)[0] for place in ("killed", "calm"))
-    assert (one.result.run, one.result.content, one.result.n_test) == (two.result.run, two.result.content, two.result.n_test)
+        assert runner.run(plan, setting(home, tmp_path / place)) == runner.Outcome(1, 0, 0)
+    assert same_files(tmp_path / "killed", tmp_path / "calm")
     assert not (folder / ".work").exists()
+
+
+def test_killed_while_judging(done, home, tmp_path):
+    plan, place, _ = done
+    folder = plan.specs[0].folder(tmp_path)
+    process = subprocess.Popen(command(home, tmp_path), stderr=subprocess.DEVNULL)
+    kill_when(process, (folder / "contact.png").exists)
+    assert list(folder.rglob("results/*/*.json")) == []
+    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 1)
+    assert same_files(tmp_path, place)
+    (one,), (two,) = runs.scan(tmp_path)[0], runs.scan(place)[0]
+    assert (one.result.run, one.result.content) == (two.result.run, two.result.content)
+    assert (one.result.overall, one.result.confusion) == (two.result.overall, two.result.confusion)
+
+
+def same_files(one, other):
+    """The same names; the same content, but for the two files that hold seconds and bytes."""
+    first, second = snapshot(one), snapshot(other)
+    timed = {name for name in first if name.endswith("distill.json") or "/results/" in name}
+    return set(first) == set(second) and all(first[name] == second[name] for name in set(first) - timed)
 
 
 def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
@@ -303,18 +316,9 @@ def test_a_device_that_is_not_there_is_a_user_error():
         device("cuda:99")
 
 
-def test_the_judge_is_never_told_the_method(done, home, tmp_path, monkeypatch):
-    """Everything that reaches the evaluators is images, labels, the student's recipe and a device."""
-    import ddbench.execute as execute
-
-    seen = []
-    real = execute.train_student
-    monkeypatch.setattr(execute, "train_student", lambda *a, **k: seen.append((a, k)) or real(*a, **k))
-    plan, place, _ = done
-    task = next(task for task in runner.tasks(plan, place) if task.student)
-    data = plan.source.load(Place(None, home / "shared", True), 8)
-    judge(runner.Task(task.spec, task.folder, task.student, 0, tmp_path / "r.json"), plan.jury, data, torch.device("cpu"), True)
-    ((images, targets), words), = seen
-    assert (images.dtype, targets.dtype) == (torch.uint8, torch.int64)
-    assert sorted(words) == ["device", "num_classes", "progress", "protocol", "seed", "student"]
-    assert Path(tmp_path / "r.json").exists()
+def test_the_judge_cannot_be_told_the_method():
+    """Nothing in the evaluators' signatures could carry a method's name."""
+    takes = [sorted(inspect.signature(function).parameters) for function in (execute.train_student, execute.evaluate)]
+    judged = ["device", "images", "num_classes"]
+    assert takes[0] == sorted([*judged, "progress", "protocol", "seed", "student", "targets"])
+    assert takes[1] == sorted([*judged, "batch", "labels", "model"])

@@ -1,4 +1,4 @@
-"""What a user brings, for the tests: a dataset of class folders, a method in one file, a package with an entry point."""
+"""What a user brings, for the tests: images in class folders, a method in one file, a package with an entry point."""
 
 from __future__ import annotations
 
