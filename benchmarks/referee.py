@@ -1,4 +1,4 @@
-"""An independent referee: a ResNet-18 trained on EuroSAT's real training split judges reconstructions and distilled images.
+"""A referee: a ResNet-18 trained on EuroSAT's real training split judges reconstructions and distilled images.
 
     python benchmarks/referee.py train --data-root DATA --work DIR
     python benchmarks/referee.py reconstructions --data-root DATA --work DIR     the embedded base's autoencoder
@@ -49,6 +49,10 @@ def with_options(command):
     return command
 
 
+def bar(items, desc, total):
+    return tqdm(items, desc, total, mininterval=10)
+
+
 def eurosat(data_root: Path, shared: Path) -> Dataset:
     return EUROSAT.load(Place(data_root, shared), SIZE)
 
@@ -85,7 +89,7 @@ def train(data_root: Path, shared: Path, work: Path, bf16: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         net = train_student(
             data.train.images, data.train.labels, student="resnet18", protocol=PROTOCOL,
-            num_classes=len(EUROSAT.classes), seed=0, device="cpu", progress=lambda i, d, n: tqdm(i, d, n, mininterval=10),
+            num_classes=len(EUROSAT.classes), seed=0, device="cpu", progress=bar,
         )  # fmt: skip
     work.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, work / "referee.safetensors")

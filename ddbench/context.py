@@ -48,7 +48,7 @@ class Context:
         """The folder `<shared>/<name>-<hash>`, made once by `make(folder)` and shared by every run with the same key.
 
         The hash covers the name, the key (JSON values) and the training images; neither the seed nor the IPC unless
-        they are in the key. `make` gets an empty hidden folder that is renamed when it returns: existence means complete.
+        they are in the key. `make` gets an empty hidden folder, renamed when it returns: existence means complete.
         """
         identity = {"stage": name, "train": self.train_id, **key}
         folder = self.shared / f"{name}-{digest(identity)[:16]}"

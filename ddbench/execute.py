@@ -58,9 +58,9 @@ def judge(task: Task, jury: Jury, data: Dataset, where: torch.device, quiet: boo
     write_result(task.path, _result(task, jury, pictures, scores, where, watch.seconds))
 
 
-def train_id(spec: RunSpec) -> str:
+def train_id(spec: RunSpec, data: Dataset) -> str:
     """What identifies the training images, part of the key of every shared stage."""
-    return digest([spec.dataset, spec.fingerprint, spec.size])
+    return digest([spec.dataset, spec.fingerprint, spec.size, data.content])
 
 
 def checked(made: DistilledSet, train: ImageSet, ipc: int, exact: bool = True) -> None:
@@ -110,7 +110,7 @@ def pictures_of(made: DistilledSet) -> distilled.Pictures:
 
 def _context(spec: RunSpec, data: Dataset, where: torch.device, setting: Setting, work: Path) -> Context:
     shared = setting.place.shared
-    return Context(spec.seed, where, work, shared, train_id(spec), setting.quiet)
+    return Context(spec.seed, where, work, shared, train_id(spec, data), setting.quiet)
 
 
 def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) -> None:

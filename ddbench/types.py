@@ -53,7 +53,8 @@ class DistilledSet(ImageSet):
         n = len(self.labels)
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[:2] != (n, 3):
             raise ValueError(f"images must be uint8 ({n}, 3, h, w), not {self.images.dtype} {tuple(self.images.shape)}")
-        if self.labels.dtype != torch.int64 or (n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes)):
+        known = (self.labels >= 0) & (self.labels < len(self.classes))
+        if self.labels.dtype != torch.int64 or not known.all():
             raise ValueError(f"labels must be int64 in 0..{len(self.classes) - 1}")
         off = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if k != ipc]
         if off:
@@ -69,13 +70,17 @@ class DistilledSet(ImageSet):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A split dataset at one size. fingerprint: SHA-256 of which file is on which side of the split."""
+    """A split dataset at one size.
+
+    fingerprint: SHA-256 of which file is on which side of the split. content: SHA-256 of the pixels, both sides.
+    """
 
     name: str
     train: ImageSet
     test: ImageSet
     split: str
     fingerprint: str
+    content: str
 
 
 class Distiller(Protocol):

@@ -24,7 +24,7 @@ def open_pack(folder: Path, name: str, readable: tuple[str, ...]) -> Dataset:
     classes = tuple(index["classes"])
     train = ImageSet(images[:cut], labels[:cut], classes, readable, names[:cut])
     test = ImageSet(images[cut:], labels[cut:], classes, readable, names[cut:])
-    return Dataset(name, train, test, index["split"], index["fingerprint"])
+    return Dataset(name, train, test, index["split"], index["fingerprint"], index["sha256"])
 
 
 def _map(raw: Path, count: int, size: int) -> Tensor:

@@ -60,7 +60,7 @@ def greedy_order(points: Tensor, count: int) -> Tensor:
     """Indices (count,) into `points` (n, d), greedily nearest to the class mean as a set.
 
     Step k takes the point that brings the mean of the first k nearest to the mean of all: the smallest
-    ||mu - (sum of the taken + x) / k|| (Welling 2009, eq. 4 in the form of iCaRL's algorithm 4). No point is taken twice.
+    ||mu - (sum of the taken + x) / k|| (Welling 2009, eq. 4; algorithm 4 of iCaRL). No point is taken twice.
     """
     points = torch.nn.functional.normalize(points.double(), dim=1)
     mean, total, taken = points.mean(0), torch.zeros_like(points[0]), []

@@ -75,7 +75,8 @@ class LatentModel:
     @torch.no_grad()
     def decode(self, z: Tensor, batch: int) -> Tensor:
         """uint8 (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
-        made = [self.vae.decode(part.to(self.device) / self.vae.config.scaling_factor).sample for part in z.split(batch)]
+        scale = self.vae.config.scaling_factor
+        made = [self.vae.decode(part.to(self.device) / scale).sample for part in z.split(batch)]
         return ((torch.cat(made).float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
     def scheduler_named(self, name: str) -> Any:
@@ -98,9 +99,8 @@ def load_model(name: str, device: torch.device) -> LatentModel:
 
     transformers.utils.logging.disable_progress_bar()  # ours says what is going on
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
-    kinds = dict(
-        vae=diffusers.AutoencoderKL, unet=diffusers.UNet2DConditionModel, text_encoder=transformers.CLIPTextModel
-    )
+    kinds = {"vae": diffusers.AutoencoderKL, "unet": diffusers.UNet2DConditionModel}
+    kinds["text_encoder"] = transformers.CLIPTextModel
     parts = {part: _frozen(kind, folder / part, device) for part, kind in kinds.items()}
     return LatentModel(
         unet=parts["unet"], vae=parts["vae"], text=parts["text_encoder"], device=device, identity=_identity(folder),

@@ -31,12 +31,11 @@ def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int 
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4, num_class_embeds=class_embeds,
     ).save_pretrained(folder / "unet")  # fmt: skip
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, projection_dim=16,
-            num_attention_heads=2, max_position_embeddings=32, eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-    ).save_pretrained(folder / "text_encoder")
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, projection_dim=16,
+        num_attention_heads=2, max_position_embeddings=32, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
     DDIMScheduler(prediction_type=prediction, clip_sample=False).save_pretrained(folder / "scheduler")
     return folder
 
@@ -63,7 +62,7 @@ def few_scenes() -> ImageSet:
     )  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def context_of(tmp_path):
     """A function from a seed to a quiet CPU context; all share one folder of stages."""
 

@@ -47,7 +47,7 @@ class DPD:
 
     name: ClassVar[str] = "dpd"
     version: ClassVar[int] = 1
-    check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "weights": "all", "tune_steps": 2, "tune_batch": 4, "steps": 2}
+    check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "tune_steps": 2, "tune_batch": 4, "steps": 2}
 
     base: str = "lcybuaa/Text2Earth"
     prompt: str = "A satellite image of {}."

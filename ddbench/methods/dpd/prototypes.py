@@ -63,7 +63,8 @@ def _of_class(
 
     fitted = KMeans(k, n_init=10, random_state=KMEANS_SEED).fit(points)
     chosen = []
-    for cluster, (i, intra, inter) in enumerate(representatives(points, fitted.cluster_centers_, fitted.labels_, alpha)):
+    members = representatives(points, fitted.cluster_centers_, fitted.labels_, alpha)
+    for cluster, (i, intra, inter) in enumerate(members):
         row = int(rows[i])
         chosen.append(Prototype(
             label, cluster, row, names[row] if names else str(row), int((fitted.labels_ == cluster).sum()),

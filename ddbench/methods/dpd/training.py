@@ -17,8 +17,8 @@ from torch import Tensor, nn
 class Schedule:
     """How long and how fast to train.
 
-    steps: optimizer steps. rate: peak learning rate. warmup: steps from 0 to the peak. cosine: decay to 1 % of the peak by
-    the last step, else constant. clip: largest gradient norm. decay: AdamW's weight decay. betas: AdamW's.
+    steps: optimizer steps. rate: peak learning rate. warmup: steps from 0 to the peak. cosine: decay to 1 % of the
+    peak by the last step, else constant. clip: largest gradient norm. decay: AdamW's weight decay. betas: AdamW's.
     ema: decay per step of an exponential moving average of the weights that replaces them at the end, 0 for none.
     """
 

@@ -28,11 +28,11 @@ from ddbench.files import Stopwatch, write_json
 from ddbench.methods.dpd.base import FOLDER
 from ddbench.methods.dpd.base.autoencoder import build_autoencoder, train_autoencoder, train_features
 from ddbench.methods.dpd.base.card import write_card
-from ddbench.methods.dpd.base.denoiser import TextToLatent, build_scheduler, encode_all, train_denoiser
+from ddbench.methods.dpd.base.denoiser import TextToLatent, build_scheduler, denoiser_loss, encode_all
 from ddbench.methods.dpd.base.images import base_images
 from ddbench.methods.dpd.base.perceptual import FeatureNet
 from ddbench.methods.dpd.base.tokenizer import train_tokenizer
-from ddbench.methods.dpd.training import Schedule
+from ddbench.methods.dpd.training import Checkpoints, Schedule, fit
 from ddbench.types import ImageSet
 
 
@@ -97,10 +97,8 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLI
 
     def denoiser() -> dict:
         latents = plan.once("latents", encode)
-        train_denoiser(
-            data, latents["z"], model, tokenizer, schedule,
-            precision=plan.precision, progress=partial(bar, "denoiser"), folder=plan.work / "denoiser",
-        )  # fmt: skip
+        loss_at = denoiser_loss(data, latents["z"], model, tokenizer, plan.precision)
+        fit(model, loss_at, schedule, partial(bar, "denoiser"), Checkpoints(plan.work / "denoiser", 500))
         return model.state_dict()
 
     model.load_state_dict(plan.once("denoiser", denoiser))
@@ -108,7 +106,7 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLI
 
 
 @click.command(help=__doc__)
-@click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True, help="holds EuroSAT")
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True)
 @click.option("--shared", type=click.Path(path_type=Path), default=Path("shared"), help="packed datasets")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/tiny"), help="checkpoints and parts")
 @click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="the pipeline folder to write")

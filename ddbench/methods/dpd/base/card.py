@@ -48,9 +48,8 @@ def _save_samples(pipeline: StableDiffusionPipeline, path: Path) -> None:
     sheet = Image.new("RGB", (SAMPLES * 66, len(captions) * 66), "white")
     for row, caption in enumerate(captions):
         generators = [torch.Generator().manual_seed(i) for i in range(SAMPLES)]
-        made = pipeline(
-            [caption] * SAMPLES, height=SIZE, width=SIZE, guidance_scale=4.0, num_inference_steps=25, generator=generators
-        )
+        how = {"height": SIZE, "width": SIZE, "guidance_scale": 4.0, "num_inference_steps": 25}
+        made = pipeline([caption] * SAMPLES, generator=generators, **how)
         for column, image in enumerate(made.images):
             sheet.paste(image, (column * 66 + 1, row * 66 + 1))
     sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)

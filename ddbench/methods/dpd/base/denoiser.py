@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -13,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ddbench.context import seed_of
 from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.base.autoencoder import CPU, to_float
-from ddbench.methods.dpd.training import Checkpoints, Schedule, fit, mixed_precision
+from ddbench.methods.dpd.training import mixed_precision
 from ddbench.types import ImageSet
 
 WIDTH = 128
@@ -70,11 +69,10 @@ def encode_all(vae: AutoencoderKL, images: Tensor, precision: str, progress: Cal
     return torch.cat(found, 1)
 
 
-def train_denoiser(
-    data: ImageSet, latents: Tensor, model: TextToLatent, tokenizer: CLIPTokenizer, schedule: Schedule,
-    *, precision: str, progress: Callable[[Iterable], Iterable], folder: Path | None,
-) -> None:  # fmt: skip
-    """Min-SNR weighted v-prediction on captions, 10 % of them empty; the averaged weights are left in `model`."""
+def denoiser_loss(
+    data: ImageSet, latents: Tensor, model: TextToLatent, tokenizer: CLIPTokenizer, precision: str
+) -> Callable[[int], Tensor]:
+    """The loss of a step: min-SNR weighted v-prediction on captions, 10 % of them empty."""
     noise_levels = build_scheduler().alphas_cumprod
     tokens = tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids
 
@@ -88,4 +86,4 @@ def train_denoiser(
             words = model.text(tokens).last_hidden_state[captions]
             return diffusion_loss(model.unet, z, noise_levels, generator, encoder_hidden_states=words)
 
-    fit(model, loss_at, schedule, progress, Checkpoints(folder, 500))
+    return loss_at

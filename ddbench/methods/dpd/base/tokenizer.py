@@ -10,17 +10,17 @@ from transformers import CLIPTokenizer
 
 WORDS = """
 a an the of and with in on from image images photo picture satellite aerial remote sensing view scene overhead drawn
-airplane airport apron annual area arable bare bareland baseball basketball beach bed bridge building buildings cemetery
-center central chaparral christmas church circle circles circular city closed coast coastal coastline commercial
-container court courts crop crops crossing crossroads crosswalk dam dense desert diamond district docked dry factory farm
-farmland farms ferry field fields football forest freeway golf course grass grassland green ground harbor harbour
-herbaceous highway home housing houses ice industrial intersection irrigated irrigation island lake land lot mangrove
-mansion marina meadow medium mobile mountain natural nursing oil gas overpass palace park parking parked pasture
-permanent pivot plain playground pond pool port power plant railway station rectangular residential resort river
-road roads roundabout runway school sea shipping ships shrub shrubland snow snowberg snowy solar panel sparse square stadium
-storage tank tanks street swimming tennis terminal terrace thermal town track trees vegetation viaduct vineyard
-wastewater treatment water well wetland wind turbine yard large small many few red blue white brown gray dark bright
-yellow smooth rough textured texture edges colour color shape round straight curved narrow wide rows
+airplane airport apron annual area arable bare bareland baseball basketball beach bed bridge building buildings
+cemetery center central chaparral christmas church circle circles circular city closed coast coastal coastline
+commercial container court courts crop crops crossing crossroads crosswalk dam dense desert diamond district docked
+dry factory farm farmland farms ferry field fields football forest freeway golf course grass grassland green ground
+harbor harbour herbaceous highway home housing houses ice industrial intersection irrigated irrigation island lake
+land lot mangrove mansion marina meadow medium mobile mountain natural nursing oil gas overpass palace park parking
+parked pasture permanent pivot plain playground pond pool port power plant railway station rectangular residential
+resort river road roads roundabout runway school sea shipping ships shrub shrubland snow snowberg snowy solar panel
+sparse square stadium storage tank tanks street swimming tennis terminal terrace thermal town track trees vegetation
+viaduct vineyard wastewater treatment water well wetland wind turbine yard large small many few red blue white brown
+gray dark bright yellow smooth rough textured texture edges colour color shape round straight curved narrow wide rows
 """
 
 
@@ -31,7 +31,8 @@ def train_tokenizer(folder: Path, size: int = 1024, length: int = 32) -> CLIPTok
     """
     tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(False)])
+    words, bytes_ = pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size, end_of_word_suffix="</w>", show_progress=False,

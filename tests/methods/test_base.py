@@ -1,0 +1,114 @@
+"""The embedded base model: what ships, and the command that made it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from ddbench.datasets import drawing
+from ddbench.datasets.facts import Place
+from ddbench.methods.dpd.base import FOLDER
+from ddbench.methods.dpd.base.__main__ import Plan, make_autoencoder, make_denoiser
+from ddbench.methods.dpd.base.autoencoder import draw_batch, to_uint8
+from ddbench.methods.dpd.base.card import psnr, reconstruct
+from ddbench.methods.dpd.base.images import base_images
+from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
+from ddbench.methods.dpd.base.tokenizer import train_tokenizer
+from ddbench.methods.latent_model import PARTS, load_model
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_model("tiny", torch.device("cpu"))
+
+
+def test_what_ships_is_small_half_precision_and_complete():
+    weights = list(FOLDER.rglob("*.safetensors"))
+    assert sum(f.stat().st_size for f in FOLDER.rglob("*") if f.is_file()) < 20e6
+    assert {f.parent.name for f in weights} == {"vae", "unet", "text_encoder"}
+    assert all((FOLDER / part).is_dir() for part in PARTS)
+    for path in weights:
+        with safe_open(path, "pt") as tensors:
+            assert {tensors.get_tensor(k).dtype for k in tensors.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
+    assert "dB PSNR" in (FOLDER / "README.md").read_text()
+    assert (FOLDER / "samples.png").is_file()
+
+
+def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):
+    images = torch.stack(
+        [torch.from_numpy(drawing.scene(c, drawing.TEST_START, 64)).permute(2, 0, 1) for c in range(10)]
+    )
+    mean, std = tiny.encode(images, lambda x: x, 10)
+    assert mean.shape == std.shape == (10, 16, 8, 8)
+    made = tiny.decode(mean.float() * tiny.vae.config.scaling_factor, 10)
+    assert psnr(images, made) > psnr(images, images.roll(1, 0)) + 8
+    assert (made.int() - reconstruct(tiny.vae, images).int()).abs().max() < 8  # latents are cached in half precision
+
+
+def test_every_prompt_has_an_embedding_of_its_own(tiny):
+    words = tiny.words(["A satellite image of forest.", "A satellite image of zürich 77.", ""])
+    assert words.shape[0] == 3
+    assert torch.isfinite(words).all()
+    assert (words[0] - words[1]).norm() > 1
+    assert (words[0] - words[2]).norm() > 1
+
+
+def test_tokenizer_spells_what_it_does_not_know(tmp_path):
+    tokenizer = train_tokenizer(tmp_path)
+    assert tokenizer.tokenize("dense residential area") == ["dense</w>", "residential</w>", "area</w>"]
+    assert "".join(tokenizer.tokenize("qzxv")).replace("</w>", "") == "qzxv"
+    assert tokenizer.unk_token_id not in tokenizer("Zürich 77 qzxv").input_ids[1:-1]
+
+
+def test_perceptual_distance_is_zero_for_equal_and_reaches_the_made_only():
+    net = FeatureNet(3).eval().requires_grad_(False)
+    real, made = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32, requires_grad=True)
+    assert float(perceptual_distance(net, real, real)) == 0
+    perceptual_distance(net, made, real).backward()
+    assert made.grad.abs().sum() > 0
+
+
+def test_symmetries_keep_every_pixel(few_scenes):
+    images, labels = draw_batch(few_scenes, 12, "test", 1)
+    again, _ = draw_batch(few_scenes, 12, "test", 1)
+    assert torch.equal(images, again)
+    known = [{int(x) for x in few_scenes.images[i].flatten().unique()} for i in range(18)]
+    for image, label in zip(to_uint8(images), labels, strict=True):
+        rows = few_scenes.of_class(int(label)).tolist()
+        assert {int(x) for x in image.flatten().unique()} in [known[r] for r in rows]
+
+
+def test_training_stopped_anywhere_and_resumed_gives_the_same_weights(few_scenes, tmp_path):
+    def build(work: Path, stop: bool):
+        plan = Plan(work, features=2, autoencoder=2, denoiser=2, precision="fp32")
+        work.mkdir(exist_ok=True)
+        vae = make_autoencoder(plan, few_scenes)
+        if stop:
+            return None
+        return vae, make_denoiser(plan, few_scenes, vae, train_tokenizer(work / "tokenizer"))
+
+    whole = build(tmp_path / "a", stop=False)
+    build(tmp_path / "b", stop=True)
+    resumed = build(tmp_path / "b", stop=False)
+    for one, other in zip(whole, resumed, strict=True):
+        for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
+@pytest.mark.real
+def test_base_images_are_the_training_split_and_unused_scenes(tmp_path):
+    root = os.environ.get("DDBENCH_DATA")
+    if not root or not (Path(root) / "eurosat").is_dir():
+        pytest.skip("needs EuroSAT below DDBENCH_DATA")
+    data = base_images(Place(Path(root), tmp_path, quiet=True), 2)
+    assert data.counts()[:10] == (2400, 2400, 2400, 2000, 2000, 1600, 2000, 2400, 2000, 2400)
+    assert data.counts()[10:] == (2,) * 10
+    drawn = replace(data, images=data.images[-20:], labels=data.labels[-20:])
+    starts = (drawing.TRAIN_START, drawing.TEST_START)
+    used = {drawing.scene(0, start + i, 64).tobytes() for start in starts for i in range(2)}
+    assert not used & {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in drawn.images}

@@ -1,0 +1,155 @@
+"""Who may import whom, and what must not be imported at all where an answer should be instant."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ddbench
+import evaluators
+
+ROOTS = {"ddbench": Path(ddbench.__file__).parent, "evaluators": Path(evaluators.__file__).parent}
+HEAVY = ("torch", "torchvision", "diffusers", "transformers", "peft", "sklearn", "scipy")
+
+PLAIN = ("ddbench.types", "ddbench.context", "ddbench.files", "ddbench.errors")
+TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.train")
+READ_BACK = ("ddbench.runs", "ddbench.distilled", "ddbench.files", "ddbench.errors")
+
+# module (or package) -> what it may import of ours; the longest matching prefix counts
+ARROWS = {
+    "evaluators": ("evaluators",),
+    "ddbench.errors": (),
+    "ddbench.files": (),
+    "ddbench.context": ("ddbench.files",),
+    "ddbench.types": ("ddbench.context",),
+    "ddbench.config": ("ddbench.errors",),
+    "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "evaluators.protocols"),
+    "ddbench.runs": ("ddbench.files",),
+    "ddbench.distilled": ("ddbench.files",),
+    "ddbench.contact": ("ddbench.distilled",),
+    "ddbench.provenance": ("evaluators",),
+    "ddbench.leaderboard": READ_BACK,
+    "ddbench.tables": (*READ_BACK, "ddbench.leaderboard"),
+    "ddbench.datasets": (*PLAIN, "ddbench.datasets"),
+    "ddbench.methods": (*PLAIN, *TEACHERS, "ddbench.methods"),
+    # the command that trains the embedded base model: it is not a method, and reads training images itself
+    "ddbench.methods.dpd.base": (*PLAIN, *TEACHERS, "ddbench.methods", "ddbench.datasets"),
+    "ddbench.runner": (*READ_BACK, "ddbench.config", "ddbench.registry", "ddbench.contact", "ddbench.datasets.facts",
+                       "ddbench.execute", "ddbench.types"),
+    "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.runner", "evaluators"),
+    "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.registry", "ddbench.datasets"),
+    "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),
+    "ddbench.commands": ("ddbench", "evaluators"),
+    "ddbench.cli": ("ddbench", "ddbench.commands"),
+    "ddbench.__main__": ("ddbench.cli",),
+    "ddbench": (),
+}  # fmt: skip
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package, root in ROOTS.items():
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield ".".join([package, *(part for part in parts if part != "__init__")]), path
+
+
+def ours(text: str) -> set[str]:
+    """The modules of ddbench and evaluators that a source text imports, in functions too; the innermost only."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide an arrow"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    known = {name for name, _ in MODULES}
+    return {name for name in found & known if not any(other.startswith(f"{name}.") for other in found & known)}
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def allowed(name: str) -> tuple[str, ...]:
+    return ARROWS[max((prefix for prefix in ARROWS if within(name, (prefix,))), key=len)]
+
+
+MODULES = tuple(modules())
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_imports_follow_the_arrows(name, path):
+    assert [other for other in sorted(ours(path.read_text())) if not within(other, allowed(name))] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("evaluators.train", "from ddbench.types import ImageSet"),
+        ("evaluators.train", "def f():\n    import ddbench.files"),
+        ("ddbench.methods.random", "from evaluators import accuracy"),
+        ("ddbench.methods.random", "from evaluators.protocols import protocol"),
+        ("ddbench.methods.dpd.distiller", "from ddbench.datasets.scenes import SCENES"),
+        ("ddbench.methods.random", "from ddbench import runner"),
+        ("ddbench.datasets.rs.ucm", "import ddbench.methods.random"),
+        ("ddbench.leaderboard", "from ddbench.runner import Plan"),
+        ("ddbench.runs", "from ddbench import runner"),
+    ],
+)
+def test_a_wrong_arrow_would_be_found(name, line):
+    assert [other for other in ours(line) if not within(other, allowed(name))]
+
+
+def python(text: str, *, cwd: Path | None = None) -> str:
+    """The standard output of a fresh interpreter."""
+    command = [sys.executable, "-c", text]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_evaluators_work_where_there_is_no_ddbench():
+    names = [name for name, _ in MODULES if within(name, ("evaluators",))]
+    assert "evaluators.train" in names
+    python(f"import sys, importlib\nsys.modules['ddbench'] = None\nfor name in {names}: importlib.import_module(name)")
+
+
+# Each command in turn in one interpreter: what one of them imports would still be there at the end.
+LIGHT = """
+import sys
+from click.testing import CliRunner
+from ddbench.cli import cli
+for words in {commands}:
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == {status}, (words, result.output)
+    heavy = [name for name in {heavy} if name in sys.modules]
+    assert not heavy, (words, heavy)
+"""
+
+
+def light(commands: list[list[str]], cwd: Path, status: int = 0) -> None:
+    python(LIGHT.format(commands=commands, heavy=HEAVY, status=status), cwd=cwd)
+
+
+def test_help_list_and_leaderboard_do_not_import_torch(tmp_path):
+    from test_runs import write
+
+    write(tmp_path / "runs")
+    lists = [["list", what] for what in ("methods", "datasets", "students", "protocols", "presets")]
+    boards = [["leaderboard", "--format", form] for form in ("text", "markdown", "latex", "csv", "json")]
+    helps = [[*words, "--help"] for words in ([], ["run"], ["leaderboard"], ["data"], ["data", "prepare"])]
+    light([*helps, *lists, *boards, ["data", "list"], ["data", "show", "scenes"], ["show", "quick"]], tmp_path)
+
+
+def test_words_that_are_off_are_found_without_torch(tmp_path):
+    run = ["run", "--method", "random", "--dataset", "scenes", "--ipc", "1"]
+    wrong = [["--method", "x"], ["--dataset", "x"], ["--student", "x"], ["--protocol", "x"], ["--dataset", "ucm"]]
+    light([[*run, *words] for words in wrong], tmp_path, status=2)
+
+
+def test_the_heavy_import_would_be_noticed(tmp_path):
+    with pytest.raises(AssertionError, match="torch"):
+        light([["show", "convnet"]], tmp_path)

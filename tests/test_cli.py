@@ -1,0 +1,236 @@
+"""The command line: words, exit status, what goes where; one whole run as its own process."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from test_runs import write
+from third_party import snapshot, write_images, write_method, write_package
+
+from ddbench.cli import cli
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to stand in, without a user's settings."""
+    for name in ("RUNS", "DATA", "SHARED", "DEVICE"):
+        monkeypatch.delenv(f"DDBENCH_{name}", raising=False)
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("data") / "images", {"barn": 10, "pond": 12})
+
+
+@pytest.fixture(scope="module")
+def pick(tmp_path_factory):
+    return write_method(tmp_path_factory.mktemp("method"))
+
+
+def ddbench(*words, status=0):
+    """Run a command in this process; its result, after a look at the exit status."""
+    result = CliRunner().invoke(cli, [str(word) for word in words])
+    assert result.exit_code == status, (result.output, result.exception)
+    return result
+
+
+RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size", "8")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((*RUN, "--method", "randm"), r"unknown method 'randm'; did you mean random\?.*Known: .*herding"),
+        ((*RUN, "--dataset", "scene"), r"unknown dataset 'scene'; did you mean scenes\?.*Known: .*ucm"),
+        ((*RUN, "--dataset", "folder:nowhere"), "nowhere"),
+        ((*RUN, "--student", "convnt"), r"unknown student 'convnt'; did you mean convnet\?.*vit_tiny"),
+        ((*RUN, "--protocol", "quik"), "unknown protocol 'quik'; did you mean .*quick@1"),
+        ((*RUN, "--preset", "tiny"), "unknown preset of random 'tiny'"),
+        ((*RUN, "--set", "steps=3"), r"unknown key of random \(--set\) 'steps'"),
+        ((*RUN, "--set", "steps"), "is not key=value"),
+        ((*RUN, "--config", "none.toml"), "cannot read none.toml"),
+        ((*RUN, "--method", "none.py:Mine"), "there is no file none.py"),
+        ((*RUN, "--seed", "1", "--seeds", "2"), "not both"),
+        ((*RUN, "--ipc", "0"), "0 is not in the range"),
+        (("--device", "gpu", *RUN), "'gpu' is not one of auto, cpu, cuda"),
+        (("evaluate", "nowhere", "--dataset", "scenes"), "nowhere is not a folder"),
+        (("leaderboard", "--dataset", "scnes"), r"unknown dataset 'scnes'; did you mean scenes\?"),
+        (("leaderboard", "--protocol", "quik@1"), r"unknown protocol 'quik@1'; did you mean quick@1\?"),
+        (("show", "rnadom"), r"unknown name 'rnadom'; did you mean random\?"),
+        (("check", "randon"), r"unknown method 'randon'; did you mean random\?"),
+        (("data", "show", "ucn"), r"unknown dataset 'ucn'; did you mean ucm\?"),
+        (("lst",), "No such command 'lst'"),
+    ],
+)
+def test_words_that_are_off_end_with_2_and_write_nothing(here, words, said):
+    result = ddbench(*words, status=2)
+    assert re.search(said, " ".join(result.stderr.split()))
+    assert result.stdout == ""
+    assert list(here.iterdir()) == []
+
+
+def test_missing_data_ends_with_2_and_says_where_it_was_looked_for(here):
+    result = ddbench("--data-root", here / "data", *RUN, "--dataset", "ucm", status=2)
+    assert str(here / "data") in result.stderr
+    assert list(here.iterdir()) == []
+
+
+def test_a_dry_run_names_the_work_and_writes_nothing(here, pick, images):
+    words = ("run", "--method", pick, "--dataset", f"folder:{images}", "--ipc", "2", "--seeds", "2", "--dry-run")
+    lines = ddbench(*words).stdout.splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == ["distil", "train convnet seed 0"] * 2
+    assert all(line.startswith("to do: runs/folder-images8/pick/ipc2/seed") for line in lines)
+    assert list(here.iterdir()) == []
+
+
+def test_a_whole_run_by_entry_point(here, images, tmp_path):
+    """As its own process, with warnings as errors: results on one stream, the rest on the other; then nothing to do."""
+    write_package(tmp_path / "site")
+    path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    words = ["run", "--method", "pick", "--set", "shift=1", "--dataset", f"folder:{images}", "--ipc=2", "--seed=5"]
+    command = [sys.executable, "-W", "error", "-m", "ddbench", "--device", "cpu", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^pick +\d+\.\d \(n=1\)$", done.stdout, re.MULTILINE)
+    sheet = re.search(r"^images: (.*contact\.png)$", done.stdout, re.MULTILINE).group(1)
+    assert (here / sheet).read_bytes()[:4] == b"\x89PNG"
+    assert "train convnet" not in done.stdout
+    assert "train convnet seed 0" in done.stderr
+    assert "%|" not in done.stderr  # no bars where nobody looks
+
+    before = snapshot(here)
+    again = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=False)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert "nothing to do" in again.stderr
+    assert snapshot(here) == before
+
+    (result,) = json.loads(ddbench("leaderboard", "--format", "json").stdout)["results"]
+    assert (result["spec"]["seed"], result["spec"]["params"]["shift"]) == (5, 1)
+    assert sorted(result["result"]["per_class"]) == ["barn", "pond"]
+
+
+def test_a_failed_run_ends_with_1(here, pick, images):
+    words = ("run", "--method", pick, "--set", "do=fail", "--dataset", f"folder:{images}", "--ipc=1")
+    for _ in range(2):
+        result = ddbench(*words, status=1)
+        assert "out of ideas" in result.stderr
+        assert result.stdout == "no results yet\n"
+
+
+def test_what_the_user_must_provide_ends_with_2(here, pick, images):
+    words = ("run", "--method", pick, "--set", "do=ask", "--dataset", f"folder:{images}", "--ipc=1")
+    assert ddbench(*words, status=2).stderr.rstrip().endswith("there is no base model; get it from a shop")
+    assert not (here / "runs").exists()
+
+
+def test_the_leaderboard_names_and_skips_a_truncated_result(here):
+    write(here / "runs")
+    whole = ddbench("leaderboard").stdout
+    bad = write(here / "runs", seed=1, overall=1.0)
+    bad.write_text(bad.read_text()[:100])
+    result = ddbench("leaderboard", status=1)
+    assert result.stdout == whole
+    assert f"skipped {bad.relative_to(here)}: is not readable JSON" in result.stderr
+
+
+def test_the_leaderboard_can_be_narrowed_and_written(here):
+    write(here / "runs")
+    assert "62.5 (n=1)" in ddbench("leaderboard", "--dataset", "scenes", "--ipc", "2", "--protocol", "quick").stdout
+    assert ddbench("leaderboard", "--ipc", "3").stdout == "no results yet\n"
+    assert ddbench("leaderboard", "--dataset", "ucm").stdout == "no results yet\n"
+    result = ddbench("leaderboard", "--format", "csv", "--output", "board.csv")
+    assert result.stdout == ""
+    assert (here / "board.csv").read_text() == ddbench("leaderboard", "--format", "csv").stdout
+
+
+def test_environment_variables_stand_for_options(here, monkeypatch):
+    write(here / "elsewhere")
+    monkeypatch.setenv("DDBENCH_RUNS", "elsewhere")
+    assert "62.5" in ddbench("leaderboard").stdout
+    assert ddbench("--runs", "runs", "leaderboard").stdout == "no results yet\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "some"),
+    [
+        ("methods", {"random", "herding", "dpd"}),
+        ("datasets", {"scenes", "ucm", "eurosat"}),
+        ("students", {"convnet", "resnet18", "vit_tiny"}),
+        ("protocols", {"quick@1"}),
+    ],
+)
+def test_list_prints_names(what, some):
+    assert some <= set(ddbench("list", what).stdout.split())
+
+
+def test_list_presets_names_method_and_preset(here, tmp_path, monkeypatch):
+    write_package(tmp_path / "site")
+    (tmp_path / "site" / "presets").mkdir()
+    (tmp_path / "site" / "presets" / "bright.toml").write_text("shift = 9\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert "pick bright" in ddbench("list", "presets").stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "some"),
+    [
+        ("scenes", ["procedural", "beach", "licence"]),
+        ("convnet", ["(student)", "ConvNet", "quick@1"]),
+        ("quick@1", ["(protocol)", "weight_decay", "resnet18"]),
+        ("quick", ["(protocol)"]),
+        ("random", ["random (method, version", "presets"]),
+    ],
+)
+def test_show_explains(name, some):
+    shown = ddbench("show", name).stdout
+    assert [word for word in some if word not in shown] == []
+
+
+def test_show_prints_every_field_with_default_and_meaning(pick):
+    shown = ddbench("show", pick).stdout
+    assert re.search(r"^shift +0 +an integer +added to every pixel\.$", shown, re.MULTILINE)
+    assert re.search(r"^do +nothing +text +what else happens\.$", shown, re.MULTILINE)
+
+
+def test_data_of_a_folder(here, images):
+    assert "18 training, 4 test images" in ddbench("data", "prepare", f"folder:{images}").stdout
+    shown = ddbench("data", "show", f"folder:{images}").stdout
+    assert re.search(r"found +18 training, 4 test", shown)
+    assert re.search(r"fingerprint +[0-9a-f]{64}", shown)
+    assert "22 images" in ddbench("data", "verify", f"folder:{images}").stdout
+
+
+def test_data_verify_ends_with_1_for_a_damaged_image(here, tmp_path):
+    folder = write_images(tmp_path / "images", {"barn": 3, "pond": 3})
+    broken = folder / "pond" / "001.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert "pond/001.png" in ddbench("data", "verify", f"folder:{folder}", status=1).stdout
+
+
+def test_data_list_goes_on_past_missing_data(here):
+    shown = ddbench("data", "list").stdout
+    assert re.search(r"^ucm .*missing$", shown, re.MULTILINE)
+    assert re.search(r"^scenes .*\d+ train, \d+ test$", shown, re.MULTILINE)
+
+
+def test_check_prints_each_promise(pick, tmp_path):
+    lines = ddbench("check", pick).stdout.splitlines()
+    assert len(lines) == 9
+    assert all(line.startswith("ok") for line in lines)
+    broken = tmp_path / "broken.py"
+    broken.write_text("class Broken:\n    def distill(self, train, ipc, ctx):\n        return None\n")
+    result = ddbench("check", f"{broken}:Broken", status=1)
+    assert "FAILED  is a frozen dataclass: decorate Broken with @dataclass(frozen=True)" in result.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("leaderboard",), ("evaluate",), ("check",), ("data",), ("show",)])
+def test_help_teaches_with_examples(words):
+    assert "ddbench " in ddbench(*words, "--help").stdout.partition("Options:")[0].partition("\n")[2]
