@@ -119,9 +119,9 @@ def jury(students: tuple[str, ...], protocol: str, seeds: int) -> Jury:
 def plan(request: Request, judges: Jury, place: Place) -> Plan:
     """Every word checked, the dataset's files listed; raises UserError and writes nothing."""
     source = registry.load("datasets", request.dataset)
+    split = source.describe(place)  # before the method, whose module may import torch: missing data is said at once
     cls = _method(request.method)
     method = config.build(cls, request.preset, request.config, request.sets)
-    split = source.describe(place)
     size = request.size or source.pixels
     spec = RunSpec(
         method=config.title(cls),

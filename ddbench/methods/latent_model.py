@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ddbench.errors import UserError
 from ddbench.files import digest, read_json
+from ddbench.methods.pixels import to_float, to_uint8
 
 EMBEDDED = {"tiny": Path(str(files("ddbench.methods.dpd") / "base" / "tiny"))}
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
@@ -67,7 +68,7 @@ class LatentModel:
         """Posterior mean and std, unscaled, float16 (n, c, h/f, w/f) each, of uint8 images (n, 3, h, w)."""
         found = []
         for chunk in progress(images.split(batch)):
-            posterior = self.vae.encode(chunk.to(self.device).float() / 127.5 - 1).latent_dist
+            posterior = self.vae.encode(to_float(chunk.to(self.device))).latent_dist
             found.append((posterior.mean.half().cpu(), posterior.std.half().cpu()))
         means, stds = zip(*found, strict=True)
         return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
@@ -77,7 +78,7 @@ class LatentModel:
         """uint8 (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
         scale = self.vae.config.scaling_factor
         made = [self.vae.decode(part.to(self.device) / scale).sample for part in z.split(batch)]
-        return ((torch.cat(made).float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        return to_uint8(torch.cat(made)).cpu()
 
     def scheduler_named(self, name: str) -> Any:
         """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels."""

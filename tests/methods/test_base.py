@@ -14,12 +14,12 @@ from ddbench.datasets import drawing
 from ddbench.datasets.facts import Place
 from ddbench.methods.dpd.base import FOLDER
 from ddbench.methods.dpd.base.__main__ import Plan, make_autoencoder, make_denoiser
-from ddbench.methods.dpd.base.autoencoder import draw_batch, to_uint8
 from ddbench.methods.dpd.base.card import psnr, reconstruct
 from ddbench.methods.dpd.base.images import base_images
 from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
 from ddbench.methods.dpd.base.tokenizer import train_tokenizer
 from ddbench.methods.latent_model import PARTS, load_model
+from ddbench.methods.pixels import draw_batch, to_uint8
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,8 @@ def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of
 @pytest.mark.parametrize("class_embeds", [None, 3])
 def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
     base = make_pipeline(tmp_path / "base", prediction, class_embeds)
-    method = DPD(base=str(base), tune_steps=1, tune_batch=2, steps=2, weights="all", strength=1.0, pull=1.0)
-    method.distill(few_scenes, 1, context_of()).check(1)
+    method = DPD(base=str(base), tune_steps=1, tune_batch=2, weights="all", strength=1.0, pull=1.0, adapt_steps=1)
+    dataclasses.replace(method, steps=2).distill(few_scenes, 1, context_of()).check(1)
 
 
 def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context_of):

@@ -13,9 +13,10 @@ from torch import Tensor
 from ddbench.context import Context
 from ddbench.files import read_json, write_json
 from ddbench.methods.diffusion import Sampling, guided, sample
+from ddbench.methods.dpd.adapt import adapted
 from ddbench.methods.dpd.finetune import Latents, Tuning, load_latents, load_tuned, save_latents, tune
 from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, rows_of
-from ddbench.methods.dpd.training import mixed_precision
+from ddbench.methods.dpd.training import Schedule, mixed_precision
 from ddbench.methods.latent_model import LatentModel, load_model
 from ddbench.types import DistilledSet, ImageSet
 
@@ -26,6 +27,8 @@ class DPD:
 
     base: base model: a hub id, a Stable-Diffusion-family pipeline folder, or tiny (embedded).
     prompt: template; {} becomes the readable class name.
+    adapt_steps: steps in which the autoencoder is adapted to the training split first, batches of 32, 0 for none.
+    adapt_rate: AdamW's peak learning rate in them.
     weights: what is fine-tuned: LoRA layers (lora), every U-Net weight (all), or nothing (none).
     rank: rank and alpha of LoRA.
     tune_steps: optimizer steps of fine-tuning.
@@ -51,6 +54,8 @@ class DPD:
 
     base: str = "lcybuaa/Text2Earth"
     prompt: str = "A satellite image of {}."
+    adapt_steps: int = 0
+    adapt_rate: float = 5e-4
     weights: Literal["lora", "all", "none"] = "lora"
     rank: int = 4
     tune_steps: int = 20_000
@@ -71,7 +76,7 @@ class DPD:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class (Xu et al., section 3 of the release's description)."""
-        model = load_model(self.base, ctx.device)
+        model = self._adapted(load_model(self.base, ctx.device), train, ctx)
         latents = self._latents(model, train, ctx)
         self._tune(model, latents, train, ctx)
         prototypes = self._prototypes(model, latents, train, ipc, ctx)
@@ -80,9 +85,18 @@ class DPD:
         images = model.decode(z, self.batch)
         return DistilledSet(images, labels, train.classes, train.readable, extras={"guidance_fallbacks": fallen})
 
+    def _adapted(self, model: LatentModel, train: ImageSet, ctx: Context) -> LatentModel:
+        """The model with its autoencoder adapted to the training split, made once for every IPC and seed."""
+        if not self.adapt_steps:
+            return model
+        schedule = Schedule(self.adapt_steps, self.adapt_rate, warmup=20, cosine=True, decay=1e-4, betas=(0.9, 0.99))
+        return adapted(model, train, schedule, self._precision(ctx), ctx)
+
     def _latents(self, model: LatentModel, train: ImageSet, ctx: Context) -> Latents:
-        make = partial(save_latents, model, train.images, progress=partial(ctx.progress, desc="latents"))
-        folder = ctx.stage("latents", make, base=model.identity)
+        progress = partial(ctx.progress, desc="latents")
+        folder = ctx.stage(
+            "latents", lambda into: save_latents(model, train.images, into, progress=progress), base=model.identity
+        )
         return load_latents(folder, train.labels, model.vae.config.scaling_factor)
 
     def _prompts(self, train: ImageSet) -> list[str]:

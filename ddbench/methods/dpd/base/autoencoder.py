@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from ddbench.context import seed_of
 from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
 from ddbench.methods.dpd.training import Checkpoints, Schedule, fit, mixed_precision
+from ddbench.methods.pixels import draw_batch
 from ddbench.types import ImageSet
 
 KL_WEIGHT = 1e-6
-PERCEPTUAL_WEIGHT = 0.5
+PERCEPTUAL_WEIGHT = 0.05
 CPU = torch.device("cpu")
 
 
@@ -28,31 +29,6 @@ def build_autoencoder(latent_channels: int = 16) -> AutoencoderKL:
         block_out_channels=levels, layers_per_block=1, norm_num_groups=16, latent_channels=latent_channels,
         sample_size=64,
     )  # fmt: skip
-
-
-def draw_batch(data: ImageSet, count: int, *names: str | int) -> tuple[Tensor, Tensor]:
-    """`count` training images, each flipped or turned by one of the eight symmetries of the square, in [-1, 1].
-
-    Returns float32 (count, 3, h, w) and int64 labels; what is drawn follows from `names` alone.
-    """
-    generator = torch.Generator().manual_seed(seed_of(0, *names))
-    rows = torch.randint(len(data.labels), (count,), generator=generator)
-    images = data.images[rows]
-    for axes in ((3,), (2,)):
-        flip = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-        images = torch.where(flip, images.flip(axes), images)
-    turn = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-    return to_float(torch.where(turn, images.transpose(2, 3), images)), data.labels[rows]
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """float [-1, 1] to the nearest uint8 0..255, values outside clipped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def train_features(data: ImageSet, steps: int, precision: str, progress: Callable[[Iterable], Iterable]) -> FeatureNet:

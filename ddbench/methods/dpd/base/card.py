@@ -12,8 +12,8 @@ from torch import Tensor
 from ddbench.datasets import drawing
 from ddbench.datasets.facts import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
-from ddbench.methods.dpd.base.autoencoder import to_float, to_uint8
 from ddbench.methods.dpd.base.images import DRAWN, SATELLITE, SIZE
+from ddbench.methods.pixels import to_float, to_uint8
 
 SAMPLES = 8
 

@@ -11,8 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ddbench.context import seed_of
 from ddbench.methods.diffusion import diffusion_loss
-from ddbench.methods.dpd.base.autoencoder import CPU, to_float
+from ddbench.methods.dpd.base.autoencoder import CPU
 from ddbench.methods.dpd.training import mixed_precision
+from ddbench.methods.pixels import to_float
 from ddbench.types import ImageSet
 
 WIDTH = 128
