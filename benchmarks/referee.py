@@ -26,7 +26,7 @@ from ddbench.methods.dpd.base import FOLDER
 from ddbench.methods.dpd.base.card import psnr, reconstruct
 from ddbench.types import Dataset
 from evaluators.accuracy import Scores, evaluate
-from evaluators.protocols import Augment, Protocol, Recipe
+from evaluators.recipes import Augment, Protocol, Recipe
 from evaluators.students import Student, build
 from evaluators.train import train_student
 

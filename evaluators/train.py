@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluators import augment
-from evaluators.protocols import Protocol, Recipe
 from evaluators.protocols import protocol as named
+from evaluators.recipes import Protocol, Recipe
 from evaluators.seeds import generator, seed_of
 from evaluators.students import Student, build
 

@@ -15,7 +15,7 @@ ROOTS = {"ddbench": Path(ddbench.__file__).parent, "evaluators": Path(evaluators
 HEAVY = ("torch", "torchvision", "diffusers", "transformers", "peft", "sklearn", "scipy")
 
 PLAIN = ("ddbench.types", "ddbench.context", "ddbench.files", "ddbench.errors")
-TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.train")
+TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.train", "evaluators.recipes")
 READ_BACK = ("ddbench.runs", "ddbench.distilled", "ddbench.files", "ddbench.errors")
 
 # module (or package) -> what it may import of ours; the longest matching prefix counts

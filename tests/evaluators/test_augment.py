@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evaluators import augment
-from evaluators.protocols import Augment
+from evaluators.recipes import Augment
 
 ALL = Augment((0.3, 1.0), (0.75, 4 / 3), 0.5, 0.5, 0.5, 0.4, 0.4, 0.4, 0.5)
 
