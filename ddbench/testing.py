@@ -18,6 +18,7 @@ from torch import Tensor
 from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets import drawing
+from ddbench.errors import UserError
 from ddbench.execute import checked, checksum
 from ddbench.files import canonical
 from ddbench.types import DistilledSet, ImageSet
@@ -40,7 +41,8 @@ def check_method(cls: type) -> list[Outcome]:
     """Try a method on a few images (8 of each of 3 classes of `scenes`, 32 px, on the CPU); one Outcome per promise.
 
     A method that needs other images or is slow by default may say so: `check_size: ClassVar[int]` is the side of the
-    images in pixels, `check_params: ClassVar[dict]` are fields to set for the check.
+    images in pixels, `check_params: ClassVar[dict]` are fields to set for the check. Raises UserError when the method
+    lacks something that the user must provide.
     """
     with TemporaryDirectory() as place:
         bench = _Bench(cls, Path(place))
@@ -99,6 +101,8 @@ def sample(size: int) -> ImageSet:
 def _outcome(name: str, check: Callable[[_Bench], str | None], bench: _Bench) -> Outcome:
     try:
         return Outcome(name, True, check(bench) or "")
+    except UserError:  # a base model that is not there says nothing about the contract
+        raise
     except Exception as error:
         kind = "" if isinstance(error, _BrokenError) else f"{type(error).__name__}: "
         return Outcome(name, False, f"{kind}{error}")

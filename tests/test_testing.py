@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddbench.errors import UserError
 from ddbench.testing import check_method, sample
 from ddbench.types import DistilledSet
 
@@ -153,6 +154,16 @@ def test_a_method_may_ask_for_its_size_and_its_settings():
 
     assert failures(Picky) == {}
     assert set(seen) == {((24, 3, 16, 16), 2)}
+
+
+def test_what_the_user_must_provide_is_no_broken_promise():
+    @dataclass(frozen=True)
+    class Hungry(Good):
+        def distill(self, train, ipc, ctx):
+            raise UserError("there is no base model")
+
+    with pytest.raises(UserError, match="there is no base model"):
+        check_method(Hungry)
 
 
 def test_settings_that_do_not_exist_are_named():

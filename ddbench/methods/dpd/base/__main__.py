@@ -97,7 +97,7 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLI
 
     def denoiser() -> dict:
         latents = plan.once("latents", encode)
-        loss_at = denoiser_loss(data, latents["z"], model, tokenizer, plan.precision)
+        loss_at = denoiser_loss(data, latents["z"], model, tokenizer)
         fit(model, loss_at, schedule, partial(bar, "denoiser"), Checkpoints(plan.work / "denoiser", 500))
         return model.state_dict()
 
@@ -112,9 +112,9 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLI
 @click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="the pipeline folder to write")
 @click.option("--features", default=600, help="steps of the feature network, batches of 64")
 @click.option("--autoencoder", default=3500, help="steps of the autoencoder, batches of 32")
-@click.option("--denoiser", default=9000, help="steps of text encoder and U-Net, batches of 64")
+@click.option("--denoiser", default=5000, help="steps of text encoder and U-Net, batches of 64")
 @click.option("--scenes", default=400, help="procedural scenes per class")
-@click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16")
+@click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16", help="of the autoencoder")
 def main(data_root: Path, shared: Path, output: Path, scenes: int, **rest: object) -> None:
     plan = Plan(**rest)
     plan.work.mkdir(parents=True, exist_ok=True)

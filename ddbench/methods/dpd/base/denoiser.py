@@ -41,12 +41,12 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet(latent_channels: int) -> UNet2DConditionModel:
-    """8x8 and 4x4 levels of 128 and 256 channels with cross-attention to the prompt."""
+    """8x8 and 4x4 levels of 64 and 128 channels with cross-attention to the prompt, 4.3 M weights."""
     return UNet2DConditionModel(
-        sample_size=8, in_channels=latent_channels, out_channels=latent_channels, block_out_channels=(128, 256),
+        sample_size=8, in_channels=latent_channels, out_channels=latent_channels, block_out_channels=(64, 128),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), layers_per_block=1,
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=WIDTH,
-        attention_head_dim=8, norm_num_groups=32,
+        attention_head_dim=8, norm_num_groups=16,
     )  # fmt: skip
 
 
@@ -71,9 +71,12 @@ def encode_all(vae: AutoencoderKL, images: Tensor, precision: str, progress: Cal
 
 
 def denoiser_loss(
-    data: ImageSet, latents: Tensor, model: TextToLatent, tokenizer: CLIPTokenizer, precision: str
+    data: ImageSet, latents: Tensor, model: TextToLatent, tokenizer: CLIPTokenizer
 ) -> Callable[[int], Tensor]:
-    """The loss of a step: min-SNR weighted v-prediction on captions, 10 % of them empty."""
+    """The loss of a step: min-SNR weighted v-prediction on captions, 10 % of them empty.
+
+    In float32: on 8x8 grids bfloat16 was measured to be slower on a CPU (0.83 s against 0.51 s per step, one thread).
+    """
     noise_levels = build_scheduler().alphas_cumprod
     tokens = tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids
 
@@ -82,9 +85,8 @@ def denoiser_loss(
         rows = torch.randint(len(data.labels), (BATCH,), generator=generator)
         sides = torch.randint(2, (BATCH,), generator=generator)
         captions = data.labels[rows].masked_fill(torch.rand(BATCH, generator=generator) < EMPTY_SHARE, -1)
+        words = model.text(tokens).last_hidden_state[captions]
         z = latents[sides, rows].float()
-        with mixed_precision(CPU, precision):
-            words = model.text(tokens).last_hidden_state[captions]
-            return diffusion_loss(model.unet, z, noise_levels, generator, encoder_hidden_states=words)
+        return diffusion_loss(model.unet, z, noise_levels, generator, encoder_hidden_states=words)
 
     return loss_at
