@@ -68,7 +68,7 @@ QUICK_1 = Protocol(
     source="""\
 This project's own, for a 2-core CPU; not from a paper. Tuned by hand at 64 px on UC Merced: 10 random real images of
 each of 21 classes, 1050 images held out; four settings of convnet, six of resnet18, one of vit_tiny; one run each, the
-best kept. The rows were thus picked by accuracy on real images, 536 of them in this suite's UC Merced test split (1050),
+best kept. So the rows were picked by accuracy on real images, 536 of them in this suite's UC Merced test split (1050),
 and how much a run varies with its seed was not measured. No distilled set was looked at. Other sizes are untuned.
 
 Accuracy there, of the rows as published, one seed: convnet 59.1 % (fp32). resnet18 55.1 % and vit_tiny 51.1 % were
