@@ -14,8 +14,6 @@ from ddbench.context import Context, seed_of
 from ddbench.methods.selection import select
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.recipes import Augment, Protocol, Recipe
-from evaluators.students import build, features
-from evaluators.train import train_student
 
 SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
 
@@ -45,10 +43,15 @@ class Herding:
         return select(train, ipc, lambda rows, _: rows[greedy_order(points[rows], ipc)])
 
     def _embed(self, train: ImageSet, ctx: Context, folder: Path) -> None:
+        from evaluators.students import features  # torchvision: seconds that a finished run need not wait for
+
         net = self._network(train, ctx)
         save_file({"features": features(net, train.images, ctx.device)}, folder / "features.safetensors")
 
     def _network(self, train: ImageSet, ctx: Context) -> torch.nn.Module:
+        from evaluators.students import build
+        from evaluators.train import train_student
+
         classes, seed = len(train.classes), seed_of(0, "embedding") % 2**31
         if not self.trained:
             return build(self.embedding, train.images.shape[-1], classes, seed)
