@@ -111,12 +111,6 @@ def python(text: str, *, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def test_the_evaluators_work_where_there_is_no_ddbench():
-    names = [name for name, _ in MODULES if within(name, ("evaluators",))]
-    assert "evaluators.train" in names
-    python(f"import sys, importlib\nsys.modules['ddbench'] = None\nfor name in {names}: importlib.import_module(name)")
-
-
 # Each command in turn in one interpreter: what one of them imports would still be there at the end.
 LIGHT = """
 import sys

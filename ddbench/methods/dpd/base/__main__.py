@@ -26,7 +26,7 @@ from ddbench.context import seed_of
 from ddbench.datasets.facts import Place
 from ddbench.files import Stopwatch, write_json
 from ddbench.methods.dpd.base import FOLDER
-from ddbench.methods.dpd.base.autoencoder import build_autoencoder, train_autoencoder, train_features
+from ddbench.methods.dpd.base.autoencoder import Effort, build_autoencoder, train_autoencoder, train_features
 from ddbench.methods.dpd.base.card import write_card
 from ddbench.methods.dpd.base.denoiser import TextToLatent, build_scheduler, denoiser_loss, encode_all
 from ddbench.methods.dpd.base.images import base_images
@@ -45,6 +45,10 @@ class Plan:
     autoencoder: int
     denoiser: int
     precision: str
+    compiled: bool = False
+
+    def effort(self, steps: int) -> Effort:
+        return Effort(steps, self.precision, self.compiled)
 
     def once(self, name: str, make: Callable[[], dict]) -> dict:
         """The tensors of a finished part; made and timed when there are none."""
@@ -65,12 +69,11 @@ def make_autoencoder(plan: Plan, data: ImageSet) -> AutoencoderKL:
     """The trained autoencoder, its feature network trained first."""
 
     def features() -> dict:
-        return train_features(data, plan.features, plan.precision, partial(bar, "features")).state_dict()
+        return train_features(data, plan.effort(plan.features), partial(bar, "features")).state_dict()
 
     def autoencoder() -> dict:
-        vae = train_autoencoder(
-            data, net, plan.autoencoder, plan.precision, partial(bar, "autoencoder"), plan.work / "autoencoder"
-        )
+        effort, progress = plan.effort(plan.autoencoder), partial(bar, "autoencoder")
+        vae = train_autoencoder(data, net, effort, progress, plan.work / "autoencoder")
         return vae.state_dict() | {"scaling_factor": torch.tensor(vae.config.scaling_factor)}
 
     net = FeatureNet(len(data.classes))
@@ -115,6 +118,7 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLI
 @click.option("--denoiser", default=5000, help="steps of text encoder and U-Net, batches of 64")
 @click.option("--scenes", default=400, help="procedural scenes per class")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16", help="of the autoencoder")
+@click.option("--compiled", is_flag=True, help="torch.compile the autoencoder's loss; needs a C++ compiler")
 def main(data_root: Path, shared: Path, output: Path, scenes: int, **rest: object) -> None:
     plan = Plan(**rest)
     plan.work.mkdir(parents=True, exist_ok=True)
