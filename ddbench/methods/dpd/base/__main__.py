@@ -9,7 +9,6 @@ same weights. On two cores with bf16 instructions expect one to two hours; witho
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -132,7 +131,7 @@ def main(data_root: Path, shared: Path, output: Path, scenes: int, **rest: objec
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to(dtype=torch.float16).save_pretrained(output, safe_serialization=True)
-    settings = json.loads(json.dumps(asdict(plan) | {"scenes_per_class": scenes}, default=str))
+    settings = {k: v for k, v in asdict(plan).items() if k != "work"} | {"scenes_per_class": scenes}
     write_card(output, place, settings)
 
 
