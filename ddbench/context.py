@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -23,13 +26,28 @@ def seed_of(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+@contextmanager
+def global_seed(seed: int, where: torch.device) -> Iterator[None]:
+    """Global generators seeded inside and as they were outside: a net under libraries that draw from them."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        try:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
 @dataclass(frozen=True)
 class Context:
     """One run's surroundings.
 
     seed: the run's. device: where to compute. workdir: private to this run, may hold partial work. shared: where stages
     live. train_id: identifies the training images (split fingerprint and size); it is part of every stage's key.
-    quiet: no progress bars. costs: filled by `stage` and `timed`, written to distill.json.
+    quiet: no progress bars. costs: filled by `stage`, written to distill.json.
     """
 
     seed: int

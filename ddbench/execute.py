@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from ddbench import distilled, provenance
-from ddbench.context import Context, seed_of
+from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.files import Stopwatch, digest, make_once, write_json
 from ddbench.runs import Result, RunSpec, write_result, write_spec
@@ -83,21 +80,6 @@ def checksum(images: ImageSet) -> int:
     for part in images.images[::step].split(256):
         crc = zlib.crc32(part.contiguous().numpy().data, crc)
     return crc
-
-
-@contextmanager
-def global_seed(seed: int, where: torch.device) -> Iterator[None]:
-    """Global generators seeded inside and as they were outside: a net under libraries that draw from them."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        try:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
 
 
 def pictures_of(made: DistilledSet) -> distilled.Pictures:

@@ -18,8 +18,12 @@ from ddbench.methods.dpd.base.card import psnr, reconstruct
 from ddbench.methods.dpd.base.images import base_images
 from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
 from ddbench.methods.dpd.base.tokenizer import train_tokenizer
+from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.herding import Herding
 from ddbench.methods.latent_model import PARTS, load_model
 from ddbench.methods.pixels import draw_batch, to_uint8
+from ddbench.methods.random import Random
+from ddbench.testing import check_method
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +116,9 @@ def test_base_images_are_the_training_split_and_unused_scenes(tmp_path):
     starts = (drawing.TRAIN_START, drawing.TEST_START)
     used = {drawing.scene(0, start + i, 64).tobytes() for start in starts for i in range(2)}
     assert not used & {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in drawn.images}
+
+
+@pytest.mark.parametrize("method", [DPD, Random, Herding])
+def test_our_methods_keep_the_contract(method):
+    broken = [f"{outcome.name}: {outcome.detail}" for outcome in check_method(method) if not outcome.ok]
+    assert not broken

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ddbench.context import Context
+from ddbench.context import Context, global_seed, seed_of
 from ddbench.files import read_json, write_json
 from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.adapt import adapted
@@ -76,6 +76,10 @@ class DPD:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class (Xu et al., section 3 of the release's description)."""
+        with global_seed(seed_of(0, "dpd"), ctx.device):  # loading and LoRA draw from the global generators
+            return self._distill(train, ipc, ctx)
+
+    def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         model = self._adapted(load_model(self.base, ctx.device), train, ctx)
         latents = self._latents(model, train, ctx)
         self._tune(model, latents, train, ctx)
