@@ -68,7 +68,8 @@ def train_autoencoder(
 
     def loss_at(step: int) -> Tensor:
         real, _ = draw_batch(data, 32, "autoencoder", step)
-        noise = torch.randn(32, vae.config.latent_channels, 8, 8, generator=_generator("posterior", step))
+        grid = (32, vae.config.latent_channels, real.shape[2] // 8, real.shape[3] // 8)
+        noise = torch.randn(grid, generator=_generator("posterior", step))
         with mixed_precision(CPU, how.precision):
             return loss_of(vae, net, real, noise)
 
