@@ -84,8 +84,10 @@ def denoiser_loss(
         generator = torch.Generator().manual_seed(seed_of(0, "denoiser", step))
         rows = torch.randint(len(data.labels), (BATCH,), generator=generator)
         sides = torch.randint(2, (BATCH,), generator=generator)
-        captions = data.labels[rows].masked_fill(torch.rand(BATCH, generator=generator) < EMPTY_SHARE, -1)
-        words = model.text(tokens).last_hidden_state[captions]
+        empty = torch.rand(BATCH, generator=generator) < EMPTY_SHARE
+        captions = data.labels[rows].masked_fill(empty, len(data.classes))
+        # index_select, not [captions]: the gradient of the latter adds in an order that threads decide
+        words = model.text(tokens).last_hidden_state.index_select(0, captions)
         z = latents[sides, rows].float()
         return diffusion_loss(model.unet, z, noise_levels, generator, encoder_hidden_states=words)
 
