@@ -26,6 +26,11 @@ def seed_of(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def generator_of(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator seeded with `seed_of(seed, *names)`."""
+    return torch.Generator().manual_seed(seed_of(seed, *names))
+
+
 @contextmanager
 def global_seed(seed: int, where: torch.device) -> Iterator[None]:
     """Global generators seeded inside and as they were outside: a net under libraries that draw from them."""
@@ -60,7 +65,7 @@ class Context:
 
     def generator(self, *names: str | int) -> torch.Generator:
         """A CPU generator of its own for what `names` says is drawn."""
-        return torch.Generator().manual_seed(seed_of(self.seed, *names))
+        return generator_of(self.seed, *names)
 
     def stage(self, name: str, make: Callable[[Path], None], **key: Any) -> Path:
         """The folder `<shared>/<name>-<hash>`, made once by `make(folder)` and shared by every run with the same key.

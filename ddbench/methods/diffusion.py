@@ -71,13 +71,12 @@ def diffusion_loss(
 class Sampling:
     """How the sampler runs.
 
-    steps: scheduler steps. scale: classifier-free guidance. strength: 1 starts from pure noise, less starts from the
+    steps: scheduler steps. strength: 1 starts from pure noise, less starts from the
     prototype noised to that share of the steps. pull: size of the step towards the prototype (g), 0 for none.
     pull_until: the pull acts while progress i / (steps - 1) is at most this.
     """
 
     steps: int
-    scale: float
     strength: float = 1.0
     pull: float = 0.0
     pull_until: float = 0.8

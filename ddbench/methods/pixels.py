@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ddbench.context import seed_of
+from ddbench.context import generator_of
 from ddbench.types import ImageSet
 
 
@@ -14,7 +14,7 @@ def draw_batch(data: ImageSet, count: int, *names: str | int) -> tuple[Tensor, T
 
     Returns float32 (count, 3, h, w) and int64 labels; what is drawn follows from `names` alone.
     """
-    generator = torch.Generator().manual_seed(seed_of(0, *names))
+    generator = generator_of(0, *names)
     rows = torch.randint(len(data.labels), (count,), generator=generator)
     images = data.images[rows]
     for axes in ((3,), (2,)):

@@ -62,7 +62,7 @@ def test_sampler_lands_on_the_exact_solution_for_a_gaussian(prediction):
         eps = (z - abar.sqrt() * z0) / (1 - abar).sqrt()
         return target(z0, eps, abar.expand(len(z)), prediction)
 
-    made, fallen = sample(denoise, plan, torch.zeros(3, *SHAPE), Sampling(1000, 1.0), generators(3))
+    made, fallen = sample(denoise, plan, torch.zeros(3, *SHAPE), Sampling(1000), generators(3))
     start = torch.stack([torch.randn(SHAPE, generator=g) for g in generators(3)])
     first = plan.alphas_cumprod[-1]
     exact = mu + s * (start - first.sqrt() * mu) / (first * s**2 + 1 - first).sqrt()
@@ -73,10 +73,10 @@ def test_sampler_lands_on_the_exact_solution_for_a_gaussian(prediction):
 def test_start_from_the_prototype_keeps_it_where_little_is_sampled():
     prototypes = torch.full((1, *SHAPE), 3.0)
     plan = scheduler()
-    made, _ = sample(lambda z, t: prototypes, plan, prototypes, Sampling(20, 1.0, strength=0.2), generators(1))
+    made, _ = sample(lambda z, t: prototypes, plan, prototypes, Sampling(20, strength=0.2), generators(1))
     assert torch.allclose(made, prototypes, atol=1e-4)
-    near, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20, 1.0, strength=0.05), generators(1))
-    far, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20, 1.0), generators(1))
+    near, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20, strength=0.05), generators(1))
+    far, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20), generators(1))
     assert (near - prototypes).norm() < (far - prototypes).norm()
 
 
@@ -106,7 +106,7 @@ def test_an_image_does_not_depend_on_its_batch():
         return torch.tanh(z)
 
     prototypes = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
-    how = Sampling(5, 1.0, pull=1.0)
+    how = Sampling(5, pull=1.0)
     together, _ = sample(denoise, scheduler(), prototypes, how, generators(4))
     alone, _ = sample(denoise, scheduler(), prototypes[2:3], how, generators(4)[2:3])
     assert torch.equal(together[2], alone[0])
@@ -125,4 +125,4 @@ def test_guidance_extrapolates_from_the_empty_prompt():
 
 def test_a_scheduler_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="EulerDiscreteScheduler is not variance preserving"):
-        sample(lambda z, t: z, EulerDiscreteScheduler(), torch.zeros(1, *SHAPE), Sampling(5, 1.0), generators(1))
+        sample(lambda z, t: z, EulerDiscreteScheduler(), torch.zeros(1, *SHAPE), Sampling(5), generators(1))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench.context import Context, seed_of
+from ddbench.context import Context, generator_of
 from ddbench.methods.dpd.training import Schedule, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 from ddbench.methods.pixels import draw_batch
@@ -52,7 +52,7 @@ def adapt(
 def reconstruction_loss(model: LatentModel, real: Tensor, step: int) -> Tensor:
     """Mean absolute error of pixels and of their differences to the next row and column, and a trace of KL."""
     posterior = model.vae.encode(real).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed_of(0, "posterior", step)))
+    noise = torch.randn(posterior.mean.shape, generator=generator_of(0, "posterior", step))
     made = model.vae.decode(posterior.mean + posterior.std * noise.to(real)).sample.float()
     edges = sum((made.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
     return (made - real).abs().mean() + edges + KL_WEIGHT * posterior.kl().float().mean()

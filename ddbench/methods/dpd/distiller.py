@@ -166,5 +166,5 @@ class DPD:
                 return model.unet(z, t, encoder_hidden_states=text, **conditions).sample.float()
 
         denoise = guided(network, words[labels], words[-1:].expand(len(batch), -1, -1), self.guidance)
-        how = Sampling(self.steps, self.guidance, self.strength, self.pull, self.pull_until)
+        how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
         return sample(denoise, model.scheduler_named(self.scheduler), anchors.to(model.device), how, generators)

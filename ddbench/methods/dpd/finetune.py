@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ddbench.context import seed_of
+from ddbench.context import generator_of, seed_of
 from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.training import Schedule, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
@@ -97,7 +97,7 @@ def tune(
     unfreeze(model.unet, how)
 
     def loss_at(step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed_of(0, "tune", step))
+        generator = generator_of(0, "tune", step)
         rows = torch.randint(len(latents.labels), (how.batch,), generator=generator)
         captions = latents.labels[rows].masked_fill(torch.rand(how.batch, generator=generator) < how.empty, -1)
         z = latents.draw(rows, generator).to(model.device)

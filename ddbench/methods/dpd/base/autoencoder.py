@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddbench.context import seed_of
+from ddbench.context import generator_of, seed_of
 from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
 from ddbench.methods.dpd.training import Checkpoints, Schedule, fit, mixed_precision
 from ddbench.methods.pixels import draw_batch
@@ -69,7 +69,7 @@ def train_autoencoder(
     def loss_at(step: int) -> Tensor:
         real, _ = draw_batch(data, 32, "autoencoder", step)
         grid = (32, vae.config.latent_channels, real.shape[2] // 8, real.shape[3] // 8)
-        noise = torch.randn(grid, generator=_generator("posterior", step))
+        noise = torch.randn(grid, generator=generator_of(0, "posterior", step))
         with mixed_precision(CPU, how.precision):
             return loss_of(vae, net, real, noise)
 
@@ -77,10 +77,6 @@ def train_autoencoder(
     fit(vae, loss_at, schedule, progress, Checkpoints(folder, 250))
     vae.register_to_config(scaling_factor=_scaling_factor(vae, data))
     return vae.eval()
-
-
-def _generator(*names: str | int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_of(0, *names))
 
 
 def _reconstruction_loss(vae: AutoencoderKL, net: FeatureNet, real: Tensor, noise: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ddbench.context import seed_of
+from ddbench.context import generator_of
 from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.base.autoencoder import CPU
 from ddbench.methods.dpd.training import mixed_precision
@@ -81,7 +81,7 @@ def denoiser_loss(
     tokens = tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids
 
     def loss_at(step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed_of(0, "denoiser", step))
+        generator = generator_of(0, "denoiser", step)
         rows = torch.randint(len(data.labels), (BATCH,), generator=generator)
         sides = torch.randint(2, (BATCH,), generator=generator)
         empty = torch.rand(BATCH, generator=generator) < EMPTY_SHARE
