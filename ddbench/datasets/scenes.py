@@ -1,7 +1,7 @@
 """`scenes`: the embedded dataset, drawn and not downloaded. No torch until it is loaded.
 
-Run as a module it is one of the processes that draw: `python -m ddbench.datasets.scenes RAW SIZE TRAIN TEST FIRST
-STEP`.
+Run as a module it is one of the processes that draw: `python -m ddbench.datasets.scenes RAW SIZE TRAIN TEST START
+FIRST STEP`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ SOURCES = ("drawing.py", "landscape.py", "textures.py")  # a pack is drawn again
 
 @dataclass(frozen=True)
 class Scenes:
-    """Procedural aerial scenes: so many pictures per class to train and to test, from index ranges that never meet."""
+    """Procedural aerial scenes: so many pictures per class to train and to test, from index ranges that never meet.
+
+    start: index of the first training picture; the dataset's own unless a base model is to learn from scenes.
+    """
 
     per_class_train: int = 100
     per_class_test: int = 50
+    start: int = drawing.TRAIN_START
 
     name: ClassVar[str] = "scenes"
     slug: ClassVar[str] = "scenes"
@@ -55,7 +59,7 @@ class Scenes:
 
     def describe(self, place: Place) -> Split:
         """The split; the names are "class/index". The fingerprint changes with the drawing's version."""
-        train = self._names(drawing.TRAIN_START, self.per_class_train)
+        train = self._names(self.start, self.per_class_train)
         test = self._names(drawing.TEST_START, self.per_class_test)
         return Split(self.split_rule, digest([DRAWING_VERSION, fingerprint(train, test)]), train, test)
 
@@ -98,7 +102,7 @@ class Scenes:
         return packed(plan, place.shared, self._fill(size, len(plan.names), place.quiet))
 
     def _fill(self, size: int, total: int, quiet: bool) -> Callable[[Path], None]:
-        arguments = [str(size), str(self.per_class_train), str(self.per_class_test)]
+        arguments = [str(n) for n in (size, self.per_class_train, self.per_class_test, self.start)]
         return lambda raw: _draw_on_all_cores([str(raw), *arguments], total, quiet)
 
 
@@ -137,8 +141,8 @@ def _start(arguments: list[str], tick: int) -> subprocess.Popen:
 
 def _draw_rows(raw: str, *numbers: str) -> None:
     """Draw rows FIRST, FIRST + STEP, ... of a pack into its file."""
-    size, train, test, first, step = map(int, numbers)
-    split = Scenes(train, test).describe(Place(None, Path()))
+    size, train, test, start, first, step = map(int, numbers)
+    split = Scenes(train, test, start).describe(Place(None, Path()))
     names = flat(split.train) + flat(split.test)
     with open(raw, "r+b") as out:
         for row in range(first, len(names), step):

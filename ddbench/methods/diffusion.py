@@ -92,8 +92,6 @@ def sample(
     denoise(z_t, t) is the guided network output u. One CPU generator per image draws all of its noise, so an image does
     not depend on what else is in the batch. The scheduler must be variance preserving (DDIM, DDPM, PNDM, DPM++ ...).
     """
-    if float(scheduler.init_noise_sigma) != 1:
-        raise ValueError(f"{type(scheduler).__name__} is not variance preserving: use DDIMScheduler, for one")
     scheduler.set_timesteps(how.steps)
     times = scheduler.timesteps[_first_step(len(scheduler.timesteps), how.strength) :]
     z, fallen = _start(scheduler, prototypes, times, how.strength, generators), 0

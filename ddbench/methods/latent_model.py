@@ -5,6 +5,7 @@ diffusers is imported inside the functions: `ddbench run` on something finished 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -81,15 +82,18 @@ class LatentModel:
         return to_uint8(torch.cat(made)).cpu()
 
     def scheduler_named(self, name: str) -> Any:
-        """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels."""
-        import diffusers
+        """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels.
 
-        if name == "base":
-            return type(self.scheduler).from_config(self.scheduler.config)
-        if not hasattr(diffusers, name):
-            known = sorted(kind.__name__ for kind in self.scheduler.compatibles)
-            raise UserError(f"no scheduler is called {name!r}: use base or one of {', '.join(known)}")
-        return getattr(diffusers, name).from_config(self.scheduler.config)
+        UserError for an unknown one, and for one that scales its noise (Euler's): the sampler needs variance preserving.
+        """
+        known = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
+        known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
+        if name not in known:
+            raise UserError(f"no scheduler is called {name!r}: use one of {', '.join(known)}")
+        made = known[name].from_config(self.scheduler.config)
+        if float(made.init_noise_sigma) != 1:
+            raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
+        return made
 
 
 def load_model(name: str, device: torch.device) -> LatentModel:
@@ -146,7 +150,18 @@ def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:
 
 
 def _identity(folder: Path) -> str:
-    """Digest of every part's configuration and of the weight files' names and sizes."""
+    """Digest of every part's configuration and of the weight files, each known by 64 pieces of it."""
     configs = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.glob("*/*.json"))}
-    weights = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.glob("*/*.safetensors"))}
+    weights = {str(p.relative_to(folder)): _pieces(p) for p in sorted(folder.glob("*/*.safetensors"))}
     return digest({"configs": configs, "weights": weights})[:16]
+
+
+def _pieces(path: Path, count: int = 64, length: int = 4096) -> str:
+    """SHA-256 of a file's size and of evenly spaced pieces: training moves every weight, and gigabytes take a minute."""
+    size = path.stat().st_size
+    found = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as source:
+        for i in range(count):
+            source.seek(max(0, size - length) * i // (count - 1))
+            found.update(source.read(length))
+    return found.hexdigest()

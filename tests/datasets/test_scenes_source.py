@@ -29,6 +29,13 @@ def test_the_default_is_1500_pictures(place):
     assert split.fingerprint != other.fingerprint
 
 
+def test_scenes_for_a_base_model_are_others(place):
+    alone = Scenes(2, 0, drawing.BASE_START).load(place, 16)
+    assert len(alone.test.images) == 0
+    assert alone.train.names[:2] == (f"beach/{drawing.BASE_START}", f"beach/{drawing.BASE_START + 1}")
+    assert np.array_equal(alone.train.images[1].permute(1, 2, 0), drawing.scene(0, drawing.BASE_START + 1, 16))
+
+
 def test_verify_notices_a_changed_pack(place):
     few = Scenes(per_class_train=2, per_class_test=1)
     assert few.verify(place).ok

@@ -82,6 +82,21 @@ def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path)
         DPD(base=str(tmp_path)).distill(few_scenes, 1, context_of())
 
 
-def test_an_unknown_scheduler_names_the_possibilities(method, few_scenes, context_of):
-    with pytest.raises(UserError, match="DDIMScheduler"):
-        dataclasses.replace(method, scheduler="DDIMSheduler").distill(few_scenes, 1, context_of())
+@pytest.mark.parametrize(
+    ("name", "said"), [("DDIMSheduler", "base, .*DDIMScheduler"), ("EulerDiscreteScheduler", "not variance preserving")]
+)
+def test_an_unfit_scheduler_is_refused_before_any_work(name, said, method, few_scenes, context_of):
+    ctx = context_of()
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(method, scheduler=name).distill(few_scenes, 1, ctx)
+    assert not ctx.shared.exists()
+
+
+def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_path):
+    folder = make_pipeline(tmp_path / "base")
+    before = load_model(str(folder), torch.device("cpu"))
+    with torch.no_grad():
+        for weight in before.unet.parameters():
+            weight.mul_(1.01)
+    before.unet.save_pretrained(folder / "unet")
+    assert load_model(str(folder), torch.device("cpu")).identity != before.identity

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context, generator_of
+from ddbench.methods.dpd.reconstruction import KL_WEIGHT, pixel_distance
 from ddbench.methods.dpd.training import Schedule, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 from ddbench.methods.pixels import draw_batch
 from ddbench.types import ImageSet
 
 BATCH = 32
-KL_WEIGHT = 1e-6
 
 
 def adapted(model: LatentModel, train: ImageSet, schedule: Schedule, precision: str, ctx: Context) -> LatentModel:
@@ -50,9 +50,8 @@ def adapt(
 
 
 def reconstruction_loss(model: LatentModel, real: Tensor, step: int) -> Tensor:
-    """Mean absolute error of pixels and of their differences to the next row and column, and a trace of KL."""
+    """The distance in pixels and a trace of KL."""
     posterior = model.vae.encode(real).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator_of(0, "posterior", step))
     made = model.vae.decode(posterior.mean + posterior.std * noise.to(real)).sample.float()
-    edges = sum((made.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
-    return (made - real).abs().mean() + edges + KL_WEIGHT * posterior.kl().float().mean()
+    return pixel_distance(made, real) + KL_WEIGHT * posterior.kl().float().mean()

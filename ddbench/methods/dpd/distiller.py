@@ -80,7 +80,9 @@ class DPD:
             return self._distill(train, ipc, ctx)
 
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        model = self._adapted(load_model(self.base, ctx.device), train, ctx)
+        base = load_model(self.base, ctx.device)
+        base.scheduler_named(self.scheduler)  # a name that is wrong is refused before the hours, not after
+        model = self._adapted(base, train, ctx)
         latents = self._latents(model, train, ctx)
         self._tune(model, latents, train, ctx)
         prototypes = self._prototypes(model, latents, train, ipc, ctx)

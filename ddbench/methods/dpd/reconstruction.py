@@ -1,0 +1,36 @@
+"""How far a reconstruction is from its image, in pixels: what every autoencoder of DPD is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+KL_WEIGHT = 1e-6
+SCALES = 3
+WINDOW = 8
+
+
+def pixel_distance(made: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute error of pixels, of differences between neighbours, and of local contrast; (n, 3, h, w) in [-1, 1].
+
+    The first two alone reward blur wherever detail cannot be kept, and a classifier then mistakes houses for fields;
+    local contrast asks that as much texture be there, even where it is not the same (measured in docs/base-model.md).
+    """
+    edges = sum((made.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
+    pairs = zip(_differences(made), _differences(real), strict=True)
+    return (made - real).abs().mean() + edges + sum((_contrast(a) - _contrast(b)).abs().mean() for a, b in pairs)
+
+
+def _differences(images: Tensor) -> Iterator[Tensor]:
+    """Differences between horizontal and vertical neighbours at full, half and quarter size."""
+    for _ in range(SCALES):
+        yield from (images.diff(dim=2), images.diff(dim=3))
+        images = F.avg_pool2d(images, 2)
+
+
+def _contrast(band: Tensor) -> Tensor:
+    """Root mean square in windows that overlap by half."""
+    return torch.sqrt(F.avg_pool2d(band.square(), WINDOW, WINDOW // 2, WINDOW // 2) + 1e-5)
