@@ -51,20 +51,27 @@ def min_snr_weight(abar: Tensor, prediction: str, gamma: float = 5.0) -> Tensor:
     return clipped / {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[_known(prediction)]
 
 
-def diffusion_loss(
-    unet: Callable, z: Tensor, abars: Tensor, generator: torch.Generator, prediction: str = "v_prediction", **conditions
-) -> Tensor:
-    """Min-SNR weighted loss of one batch: z (n, c, h, w) clean scaled latents, abars (T,) of the scheduler.
+def even_weight(abar: Tensor, prediction: str) -> Tensor:
+    """One for every time: with v-prediction, snr + 1 in the clean latent, so that layout is learned too."""
+    return torch.ones_like(abar)
 
-    conditions go to the network (`encoder_hidden_states`, `class_labels`). All randomness comes from `generator`, on
-    the CPU, so that a step can be repeated on any device.
+
+def diffusion_loss(
+    unet: Callable, z: Tensor, abars: Tensor, generator: torch.Generator, prediction: str = "v_prediction",
+    weight: Callable[[Tensor, str], Tensor] = min_snr_weight, **conditions,
+) -> Tensor:  # fmt: skip
+    """Weighted loss of one batch: z (n, c, h, w) clean scaled latents, abars (T,) of the scheduler.
+
+    weight(abar, prediction) gives each image's weight, min-SNR unless said. conditions go to the network
+    (`encoder_hidden_states`, `class_labels`). All randomness comes from `generator`, on the CPU, so that a step can be
+    repeated on any device.
     """
     times = torch.randint(len(abars), (len(z),), generator=generator)
     eps = torch.randn(z.shape, generator=generator).to(z)
     abar = abars[times].to(z)
     u = unet(add_noise(z, eps, abar), times.to(z.device), **conditions).sample
     errors = (u.float() - target(z, eps, abar, prediction)).square().mean((1, 2, 3))
-    return (errors * min_snr_weight(abar, prediction)).mean()
+    return (errors * weight(abar, prediction)).mean()
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class LatentModel:
     def scheduler_named(self, name: str) -> Any:
         """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels.
 
-        UserError for an unknown one, and for one that scales its noise (Euler's): the sampler needs variance preserving.
+        UserError for an unknown one, and for one that scales its noise (Euler's), which the sampler does not know.
         """
         known = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
         known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
@@ -157,7 +157,7 @@ def _identity(folder: Path) -> str:
 
 
 def _pieces(path: Path, count: int = 64, length: int = 4096) -> str:
-    """SHA-256 of a file's size and of evenly spaced pieces: training moves every weight, and gigabytes take a minute."""
+    """SHA-256 of a file's size and of evenly spaced pieces: training moves every weight, and bases have gigabytes."""
     size = path.stat().st_size
     found = hashlib.sha256(str(size).encode())
     with open(path, "rb") as source:
