@@ -51,8 +51,8 @@ class Context:
     """One run's surroundings.
 
     seed: the run's. device: where to compute. workdir: private to this run, may hold partial work. shared: where stages
-    live. train_id: identifies the training images (split fingerprint and size); it is part of every stage's key.
-    quiet: no progress bars. costs: filled by `stage`, written to distill.json.
+    live. train_id: identifies the training images (split fingerprint and size), method: the method with its version;
+    both are part of every stage's key. quiet: no progress bars. costs: filled by `stage`, written to distill.json.
     """
 
     seed: int
@@ -61,6 +61,7 @@ class Context:
     shared: Path
     train_id: str
     quiet: bool = False
+    method: str = ""
     costs: list[dict[str, Any]] = field(default_factory=list)
 
     def generator(self, *names: str | int) -> torch.Generator:
@@ -70,10 +71,11 @@ class Context:
     def stage(self, name: str, make: Callable[[Path], None], **key: Any) -> Path:
         """The folder `<shared>/<name>-<hash>`, made once by `make(folder)` and shared by every run with the same key.
 
-        The hash covers the name, the key (JSON values) and the training images; neither the seed nor the IPC unless
-        they are in the key. `make` gets an empty hidden folder, renamed when it returns: existence means complete.
+        The hash covers the name, the key (JSON values), the method with its version and the training images; neither
+        the seed nor the IPC unless they are in the key. `make` gets an empty hidden folder, renamed when it returns:
+        existence means complete.
         """
-        identity = {"stage": name, "train": self.train_id, **key}
+        identity = {"stage": name, "train": self.train_id, "method": self.method, **key}
         folder = self.shared / f"{name}-{digest(identity)[:16]}"
         made = make_once(folder, lambda partial: self._make(partial, make, identity))
         record = read_json(folder / "stage.json")

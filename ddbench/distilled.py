@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddbench.files import read_json, write_json
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+from ddbench.files import IMAGES, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGES and not path.name.startswith(".")
 
 
 def _read_images(folder: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

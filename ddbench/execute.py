@@ -84,15 +84,15 @@ def checksum(images: ImageSet) -> int:
 
 def pictures_of(made: DistilledSet) -> distilled.Pictures:
     """A distilled set as it goes to disk."""
-    images = made.images.permute(0, 2, 3, 1).contiguous().numpy()
-    soft = None if made.soft_labels is None else made.soft_labels.numpy()
-    found = distilled.Pictures(images, made.labels.numpy(), tuple(made.classes), soft, dict(made.extras))
+    images = made.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    soft = None if made.soft_labels is None else made.soft_labels.detach().cpu().numpy()
+    found = distilled.Pictures(images, made.labels.cpu().numpy(), tuple(made.classes), soft, dict(made.extras))
     return distilled.sorted_by_class(found)
 
 
 def _context(spec: RunSpec, data: Dataset, where: torch.device, setting: Setting, work: Path) -> Context:
-    shared = setting.place.shared
-    return Context(spec.seed, where, work, shared, train_id(spec, data), setting.quiet)
+    method = f"{spec.method}@{spec.method_version} {spec.source}".strip()
+    return Context(spec.seed, where, work, setting.place.shared, train_id(spec, data), setting.quiet, method)
 
 
 def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ddbench import config, contact, distilled, registry
 from ddbench.datasets.facts import Place, Split
 from ddbench.errors import UserError
-from ddbench.files import write_bytes
+from ddbench.files import canonical, digest, sweep, write_bytes
 from ddbench.runs import Failure, RunSpec, failure_path, read_failure, result_path, write_failure
 
 if TYPE_CHECKING:
@@ -127,14 +127,14 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
         method=config.title(cls),
         method_version=cls.version,
         preset=request.preset,
-        params=config.params(method),
+        params=_params(method),
         dataset=registry.short(source.name),
         split=split.rule,
         fingerprint=split.fingerprint,
         size=size,
         ipc=request.ipc,
         seed=0,
-        source=registry.source_of(request.method),
+        source=_source(request.method, method),
     )
     return Plan(method, source, split, seeded(spec, request.seeds), judges)
 
@@ -146,6 +146,21 @@ def _method(name: str) -> type:
     if not (is_dataclass(cls) and has_both):
         raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
     return cls
+
+
+def _params(method: Any) -> dict[str, Any]:
+    params = config.params(method)
+    try:
+        canonical(params)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a field of {config.title(type(method))} cannot be written to spec.json: {error}") from None
+    return params
+
+
+def _source(name: str, method: Any) -> str:
+    """What else decides the images: the file of a method given by path, and what the method says of itself."""
+    file, own = registry.source_of(name), method.identity() if hasattr(method, "identity") else ""
+    return digest([file, own]) if own else file
 
 
 def seeded(spec: RunSpec, seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
@@ -175,6 +190,7 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome:
     lost: set[Path] = set()
     for task in tasks(plan, setting.runs):
         if task.done:
+            _tidy(task)
             kept += 1
         elif task.folder in lost:
             log.warning("%s: skipped, there is no distilled set", _where(task))
@@ -186,6 +202,14 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome:
         if task.student is None and task.folder not in lost:
             _contact_sheet(task.folder)
     return Outcome(done, failed, kept)
+
+
+def _tidy(task: Task) -> None:
+    """Remove what a process killed after its work was done had no time to remove."""
+    failure_path(task.path).unlink(missing_ok=True)
+    if task.student is None:
+        shutil.rmtree(task.folder / ".work", ignore_errors=True)
+        sweep(task.folder)
 
 
 def _attempt(task: Task, plan: Plan, setting: Setting, retry: bool, load: Callable[[int], Dataset]) -> bool:

@@ -29,7 +29,8 @@ class RunSpec:
     """What a distillation is. Its identity is everything here except the preset's name, which is only recorded.
 
     params: every hyper-parameter, defaults included. split: the rule in words. fingerprint: SHA-256 of which image is
-    on which side. size: pixels. source: SHA-256 of the file for a method given by path, else empty.
+    on which side. size: pixels. source: SHA-256 of what else decides the images: the file of a method given by path,
+    and what the method's `identity` says (a base model's weights); empty without either.
     """
 
     method: str

@@ -83,7 +83,7 @@ def _follows(name: str) -> bool:
 
 def _caption(board: Table) -> str:
     shared = common(board)
-    said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and not _follows(name)]
+    said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and name != "protocol_hash"]
     how = "overall accuracy in %, mean ± sample std over n distillations"
     return f"{', '.join(said)}; {how}" if said else how
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -61,11 +62,17 @@ class DistilledSet(ImageSet):
             raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(off)}")
         if self.soft_labels is not None:
             self._check_soft_labels(n)
+        if off := [key for key, value in self.extras.items() if not _is_plain(value)]:
+            raise ValueError(f"extras must be finite numbers or words, as Python has them; not {', '.join(off)}")
 
     def _check_soft_labels(self, n: int) -> None:
         soft = self.soft_labels
         if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)) or not torch.isfinite(soft).all():
             raise ValueError(f"soft labels must be finite float32 ({n}, {len(self.classes)})")
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) or (type(value) in (bool, int, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,11 @@ class Dataset:
 
 
 class Distiller(Protocol):
-    """A frozen dataclass; its fields are its hyper-parameters. `version` goes up when numbers may change."""
+    """A frozen dataclass; its fields are its hyper-parameters. `version` goes up when numbers may change.
+
+    It may also have `identity() -> str`: what else decides the images, the digest of a base model's weights for one. It
+    is asked before anything is written, so a UserError from it (the weights are missing) comes at once.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]

@@ -59,6 +59,10 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: Augment = Augment()
 
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}: sgd or adamw")
+
     def steps(self, images: int) -> int:
         """Optimizer steps for a set of `images`: `epochs` passes, kept between min_steps and max_steps."""
         return max(self.min_steps, min(self.max_steps, -(-self.epochs * images // self.batch)))

@@ -63,8 +63,14 @@ def convnet_depth(size: int) -> int:
 
 
 def vit_patch(size: int) -> int:
-    """Patch side: the divisor of `size` nearest to size / 8 (the smaller of two), so 64 patches where 8 divides it."""
-    return min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - size / 8), d))
+    """Patch side: the divisor of `size` nearest to size / 8 (the smaller of two), so 64 patches where 8 divides it.
+
+    ValueError where that leaves over a thousand patches (prime sizes).
+    """
+    side = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - size / 8), d))
+    if (size // side) ** 2 > 1024:
+        raise ValueError(f"vit_tiny would cut {size} px into {(size // side) ** 2} patches: use a multiple of 8")
+    return side
 
 
 def features(model: Student, images: Tensor, device: torch.device | str = "cpu", batch: int = 256) -> Tensor:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,7 +201,7 @@ def test_killed_while_distilling(home, tmp_path):
     words = command(home, tmp_path / "killed", "--set", "do=hang")
     process = subprocess.Popen(words, env=os.environ | {"PICK_HANGS": "1"}, stderr=subprocess.DEVNULL)
     kill_when(process, (folder / ".work" / "begun").exists)
-    assert sorted(snapshot(folder)) == ["spec.json"]
+    assert sorted(snapshot(folder)) == [".work/begun", "spec.json"]
     for place in ("killed", "calm"):
         assert runner.run(plan, setting(home, tmp_path / place)) == runner.Outcome(1, 0, 0)
     assert same_files(tmp_path / "killed", tmp_path / "calm")
@@ -225,6 +226,56 @@ def same_files(one, other):
     first, second = snapshot(one), snapshot(other)
     timed = {name for name in first if name.endswith("distill.json") or "/results/" in name}
     return set(first) == set(second) and all(first[name] == second[name] for name in set(first) - timed)
+
+
+def test_what_a_process_killed_after_its_work_left_is_removed(done, home, tmp_path):
+    plan, place, _ = done
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    folder = plan.specs[0].folder(tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (".work/partial", "failed.json", f".distill.json.{gone.pid}.tmp", f"results/.x.json.{gone.pid}.tmp"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    alive = folder / f".distill.json.{os.getpid()}.tmp"
+    alive.touch()
+    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 0, 2)
+    assert alive.exists()
+    alive.unlink()
+    assert same_files(tmp_path, place)
+
+
+def test_folders_of_one_name_are_other_datasets(home, tmp_path):
+    """And so is a folder whose images were replaced by others of the same size in bytes."""
+    other = write_images(tmp_path / "images", {"barn": 10, "pond": 12}, seed=1)
+    request = Request(f"{home}/pick.py:Pick", f"folder:{other}", 2)
+    place = Place(None, tmp_path / "shared", True)
+    spec = runner.plan(request, runner.jury((), "quick", 1), place).specs[0]
+    ours = plan_for(home).specs[0]
+    assert (spec.dataset, spec.params, spec.split) == (ours.dataset, ours.params, ours.split)
+    assert spec.digest != ours.digest
+
+
+def test_what_a_method_says_of_its_weights_is_part_of_the_run(home, tmp_path):
+    file = home / "weighty.py"
+    more = "    def identity(self):\n        return Path(__file__ + '.weights').read_text()\n\n    def _misbehave"
+    file.write_text((home / "pick.py").read_text().replace("    def _misbehave", more))
+    digests = set()
+    for weights in ("a", "b", "a"):
+        (home / "weighty.py.weights").write_text(weights)
+        request = Request(f"{file}:Pick", f"folder:{home}/images", 2)
+        plan = runner.plan(request, runner.jury((), "quick", 1), Place(None, home / "shared", True))
+        digests |= {plan.specs[0].digest}
+    assert len(digests) == 2
+
+
+def test_a_field_that_is_no_json_value_is_a_user_error(home):
+    file = home / "pathy.py"
+    text = (home / "pick.py").read_text().replace("shift: int = 0", "root: Path = Path('x')\n    shift: int = 0")
+    file.write_text(text)
+    request = Request(f"{file}:Pick", f"folder:{home}/images", 2)
+    with pytest.raises(UserError, match="a field of pick cannot be written"):
+        runner.plan(request, runner.jury((), "quick", 1), Place(None, home / "shared", True))
 
 
 def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):

@@ -84,6 +84,6 @@ def write_images(folder: Path, counts: dict[str, int], size: int = 8, seed: int 
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file that is neither hidden nor in a hidden folder, by name."""
+    """Every file but locks, by name."""
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    return {str(name): path.read_bytes() for name, path in files.items() if not any(p[0] == "." for p in name.parts)}
+    return {str(name): path.read_bytes() for name, path in files.items() if name.suffix != ".lock"}

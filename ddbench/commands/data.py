@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ddbench.commands.common import SIZE, SIZE_HELP, Globals, Group, grid
+from ddbench.datasets.facts import MissingDataError
 from ddbench.errors import UserError
 
 
@@ -89,8 +90,10 @@ def _line(name: str, options: Globals) -> tuple[str, ...]:
 def _presence(source: Any, options: Globals) -> str:
     try:
         split = source.describe(options.place)
-    except UserError:
+    except MissingDataError:
         return "missing"
+    except UserError:
+        return f"incomplete: see ddbench data show {source.name}"
     return f"{sum(map(len, split.train))} train, {sum(map(len, split.test))} test"
 
 

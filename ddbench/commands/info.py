@@ -32,7 +32,7 @@ def list_names(what: str) -> None:
 @click.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Explain a method, dataset, student or protocol: every field with its default, unit and meaning; the citation.
+    """Explain a method, dataset, student or protocol: every field with its default and meaning; the citation.
 
     \b
     Examples:

@@ -22,6 +22,10 @@ class DatasetError(UserError):
     """Data is missing, incomplete or damaged; the message says what, where and what to do."""
 
 
+class MissingDataError(DatasetError):
+    """No class folder of the dataset was found."""
+
+
 @dataclass(frozen=True)
 class Place:
     """root: the folder below which raw data lies, if given. shared: where packs go. quiet: no progress bars."""

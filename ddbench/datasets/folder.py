@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def load_folders(facts: Facts, place: Place, size: int) -> Dataset:
     """The split images of `facts` at size x size pixels; packed the first time. Raises DatasetError."""
     listing = list_files(facts, place)
-    plan = Plan(facts.slug, size, facts.classes, split_files(facts, listing), listing.sizes)
+    plan = Plan(facts.slug, size, facts.classes, split_files(facts, listing), listing.stamps)
     pack = packed(plan, place.shared, lambda raw: write_squares(raw, listing.folder, plan.names, size, place.quiet))
     from ddbench.datasets.tensors import open_pack  # after packing: what is wrong with the data is said without torch
 

@@ -8,23 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddbench.datasets.facts import DatasetError, Facts, Place, Split
+from ddbench.datasets.facts import DatasetError, Facts, MissingDataError, Place, Split
+from ddbench.files import IMAGES
 
 SPLIT_SEED = 0
-SUFFIXES = frozenset({
-    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-})  # fmt: skip
 LEFT_BY_ARCHIVERS = "__MACOSX"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """folder: holds the class folders. files: relative names per class in label order, sorted. sizes: bytes by name."""
+    """folder: holds the class folders. files: relative names per class in label order, sorted.
+
+    stamps: bytes and time of the last change (ns) by name.
+    """
 
     folder: Path
     files: tuple[tuple[str, ...], ...]
-    sizes: dict[str, int]
+    stamps: dict[str, tuple[int, int]]
 
 
 def list_files(facts: Facts, place: Place) -> Listing:
@@ -36,19 +36,21 @@ def list_files(facts: Facts, place: Place) -> Listing:
     _check_classes(facts, folder)
     per_class = [_images(folder, name) for name in facts.classes]
     _check_counts(facts, folder, [len(images) for images in per_class])
-    sizes = {name: size for images in per_class for name, size in images.items()}
-    return Listing(folder, tuple(tuple(sorted(images)) for images in per_class), sizes)
+    stamps = {name: stamp for images in per_class for name, stamp in images.items()}
+    return Listing(folder, tuple(tuple(sorted(images)) for images in per_class), stamps)
 
 
 def split_files(facts: Facts, listing: Listing) -> Split:
     """Rank each class's files by SHA-256 of "seed/class/stem"; the first of them train, at least one is on each side.
 
     So it is stratified, and files added to one class never move those of another. The stem has no suffix: a TIFF and
-    a JPEG copy of a dataset split alike.
+    a JPEG copy of a dataset split alike. The fingerprint of images without known counts (folder:PATH) covers their
+    bytes: two people's folders may be named alike.
     """
     train = tuple(_chosen(names, facts.train_fraction) for names in listing.files)
     test = tuple(tuple(sorted(set(names) - set(chosen))) for names, chosen in zip(listing.files, train, strict=True))
-    return Split(facts.split_rule, fingerprint(train, test), train, test)
+    sides = fingerprint(train, test)
+    return Split(facts.split_rule, sides if facts.counts else _with_bytes(sides, listing), train, test)
 
 
 def fingerprint(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]]) -> str:
@@ -57,6 +59,13 @@ def fingerprint(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]]) -
         f"test\t{name}" for names in test for name in names
     ]
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _with_bytes(sides: str, listing: Listing) -> str:
+    found = hashlib.sha256(sides.encode())
+    for name in sorted(listing.stamps):
+        found.update((listing.folder / name).read_bytes())
+    return found.hexdigest()
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -73,21 +82,21 @@ def first_image(folder: Path, classes: Sequence[str]) -> Path:
     for name in classes:
         if images := _images(folder, name):
             return folder / min(images)
-    known = ", ".join(sorted(SUFFIXES))
+    known = ", ".join(sorted(IMAGES))
     raise DatasetError(f"no image in the class folders of {folder} ({', '.join(classes)}); suffixes read: {known}")
 
 
-def _images(folder: Path, name: str) -> dict[str, int]:
-    """Bytes of each image file of one class, by relative name."""
+def _images(folder: Path, name: str) -> dict[str, tuple[int, int]]:
+    """Bytes and time of the last change of each image file of one class, by relative name."""
     try:
         with os.scandir(folder / name) as entries:
-            return {f"{name}/{e.name}": e.stat().st_size for e in entries if _is_image(e)}
+            return {f"{name}/{e.name}": (e.stat().st_size, e.stat().st_mtime_ns) for e in entries if _is_image(e)}
     except OSError as error:
         raise DatasetError(f"cannot list {folder / name}: {error.strerror}") from None
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    return entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()
+    return entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in IMAGES and entry.is_file()
 
 
 def _chosen(names: Sequence[str], fraction: float) -> tuple[str, ...]:
@@ -103,11 +112,11 @@ def _rank(name: str) -> tuple[bytes, str]:
 def _find(facts: Facts, place: Place) -> Path:
     """The candidate folder that holds most of the class folders."""
     if place.root is None and not all(os.path.isabs(f) for f in facts.folders):
-        raise DatasetError(f"{facts.name} needs a data root, and none was given.\n{_way_out(facts)}")
+        raise MissingDataError(f"{facts.name} needs a data root, and none was given.\n{_way_out(facts)}")
     candidates = [Path(place.root or "/", folder).absolute() for folder in facts.folders]
     held = [sum((folder / name).is_dir() for name in facts.classes) for folder in candidates]
     if not any(held):
-        raise DatasetError(_missing(facts, candidates))
+        raise MissingDataError(_missing(facts, candidates))
     return candidates[held.index(max(held))]
 
 

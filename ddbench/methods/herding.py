@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,10 +28,11 @@ class Herding:
     """
 
     name: ClassVar[str] = "herding"
+    citation: ClassVar[str] = "Welling, Herding dynamical weights to learn, ICML 2009"
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
-    embedding: str = "convnet"
+    embedding: Literal["convnet", "resnet18", "vit_tiny"] = "convnet"
     trained: bool = True
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:

@@ -49,6 +49,12 @@ class LatentModel:
         """Pixels per latent cell along one axis."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    def check_size(self, size: int) -> None:
+        """UserError unless images of `size` x `size` pixels have a whole number of latent cells."""
+        if size % self.factor:
+            near = [n for n in (size // self.factor * self.factor, -(-size // self.factor) * self.factor) if n]
+            raise UserError(f"{size} px: this base takes multiples of {self.factor}; try {' or '.join(map(str, near))}")
+
     @torch.no_grad()
     def words(self, prompts: list[str]) -> Tensor:
         """Text embeddings (n, tokens, d) of the prompts; longer ones are cut at the encoder's length."""
@@ -108,7 +114,7 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     kinds["text_encoder"] = transformers.CLIPTextModel
     parts = {part: _frozen(kind, folder / part, device) for part, kind in kinds.items()}
     return LatentModel(
-        unet=parts["unet"], vae=parts["vae"], text=parts["text_encoder"], device=device, identity=_identity(folder),
+        unet=parts["unet"], vae=parts["vae"], text=parts["text_encoder"], device=device, identity=identity_of(folder),
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         scheduler=getattr(diffusers, scheduler).from_pretrained(folder / "scheduler"),
     )  # fmt: skip
@@ -117,12 +123,12 @@ def load_model(name: str, device: torch.device) -> LatentModel:
 def find_model(name: str) -> Path:
     """The folder of a base model: embedded, on this disk, or downloaded from the hub (safetensors only)."""
     folder = EMBEDDED.get(name, Path(name))
-    if folder.is_dir():
-        missing = [part for part in PARTS if not (folder / part).is_dir()]
-        if missing:
-            raise UserError(f"{folder} is no text-to-image pipeline folder: it lacks {', '.join(missing)}")
-        return folder
-    return _download(name)
+    if not folder.is_dir():
+        folder = _download(name)
+    missing = [part for part in PARTS if not any((folder / part).glob("*.*"))]
+    if missing:
+        raise UserError(f"{folder} is no whole text-to-image pipeline folder: it lacks {', '.join(missing)}")
+    return folder
 
 
 def _download(name: str) -> Path:
@@ -135,7 +141,7 @@ def _download(name: str) -> Path:
         raise UserError(
             f"the base model {name!r} is neither a folder nor in the local hub cache, and could not be downloaded "
             f"({type(error).__name__}).\n"
-            f"  - with a network: huggingface-cli download {name}\n"
+            f"  - with a network: hf download {name}\n"
             "  - from another machine: copy the pipeline folder and pass --set base=PATH\n"
             "  - without it: --preset tiny runs on the embedded base model"
         ) from None
@@ -149,7 +155,7 @@ def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:
     return kind.from_pretrained(folder, **wanted).to(device).eval().requires_grad_(False)
 
 
-def _identity(folder: Path) -> str:
+def identity_of(folder: Path) -> str:
     """Digest of every part's configuration and of the weight files, each known by 64 pieces of it."""
     configs = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.glob("*/*.json"))}
     weights = {str(p.relative_to(folder)): _pieces(p) for p in sorted(folder.glob("*/*.safetensors"))}

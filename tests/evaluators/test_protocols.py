@@ -104,3 +104,8 @@ def test_published_rows_are_pinned(title, student, identity):
 def test_every_published_row_is_pinned():
     pins = test_published_rows_are_pinned.pytestmark[0].args[1]
     assert {(title, student) for title, student, _ in pins} == {(t, s) for t in PROTOCOLS for s in STUDENTS}
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="sgd or adamw"):
+        replace(protocol("quick").recipe("convnet"), optimizer="adam")

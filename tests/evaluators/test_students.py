@@ -96,3 +96,8 @@ def test_unknown_student_names_the_known():
 def test_too_small_is_an_error(size, classes):
     with pytest.raises(ValueError, match=f"size {size} and {classes} classes"):
         build("convnet", size, classes, seed=0)
+
+
+def test_a_size_that_cannot_be_cut_into_patches_is_refused():
+    with pytest.raises(ValueError, match="multiple of 8"):
+        build("vit_tiny", 67, 3, 0)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from functools import partial
 
 import pytest
 import torch
 
 from ddbench.errors import UserError
 from ddbench.files import read_json
+from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.finetune import Tuning, unfreeze
+from ddbench.methods.dpd.training import checkpoints_beside
 from ddbench.methods.latent_model import load_model
 
 
@@ -100,3 +104,43 @@ def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_pa
             weight.mul_(1.01)
     before.unet.save_pretrained(folder / "unet")
     assert load_model(str(folder), torch.device("cpu")).identity != before.identity
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"strength": 2.0}, "strength must be in 0..1"), ({"steps": 0}, "steps must be at least 1"),
+        ({"tune_batch": 0}, "tune_batch must be at least 1"), ({"prompt": "a {x}"}, "prompt must hold {} once"),
+        ({"prompt": "a {"}, "prompt must hold {} once"), ({"tune_ema": 1.0}, "1 excluded"),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        DPD(**settings)
+
+
+def test_a_size_that_does_not_fit_the_base_is_refused_before_any_work(method, few_scenes, context_of):
+    odd = dataclasses.replace(few_scenes, images=few_scenes.images[..., :30, :30])
+    with pytest.raises(UserError, match="30 px: this base takes multiples of 4; try 28 or 32"):
+        method.distill(odd, 1, context_of())
+
+
+def test_fine_tuning_that_was_killed_goes_on(method, few_scenes, context_of, tmp_path, monkeypatch):
+    method = dataclasses.replace(method, tune_steps=4)
+    whole = method.distill(few_scenes, 1, context_of()).images
+    shutil.rmtree(tmp_path / "shared")
+    monkeypatch.setattr("ddbench.methods.dpd.finetune.checkpoints_beside", partial(checkpoints_beside, every=1))
+    losses, real = [], diffusion_loss
+
+    def loss(*words, **more):
+        losses.append(1)
+        if len(losses) == 4:
+            raise KeyboardInterrupt
+        return real(*words, **more)
+
+    monkeypatch.setattr("ddbench.methods.dpd.finetune.diffusion_loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        method.distill(few_scenes, 1, context_of())
+    assert torch.equal(method.distill(few_scenes, 1, context_of()).images, whole)
+    assert len(losses) == 5  # three steps and the one that was killed, then the last alone
+    assert not list((tmp_path / "shared").glob(".*.checkpoints"))

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context, generator_of
-from ddbench.methods.dpd.reconstruction import KL_WEIGHT, pixel_distance
-from ddbench.methods.dpd.training import Schedule, fit, mixed_precision
+from ddbench.methods.dpd.reconstruction import KL_WEIGHT, contrast_distance, pixel_distance
+from ddbench.methods.dpd.training import Schedule, checkpoints_beside, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 from ddbench.methods.pixels import draw_batch
 from ddbench.types import ImageSet
@@ -37,7 +37,7 @@ def adapt(
     model: LatentModel, train: ImageSet, schedule: Schedule, precision: str,
     *, folder: Path, progress: Callable[[Iterable], Iterable],
 ) -> None:  # fmt: skip
-    """Train encoder and decoder on `train`; write `vae.safetensors`. All draws follow from the step."""
+    """Train encoder and decoder on `train`; write `vae.safetensors`. All draws follow from the step; see `tune`."""
     model.vae.requires_grad_(True)
 
     def loss_at(step: int) -> Tensor:
@@ -45,13 +45,16 @@ def adapt(
         with mixed_precision(model.device, precision):
             return reconstruction_loss(model, real, step)
 
-    fit(model.vae, loss_at, schedule, progress)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.vae.state_dict().items()}, folder / "vae.safetensors")
+    with checkpoints_beside(folder) as kept:
+        fit(model.vae, loss_at, schedule, progress, kept)
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.vae.state_dict().items()}
+        save_file(weights, folder / "vae.safetensors")
 
 
 def reconstruction_loss(model: LatentModel, real: Tensor, step: int) -> Tensor:
-    """The distance in pixels and a trace of KL."""
+    """Pixels, local contrast and a trace of KL."""
     posterior = model.vae.encode(real).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator_of(0, "posterior", step))
     made = model.vae.decode(posterior.mean + posterior.std * noise.to(real)).sample.float()
-    return pixel_distance(made, real) + KL_WEIGHT * posterior.kl().float().mean()
+    kl = KL_WEIGHT * posterior.kl().float().mean()
+    return pixel_distance(made, real) + contrast_distance(made, real) + kl

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,7 +18,7 @@ from ddbench.methods.dpd.adapt import adapted
 from ddbench.methods.dpd.finetune import Latents, Tuning, load_latents, load_tuned, save_latents, tune
 from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, rows_of
 from ddbench.methods.dpd.training import Schedule, mixed_precision
-from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.methods.latent_model import LatentModel, find_model, identity_of, load_model
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -49,6 +50,7 @@ class DPD:
     """
 
     name: ClassVar[str] = "dpd"
+    citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "tune_steps": 2, "tune_batch": 4, "steps": 2}
 
@@ -74,6 +76,20 @@ class DPD:
     batch: int = 64
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
+    def __post_init__(self) -> None:
+        low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "adapt_steps": 0, "tune_warmup": 0}
+        off = [f"{name} must be at least {least}" for name, least in low.items() if getattr(self, name) < least]
+        shares = {"strength": self.strength, "tune_empty": self.tune_empty, "pull_until": self.pull_until}
+        off += [f"{name} must be in 0..1" for name, value in shares.items() if not 0 <= value <= 1]
+        off += ["tune_ema must be in 0..1, 1 excluded"] if not 0 <= self.tune_ema < 1 else []
+        off += ["prompt must hold {} once, for the class name"] if _fields(self.prompt) != [""] else []
+        if off:
+            raise ValueError("; ".join(off))
+
+    def identity(self) -> str:
+        """A digest of the base model's weights; UserError at once when there is no such model."""
+        return identity_of(find_model(self.base))
+
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class (Xu et al., section 3 of the release's description)."""
         with global_seed(seed_of(0, "dpd"), ctx.device):  # loading and LoRA draw from the global generators
@@ -81,11 +97,12 @@ class DPD:
 
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         base = load_model(self.base, ctx.device)
-        base.scheduler_named(self.scheduler)  # a name that is wrong is refused before the hours, not after
+        base.scheduler_named(self.scheduler)  # what does not fit is refused before the hours, not after
+        base.check_size(train.images.shape[-1])
         model = self._adapted(base, train, ctx)
         latents = self._latents(model, train, ctx)
-        self._tune(model, latents, train, ctx)
         prototypes = self._prototypes(model, latents, train, ipc, ctx)
+        self._tune(model, latents, train, ctx)
         z, fallen = self._sample(model, latents, prototypes, train, ctx)
         labels = torch.tensor([p.label for p in prototypes])
         images = model.decode(z, self.batch)
@@ -170,3 +187,11 @@ class DPD:
         denoise = guided(network, words[labels], words[-1:].expand(len(batch), -1, -1), self.guidance)
         how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
         return sample(denoise, model.scheduler_named(self.scheduler), anchors.to(model.device), how, generators)
+
+
+def _fields(template: str) -> list[str | None]:
+    """The names of a template's placeholders; [None] when it is none."""
+    try:
+        return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError:
+        return [None]

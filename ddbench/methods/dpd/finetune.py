@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.diffusion import diffusion_loss
-from ddbench.methods.dpd.training import Schedule, fit, mixed_precision
+from ddbench.methods.dpd.training import Schedule, checkpoints_beside, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -90,8 +90,10 @@ def tune(
     model: LatentModel, latents: Latents, prompts: list[str], how: Tuning,
     *, folder: Path, progress: Callable[[Iterable], Iterable],
 ) -> None:  # fmt: skip
-    """Train and write `unet.safetensors`: the trained weights only. All draws follow from the step: no run seed."""
-    torch.manual_seed(seed_of(0, "dropout"))
+    """Train and write `unet.safetensors`: the trained weights only. All draws follow from the step: no run seed.
+
+    Checkpoints lie beside `folder`, so that a killed run goes on with the same weights.
+    """
     words = model.words([*prompts, ""])
     abars = model.scheduler.alphas_cumprod
     unfreeze(model.unet, how)
@@ -105,9 +107,11 @@ def tune(
         with mixed_precision(model.device, how.precision):
             return diffusion_loss(model.unet, z, abars, generator, model.prediction, **conditions)
 
-    fit(model.unet, loss_at, Schedule(how.steps, how.rate, how.warmup, ema=how.ema), progress)
-    trained = {k: v.detach().cpu().contiguous() for k, v in model.unet.named_parameters() if v.requires_grad}
-    save_file(trained, folder / "unet.safetensors")
+    schedule = Schedule(how.steps, how.rate, how.warmup, ema=how.ema)
+    with checkpoints_beside(folder) as kept:
+        fit(model.unet, loss_at, schedule, progress, kept)
+        trained = {k: v.detach().cpu().contiguous() for k, v in model.unet.named_parameters() if v.requires_grad}
+        save_file(trained, folder / "unet.safetensors")
 
 
 def load_tuned(model: LatentModel, folder: Path, how: Tuning) -> None:

@@ -52,7 +52,10 @@ def find_prototypes(train: ImageSet, latents: Tensor, ipc: int, alpha: float) ->
     found = []
     for label in range(len(train.classes)):
         rows = train.of_class(label)
-        found += _of_class(label, rows, embedding(latents[rows]), train.names, ipc, alpha)
+        points = embedding(latents[rows])
+        if (distinct := len(np.unique(points, axis=0))) < ipc:
+            raise ValueError(f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes")
+        found += _of_class(label, rows, points, train.names, ipc, alpha)
     return found
 
 

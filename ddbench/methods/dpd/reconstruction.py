@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its image, in pixels: what every autoencoder of DPD is trained on."""
+"""How far a reconstruction is from its image: what every autoencoder of DPD is trained on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ WINDOW = 8
 
 
 def pixel_distance(made: Tensor, real: Tensor) -> Tensor:
-    """Mean absolute error of pixels, of differences between neighbours, and of local contrast; (n, 3, h, w) in [-1, 1].
+    """Mean absolute error of pixels and of differences between neighbours; (n, 3, h, w) in [-1, 1]."""
+    return (made - real).abs().mean() + sum((made.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
 
-    The first two alone reward blur wherever detail cannot be kept, and a classifier then mistakes houses for fields;
-    local contrast asks that as much texture be there, even where it is not the same (measured in docs/base-model.md).
+
+def contrast_distance(made: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute error of local contrast, in both directions at three scales; (n, 3, h, w) in [-1, 1].
+
+    Pixels alone reward blur wherever detail cannot be kept, and a classifier then mistakes houses for fields; this asks
+    that as much texture be there, even where it is not the same (measured in docs/base-model.md).
     """
-    edges = sum((made.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
     pairs = zip(_differences(made), _differences(real), strict=True)
-    return (made - real).abs().mean() + edges + sum((_contrast(a) - _contrast(b)).abs().mean() for a, b in pairs)
+    return sum((_contrast(a) - _contrast(b)).abs().mean() for a, b in pairs)
 
 
 def _differences(images: Tensor) -> Iterator[Tensor]:

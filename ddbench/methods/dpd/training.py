@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,14 @@ class Checkpoints:
 
     folder: Path | None = None
     every: int = 500
+
+
+@contextmanager
+def checkpoints_beside(folder: Path, every: int = 250) -> Iterator[Checkpoints]:
+    """Checkpoints in a hidden folder beside `folder`, whose name a repeated run shares; removed at a good end."""
+    kept = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every)
+    yield kept
+    shutil.rmtree(kept.folder, ignore_errors=True)
 
 
 def mixed_precision(device: torch.device, precision: str):
