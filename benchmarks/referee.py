@@ -32,7 +32,7 @@ from evaluators.train import train_student
 
 SIZE = 64
 RECIPE = Recipe(
-    "adamw", lr=1e-3, weight_decay=0.05, batch=64, epochs=4, min_steps=100, max_steps=5000,
+    "adamw", lr=1e-3, weight_decay=0.05, batch=64, epochs=3, min_steps=100, max_steps=5000,
     augment=Augment(flip_x=0.5, flip_y=0.5, transpose=0.5),
 )  # fmt: skip
 PROTOCOL = Protocol("referee", 1, {"resnet18": RECIPE}, source="this file")

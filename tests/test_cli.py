@@ -56,6 +56,8 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         ((*RUN, "--preset", "tiny"), "unknown preset of random 'tiny'"),
         ((*RUN, "--set", "steps=3"), r"unknown key of random \(--set\) 'steps'"),
         ((*RUN, "--set", "steps"), "is not key=value"),
+        ((*RUN, "--method", "herding", "--set", "embedding=resnet"), "embedding.*resnet18"),
+        ((*RUN, "--method", "dpd", "--set", "strength=2"), "strength must be in 0..1"),
         ((*RUN, "--config", "none.toml"), "cannot read none.toml"),
         ((*RUN, "--method", "none.py:Mine"), "there is no file none.py"),
         ((*RUN, "--seed", "1", "--seeds", "2"), "not both"),
@@ -74,6 +76,13 @@ def test_words_that_are_off_end_with_2_and_write_nothing(here, words, said):
     result = ddbench(*words, status=2)
     assert re.search(said, " ".join(result.stderr.split()))
     assert result.stdout == ""
+    assert list(here.iterdir()) == []
+
+
+def test_a_base_model_that_is_not_there_is_said_at_once(here, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = ddbench(*RUN, "--method", "dpd", status=2)
+    assert re.search(r"'lcybuaa/Text2Earth'(?s:.)*hf download lcybuaa/Text2Earth(?s:.)*--preset tiny", result.stderr)
     assert list(here.iterdir()) == []
 
 
