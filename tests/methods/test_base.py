@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click import UsageError
 from safetensors import safe_open
 
 from ddbench.datasets import drawing
@@ -48,7 +49,7 @@ def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):
         [torch.from_numpy(drawing.scene(c, drawing.TEST_START, 64)).permute(2, 0, 1) for c in range(10)]
     )
     mean, std = tiny.encode(images, lambda x: x, 10)
-    assert mean.shape == std.shape == (10, 16, 8, 8)
+    assert mean.shape == std.shape == (10, 32, 8, 8)
     made = tiny.decode(mean.float() * tiny.vae.config.scaling_factor, 10)
     assert psnr(images, made) > psnr(images, images.roll(1, 0)) + 8
     assert (made.int() - reconstruct(tiny.vae, images).int()).abs().max() < 8  # latents are cached in half precision
@@ -87,21 +88,51 @@ def test_symmetries_keep_every_pixel(few_scenes):
         assert {int(x) for x in image.flatten().unique()} in [known[r] for r in rows]
 
 
-def test_training_stopped_anywhere_and_resumed_gives_the_same_weights(few_scenes, tmp_path):
-    def build(work: Path, stop: bool):
-        plan = Plan(work, features=2, autoencoder=2, denoiser=2, precision="fp32")
-        work.mkdir(exist_ok=True)
-        vae = make_autoencoder(plan, few_scenes)
-        if stop:
-            return None
-        return vae, make_denoiser(plan, few_scenes, vae, train_tokenizer(work / "tokenizer"))
+def build_base(work: Path, data) -> tuple:
+    plan = Plan(work, features=2, autoencoder=4, denoiser=4, precision="fp32")
+    plan.begin()
+    vae = make_autoencoder(plan, data)
+    return vae, make_denoiser(plan, data, vae, train_tokenizer(work / "tokenizer"))
 
-    whole = build(tmp_path / "a", stop=False)
-    build(tmp_path / "b", stop=True)
-    resumed = build(tmp_path / "b", stop=False)
-    for one, other in zip(whole, resumed, strict=True):
+
+def stopping(part: str, at: int):
+    """A progress bar of a process that is killed in step `at` of a part."""
+
+    def bar(desc, iterable):
+        for i, item in enumerate(iterable):
+            if desc == part and i == at:
+                raise KeyboardInterrupt
+            yield item
+
+    return bar
+
+
+@pytest.fixture(scope="module")
+def whole_base(few_scenes, tmp_path_factory):
+    return build_base(tmp_path_factory.mktemp("base"), few_scenes)
+
+
+@pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
+def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, few_scenes, tmp_path, monkeypatch):
+    for module in ("autoencoder", "__main__"):
+        monkeypatch.setattr(f"ddbench.methods.dpd.base.{module}.EVERY", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("ddbench.methods.dpd.base.__main__.bar", stopping(part, 2))
+        with pytest.raises(KeyboardInterrupt):
+            build_base(tmp_path, few_scenes)
+    assert (tmp_path / part / "state.safetensors").is_file()
+    assert not (tmp_path / f"{part}.safetensors").exists()
+    for one, other in zip(whole_base, build_base(tmp_path, few_scenes), strict=True):
         for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
             assert torch.equal(a, b), name
+
+
+def test_a_work_folder_of_other_settings_is_refused(tmp_path):
+    plan = Plan(tmp_path, features=2, autoencoder=4, denoiser=4, precision="fp32")
+    plan.begin()
+    plan.begin()
+    with pytest.raises(UsageError, match="another --work"):
+        replace(plan, features=3).begin()
 
 
 @pytest.mark.real

@@ -1,10 +1,11 @@
 """Train the embedded base model `tiny`.
 
-    python -m ddbench.methods.dpd.base --data-root DATA --output ddbench/methods/dpd/base/tiny
+    python -m ddbench.methods.dpd.base --data-root DATA --compiled --output ddbench/methods/dpd/base/tiny
 
 Needs EuroSAT (RGB) below DATA. The work folder keeps what is finished and a checkpoint of what is not: the same command
-goes on where it was stopped. Every draw follows from its step, so the same machine, threads and versions give the
-same weights. On two cores with bf16 instructions expect one to two hours; without them, several.
+goes on where it was stopped; with other settings a work folder is refused. Every draw follows from its step, so the
+same machine, threads and versions give the same weights. On two cores with bf16 instructions expect one to two hours;
+without them, several.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from ddbench.context import seed_of
 from ddbench.datasets.facts import Place
-from ddbench.files import Stopwatch, write_json
+from ddbench.files import Stopwatch, read_json, write_bytes, write_json
 from ddbench.methods.dpd.base import FOLDER
-from ddbench.methods.dpd.base.autoencoder import Effort, build_autoencoder, train_autoencoder, train_features
+from ddbench.methods.dpd.base.autoencoder import EVERY, Effort, build_autoencoder, train_autoencoder, train_features
 from ddbench.methods.dpd.base.card import write_card
 from ddbench.methods.dpd.base.denoiser import TextToLatent, build_scheduler, denoiser_loss, encode_all
 from ddbench.methods.dpd.base.images import base_images
@@ -45,18 +47,35 @@ class Plan:
     denoiser: int
     precision: str
     compiled: bool = False
+    scenes: int = 400
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the weights."""
+        return {name: value for name, value in asdict(self).items() if name != "work"}
+
+    def begin(self) -> None:
+        """Make the work folder; UsageError when it holds parts of other settings."""
+        path = self.work / "settings.json"
+        if path.is_file() and (found := read_json(path)) != self.settings:
+            raise click.UsageError(f"{self.work} holds parts made with {found}; use another --work, or those settings")
+        write_json(path, self.settings)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each finished part took."""
+        return {path.stem.removesuffix("-time"): read_json(path) for path in sorted(self.work.glob("*-time.json"))}
 
     def effort(self, steps: int) -> Effort:
         return Effort(steps, self.precision, self.compiled)
 
     def once(self, name: str, make: Callable[[], dict]) -> dict:
-        """The tensors of a finished part; made and timed when there are none."""
+        """The tensors of a finished part; made and timed when there are none. A part is whole or not there."""
         path = self.work / f"{name}.safetensors"
         if not path.is_file():
             watch = Stopwatch()
-            tensors = make()
-            save_file({k: v.contiguous() for k, v in tensors.items()}, path)
-            write_json(self.work / f"{name}.json", {"seconds_since_last_start": watch.seconds})
+            write_bytes(path, save({k: v.contiguous() for k, v in make().items()}))
+            write_json(self.work / f"{name}-time.json", watch.seconds)
         return load_file(path)
 
 
@@ -100,7 +119,7 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLI
     def denoiser() -> dict:
         latents = plan.once("latents", encode)
         loss_at = denoiser_loss(data, latents["z"], model, tokenizer)
-        fit(model, loss_at, schedule, partial(bar, "denoiser"), Checkpoints(plan.work / "denoiser", 500))
+        fit(model, loss_at, schedule, partial(bar, "denoiser"), Checkpoints(plan.work / "denoiser", EVERY))
         return model.state_dict()
 
     model.load_state_dict(plan.once("denoiser", denoiser))
@@ -113,16 +132,16 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderKL, tokenizer: CLI
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/tiny"), help="checkpoints and parts")
 @click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="the pipeline folder to write")
 @click.option("--features", default=600, help="steps of the feature network, batches of 64")
-@click.option("--autoencoder", default=3500, help="steps of the autoencoder, batches of 32")
-@click.option("--denoiser", default=5000, help="steps of text encoder and U-Net, batches of 64")
+@click.option("--autoencoder", default=11500, help="steps of the autoencoder, batches of 16")
+@click.option("--denoiser", default=4000, help="steps of text encoder and U-Net, batches of 64")
 @click.option("--scenes", default=400, help="procedural scenes per class")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16", help="of the autoencoder")
 @click.option("--compiled", is_flag=True, help="torch.compile the autoencoder's loss; needs a C++ compiler")
-def main(data_root: Path, shared: Path, output: Path, scenes: int, **rest: object) -> None:
-    plan = Plan(**rest)
-    plan.work.mkdir(parents=True, exist_ok=True)
+def main(data_root: Path, shared: Path, output: Path, **settings: Any) -> None:
+    plan = Plan(**settings)
+    plan.begin()
     place = Place(data_root, shared)
-    data = base_images(place, scenes)
+    data = base_images(place, plan.scenes)
     tokenizer = train_tokenizer(plan.work / "tokenizer")
     vae = make_autoencoder(plan, data)
     model = make_denoiser(plan, data, vae, tokenizer)
@@ -131,8 +150,14 @@ def main(data_root: Path, shared: Path, output: Path, scenes: int, **rest: objec
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to(dtype=torch.float16).save_pretrained(output, safe_serialization=True)
-    settings = {k: v for k, v in asdict(plan).items() if k != "work"} | {"scenes_per_class": scenes}
-    write_card(output, place, settings)
+    _readable_by_all(output)
+    write_card(output, place, plan)
+
+
+def _readable_by_all(folder: Path) -> None:
+    """safetensors writes files for their owner only; a package is for everyone."""
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -15,19 +17,24 @@ from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.methods.dpd.base.images import DRAWN, SATELLITE, SIZE
 from ddbench.methods.pixels import to_float, to_uint8
 
-SAMPLES = 8
+if TYPE_CHECKING:
+    from ddbench.methods.dpd.base.__main__ import Plan
+
+SAMPLES = 6
 
 
-def write_card(folder: Path, place: Place, settings: dict) -> None:
+def write_card(folder: Path, place: Place, plan: Plan) -> None:
     """Measure the saved pipeline on EuroSAT's test split and write README.md and samples.png beside it."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     real = EUROSAT.load(place, SIZE).test.images[::5]
     quality = psnr(real, reconstruct(pipeline.vae, real))
     _save_samples(pipeline, folder / "samples.png")
-    rows = "\n".join(f"- {k}: {v}" for k, v in sorted(settings.items()))
-    bytes_ = sum(f.stat().st_size for f in folder.rglob("*.safetensors"))
-    (folder / "README.md").write_text(CARD.format(settings=rows, psnr=quality, megabytes=bytes_ / 1e6, n=len(real)))
+    rows = [f"- {name}: {value}" for name, value in sorted(plan.settings.items())]
+    rows += [f"- {name}: {seconds / 60:.0f} minutes" for name, seconds in plan.seconds.items()]
+    megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e6
+    facts = {"settings": "\n".join(rows), "psnr": quality, "megabytes": megabytes, "n": len(real)}
+    (folder / "README.md").write_text(CARD.format(cores=os.cpu_count(), **facts))
 
 
 @torch.no_grad()
@@ -52,7 +59,7 @@ def _save_samples(pipeline: StableDiffusionPipeline, path: Path) -> None:
         made = pipeline([caption] * SAMPLES, generator=generators, **how)
         for column, image in enumerate(made.images):
             sheet.paste(image, (column * 66 + 1, row * 66 + 1))
-    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)
+    sheet.save(path, optimize=True)
 
 
 CARD = """# tiny: the embedded base model of ddbench
@@ -61,7 +68,7 @@ A small latent text-to-image diffusion model for 64 px overhead images, in the f
 pipeline, float16 ({megabytes:.1f} MB of weights). It exists so that every diffusion method of ddbench runs anywhere, at
 once, on a CPU. It is no substitute for a full base model: expect texture and layout, not detail.
 
-- Parts: AutoencoderKL (8x8 latents of 16 channels at 64 px), UNet2DConditionModel (v-prediction), CLIP text encoder of
+- Parts: AutoencoderKL (8x8 latents of 32 channels at 64 px), UNet2DConditionModel (v-prediction), CLIP text encoder of
   two layers and a CLIP tokenizer of about a thousand tokens, all trained from nothing by
   `python -m ddbench.methods.dpd.base`, no published weights involved.
 - Data: the training split (80 %) of EuroSAT RGB (MIT licence; Helber et al., IEEE JSTARS 2019) and procedural scenes of
@@ -71,7 +78,9 @@ once, on a CPU. It is no substitute for a full base model: expect texture and la
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), guidance 4, 25 steps.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.
 
-## Settings of the training run
+## The training run
+
+Steps, settings, and the time of each part since it was last started, on {cores} cores.
 
 {settings}
 """
