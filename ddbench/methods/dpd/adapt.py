@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context, generator_of
-from ddbench.methods.dpd.reconstruction import KL_WEIGHT, contrast_distance, pixel_distance
+from ddbench.methods.dpd.reconstruction import contrast_distance, kl_term, pixel_distance
 from ddbench.methods.dpd.training import Schedule, checkpoints_beside, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 from ddbench.methods.pixels import draw_batch
@@ -56,5 +56,4 @@ def reconstruction_loss(model: LatentModel, real: Tensor, step: int) -> Tensor:
     posterior = model.vae.encode(real).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator_of(0, "posterior", step))
     made = model.vae.decode(posterior.mean + posterior.std * noise.to(real)).sample.float()
-    kl = KL_WEIGHT * posterior.kl().float().mean()
-    return pixel_distance(made, real) + contrast_distance(made, real) + kl
+    return pixel_distance(made, real) + contrast_distance(made, real) + kl_term(posterior)

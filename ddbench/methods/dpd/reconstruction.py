@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 KL_WEIGHT = 1e-6
 SCALES = 3
@@ -26,6 +30,11 @@ def contrast_distance(made: Tensor, real: Tensor) -> Tensor:
     """
     pairs = zip(_differences(made), _differences(real), strict=True)
     return sum((_contrast(a) - _contrast(b)).abs().mean() for a, b in pairs)
+
+
+def kl_term(posterior: DiagonalGaussianDistribution) -> Tensor:
+    """A trace of the posterior's divergence from a normal one: it keeps latents in bounds and costs no detail."""
+    return KL_WEIGHT * posterior.kl().float().mean()
 
 
 def _differences(images: Tensor) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
-from ddbench.methods.dpd.reconstruction import KL_WEIGHT, contrast_distance, pixel_distance
+from ddbench.methods.dpd.reconstruction import contrast_distance, kl_term, pixel_distance
 from ddbench.methods.dpd.training import Checkpoints, Schedule, fit, mixed_precision
 from ddbench.methods.pixels import draw_batch
 from ddbench.types import ImageSet
@@ -104,7 +104,7 @@ def train_autoencoder(
 def _reconstruction_loss(vae: AutoencoderKL, net: FeatureNet, real: Tensor, noise: Tensor, texture: bool) -> Tensor:
     posterior = vae.encode(real).latent_dist
     made = vae.decode(posterior.mean + posterior.std * noise).sample.float()
-    plain = pixel_distance(made, real) + KL_WEIGHT * posterior.kl().float().mean()
+    plain = pixel_distance(made, real) + kl_term(posterior)
     if not texture:
         return plain
     return plain + contrast_distance(made, real) + PERCEPTUAL_WEIGHT * perceptual_distance(net, made, real)
