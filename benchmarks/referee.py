@@ -24,6 +24,7 @@ from ddbench.datasets.facts import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.methods.dpd.base import FOLDER
 from ddbench.methods.dpd.base.card import psnr, reconstruct
+from ddbench.methods.latent_model import load_model
 from ddbench.types import Dataset
 from evaluators.accuracy import Scores, evaluate
 from evaluators.recipes import Augment, Protocol, Recipe
@@ -101,11 +102,8 @@ def train(data_root: Path, shared: Path, work: Path, bf16: bool) -> None:
 @click.option("--base", type=click.Path(path_type=Path), default=FOLDER, help="a pipeline folder")
 def reconstructions(data_root: Path, shared: Path, work: Path, base: Path) -> None:
     """Real test images against the same images through the base's autoencoder."""
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
     test, net = eurosat(data_root, shared).test, referee(work)
-    made = reconstruct(vae, test.images)
+    made = reconstruct(load_model(str(base), torch.device("cpu")).vae, test.images)
     both = {"real": judge(net, test.images, test.labels), "reconstructed": judge(net, made, test.labels)}
     report(both, psnr_db=psnr(test.images, made))
 

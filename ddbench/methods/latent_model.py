@@ -47,7 +47,8 @@ class LatentModel:
     @property
     def factor(self) -> int:
         """Pixels per latent cell along one axis."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        config = self.vae.config
+        return 2 ** (len(getattr(config, "block_out_channels", None) or config.encoder_block_out_channels) - 1)
 
     def check_size(self, size: int) -> None:
         """UserError unless images of `size` x `size` pixels have a whole number of latent cells."""
@@ -75,8 +76,7 @@ class LatentModel:
         """Posterior mean and std, unscaled, float16 (n, c, h/f, w/f) each, of uint8 images (n, 3, h, w)."""
         found = []
         for chunk in progress(images.split(batch)):
-            posterior = self.vae.encode(to_float(chunk.to(self.device))).latent_dist
-            found.append((posterior.mean.half().cpu(), posterior.std.half().cpu()))
+            found.append([part.half().cpu() for part in posterior(self.vae, to_float(chunk.to(self.device)))])
         means, stds = zip(*found, strict=True)
         return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
@@ -102,6 +102,14 @@ class LatentModel:
         return made
 
 
+def posterior(vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and std, unscaled, (n, c, h/f, w/f) each, of images in [-1, 1]; a deterministic autoencoder has std 0."""
+    found = vae.encode(images)
+    if hasattr(found, "latent"):
+        return found.latent, torch.zeros_like(found.latent)
+    return found.latent_dist.mean, found.latent_dist.std
+
+
 def load_model(name: str, device: torch.device) -> LatentModel:
     """Load `tiny` (embedded), a pipeline folder, or a hub id; UserError names the model and the ways out."""
     folder = find_model(name)
@@ -110,7 +118,7 @@ def load_model(name: str, device: torch.device) -> LatentModel:
 
     transformers.utils.logging.disable_progress_bar()  # ours says what is going on
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
-    kinds = {"vae": diffusers.AutoencoderKL, "unet": diffusers.UNet2DConditionModel}
+    kinds = {"vae": _autoencoder_kind(folder), "unet": diffusers.UNet2DConditionModel}
     kinds["text_encoder"] = transformers.CLIPTextModel
     parts = {part: _frozen(kind, folder / part, device) for part, kind in kinds.items()}
     return LatentModel(
@@ -145,6 +153,17 @@ def _download(name: str) -> Path:
             "  - from another machine: copy the pipeline folder and pass --set base=PATH\n"
             "  - without it: --preset tiny runs on the embedded base model"
         ) from None
+
+
+def _autoencoder_kind(folder: Path) -> type:
+    """The class that the folder names, if it is one whose latents we understand."""
+    import diffusers
+
+    known = {kind.__name__: kind for kind in (diffusers.AutoencoderKL, diffusers.AutoencoderDC)}
+    name = read_json(folder / "vae" / "config.json")["_class_name"]
+    if name not in known:
+        raise UserError(f"{folder}: its autoencoder is a {name}; known are {', '.join(known)}")
+    return known[name]
 
 
 def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:

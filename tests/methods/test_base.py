@@ -17,7 +17,6 @@ from ddbench.methods.dpd.base import FOLDER
 from ddbench.methods.dpd.base.__main__ import Plan, make_autoencoder, make_denoiser
 from ddbench.methods.dpd.base.card import psnr, reconstruct
 from ddbench.methods.dpd.base.images import base_images
-from ddbench.methods.dpd.base.perceptual import FeatureNet, perceptual_distance
 from ddbench.methods.dpd.base.tokenizer import train_tokenizer
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
@@ -70,14 +69,6 @@ def test_tokenizer_spells_what_it_does_not_know(tmp_path):
     assert tokenizer.unk_token_id not in tokenizer("Zürich 77 qzxv").input_ids[1:-1]
 
 
-def test_perceptual_distance_is_zero_for_equal_and_reaches_the_made_only():
-    net = FeatureNet(3).eval().requires_grad_(False)
-    real, made = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32, requires_grad=True)
-    assert float(perceptual_distance(net, real, real)) == 0
-    perceptual_distance(net, made, real).backward()
-    assert made.grad.abs().sum() > 0
-
-
 def test_symmetries_keep_every_pixel(few_scenes):
     images, labels = draw_batch(few_scenes, 12, "test", 1)
     again, _ = draw_batch(few_scenes, 12, "test", 1)
@@ -89,7 +80,7 @@ def test_symmetries_keep_every_pixel(few_scenes):
 
 
 def build_base(work: Path, data) -> tuple:
-    plan = Plan(work, features=2, autoencoder=4, denoiser=4, precision="fp32")
+    plan = Plan(work, autoencoder=4, denoiser=4, precision="fp32")
     plan.begin()
     vae = make_autoencoder(plan, data)
     return vae, make_denoiser(plan, data, vae, train_tokenizer(work / "tokenizer"))
@@ -128,11 +119,11 @@ def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, f
 
 
 def test_a_work_folder_of_other_settings_is_refused(tmp_path):
-    plan = Plan(tmp_path, features=2, autoencoder=4, denoiser=4, precision="fp32")
+    plan = Plan(tmp_path, autoencoder=4, denoiser=4, precision="fp32")
     plan.begin()
     plan.begin()
     with pytest.raises(UsageError, match="another --work"):
-        replace(plan, features=3).begin()
+        replace(plan, autoencoder=3).begin()
 
 
 @pytest.mark.real

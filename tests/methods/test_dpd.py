@@ -86,6 +86,14 @@ def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path)
         DPD(base=str(tmp_path)).distill(few_scenes, 1, context_of())
 
 
+def test_an_autoencoder_we_do_not_know_is_named(make_pipeline, tmp_path):
+    folder = make_pipeline(tmp_path / "base")
+    config = folder / "vae" / "config.json"
+    config.write_text(config.read_text().replace("AutoencoderKL", "VQModel"))
+    with pytest.raises(UserError, match="its autoencoder is a VQModel; known are AutoencoderKL, AutoencoderDC"):
+        load_model(str(folder), torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("DDIMSheduler", "base, .*DDIMScheduler"), ("EulerDiscreteScheduler", "not variance preserving")]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ddbench.methods.dpd.reconstruction import contrast_distance, pixel_distance
+from ddbench.methods.dpd.reconstruction import KL_WEIGHT, contrast_distance, kl_term, pixel_distance
 
 
 def noise(seed: int) -> torch.Tensor:
@@ -29,3 +29,9 @@ def test_flat_images_have_a_finite_gradient():
     flat = torch.zeros(1, 3, 16, 16, requires_grad=True)
     contrast_distance(flat, torch.ones(1, 3, 16, 16)).backward()
     assert torch.isfinite(flat.grad).all()
+
+
+def test_kl_is_that_of_two_normals():
+    mean, std = noise(0), noise(1).abs() + 0.1
+    wanted = torch.distributions.kl_divergence(torch.distributions.Normal(mean, std), torch.distributions.Normal(0, 1))
+    assert torch.isclose(kl_term(mean, std) / KL_WEIGHT, wanted.flatten(1).sum(1).mean(), rtol=1e-4)

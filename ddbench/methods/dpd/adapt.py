@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context, generator_of
-from ddbench.methods.dpd.reconstruction import contrast_distance, kl_term, pixel_distance
+from ddbench.methods.dpd.reconstruction import reconstruction_loss
 from ddbench.methods.dpd.training import Schedule, checkpoints_beside, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 from ddbench.methods.pixels import draw_batch
@@ -42,18 +42,12 @@ def adapt(
 
     def loss_at(step: int) -> Tensor:
         real = draw_batch(train, BATCH, "adapt", step)[0].to(model.device)
+        grid = (BATCH, model.vae.config.latent_channels, *(n // model.factor for n in real.shape[2:]))
+        noise = torch.randn(grid, generator=generator_of(0, "posterior", step))
         with mixed_precision(model.device, precision):
-            return reconstruction_loss(model, real, step)
+            return reconstruction_loss(model.vae, real, noise)
 
     with checkpoints_beside(folder) as kept:
         fit(model.vae, loss_at, schedule, progress, kept)
         weights = {k: v.detach().cpu().contiguous() for k, v in model.vae.state_dict().items()}
         save_file(weights, folder / "vae.safetensors")
-
-
-def reconstruction_loss(model: LatentModel, real: Tensor, step: int) -> Tensor:
-    """Pixels, local contrast and a trace of KL."""
-    posterior = model.vae.encode(real).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=generator_of(0, "posterior", step))
-    made = model.vae.decode(posterior.mean + posterior.std * noise.to(real)).sample.float()
-    return pixel_distance(made, real) + contrast_distance(made, real) + kl_term(posterior)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from ddbench.methods.latent_model import posterior
 
 KL_WEIGHT = 1e-6
+JITTER = 0.05  # least noise on the latents in training, as a share of their deviation
 SCALES = 3
 WINDOW = 8
 
@@ -32,9 +31,22 @@ def contrast_distance(made: Tensor, real: Tensor) -> Tensor:
     return sum((_contrast(a) - _contrast(b)).abs().mean() for a, b in pairs)
 
 
-def kl_term(posterior: DiagonalGaussianDistribution) -> Tensor:
-    """A trace of the posterior's divergence from a normal one: it keeps latents in bounds and costs no detail."""
-    return KL_WEIGHT * posterior.kl().float().mean()
+def reconstruction_loss(vae: nn.Module, real: Tensor, noise: Tensor) -> Tensor:
+    """Pixels, local contrast and a trace of KL of one batch (n, 3, h, w) in [-1, 1].
+
+    noise: standard normal, of the latents' shape. Posteriors narrower than JITTER (all of a deterministic autoencoder)
+    are widened to it: a decoder that has seen exact latents only is thrown off by what a U-Net makes.
+    """
+    mean, std = posterior(vae, real)
+    std = std.clamp(min=JITTER / vae.config.scaling_factor)
+    made = vae.decode(mean + std * noise.to(mean)).sample.float()
+    return pixel_distance(made, real) + contrast_distance(made, real) + kl_term(mean.float(), std.float())
+
+
+def kl_term(mean: Tensor, std: Tensor) -> Tensor:
+    """A trace of the divergence of N(mean, std^2) from a normal one: it keeps latents in bounds and costs no detail."""
+    kl = (mean.square() + std.square() - 1 - 2 * std.log()).flatten(1).sum(1) / 2
+    return KL_WEIGHT * kl.mean()
 
 
 def _differences(images: Tensor) -> Iterator[Tensor]:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddbench.datasets import drawing
 from ddbench.datasets.facts import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
+from ddbench.methods.diffusion import Sampling, guided, sample
+from ddbench.methods.dpd.base.autoencoder import CPU
 from ddbench.methods.dpd.base.images import DRAWN, SATELLITE, SIZE
+from ddbench.methods.latent_model import LatentModel, load_model, posterior
 from ddbench.methods.pixels import to_float, to_uint8
 
 if TYPE_CHECKING:
@@ -24,12 +26,11 @@ SAMPLES = 6
 
 
 def write_card(folder: Path, place: Place, plan: Plan) -> None:
-    """Measure the saved pipeline on EuroSAT's test split and write README.md and samples.png beside it."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
+    """Measure the saved base on EuroSAT's test split and write README.md and samples.png beside it."""
+    model = load_model(str(folder), CPU)
     real = EUROSAT.load(place, SIZE).test.images[::5]
-    quality = psnr(real, reconstruct(pipeline.vae, real))
-    _save_samples(pipeline, folder / "samples.png")
+    quality = psnr(real, reconstruct(model.vae, real))
+    _save_samples(model, folder / "samples.png")
     rows = [f"- {name}: {value}" for name, value in sorted(plan.settings.items())]
     rows += [f"- {name}: {seconds / 60:.0f} minutes" for name, seconds in plan.seconds.items()]
     megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e6
@@ -38,9 +39,9 @@ def write_card(folder: Path, place: Place, plan: Plan) -> None:
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, images: Tensor) -> Tensor:
+def reconstruct(vae: nn.Module, images: Tensor) -> Tensor:
     """Images (n, 3, h, w) uint8 through encoder (posterior mean) and decoder, uint8."""
-    return torch.cat([to_uint8(vae.decode(vae.encode(to_float(x)).latent_dist.mean).sample) for x in images.split(64)])
+    return torch.cat([to_uint8(vae.decode(posterior(vae, to_float(x))[0]).sample) for x in images.split(64)])
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -49,28 +50,39 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float((10 * torch.log10(255**2 / errors)).mean())
 
 
-def _save_samples(pipeline: StableDiffusionPipeline, path: Path) -> None:
+def _save_samples(model: LatentModel, path: Path) -> None:
     """One row per caption, guidance 4, 25 steps."""
     captions = [SATELLITE.format(r) for r in EUROSAT.readable] + [DRAWN.format(r) for r in drawing.READABLE]
     sheet = Image.new("RGB", (SAMPLES * 66, len(captions) * 66), "white")
     for row, caption in enumerate(captions):
-        generators = [torch.Generator().manual_seed(i) for i in range(SAMPLES)]
-        how = {"height": SIZE, "width": SIZE, "guidance_scale": 4.0, "num_inference_steps": 25}
-        made = pipeline([caption] * SAMPLES, generator=generators, **how)
-        for column, image in enumerate(made.images):
-            sheet.paste(image, (column * 66 + 1, row * 66 + 1))
+        for column, image in enumerate(draw(model, caption, SAMPLES)):
+            sheet.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), (column * 66 + 1, row * 66 + 1))
     sheet.save(path, optimize=True)
+
+
+def draw(model: LatentModel, caption: str, count: int, guidance: float = 4.0, steps: int = 25) -> Tensor:
+    """`count` images (n, 3, 64, 64), uint8, of one caption, from pure noise; image i draws from seed i."""
+    words, empty = (part.expand(count, -1, -1) for part in model.words([caption, ""]).split(1))
+
+    def network(z: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        return model.unet(z, t, encoder_hidden_states=text).sample
+
+    nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
+    generators = [torch.Generator().manual_seed(i) for i in range(count)]
+    denoise = guided(network, words, empty, guidance)
+    return model.decode(sample(denoise, model.scheduler, nothing, Sampling(steps), generators)[0], count)
 
 
 CARD = """# tiny: the embedded base model of ddbench
 
-A small latent text-to-image diffusion model for 64 px overhead images, in the folder layout of a Stable Diffusion
-pipeline, float16 ({megabytes:.1f} MB of weights). It exists so that every diffusion method of ddbench runs anywhere, at
-once, on a CPU. It is no substitute for a full base model: expect texture and layout, not detail.
+A small latent text-to-image diffusion model for 64 px overhead images, one folder per part in diffusers' format,
+float16 ({megabytes:.1f} MB of weights). It exists so that every diffusion method of ddbench runs anywhere, at once, on
+a CPU. It is no substitute for a full base model: expect texture and layout, not detail.
 
-- Parts: AutoencoderKL (8x8 latents of 32 channels at 64 px), UNet2DConditionModel (v-prediction), CLIP text encoder of
-  two layers and a CLIP tokenizer of about a thousand tokens, all trained from nothing by
-  `python -m ddbench.methods.dpd.base`, no published weights involved.
+- Parts: AutoencoderDC (8x8 latents of 32 channels at 64 px), UNet2DConditionModel (v-prediction), CLIP text encoder of
+  two layers and a CLIP tokenizer of about a thousand tokens, all trained from nothing (the autoencoder from block PCA)
+  by `python -m ddbench.methods.dpd.base`, no published weights involved. Load each with its class's `from_pretrained`;
+  `StableDiffusionPipeline` takes autoencoders of the class AutoencoderKL only.
 - Data: the training split (80 %) of EuroSAT RGB (MIT licence; Helber et al., IEEE JSTARS 2019) and procedural scenes of
   `ddbench.datasets.drawing` from an index range that no dataset uses. Captions name the class; 10 % are empty. No UC
   Merced image and no test image was seen.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -13,6 +13,7 @@ from ddbench.context import generator_of
 from ddbench.methods.diffusion import diffusion_loss, even_weight
 from ddbench.methods.dpd.base.autoencoder import CPU
 from ddbench.methods.dpd.training import mixed_precision
+from ddbench.methods.latent_model import posterior
 from ddbench.methods.pixels import to_float
 from ddbench.types import ImageSet
 
@@ -59,13 +60,13 @@ def build_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode_all(vae: AutoencoderKL, images: Tensor, precision: str, progress: Callable) -> Tensor:
+def encode_all(vae: AutoencoderDC, images: Tensor, precision: str, progress: Callable) -> Tensor:
     """Scaled posterior means of every image and of its mirror image: float16 (2, n, channels, h/8, w/8)."""
     found = []
     for chunk in progress(images.split(128)):
         both = torch.cat([chunk, chunk.flip(3)])
         with mixed_precision(CPU, precision):
-            mean = vae.encode(to_float(both)).latent_dist.mean
+            mean = posterior(vae, to_float(both))[0]
         found.append((mean.float() * vae.config.scaling_factor).half().unflatten(0, (2, len(chunk))))
     return torch.cat(found, 1)
 
