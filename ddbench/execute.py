@@ -114,7 +114,7 @@ def _costs(seconds: float, ctx: Context) -> dict[str, Any]:
         "schema": 1,
         "seconds": seconds,
         "stages": list(ctx.costs),
-        "memory": provenance.memory(),
+        "memory": provenance.memory(ctx.device if ctx.device.type == "cuda" else None),
         "device": device_words(ctx.device),
         "versions": provenance.versions(),
         "commit": commit,
@@ -154,7 +154,7 @@ def _result(
     task: Task, jury: Jury, pictures: distilled.Pictures, scores: Scores, where: torch.device, seconds: float
 ) -> Result:
     commit, dirty = provenance.commit()
-    memory = provenance.memory()
+    memory = provenance.memory(where if where.type == "cuda" else None)
     return Result(
         run=task.spec.digest,
         content=pictures.content(),

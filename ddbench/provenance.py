@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("ddbench", "torch", "torchvision", "diffusers", "transformers", "peft", "numpy", "pillow", "scikit-learn")
 
@@ -35,13 +36,13 @@ def commit() -> tuple[str | None, bool | None]:
     return _git(here.parent, "rev-parse", "HEAD"), bool(_git(here.parent, "status", "--porcelain"))
 
 
-def memory() -> dict[str, int]:
-    """Peak memory of this process so far in bytes: resident, and on the GPU when one is in use."""
+def memory(device: Any = None) -> dict[str, int]:
+    """Peak memory of this process so far in bytes: resident, and on the GPU `device` when one is in use."""
     scale = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
     peak = {"rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        peak["cuda_bytes"] = torch.cuda.max_memory_allocated()
+        peak["cuda_bytes"] = torch.cuda.max_memory_allocated(device)
     return peak
 
 

@@ -159,7 +159,7 @@ def _params(method: Any) -> dict[str, Any]:
 
 def _source(name: str, method: Any) -> str:
     """What else decides the images: the file of a method given by path, and what the method says of itself."""
-    file, own = registry.source_of(name), method.identity() if hasattr(method, "identity") else ""
+    file, own = registry.source_of(name), method.identity() if callable(getattr(method, "identity", None)) else ""
     return digest([file, own]) if own else file
 
 
@@ -266,7 +266,7 @@ def _contact_sheet(folder: Path) -> None:
         return
     try:
         write_bytes(folder / "contact.png", contact.png(distilled.read(folder / "distilled")))
-    except ValueError as error:  # somebody changed the images: judging them will fail and be recorded
+    except (OSError, ValueError) as error:  # somebody changed the images: judging them will fail and be recorded
         log.error("no contact sheet: %s", error)
 
 

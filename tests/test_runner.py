@@ -1,6 +1,5 @@
 """Planning, doing, skipping, failing, resuming: on small images, with somebody's method in one file."""
 
-import inspect
 import json
 import os
 import shutil
@@ -14,13 +13,11 @@ import pytest
 import torch
 from third_party import snapshot, write_images, write_method
 
-from ddbench import distilled, execute, registry, runner, runs
+from ddbench import distilled, registry, runner, runs
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
-from ddbench.execute import checked, checksum, device, global_seed
 from ddbench.given import plan_given
 from ddbench.runner import Request, Setting
-from ddbench.types import DistilledSet, ImageSet
 
 
 @pytest.fixture(scope="module")
@@ -317,59 +314,3 @@ def test_a_folder_of_another_size_is_resized_with_a_note(home, tmp_path, caplog)
 def test_a_folder_with_other_classes_is_refused(home, tmp_path, counts, said):
     with pytest.raises(UserError, match=said):
         given_plan(home, write_images(tmp_path / "mine", counts))
-
-
-def image_set(cls=ImageSet, size=4, n=4, **changes):
-    images = torch.arange(n * 3 * size * size).remainder(256).to(torch.uint8).view(n, 3, size, size)
-    fields = {"images": images, "labels": torch.arange(n) % 2, "classes": ("a", "b"), "readable": ("a", "b")}
-    return cls(**{**fields, **changes})
-
-
-@pytest.mark.parametrize(
-    ("made", "said"),
-    [
-        ("images", "must return a DistilledSet, not str"),
-        (image_set(DistilledSet, classes=("a", "c")), "classes were changed"),
-        (image_set(DistilledSet, size=5), r"images are \(5, 5\) pixels"),
-        (image_set(DistilledSet, n=6), "the budget is 2"),
-    ],
-)
-def test_what_a_method_returns_is_checked(made, said):
-    checked(image_set(DistilledSet), image_set(), 2)
-    with pytest.raises(ValueError, match=said):
-        checked(made, image_set(), 2)
-
-
-def test_the_checksum_sees_one_bit_and_one_label():
-    before = checksum(image_set())
-    images, labels = image_set().images.clone(), image_set().labels.clone()
-    images[-1, -1, -1, -1] ^= 1
-    labels[0] = 1
-    assert checksum(image_set()) == before
-    assert checksum(image_set(images=images)) != before
-    assert checksum(image_set(labels=labels)) != before
-
-
-def test_global_generators_are_seeded_inside_and_as_before_outside():
-    cpu = torch.device("cpu")
-    before = torch.get_rng_state()
-    draws = []
-    for _ in range(2):
-        with global_seed(7, cpu):
-            draws.append((torch.rand(1).item(), np.random.rand()))
-    assert draws[0] == draws[1]
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_device_that_is_not_there_is_a_user_error():
-    assert device("cpu").type == "cpu"
-    with pytest.raises(UserError, match="there is no device cuda:99"):
-        device("cuda:99")
-
-
-def test_the_judge_cannot_be_told_the_method():
-    """Nothing in the evaluators' signatures could carry a method's name."""
-    takes = [sorted(inspect.signature(function).parameters) for function in (execute.train_student, execute.evaluate)]
-    judged = ["device", "images", "num_classes"]
-    assert takes[0] == sorted([*judged, "progress", "protocol", "seed", "student", "targets"])
-    assert takes[1] == sorted([*judged, "batch", "labels", "model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import textwrap
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ddbench.runner import Setting
     from ddbench.runs import Entry, Problem
 
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}
 WIDTH = 70  # of a cell
 SIZE = click.IntRange(min=8)
 SIZE_HELP = "Side of the images.  [default: the dataset's own]"
@@ -61,13 +63,17 @@ class WordsOff(click.ClickException):
 
 
 class Group(click.Group):
-    """A group that prints a UserError and ends with status 2."""
+    """A group that prints a UserError, or that a disk cannot be written, and ends with status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UserError as error:
             raise WordsOff(str(error)) from error
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            raise WordsOff(f"{error.filename}: {error.strerror}") from error
 
 
 class Stderr(logging.Handler):

@@ -46,7 +46,7 @@ def min_snr_weight(abar: Tensor, prediction: str, gamma: float = 5.0) -> Tensor:
 
     snr = abar / (1 - abar) (Hang et al., arXiv 2303.09556, section 3.4).
     """
-    snr = abar / (1 - abar)
+    snr = (abar / (1 - abar)).clamp(min=1e-8)  # some schedules end at abar 0
     clipped = snr.clamp(max=gamma)
     return clipped / {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[_known(prediction)]
 

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddbench.errors import UserError
+from ddbench.errors import UserError, unknown
 from ddbench.files import digest, read_json
 from ddbench.methods.pixels import to_float, to_uint8
 
 EMBEDDED = {"tiny": Path(str(files("ddbench.methods.dpd") / "base" / "tiny"))}
+FORGETFUL = {"UniPCMultistepScheduler"}
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-WANTED = ["*/*.json", "*/*.txt", "*/*.safetensors", "model_index.json"]
+WANTED = ["*/*.json", "*/*.txt", "*/*.safetensors"]
+WEIGHTS = {"vae", "unet", "text_encoder"}
 
 
 @dataclass(frozen=True)
@@ -87,15 +89,18 @@ class LatentModel:
         made = [self.vae.decode(part.to(self.device) / scale).sample for part in z.split(batch)]
         return to_uint8(torch.cat(made)).cpu()
 
-    def scheduler_named(self, name: str) -> Any:
+    def scheduler_named(self, name: str, pulled: bool = False) -> Any:
         """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels.
 
-        UserError for an unknown one, and for one that scales its noise (Euler's), which the sampler does not know.
+        UserError for an unknown one, for one that scales its noise (Euler's), which the sampler does not know, and,
+        when it pulls, for one that goes on from its own copy of the latents and would forget the pull.
         """
         known = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
         known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
         if name not in known:
-            raise UserError(f"no scheduler is called {name!r}: use one of {', '.join(known)}")
+            raise unknown("scheduler", name, known)
+        if pulled and known[name].__name__ in FORGETFUL:
+            raise UserError(f"scheduler {name} restarts from latents of its own, which undoes the pull: set pull=0")
         made = known[name].from_config(self.scheduler.config)
         if float(made.init_noise_sigma) != 1:
             raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
@@ -133,9 +138,13 @@ def find_model(name: str) -> Path:
     folder = EMBEDDED.get(name, Path(name))
     if not folder.is_dir():
         folder = _download(name)
-    missing = [part for part in PARTS if not any((folder / part).glob("*.*"))]
+    kinds = {part: "*.safetensors" if part in WEIGHTS else "*.*" for part in PARTS}
+    missing = [f"{part}/{kind}" for part, kind in kinds.items() if not any((folder / part).glob(kind))]
     if missing:
-        raise UserError(f"{folder} is no whole text-to-image pipeline folder: it lacks {', '.join(missing)}")
+        raise UserError(
+            f"{folder} is no whole text-to-image pipeline folder: it lacks {', '.join(missing)}.\n"
+            "Weights are read from safetensors only; `save_pretrained` of diffusers writes them."
+        )
     return folder
 
 

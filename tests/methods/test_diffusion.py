@@ -44,6 +44,11 @@ def test_an_unknown_prediction_is_named():
         min_snr_weight(torch.tensor([0.5]), "flow")
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_min_snr_weights_are_finite_where_nothing_is_left_of_the_image(prediction):
+    assert torch.isfinite(min_snr_weight(torch.tensor([0.0, 0.5]), prediction)).all()
+
+
 def test_min_snr_weights_against_a_table():
     abar = torch.tensor([0.5, 0.9, 0.99])  # snr 1, 9, 99
     assert torch.allclose(min_snr_weight(abar, "epsilon"), torch.tensor([1.0, 5 / 9, 5 / 99]), rtol=1e-4)

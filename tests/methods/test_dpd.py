@@ -13,7 +13,7 @@ from ddbench.errors import UserError
 from ddbench.files import read_json
 from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.finetune import Tuning, unfreeze
+from ddbench.methods.dpd.finetune import Tuning, load_tuned, unfreeze
 from ddbench.methods.dpd.training import checkpoints_beside
 from ddbench.methods.latent_model import load_model
 
@@ -60,11 +60,28 @@ def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context
     trained = load_file(folder / "unet.safetensors")
     assert trained
     assert all(".lora_" in name for name in trained)
-    fresh = load_model(str(pipeline), torch.device("cpu"))
-    unfreeze(fresh.unet, Tuning("lora", 4, 0, 1, 0.0, 0, 0.0, 0.0, "fp32"))
-    start = dict(fresh.unet.named_parameters())
-    assert any(not torch.equal(trained[name], start[name]) for name in trained)
-    assert not any(p.requires_grad for p in [*fresh.vae.parameters(), *fresh.text.parameters()])
+    fresh, tuned = (load_model(str(pipeline), torch.device("cpu")) for _ in range(2))
+    how = Tuning("lora", 4, 0, 1, 0.0, 0, 0.0, 0.0, "fp32")
+    unfreeze(fresh.unet, how)
+    load_tuned(tuned, folder, how)
+    start = fresh.unet.state_dict()
+    changed = {name for name, weight in tuned.unet.state_dict().items() if not torch.equal(weight, start[name])}
+    assert changed
+    assert changed <= set(trained)
+
+
+def test_too_few_images_are_named_before_any_work(method, few_scenes, context_of):
+    ctx = context_of()
+    with pytest.raises(ValueError, match=r"7 prototypes per class need 7 images per class, but: \w+ 6"):
+        method.distill(few_scenes, 7, ctx)
+    assert not ctx.shared.exists()
+
+
+def test_a_scheduler_that_forgets_the_pull_is_refused(method, few_scenes, context_of):
+    ctx = context_of()
+    with pytest.raises(UserError, match="undoes the pull: set pull=0"):
+        dataclasses.replace(method, scheduler="UniPCMultistepScheduler", pull=1.0).distill(few_scenes, 1, ctx)
+    assert not ctx.shared.exists()
 
 
 def test_prototypes_are_recorded(method, few_scenes, context_of):
@@ -82,7 +99,7 @@ def test_a_missing_base_names_the_ways_out(few_scenes, context_of, monkeypatch):
 
 
 def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path):
-    with pytest.raises(UserError, match="lacks vae, unet, text_encoder, tokenizer, scheduler"):
+    with pytest.raises(UserError, match=r"lacks vae/\*.safetensors, unet/\*.safetensors"):
         DPD(base=str(tmp_path)).distill(few_scenes, 1, context_of())
 
 
@@ -95,7 +112,7 @@ def test_an_autoencoder_we_do_not_know_is_named(make_pipeline, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("DDIMSheduler", "base, .*DDIMScheduler"), ("EulerDiscreteScheduler", "not variance preserving")]
+    ("name", "said"), [("DDIMSheduler", "mean DDIMScheduler"), ("EulerDiscreteScheduler", "not variance preserving")]
 )
 def test_an_unfit_scheduler_is_refused_before_any_work(name, said, method, few_scenes, context_of):
     ctx = context_of()
@@ -120,6 +137,7 @@ def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_pa
         ({"strength": 2.0}, "strength must be in 0..1"), ({"steps": 0}, "steps must be at least 1"),
         ({"tune_batch": 0}, "tune_batch must be at least 1"), ({"prompt": "a {x}"}, "prompt must hold {} once"),
         ({"prompt": "a {"}, "prompt must hold {} once"), ({"tune_ema": 1.0}, "1 excluded"),
+        ({"tune_rate": -1.0}, "tune_rate must be above 0"), ({"pull": -1.0}, "pull must not be below 0"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings, said):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from ddbench.methods.dpd.training import Checkpoints, Schedule, fit
@@ -39,6 +40,13 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path):
     assert seen[0] == 15
     assert torch.equal(resumed.weight, whole.weight)
     assert torch.equal(resumed.bias, whole.bias)
+
+
+def test_a_weight_that_no_loss_reaches_does_not_stop_a_resume(tmp_path):
+    net = nn.ModuleDict({"used": nn.Linear(4, 3), "idle": nn.Linear(2, 2)})
+    for steps in (2, 4):
+        fit(net, lambda step: net["used"].weight.square().sum(), Schedule(steps, 1e-2), plain, Checkpoints(tmp_path, 2))
+    assert load_file(tmp_path / "state.safetensors")["step"] == 4
 
 
 def test_it_learns_and_the_average_is_not_the_last_weight():

@@ -16,7 +16,7 @@ from ddbench.files import read_json, write_json
 from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.adapt import adapted
 from ddbench.methods.dpd.finetune import Latents, Tuning, load_latents, load_tuned, save_latents, tune
-from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, rows_of
+from ddbench.methods.dpd.prototypes import Prototype, check_enough, find_prototypes, rows_of
 from ddbench.methods.dpd.training import Schedule, mixed_precision
 from ddbench.methods.latent_model import LatentModel, find_model, identity_of, load_model
 from ddbench.types import DistilledSet, ImageSet
@@ -82,6 +82,8 @@ class DPD:
         shares = {"strength": self.strength, "tune_empty": self.tune_empty, "pull_until": self.pull_until}
         off += [f"{name} must be in 0..1" for name, value in shares.items() if not 0 <= value <= 1]
         off += ["tune_ema must be in 0..1, 1 excluded"] if not 0 <= self.tune_ema < 1 else []
+        off += [f"{name} must be above 0" for name in ("adapt_rate", "tune_rate") if getattr(self, name) <= 0]
+        off += [f"{name} must not be below 0" for name in ("alpha", "guidance", "pull") if getattr(self, name) < 0]
         off += ["prompt must hold {} once, for the class name"] if _fields(self.prompt) != [""] else []
         if off:
             raise ValueError("; ".join(off))
@@ -96,8 +98,9 @@ class DPD:
             return self._distill(train, ipc, ctx)
 
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        check_enough(train, ipc)  # what does not fit is refused before the hours, not after
         base = load_model(self.base, ctx.device)
-        base.scheduler_named(self.scheduler)  # what does not fit is refused before the hours, not after
+        base.scheduler_named(self.scheduler, pulled=self.pull > 0)
         base.check_size(train.images.shape[-1])
         model = self._adapted(base, train, ctx)
         latents = self._latents(model, train, ctx)

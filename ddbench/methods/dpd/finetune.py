@@ -38,8 +38,8 @@ class Tuning:
     precision: str
 
     def key(self) -> dict[str, Any]:
-        """JSON values for the stage's key."""
-        return asdict(self)
+        """JSON values for the stage's key; the rank only where it decides something."""
+        return {name: value for name, value in asdict(self).items() if name != "rank" or self.weights == "lora"}
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,7 @@ def embedding(latents: Tensor) -> np.ndarray:
 
 def find_prototypes(train: ImageSet, latents: Tensor, ipc: int, alpha: float) -> list[Prototype]:
     """`ipc` prototypes of every class, class after class; `latents` are the scaled means of `train`."""
-    few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
-    if few:
-        raise ValueError(f"{ipc} prototypes per class need {ipc} images per class, but: {', '.join(few)}")
+    check_enough(train, ipc)
     found = []
     for label in range(len(train.classes)):
         rows = train.of_class(label)
@@ -57,6 +55,13 @@ def find_prototypes(train: ImageSet, latents: Tensor, ipc: int, alpha: float) ->
             raise ValueError(f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes")
         found += _of_class(label, rows, points, train.names, ipc, alpha)
     return found
+
+
+def check_enough(train: ImageSet, ipc: int) -> None:
+    """ValueError naming the classes with fewer than `ipc` images."""
+    few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
+    if few:
+        raise ValueError(f"{ipc} prototypes per class need {ipc} images per class, but: {', '.join(few)}")
 
 
 def _of_class(

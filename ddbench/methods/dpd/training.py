@@ -133,7 +133,8 @@ def _resume(folder: Path | None, weights: list, optimizer: torch.optim.Optimizer
             weight.copy_(state[f"weight.{i}"])
             prefix = f"adam.{i}."
             adam = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
+            if adam:  # none for a weight that never had a gradient
+                optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
         for i, mean in enumerate(average):
             mean.copy_(state[f"average.{i}"])
     return int(state["step"])

@@ -1,6 +1,6 @@
 """The embedded base model `tiny`, and the command that trains it (`python -m ddbench.methods.dpd.base`)."""
 
-from pathlib import Path
+from ddbench.methods.latent_model import EMBEDDED
 
-FOLDER = Path(__file__).parent / "tiny"
+FOLDER = EMBEDDED["tiny"]
 """The shipped pipeline folder, diffusers format, float16 safetensors."""
