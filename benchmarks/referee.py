@@ -32,11 +32,6 @@ from evaluators.students import Student, build
 from evaluators.train import train_student
 
 SIZE = 64
-RECIPE = Recipe(
-    "adamw", lr=1e-3, weight_decay=0.05, batch=64, epochs=3, min_steps=100, max_steps=5000,
-    augment=Augment(flip_x=0.5, flip_y=0.5, transpose=0.5),
-)  # fmt: skip
-PROTOCOL = Protocol("referee", 1, {"resnet18": RECIPE}, source="this file")
 options = [
     click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True),
     click.option("--shared", type=click.Path(path_type=Path), envvar="DDBENCH_SHARED", default=Path("shared")),
@@ -56,6 +51,14 @@ def bar(items, desc, total):
 
 def eurosat(data_root: Path, shared: Path) -> Dataset:
     return EUROSAT.load(Place(data_root, shared), SIZE)
+
+
+def protocol(epochs: int) -> Protocol:
+    recipe = Recipe(
+        "adamw", lr=1e-3, weight_decay=0.05, batch=64, epochs=epochs, min_steps=100, max_steps=5000,
+        augment=Augment(flip_x=0.5, flip_y=0.5, transpose=0.5),
+    )  # fmt: skip
+    return Protocol("referee", 1, {"resnet18": recipe}, source="this file")
 
 
 def referee(work: Path) -> Student:
@@ -83,11 +86,12 @@ def main() -> None:
 
 @main.command()
 @with_options
-def train(data_root: Path, shared: Path, work: Path) -> None:
+@click.option("--epochs", default=3, show_default=True)
+def train(data_root: Path, shared: Path, work: Path, epochs: int) -> None:
     """Train the referee and test it on real images."""
     data = eurosat(data_root, shared)
     net = train_student(
-        data.train.images, data.train.labels, student="resnet18", protocol=PROTOCOL,
+        data.train.images, data.train.labels, student="resnet18", protocol=protocol(epochs),
         num_classes=len(EUROSAT.classes), seed=0, device="cpu", progress=bar,
     )  # fmt: skip
     work.mkdir(parents=True, exist_ok=True)
