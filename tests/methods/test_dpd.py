@@ -47,7 +47,7 @@ def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of
 @pytest.mark.parametrize("class_embeds", [None, 3])
 def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
     base = make_pipeline(tmp_path / "base", prediction, class_embeds)
-    method = DPD(base=str(base), tune_steps=1, tune_batch=2, weights="all", strength=1.0, pull=1.0, adapt_steps=1)
+    method = DPD(base=str(base), tune_steps=1, tune_batch=2, weights="all", strength=1.0, pull=1.0)
     dataclasses.replace(method, steps=2).distill(few_scenes, 1, context_of()).check(1)
 
 

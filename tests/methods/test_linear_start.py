@@ -7,7 +7,7 @@ import torch
 
 from ddbench.methods.dpd.base.autoencoder import build_autoencoder
 from ddbench.methods.dpd.base.linear_start import blocks, principal_blocks, start_linear
-from ddbench.methods.dpd.reconstruction import reconstruction_loss
+from ddbench.methods.dpd.base.reconstruction import reconstruction_loss
 from ddbench.methods.latent_model import posterior
 from ddbench.methods.pixels import draw_batch
 

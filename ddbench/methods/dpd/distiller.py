@@ -14,10 +14,9 @@ from torch import Tensor
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.files import read_json, write_json
 from ddbench.methods.diffusion import Sampling, guided, sample
-from ddbench.methods.dpd.adapt import adapted
 from ddbench.methods.dpd.finetune import Latents, Tuning, load_latents, load_tuned, save_latents, tune
 from ddbench.methods.dpd.prototypes import Prototype, check_enough, find_prototypes, rows_of
-from ddbench.methods.dpd.training import Schedule, mixed_precision
+from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import LatentModel, find_model, identity_of, load_model
 from ddbench.types import DistilledSet, ImageSet
 
@@ -28,8 +27,6 @@ class DPD:
 
     base: base model: a hub id, a Stable-Diffusion-family pipeline folder, or tiny (embedded).
     prompt: template; {} becomes the readable class name.
-    adapt_steps: steps in which the autoencoder is adapted to the training split first, batches of 32, 0 for none.
-    adapt_rate: AdamW's peak learning rate in them.
     weights: what is fine-tuned: LoRA layers (lora), every U-Net weight (all), or nothing (none).
     rank: rank and alpha of LoRA.
     tune_steps: optimizer steps of fine-tuning.
@@ -56,8 +53,6 @@ class DPD:
 
     base: str = "lcybuaa/Text2Earth"
     prompt: str = "A satellite image of {}."
-    adapt_steps: int = 0
-    adapt_rate: float = 5e-4
     weights: Literal["lora", "all", "none"] = "lora"
     rank: int = 4
     tune_steps: int = 20_000
@@ -77,12 +72,12 @@ class DPD:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
-        low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "adapt_steps": 0, "tune_warmup": 0}
+        low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "tune_warmup": 0}
         off = [f"{name} must be at least {least}" for name, least in low.items() if getattr(self, name) < least]
         shares = {"strength": self.strength, "tune_empty": self.tune_empty, "pull_until": self.pull_until}
         off += [f"{name} must be in 0..1" for name, value in shares.items() if not 0 <= value <= 1]
         off += ["tune_ema must be in 0..1, 1 excluded"] if not 0 <= self.tune_ema < 1 else []
-        off += [f"{name} must be above 0" for name in ("adapt_rate", "tune_rate") if getattr(self, name) <= 0]
+        off += ["tune_rate must be above 0"] if self.tune_rate <= 0 else []
         off += [f"{name} must not be below 0" for name in ("alpha", "guidance", "pull") if getattr(self, name) < 0]
         off += ["prompt must hold {} once, for the class name"] if _fields(self.prompt) != [""] else []
         if off:
@@ -99,10 +94,9 @@ class DPD:
 
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         check_enough(train, ipc)  # what does not fit is refused before the hours, not after
-        base = load_model(self.base, ctx.device)
-        base.scheduler_named(self.scheduler, pulled=self.pull > 0)
-        base.check_size(train.images.shape[-1])
-        model = self._adapted(base, train, ctx)
+        model = load_model(self.base, ctx.device)
+        model.scheduler_named(self.scheduler, pulled=self.pull > 0)
+        model.check_size(train.images.shape[-1])
         latents = self._latents(model, train, ctx)
         prototypes = self._prototypes(model, latents, train, ipc, ctx)
         self._tune(model, latents, train, ctx)
@@ -110,13 +104,6 @@ class DPD:
         labels = torch.tensor([p.label for p in prototypes])
         images = model.decode(z, self.batch)
         return DistilledSet(images, labels, train.classes, train.readable, extras={"guidance_fallbacks": fallen})
-
-    def _adapted(self, model: LatentModel, train: ImageSet, ctx: Context) -> LatentModel:
-        """The model with its autoencoder adapted to the training split, made once for every IPC and seed."""
-        if not self.adapt_steps:
-            return model
-        schedule = Schedule(self.adapt_steps, self.adapt_rate, warmup=20, cosine=True, decay=1e-4, betas=(0.9, 0.99))
-        return adapted(model, train, schedule, self._precision(ctx), ctx)
 
     def _latents(self, model: LatentModel, train: ImageSet, ctx: Context) -> Latents:
         progress = partial(ctx.progress, desc="latents")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.dpd.base.linear_start import start_linear
-from ddbench.methods.dpd.reconstruction import reconstruction_loss
+from ddbench.methods.dpd.base.reconstruction import reconstruction_loss
 from ddbench.methods.dpd.training import Checkpoints, Schedule, fit, mixed_precision
 from ddbench.methods.latent_model import posterior
 from ddbench.methods.pixels import draw_batch

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its image: what every autoencoder of DPD is trained on."""
+"""How far a reconstruction is from its image: what the base's autoencoder is trained on."""
 
 from __future__ import annotations
 
