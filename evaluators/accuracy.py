@@ -41,7 +41,7 @@ def evaluate(
     """
     check_labelled(images, labels, num_classes)
     model = model.to(device).eval()
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         parts = [model(part.to(device, non_blocking=True)).argmax(1) for part in images.split(batch)]
     return scores(labels, torch.cat(parts).cpu(), num_classes)
 
