@@ -65,7 +65,7 @@ def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, place
         ipc=max(pictures.counts),
         seed=0,
     )
-    return Plan(GivenImages(pictures), dataset, split, (spec,), judges, exact=False)
+    return Plan(GivenImages(pictures), dataset, split, (spec,), judges.at(size), exact=False)
 
 
 def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:

@@ -19,6 +19,7 @@ from ddbench.datasets.facts import Place, Split
 from ddbench.errors import UserError
 from ddbench.files import canonical, digest, sweep, write_bytes
 from ddbench.runs import Failure, RunSpec, failure_path, read_failure, result_path, write_failure
+from evaluators.sizes import check_size
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
@@ -43,6 +44,15 @@ class Jury:
     students: tuple[str, ...]
     protocol: Any
     seeds: int = 1
+
+    def at(self, size: int) -> Jury:
+        """Itself; UserError when a student cannot take images of `size` pixels."""
+        try:
+            for student in self.students:
+                check_size(student, size)
+        except ValueError as error:
+            raise UserError(f"{error}; --student and --size decide that") from None
+        return self
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,7 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
         seed=0,
         source=_source(request.method, method),
     )
-    return Plan(method, source, split, seeded(spec, request.seeds), judges)
+    return Plan(method, source, split, seeded(spec, request.seeds), judges.at(size))
 
 
 def _method(name: str) -> type:

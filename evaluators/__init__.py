@@ -3,6 +3,7 @@
 A small library of its own. It never imports `ddbench` and knows no distillation method by name.
 
 protocols   named, versioned, frozen training rows (no torch)
+sizes       which image sizes the students take (no torch)
 students    the networks, and their penultimate features
 augment     batched random crops, flips, colour, cutout; every image its own draw
 train       `train_student`: uint8 images and labels -> a trained network

@@ -8,7 +8,6 @@ vit_tiny   torchvision's VisionTransformer at DeiT-Ti's width (Touvron et al. 20
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -17,9 +16,9 @@ from torchvision.models import VisionTransformer
 from torchvision.models import resnet18 as torchvision_resnet18
 
 from evaluators.protocols import STUDENTS
+from evaluators.sizes import check_size, convnet_depth, vit_patch
 
 MEAN, STD = 0.5, 0.25  # of every channel; constants, so that no statistic of any data set travels with a network
-SMALLEST = 8
 WIDTH = 128
 
 
@@ -49,28 +48,13 @@ def build(student: str, size: int, num_classes: int, seed: int) -> Student:
     """
     if student not in _BODIES:
         raise ValueError(f"unknown student {student!r}. Known: {', '.join(STUDENTS)}")
-    if size < SMALLEST or num_classes < 2:
-        raise ValueError(f"students need size >= {SMALLEST} and two classes, not size {size} and {num_classes} classes")
+    if num_classes < 2:
+        raise ValueError(f"students need two classes, not {num_classes}")
+    check_size(student, size)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also move the CUDA generators
         body, width = _BODIES[student](size)
         return Student(body, nn.Linear(width, num_classes))
-
-
-def convnet_depth(size: int) -> int:
-    """Blocks of the ConvNet: round(log2(size)) - 2, so 3, 4, 5, 6 at 32, 64, 128, 256 px (and 6 at 224); at least 1."""
-    return max(1, round(math.log2(size)) - 2)
-
-
-def vit_patch(size: int) -> int:
-    """Patch side: the divisor of `size` nearest to size / 8 (the smaller of two), so 64 patches where 8 divides it.
-
-    ValueError where that leaves over a thousand patches (prime sizes).
-    """
-    side = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - size / 8), d))
-    if (size // side) ** 2 > 1024:
-        raise ValueError(f"vit_tiny would cut {size} px into {(size // side) ** 2} patches: use a multiple of 8")
-    return side
 
 
 def features(model: Student, images: Tensor, device: torch.device | str = "cpu", batch: int = 256) -> Tensor:

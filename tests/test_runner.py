@@ -57,6 +57,12 @@ def test_a_plan_writes_nothing(home, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("student", "size"), [("vit_tiny", 67), ("convnet", 7)])
+def test_a_size_that_a_student_cannot_take_is_refused_at_planning(home, student, size):
+    with pytest.raises(UserError, match=f"{size}.*--student and --size"):
+        plan_for(home, students=(student,), size=size)
+
+
 def test_a_run_leaves_what_the_design_says(done):
     plan, place, outcome = done
     assert (outcome.done, outcome.failed, outcome.kept) == (2, 0, 0)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from evaluators.protocols import STUDENTS
-from evaluators.students import build, convnet_depth, features, vit_patch
+from evaluators.sizes import convnet_depth, vit_patch
+from evaluators.students import build, features
 
 
 def images(n, size):
@@ -92,9 +93,9 @@ def test_unknown_student_names_the_known():
         build("convnext", 32, 5, seed=0)
 
 
-@pytest.mark.parametrize(("size", "classes"), [(7, 5), (32, 1)])
-def test_too_small_is_an_error(size, classes):
-    with pytest.raises(ValueError, match=f"size {size} and {classes} classes"):
+@pytest.mark.parametrize(("size", "classes", "said"), [(7, 5, "at least 8 px, not 7"), (32, 1, "two classes, not 1")])
+def test_too_small_is_an_error(size, classes, said):
+    with pytest.raises(ValueError, match=said):
         build("convnet", size, classes, seed=0)
 
 

@@ -124,7 +124,7 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderDC, tokenizer: CLI
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/tiny"), help="checkpoints and parts")
 @click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="the pipeline folder to write")
 @click.option("--autoencoder", default=2000, help="steps of the autoencoder, batches of 16")
-@click.option("--denoiser", default=3000, help="steps of text encoder and U-Net, batches of 64")
+@click.option("--denoiser", default=9000, help="steps of text encoder and U-Net, batches of 64")
 @click.option("--scenes", default=400, help="procedural scenes per class")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", help="of the autoencoder")
 @click.option("--compiled", is_flag=True, help="torch.compile the autoencoder's loss; needs a C++ compiler")
