@@ -98,8 +98,8 @@ def _show_method(name: str) -> str:
     from ddbench.registry import load
 
     cls = load("methods", name)
-    fields = [(f.name, f.default, f.unit, f.type, f.meaning) for f in config.describe_fields(cls)]
-    table = grid(fields, ("field", "default", "unit", "type", "meaning")) if fields else "It has no fields to set."
+    fields = [(f.name, f"{f.default} {f.unit}".strip(), f.type, f.meaning) for f in config.describe_fields(cls)]
+    table = grid(fields, ("field", "default", "type", "meaning")) if fields else "It has no fields to set."
     head = f"{config.title(cls)} (method, version {getattr(cls, 'version', '?')})"
     presets = f"presets: {', '.join(config.presets(cls)) or 'none'}"
     citation = getattr(cls, "citation", "")
