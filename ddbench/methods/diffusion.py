@@ -56,22 +56,36 @@ def even_weight(abar: Tensor, prediction: str) -> Tensor:
     return torch.ones_like(abar)
 
 
-def diffusion_loss(
-    unet: Callable, z: Tensor, abars: Tensor, generator: torch.Generator, prediction: str = "v_prediction",
-    weight: Callable[[Tensor, str], Tensor] = min_snr_weight, **conditions,
-) -> Tensor:  # fmt: skip
-    """Weighted loss of one batch: z (n, c, h, w) clean scaled latents, abars (T,) of the scheduler.
+@dataclass(frozen=True)
+class Objective:
+    """What a diffusion training minimises.
 
-    weight(abar, prediction) gives each image's weight, min-SNR unless said. conditions go to the network
-    (`encoder_hidden_states`, `class_labels`). All randomness comes from `generator`, on the CPU, so that a step can be
-    repeated on any device.
+    abars: cumulative alphas (T,) of the scheduler. prediction: what the network outputs. weight(abar, prediction): of
+    each image's squared error. extra(z0_hat, abar), when given: an addition (n,) per image, seen through the clean
+    estimate z0_hat (n, c, h, w).
     """
-    times = torch.randint(len(abars), (len(z),), generator=generator)
+
+    abars: Tensor
+    prediction: str = "v_prediction"
+    weight: Callable[[Tensor, str], Tensor] = min_snr_weight
+    extra: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+def diffusion_loss(unet: Callable, z: Tensor, goal: Objective, generator: torch.Generator, **conditions) -> Tensor:
+    """The loss of one batch of clean scaled latents z (n, c, h, w), at times drawn evenly.
+
+    conditions go to the network (`encoder_hidden_states`, `class_labels`). All randomness comes from `generator`, on
+    the CPU, so that a step can be repeated on any device.
+    """
+    times = torch.randint(len(goal.abars), (len(z),), generator=generator)
     eps = torch.randn(z.shape, generator=generator).to(z)
-    abar = abars[times].to(z)
-    u = unet(add_noise(z, eps, abar), times.to(z.device), **conditions).sample
-    errors = (u.float() - target(z, eps, abar, prediction)).square().mean((1, 2, 3))
-    return (errors * weight(abar, prediction)).mean()
+    abar = goal.abars[times].to(z)
+    z_t = add_noise(z, eps, abar)
+    u = unet(z_t, times.to(z.device), **conditions).sample.float()
+    errors = (u - target(z, eps, abar, goal.prediction)).square().mean((1, 2, 3)) * goal.weight(abar, goal.prediction)
+    if goal.extra:
+        errors = errors + goal.extra(clean_estimate(z_t, u, abar, goal.prediction), abar)
+    return errors.mean()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ddbench.methods.latent_model import load_model
 
 @pytest.fixture
 def method(pipeline) -> DPD:
-    return DPD(base=str(pipeline), tune_steps=3, tune_batch=4, steps=3, batch=4)
+    return DPD(base=str(pipeline), tune_steps=3, tune_batch=4, consistency=0.0, steps=3, batch=4)
 
 
 def test_the_whole_method_and_its_stages(method, few_scenes, context_of):
@@ -43,11 +43,43 @@ def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of
     assert not torch.equal(made, method.distill(few_scenes, 2, context_of(2)).images)
 
 
+def test_consistency_and_selection_share_one_classifier(method, few_scenes, context_of):
+    whole = dataclasses.replace(method, consistency=0.1, candidates=2, classifier_steps=4)
+    ctx = context_of()
+    made = whole.distill(few_scenes, 2, ctx)
+    made.check(2)
+    assert [c["stage"] for c in ctx.costs] == ["latents", "prototypes", "classifier", "finetune"]
+    other_batch = dataclasses.replace(whole, batch=7).distill(few_scenes, 2, context_of()).images
+    assert (made.images.int() - other_batch.int()).abs().max() <= 1
+    alone = dataclasses.replace(whole, candidates=1).distill(few_scenes, 2, context_of()).images
+    # the one candidate is among the two, and is not always the better
+    assert 0 < ((alone.int() - made.images.int()).abs() > 1).flatten(1).any(1).sum() < 6
+
+
+def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, context_of):
+    """The gradient runs through classifier and U-Net, but moves neither."""
+    from ddbench.methods.dpd.classifier import LatentClassifier
+    from ddbench.methods.dpd.finetune import tuning_loss
+    from ddbench.methods.dpd.latents import Latents
+
+    model = load_model(str(pipeline), torch.device("cpu"))
+    how = dataclasses.replace(method._tuning(context_of()), consistency=1e6)  # so that nothing else is felt
+    judge = LatentClassifier(4, 3).eval().requires_grad_(False)
+    z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+    loss_at = tuning_loss(model, Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0), ["a", "b", "c"], how, judge)
+    unfreeze(model.unet, how)
+    loss_at(0).backward()
+    moved = {name for name, p in model.unet.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert moved
+    assert all("lora" in name for name in moved)
+    assert all(p.grad is None for p in judge.parameters())
+
+
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
 @pytest.mark.parametrize("class_embeds", [None, 3])
 def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
     base = make_pipeline(tmp_path / "base", prediction, class_embeds)
-    method = DPD(base=str(base), tune_steps=1, tune_batch=2, weights="all", strength=1.0, pull=1.0)
+    method = DPD(base=str(base), tune_steps=1, tune_batch=2, weights="all", consistency=0.0, strength=1.0, pull=1.0)
     dataclasses.replace(method, steps=2).distill(few_scenes, 1, context_of()).check(1)
 
 
@@ -137,7 +169,7 @@ def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_pa
         ({"strength": 2.0}, "strength must be in 0..1"), ({"steps": 0}, "steps must be at least 1"),
         ({"tune_batch": 0}, "tune_batch must be at least 1"), ({"prompt": "a {x}"}, "prompt must hold {} once"),
         ({"prompt": "a {"}, "prompt must hold {} once"), ({"tune_ema": 1.0}, "1 excluded"),
-        ({"tune_rate": -1.0}, "tune_rate must be above 0"), ({"pull": -1.0}, "pull must not be below 0"),
+        ({"tune_rate": -1.0}, "tune_rate must be above 0"), ({"pull": -1.0}, "pull must be at least 0"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings, said):

@@ -1,4 +1,4 @@
-"""DPD as a Distiller: fine-tune once, find prototypes, sample one image per prototype, decode."""
+"""DPD as a Distiller: fine-tune once, find prototypes, sample candidates for each, keep the best, decode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch import Tensor
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.files import read_json, write_json
 from ddbench.methods.diffusion import Sampling, guided, sample
-from ddbench.methods.dpd.finetune import Latents, Tuning, load_latents, load_tuned, save_latents, tune
+from ddbench.methods.dpd.classifier import Course, LatentClassifier, best_candidates, load_classifier, train_classifier
+from ddbench.methods.dpd.finetune import Tuning, load_tuned, tune, tuning_loss
+from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
 from ddbench.methods.dpd.prototypes import Prototype, check_enough, find_prototypes, rows_of
 from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import LatentModel, find_model, identity_of, load_model
@@ -35,6 +37,10 @@ class DPD:
     tune_warmup: steps of linear warm-up.
     tune_empty: share of prompts replaced by the empty one (keeps classifier-free guidance working).
     tune_ema: decay of the weight average that replaces the weights at the end, 0 for none.
+    consistency: weight of the latent classifier's loss on clean estimates during fine-tuning, 0 for none.
+    consistency_time: weight of that loss over time: the cumulative alpha (abar), or even.
+    classifier_steps: training steps of the latent classifier, batches of 128; 0 for 200 epochs.
+    classifier_flips: mirror latents while it trains; no where latents hold the inside of a cell in channels (tiny).
     alpha: weight of the distance to the own centre in the margin rule of the prototypes.
     scheduler: the base's own (base), or a diffusers scheduler by class name.
     steps: sampling steps.
@@ -42,6 +48,7 @@ class DPD:
     strength: share of the noise schedule that is sampled: 1 from pure noise, less from the noised prototype (v1: 0.75).
     pull: length of the step towards the prototype's latent (release: 1), 0 for none.
     pull_until: share of the sampling during which it acts.
+    candidates: images sampled per prototype; the classifier keeps the one with the largest margin (release: 5).
     batch: images per sampling batch; changes speed and memory, not the images.
     precision: bf16 (autocast), fp32, or auto: bf16 on a GPU.
     """
@@ -49,7 +56,9 @@ class DPD:
     name: ClassVar[str] = "dpd"
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
     version: ClassVar[int] = 1
-    check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "tune_steps": 2, "tune_batch": 4, "steps": 2}
+    check_params: ClassVar[dict[str, Any]] = {
+        "base": "tiny", "tune_steps": 2, "tune_batch": 4, "classifier_steps": 2, "steps": 2,
+    }  # fmt: skip
 
     base: str = "lcybuaa/Text2Earth"
     prompt: str = "A satellite image of {}."
@@ -61,6 +70,10 @@ class DPD:
     tune_warmup: int = 200
     tune_empty: float = 0.0
     tune_ema: float = 0.0
+    consistency: float = 0.1
+    consistency_time: Literal["abar", "even"] = "abar"
+    classifier_steps: int = 0
+    classifier_flips: bool = True
     alpha: float = 1.0
     scheduler: str = "base"
     steps: int = 50
@@ -68,17 +81,18 @@ class DPD:
     strength: float = 0.75
     pull: float = 0.0
     pull_until: float = 0.8
+    candidates: int = 1
     batch: int = 64
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
-        low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "tune_warmup": 0}
+        low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "candidates": 1}
+        low |= {"tune_warmup": 0, "classifier_steps": 0, "alpha": 0, "guidance": 0, "pull": 0, "consistency": 0}
         off = [f"{name} must be at least {least}" for name, least in low.items() if getattr(self, name) < least]
         shares = {"strength": self.strength, "tune_empty": self.tune_empty, "pull_until": self.pull_until}
         off += [f"{name} must be in 0..1" for name, value in shares.items() if not 0 <= value <= 1]
         off += ["tune_ema must be in 0..1, 1 excluded"] if not 0 <= self.tune_ema < 1 else []
         off += ["tune_rate must be above 0"] if self.tune_rate <= 0 else []
-        off += [f"{name} must not be below 0" for name in ("alpha", "guidance", "pull") if getattr(self, name) < 0]
         off += ["prompt must hold {} once, for the class name"] if _fields(self.prompt) != [""] else []
         if off:
             raise ValueError("; ".join(off))
@@ -99,9 +113,12 @@ class DPD:
         model.check_size(train.images.shape[-1])
         latents = self._latents(model, train, ctx)
         prototypes = self._prototypes(model, latents, train, ipc, ctx)
-        self._tune(model, latents, train, ctx)
+        classifier = self._classifier(model, latents, train, ctx)
+        self._tune(model, latents, classifier, train, ctx)
         z, fallen = self._sample(model, latents, prototypes, train, ctx)
         labels = torch.tensor([p.label for p in prototypes])
+        if self.candidates > 1:
+            z = z[best_candidates(classifier, z, labels, self.candidates)]
         images = model.decode(z, self.batch)
         return DistilledSet(images, labels, train.classes, train.readable, extras={"guidance_fallbacks": fallen})
 
@@ -118,24 +135,48 @@ class DPD:
     def _tuning(self, ctx: Context) -> Tuning:
         return Tuning(
             self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
-            self.tune_empty, self.tune_ema, self._precision(ctx),
+            self.tune_empty, self.tune_ema, self._precision(ctx), self.consistency, self.consistency_time,
         )  # fmt: skip
+
+    @property
+    def _course(self) -> Course:
+        return Course(self.classifier_steps, self.classifier_flips)
+
+    def _classifier(
+        self, model: LatentModel, latents: Latents, train: ImageSet, ctx: Context
+    ) -> LatentClassifier | None:
+        """The latent classifier, made once for every IPC and seed; None where nothing asks for one."""
+        if self.candidates == 1 and not (self.consistency and self.weights != "none"):
+            return None
+        how, progress = self._course, partial(ctx.progress, desc="latent classifier")
+        folder = ctx.stage(
+            "classifier",
+            lambda into: train_classifier(
+                latents, len(train.classes), how, model.device, folder=into, progress=progress
+            ),
+            base=model.identity, **how.key(),
+        )  # fmt: skip
+        return load_classifier(folder, model.device)
 
     def _precision(self, ctx: Context) -> str:
         if self.precision != "auto":
             return self.precision
         return "bf16" if ctx.device.type == "cuda" else "fp32"
 
-    def _tune(self, model: LatentModel, latents: Latents, train: ImageSet, ctx: Context) -> None:
+    def _tune(
+        self, model: LatentModel, latents: Latents, classifier: LatentClassifier | None, train: ImageSet, ctx: Context
+    ) -> None:
         """Load the fine-tuned weights, made once for every IPC and seed."""
         if self.weights == "none":
             return
         how, prompts, progress = self._tuning(ctx), self._prompts(train), partial(ctx.progress, desc="fine-tuning")
-        folder = ctx.stage(
-            "finetune",
-            lambda into: tune(model, latents, prompts, how, folder=into, progress=progress),
-            base=model.identity, prompts=prompts, **how.key(),
-        )  # fmt: skip
+
+        def make(folder: Path) -> None:
+            loss_at = tuning_loss(model, latents, prompts, how, classifier)
+            tune(model, how, loss_at, folder=folder, progress=progress)
+
+        judge = {"classifier": self._course.key()} if self.consistency else {}
+        folder = ctx.stage("finetune", make, base=model.identity, prompts=prompts, **how.key(), **judge)
         load_tuned(model, folder, how)
 
     def _prototypes(
@@ -153,19 +194,21 @@ class DPD:
     def _sample(
         self, model: LatentModel, latents: Latents, prototypes: list[Prototype], train: ImageSet, ctx: Context
     ) -> tuple[Tensor, int]:
-        """One stream over all classes and prototypes, cut into batches; each image draws from its own generator."""
+        """All candidates of all prototypes, one stream cut into batches; each image draws from its own generator."""
         words = model.words([*self._prompts(train), ""])
+        work = [(prototype, number) for prototype in prototypes for number in range(self.candidates)]
         found, fallen = [], 0
-        for start in ctx.progress(range(0, len(prototypes), self.batch), "sampling"):
-            z, failed = self._sample_batch(model, latents, prototypes[start : start + self.batch], words, ctx)
+        for start in ctx.progress(range(0, len(work), self.batch), "sampling"):
+            z, failed = self._sample_batch(model, latents, work[start : start + self.batch], words, ctx)
             found.append(z.cpu())
             fallen += failed
         return torch.cat(found), fallen
 
     def _sample_batch(
-        self, model: LatentModel, latents: Latents, batch: list[Prototype], words: Tensor, ctx: Context
+        self, model: LatentModel, latents: Latents, work: list[tuple[Prototype, int]], words: Tensor, ctx: Context
     ) -> tuple[Tensor, int]:
-        generators = [ctx.generator("sample", p.label, p.cluster) for p in batch]
+        batch = [prototype for prototype, _ in work]
+        generators = [ctx.generator("sample", p.label, p.cluster, number) for p, number in work]
         anchors = torch.cat([latents.draw(rows_of([p]), g) for p, g in zip(batch, generators, strict=True)])
         labels = torch.tensor([p.label for p in batch], device=model.device)
 

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.diffusion import diffusion_loss
+from ddbench.methods.diffusion import Objective, diffusion_loss
+from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import Schedule, checkpoints_beside, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 
@@ -36,41 +38,14 @@ class Tuning:
     empty: float
     ema: float
     precision: str
+    consistency: float = 0.0
+    consistency_time: str = "abar"
 
     def key(self) -> dict[str, Any]:
-        """JSON values for the stage's key; the rank only where it decides something."""
-        return {name: value for name, value in asdict(self).items() if name != "rank" or self.weights == "lora"}
-
-
-@dataclass(frozen=True)
-class Latents:
-    """The cached training split: unscaled posterior mean and std, float16 (n, c, h, w), and labels (n,)."""
-
-    mean: Tensor
-    std: Tensor
-    labels: Tensor
-    scale: float
-
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Scaled posterior samples of `rows`, float32."""
-        noise = torch.randn((len(rows), *self.mean.shape[1:]), generator=generator)
-        return (self.mean[rows].float() + self.std[rows].float() * noise) * self.scale
-
-    def means(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Scaled posterior means of `rows`, float32."""
-        return self.mean[rows].float() * self.scale
-
-
-def save_latents(model: LatentModel, images: Tensor, folder: Path, *, progress: Callable) -> None:
-    """Encode every image once."""
-    mean, std = model.encode(images, progress, 64)
-    save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
-
-
-def load_latents(folder: Path, labels: Tensor, scale: float) -> Latents:
-    """Read what `save_latents` wrote, memory-mapped."""
-    parts = load_file(folder / "latents.safetensors")
-    return Latents(parts["mean"], parts["std"], labels, scale)
+        """JSON values for the stage's key; rank and consistency only where they decide something."""
+        idle = {"rank"} if self.weights != "lora" else set()
+        idle |= set() if self.consistency else {"consistency", "consistency_time"}
+        return {name: value for name, value in asdict(self).items() if name not in idle}
 
 
 def unfreeze(unet: nn.Module, how: Tuning) -> None:
@@ -86,27 +61,52 @@ def unfreeze(unet: nn.Module, how: Tuning) -> None:
     )
 
 
-def tune(
-    model: LatentModel, latents: Latents, prompts: list[str], how: Tuning,
-    *, folder: Path, progress: Callable[[Iterable], Iterable],
-) -> None:  # fmt: skip
-    """Train and write `unet.safetensors`: the trained weights only. All draws follow from the step: no run seed.
+def consistency(classifier: nn.Module, labels: Tensor, how: Tuning) -> Callable[[Tensor, Tensor], Tensor]:
+    """lambda w(t) CE(f(z0_hat), y) per image (Xu et al., section 3): the addition to a diffusion loss.
 
-    Checkpoints lie beside `folder`, so that a killed run goes on with the same weights.
+    labels (n,): a negative one has no class (its prompt is empty) and adds nothing. w(t) is abar_t, or 1.
+    """
+
+    def extra(clean: Tensor, abar: Tensor) -> Tensor:
+        surprise = F.cross_entropy(classifier(clean), labels.clamp(min=0), reduction="none")
+        over_time = abar if how.consistency_time == "abar" else torch.ones_like(abar)
+        return how.consistency * over_time * surprise * (labels >= 0)
+
+    return extra
+
+
+def tuning_loss(
+    model: LatentModel, latents: Latents, prompts: list[str], how: Tuning, classifier: nn.Module | None = None
+) -> Callable[[int], Tensor]:
+    """The loss of a step: all of its draws follow from the step, not from a run's seed.
+
+    prompts: one per class. `classifier` (frozen) judges the clean estimates, where `how` asks for consistency.
     """
     words = model.words([*prompts, ""])
-    abars = model.scheduler.alphas_cumprod
-    unfreeze(model.unet, how)
 
     def loss_at(step: int) -> Tensor:
         generator = generator_of(0, "tune", step)
         rows = torch.randint(len(latents.labels), (how.batch,), generator=generator)
         captions = latents.labels[rows].masked_fill(torch.rand(how.batch, generator=generator) < how.empty, -1)
-        z = latents.draw(rows, generator).to(model.device)
-        conditions = {"encoder_hidden_states": words[captions.to(words.device)], **model.conditions(how.batch)}
+        z, labels = latents.draw(rows, generator).to(model.device), captions.to(model.device)
+        extra = consistency(classifier, labels, how) if how.consistency else None
+        goal = Objective(model.scheduler.alphas_cumprod, model.prediction, extra=extra)
+        conditions = {"encoder_hidden_states": words[labels], **model.conditions(how.batch)}
         with mixed_precision(model.device, how.precision):
-            return diffusion_loss(model.unet, z, abars, generator, model.prediction, **conditions)
+            return diffusion_loss(model.unet, z, goal, generator, **conditions)
 
+    return loss_at
+
+
+def tune(
+    model: LatentModel, how: Tuning, loss_at: Callable[[int], Tensor],
+    *, folder: Path, progress: Callable[[Iterable], Iterable],
+) -> None:  # fmt: skip
+    """Train and write `unet.safetensors`: the trained weights only.
+
+    Checkpoints lie beside `folder`, so that a killed run goes on with the same weights.
+    """
+    unfreeze(model.unet, how)
     schedule = Schedule(how.steps, how.rate, how.warmup, ema=how.ema)
     with checkpoints_beside(folder) as kept:
         fit(model.unet, loss_at, schedule, progress, kept)

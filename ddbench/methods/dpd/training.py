@@ -18,9 +18,10 @@ from torch import Tensor, nn
 class Schedule:
     """How long and how fast to train.
 
-    steps: optimizer steps. rate: peak learning rate. warmup: steps from 0 to the peak. cosine: decay to 1 % of the
-    peak by the last step, else constant. clip: largest gradient norm. decay: AdamW's weight decay. betas: AdamW's.
-    ema: decay per step of an exponential moving average of the weights that replaces them at the end, 0 for none.
+    steps: optimizer steps. rate: peak learning rate. warmup: steps from 0 to the peak. cosine: decay to `floor`
+    times the peak by the last step, else constant. clip: largest gradient norm. decay: AdamW's weight decay. betas:
+    AdamW's. ema: decay per step of an exponential moving average of the weights that replaces them at the end, 0 for
+    none.
     """
 
     steps: int
@@ -31,12 +32,13 @@ class Schedule:
     decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
     ema: float = 0.0
+    floor: float = 0.01
 
     def rate_at(self, step: int) -> float:
         """Learning rate of optimizer step `step` (from 0)."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        wave = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.steps)) / 2 if self.cosine else 1.0
-        return self.rate * warm * wave
+        wave = (1 + math.cos(math.pi * step / self.steps)) / 2 if self.cosine else 1.0
+        return self.rate * warm * (self.floor + (1 - self.floor) * wave)
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,26 @@ def fit(
     schedule: Schedule,
     progress: Callable[[Iterable], Iterable],
     checkpoints: Checkpoints = Checkpoints(),
+    after: Callable[[int], None] = lambda step: None,
 ) -> float:
     """Minimise `loss_at(step)` over the trainable weights of `network`; return the mean loss of the last 100 steps.
 
     Whatever is random in `loss_at` must follow from `step` alone: then a run killed and resumed from a checkpoint ends
-    with the weights of one that was not. Raises FloatingPointError at the first loss that is not finite.
+    with the weights of one that was not. `after(step)` is called after each step, and again for those since the last
+    checkpoint when a run is resumed. Raises FloatingPointError at the first loss that is not finite.
     """
     weights = [p for p in network.parameters() if p.requires_grad]
+    buffers = list(network.buffers())  # running statistics
     optimizer = torch.optim.AdamW(weights, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay)
     average = [w.detach().clone() for w in weights] if schedule.ema else []
-    start, recent = _resume(checkpoints.folder, weights, optimizer, average), []
+    kept = {"weight": weights, "buffer": buffers, "average": average}
+    start, recent = _resume(checkpoints.folder, kept, optimizer), []
     for step in progress(range(start, schedule.steps)):
         recent = [*recent[-99:], _step(loss_at(step), step, optimizer, schedule)]
         _update_average(average, weights, schedule.ema, step)
+        after(step)
         if checkpoints.folder and (step + 1) % checkpoints.every == 0:
-            _save(checkpoints.folder, step + 1, weights, optimizer, average)
+            _save(checkpoints.folder, step + 1, kept, optimizer)
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
@@ -110,31 +117,30 @@ def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: f
         torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - min(decay, (1 + step) / (10 + step)))
 
 
-def _save(folder: Path, step: int, weights: list, optimizer: torch.optim.Optimizer, average: list) -> None:
+def _save(folder: Path, step: int, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> None:
     """Keep the newest state only, in one file that is moved into place."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {f"weight.{i}": w.detach() for i, w in enumerate(weights)}
-    state |= {f"average.{i}": w for i, w in enumerate(average)}
-    for i, weight in enumerate(weights):
+    state = {f"{name}.{i}": t.detach() for name, tensors in kept.items() for i, t in enumerate(tensors)}
+    for i, weight in enumerate(kept["weight"]):
         state |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in optimizer.state[weight].items()}
     state = {k: v.contiguous().cpu() for k, v in state.items()} | {"step": torch.tensor(step)}
     save_file(state, folder / ".state.tmp")
     (folder / ".state.tmp").replace(folder / "state.safetensors")
 
 
-def _resume(folder: Path | None, weights: list, optimizer: torch.optim.Optimizer, average: list) -> int:
+def _resume(folder: Path | None, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> int:
     """Restore the newest state, if there is one; return the step to go on from."""
     path = folder and folder / "state.safetensors"
     if not path or not path.is_file():
         return 0
-    state = load_file(path, device=str(weights[0].device))
+    state = load_file(path, device=str(kept["weight"][0].device))
     with torch.no_grad():
-        for i, weight in enumerate(weights):
-            weight.copy_(state[f"weight.{i}"])
-            prefix = f"adam.{i}."
-            adam = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if adam:  # none for a weight that never had a gradient
-                optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
-        for i, mean in enumerate(average):
-            mean.copy_(state[f"average.{i}"])
+        for name, tensors in kept.items():
+            for i, tensor in enumerate(tensors):
+                tensor.copy_(state[f"{name}.{i}"])
+    for i, weight in enumerate(kept["weight"]):
+        prefix = f"adam.{i}."
+        adam = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if adam:  # none for a weight that never had a gradient
+            optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
     return int(state["step"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ddbench.context import generator_of
-from ddbench.methods.diffusion import diffusion_loss, even_weight
+from ddbench.methods.diffusion import Objective, diffusion_loss, even_weight
 from ddbench.methods.dpd.base.autoencoder import CPU
 from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import posterior
@@ -78,7 +78,7 @@ def denoiser_loss(
 
     In float32: on 8x8 grids bfloat16 was measured to be slower on a CPU (0.83 s against 0.51 s per step, one thread).
     """
-    noise_levels = build_scheduler().alphas_cumprod
+    goal = Objective(build_scheduler().alphas_cumprod, weight=even_weight)
     tokens = tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids
 
     def loss_at(step: int) -> Tensor:
@@ -90,7 +90,6 @@ def denoiser_loss(
         # index_select, not [captions]: the gradient of the latter adds in an order that threads decide
         words = model.text(tokens).last_hidden_state.index_select(0, captions)
         z = latents[sides, rows].float()
-        conditions = {"encoder_hidden_states": words}
-        return diffusion_loss(model.unet, z, noise_levels, generator, weight=even_weight, **conditions)
+        return diffusion_loss(model.unet, z, goal, generator, encoder_hidden_states=words)
 
     return loss_at

@@ -1,0 +1,196 @@
+"""The latent classifier: it knows real latents, and judges candidates and clean estimates by them.
+
+Network and training are those of the DPD release; where it trains for 200 epochs, the number of steps is free here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
+
+from ddbench.context import generator_of, seed_of
+from ddbench.files import read_json, write_json
+from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.training import Checkpoints, Schedule, checkpoints_beside, fit
+
+WIDTHS = (64, 128, 256)
+BATCH = 128
+EPOCHS = 200
+HELD_BACK = 0.1
+LOOKS = 40  # at the images held back: every fifth of 200 epochs
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a latent classifier is trained; all of it is in the stage's key.
+
+    steps: of 128 latents, 0 for 200 epochs. flips: mirror latents at random. Right where a mirrored image has the
+    mirrored latents, about so for AutoencoderKL; wrong for latents that hold the inside of a cell in channels.
+    """
+
+    steps: int
+    flips: bool
+
+    def key(self) -> dict[str, Any]:
+        """JSON values for the stage's key."""
+        return asdict(self)
+
+
+class LatentClassifier(nn.Module):
+    """Logits (n, classes) of scaled latents (n, channels, h, w): 3x3 stem, three stages of two residual blocks."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        stem = [nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU()]
+        stages = [_stage(before, after) for before, after in zip((WIDTHS[0], *WIDTHS), WIDTHS, strict=False)]
+        self.body = nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1))
+        self.head = nn.Linear(WIDTHS[-1], classes)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(self.body(z))
+
+
+def _stage(before: int, after: int) -> nn.Module:
+    """Two basic blocks; the first halves the grid where it widens."""
+    stride = 1 if before == after else 2
+    shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+    return nn.Sequential(
+        BasicBlock(before, after, stride, None if before == after else shortcut), BasicBlock(after, after)
+    )
+
+
+def hold_back(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows to train on and rows held back: a tenth of each class, at least one where there are two."""
+    kept, held = [], []
+    for label in labels.unique().tolist():
+        rows = torch.where(labels == label)[0]
+        rows = rows[torch.randperm(len(rows), generator=generator_of(0, "hold back", label))]
+        count = max(1, round(HELD_BACK * len(rows))) if len(rows) > 1 else 0
+        held.append(rows[:count])
+        kept.append(rows[count:])
+    return torch.cat(kept), torch.cat(held)
+
+
+def train_classifier(
+    latents: Latents, classes: int, how: Course, device: torch.device,
+    *, folder: Path, progress: Callable[[Iterable], Iterable],
+) -> None:  # fmt: skip
+    """Write `classifier.safetensors`, the weights best on the images held back, and their accuracy, classifier.json.
+
+    No test image is involved. All draws follow from the step; checkpoints lie beside `folder`.
+    """
+    torch.manual_seed(seed_of(0, "classifier"))
+    net = LatentClassifier(latents.mean.shape[1], classes).to(device)
+    kept, held = hold_back(latents.labels)
+    steps = how.steps or EPOCHS * -(-len(kept) // BATCH)
+    schedule = Schedule(steps, 1e-3, warmup=-(-steps // LOOKS), cosine=True, decay=1e-3, floor=1e-3)
+    with checkpoints_beside(folder) as checkpoints:
+        best = _Best(net, latents, held, every=-(-steps // LOOKS), steps=steps, checkpoints=checkpoints)
+        fit(net, _loss(net.train(), latents, kept, how), schedule, progress, checkpoints, best.look)
+        best.deliver(folder)
+
+
+def load_classifier(folder: Path, device: torch.device) -> LatentClassifier:
+    """What `train_classifier` wrote, frozen, in evaluation mode."""
+    state = load_file(folder / "classifier.safetensors", device=str(device))
+    net = LatentClassifier(state["body.0.weight"].shape[1], len(state["head.bias"])).to(device)
+    net.load_state_dict(state)
+    return net.eval().requires_grad_(False)
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """f_y - max over j != y of f_j, (n,), of logits (n, classes): how surely each is of its class (the DPD release)."""
+    own = logits.gather(1, labels[:, None])
+    return (own - logits.scatter(1, labels[:, None], -torch.inf).max(1, keepdim=True).values)[:, 0]
+
+
+@torch.no_grad()
+def best_candidates(classifier: nn.Module, z: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Rows of z (n * count, c, h, w), `count` candidates in a row, with the largest margin for labels (n,)."""
+    device = next(classifier.parameters()).device
+    logits = torch.cat([classifier(part.to(device)).cpu() for part in z.split(512)])
+    best = margins(logits, labels.repeat_interleave(count)).view(-1, count).argmax(1)
+    return torch.arange(len(labels)) * count + best
+
+
+def _loss(net: nn.Module, latents: Latents, kept: Tensor, how: Course) -> Callable[[int], Tensor]:
+    device = next(net.parameters()).device
+    batch = min(BATCH, len(kept))
+    per_epoch = len(kept) // batch
+
+    def loss_at(step: int) -> Tensor:
+        epoch, place = divmod(step, per_epoch)
+        order = torch.randperm(len(kept), generator=generator_of(0, "classifier order", epoch))
+        rows = kept[order[place * batch : (place + 1) * batch]]
+        generator = generator_of(0, "classifier", step)
+        z = latents.draw(rows, generator)
+        z = _mirrored(z, generator) if how.flips else z
+        torch.manual_seed(seed_of(0, "classifier dropout", step))
+        return F.cross_entropy(net(z.to(device)), latents.labels[rows].to(device))
+
+    return loss_at
+
+
+def _mirrored(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Each latent left to right, and top to bottom, with probability one half."""
+    for axis in (2, 3):
+        chosen = torch.rand(len(z), 1, 1, 1, generator=generator) < 0.5
+        z = torch.where(chosen, z.flip(axis), z)
+    return z
+
+
+@dataclass
+class _Best:
+    """Looks at the images held back and keeps the weights that were best on them, on disk for a resumed run.
+
+    Of equals the later ones, and with nothing held back the last.
+    """
+
+    net: nn.Module
+    latents: Latents
+    held: Tensor
+    every: int
+    steps: int
+    checkpoints: Checkpoints
+
+    @property
+    def _weights(self) -> Path:
+        return self.checkpoints.folder / "best.safetensors"
+
+    @property
+    def _record(self) -> Path:
+        return self.checkpoints.folder / "best.json"
+
+    def look(self, step: int) -> None:
+        if (step + 1) % self.every and step + 1 < self.steps:
+            return
+        accuracy = self._accuracy()
+        if self._record.is_file() and accuracy < read_json(self._record)["accuracy"]:
+            return
+        self._weights.parent.mkdir(parents=True, exist_ok=True)
+        self._record.unlink(missing_ok=True)  # never a record of other weights
+        save_file({k: v.cpu().contiguous() for k, v in self.net.state_dict().items()}, self._weights)
+        write_json(self._record, {"accuracy": accuracy, "held_back": len(self.held), "step": step + 1})
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        self.net.eval()
+        device = next(self.net.parameters()).device
+        right = 0
+        for rows in self.held.split(512):
+            found = self.net(self.latents.means(rows).to(device)).argmax(1).cpu()
+            right += int((found == self.latents.labels[rows]).sum())
+        self.net.train()
+        return right / max(1, len(self.held))
+
+    def deliver(self, folder: Path) -> None:
+        self._weights.replace(folder / "classifier.safetensors")
+        self._record.replace(folder / "classifier.json")

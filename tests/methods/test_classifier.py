@@ -1,0 +1,164 @@
+"""The latent classifier: margins, what is held back, learning, resuming; the consistency loss it gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+from ddbench.context import global_seed
+from ddbench.files import read_json
+from ddbench.methods.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
+from ddbench.methods.dpd.classifier import (
+    Course,
+    LatentClassifier,
+    best_candidates,
+    hold_back,
+    load_classifier,
+    margins,
+    train_classifier,
+)
+from ddbench.methods.dpd.finetune import Tuning, consistency
+from ddbench.methods.dpd.latents import Latents
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def latents() -> Latents:
+    """Twenty latents of each of three classes that differ in the mean of a channel."""
+    labels = torch.arange(3).repeat_interleave(20)
+    mean = torch.randn(60, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean[torch.arange(60), labels] += 1.0
+    return Latents(mean.half(), torch.full_like(mean, 0.1).half(), labels, 1.0)
+
+
+def train(latents, folder, steps=40, progress=lambda items: items):
+    with global_seed(0, CPU):
+        folder.mkdir(exist_ok=True)
+        train_classifier(latents, 3, Course(steps, False), CPU, folder=folder, progress=progress)
+    return load_file(folder / "classifier.safetensors"), read_json(folder / "classifier.json")
+
+
+def test_margins_against_brute_force():
+    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(50) % 6
+    slow = [row[y] - max(v for j, v in enumerate(row) if j != y) for row, y in zip(logits, labels, strict=True)]
+    assert torch.equal(margins(logits, labels), torch.stack(slow))
+
+
+def test_the_best_candidate_of_each_prototype_is_kept():
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.idle = nn.Parameter(torch.zeros(1))
+
+        def forward(self, z):
+            return z.mean((2, 3))
+
+    z = torch.zeros(6, 2, 1, 1)
+    z[:3, 0, 0, 0] = torch.tensor([0.1, 0.9, 0.5])
+    z[3:, 1, 0, 0] = torch.tensor([0.1, -3.0, 0.5])
+    assert best_candidates(Mean(), z, torch.tensor([0, 1]), 3).tolist() == [1, 5]
+
+
+def test_a_tenth_of_each_class_is_held_back():
+    labels = torch.cat([torch.zeros(30), torch.ones(10), torch.full((2,), 2), torch.full((1,), 3)]).long()
+    kept, held = hold_back(labels)
+    assert labels[held].bincount(minlength=4).tolist() == [3, 1, 1, 0]
+    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(43))
+
+
+def test_it_learns_what_can_be_learned(latents, tmp_path):
+    state, record = train(latents, tmp_path / "made")
+    assert record["accuracy"] == 1.0
+    assert record["held_back"] == 6
+    net = load_classifier(tmp_path / "made", CPU)
+    assert float((net(latents.means()).argmax(1) == latents.labels).float().mean()) > 0.9
+    assert all(not p.requires_grad for p in net.parameters())
+    assert set(state) == set(LatentClassifier(4, 3).state_dict())
+
+
+def test_stopped_and_resumed_equals_uninterrupted(latents, tmp_path):
+    """Running statistics and the best weights so far survive, not only the weights."""
+    from ddbench.methods.dpd import classifier as module
+    from ddbench.methods.dpd.training import Checkpoints
+
+    def often(folder):
+        return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), 5)
+
+    class Beside:
+        def __init__(self, folder):
+            self.kept = often(folder)
+
+        def __enter__(self):
+            return self.kept
+
+        def __exit__(self, *error):
+            return False
+
+    def stop(items):
+        for step in items:
+            if step == 17:
+                raise KeyboardInterrupt
+            yield step
+
+    patch = pytest.MonkeyPatch()
+    with patch.context() as m:
+        m.setattr(module, "checkpoints_beside", Beside)
+        whole, record = train(latents, tmp_path / "whole")
+        with pytest.raises(KeyboardInterrupt):
+            train(latents, tmp_path / "stopped", progress=stop)
+        seen = []
+        resumed, again = train(latents, tmp_path / "stopped", progress=lambda items: seen.extend(items) or seen)
+    assert seen[0] == 15
+    assert again == record
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_the_weights_kept_are_the_best_not_the_last(latents, tmp_path, monkeypatch):
+    """Where the looks are told to see ever worse accuracy, the first look's weights are delivered."""
+    from ddbench.methods.dpd import classifier as module
+
+    falling = iter(range(100, 0, -1))
+    monkeypatch.setattr(module._Best, "_accuracy", lambda self: next(falling) / 100)
+    _, record = train(latents, tmp_path / "made")
+    assert record["step"] == 1
+    assert record["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_loss_is_that_of_the_paper(prediction):
+    """diffusion loss + lambda * abar * CE(f(clean estimate), y), an empty prompt adding nothing, by hand."""
+    generator = torch.Generator().manual_seed(0)
+    z, abars = torch.randn(4, 2, 3, 3, generator=generator), torch.linspace(0.99, 0.01, 50)
+    labels = torch.tensor([0, 2, -1, 1])
+    net, judge = nn.Conv2d(2, 2, 1), nn.Sequential(nn.Flatten(), nn.Linear(18, 3))
+
+    def unet(z_t, times):
+        return type("Output", (), {"sample": net(z_t)})
+
+    how = Tuning("all", 1, 1, 4, 1e-3, 0, 0.0, 0.0, "fp32", consistency=0.3)
+    goal = Objective(abars, prediction, lambda abar, _: torch.ones_like(abar), consistency(judge, labels, how))
+    found = diffusion_loss(unet, z, goal, torch.Generator().manual_seed(5))
+
+    again = torch.Generator().manual_seed(5)
+    abar = abars[torch.randint(50, (4,), generator=again)]
+    eps = torch.randn(z.shape, generator=again)
+    z_t = add_noise(z, eps, abar)
+    u = net(z_t)
+    wanted = (u - target(z, eps, abar, prediction)).square().mean()
+    for i in (0, 1, 3):
+        clean = clean_estimate(z_t[i : i + 1], u[i : i + 1], abar[i : i + 1], prediction)
+        wanted = wanted + 0.3 * abar[i] * F.cross_entropy(judge(clean), labels[i : i + 1]) / 4
+    torch.testing.assert_close(found, wanted)
+
+
+def test_even_weight_over_time_and_none():
+    judge, z = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(3, 1, 2, 2)
+    labels, abar = torch.tensor([0, 1, -1]), torch.tensor([0.9, 0.5, 0.1])
+    how = Tuning("all", 1, 1, 3, 1e-3, 0, 0.0, 0.0, "fp32", consistency=2.0, consistency_time="even")
+    surprise = F.cross_entropy(judge(z[:2]), labels[:2], reduction="none")
+    torch.testing.assert_close(consistency(judge, labels, how)(z, abar), torch.cat([2 * surprise, torch.zeros(1)]))
