@@ -41,7 +41,7 @@ def build(
     """
     values: dict[str, Any] = {}
     if preset is not None:
-        values |= _checked(cls, _read_toml(_preset_file(cls, preset)), f"preset {preset}")
+        values |= _preset(cls, preset)
     if config_file is not None:
         values |= _checked(cls, _read_toml(Path(config_file)), str(config_file))
     values |= _checked(cls, _split_sets(sets), "--set")
@@ -112,6 +112,16 @@ def _from_docstring(cls: type, name: str) -> str:
         if name in re.findall(r"\w+", found.group(1)):
             return " ".join(found.group(2).split())
     return ""
+
+
+def _preset(cls: type, preset: str, inner: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of a preset, over those of the one that its key `like` names."""
+    if preset in inner:
+        raise UserError(f"presets of {title(cls)} are like each other in a circle: {' -> '.join([*inner, preset])}")
+    values = _read_toml(_preset_file(cls, preset))
+    like = values.pop("like", None)
+    below = _preset(cls, like, (*inner, preset)) if like else {}
+    return below | _checked(cls, values, f"preset {preset}")
 
 
 def _preset_file(cls: type, preset: str) -> Path:

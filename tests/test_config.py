@@ -102,6 +102,16 @@ def test_the_later_source_wins(toy_with_presets, tmp_path):
     assert config.params(made) == {"a": 2, "b": 20, "c": 300, "d": 0}
 
 
+def test_a_preset_may_be_like_another(toy_with_presets):
+    assert config.params(config.build(toy_with_presets, "large")) == {"a": 2, "b": 2, "c": 5, "d": 0}
+
+
+def test_presets_like_each_other_are_named(toy_with_presets):
+    next(iter(config.presets(toy_with_presets).values())).with_name("small.toml").write_text('like = "large"')
+    with pytest.raises(UserError, match="circle: small -> large -> small"):
+        config.build(toy_with_presets, "small")
+
+
 def test_presets_are_the_toml_files_beside_the_module(toy_with_presets):
     assert list(config.presets(toy_with_presets)) == ["large", "small"]
     with pytest.raises(UserError, match=r"unknown preset of mine 'smal'; did you mean small\?"):
@@ -153,7 +163,7 @@ def toy_with_presets(tmp_path):
     folder = tmp_path / "package"
     (folder / "presets").mkdir(parents=True)
     (folder / "presets" / "small.toml").write_text("a = 2\nb = 2\nc = 2\n")
-    (folder / "presets" / "large.toml").write_text("")
+    (folder / "presets" / "large.toml").write_text('like = "small"\nc = 5\n')
     body = "".join(f"    {name}: int = 0\n" for name in "abcd")
     text = f"from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Mine:\n    name = 'mine'\n{body}"
     (folder / "toy_presets_module.py").write_text(text)
