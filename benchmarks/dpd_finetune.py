@@ -1,0 +1,107 @@
+"""A fine-tuning step of DPD: cached latents and prompts against encoding image and text in every step.
+
+    python benchmarks/dpd_finetune.py [--base tiny] [--size 64] [--batch 64] [--repeat 7]
+
+Same model, batch, loss and optimizer; images of the embedded dataset. The two take turns. Prints a table (median
+seconds per step, images per second, ratio to "encode every time"), then one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from ddbench.context import generator_of
+from ddbench.datasets.facts import Place
+from ddbench.datasets.scenes import SCENES
+from ddbench.execute import device, device_words
+from ddbench.methods.diffusion import Objective, diffusion_loss
+from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.dpd.finetune import Tuning, tuning_loss, unfreeze
+from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.training import mixed_precision
+from ddbench.methods.latent_model import LatentModel, load_model, posterior
+from ddbench.methods.pixels import to_float
+from ddbench.types import ImageSet
+
+USUAL, OURS = "encode every time", "cached (ours)"
+
+
+def usual_loss(model: LatentModel, train: ImageSet, prompts: list[str], how: Tuning) -> Callable[[int], Tensor]:
+    """The step of the usual training scripts: autoencoder and text encoder run on every batch."""
+    goal = Objective(model.scheduler.alphas_cumprod, model.prediction)
+
+    def loss_at(step: int) -> Tensor:
+        generator = generator_of(0, "tune", step)
+        rows = torch.randint(len(train.labels), (how.batch,), generator=generator)
+        empty = torch.rand(how.batch, generator=generator) < how.empty
+        with mixed_precision(model.device, how.precision):
+            with torch.no_grad():
+                mean, std = posterior(model.vae, to_float(train.images[rows].to(model.device)))
+                z = (mean + std * torch.randn_like(std)) * model.vae.config.scaling_factor
+                texts = ["" if e else prompts[y] for e, y in zip(empty, train.labels[rows].tolist(), strict=True)]
+                words = model.words(texts)
+            conditions = {"encoder_hidden_states": words, **model.conditions(how.batch)}
+            return diffusion_loss(model.unet, z.float(), goal, generator, **conditions)
+
+    return loss_at
+
+
+def step_seconds(model: LatentModel, losses: dict[str, Callable[[int], Tensor]], repeat: int) -> dict[str, list[float]]:
+    """Seconds of whole steps (loss, gradient, AdamW); the kinds take turns, two rounds of warm-up are not counted."""
+    weights = [p for p in model.unet.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, 1e-5)
+    found: dict[str, list[float]] = {name: [] for name in losses}
+    for step in range(repeat + 2):
+        for name, loss_at in losses.items():
+            start = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            loss_at(step).backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            if model.device.type == "cuda":
+                torch.cuda.synchronize()
+            found[name] += [time.perf_counter() - start] * (step >= 2)
+    return found
+
+
+def prepared(base: str, size: int, batch: int, place: Path) -> tuple[LatentModel, dict[str, Callable[[int], Tensor]]]:
+    """The model, its weights free, and both losses."""
+    model = load_model(base, device("auto"))
+    train = SCENES.load(Place(None, place), size).train
+    prompts = [DPD.prompt.format(name) for name in train.readable]
+    precision = "bf16" if model.device.type == "cuda" else "fp32"
+    how = Tuning("all", 1, 1, batch, 1e-5, 0, 0.1, 0.0, precision)
+    mean, std = model.encode(train.images, iter, 64)
+    latents = Latents(mean, std, train.labels, model.vae.config.scaling_factor)
+    unfreeze(model.unet, how)
+    return model, {USUAL: usual_loss(model, train, prompts, how), OURS: tuning_loss(model, latents, prompts, how)}
+
+
+@click.command(help=__doc__)
+@click.option("--base", default="tiny", show_default=True)
+@click.option("--size", default=64, show_default=True)
+@click.option("--batch", default=64, show_default=True)
+@click.option("--repeat", default=7, show_default=True)
+def main(base: str, size: int, batch: int, repeat: int) -> None:
+    with TemporaryDirectory() as place:
+        model, losses = prepared(base, size, batch, Path(place))
+        medians = {name: statistics.median(s) for name, s in step_seconds(model, losses, repeat).items()}
+    ratios = {name: medians[USUAL] / seconds for name, seconds in medians.items()}
+    rows = [(name, f"{s:.3f}", f"{batch / s:.0f}", f"{ratios[name]:.2f}") for name, s in medians.items()]
+    print(tabulate(rows, ("step", "median s", "images/s", "times as fast"), disable_numparse=True))
+    where = {"device": device_words(model.device), "base": base, "size": size, "batch": batch}
+    print(json.dumps({"benchmark": "dpd_finetune", "seconds": medians, "ratio": ratios[OURS]} | where))
+
+
+if __name__ == "__main__":
+    main()

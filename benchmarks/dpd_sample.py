@@ -1,0 +1,82 @@
+"""Sampling of DPD: one stream over all prototypes against one prototype at a time.
+
+    python benchmarks/dpd_sample.py [--base tiny] [--size 64] [--prototypes 64] [--repeat 3]
+
+Same model, prototypes and noise, and the same latents up to rounding (the largest difference is printed). The two take
+turns. Prints a table (median seconds, images per second, ratio to "one at a time"), then one JSON line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from ddbench import config
+from ddbench.context import Context
+from ddbench.datasets.facts import Place
+from ddbench.datasets.scenes import SCENES
+from ddbench.execute import device, device_words
+from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.prototypes import Prototype
+from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.types import ImageSet
+
+ALONE, OURS = "one at a time", "one stream (ours)"
+
+
+def evenly(train: ImageSet, count: int) -> list[Prototype]:
+    """`count` images spread over the training split, as if they were prototypes."""
+    rows = torch.linspace(0, len(train.labels) - 1, count).long().tolist()
+    return [Prototype(int(train.labels[row]), i, row, "", 1, 0.0, 0.0, 0.0) for i, row in enumerate(rows)]
+
+
+def sampled(method: DPD, model: LatentModel, train: ImageSet, prototypes: list[Prototype], ctx: Context) -> Tensor:
+    """Latents of all prototypes, on the CPU."""
+    rows = torch.tensor([p.row for p in prototypes])
+    mean, std = model.encode(train.images[rows], iter, 64)
+    latents = Latents(mean, std, train.labels[rows], model.vae.config.scaling_factor)
+    here = [dataclasses.replace(p, row=i) for i, p in enumerate(prototypes)]
+    return method._sample(model, latents, here, train, ctx)[0]
+
+
+@click.command(help=__doc__)
+@click.option("--base", default="tiny", show_default=True)
+@click.option("--size", default=64, show_default=True)
+@click.option("--prototypes", "count", default=64, show_default=True)
+@click.option("--repeat", default=3, show_default=True)
+def main(base: str, size: int, count: int, repeat: int) -> None:
+    ours = config.build(DPD, "tiny", sets=(f"base={base}", "weights=none"))
+    methods = {ALONE: dataclasses.replace(ours, batch=1), OURS: ours}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    found: dict[str, Tensor] = {}
+    with TemporaryDirectory() as place:
+        model, train = load_model(base, device("auto")), SCENES.load(Place(None, Path(place)), size).train
+        ctx = Context(0, model.device, Path(place), Path(place), "", quiet=True)
+        prototypes = evenly(train, count)
+        for _ in range(repeat):
+            for name, method in methods.items():
+                start = time.perf_counter()
+                found[name] = sampled(method, model, train, prototypes, ctx)
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ratios = {name: medians[ALONE] / s for name, s in medians.items()}
+    rows = [(name, f"{s:.2f}", f"{count / s:.1f}", f"{ratios[name]:.2f}") for name, s in medians.items()]
+    print(tabulate(rows, ("sampling", "median s", "images/s", "times as fast"), disable_numparse=True))
+    where = {"device": device_words(model.device), "base": base, "size": size, "prototypes": count, "steps": ours.steps}
+    apart = float((found[ALONE] - found[OURS]).abs().max())
+    figures = {"seconds": medians, "ratio": ratios[OURS], "largest_difference": apart}
+    print(json.dumps({"benchmark": "dpd_sample"} | figures | where))
+
+
+if __name__ == "__main__":
+    main()
