@@ -6,8 +6,10 @@ import dataclasses
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddbench.errors import UserError
 from ddbench.files import read_json
@@ -119,9 +121,13 @@ def test_a_scheduler_that_forgets_the_pull_is_refused(method, few_scenes, contex
 def test_prototypes_are_recorded(method, few_scenes, context_of):
     ctx = context_of()
     method.distill(few_scenes, 2, ctx)
-    records = read_json(next(ctx.shared.glob("prototypes-*")) / "prototypes.json")
+    folder = next(ctx.shared.glob("prototypes-*"))
+    records = read_json(folder / "prototypes.json")
     assert [r["label"] for r in records] == [0, 0, 1, 1, 2, 2]
     assert all(r["name"] in few_scenes.names for r in records)
+    for r in records:
+        image = np.asarray(Image.open(folder / "images" / few_scenes.classes[r["label"]] / f"{r['cluster']:03d}.png"))
+        assert np.array_equal(image, few_scenes.images[r["row"]].permute(1, 2, 0).numpy())
 
 
 def test_a_missing_base_names_the_ways_out(few_scenes, context_of, monkeypatch):

@@ -17,7 +17,7 @@ from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.classifier import Course, LatentClassifier, best_candidates, load_classifier, train_classifier
 from ddbench.methods.dpd.finetune import Tuning, load_tuned, tune, tuning_loss
 from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
-from ddbench.methods.dpd.prototypes import Prototype, check_enough, find_prototypes, rows_of
+from ddbench.methods.dpd.prototypes import Prototype, check_enough, find_prototypes, rows_of, save_images
 from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import LatentModel, find_model, identity_of, load_model
 from ddbench.types import DistilledSet, ImageSet
@@ -182,11 +182,12 @@ class DPD:
     def _prototypes(
         self, model: LatentModel, latents: Latents, train: ImageSet, ipc: int, ctx: Context
     ) -> list[Prototype]:
-        """The prototypes of this IPC, made once for every seed; recorded in prototypes.json."""
+        """The prototypes of this IPC, made once for every seed; recorded in prototypes.json, shown in images/."""
 
         def make(folder: Path) -> None:
             found = find_prototypes(train, latents.means(), ipc, self.alpha)
             write_json(folder / "prototypes.json", [p.record() for p in found])
+            save_images(found, train, folder / "images")
 
         folder = ctx.stage("prototypes", make, base=model.identity, ipc=ipc, alpha=self.alpha)
         return [Prototype(**record) for record in read_json(folder / "prototypes.json")]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -98,6 +100,14 @@ def representatives(
         best = int(np.argmax(inter - alpha * intra))
         found.append((int(members[best]), float(intra[best]), float(inter[best])))
     return found
+
+
+def save_images(prototypes: list[Prototype], train: ImageSet, folder: Path) -> None:
+    """Each prototype as it is in the training split: `<class>/<cluster>.png`."""
+    for p in prototypes:
+        path = folder / train.classes[p.label] / f"{p.cluster:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(train.images[p.row].permute(1, 2, 0).contiguous().numpy()).save(path)
 
 
 def rows_of(prototypes: list[Prototype]) -> Tensor:
