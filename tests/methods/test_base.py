@@ -17,7 +17,7 @@ from ddbench.methods.dpd.base import FOLDER
 from ddbench.methods.dpd.base.__main__ import Plan, make_autoencoder, make_denoiser
 from ddbench.methods.dpd.base.card import psnr, reconstruct
 from ddbench.methods.dpd.base.images import base_images
-from ddbench.methods.dpd.base.tokenizer import train_tokenizer
+from ddbench.methods.dpd.base.tokenizer import learn_merges, train_tokenizer
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
 from ddbench.methods.latent_model import PARTS, load_model
@@ -60,6 +60,21 @@ def test_every_prompt_has_an_embedding_of_its_own(tiny):
     assert torch.isfinite(words).all()
     assert (words[0] - words[1]).norm() > 1
     assert (words[0] - words[2]).norm() > 1
+
+
+def test_merges_worked_by_hand():
+    """es 9 (before st, 9: alphabet), est 9, lo 7, ew 6 (before ne, 6), ew+est 6."""
+    words = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3
+    merges = learn_merges(words, 5)
+    assert merges == [("e", "s"), ("es", "t</w>"), ("l", "o"), ("e", "w"), ("ew", "est</w>")]
+
+
+def test_the_tokenizer_is_always_the_same(tmp_path):
+    made = [train_tokenizer(tmp_path / name) for name in "abb"]
+    texts = [(tmp_path / name / "tokenizer.json").read_text() for name in "ab"]
+    assert texts[0] == texts[1]
+    assert made[0].get_vocab() == made[1].get_vocab() == made[2].get_vocab()
+    assert len(made[0]) <= 1024
 
 
 def test_tokenizer_spells_what_it_does_not_know(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 WORDS = """
@@ -28,30 +30,48 @@ def train_tokenizer(folder: Path, size: int = 1024, length: int = 32) -> CLIPTok
     """Learn at most `size` tokens from WORDS, write `vocab.json` and `merges.txt`, and load them as a CLIPTokenizer.
 
     Any other word is spelled with pieces, down to single bytes: no prompt is ever unknown. `length`: longest prompt.
+    The vocabulary is in CLIP's order: bytes, bytes that end a word, merges, start, end.
     """
-    tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    words, bytes_ = pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, end_of_word_suffix="</w>", show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
-    tokenizer.train_from_iterator(sorted(WORDS.split()), trainer)
-    return _as_clip(tokenizer, folder, length)
-
-
-def _as_clip(tokenizer: Tokenizer, folder: Path, length: int) -> CLIPTokenizer:
-    """CLIP's vocabulary order: bytes, bytes that end a word, merges, start, end."""
-    merges = [tuple(m) for m in json.loads(tokenizer.to_str())["model"]["merges"]]
     bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*bytes_, *(b + "</w>" for b in bytes_), *("".join(m) for m in merges)]
-    vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*tokens, "<|startoftext|>", "<|endoftext|>"]))}
+    merges = learn_merges(WORDS.split(), size - 2 * len(bytes_) - 2)
+    tokens = [*bytes_, *(b + "</w>" for b in bytes_), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
+    lines = ["#version: 0.2", *map(" ".join, merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "tokenizer.json").unlink(missing_ok=True)  # it would be read in place of these two files
     tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=length)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def learn_merges(words: list[str], most: int) -> list[tuple[str, str]]:
+    """Byte-pair merges, the most frequent pair first and of equals the alphabetically first (Sennrich et al., 2016).
+
+    Ours because the trainer of `tokenizers` breaks ties by chance: a base resumed with another order of tokens would
+    have learned other words.
+    """
+    spelled = {(*word[:-1], word[-1] + "</w>"): count for word, count in Counter(words).items()}
+    merges: list[tuple[str, str]] = []
+    while len(merges) < most:
+        pairs = Counter()
+        for pieces, count in spelled.items():
+            for pair in pairwise(pieces):
+                pairs[pair] += count
+        if not pairs:
+            break
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        spelled = {_merged(pieces, merges[-1]): count for pieces, count in spelled.items()}
+    return merges
+
+
+def _merged(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """`pieces` with every occurrence of `pair`, from the left, made one."""
+    found: list[str] = []
+    for piece in pieces:
+        if found and (found[-1], piece) == pair:
+            found[-1] += piece
+        else:
+            found.append(piece)
+    return tuple(found)
