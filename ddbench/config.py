@@ -120,7 +120,9 @@ def _preset(cls: type, preset: str, inner: tuple[str, ...] = ()) -> dict[str, An
         raise UserError(f"presets of {title(cls)} are like each other in a circle: {' -> '.join([*inner, preset])}")
     values = _read_toml(_preset_file(cls, preset))
     like = values.pop("like", None)
-    below = _preset(cls, like, (*inner, preset)) if like else {}
+    if like is not None and like not in presets(cls):
+        raise unknown(f"preset of {title(cls)} that preset {preset} is like", str(like), presets(cls))
+    below = {} if like is None else _preset(cls, like, (*inner, preset))
     return below | _checked(cls, values, f"preset {preset}")
 
 

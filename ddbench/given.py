@@ -51,6 +51,7 @@ def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, place
     The IPC is the largest number of images in a class.
     """
     size = size or dataset.pixels
+    judges.check_size(size)
     pictures = read_folder(folder, tuple(dataset.classes), size)
     split = dataset.describe(place)
     spec = RunSpec(
@@ -65,7 +66,7 @@ def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, place
         ipc=max(pictures.counts),
         seed=0,
     )
-    return Plan(GivenImages(pictures), dataset, split, (spec,), judges.at(size), exact=False)
+    return Plan(GivenImages(pictures), dataset, split, (spec,), judges, exact=False)
 
 
 def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:

@@ -45,14 +45,13 @@ class Jury:
     protocol: Any
     seeds: int = 1
 
-    def at(self, size: int) -> Jury:
-        """Itself; UserError when a student cannot take images of `size` pixels."""
+    def check_size(self, size: int) -> None:
+        """UserError when a student cannot take images of `size` pixels."""
         try:
             for student in self.students:
                 check_size(student, size)
         except ValueError as error:
             raise UserError(f"{error}; --student and --size decide that") from None
-        return self
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,11 @@ def jury(students: tuple[str, ...], protocol: str, seeds: int) -> Jury:
 def plan(request: Request, judges: Jury, place: Place) -> Plan:
     """Every word checked, the dataset's files listed; raises UserError and writes nothing."""
     source = registry.load("datasets", request.dataset)
+    size = request.size or source.pixels
+    judges.check_size(size)
     split = source.describe(place)  # before the method, whose module may import torch: missing data is said at once
     cls = _method(request.method)
     method = config.build(cls, request.preset, request.config, request.sets)
-    size = request.size or source.pixels
     spec = RunSpec(
         method=config.title(cls),
         method_version=cls.version,
@@ -146,7 +146,7 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
         seed=0,
         source=_source(request.method, method),
     )
-    return Plan(method, source, split, seeded(spec, request.seeds), judges.at(size))
+    return Plan(method, source, split, seeded(spec, request.seeds), judges)
 
 
 def _method(name: str) -> type:

@@ -112,6 +112,13 @@ def test_presets_like_each_other_are_named(toy_with_presets):
         config.build(toy_with_presets, "small")
 
 
+@pytest.mark.parametrize("value", ['"lrge"', "3"])
+def test_a_preset_like_an_unknown_one_is_named(toy_with_presets, value):
+    config.presets(toy_with_presets)["small"].write_text(f"like = {value}")
+    with pytest.raises(UserError, match=r"unknown preset of mine that preset small is like '.*large"):
+        config.build(toy_with_presets, "small")
+
+
 def test_presets_are_the_toml_files_beside_the_module(toy_with_presets):
     assert list(config.presets(toy_with_presets)) == ["large", "small"]
     with pytest.raises(UserError, match=r"unknown preset of mine 'smal'; did you mean small\?"):

@@ -20,7 +20,7 @@ from ddbench.files import digest, read_json
 from ddbench.methods.pixels import to_float, to_uint8
 
 EMBEDDED = {"tiny": Path(str(files("ddbench.methods.dpd") / "base" / "tiny"))}
-FORGETFUL = {"UniPCMultistepScheduler"}
+FORGETFUL = {"DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"}
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 WANTED = ["*/*.json", "*/*.txt", "*/*.safetensors"]
 WEIGHTS = {"vae", "unet", "text_encoder"}
@@ -99,9 +99,10 @@ class LatentModel:
         known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
         if name not in known:
             raise unknown("scheduler", name, known)
-        if pulled and known[name].__name__ in FORGETFUL:
-            raise UserError(f"scheduler {name} restarts from latents of its own, which undoes the pull: set pull=0")
         made = known[name].from_config(self.scheduler.config)
+        kind = type(made).__name__
+        if pulled and (kind in FORGETFUL or (kind == "PNDMScheduler" and not made.config.skip_prk_steps)):
+            raise UserError(f"scheduler {kind} restarts from latents of its own, which undoes the pull: set pull=0")
         if float(made.init_noise_sigma) != 1:
             raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
         return made

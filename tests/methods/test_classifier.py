@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,6 +15,7 @@ from torch.nn import functional as F
 from ddbench.context import global_seed
 from ddbench.files import read_json
 from ddbench.methods.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
+from ddbench.methods.dpd import classifier as module
 from ddbench.methods.dpd.classifier import (
     Course,
     LatentClassifier,
@@ -22,6 +27,7 @@ from ddbench.methods.dpd.classifier import (
 )
 from ddbench.methods.dpd.finetune import Tuning, consistency
 from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.training import Checkpoints, checkpoints_beside
 
 CPU = torch.device("cpu")
 
@@ -81,56 +87,59 @@ def test_it_learns_what_can_be_learned(latents, tmp_path):
     assert set(state) == set(LatentClassifier(4, 3).state_dict())
 
 
-def test_stopped_and_resumed_equals_uninterrupted(latents, tmp_path):
-    """Running statistics and the best weights so far survive, not only the weights."""
-    from ddbench.methods.dpd import classifier as module
-    from ddbench.methods.dpd.training import Checkpoints
+def stop(items):
+    for step in items:
+        if step == 17:
+            raise KeyboardInterrupt
+        yield step
 
-    def often(folder):
-        return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), 5)
 
-    class Beside:
-        def __init__(self, folder):
-            self.kept = often(folder)
-
-        def __enter__(self):
-            return self.kept
-
-        def __exit__(self, *error):
-            return False
-
-    def stop(items):
-        for step in items:
-            if step == 17:
-                raise KeyboardInterrupt
-            yield step
-
-    patch = pytest.MonkeyPatch()
-    with patch.context() as m:
-        m.setattr(module, "checkpoints_beside", Beside)
-        whole, record = train(latents, tmp_path / "whole")
-        with pytest.raises(KeyboardInterrupt):
-            train(latents, tmp_path / "stopped", progress=stop)
-        seen = []
-        resumed, again = train(latents, tmp_path / "stopped", progress=lambda items: seen.extend(items) or seen)
-    assert seen[0] == 15
+@pytest.mark.parametrize("best_at", [12, 30])
+def test_stopped_and_resumed_equals_uninterrupted(best_at, latents, tmp_path, monkeypatch):
+    """Running statistics and the best weights so far survive, whether they were best before the stop or after it."""
+    steps = []
+    monkeypatch.setattr(module, "checkpoints_beside", partial(checkpoints_beside, every=5))
+    real = module._Best.look
+    monkeypatch.setattr(module._Best, "look", lambda self, step: steps.append(step) or real(self, step))
+    monkeypatch.setattr(module._Best, "_accuracy", lambda self: 1 / (1 + abs(steps[-1] - best_at)))
+    whole, record = train(latents, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(latents, tmp_path / "stopped", progress=stop)
+    steps.clear()
+    resumed, again = train(latents, tmp_path / "stopped")
+    assert steps[0] == 15
     assert again == record
+    assert again["step"] == best_at + 1
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_kill_after_the_last_step_loses_nothing(latents, tmp_path, monkeypatch):
+    """The checkpoint says that all steps are done: what was best must still be beside it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "checkpoints_beside", lambda folder: nullcontext(Checkpoints(tmp_path / "kept", 5)))
+        first, _ = train(latents, tmp_path / "made")
+        shutil.rmtree(tmp_path / "made")
+        again, _ = train(latents, tmp_path / "made", progress=lambda items: list(items))
+    assert all(torch.equal(first[k], again[k]) for k in first)
 
 
 def test_the_weights_kept_are_the_best_not_the_last(latents, tmp_path, monkeypatch):
     """Where the looks are told to see ever worse accuracy, the first look's weights are delivered."""
-    from ddbench.methods.dpd import classifier as module
+    seen = []
 
-    falling = iter(range(100, 0, -1))
-    monkeypatch.setattr(module._Best, "_accuracy", lambda self: next(falling) / 100)
-    _, record = train(latents, tmp_path / "made")
+    def falling(best):
+        seen.append({k: v.clone() for k, v in best.net.state_dict().items()})
+        return 1 / len(seen)
+
+    monkeypatch.setattr(module._Best, "_accuracy", falling)
+    state, record = train(latents, tmp_path / "made")
     assert record["step"] == 1
-    assert record["accuracy"] == 1.0
+    assert all(torch.equal(state[k], seen[0][k]) for k in state)
+    assert any(not torch.equal(state[k], seen[-1][k]) for k in state)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_the_loss_is_that_of_the_paper(prediction):
+def test_the_consistency_loss_and_its_gradient_by_hand(prediction):
     """diffusion loss + lambda * abar * CE(f(clean estimate), y), an empty prompt adding nothing, by hand."""
     generator = torch.Generator().manual_seed(0)
     z, abars = torch.randn(4, 2, 3, 3, generator=generator), torch.linspace(0.99, 0.01, 50)
@@ -154,6 +163,8 @@ def test_the_loss_is_that_of_the_paper(prediction):
         clean = clean_estimate(z_t[i : i + 1], u[i : i + 1], abar[i : i + 1], prediction)
         wanted = wanted + 0.3 * abar[i] * F.cross_entropy(judge(clean), labels[i : i + 1]) / 4
     torch.testing.assert_close(found, wanted)
+    ours, by_hand = (torch.autograd.grad(loss, list(net.parameters())) for loss in (found, wanted))
+    torch.testing.assert_close(ours, by_hand)
 
 
 def test_even_weight_over_time_and_none():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddbench import config
 from ddbench.errors import UserError
 from ddbench.files import read_json
 from ddbench.methods.diffusion import diffusion_loss
@@ -65,14 +66,20 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     from ddbench.methods.dpd.latents import Latents
 
     model = load_model(str(pipeline), torch.device("cpu"))
-    how = dataclasses.replace(method._tuning(context_of()), consistency=1e6)  # so that nothing else is felt
+    how = method._tuning(context_of())
     judge = LatentClassifier(4, 3).eval().requires_grad_(False)
     z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
-    loss_at = tuning_loss(model, Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0), ["a", "b", "c"], how, judge)
+    latents = Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0)
     unfreeze(model.unet, how)
-    loss_at(0).backward()
-    moved = {name for name, p in model.unet.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert moved
+
+    def gradient(weight):
+        model.unet.zero_grad()
+        now = dataclasses.replace(how, consistency=weight)
+        tuning_loss(model, latents, ["a", "b", "c"], now, judge)(0).backward()
+        return {k: p.grad.clone() for k, p in model.unet.named_parameters() if p.grad is not None and p.grad.any()}
+
+    without, moved = gradient(0.0), gradient(1e3)
+    assert sum(g.norm() for g in moved.values()) > 3 * sum(g.norm() for g in without.values())
     assert all("lora" in name for name in moved)
     assert all(p.grad is None for p in judge.parameters())
 
@@ -111,10 +118,11 @@ def test_too_few_images_are_named_before_any_work(method, few_scenes, context_of
     assert not ctx.shared.exists()
 
 
-def test_a_scheduler_that_forgets_the_pull_is_refused(method, few_scenes, context_of):
+@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverSinglestepScheduler", "PNDMScheduler"])
+def test_a_scheduler_that_forgets_the_pull_is_refused(name, method, few_scenes, context_of):
     ctx = context_of()
-    with pytest.raises(UserError, match="undoes the pull: set pull=0"):
-        dataclasses.replace(method, scheduler="UniPCMultistepScheduler", pull=1.0).distill(few_scenes, 1, ctx)
+    with pytest.raises(UserError, match=f"{name} .* undoes the pull: set pull=0"):
+        dataclasses.replace(method, scheduler=name, pull=1.0).distill(few_scenes, 1, ctx)
     assert not ctx.shared.exists()
 
 
@@ -157,6 +165,18 @@ def test_an_unfit_scheduler_is_refused_before_any_work(name, said, method, few_s
     with pytest.raises(UserError, match=said):
         dataclasses.replace(method, scheduler=name).distill(few_scenes, 1, ctx)
     assert not ctx.shared.exists()
+
+
+def test_too_many_steps_are_refused_before_any_work(method, few_scenes, context_of):
+    ctx = context_of()
+    with pytest.raises(UserError, match="steps=2000: "):
+        dataclasses.replace(method, steps=2000).distill(few_scenes, 1, ctx)
+    assert not ctx.shared.exists()
+
+
+@pytest.mark.parametrize("name", config.presets(DPD))
+def test_every_preset_of_ours_can_be_built(name):
+    assert config.build(DPD, name).base in ("tiny", "lcybuaa/Text2Earth")
 
 
 def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, global_seed, seed_of
+from ddbench.errors import UserError
 from ddbench.files import read_json, write_json
 from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.classifier import Course, LatentClassifier, best_candidates, load_classifier, train_classifier
@@ -21,6 +23,8 @@ from ddbench.methods.dpd.prototypes import Prototype, check_enough, find_prototy
 from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import LatentModel, find_model, identity_of, load_model
 from ddbench.types import DistilledSet, ImageSet
+
+log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,15 @@ class DPD:
         return identity_of(find_model(self.base))
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """One image per prototype, `ipc` prototypes per class (Xu et al., section 3 of the release's description)."""
-        with global_seed(seed_of(0, "dpd"), ctx.device):  # loading and LoRA draw from the global generators
+        """One image per prototype, `ipc` prototypes per class."""
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        with exact, global_seed(seed_of(0, "dpd"), ctx.device):  # loading and LoRA draw from the global generators
             return self._distill(train, ipc, ctx)
 
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         check_enough(train, ipc)  # what does not fit is refused before the hours, not after
         model = load_model(self.base, ctx.device)
-        model.scheduler_named(self.scheduler, pulled=self.pull > 0)
+        _try_steps(model.scheduler_named(self.scheduler, pulled=self.pull > 0), self.steps)
         model.check_size(train.images.shape[-1])
         latents = self._latents(model, train, ctx)
         prototypes = self._prototypes(model, latents, train, ipc, ctx)
@@ -119,14 +124,17 @@ class DPD:
         labels = torch.tensor([p.label for p in prototypes])
         if self.candidates > 1:
             z = z[best_candidates(classifier, z, labels, self.candidates)]
+        if fallen:
+            log.warning("%d guided steps were not finite and went on unguided; a smaller pull may help", fallen)
         images = model.decode(z, self.batch)
         return DistilledSet(images, labels, train.classes, train.readable, extras={"guidance_fallbacks": fallen})
 
     def _latents(self, model: LatentModel, train: ImageSet, ctx: Context) -> Latents:
         progress = partial(ctx.progress, desc="latents")
         folder = ctx.stage(
-            "latents", lambda into: save_latents(model, train.images, into, progress=progress), base=model.identity
-        )
+            "latents", lambda into: save_latents(model, train.images, into, progress=progress, batch=self.batch),
+            base=model.identity,
+        )  # fmt: skip
         return load_latents(folder, train.labels, model.vae.config.scaling_factor)
 
     def _prompts(self, train: ImageSet) -> list[str]:
@@ -221,6 +229,14 @@ class DPD:
         denoise = guided(network, words[labels], words[-1:].expand(len(batch), -1, -1), self.guidance)
         how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
         return sample(denoise, model.scheduler_named(self.scheduler), anchors.to(model.device), how, generators)
+
+
+def _try_steps(scheduler: Any, steps: int) -> None:
+    """UserError now, not after the training, when the scheduler does not have so many steps."""
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise UserError(f"steps={steps}: {error}") from None
 
 
 def _fields(template: str) -> list[str | None]:

@@ -62,8 +62,9 @@ def unfreeze(unet: nn.Module, how: Tuning) -> None:
 
 
 def consistency(classifier: nn.Module, labels: Tensor, how: Tuning) -> Callable[[Tensor, Tensor], Tensor]:
-    """lambda w(t) CE(f(z0_hat), y) per image (Xu et al., section 3): the addition to a diffusion loss.
+    """lambda w(t) CE(f(z0_hat), y) per image: the addition to a diffusion loss.
 
+    After Xu et al. (arXiv 2601.15829v1), who publish neither lambda, w(t) nor f: docs/dpd.md says what we take.
     labels (n,): a negative one has no class (its prompt is empty) and adds nothing. w(t) is abar_t, or 1.
     """
 

@@ -32,9 +32,9 @@ class Latents:
         return self.mean[rows].float() * self.scale
 
 
-def save_latents(model: LatentModel, images: Tensor, folder: Path, *, progress: Callable) -> None:
-    """Encode every image once."""
-    mean, std = model.encode(images, progress, 64)
+def save_latents(model: LatentModel, images: Tensor, folder: Path, *, progress: Callable, batch: int) -> None:
+    """Encode every image once, `batch` at a time."""
+    mean, std = model.encode(images, progress, batch)
     save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
 
 

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
+
+from ddbench.files import write_bytes
+
+STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,13 @@ class Checkpoints:
 
 @contextmanager
 def checkpoints_beside(folder: Path, every: int = 250) -> Iterator[Checkpoints]:
-    """Checkpoints in a hidden folder beside `folder`, whose name a repeated run shares; removed at a good end."""
+    """Checkpoints in a hidden folder beside `folder`, whose name a repeated run shares; removed at a good end.
+
+    The state goes first: of what a kill leaves half removed, nothing is taken up again.
+    """
     kept = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every)
     yield kept
+    (kept.folder / STATE).unlink(missing_ok=True)
     shutil.rmtree(kept.folder, ignore_errors=True)
 
 
@@ -100,7 +108,7 @@ def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: S
     """One optimizer step; returns the loss."""
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise FloatingPointError(f"the loss became {value} at step {step}: try a smaller learning rate")
+        raise FloatingPointError(f"the loss became {value} at step {step}: try smaller rates and loss weights")
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate_at(step)
     optimizer.zero_grad(set_to_none=True)
@@ -119,18 +127,16 @@ def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: f
 
 def _save(folder: Path, step: int, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> None:
     """Keep the newest state only, in one file that is moved into place."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {f"{name}.{i}": t.detach() for name, tensors in kept.items() for i, t in enumerate(tensors)}
     for i, weight in enumerate(kept["weight"]):
         state |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in optimizer.state[weight].items()}
     state = {k: v.contiguous().cpu() for k, v in state.items()} | {"step": torch.tensor(step)}
-    save_file(state, folder / ".state.tmp")
-    (folder / ".state.tmp").replace(folder / "state.safetensors")
+    write_bytes(folder / STATE, save(state))
 
 
 def _resume(folder: Path | None, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> int:
     """Restore the newest state, if there is one; return the step to go on from."""
-    path = folder and folder / "state.safetensors"
+    path = folder and folder / STATE
     if not path or not path.is_file():
         return 0
     state = load_file(path, device=str(kept["weight"][0].device))

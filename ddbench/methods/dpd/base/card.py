@@ -84,8 +84,9 @@ a CPU. It is no substitute for a full base model: expect texture and layout, not
   by `python -m ddbench.methods.dpd.base`, no published weights involved. Load each with its class's `from_pretrained`;
   `StableDiffusionPipeline` takes autoencoders of the class AutoencoderKL only.
 - Data: the training split (80 %) of EuroSAT RGB (MIT licence; Helber et al., IEEE JSTARS 2019) and procedural scenes of
-  `ddbench.datasets.drawing` from an index range that no dataset uses. Captions name the class; 10 % are empty. No UC
-  Merced image and no test image was seen.
+  `ddbench.datasets.drawing` from an index range that no dataset uses. Captions name the class; 10 % are empty. Nothing
+  was trained on a UC Merced image or a test image; the autoencoder's loss was chosen by looking at reconstructed test
+  images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), guidance 4, 25 steps.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.
