@@ -111,7 +111,9 @@ def sample(
     """Latents (n, c, h, w) from noise under the pull of `prototypes` (n, c, h, w), and how many pulls fell back.
 
     denoise(z_t, t) is the guided network output u. One CPU generator per image draws all of its noise, so an image does
-    not depend on what else is in the batch. The scheduler must be variance preserving (DDIM, DDPM, PNDM, DPM++ ...).
+    not depend on what else is in the batch. The scheduler must be variance preserving (DDIM, DDPM, DPM++ ...). Below
+    strength 1, PNDM loses its doubled second step and stays one noise level behind, as in diffusers' own
+    image-to-image: prefer DDIM there.
     """
     scheduler.set_timesteps(how.steps)
     times = scheduler.timesteps[_first_step(len(scheduler.timesteps), how.strength) :]
