@@ -38,7 +38,7 @@ ARROWS = {
     # the command that trains the embedded base model: it is not a method, and reads training images itself
     "ddbench.methods.dpd.base": (*PLAIN, *TEACHERS, "ddbench.methods", "ddbench.datasets"),
     "ddbench.runner": (*READ_BACK, "ddbench.config", "ddbench.registry", "ddbench.contact", "ddbench.datasets.facts",
-                       "ddbench.execute", "ddbench.types"),
+                       "ddbench.execute", "ddbench.types", "evaluators.sizes"),
     "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.runner", "evaluators"),
     "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),
