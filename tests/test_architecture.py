@@ -139,7 +139,7 @@ def test_help_list_and_leaderboard_do_not_import_torch(tmp_path):
 
 
 def test_words_that_are_off_are_found_without_torch(tmp_path):
-    run = ["run", "--method", "random", "--dataset", "scenes", "--ipc", "1"]
+    run = ["--data-root", "nowhere", "run", "--method", "random", "--dataset", "scenes", "--ipc", "1"]
     wrong = [["--method", "x"], ["--dataset", "x"], ["--student", "x"], ["--protocol", "x"], ["--dataset", "ucm"]]
     light([[*run, *words] for words in wrong], tmp_path, status=2)
 
