@@ -26,7 +26,7 @@ from ddbench.datasets.scenes import SCENES
 from ddbench.execute import device, device_words
 from ddbench.methods.diffusion import Objective, diffusion_loss
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.finetune import Tuning, tuning_loss, unfreeze
+from ddbench.methods.dpd.finetune import Lesson, Tuning, tuning_loss, unfreeze
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import LatentModel, load_model, posterior
@@ -49,16 +49,15 @@ def usual_loss(model: LatentModel, train: ImageSet, prompts: list[str], how: Tun
                 mean, std = posterior(model.vae, to_float(train.images[rows].to(model.device)))
                 z = (mean + std * torch.randn_like(std)) * model.vae.config.scaling_factor
                 texts = ["" if e else prompts[y] for e, y in zip(empty, train.labels[rows].tolist(), strict=True)]
-                words = model.words(texts)
-            conditions = {"encoder_hidden_states": words, **model.conditions(how.batch)}
-            return diffusion_loss(model.unet, z.float(), goal, generator, **conditions)
+                words = model.words(texts, train.labels[rows].tolist())
+            return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, words), z.float(), goal, generator)
 
     return loss_at
 
 
 def step_seconds(model: LatentModel, losses: dict[str, Callable[[int], Tensor]], repeat: int) -> dict[str, list[float]]:
     """Seconds of whole steps (loss, gradient, AdamW); the kinds take turns, two rounds of warm-up are not counted."""
-    weights = [p for p in model.unet.parameters() if p.requires_grad]
+    weights = [p for p in model.denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, 1e-5)
     found: dict[str, list[float]] = {name: [] for name in losses}
     for step in range(repeat + 2):
@@ -83,8 +82,9 @@ def prepared(base: str, size: int, batch: int, place: Path) -> tuple[LatentModel
     how = Tuning("all", 1, 1, batch, 1e-5, 0, 0.1, 0.0, precision)
     mean, std = model.encode(train.images, iter, 64)
     latents = Latents(mean, std, train.labels, model.vae.config.scaling_factor)
-    unfreeze(model.unet, how)
-    return model, {USUAL: usual_loss(model, train, prompts, how), OURS: tuning_loss(model, latents, prompts, how)}
+    lesson = Lesson(latents, model.words([*prompts, ""], [*range(len(prompts)), -1]), train.labels)
+    unfreeze(model.denoiser, how)
+    return model, {USUAL: usual_loss(model, train, prompts, how), OURS: tuning_loss(model, lesson, how)}
 
 
 @click.command(help=__doc__)

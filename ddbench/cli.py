@@ -25,14 +25,36 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--runs", type=FOLDER, envvar="DDBENCH_RUNS", default="runs", show_default=True, show_envvar=True,
-              help="Where runs and results lie.")
-@click.option("--data-root", "data", type=FOLDER, envvar="DDBENCH_DATA", show_envvar=True,
-              help="Where raw datasets lie.")
-@click.option("--shared", type=FOLDER, envvar="DDBENCH_SHARED", default="shared", show_default=True, show_envvar=True,
-              help="Where packed datasets and what runs share lie.")
-@click.option("--device", envvar="DDBENCH_DEVICE", default="auto", show_default=True, show_envvar=True,
-              callback=_device, help="auto, cpu, cuda or cuda:1.")
+@click.option(
+    "--runs",
+    type=FOLDER,
+    envvar="DDBENCH_RUNS",
+    default="runs",
+    show_default=True,
+    show_envvar=True,
+    help="Where runs and results lie.",
+)
+@click.option(
+    "--data-root", "data", type=FOLDER, envvar="DDBENCH_DATA", show_envvar=True, help="Where raw datasets lie."
+)
+@click.option(
+    "--shared",
+    type=FOLDER,
+    envvar="DDBENCH_SHARED",
+    default="shared",
+    show_default=True,
+    show_envvar=True,
+    help="Where packed datasets and what runs share lie.",
+)
+@click.option(
+    "--device",
+    envvar="DDBENCH_DEVICE",
+    default="auto",
+    show_default=True,
+    show_envvar=True,
+    callback=_device,
+    help="auto, cpu, cuda or cuda:1.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Details and the traces of failures.")
 @click.version_option(__version__, prog_name="ddbench")

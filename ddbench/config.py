@@ -32,9 +32,7 @@ class _Word(str):
     """A value typed on the command line: unlike a string in a TOML file, it may mean a number."""
 
 
-def build(
-    cls: type, preset: str | None = None, config_file: Path | None = None, sets: Iterable[str] = ()
-) -> Any:
+def build(cls: type, preset: str | None = None, config_file: Path | None = None, sets: Iterable[str] = ()) -> Any:
     """An instance of the dataclass `cls`. Later sources win: defaults, `preset`, `config_file`, `sets` ("key=value").
 
     Raises UserError naming the key, the value, what was expected, and for an unknown key the nearest valid ones.

@@ -16,6 +16,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ddbench.files import Stopwatch, digest, make_once, read_json, write_json
+from ddbench.memory import Peak
+from ddbench.team import ALONE, Team
 
 log = logging.getLogger("ddbench")
 
@@ -52,7 +54,9 @@ class Context:
 
     seed: the run's. device: where to compute. workdir: private to this run, may hold partial work. shared: where stages
     live. train_id: identifies the training images (split fingerprint and size), method: the method with its version;
-    both are part of every stage's key. quiet: no progress bars. costs: filled by `stage`, written to distill.json.
+    both are part of every stage's key. quiet: no progress bars. team: the processes that work on this run together; a
+    method that says `parallel = True` is called in each of them, any other in one. costs: filled by `stage` and
+    `measure`, written to distill.json.
     """
 
     seed: int
@@ -62,33 +66,60 @@ class Context:
     train_id: str
     quiet: bool = False
     method: str = ""
+    team: Team = ALONE
     costs: list[dict[str, Any]] = field(default_factory=list)
 
     def generator(self, *names: str | int) -> torch.Generator:
         """A CPU generator of its own for what `names` says is drawn."""
         return generator_of(self.seed, *names)
 
-    def stage(self, name: str, make: Callable[[Path], None], **key: Any) -> Path:
+    def stage(self, name: str, make: Callable[[Path], Any], *, together: bool = False, **key: Any) -> Path:
         """The folder `<shared>/<name>-<hash>`, made once by `make(folder)` and shared by every run with the same key.
 
         The hash covers the name, the key (JSON values), the method with its version and the training images; neither
         the seed nor the IPC unless they are in the key. `make` gets an empty hidden folder, renamed when it returns:
-        existence means complete.
+        existence means complete. What it returns (a dict of figures, such as the steps taken) is kept in stage.json and
+        in `costs`. Of several processes the lead makes it while the others wait; with `together` all of them call
+        `make`, on the same folder, into which only the lead may write.
         """
         identity = {"stage": name, "train": self.train_id, "method": self.method, **key}
         folder = self.shared / f"{name}-{digest(identity)[:16]}"
-        made = make_once(folder, lambda partial: self._make(partial, make, identity))
+        made = self._made(folder, make, identity, together)
         record = read_json(folder / "stage.json")
         log.info("%s: %s %s", name, f"made in {record['seconds']:.1f} s," if made else "reused", folder)
-        self.costs.append({"stage": name, "seconds": record["seconds"], "reused": not made, "folder": folder.name})
+        figures = {k: v for k, v in record.items() if k != "key"}
+        self.costs.append({"stage": name, "reused": not made, "folder": folder.name, **figures})
         return folder
 
-    def _make(self, partial: Path, make: Callable[[Path], None], identity: dict[str, Any]) -> None:
+    @contextmanager
+    def measure(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time and peak memory of a part that is no stage, in `costs`; more figures may be put into what it yields."""
+        figures: dict[str, Any] = {"stage": name, "reused": False}
+        watch, peak = Stopwatch(), Peak(self.device)
+        yield figures
+        self.costs.append(figures | {"seconds": watch.seconds, **peak.figures()})
+
+    def _made(self, folder: Path, make: Callable[[Path], Any], identity: dict[str, Any], together: bool) -> bool:
+        """Whether the folder was made now. All processes leave together, when it is there."""
+        if self.team.lead:
+            made = make_once(folder, lambda partial: self._make(partial, make, identity))
+            if not made:
+                self.team.told(None)
+        else:
+            partial = self.team.told()
+            made = partial is not None
+            if made and together:
+                make(Path(partial))
+        return self.team.told(made)
+
+    def _make(self, partial: Path, make: Callable[[Path], Any], identity: dict[str, Any]) -> None:
         log.info("%s: making it", identity["stage"])
-        watch = Stopwatch()
-        make(partial)
-        write_json(partial / "stage.json", {"key": identity, "seconds": watch.seconds})
+        self.team.told(str(partial))
+        watch, peak = Stopwatch(), Peak(self.device)
+        figures = make(partial) or {}
+        write_json(partial / "stage.json", {"key": identity, "seconds": watch.seconds, **peak.figures(), **figures})
 
     def progress(self, iterable: Iterable, desc: str, total: int | None = None) -> Iterable:
         """The iterable, with a bar on standard error."""
-        return tqdm(iterable, desc=desc, total=total, disable=self.quiet, leave=False, dynamic_ncols=True)
+        hidden = self.quiet or not self.team.lead
+        return tqdm(iterable, desc=desc, total=total, disable=hidden, leave=False, dynamic_ncols=True)

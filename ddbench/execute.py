@@ -15,6 +15,7 @@ from ddbench import distilled, provenance
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.files import Stopwatch, digest, make_once, write_json
+from ddbench.memory import peaks
 from ddbench.runs import Result, RunSpec, write_result, write_spec
 from ddbench.types import Dataset, DistilledSet, ImageSet
 from evaluators.accuracy import Scores, evaluate
@@ -114,12 +115,18 @@ def _costs(seconds: float, ctx: Context) -> dict[str, Any]:
         "schema": 1,
         "seconds": seconds,
         "stages": list(ctx.costs),
-        "memory": provenance.memory(ctx.device if ctx.device.type == "cuda" else None),
+        "memory": _memory(ctx),
         "device": device_words(ctx.device),
         "versions": provenance.versions(),
         "commit": commit,
         "dirty": dirty,
     }
+
+
+def _memory(ctx: Context) -> dict[str, int]:
+    """The largest peaks: those of the parts that were measured, each of which began anew, and the last."""
+    found = peaks(ctx.device if ctx.device.type == "cuda" else None)
+    return {k: max([v, *(cost.get(k, 0) for cost in ctx.costs if not cost["reused"])]) for k, v in found.items()}
 
 
 def device_words(where: torch.device) -> str:
@@ -154,7 +161,7 @@ def _result(
     task: Task, jury: Jury, pictures: distilled.Pictures, scores: Scores, where: torch.device, seconds: float
 ) -> Result:
     commit, dirty = provenance.commit()
-    memory = provenance.memory(where if where.type == "cuda" else None)
+    memory = peaks(where if where.type == "cuda" else None)
     return Result(
         run=task.spec.digest,
         content=pictures.content(),

@@ -126,7 +126,7 @@ def _head(found: set[tuple[str, str | None]]) -> tuple[str, str | None]:
 
 
 def _labels(heads: Mapping[str, set[tuple[str, str | None]]]) -> dict[str, str]:
-    """"method" or "method (preset)"; rows that would share it also get the beginning of their identity."""
+    """ "method" or "method (preset)"; rows that would share it also get the beginning of their identity."""
     plain = {row: _label(*_head(found)) for row, found in heads.items()}
     often = list(plain.values())
     return {row: label if often.count(label) == 1 else f"{label} #{row[:6]}" for row, label in plain.items()}

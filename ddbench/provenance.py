@@ -1,14 +1,12 @@
-"""What a number was made with: versions, the state of the code, memory. Torch only where it is loaded already."""
+"""What a number was made with: versions and the state of the code. No torch."""
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("ddbench", "torch", "torchvision", "diffusers", "transformers", "peft", "numpy", "pillow", "scikit-learn")
 
@@ -34,16 +32,6 @@ def commit() -> tuple[str | None, bool | None]:
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None, None  # installed into a folder that some other repository happens to contain
     return _git(here.parent, "rev-parse", "HEAD"), bool(_git(here.parent, "status", "--porcelain"))
-
-
-def memory(device: Any = None) -> dict[str, int]:
-    """Peak memory of this process so far in bytes: resident, and on the GPU `device` when one is in use."""
-    scale = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
-    peak = {"rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        peak["cuda_bytes"] = torch.cuda.max_memory_allocated(device)
-    return peak
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -1,10 +1,10 @@
 """What is on disk below `--runs`: specs, results, failures, and reading them all back. No torch.
 
-    <dataset><size>/<method>/ipc<n>/seed<s>-<8 hex>/
-        spec.json                   what was asked for, complete
-        distilled/  distill.json    see ddbench.distilled; distilled/ exists = complete
-        results/<protocol>-v<k>/<student>-<init>-seed<j>.json     one student; exists = complete
-        failed.json                 the distillation failed; `<student>...failed.json` beside the results: a student did
+<dataset><size>/<method>/ipc<n>/seed<s>-<8 hex>/
+    spec.json                   what was asked for, complete
+    distilled/  distill.json    see ddbench.distilled; distilled/ exists = complete
+    results/<protocol>-v<k>/<student>-<init>-seed<j>.json     one student; exists = complete
+    failed.json                 the distillation failed; `<student>...failed.json` beside the results: a student did
 """
 
 from __future__ import annotations

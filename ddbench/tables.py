@@ -49,7 +49,7 @@ def _shown(row: Row, column: Column) -> str:
 
 
 def _number(cell: Cell, plus_minus: str) -> str:
-    """"61.2 ± 0.8 (n=3)"; without a deviation for a single distillation."""
+    """ "61.2 ± 0.8 (n=3)"; without a deviation for a single distillation."""
     spread = "" if cell.std is None else f"{plus_minus}{100 * cell.std:.1f}"
     return f"{100 * cell.mean:.1f}{spread} (n={cell.n})"
 

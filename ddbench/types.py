@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -43,11 +43,12 @@ class DistilledSet(ImageSet):
     """What a method returns.
 
     soft_labels: float32 (n, classes), only when the method brings its own; they count in the storage budget.
-    extras: numbers or words worth recording (MTT's learned step size, fallbacks counted). No named protocol reads them.
+    extras: numbers or words worth recording (MTT's learned step size, fallbacks counted), lists and dicts of them. No
+    named protocol reads them.
     """
 
     soft_labels: Tensor | None = None
-    extras: Mapping[str, float | str] = field(default_factory=dict)
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, ipc: int) -> None:
         """Raise ValueError unless shapes, types and the budget of `ipc` images per class are kept."""
@@ -63,7 +64,7 @@ class DistilledSet(ImageSet):
         if self.soft_labels is not None:
             self._check_soft_labels(n)
         if off := [key for key, value in self.extras.items() if not _is_plain(value)]:
-            raise ValueError(f"extras must be finite numbers or words, as Python has them; not {', '.join(off)}")
+            raise ValueError(f"extras must be finite numbers, words, or lists and dicts of them; not {', '.join(off)}")
 
     def _check_soft_labels(self, n: int) -> None:
         soft = self.soft_labels
@@ -72,6 +73,8 @@ class DistilledSet(ImageSet):
 
 
 def _is_plain(value: object) -> bool:
+    if type(value) in (list, dict):
+        return all(_is_plain(inner) for inner in (value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) or (type(value) in (bool, int, float) and math.isfinite(value))
 
 

@@ -14,7 +14,7 @@ import evaluators
 ROOTS = {"ddbench": Path(ddbench.__file__).parent, "evaluators": Path(evaluators.__file__).parent}
 HEAVY = ("torch", "torchvision", "diffusers", "transformers", "peft", "sklearn", "scipy")
 
-PLAIN = ("ddbench.types", "ddbench.context", "ddbench.files", "ddbench.errors")
+PLAIN = ("ddbench.types", "ddbench.context", "ddbench.files", "ddbench.errors", "ddbench.team")
 TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.train", "evaluators.recipes")
 READ_BACK = ("ddbench.runs", "ddbench.distilled", "ddbench.files", "ddbench.errors")
 
@@ -23,7 +23,9 @@ ARROWS = {
     "evaluators": ("evaluators",),
     "ddbench.errors": (),
     "ddbench.files": (),
-    "ddbench.context": ("ddbench.files",),
+    "ddbench.memory": (),
+    "ddbench.team": (),
+    "ddbench.context": ("ddbench.files", "ddbench.memory", "ddbench.team"),
     "ddbench.types": ("ddbench.context",),
     "ddbench.config": ("ddbench.errors",),
     "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "evaluators.protocols"),
@@ -39,7 +41,7 @@ ARROWS = {
     "ddbench.methods.dpd.base": (*PLAIN, *TEACHERS, "ddbench.methods", "ddbench.datasets"),
     "ddbench.runner": (*READ_BACK, "ddbench.config", "ddbench.registry", "ddbench.contact", "ddbench.datasets.facts",
                        "ddbench.execute", "ddbench.types", "evaluators.sizes"),
-    "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.runner", "evaluators"),
+    "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.runner", "evaluators"),
     "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),
     "ddbench.commands": ("ddbench", "evaluators"),

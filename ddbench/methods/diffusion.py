@@ -71,21 +71,26 @@ class Objective:
     extra: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-def diffusion_loss(unet: Callable, z: Tensor, goal: Objective, generator: torch.Generator, **conditions) -> Tensor:
+def diffusion_loss(
+    network: Callable[[Tensor, Tensor], Tensor], z: Tensor, goal: Objective, generator: torch.Generator,
+    part: slice = slice(None),
+) -> Tensor:  # fmt: skip
     """The loss of one batch of clean scaled latents z (n, c, h, w), at times drawn evenly.
 
-    conditions go to the network (`encoder_hidden_states`, `class_labels`). All randomness comes from `generator`, on
-    the CPU, so that a step can be repeated on any device.
+    network(z_t, times) is u. All randomness comes from `generator`, on the CPU, so that a step can be repeated on any
+    device. With `part` only those images are computed (`goal.extra` sees them alone) and the sum of their losses over n
+    is returned: the parts of a batch add up to the whole.
     """
     times = torch.randint(len(goal.abars), (len(z),), generator=generator)
-    eps = torch.randn(z.shape, generator=generator).to(z)
-    abar = goal.abars[times].to(z)
-    z_t = add_noise(z, eps, abar)
-    u = unet(z_t, times.to(z.device), **conditions).sample.float()
-    errors = (u - target(z, eps, abar, goal.prediction)).square().mean((1, 2, 3)) * goal.weight(abar, goal.prediction)
+    eps = torch.randn(z.shape, generator=generator).to(z)[part]
+    abar, clean = goal.abars[times].to(z)[part], z[part]
+    z_t = add_noise(clean, eps, abar)
+    u = network(z_t, times[part].to(z.device)).float()
+    errors = (u - target(clean, eps, abar, goal.prediction)).square().mean((1, 2, 3))
+    errors = errors * goal.weight(abar, goal.prediction)
     if goal.extra:
         errors = errors + goal.extra(clean_estimate(z_t, u, abar, goal.prediction), abar)
-    return errors.mean()
+    return errors.sum() / len(z)
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,11 @@ class Sampling:
 
 @torch.no_grad()
 def sample(
-    denoise: Callable[[Tensor, Tensor], Tensor], scheduler: Any, prototypes: Tensor,
-    how: Sampling, generators: list[torch.Generator],
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    scheduler: Any,
+    prototypes: Tensor,
+    how: Sampling,
+    generators: list[torch.Generator],
 ) -> tuple[Tensor, int]:
     """Latents (n, c, h, w) from noise under the pull of `prototypes` (n, c, h, w), and how many pulls fell back.
 

@@ -1,14 +1,13 @@
-"""The border to Stable-Diffusion-family models: a pipeline folder or a hub id becomes one `LatentModel`.
+"""The border to latent diffusion models of diffusers: a pipeline folder or a hub id becomes one `LatentModel`.
 
+Two kinds: a U-Net conditioned by text (the Stable Diffusion family), and a transformer conditioned by class (DiT).
 diffusers is imported inside the functions: `ddbench run` on something finished must not pay its nine seconds.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +15,31 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.errors import UserError, unknown
-from ddbench.files import digest, read_json
+from ddbench.methods.model_files import class_name, find_model, identity_of, parts_of
 from ddbench.methods.pixels import to_float, to_uint8
 
-EMBEDDED = {"tiny": Path(str(files("ddbench.methods.dpd") / "base" / "tiny"))}
 FORGETFUL = {"DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"}
-PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-WANTED = ["*/*.json", "*/*.txt", "*/*.safetensors"]
-WEIGHTS = {"vae", "unet", "text_encoder"}
 
 
 @dataclass(frozen=True)
 class LatentModel:
-    """A text-to-image model: weights frozen until somebody unfreezes them, float32, evaluation mode.
+    """A latent diffusion model: weights frozen until somebody unfreezes them, float32, evaluation mode.
 
-    identity: a digest of what the weights are; it is part of the key of every stage that uses them.
+    text, tokenizer: None where classes, not texts, say what to draw. identity: a digest of what the weights are; it is
+    part of the key of every stage that uses them.
     """
 
-    unet: nn.Module
+    denoiser: nn.Module
     vae: nn.Module
-    text: nn.Module
-    tokenizer: Callable
     scheduler: Any
     identity: str
     device: torch.device
+    text: nn.Module | None = None
+    tokenizer: Callable | None = None
 
     @property
     def prediction(self) -> str:
-        """What the U-Net outputs: epsilon, v_prediction or sample."""
+        """What the denoiser outputs: epsilon, v_prediction or sample."""
         return self.scheduler.config.prediction_type
 
     @property
@@ -53,25 +49,46 @@ class LatentModel:
         return 2 ** (len(getattr(config, "block_out_channels", None) or config.encoder_block_out_channels) - 1)
 
     def check_size(self, size: int) -> None:
-        """UserError unless images of `size` x `size` pixels have a whole number of latent cells."""
+        """UserError unless images of `size` x `size` pixels have latents that the denoiser takes."""
+        if self.text is None and size != (own := self.denoiser.config.sample_size * self.factor):
+            raise UserError(f"{size} px: this base, a transformer, takes {own} px only; try --size {own}")
         if size % self.factor:
             near = [n for n in (size // self.factor * self.factor, -(-size // self.factor) * self.factor) if n]
             raise UserError(f"{size} px: this base takes multiples of {self.factor}; try {' or '.join(map(str, near))}")
 
+    def check_classes(self, count: int) -> None:
+        """UserError when the base is conditioned by class and has fewer than `count`."""
+        if self.text is None and count > (own := self.denoiser.config.num_embeds_ada_norm):
+            raise UserError(f"{count} classes: this base, conditioned by class, has {own}; try one by text")
+
     @torch.no_grad()
-    def words(self, prompts: list[str]) -> Tensor:
-        """Text embeddings (n, tokens, d) of the prompts; longer ones are cut at the encoder's length."""
+    def words(self, prompts: Sequence[str], labels: Sequence[int]) -> Tensor:
+        """What conditions the denoiser, one row per prompt: its text embeddings (n, tokens, d).
+
+        Of a base conditioned by class the class instead, (n,): `labels` says it, and -1 is "no class", the empty
+        prompt's. Prompts longer than the text encoder reads are cut.
+        """
+        if self.text is None:
+            none = self.denoiser.config.num_embeds_ada_norm
+            return torch.tensor([none if label < 0 else label for label in labels], device=self.device)
         length = min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings)
         tokens = self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).input_ids
-        return self.text(tokens.to(self.device)).last_hidden_state
+        return torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
 
-    def conditions(self, count: int) -> dict[str, Tensor]:
-        """What else the U-Net wants for `count` images: class 0 where it has class embeddings (Text2Earth)."""
-        if getattr(self.unet.config, "num_class_embeds", None):
-            return {"class_labels": torch.zeros(count, dtype=torch.long, device=self.device)}
-        return {}
+    def denoise(self, z: Tensor, t: Tensor, words: Tensor) -> Tensor:
+        """The denoiser's output u (n, c, h, w) for z at time t, (n,) or a scalar, under `words`.
+
+        A U-Net with class embeddings of its own (Text2Earth: ground resolution) is given class 0. Of a transformer that
+        learned its variance too, u is the mean's half.
+        """
+        if self.text is None:
+            return self.denoiser(z, t.expand(len(z)).to(z.device), class_labels=words).sample[:, : z.shape[1]]
+        more = {}
+        if getattr(self.denoiser.config, "num_class_embeds", None):
+            more = {"class_labels": torch.zeros(len(z), dtype=torch.long, device=z.device)}
+        return self.denoiser(z, t, encoder_hidden_states=words.float(), **more).sample
 
     @torch.no_grad()
     def encode(self, images: Tensor, progress: Callable[[Iterable], Iterable], batch: int) -> tuple[Tensor, Tensor]:
@@ -123,57 +140,26 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # ours says what is going on
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
-    kinds = {"vae": _autoencoder_kind(folder), "unet": diffusers.UNet2DConditionModel}
-    kinds["text_encoder"] = transformers.CLIPTextModel
-    parts = {part: _frozen(kind, folder / part, device) for part, kind in kinds.items()}
+    scheduler = getattr(diffusers, class_name(folder / "scheduler")).from_pretrained(folder / "scheduler")
+    shared = {"scheduler": scheduler, "identity": identity_of(folder), "device": device}
+    vae = _frozen(_kind(folder / "vae", diffusers, ("AutoencoderKL", "AutoencoderDC")), folder / "vae", device)
+    if "transformer" in parts_of(folder):
+        kind = _kind(folder / "transformer", diffusers, ("DiTTransformer2DModel", "Transformer2DModel"))
+        return LatentModel(_frozen(kind, folder / "transformer", device), vae, **shared)
     return LatentModel(
-        unet=parts["unet"], vae=parts["vae"], text=parts["text_encoder"], device=device, identity=identity_of(folder),
+        _frozen(_kind(folder / "unet", diffusers, ("UNet2DConditionModel",)), folder / "unet", device), vae, **shared,
+        text=_frozen(transformers.CLIPTextModel, folder / "text_encoder", device),
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        scheduler=getattr(diffusers, scheduler).from_pretrained(folder / "scheduler"),
     )  # fmt: skip
 
 
-def find_model(name: str) -> Path:
-    """The folder of a base model: embedded, on this disk, or downloaded from the hub (safetensors only)."""
-    folder = EMBEDDED.get(name, Path(name))
-    if not folder.is_dir():
-        folder = _download(name)
-    kinds = {part: "*.safetensors" if part in WEIGHTS else "*.*" for part in PARTS}
-    missing = [f"{part}/{kind}" for part, kind in kinds.items() if not any((folder / part).glob(kind))]
-    if missing:
-        raise UserError(
-            f"{folder} is no whole text-to-image pipeline folder: it lacks {', '.join(missing)}.\n"
-            "Weights are read from safetensors only; `save_pretrained` of diffusers writes them."
-        )
-    return folder
-
-
-def _download(name: str) -> Path:
-    """A snapshot of a hub model, from the cache when it is there."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=WANTED, etag_timeout=5))
-    except Exception as error:
-        raise UserError(
-            f"the base model {name!r} is neither a folder nor in the local hub cache, and could not be downloaded "
-            f"({type(error).__name__}).\n"
-            f"  - with a network: hf download {name}\n"
-            "  - from another machine: copy the pipeline folder and pass --set base=PATH\n"
-            "  - without it: --preset tiny runs on the embedded base model"
-        ) from None
-
-
-def _autoencoder_kind(folder: Path) -> type:
-    """The class that the folder names, if it is one whose latents we understand."""
-    import diffusers
-
-    known = {kind.__name__: kind for kind in (diffusers.AutoencoderKL, diffusers.AutoencoderDC)}
-    name = read_json(folder / "vae" / "config.json")["_class_name"]
+def _kind(folder: Path, diffusers: Any, known: tuple[str, ...]) -> type:
+    """The class that a part's folder names, if it is one that we understand."""
+    name = class_name(folder)
     if name not in known:
-        raise UserError(f"{folder}: its autoencoder is a {name}; known are {', '.join(known)}")
-    return known[name]
+        raise UserError(f"{folder.parent}: its {folder.name} is a {name}; known are {', '.join(known)}")
+    # a DiT of the hub calls itself by the older name
+    return getattr(diffusers, "DiTTransformer2DModel" if name == "Transformer2DModel" else name)
 
 
 def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:
@@ -182,21 +168,3 @@ def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:
     if "transformers" in kind.__module__:
         wanted["dtype"] = torch.float32
     return kind.from_pretrained(folder, **wanted).to(device).eval().requires_grad_(False)
-
-
-def identity_of(folder: Path) -> str:
-    """Digest of every part's configuration and of the weight files, each known by 64 pieces of it."""
-    configs = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.glob("*/*.json"))}
-    weights = {str(p.relative_to(folder)): _pieces(p) for p in sorted(folder.glob("*/*.safetensors"))}
-    return digest({"configs": configs, "weights": weights})[:16]
-
-
-def _pieces(path: Path, count: int = 64, length: int = 4096) -> str:
-    """SHA-256 of a file's size and of evenly spaced pieces: training moves every weight, and bases have gigabytes."""
-    size = path.stat().st_size
-    found = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as source:
-        for i in range(count):
-            source.seek(max(0, size - length) * i // (count - 1))
-            found.update(source.read(length))
-    return found.hexdigest()

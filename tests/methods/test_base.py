@@ -20,7 +20,8 @@ from ddbench.methods.dpd.base.images import base_images
 from ddbench.methods.dpd.base.tokenizer import learn_merges, train_tokenizer
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
-from ddbench.methods.latent_model import PARTS, load_model
+from ddbench.methods.latent_model import load_model
+from ddbench.methods.model_files import BY_TEXT
 from ddbench.methods.pixels import draw_batch, to_uint8
 from ddbench.methods.random import Random
 from ddbench.testing import check_method
@@ -35,7 +36,7 @@ def test_what_ships_is_small_half_precision_and_complete():
     weights = list(FOLDER.rglob("*.safetensors"))
     assert sum(f.stat().st_size for f in FOLDER.rglob("*") if f.is_file()) < 20e6
     assert {f.parent.name for f in weights} == {"vae", "unet", "text_encoder"}
-    assert all((FOLDER / part).is_dir() for part in PARTS)
+    assert all((FOLDER / part).is_dir() for part in BY_TEXT)
     for path in weights:
         with safe_open(path, "pt") as tensors:
             assert {tensors.get_tensor(k).dtype for k in tensors.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
@@ -55,7 +56,7 @@ def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):
 
 
 def test_every_prompt_has_an_embedding_of_its_own(tiny):
-    words = tiny.words(["A satellite image of forest.", "A satellite image of zürich 77.", ""])
+    words = tiny.words(["A satellite image of forest.", "A satellite image of zürich 77.", ""], [0, 1, -1])
     assert words.shape[0] == 3
     assert torch.isfinite(words).all()
     assert (words[0] - words[1]).norm() > 1

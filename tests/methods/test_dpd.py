@@ -31,11 +31,25 @@ def test_the_whole_method_and_its_stages(method, few_scenes, context_of):
     made = method.distill(few_scenes, 2, ctx)
     made.check(2)
     assert made.images.shape == (6, 3, 32, 32)
-    assert made.extras == {"guidance_fallbacks": 0}
+    assert made.extras["guidance_fallbacks"] == 0
+    said = [f"A satellite image of {name}." for name in few_scenes.readable for _ in range(2)]
+    assert [p["prompt"] for p in made.extras["prototypes"]] == said
     again = context_of()
     five = method.distill(few_scenes, 1, again)
     five.check(1)
-    assert {c["stage"]: c["reused"] for c in again.costs} == {"latents": True, "finetune": True, "prototypes": False}
+    reused = {c["stage"]: c["reused"] for c in again.costs}
+    once = {"latents": True, "finetune": True, "prototypes": False}
+    assert reused == once | {"sampling": False, "decoding": False}
+
+
+def test_what_every_part_cost_is_recorded(method, few_scenes, context_of):
+    ctx = context_of()
+    method.distill(few_scenes, 1, ctx)
+    costs = {cost["stage"]: cost for cost in ctx.costs}
+    assert costs["finetune"]["steps"] == 3
+    assert costs["sampling"]["steps"] == 3
+    assert costs["sampling"]["images"] == 3
+    assert all(cost["seconds"] > 0 and cost["rss_bytes"] > 1e7 for cost in costs.values())
 
 
 def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of):
@@ -51,7 +65,9 @@ def test_consistency_and_selection_share_one_classifier(method, few_scenes, cont
     ctx = context_of()
     made = whole.distill(few_scenes, 2, ctx)
     made.check(2)
-    assert [c["stage"] for c in ctx.costs] == ["latents", "prototypes", "classifier", "finetune"]
+    stages = ["latents", "prototypes", "classifier", "finetune", "sampling", "decoding"]
+    assert [cost["stage"] for cost in ctx.costs] == stages
+    assert all(len(record["candidates"]) == 2 for record in made.extras["prototypes"])
     other_batch = dataclasses.replace(whole, batch=7).distill(few_scenes, 2, context_of()).images
     assert (made.images.int() - other_batch.int()).abs().max() <= 1
     alone = dataclasses.replace(whole, candidates=1).distill(few_scenes, 2, context_of()).images
@@ -62,7 +78,7 @@ def test_consistency_and_selection_share_one_classifier(method, few_scenes, cont
 def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, context_of):
     """The gradient runs through classifier and U-Net, but moves neither."""
     from ddbench.methods.dpd.classifier import LatentClassifier
-    from ddbench.methods.dpd.finetune import tuning_loss
+    from ddbench.methods.dpd.finetune import Lesson, tuning_loss
     from ddbench.methods.dpd.latents import Latents
 
     model = load_model(str(pipeline), torch.device("cpu"))
@@ -70,13 +86,14 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     judge = LatentClassifier(4, 3).eval().requires_grad_(False)
     z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
     latents = Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0)
-    unfreeze(model.unet, how)
+    lesson = Lesson(latents, model.words(["a", "b", "c", ""], [0, 1, 2, -1]), latents.labels)
+    unfreeze(model.denoiser, how)
 
     def gradient(weight):
-        model.unet.zero_grad()
+        model.denoiser.zero_grad()
         now = dataclasses.replace(how, consistency=weight)
-        tuning_loss(model, latents, ["a", "b", "c"], now, judge)(0).backward()
-        return {k: p.grad.clone() for k, p in model.unet.named_parameters() if p.grad is not None and p.grad.any()}
+        tuning_loss(model, lesson, now, judge)(0).backward()
+        return {k: p.grad.clone() for k, p in model.denoiser.named_parameters() if p.grad is not None and p.grad.any()}
 
     without, moved = gradient(0.0), gradient(1e3)
     assert sum(g.norm() for g in moved.values()) > 3 * sum(g.norm() for g in without.values())
@@ -98,15 +115,15 @@ def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context
     folder = next((ctx.shared).glob("finetune-*"))
     from safetensors.torch import load_file
 
-    trained = load_file(folder / "unet.safetensors")
+    trained = load_file(folder / "denoiser.safetensors")
     assert trained
     assert all(".lora_" in name for name in trained)
     fresh, tuned = (load_model(str(pipeline), torch.device("cpu")) for _ in range(2))
     how = Tuning("lora", 4, 0, 1, 0.0, 0, 0.0, 0.0, "fp32")
-    unfreeze(fresh.unet, how)
+    unfreeze(fresh.denoiser, how)
     load_tuned(tuned, folder, how)
-    start = fresh.unet.state_dict()
-    changed = {name for name, weight in tuned.unet.state_dict().items() if not torch.equal(weight, start[name])}
+    start = fresh.denoiser.state_dict()
+    changed = {name for name, weight in tuned.denoiser.state_dict().items() if not torch.equal(weight, start[name])}
     assert changed
     assert changed <= set(trained)
 
@@ -153,7 +170,7 @@ def test_an_autoencoder_we_do_not_know_is_named(make_pipeline, tmp_path):
     folder = make_pipeline(tmp_path / "base")
     config = folder / "vae" / "config.json"
     config.write_text(config.read_text().replace("AutoencoderKL", "VQModel"))
-    with pytest.raises(UserError, match="its autoencoder is a VQModel; known are AutoencoderKL, AutoencoderDC"):
+    with pytest.raises(UserError, match="its vae is a VQModel; known are AutoencoderKL, AutoencoderDC"):
         load_model(str(folder), torch.device("cpu"))
 
 
@@ -183,9 +200,9 @@ def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_pa
     folder = make_pipeline(tmp_path / "base")
     before = load_model(str(folder), torch.device("cpu"))
     with torch.no_grad():
-        for weight in before.unet.parameters():
+        for weight in before.denoiser.parameters():
             weight.mul_(1.01)
-    before.unet.save_pretrained(folder / "unet")
+    before.denoiser.save_pretrained(folder / "unet")
     assert load_model(str(folder), torch.device("cpu")).identity != before.identity
 
 

@@ -47,12 +47,14 @@ def test_embedding_is_unit_length_and_pooled():
 
 def test_prototypes_are_real_images_of_their_class(few_scenes):
     z = torch.randn(18, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    found = find_prototypes(few_scenes, z, 2, 1.0)
+    found, owner = find_prototypes(few_scenes, z, 2, 1.0)
     assert [p.label for p in found] == [0, 0, 1, 1, 2, 2]
     assert all(few_scenes.labels[p.row] == p.label and few_scenes.names[p.row] == p.name for p in found)
     assert len({p.row for p in found}) == 6
     assert [sum(p.size for p in found if p.label == c) for c in range(3)] == [6, 6, 6]
     assert all(math.isclose(p.margin, p.inter - p.intra) for p in found)
+    assert all(owner[p.row] == p.cluster for p in found)
+    assert all(p.size == int((owner[few_scenes.of_class(p.label)] == p.cluster).sum()) for p in found)
 
 
 def test_a_class_with_too_few_images_is_named(few_scenes):
@@ -65,4 +67,4 @@ def test_copies_of_one_image_are_no_prototypes(few_scenes):
     z[few_scenes.of_class(1)[:4]] = z[few_scenes.of_class(1)[0]].clone()
     with pytest.raises(ValueError, match=f"{few_scenes.classes[1]} has 3 distinct images, fewer than 4 prototypes"):
         find_prototypes(few_scenes, z, 4, 1.0)
-    assert len(find_prototypes(few_scenes, z, 3, 1.0)) == 9
+    assert len(find_prototypes(few_scenes, z, 3, 1.0)[0]) == 9

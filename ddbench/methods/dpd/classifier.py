@@ -7,7 +7,7 @@ may be given, the warm-up multiplies the cosine instead of preceding it, and gra
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,11 @@ def hold_back(labels: Tensor) -> tuple[Tensor, Tensor]:
 def train_classifier(
     latents: Latents, classes: int, how: Course, device: torch.device,
     *, folder: Path, progress: Callable[[Iterable], Iterable],
-) -> None:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Write `classifier.safetensors`, the weights best on the images held back, and their accuracy, classifier.json.
 
-    No test image is involved. All draws follow from the step; checkpoints lie beside `folder`.
+    Returns the steps taken and that accuracy. No test image is involved. All draws follow from the step; checkpoints
+    lie beside `folder`.
     """
     torch.manual_seed(seed_of(0, "classifier"))
     net = LatentClassifier(latents.mean.shape[1], classes).to(device)
@@ -99,6 +100,7 @@ def train_classifier(
         best = _Best(net, latents, held, every=-(-steps // LOOKS), steps=steps, checkpoints=checkpoints)
         fit(net, _loss(net.train(), latents, kept, how), schedule, progress, checkpoints, best.look)
         best.deliver(folder)
+    return {"steps": steps, **read_json(folder / "classifier.json")}
 
 
 def load_classifier(folder: Path, device: torch.device) -> LatentClassifier:
@@ -116,12 +118,12 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def best_candidates(classifier: nn.Module, z: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Rows of z (n * count, c, h, w), `count` candidates in a row, with the largest margin for labels (n,)."""
+def candidate_margins(classifier: nn.Module, z: Tensor, labels: Sequence[int]) -> Tensor:
+    """Margins (n, candidates) of latents z (n * candidates, c, h, w), those of one prototype in a row, labels (n,)."""
     device = next(classifier.parameters()).device
     logits = torch.cat([classifier(part.to(device)).cpu() for part in z.split(512)])
-    best = margins(logits, labels.repeat_interleave(count)).view(-1, count).argmax(1)
-    return torch.arange(len(labels)) * count + best
+    count = len(z) // len(labels)
+    return margins(logits, torch.tensor(labels).repeat_interleave(count)).view(-1, count)
 
 
 def _loss(net: nn.Module, latents: Latents, kept: Tensor, how: Course) -> Callable[[int], Tensor]:
@@ -181,7 +183,7 @@ class _Best:
         self._weights.parent.mkdir(parents=True, exist_ok=True)
         self._record.unlink(missing_ok=True)  # never a record of other weights
         save_file({k: v.cpu().contiguous() for k, v in self.net.state_dict().items()}, self._weights)
-        write_json(self._record, {"accuracy": accuracy, "held_back": len(self.held), "step": step + 1})
+        write_json(self._record, {"accuracy": accuracy, "held_back": len(self.held), "best_step": step + 1})
 
     @torch.no_grad()
     def _accuracy(self) -> float:

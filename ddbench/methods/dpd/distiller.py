@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.files import read_json, write_json
-from ddbench.methods.diffusion import Sampling, guided, sample
-from ddbench.methods.dpd.classifier import Course, LatentClassifier, best_candidates, load_classifier, train_classifier
-from ddbench.methods.dpd.finetune import Tuning, load_tuned, tune, tuning_loss
-from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
-from ddbench.methods.dpd.prototypes import Prototype, check_enough, find_prototypes, rows_of, save_images
-from ddbench.methods.dpd.training import mixed_precision
-from ddbench.methods.latent_model import LatentModel, find_model, identity_of, load_model
+from ddbench.files import digest
+from ddbench.methods.captions import caption_all, captioner_identity
+from ddbench.methods.diffusion import Sampling
+from ddbench.methods.dpd.classifier import Course, candidate_margins
+from ddbench.methods.dpd.finetune import Tuning
+from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.prompts import Prompts, class_prompts, cluster_captions, own_prompts
+from ddbench.methods.dpd.prototypes import Prototype, check_enough
+from ddbench.methods.dpd.sampling import Draw, Subject, draw
+from ddbench.methods.dpd.stages import Stages
+from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.methods.model_files import find_model, identity_of
 from ddbench.types import DistilledSet, ImageSet
 
 log = logging.getLogger("ddbench")
@@ -31,9 +33,12 @@ log = logging.getLogger("ddbench")
 class DPD:
     """Discriminative Prototype-guided Diffusion (Xu, Ghamisi, Weng, arXiv 2601.15829, 2026).
 
-    base: base model: a hub id, a Stable-Diffusion-family pipeline folder, or tiny (embedded).
+    base: base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded).
     prompt: template; {} becomes the readable class name.
-    weights: what is fine-tuned: LoRA layers (lora), every U-Net weight (all), or nothing (none).
+    captioner: what is said behind it: nothing (template), colours and texture measured in the pixels (palette), or what
+        a vision-language model says (a hub id or folder of any AutoModelForImageTextToText).
+    tune_captions: fine-tune with each image's own caption, else with the template alone.
+    weights: what is fine-tuned: LoRA layers (lora), every weight of the denoiser (all), or nothing (none).
     rank: rank and alpha of LoRA.
     tune_steps: optimizer steps of fine-tuning.
     tune_batch: images per step.
@@ -58,6 +63,7 @@ class DPD:
     """
 
     name: ClassVar[str] = "dpd"
+    parallel: ClassVar[bool] = True
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {
@@ -66,6 +72,8 @@ class DPD:
 
     base: str = "lcybuaa/Text2Earth"
     prompt: str = "A satellite image of {}."
+    captioner: str = "template"
+    tune_captions: bool = True
     weights: Literal["lora", "all", "none"] = "lora"
     rank: int = 4
     tune_steps: int = 20_000
@@ -102,8 +110,9 @@ class DPD:
             raise ValueError("; ".join(off))
 
     def identity(self) -> str:
-        """A digest of the base model's weights; UserError at once when there is no such model."""
-        return identity_of(find_model(self.base))
+        """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
+        own = identity_of(find_model(self.base))
+        return own if self.captioner == "template" else digest([own, captioner_identity(self.captioner)])[:16]
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class."""
@@ -114,31 +123,39 @@ class DPD:
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         check_enough(train, ipc)  # what does not fit is refused before the hours, not after
         model = load_model(self.base, ctx.device)
+        self._check(model, train)
+        stages = Stages(model, train, ctx, self.batch)
+        latents = stages.latents()
+        prototypes, owner = stages.prototypes(latents, ipc, self.alpha)
+        captions = None if self.captioner == "template" else caption_all(self.captioner, train, ctx, self.batch)
+        classifier = stages.classifier(latents, self._course) if self._judged else None
+        if self.weights != "none":
+            prompts = self._image_prompts(train, captions)
+            stages.tuned(latents, prompts, self._tuning(ctx), (classifier, self._course))
+        prompts = self._prototype_prompts(train, prototypes, owner, captions)
+        z, fallen = self._draw(model, latents, prototypes, prompts, ctx)
+        images, records = self._kept(model, z, prototypes, classifier, ctx)
+        said = [{"prompt": prompts.texts[i]} for i in prompts.of.tolist()]
+        extras = {"guidance_fallbacks": fallen, "prototypes": [a | b for a, b in zip(records, said, strict=True)]}
+        labels = torch.tensor([p.label for p in prototypes])
+        return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
+
+    def _check(self, model: LatentModel, train: ImageSet) -> None:
+        """UserError for what would fail after the training."""
         _try_steps(model.scheduler_named(self.scheduler, pulled=self.pull > 0), self.steps)
         model.check_size(train.images.shape[-1])
-        latents = self._latents(model, train, ctx)
-        prototypes = self._prototypes(model, latents, train, ipc, ctx)
-        classifier = self._classifier(model, latents, train, ctx)
-        self._tune(model, latents, classifier, train, ctx)
-        z, fallen = self._sample(model, latents, prototypes, train, ctx)
-        labels = torch.tensor([p.label for p in prototypes])
-        if self.candidates > 1:
-            z = z[best_candidates(classifier, z, labels, self.candidates)]
-        if fallen:
-            log.warning("%d guided steps were not finite and went on unguided; a smaller pull may help", fallen)
-        images = model.decode(z, self.batch)
-        return DistilledSet(images, labels, train.classes, train.readable, extras={"guidance_fallbacks": fallen})
+        model.check_classes(len(train.classes))
+        if model.text is None and self.captioner != "template":
+            raise UserError(f"captioner={self.captioner}: this base is conditioned by class and reads no text")
 
-    def _latents(self, model: LatentModel, train: ImageSet, ctx: Context) -> Latents:
-        progress = partial(ctx.progress, desc="latents")
-        folder = ctx.stage(
-            "latents", lambda into: save_latents(model, train.images, into, progress=progress, batch=self.batch),
-            base=model.identity,
-        )  # fmt: skip
-        return load_latents(folder, train.labels, model.vae.config.scaling_factor)
+    @property
+    def _judged(self) -> bool:
+        """Whether anything asks for the latent classifier."""
+        return self.candidates > 1 or bool(self.consistency and self.weights != "none")
 
-    def _prompts(self, train: ImageSet) -> list[str]:
-        return [self.prompt.format(name) for name in train.readable]
+    @property
+    def _course(self) -> Course:
+        return Course(self.classifier_steps, self.classifier_flips)
 
     def _tuning(self, ctx: Context) -> Tuning:
         return Tuning(
@@ -146,89 +163,52 @@ class DPD:
             self.tune_empty, self.tune_ema, self._precision(ctx), self.consistency, self.consistency_time,
         )  # fmt: skip
 
-    @property
-    def _course(self) -> Course:
-        return Course(self.classifier_steps, self.classifier_flips)
-
-    def _classifier(
-        self, model: LatentModel, latents: Latents, train: ImageSet, ctx: Context
-    ) -> LatentClassifier | None:
-        """The latent classifier, made once for every IPC and seed; None where nothing asks for one."""
-        if self.candidates == 1 and not (self.consistency and self.weights != "none"):
-            return None
-        how, progress = self._course, partial(ctx.progress, desc="latent classifier")
-        folder = ctx.stage(
-            "classifier",
-            lambda into: train_classifier(
-                latents, len(train.classes), how, model.device, folder=into, progress=progress
-            ),
-            base=model.identity, **how.key(),
-        )  # fmt: skip
-        return load_classifier(folder, model.device)
-
     def _precision(self, ctx: Context) -> str:
         if self.precision != "auto":
             return self.precision
         return "bf16" if ctx.device.type == "cuda" else "fp32"
 
-    def _tune(
-        self, model: LatentModel, latents: Latents, classifier: LatentClassifier | None, train: ImageSet, ctx: Context
-    ) -> None:
-        """Load the fine-tuned weights, made once for every IPC and seed."""
-        if self.weights == "none":
-            return
-        how, prompts, progress = self._tuning(ctx), self._prompts(train), partial(ctx.progress, desc="fine-tuning")
+    def _image_prompts(self, train: ImageSet, captions: list[str] | None) -> Prompts:
+        if captions is None or not self.tune_captions:
+            return class_prompts(self.prompt, train.readable, train.labels)
+        return own_prompts(self.prompt, train.readable, train.labels, captions)
 
-        def make(folder: Path) -> None:
-            loss_at = tuning_loss(model, latents, prompts, how, classifier)
-            tune(model, how, loss_at, folder=folder, progress=progress)
+    def _prototype_prompts(
+        self, train: ImageSet, prototypes: list[Prototype], owner: Tensor, captions: list[str] | None
+    ) -> Prompts:
+        labels = torch.tensor([p.label for p in prototypes])
+        if captions is None:
+            return class_prompts(self.prompt, train.readable, labels)
+        of_clusters = cluster_captions(prototypes, owner, captions, train)
+        return own_prompts(self.prompt, train.readable, labels, of_clusters)
 
-        judge = {"classifier": self._course.key()} if self.consistency else {}
-        folder = ctx.stage("finetune", make, base=model.identity, prompts=prompts, **how.key(), **judge)
-        load_tuned(model, folder, how)
-
-    def _prototypes(
-        self, model: LatentModel, latents: Latents, train: ImageSet, ipc: int, ctx: Context
-    ) -> list[Prototype]:
-        """The prototypes of this IPC, made once for every seed; recorded in prototypes.json, shown in images/."""
-
-        def make(folder: Path) -> None:
-            found = find_prototypes(train, latents.means(), ipc, self.alpha)
-            write_json(folder / "prototypes.json", [p.record() for p in found])
-            save_images(found, train, folder / "images")
-
-        folder = ctx.stage("prototypes", make, base=model.identity, ipc=ipc, alpha=self.alpha)
-        return [Prototype(**record) for record in read_json(folder / "prototypes.json")]
-
-    def _sample(
-        self, model: LatentModel, latents: Latents, prototypes: list[Prototype], train: ImageSet, ctx: Context
+    def _draw(
+        self, model: LatentModel, latents: Latents, prototypes: list[Prototype], prompts: Prompts, ctx: Context
     ) -> tuple[Tensor, int]:
-        """All candidates of all prototypes, one stream cut into batches; each image draws from its own generator."""
-        words = model.words([*self._prompts(train), ""])
-        work = [(prototype, number) for prototype in prototypes for number in range(self.candidates)]
-        found, fallen = [], 0
-        for start in ctx.progress(range(0, len(work), self.batch), "sampling"):
-            z, failed = self._sample_batch(model, latents, work[start : start + self.batch], words, ctx)
-            found.append(z.cpu())
-            fallen += failed
-        return torch.cat(found), fallen
-
-    def _sample_batch(
-        self, model: LatentModel, latents: Latents, work: list[tuple[Prototype, int]], words: Tensor, ctx: Context
-    ) -> tuple[Tensor, int]:
-        batch = [prototype for prototype, _ in work]
-        generators = [ctx.generator("sample", p.label, p.cluster, number) for p, number in work]
-        anchors = torch.cat([latents.draw(rows_of([p]), g) for p, g in zip(batch, generators, strict=True)])
-        labels = torch.tensor([p.label for p in batch], device=model.device)
-
-        def network(z: Tensor, t: Tensor, text: Tensor) -> Tensor:
-            conditions = model.conditions(len(z))
-            with mixed_precision(model.device, self._precision(ctx)):
-                return model.unet(z, t, encoder_hidden_states=text, **conditions).sample.float()
-
-        denoise = guided(network, words[labels], words[-1:].expand(len(batch), -1, -1), self.guidance)
+        words = model.words([*prompts.texts, ""], [*prompts.labels, -1])
+        subject = Subject(prototypes, latents, words[prompts.of.to(words.device)], words[-1:])
         how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
-        return sample(denoise, model.scheduler_named(self.scheduler), anchors.to(model.device), how, generators)
+        plan = Draw(how, self.scheduler, self.guidance, self.candidates, self.batch, self._precision(ctx))
+        with ctx.measure("sampling") as figures:
+            z, fallen = draw(model, subject, plan, ctx)
+            figures |= {"steps": self.steps, "images": len(z)}
+        if fallen:
+            log.warning("%d guided steps were not finite and went on unguided; a smaller pull may help", fallen)
+        return z, fallen
+
+    def _kept(
+        self, model: LatentModel, z: Tensor, prototypes: list[Prototype], classifier: nn.Module | None, ctx: Context
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
+        """The best candidate of every prototype as an image, and its record."""
+        records = [p.record() for p in prototypes]
+        if self.candidates > 1:
+            scores = candidate_margins(classifier, z, [p.label for p in prototypes])
+            best = scores.argmax(1)
+            z = z.unflatten(0, scores.shape)[torch.arange(len(best)), best]
+            finite = scores.nan_to_num(posinf=0.0).tolist()  # a single class has no margin
+            records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
+        with ctx.measure("decoding"):
+            return model.decode(z, self.batch), records
 
 
 def _try_steps(scheduler: Any, steps: int) -> None:

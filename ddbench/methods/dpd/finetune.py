@@ -1,4 +1,4 @@
-"""Fine-tune the base's U-Net on the cached latents of the training split, one prompt per class."""
+"""Fine-tune the base's denoiser on the cached latents of the training split and what is said of each image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from ddbench.methods.diffusion import Objective, diffusion_loss
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import Schedule, checkpoints_beside, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
+from ddbench.team import ALONE, Team
 
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What decides a fine-tuned U-Net; all of it is in the stage's key.
+    """What decides a fine-tuned denoiser; all of it is in the stage's key.
 
     weights: "lora" (rank and alpha = rank, attention projections, Gaussian start) or "all". steps, batch, rate, warmup:
     AdamW's. empty: share of prompts replaced by the empty one. ema: decay of the weight average, 0 for none.
@@ -48,17 +49,22 @@ class Tuning:
         return {name: value for name, value in asdict(self).items() if name not in idle}
 
 
-def unfreeze(unet: nn.Module, how: Tuning) -> None:
-    """Make the weights that `how` names trainable: LoRA layers are added, or every weight is freed."""
+def unfreeze(denoiser: nn.Module, how: Tuning) -> None:
+    """Make the weights that `how` names trainable: LoRA layers are added, or every weight is freed.
+
+    A denoiser conditioned by class also learns its class embeddings: those of the base mean other classes.
+    """
     if how.weights == "all":
-        unet.requires_grad_(True)
+        denoiser.requires_grad_(True)
         return
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     torch.manual_seed(seed_of(0, "lora"))
-    unet.add_adapter(
-        LoraConfig(r=how.rank, lora_alpha=how.rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
+    inject_adapter_in_model(
+        LoraConfig(r=how.rank, lora_alpha=how.rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS), denoiser
     )
+    for name, weight in denoiser.named_parameters():
+        weight.requires_grad_(".lora_" in name or ".class_embedder." in name)
 
 
 def consistency(classifier: nn.Module, labels: Tensor, how: Tuning) -> Callable[[Tensor, Tensor], Tensor]:
@@ -76,51 +82,68 @@ def consistency(classifier: nn.Module, labels: Tensor, how: Tuning) -> Callable[
     return extra
 
 
-def tuning_loss(
-    model: LatentModel, latents: Latents, prompts: list[str], how: Tuning, classifier: nn.Module | None = None
-) -> Callable[[int], Tensor]:
-    """The loss of a step: all of its draws follow from the step, not from a run's seed.
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned from: cached latents, and what is said of each.
 
-    prompts: one per class. `classifier` (frozen) judges the clean estimates, where `how` asks for consistency.
+    words: conditions of the distinct prompts, the empty one last. of: index into them, int64 (n,), of each image.
     """
-    words = model.words([*prompts, ""])
+
+    latents: Latents
+    words: Tensor
+    of: Tensor
+
+
+def tuning_loss(
+    model: LatentModel, lesson: Lesson, how: Tuning, classifier: nn.Module | None = None, part: slice = slice(None)
+) -> Callable[[int], Tensor]:
+    """The loss of a step, or of the `part` of its batch: all of its draws follow from the step, not from a run's seed.
+
+    `classifier` (frozen) judges the clean estimates, where `how` asks for consistency.
+    """
+    latents, nothing = lesson.latents, len(lesson.words) - 1
 
     def loss_at(step: int) -> Tensor:
         generator = generator_of(0, "tune", step)
         rows = torch.randint(len(latents.labels), (how.batch,), generator=generator)
-        captions = latents.labels[rows].masked_fill(torch.rand(how.batch, generator=generator) < how.empty, -1)
-        z, labels = latents.draw(rows, generator).to(model.device), captions.to(model.device)
+        empty = torch.rand(how.batch, generator=generator) < how.empty
+        z = latents.draw(rows, generator).to(model.device)
+        said = lesson.of[rows].masked_fill(empty, nothing)[part]
+        words = lesson.words[said.to(lesson.words.device)].to(model.device)
+        labels = latents.labels[rows].masked_fill(empty, -1)[part].to(model.device)
         extra = consistency(classifier, labels, how) if how.consistency else None
         goal = Objective(model.scheduler.alphas_cumprod, model.prediction, extra=extra)
-        conditions = {"encoder_hidden_states": words[labels], **model.conditions(how.batch)}
         with mixed_precision(model.device, how.precision):
-            return diffusion_loss(model.unet, z, goal, generator, **conditions)
+            return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, words), z, goal, generator, part)
 
     return loss_at
 
 
 def tune(
     model: LatentModel, how: Tuning, loss_at: Callable[[int], Tensor],
-    *, folder: Path, progress: Callable[[Iterable], Iterable],
-) -> None:  # fmt: skip
-    """Train and write `unet.safetensors`: the trained weights only.
+    *, folder: Path, progress: Callable[[Iterable], Iterable], team: Team = ALONE,
+) -> dict[str, float]:  # fmt: skip
+    """Train and write `denoiser.safetensors`, the trained weights only; return the steps and the last mean loss.
 
-    Checkpoints lie beside `folder`, so that a killed run goes on with the same weights.
+    Checkpoints lie beside `folder`, so that a killed run goes on with the same weights. Of several processes each has
+    the `loss_at` of its part.
     """
-    unfreeze(model.unet, how)
+    unfreeze(model.denoiser, how)
     schedule = Schedule(how.steps, how.rate, how.warmup, ema=how.ema)
-    with checkpoints_beside(folder) as kept:
-        fit(model.unet, loss_at, schedule, progress, kept)
-        trained = {k: v.detach().cpu().contiguous() for k, v in model.unet.named_parameters() if v.requires_grad}
-        save_file(trained, folder / "unet.safetensors")
+    with checkpoints_beside(folder, team=team) as kept:
+        loss = fit(model.denoiser, loss_at, schedule, progress, kept)
+        trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
+        if team.lead:
+            save_file(trained, folder / "denoiser.safetensors")
+    return {"steps": how.steps, "loss": loss}
 
 
 def load_tuned(model: LatentModel, folder: Path, how: Tuning) -> None:
-    """Put the weights that `tune` wrote into the model's U-Net, frozen again."""
-    if how.weights == "lora" and not hasattr(model.unet, "peft_config"):
-        unfreeze(model.unet, how)
-    trained = load_file(folder / "unet.safetensors", device=str(model.device))
-    unknown = model.unet.load_state_dict(trained, strict=False).unexpected_keys
+    """Put the weights that `tune` wrote into the model's denoiser, frozen again."""
+    if how.weights == "lora" and not any(".lora_" in name for name, _ in model.denoiser.named_parameters()):
+        unfreeze(model.denoiser, how)
+    trained = load_file(folder / "denoiser.safetensors", device=str(model.device))
+    unknown = model.denoiser.load_state_dict(trained, strict=False).unexpected_keys
     if unknown:
-        raise ValueError(f"{folder} holds weights that the U-Net lacks: {', '.join(unknown[:3])}")
-    model.unet.requires_grad_(False).eval()
+        raise ValueError(f"{folder} holds weights that the denoiser lacks: {', '.join(unknown[:3])}")
+    model.denoiser.requires_grad_(False).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,17 +47,24 @@ def embedding(latents: Tensor) -> np.ndarray:
     return F.normalize(pooled, dim=1).numpy().astype(np.float64)
 
 
-def find_prototypes(train: ImageSet, latents: Tensor, ipc: int, alpha: float) -> list[Prototype]:
-    """`ipc` prototypes of every class, class after class; `latents` are the scaled means of `train`."""
+def find_prototypes(
+    train: ImageSet, latents: Tensor, ipc: int, alpha: float, progress: Callable[[Iterable], Iterable] = iter
+) -> tuple[list[Prototype], Tensor]:
+    """`ipc` prototypes of every class, class after class, and the cluster within its class of every image, int64 (n,).
+
+    latents: the scaled means of `train`.
+    """
     check_enough(train, ipc)
-    found = []
-    for label in range(len(train.classes)):
+    found, owner = [], torch.zeros_like(train.labels)
+    for label in progress(range(len(train.classes))):
         rows = train.of_class(label)
         points = embedding(latents[rows])
         if (distinct := len(np.unique(points, axis=0))) < ipc:
             raise ValueError(f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes")
-        found += _of_class(label, rows, points, train.names, ipc, alpha)
-    return found
+        of_class, clusters = _of_class(label, rows, points, train.names, ipc, alpha)
+        found += of_class
+        owner[rows] = clusters
+    return found, owner
 
 
 def check_enough(train: ImageSet, ipc: int) -> None:
@@ -68,7 +76,7 @@ def check_enough(train: ImageSet, ipc: int) -> None:
 
 def _of_class(
     label: int, rows: Tensor, points: np.ndarray, names: tuple[str, ...], k: int, alpha: float
-) -> list[Prototype]:
+) -> tuple[list[Prototype], Tensor]:
     from sklearn.cluster import KMeans
 
     fitted = KMeans(k, n_init=10, random_state=KMEANS_SEED).fit(points)
@@ -80,7 +88,7 @@ def _of_class(
             label, cluster, row, names[row] if names else str(row), int((fitted.labels_ == cluster).sum()),
             inter - alpha * intra, intra, inter,
         ))  # fmt: skip
-    return chosen
+    return chosen, torch.from_numpy(fitted.labels_).long()
 
 
 def representatives(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ddbench.files import write_bytes
+from ddbench.team import ALONE, Team
 
 STATE = "state.safetensors"
 
@@ -47,20 +48,26 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where the loop's state is kept, and every how many steps; `folder=None` keeps none."""
+    """Where the loop's state is kept, and every how many steps; `folder=None` keeps none.
+
+    team: the processes that run the loop together, each on its part of every batch. The lead writes, all read.
+    """
 
     folder: Path | None = None
     every: int = 500
+    team: Team = ALONE
 
 
 @contextmanager
-def checkpoints_beside(folder: Path, every: int = 250) -> Iterator[Checkpoints]:
+def checkpoints_beside(folder: Path, every: int = 250, team: Team = ALONE) -> Iterator[Checkpoints]:
     """Checkpoints in a hidden folder beside `folder`, whose name a repeated run shares; removed at a good end.
 
     The state goes first: of what a kill leaves half removed, nothing is taken up again.
     """
-    kept = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every)
+    kept = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, team)
     yield kept
+    if not team.lead:
+        return
     (kept.folder / STATE).unlink(missing_ok=True)
     shutil.rmtree(kept.folder, ignore_errors=True)
 
@@ -93,10 +100,10 @@ def fit(
     kept = {"weight": weights, "buffer": buffers, "average": average}
     start, recent = _resume(checkpoints.folder, kept, optimizer), []
     for step in progress(range(start, schedule.steps)):
-        recent = [*recent[-99:], _step(loss_at(step), step, optimizer, schedule)]
+        recent = [*recent[-99:], _step(loss_at(step), step, optimizer, schedule, checkpoints.team)]
         _update_average(average, weights, schedule.ema, step)
         after(step)
-        if checkpoints.folder and (step + 1) % checkpoints.every == 0:
+        if checkpoints.folder and checkpoints.team.lead and (step + 1) % checkpoints.every == 0:
             _save(checkpoints.folder, step + 1, kept, optimizer)
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
@@ -104,18 +111,26 @@ def fit(
     return sum(recent) / max(len(recent), 1)
 
 
-def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: Schedule) -> float:
-    """One optimizer step; returns the loss."""
-    value = float(loss.detach())
+def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: Schedule, team: Team) -> float:
+    """One optimizer step; returns the loss of the whole batch."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    value = _whole(loss.detach(), [w.grad for w in weights if w.grad is not None], team)
     if not math.isfinite(value):
         raise FloatingPointError(f"the loss became {value} at step {step}: try smaller rates and loss weights")
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate_at(step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], schedule.clip)
+    nn.utils.clip_grad_norm_(weights, schedule.clip)
     optimizer.step()
     return value
+
+
+def _whole(loss: Tensor, gradients: list[Tensor], team: Team) -> float:
+    """Sum the loss and (in place) the gradients of all parts of the batch."""
+    loss = loss.clone()
+    team.total([loss, *gradients])
+    return float(loss)
 
 
 @torch.no_grad()

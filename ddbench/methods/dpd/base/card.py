@@ -62,14 +62,10 @@ def _save_samples(model: LatentModel, path: Path) -> None:
 
 def draw(model: LatentModel, caption: str, count: int, guidance: float = 4.0, steps: int = 25) -> Tensor:
     """`count` images (n, 3, 64, 64), uint8, of one caption, from pure noise; image i draws from seed i."""
-    words, empty = (part.expand(count, -1, -1) for part in model.words([caption, ""]).split(1))
-
-    def network(z: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        return model.unet(z, t, encoder_hidden_states=text).sample
-
+    words, empty = (part.expand(count, -1, -1) for part in model.words([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    denoise = guided(network, words, empty, guidance)
+    denoise = guided(model.denoise, words, empty, guidance)
     return model.decode(sample(denoise, model.scheduler, nothing, Sampling(steps), generators)[0], count)
 
 

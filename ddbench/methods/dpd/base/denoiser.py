@@ -90,6 +90,10 @@ def denoiser_loss(
         # index_select, not [captions]: the gradient of the latter adds in an order that threads decide
         words = model.text(tokens).last_hidden_state.index_select(0, captions)
         z = latents[sides, rows].float()
-        return diffusion_loss(model.unet, z, goal, generator, encoder_hidden_states=words)
+
+        def network(z_t: Tensor, t: Tensor) -> Tensor:
+            return model.unet(z_t, t, encoder_hidden_states=words).sample
+
+        return diffusion_loss(network, z, goal, generator)
 
     return loss_at

@@ -1,0 +1,133 @@
+"""A caption for every training image: from the pixels (`palette`), or by a vision-language model of the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddbench.context import Context
+from ddbench.errors import UserError
+from ddbench.files import read_json, write_json
+from ddbench.methods import palette
+from ddbench.methods.model_files import Role, download, identity_of
+from ddbench.types import ImageSet
+
+QUESTION = (
+    "Describe this scene, seen from above, in one sentence: the shape of its objects, their layout, "
+    "the colours, and what surrounds them."
+)
+WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+CAPTIONER = Role("the captioner", "captioner", "--set captioner=palette describes images offline, from their pixels")
+TOKENS = 77  # as many as the text encoders of Stable Diffusion read
+
+
+def caption_all(captioner: str, train: ImageSet, ctx: Context, batch: int) -> list[str]:
+    """One caption per image of `train`, made once: a stage that holds `captions.json`, {image: caption}.
+
+    captioner: "palette", a folder, or a hub id of any AutoModelForImageTextToText. A killed run goes on behind the last
+    batch that was finished.
+    """
+    names = train.names or tuple(map(str, range(len(train.labels))))
+
+    def make(folder: Path) -> None:
+        describe = palette.describe
+        if captioner != "palette":
+            describe = load_captioner(find_captioner(captioner), ctx.device)
+        with _kept_beside(folder) as kept:
+            found = list(_resumed(describe, train.images, kept, batch, ctx))
+        write_json(folder / "captions.json", dict(zip(names, found, strict=True)))
+
+    folder = ctx.stage("captions", make, captioner=captioner_identity(captioner))
+    found = read_json(folder / "captions.json")
+    return [found[name] for name in names]
+
+
+def captioner_identity(captioner: str) -> dict[str, Any]:
+    """What decides a caption besides the image; UserError at once when there is no such model."""
+    if captioner == "palette":
+        return {"palette": palette.VERSION}
+    return {"model": identity_of(find_captioner(captioner), ""), "question": QUESTION, "tokens": TOKENS}
+
+
+def find_captioner(name: str) -> Path:
+    """The folder of a vision-language model, on this disk or downloaded from the hub (safetensors only)."""
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = download(name, WANTED, CAPTIONER)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} is no vision-language model: it lacks config.json or *.safetensors")
+    return folder
+
+
+@contextmanager
+def _kept_beside(folder: Path) -> Iterator[Path]:
+    """A file beside the stage's hidden folder for what is done so far; removed at a good end."""
+    kept = folder.with_name(f"{folder.name}.captions.jsonl")
+    yield kept
+    kept.unlink(missing_ok=True)
+
+
+def _resumed(describe: Callable, images: Tensor, kept: Path, batch: int, ctx: Context) -> Iterator[str]:
+    """Captions of all images: those kept, then the rest, a line of JSON each as soon as its batch is done."""
+    done = _read_lines(kept)
+    yield from done
+    rest = images[len(done) :].split(batch)
+    with open(kept, "w" if not done else "a", encoding="utf-8") as out:
+        for chunk in ctx.progress(rest, "captions"):
+            found = describe(chunk)
+            out.write("".join(json.dumps(caption) + "\n" for caption in found))
+            out.flush()
+            yield from found
+
+
+def _read_lines(kept: Path) -> list[str]:
+    """The captions that were written whole; the file is cut behind them."""
+    if not kept.is_file():
+        return []
+    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    if len(whole) < len(lines):
+        kept.write_text("".join(whole), encoding="utf-8")
+    return [json.loads(line) for line in whole]
+
+
+def load_captioner(folder: Path, device: torch.device) -> Callable[[Tensor], list[str]]:
+    """A function from uint8 images (n, 3, h, w) to captions. No code from the folder runs.
+
+    A model with a chat template is asked QUESTION; one without captions unasked.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    wanted = {"use_safetensors": True, "trust_remote_code": False, "dtype": dtype}
+    model = AutoModelForImageTextToText.from_pretrained(folder, **wanted).to(device).eval()
+
+    @torch.no_grad()
+    def describe(images: Tensor) -> list[str]:
+        pictures = [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images]
+        given = _inputs(processor, pictures).to(device, dtype=dtype)
+        tokens = model.generate(**given, max_new_tokens=TOKENS, do_sample=False)
+        if "input_ids" in given and not model.config.is_encoder_decoder:
+            tokens = tokens[:, given["input_ids"].shape[1] :]  # the question is repeated before the answer
+        return [" ".join(text.split()) for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    return describe
+
+
+def _inputs(processor: Any, pictures: list[Image.Image]) -> Any:
+    if getattr(processor, "chat_template", None) is None:
+        return processor(images=pictures, return_tensors="pt")
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    text = processor.apply_chat_template(asked, add_generation_prompt=True)
+    processor.tokenizer.padding_side = "left"  # answers begin where questions end
+    return processor(
+        text=[text] * len(pictures), images=[[picture] for picture in pictures], padding=True, return_tensors="pt"
+    )

@@ -1,0 +1,79 @@
+"""Draw the images: all candidates of all prototypes are one stream of work, cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddbench.context import Context
+from ddbench.methods.diffusion import Sampling, guided, sample
+from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.prototypes import Prototype, rows_of
+from ddbench.methods.dpd.training import mixed_precision
+from ddbench.methods.latent_model import LatentModel
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the images are drawn.
+
+    scheduler: "base" or a diffusers class name. guidance: scale of classifier-free guidance. candidates: per prototype.
+    batch: images at once. precision: "bf16" (autocast) or "fp32".
+    """
+
+    how: Sampling
+    scheduler: str
+    guidance: float
+    candidates: int
+    batch: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is drawn: prototypes, their latents, what is said of each (p, ...) and the empty prompt's words (1, ...)."""
+
+    prototypes: list[Prototype]
+    latents: Latents
+    words: Tensor
+    empty: Tensor
+
+
+def draw(model: LatentModel, subject: Subject, how: Draw, ctx: Context) -> tuple[Tensor, int]:
+    """Latents (prototypes * candidates, c, h, w) on the CPU, the candidates of a prototype in a row, and how many
+    pulls fell back.
+
+    Each image draws from a generator of its own, so neither the batch size nor the number of processes moves it.
+    """
+    work = [(i, number) for i in range(len(subject.prototypes)) for number in range(how.candidates)]
+    mine = work[ctx.team.part]
+    found: list[Tensor] = []
+    fallen = 0
+    for start in ctx.progress(range(0, len(mine), how.batch), "sampling"):
+        z, failed = _batch(model, subject, mine[start : start + how.batch], how, ctx)
+        found += z.cpu().unbind()
+        fallen += failed
+    return torch.stack(ctx.team.merged(found)), sum(ctx.team.merged([fallen]))
+
+
+def _batch(
+    model: LatentModel, subject: Subject, work: list[tuple[int, int]], how: Draw, ctx: Context
+) -> tuple[Tensor, int]:
+    batch = [subject.prototypes[i] for i, _ in work]
+    generators = [ctx.generator("sample", p.label, p.cluster, k) for p, (_, k) in zip(batch, work, strict=True)]
+    anchors = torch.cat([subject.latents.draw(rows_of([p]), g) for p, g in zip(batch, generators, strict=True)])
+    words = subject.words[[i for i, _ in work]].to(model.device)
+    empty = subject.empty.to(model.device).expand(len(work), *subject.empty.shape[1:])
+    denoise = guided(_network(model, how), words, empty, how.guidance)
+    return sample(denoise, model.scheduler_named(how.scheduler), anchors.to(model.device), how.how, generators)
+
+
+def _network(model: LatentModel, how: Draw) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def network(z: Tensor, t: Tensor, words: Tensor) -> Tensor:
+        with mixed_precision(model.device, how.precision):
+            return model.denoise(z, t, words).float()
+
+    return network

@@ -1,0 +1,100 @@
+"""What DPD makes once and shares between runs: latents, prototypes, the latent classifier, the fine-tuned weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddbench.context import Context
+from ddbench.files import digest, read_json, write_json
+from ddbench.methods.dpd.classifier import Course, LatentClassifier, load_classifier, train_classifier
+from ddbench.methods.dpd.finetune import Lesson, Tuning, load_tuned, tune, tuning_loss
+from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
+from ddbench.methods.dpd.prompts import Prompts
+from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, save_images
+from ddbench.methods.latent_model import LatentModel
+from ddbench.types import ImageSet
+
+FEW = 2048  # prompts whose words are encoded anew by every run; more of them are a stage
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one base model on one training split. batch: images at once."""
+
+    model: LatentModel
+    train: ImageSet
+    ctx: Context
+    batch: int
+
+    def latents(self) -> Latents:
+        """The training split, encoded."""
+        model, progress = self.model, partial(self.ctx.progress, desc="latents")
+
+        def make(folder: Path) -> None:
+            save_latents(model, self.train.images, folder, progress=progress, batch=self.batch)
+
+        folder = self.ctx.stage("latents", make, base=model.identity)
+        return load_latents(folder, self.train.labels, model.vae.config.scaling_factor)
+
+    def prototypes(self, latents: Latents, ipc: int, alpha: float) -> tuple[list[Prototype], Tensor]:
+        """The prototypes of this IPC, made once for every seed, and the cluster of every image, int64 (n,).
+
+        The stage holds prototypes.json, clusters.json and an image of each prototype.
+        """
+        progress = partial(self.ctx.progress, desc="prototypes")
+
+        def make(folder: Path) -> None:
+            found, owner = find_prototypes(self.train, latents.means(), ipc, alpha, progress)
+            write_json(folder / "prototypes.json", [p.record() for p in found])
+            write_json(folder / "clusters.json", owner.tolist())
+            save_images(found, self.train, folder / "images")
+
+        folder = self.ctx.stage("prototypes", make, base=self.model.identity, ipc=ipc, alpha=alpha)
+        found = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
+        return found, torch.tensor(read_json(folder / "clusters.json"))
+
+    def classifier(self, latents: Latents, how: Course) -> LatentClassifier:
+        """The latent classifier, made once for every IPC and seed."""
+        device, progress = self.model.device, partial(self.ctx.progress, desc="latent classifier")
+
+        def make(folder: Path) -> dict[str, Any]:
+            return train_classifier(latents, len(self.train.classes), how, device, folder=folder, progress=progress)
+
+        folder = self.ctx.stage("classifier", make, base=self.model.identity, **how.key())
+        return load_classifier(folder, device)
+
+    def tuned(
+        self, latents: Latents, prompts: Prompts, how: Tuning, judge: tuple[LatentClassifier | None, Course]
+    ) -> None:
+        """Put the fine-tuned weights, made once for every IPC and seed, into the model."""
+        model, team, progress = self.model, self.ctx.team, partial(self.ctx.progress, desc="fine-tuning")
+        classifier, course = judge
+
+        def make(folder: Path) -> dict[str, float]:
+            lesson = Lesson(latents, self._words(prompts), prompts.of)
+            loss_at = tuning_loss(model, lesson, how, classifier, team.part)
+            return tune(model, how, loss_at, folder=folder, progress=progress, team=team)
+
+        key = {"prompts": digest([prompts.texts, prompts.of.tolist()]), **how.key()}
+        key |= {"classifier": course.key()} if how.consistency else {}
+        folder = self.ctx.stage("finetune", make, together=True, base=model.identity, **key)
+        load_tuned(model, folder, how)
+
+    def _words(self, prompts: Prompts) -> Tensor:
+        """Conditions of the prompts, the empty one last; of many in float16, on disk, memory-mapped."""
+        said = [*prompts.texts, ""], [*prompts.labels, -1]
+        if len(said[0]) <= FEW:
+            return self.model.words(*said)
+
+        def make(folder: Path) -> None:
+            save_file({"words": self.model.words(*said).half().cpu()}, folder / "words.safetensors")
+
+        folder = self.ctx.stage("words", make, base=self.model.identity, prompts=digest(said))
+        return load_file(folder / "words.safetensors")["words"]

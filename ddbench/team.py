@@ -1,0 +1,73 @@
+"""The processes of one launch (`accelerate launch -m ddbench run ...`), seen from one of them; usually there is one.
+
+All of them run the same code on the same random draws; each computes its share, and the lead alone writes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PATIENCE = timedelta(days=7)  # others wait while the lead makes what is not shared out
+
+
+@dataclass(frozen=True)
+class Team:
+    """rank: this process, 0 the lead. size: how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def lead(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    @property
+    def part(self) -> slice:
+        """This process's share of anything that can be sliced."""
+        return slice(self.rank, None, self.size)
+
+    def total(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes: the same bits in all of them."""
+        if self.size > 1:
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            torch.distributed.all_reduce(flat)
+            for tensor, summed in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+                tensor.copy_(summed.view_as(tensor))
+
+    def merged(self, mine: list) -> list:
+        """The whole list in every process, from what each made of its `part`."""
+        if self.size == 1:
+            return mine
+        parts: list = [None] * self.size
+        torch.distributed.all_gather_object(parts, mine)
+        whole: list = [None] * sum(map(len, parts))
+        for rank, part in enumerate(parts):
+            whole[rank :: self.size] = part
+        return whole
+
+    def told(self, value: Any = None) -> Any:
+        """The lead's value in every process; the others wait for it."""
+        box = [value]
+        if self.size > 1:
+            torch.distributed.broadcast_object_list(box)
+        return box[0]
+
+
+ALONE = Team()
+
+
+def join() -> Team:
+    """The team of this launch; the process group is made once."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    from accelerate import PartialState
+
+    state = PartialState(timeout=PATIENCE)
+    return Team(state.process_index, state.num_processes)
