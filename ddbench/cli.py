@@ -14,6 +14,7 @@ from ddbench.commands.common import Globals, Group, log_to_stderr
 from ddbench.commands.data import data
 from ddbench.commands.info import check, list_names, show
 from ddbench.commands.run import evaluate, run
+from ddbench.team import join
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -80,6 +81,7 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2 the words
     are off (nothing was written).
     """
+    quiet = quiet or not join().lead
     log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     ctx.obj = Globals(quiet=quiet, **folders)
 

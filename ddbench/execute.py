@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ddbench.errors import UserError
 from ddbench.files import Stopwatch, digest, make_once, write_json
 from ddbench.memory import peaks
 from ddbench.runs import Result, RunSpec, write_result, write_spec
+from ddbench.team import join
 from ddbench.types import Dataset, DistilledSet, ImageSet
 from evaluators.accuracy import Scores, evaluate
 from evaluators.train import train_student
@@ -43,8 +45,16 @@ def distill(task: Task, plan: Plan, data: Dataset, where: torch.device, setting:
     work.mkdir(parents=True, exist_ok=True)
     write_spec(task.folder, task.spec)
     ctx = _context(task.spec, data, where, setting, work)
-    make_once(task.folder / "distilled", lambda partial: _fill(partial, task, plan, data.train, ctx))
+    if not make_once(task.folder / "distilled", lambda partial: _fill(partial, task, plan, data.train, ctx)):
+        join().told(False)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def assist(spec: RunSpec, plan: Plan, data: Dataset, where: torch.device, setting: Setting) -> None:
+    """Another process's part of `distill`, once the lead has begun; nothing for a method that is not `parallel`."""
+    if _parallel(plan):
+        ctx = _context(spec, data, where, setting, spec.folder(setting.runs) / ".work")
+        _made(plan, spec, data.train, replace(ctx, team=join()))
 
 
 def judge(task: Task, jury: Jury, data: Dataset, where: torch.device, quiet: bool) -> None:
@@ -100,13 +110,22 @@ def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) 
     watch = Stopwatch()
     _reset_peak(ctx.device)
     before = checksum(train)
-    with global_seed(seed_of(task.spec.seed, "global"), ctx.device):
-        made = plan.method.distill(train, task.spec.ipc, ctx)
+    join().told(True)
+    made = _made(plan, task.spec, train, replace(ctx, team=join()) if _parallel(plan) else ctx)
     checked(made, train, task.spec.ipc, plan.exact)
     if checksum(train) != before:
         raise ValueError(f"{task.spec.method} changed the training images it was given")
     distilled.write(partial, pictures_of(made))
     write_json(task.folder / "distill.json", _costs(watch.seconds, ctx))
+
+
+def _made(plan: Plan, spec: RunSpec, train: ImageSet, ctx: Context) -> DistilledSet:
+    with global_seed(seed_of(spec.seed, "global"), ctx.device):
+        return plan.method.distill(train, spec.ipc, ctx)
+
+
+def _parallel(plan: Plan) -> bool:
+    return bool(getattr(plan.method, "parallel", False))
 
 
 def _costs(seconds: float, ctx: Context) -> dict[str, Any]:

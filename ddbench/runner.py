@@ -19,6 +19,7 @@ from ddbench.datasets.facts import Place, Split
 from ddbench.errors import UserError
 from ddbench.files import canonical, digest, sweep, write_bytes
 from ddbench.runs import Failure, RunSpec, failure_path, read_failure, result_path, write_failure
+from ddbench.team import join
 from evaluators.sizes import check_size
 
 if TYPE_CHECKING:
@@ -189,16 +190,21 @@ def tasks(plan: Plan, runs: Path) -> Iterator[Task]:
                 yield Task(spec, folder, student, seed, path)
 
 
-def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome:
+def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
     """Do every task that is not done. A task that fails is recorded and costs only what needs it.
 
     One that failed earlier is taken up again with `retry`, else reported. UserError (something the user must provide is
-    missing) is raised, and leaves nothing behind.
+    missing) is raised, and leaves nothing behind. Of several processes of one launch the lead does the tasks; the
+    others help it with the distillations of a method that is `parallel`, and return None. There a failure ends all.
     """
+    if not join().lead:
+        return _assist(plan, setting)
     load = cache(lambda size: plan.source.load(setting.place, size))
     done = failed = kept = 0
     lost: set[Path] = set()
     for task in tasks(plan, setting.runs):
+        if task.student is None and (task.done or (read_failure(task.path) and not retry)):
+            join().told(False)
         if task.done:
             _tidy(task)
             kept += 1
@@ -212,6 +218,16 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome:
         if task.student is None and task.folder not in lost:
             _contact_sheet(task.folder)
     return Outcome(done, failed, kept)
+
+
+def _assist(plan: Plan, setting: Setting) -> None:
+    """Help with every distillation that the lead begins."""
+    for spec in plan.specs:
+        if join().told():
+            from ddbench import execute  # torch
+
+            data = plan.source.load(setting.place, spec.size)
+            execute.assist(spec, plan, data, execute.device(setting.device), setting)
 
 
 def _tidy(task: Task) -> None:
@@ -236,6 +252,8 @@ def _attempt(task: Task, plan: Plan, setting: Setting, retry: bool, load: Callab
         write_failure(task.path, _failure(error))
         log.error("%s: %s; the trace is in %s", _where(task), _summary(error), failure_path(task.path))
         log.debug("%s", traceback.format_exc())
+        if join().size > 1:  # the others are in the middle of it
+            raise
         return False
     failure_path(task.path).unlink(missing_ok=True)
     return True

@@ -1,6 +1,7 @@
 """The processes of one launch (`accelerate launch -m ddbench run ...`), seen from one of them; usually there is one.
 
-All of them run the same code on the same random draws; each computes its share, and the lead alone writes.
+All of them run the same code on the same random draws; each computes its share, and the lead alone writes. No torch
+where there is one process.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PATIENCE = timedelta(days=7)  # others wait while the lead makes what is not shared out
 
@@ -36,6 +37,8 @@ class Team:
     def total(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over the processes: the same bits in all of them."""
         if self.size > 1:
+            import torch
+
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             torch.distributed.all_reduce(flat)
             for tensor, summed in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -45,6 +48,8 @@ class Team:
         """The whole list in every process, from what each made of its `part`."""
         if self.size == 1:
             return mine
+        import torch
+
         parts: list = [None] * self.size
         torch.distributed.all_gather_object(parts, mine)
         whole: list = [None] * sum(map(len, parts))
@@ -56,6 +61,8 @@ class Team:
         """The lead's value in every process; the others wait for it."""
         box = [value]
         if self.size > 1:
+            import torch
+
             torch.distributed.broadcast_object_list(box)
         return box[0]
 

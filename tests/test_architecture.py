@@ -39,8 +39,8 @@ ARROWS = {
     "ddbench.methods": (*PLAIN, *TEACHERS, "ddbench.methods"),
     # the command that trains the embedded base model: it is not a method, and reads training images itself
     "ddbench.methods.dpd.base": (*PLAIN, *TEACHERS, "ddbench.methods", "ddbench.datasets"),
-    "ddbench.runner": (*READ_BACK, "ddbench.config", "ddbench.registry", "ddbench.contact", "ddbench.datasets.facts",
-                       "ddbench.execute", "ddbench.types", "evaluators.sizes"),
+    "ddbench.runner": (*READ_BACK, "ddbench.team", "ddbench.config", "ddbench.registry", "ddbench.contact",
+                       "ddbench.datasets.facts", "ddbench.execute", "ddbench.types", "evaluators.sizes"),
     "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.runner", "evaluators"),
     "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),

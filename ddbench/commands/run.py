@@ -112,6 +112,8 @@ def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
             click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.words}")
         return
     outcome = run_plan(plan, options.setting, wish.retry)
+    if outcome is None:  # another process of this launch tells the rest
+        return
     if not outcome.done and not outcome.failed:
         log.info("nothing to do: everything asked for is there already")
     _print_table(options, plan)

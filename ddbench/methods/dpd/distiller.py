@@ -65,7 +65,7 @@ class DPD:
     name: ClassVar[str] = "dpd"
     parallel: ClassVar[bool] = True
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {
         "base": "tiny", "tune_steps": 2, "tune_batch": 4, "classifier_steps": 2, "steps": 2,
     }  # fmt: skip

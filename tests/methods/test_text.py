@@ -1,0 +1,52 @@
+"""The aggregation rule on a corpus made by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddbench.methods.text import KEEP, aggregate, common_words, words
+
+CORPUS = [
+    "A harbor with white boats",
+    "The harbor has white boats and a long pier",
+    "A harbor of gray water",
+    "gray water, a crane, and gray walls in the harbor",
+    "The harbor at the shore: gray crane",
+]
+
+
+def test_the_caption_with_the_most_frequent_words_stands_for_its_cluster():
+    """Cluster 0: white 2, boats 2, long 1, pier 1 -> 4 against 6. Cluster 1: gray 4, water 2, crane 2, ... by hand."""
+    assert aggregate(CORPUS, [0, 0, 1, 1, 1], "harbor") == [1, 3]
+
+
+def test_common_and_class_words_and_stop_words_weigh_nothing():
+    """ "harbor" is in every caption, "the" is a stop word: only "red" tells the images apart."""
+    captions = ["the the the harbor harbor", "harbor red", "harbor"]
+    assert common_words(captions) == {"harbor"}
+    assert aggregate(captions, [0, 0, 0], "pier") == [1]
+    assert aggregate(["pier pier pier", "red", "blue blue"], [0, 0, 0], "pier") == [2]
+
+
+def test_seven_of_ten_captions_are_common():
+    captions = ["lake"] * 7 + ["hill"] * 3
+    assert common_words(captions) == {"lake"}
+    assert common_words(["lake"] * 6 + ["hill"] * 4) == set()
+
+
+def test_of_equals_the_first():
+    assert aggregate(["", "", ""], [1, 0, 1], "pond") == [1, 0]
+
+
+def test_only_the_thirty_most_frequent_words_weigh():
+    """Thirty words three times each push out thirty others that are said twice."""
+    frequent, rare = ([f"{kind}{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(KEEP)] for kind in "xy")
+    captions = [" ".join(rare)] * 2 + [frequent[0], *[" ".join(frequent[i::2]) for i in (0, 1)] * 3]
+    apart = [f"q{chr(97 + i)}" for i in range(20)]  # of another cluster, so that no word is in 70 %
+    chosen = aggregate([*captions, *apart], [0] * len(captions) + [1] * len(apart), "pond")
+    assert chosen[0] == 3
+
+
+@pytest.mark.parametrize(("text", "found"), [("Two-lane road, 3 cars!", ["two", "lane", "road", "cars"]), ("", [])])
+def test_words_are_letters(text, found):
+    assert words(text) == found
