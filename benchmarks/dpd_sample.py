@@ -28,6 +28,7 @@ from ddbench.execute import device, device_words
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prototypes import Prototype
+from ddbench.methods.dpd.sampling import Subject, draw
 from ddbench.methods.latent_model import LatentModel, load_model
 from ddbench.types import ImageSet
 
@@ -46,7 +47,9 @@ def sampled(method: DPD, model: LatentModel, train: ImageSet, prototypes: list[P
     mean, std = model.encode(train.images[rows], iter, 64)
     latents = Latents(mean, std, train.labels[rows], model.vae.config.scaling_factor)
     here = [dataclasses.replace(p, row=i) for i, p in enumerate(prototypes)]
-    return method._sample(model, latents, here, train, ctx)[0]
+    words = model.words([*map(method.prompt.format, train.readable), ""], [*range(len(train.classes)), -1])
+    subject = Subject(here, latents, words[[p.label for p in here]], words[-1:])
+    return draw(model, subject, method.plan_of_drawing(ctx), ctx)[0]
 
 
 @click.command(help=__doc__)

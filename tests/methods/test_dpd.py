@@ -23,7 +23,7 @@ from ddbench.methods.latent_model import load_model
 
 @pytest.fixture
 def method(pipeline) -> DPD:
-    return DPD(base=str(pipeline), tune_steps=3, tune_batch=4, consistency=0.0, steps=3, batch=4)
+    return DPD(base=str(pipeline), captioner="template", tune_steps=3, tune_batch=4, consistency=0.0, steps=3, batch=4)
 
 
 def test_the_whole_method_and_its_stages(method, few_scenes, context_of):
@@ -105,7 +105,16 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
 @pytest.mark.parametrize("class_embeds", [None, 3])
 def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
     base = make_pipeline(tmp_path / "base", prediction, class_embeds)
-    method = DPD(base=str(base), tune_steps=1, tune_batch=2, weights="all", consistency=0.0, strength=1.0, pull=1.0)
+    method = DPD(
+        base=str(base),
+        captioner="template",
+        tune_steps=1,
+        tune_batch=2,
+        weights="all",
+        consistency=0.0,
+        strength=1.0,
+        pull=1.0,
+    )
     dataclasses.replace(method, steps=2).distill(few_scenes, 1, context_of()).check(1)
 
 

@@ -67,12 +67,12 @@ class DPD:
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
     version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {
-        "base": "tiny", "tune_steps": 2, "tune_batch": 4, "classifier_steps": 2, "steps": 2,
+        "base": "tiny", "captioner": "palette", "tune_steps": 2, "tune_batch": 4, "classifier_steps": 2, "steps": 2,
     }  # fmt: skip
 
     base: str = "lcybuaa/Text2Earth"
     prompt: str = "A satellite image of {}."
-    captioner: str = "template"
+    captioner: str = "llava-hf/llava-1.5-7b-hf"
     tune_captions: bool = True
     weights: Literal["lora", "all", "none"] = "lora"
     rank: int = 4
@@ -82,7 +82,7 @@ class DPD:
     tune_warmup: int = 200
     tune_empty: float = 0.0
     tune_ema: float = 0.0
-    consistency: float = 0.1
+    consistency: float = 0.01
     consistency_time: Literal["abar", "even"] = "abar"
     classifier_steps: int = 0
     classifier_flips: bool = True
@@ -182,15 +182,18 @@ class DPD:
         of_clusters = cluster_captions(prototypes, owner, captions, train)
         return own_prompts(self.prompt, train.readable, labels, of_clusters)
 
+    def plan_of_drawing(self, ctx: Context) -> Draw:
+        """How images are drawn with these settings, on the context's device."""
+        how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
+        return Draw(how, self.scheduler, self.guidance, self.candidates, self.batch, self._precision(ctx))
+
     def _draw(
         self, model: LatentModel, latents: Latents, prototypes: list[Prototype], prompts: Prompts, ctx: Context
     ) -> tuple[Tensor, int]:
         words = model.words([*prompts.texts, ""], [*prompts.labels, -1])
         subject = Subject(prototypes, latents, words[prompts.of.to(words.device)], words[-1:])
-        how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
-        plan = Draw(how, self.scheduler, self.guidance, self.candidates, self.batch, self._precision(ctx))
         with ctx.measure("sampling") as figures:
-            z, fallen = draw(model, subject, plan, ctx)
+            z, fallen = draw(model, subject, self.plan_of_drawing(ctx), ctx)
             figures |= {"steps": self.steps, "images": len(z)}
         if fallen:
             log.warning("%d guided steps were not finite and went on unguided; a smaller pull may help", fallen)
