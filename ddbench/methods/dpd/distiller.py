@@ -110,9 +110,13 @@ class DPD:
             raise ValueError("; ".join(off))
 
     def identity(self) -> str:
-        """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
+        """A digest of the weights of base model and captioner; UserError at once when there is no such model.
+
+        It is in the key of every stage: without a model that captions, they are shared whatever is said.
+        """
         own = identity_of(find_model(self.base))
-        return own if self.captioner == "template" else digest([own, captioner_identity(self.captioner)])[:16]
+        alone = self.captioner in ("template", "palette")
+        return own if alone else digest([own, captioner_identity(self.captioner)])[:16]
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class."""

@@ -1,0 +1,113 @@
+"""What each part of DPD does, on real images with the embedded base model.
+
+    python experiments/dpd/ablation.py run --data-root DATA [--runs runs --shared shared] [--seeds 3]
+    python experiments/dpd/ablation.py table [--runs runs] [--seeds 3]
+
+`run` is `ddbench run` of every row of PLAN, seed after seed, so that a table with n = 1 is there early; what is done is
+not done again. `table` prints the rows that are there: mean, sample standard deviation and n over distillation seeds,
+overall accuracy in %; then one JSON line of figures. The test split is looked at by the table only.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from tabulate import tabulate
+
+from ddbench import leaderboard, runner
+from ddbench.datasets.facts import Place
+from ddbench.runs import Entry, RunSpec, scan
+
+STUDENTS = ("convnet", "resnet18")
+DATASETS = ("eurosat", "ucm")
+SIZE, IPC = 64, 10
+TEMPLATE = "captioner=template"
+
+# row -> method, preset, what differs from it
+PLAN = {
+    "random (real images)": ("random", None, ()),
+    "template only": ("dpd", "tiny-paper", (TEMPLATE, "consistency=0", "strength=1")),
+    "+ prototype start": ("dpd", "tiny-paper", (TEMPLATE, "consistency=0")),
+    "+ consistency loss": ("dpd", "tiny-paper", (TEMPLATE,)),
+    "+ text: tiny-paper": ("dpd", "tiny-paper", ()),
+    "guidance only": ("dpd", "tiny-tgrs", ("candidates=1",)),
+    "+ selection: tiny-tgrs": ("dpd", "tiny-tgrs", ()),
+}
+
+
+def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place) -> runner.Plan:
+    """One row of the table on one dataset."""
+    method, preset, sets = PLAN[row]
+    request = runner.Request(method, dataset, IPC, SIZE, preset, None, sets, seeds)
+    return runner.plan(request, runner.jury(STUDENTS, "quick", 1), place)
+
+
+def accuracies(entries: list[Entry], specs: tuple[RunSpec, ...], student: str) -> list[list[float]]:
+    """Per distillation, the overall accuracies of this kind of student."""
+    wanted = {spec.digest for spec in specs}
+    by_run: dict[str, list[float]] = {}
+    for entry in entries:
+        if entry.spec.digest in wanted and entry.result.student == student:
+            by_run.setdefault(entry.spec.digest, []).append(entry.result.overall)
+    return list(by_run.values())
+
+
+def words(cell: leaderboard.Cell | None) -> str:
+    if cell is None:
+        return ""
+    spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+    return f"{100 * cell.mean:.1f}{spread} (n={cell.n})"
+
+
+options = [
+    click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True),
+    click.option("--shared", type=click.Path(path_type=Path), envvar="DDBENCH_SHARED", default=Path("shared")),
+    click.option("--runs", type=click.Path(path_type=Path), envvar="DDBENCH_RUNS", default=Path("runs")),
+    click.option("--seeds", default=3, show_default=True),
+]
+
+
+def with_options(command):
+    for option in options:
+        command = option(command)
+    return command
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command()
+@with_options
+@click.option("--dataset", "datasets", multiple=True, default=DATASETS, show_default=True)
+def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[str, ...]) -> None:
+    """Do what is missing."""
+    place = Place(data_root, shared, True)
+    for seed in range(seeds):
+        for dataset in datasets:
+            for row in PLAN:
+                click.echo(f"{dataset}, seed {seed}: {row}")
+                runner.run(planned(row, dataset, (seed,), place), runner.Setting(runs, place, quiet=True))
+
+
+@main.command()
+@with_options
+def table(data_root: Path, shared: Path, runs: Path, seeds: int) -> None:
+    """Print what is there."""
+    place, (entries, _) = Place(data_root, shared, True), scan(runs)
+    figures: dict[str, dict[str, list[float]]] = {}
+    lines = []
+    for row in PLAN:
+        plans = {dataset: planned(row, dataset, tuple(range(seeds)), place) for dataset in DATASETS}
+        found = {f"{d} {s}": accuracies(entries, p.specs, s) for d, p in plans.items() for s in STUDENTS}
+        lines.append([row, *(words(leaderboard.cell(f) if f else None) for f in found.values())])
+        figures[row] = {name: [values[0] for values in f] for name, f in found.items()}
+    print(tabulate(lines, ["", *next(iter(figures.values()))], tablefmt="github"))
+    print(json.dumps({"experiment": "dpd ablation", "overall": figures}))
+
+
+if __name__ == "__main__":
+    main()
