@@ -26,7 +26,7 @@ from ddbench.methods.dpd.classifier import (
     train_classifier,
 )
 from ddbench.methods.dpd.finetune import Tuning, consistency
-from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.latents import Latents, turned
 from ddbench.methods.dpd.training import Checkpoints, checkpoints_beside
 
 CPU = torch.device("cpu")
@@ -46,6 +46,27 @@ def train(latents, folder, steps=40, progress=lambda items: items):
         folder.mkdir(exist_ok=True)
         train_classifier(latents, 3, Course(steps, False), CPU, folder=folder, progress=progress)
     return load_file(folder / "classifier.safetensors"), read_json(folder / "classifier.json")
+
+
+def test_views_are_drawn_for_training_and_left_out_of_the_looks(latents, tmp_path):
+    """A second view of other latents under the same labels moves the weights; accuracy is that of the first view."""
+    other = torch.randn(60, 4, 8, 8, generator=torch.Generator().manual_seed(3)).half()
+    both = Latents(torch.cat([latents.mean, other]), latents.std.repeat(2, 1, 1, 1), latents.labels.repeat(2), 1.0)
+    with global_seed(0, CPU):
+        (tmp_path / "two").mkdir()
+        figures = train_classifier(both, 3, Course(40, False, 2), CPU, folder=tmp_path / "two", progress=iter)
+    one, _ = train(latents, tmp_path / "one")
+    two = load_file(tmp_path / "two" / "classifier.safetensors")
+    assert (figures["held_back"], figures["steps"]) == (6, 40)
+    assert any(not torch.equal(one[k], two[k]) for k in one)
+
+
+def test_eight_views_of_an_image_are_all_its_turns_and_mirror_images():
+    image = torch.arange(9).view(1, 1, 3, 3)
+    seen = {tuple(turned(image, view).flatten().tolist()) for view in range(8)}
+    assert len(seen) == 8
+    assert torch.equal(turned(image, 0), image)
+    assert torch.equal(turned(image, 1), image.flip(3))
 
 
 def test_margins_against_brute_force():

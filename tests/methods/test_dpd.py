@@ -75,6 +75,19 @@ def test_consistency_and_selection_share_one_classifier(method, few_scenes, cont
     assert 0 < ((alone.int() - made.images.int()).abs() > 1).flatten(1).any(1).sum() < 6
 
 
+def test_the_classifier_learns_from_as_many_views_as_are_allowed(method, few_scenes, context_of):
+    whole = dataclasses.replace(method, candidates=2, classifier_steps=2, classifier_views=40)  # of 18 images: two
+    ctx = context_of()
+    whole.distill(few_scenes, 1, ctx).check(1)
+    from safetensors.torch import load_file
+
+    seen, own = (
+        load_file(next(ctx.shared.glob(f"{n}-*")) / "latents.safetensors")["mean"] for n in ("views", "latents")
+    )
+    assert seen.shape == (36, 4, 8, 8)
+    assert torch.equal(seen[:18], own)
+
+
 def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, context_of):
     """The gradient runs through classifier and U-Net, but moves neither."""
     from ddbench.methods.dpd.classifier import LatentClassifier

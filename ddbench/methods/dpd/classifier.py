@@ -35,10 +35,12 @@ class Course:
 
     steps: of 128 latents, 0 for 200 epochs. flips: mirror latents at random. Right where a mirrored image has the
     mirrored latents, about so for AutoencoderKL; wrong for latents that hold the inside of a cell in channels.
+    views: of every image so many ways it was turned or mirrored before it was encoded, one after the other.
     """
 
     steps: int
     flips: bool
+    views: int = 1
 
     def key(self) -> dict[str, Any]:
         """JSON values for the stage's key."""
@@ -93,7 +95,7 @@ def train_classifier(
     """
     torch.manual_seed(seed_of(0, "classifier"))
     net = LatentClassifier(latents.mean.shape[1], classes).to(device)
-    kept, held = hold_back(latents.labels)
+    kept, held = hold_back(latents.labels[: len(latents.labels) // how.views])
     steps = how.steps or EPOCHS * max(1, len(kept) // BATCH)
     schedule = Schedule(steps, 1e-3, warmup=-(-steps // LOOKS), cosine=True, decay=1e-3, floor=1e-3)
     with checkpoints_beside(folder) as checkpoints:
@@ -136,6 +138,8 @@ def _loss(net: nn.Module, latents: Latents, kept: Tensor, how: Course) -> Callab
         order = torch.randperm(len(kept), generator=generator_of(0, "classifier order", epoch))
         rows = kept[order[place * batch : (place + 1) * batch]]
         generator = generator_of(0, "classifier", step)
+        if how.views > 1:
+            rows = rows + torch.randint(how.views, rows.shape, generator=generator) * (len(latents.labels) // how.views)
         z = latents.draw(rows, generator)
         z = _mirrored(z, generator) if how.flips else z
         torch.manual_seed(seed_of(0, "classifier dropout", step))

@@ -50,6 +50,8 @@ class DPD:
     consistency_time: weight of that loss over time: the cumulative alpha (abar), or even.
     classifier_steps: training steps of the latent classifier, batches of 128; 0 for 200 epochs.
     classifier_flips: mirror latents while it trains; no where latents hold the inside of a cell in channels (tiny).
+    classifier_views: turn and mirror training images for it and encode them, up to eight ways and this many; 0: none.
+        Right where mirrored latents are wrong, at the price of encoding.
     alpha: weight of the distance to the own centre in the margin rule of the prototypes.
     scheduler: the base's own (base), or a diffusers scheduler by class name.
     steps: sampling steps.
@@ -86,6 +88,7 @@ class DPD:
     consistency_time: Literal["abar", "even"] = "abar"
     classifier_steps: int = 0
     classifier_flips: bool = True
+    classifier_views: int = 0
     alpha: float = 1.0
     scheduler: str = "base"
     steps: int = 50
@@ -99,7 +102,15 @@ class DPD:
 
     def __post_init__(self) -> None:
         low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "candidates": 1}
-        low |= {"tune_warmup": 0, "classifier_steps": 0, "alpha": 0, "guidance": 0, "pull": 0, "consistency": 0}
+        low |= {
+            "tune_warmup": 0,
+            "classifier_steps": 0,
+            "classifier_views": 0,
+            "alpha": 0,
+            "guidance": 0,
+            "pull": 0,
+            "consistency": 0,
+        }
         off = [f"{name} must be at least {least}" for name, least in low.items() if getattr(self, name) < least]
         shares = {"strength": self.strength, "tune_empty": self.tune_empty, "pull_until": self.pull_until}
         off += [f"{name} must be in 0..1" for name, value in shares.items() if not 0 <= value <= 1]
@@ -132,10 +143,11 @@ class DPD:
         latents = stages.latents()
         prototypes, owner = stages.prototypes(latents, ipc, self.alpha)
         captions = None if self.captioner == "template" else caption_all(self.captioner, train, ctx, self.batch)
-        classifier = stages.classifier(latents, self._course) if self._judged else None
+        course = Course(self.classifier_steps, self.classifier_flips, self._views(len(train.labels)))
+        classifier = stages.classifier(latents, course) if self._judged else None
         if self.weights != "none":
             prompts = self._image_prompts(train, captions)
-            stages.tuned(latents, prompts, self._tuning(ctx), (classifier, self._course))
+            stages.tuned(latents, prompts, self._tuning(ctx), (classifier, course))
         prompts = self._prototype_prompts(train, prototypes, owner, captions)
         z, fallen = self._draw(model, latents, prototypes, prompts, ctx)
         images, records = self._kept(model, z, prototypes, classifier, ctx)
@@ -157,9 +169,9 @@ class DPD:
         """Whether anything asks for the latent classifier."""
         return self.candidates > 1 or bool(self.consistency and self.weights != "none")
 
-    @property
-    def _course(self) -> Course:
-        return Course(self.classifier_steps, self.classifier_flips)
+    def _views(self, count: int) -> int:
+        """How many of the eight views of `count` images the latent classifier learns from."""
+        return max(1, min(8, self.classifier_views // count))
 
     def _tuning(self, ctx: Context) -> Tuning:
         return Tuning(

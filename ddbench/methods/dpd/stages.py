@@ -15,7 +15,7 @@ from ddbench.context import Context
 from ddbench.files import digest, read_json, write_json
 from ddbench.methods.dpd.classifier import Course, LatentClassifier, load_classifier, train_classifier
 from ddbench.methods.dpd.finetune import Lesson, Tuning, load_tuned, tune, tuning_loss
-from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
+from ddbench.methods.dpd.latents import Latents, load_latents, save_latents, save_views
 from ddbench.methods.dpd.prompts import Prompts
 from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, save_images
 from ddbench.methods.latent_model import LatentModel
@@ -60,12 +60,25 @@ class Stages:
         found = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
         return found, torch.tensor(read_json(folder / "clusters.json"))
 
+    def views(self, latents: Latents, count: int) -> Latents:
+        """The training split in `count` views, one after the other; those of one view are there already."""
+        if count == 1:
+            return latents
+        model, progress = self.model, partial(self.ctx.progress, desc="views")
+
+        def make(folder: Path) -> None:
+            save_views(model, self.train.images, folder, views=count, progress=progress, batch=self.batch)
+
+        folder = self.ctx.stage("views", make, base=model.identity, count=count)
+        return load_latents(folder, self.train.labels.repeat(count), latents.scale)
+
     def classifier(self, latents: Latents, how: Course) -> LatentClassifier:
         """The latent classifier, made once for every IPC and seed."""
         device, progress = self.model.device, partial(self.ctx.progress, desc="latent classifier")
 
         def make(folder: Path) -> dict[str, Any]:
-            return train_classifier(latents, len(self.train.classes), how, device, folder=folder, progress=progress)
+            seen = self.views(latents, how.views)
+            return train_classifier(seen, len(self.train.classes), how, device, folder=folder, progress=progress)
 
         folder = self.ctx.stage("classifier", make, base=self.model.identity, **how.key())
         return load_classifier(folder, device)
