@@ -3,14 +3,16 @@
     python experiments/dpd/ablation.py run --data-root DATA [--runs runs --shared shared] [--seeds 3]
     python experiments/dpd/ablation.py table [--runs runs] [--seeds 3]
 
-`run` is `ddbench run` of every row of PLAN, seed after seed, so that a table with n = 1 is there early; what is done is
-not done again. `table` prints the rows that are there: mean, sample standard deviation and n over distillation seeds,
-overall accuracy in %; then one JSON line of figures. The test split is looked at by the table only.
+`run` is `ddbench run` of every row of PLAN, student after student and seed after seed, so that a table with n = 1 is
+there early; what is done is not done again. Two datasets are best done by two processes with OMP_NUM_THREADS=1.
+`table` prints the rows that are there: mean, sample standard deviation and n over distillation seeds, overall accuracy
+in %; then one JSON line of figures. The test split is looked at by the table only.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import click
@@ -37,11 +39,11 @@ PLAN = {
 }
 
 
-def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place) -> runner.Plan:
+def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place, students=STUDENTS) -> runner.Plan:
     """One row of the table on one dataset."""
     method, preset, sets = PLAN[row]
     request = runner.Request(method, dataset, IPC, SIZE, preset, None, sets, seeds)
-    return runner.plan(request, runner.jury(STUDENTS, "quick", 1), place)
+    return runner.plan(request, runner.jury(students, "quick", 1), place)
 
 
 def accuracies(entries: list[Entry], specs: tuple[RunSpec, ...], student: str) -> list[list[float]]:
@@ -86,11 +88,9 @@ def main() -> None:
 def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[str, ...]) -> None:
     """Do what is missing."""
     place = Place(data_root, shared, True)
-    for seed in range(seeds):
-        for dataset in datasets:
-            for row in PLAN:
-                click.echo(f"{dataset}, seed {seed}: {row}")
-                runner.run(planned(row, dataset, (seed,), place), runner.Setting(runs, place, quiet=True))
+    for student, seed, dataset, row in product(STUDENTS, range(seeds), datasets, PLAN):
+        click.echo(f"{student} on {dataset}, seed {seed}: {row}")
+        runner.run(planned(row, dataset, (seed,), place, (student,)), runner.Setting(runs, place, quiet=True))
 
 
 @main.command()
