@@ -85,9 +85,9 @@ def column(entry: Entry) -> Column:
 
 
 def row_identity(entry: Entry) -> str:
-    """SHA-256 (hex) of the method, its version, its source and its complete parameters."""
+    """SHA-256 (hex) of the method, its version, source, identity and complete parameters."""
     spec = entry.spec
-    return digest([spec.method, spec.method_version, spec.source, dict(spec.params)])
+    return digest([spec.method, spec.method_version, spec.source, spec.identity, dict(spec.params)])
 
 
 def cell(by_run: Iterable[list[float]]) -> Cell:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ddbench import config, contact, distilled, registry
 from ddbench.datasets.facts import Place, Split
 from ddbench.errors import UserError
-from ddbench.files import canonical, digest, sweep, write_bytes
+from ddbench.files import canonical, sweep, write_bytes
 from ddbench.runs import Failure, RunSpec, failure_path, read_failure, result_path, write_failure
 from ddbench.team import join
 from evaluators.sizes import check_size
@@ -145,7 +145,8 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
         size=size,
         ipc=request.ipc,
         seed=0,
-        source=_source(request.method, method),
+        source=registry.source_of(request.method),
+        identity=method.identity() if callable(getattr(method, "identity", None)) else "",
     )
     return Plan(method, source, split, seeded(spec, request.seeds), judges)
 
@@ -166,12 +167,6 @@ def _params(method: Any) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise UserError(f"a field of {config.title(type(method))} cannot be written to spec.json: {error}") from None
     return params
-
-
-def _source(name: str, method: Any) -> str:
-    """What else decides the images: the file of a method given by path, and what the method says of itself."""
-    file, own = registry.source_of(name), method.identity() if callable(getattr(method, "identity", None)) else ""
-    return digest([file, own]) if own else file
 
 
 def seeded(spec: RunSpec, seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:

@@ -29,8 +29,8 @@ class RunSpec:
     """What a distillation is. Its identity is everything here except the preset's name, which is only recorded.
 
     params: every hyper-parameter, defaults included. split: the rule in words. fingerprint: SHA-256 of which image is
-    on which side. size: pixels. source: SHA-256 of what else decides the images: the file of a method given by path,
-    and what the method's `identity` says (a base model's weights); empty without either.
+    on which side. size: pixels. source: SHA-256 of the file of a method given by path, empty for a registered one.
+    identity: what else decides the images, as the method's `identity` says it: a base model's weights.
     """
 
     method: str
@@ -44,6 +44,7 @@ class RunSpec:
     ipc: int
     seed: int
     source: str = ""
+    identity: str = ""
 
     @cached_property
     def digest(self) -> str:

@@ -42,8 +42,9 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
 
     images: uint8 (n, 3, s, s), may be memory-mapped. targets: int64 (n,), every class present. protocol: a Protocol,
     or the name of one. progress: called as progress(steps, description, total), gives the steps back.
-    The same seed gives the same weights on the same machine with the same number of threads. fp32 on a CPU (unless the
-    caller turned autocast on), bf16 autocast on CUDA. Raises ValueError for bad input before any training, DivergedError for a loss that is not finite.
+    The same seed gives the same weights on the same machine with the same number of threads. fp32 on a CPU, unless the
+    caller turned autocast on; bf16 autocast on CUDA. Raises ValueError for bad input before any training, DivergedError
+    for a loss that is not finite.
     """
     protocol = named(protocol) if isinstance(protocol, str) else protocol
     recipe = protocol.recipe(student)

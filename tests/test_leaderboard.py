@@ -84,7 +84,9 @@ def test_columns_are_never_pooled(spec, changes):
     assert sorted(c.mean for c in board.rows[0].cells.values()) == [0.2, 0.8]
 
 
-@pytest.mark.parametrize("spec", [{"method": "other"}, {"method_version": 2}, {"params": {"a": 2}}, {"source": "s"}])
+@pytest.mark.parametrize(
+    "spec", [{"method": "other"}, {"method_version": 2}, {"params": {"a": 2}}, {"source": "s"}, {"identity": "i"}]
+)
 def test_rows_are_never_pooled(spec):
     board = table([entry(0.2), entry(0.8, spec=spec)])
     assert [row.cells[board.columns[0]].mean for row in board.rows] in ([0.2, 0.8], [0.8, 0.2])

@@ -25,14 +25,15 @@ FORGETFUL = {"DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"}
 class LatentModel:
     """A latent diffusion model: weights frozen until somebody unfreezes them, float32, evaluation mode.
 
-    text, tokenizer: None where classes, not texts, say what to draw. identity: a digest of what the weights are; it is
-    part of the key of every stage that uses them.
+    text, tokenizer: None where classes, not texts, say what to draw. identity: a digest of what the weights are, and
+    vae_identity of the autoencoder's alone: one of them is part of the key of every stage.
     """
 
     denoiser: nn.Module
     vae: nn.Module
     scheduler: Any
     identity: str
+    vae_identity: str
     device: torch.device
     text: nn.Module | None = None
     tokenizer: Callable | None = None
@@ -100,10 +101,10 @@ class LatentModel:
         return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
     @torch.no_grad()
-    def decode(self, z: Tensor, batch: int) -> Tensor:
+    def decode(self, z: Tensor, batch: int, progress: Callable[[Iterable], Iterable] = iter) -> Tensor:
         """uint8 (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
         scale = self.vae.config.scaling_factor
-        made = [self.vae.decode(part.to(self.device) / scale).sample for part in z.split(batch)]
+        made = [self.vae.decode(part.to(self.device) / scale).sample for part in progress(z.split(batch))]
         return to_uint8(torch.cat(made)).cpu()
 
     def scheduler_named(self, name: str, pulled: bool = False) -> Any:
@@ -141,7 +142,8 @@ def load_model(name: str, device: torch.device) -> LatentModel:
 
     transformers.utils.logging.disable_progress_bar()  # ours says what is going on
     scheduler = getattr(diffusers, class_name(folder / "scheduler")).from_pretrained(folder / "scheduler")
-    shared = {"scheduler": scheduler, "identity": identity_of(folder), "device": device}
+    own = {"identity": identity_of(folder), "vae_identity": identity_of(folder / "vae", "")}
+    shared = {"scheduler": scheduler, "device": device, **own}
     vae = _frozen(_kind(folder / "vae", diffusers, ("AutoencoderKL", "AutoencoderDC")), folder / "vae", device)
     if "transformer" in parts_of(folder):
         kind = _kind(folder / "transformer", diffusers, ("DiTTransformer2DModel", "Transformer2DModel"))

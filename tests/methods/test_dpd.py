@@ -114,7 +114,7 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     assert all(p.grad is None for p in judge.parameters())
 
 
-@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
 @pytest.mark.parametrize("class_embeds", [None, 3])
 def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
     base = make_pipeline(tmp_path / "base", prediction, class_embeds)
@@ -124,7 +124,8 @@ def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_sc
         tune_steps=1,
         tune_batch=2,
         weights="all",
-        consistency=0.0,
+        consistency=0.1,
+        classifier_steps=2,
         strength=1.0,
         pull=1.0,
     )
@@ -221,11 +222,35 @@ def test_every_preset_of_ours_can_be_built(name):
 def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_path):
     folder = make_pipeline(tmp_path / "base")
     before = load_model(str(folder), torch.device("cpu"))
-    with torch.no_grad():
-        for weight in before.denoiser.parameters():
-            weight.mul_(1.01)
-    before.denoiser.save_pretrained(folder / "unet")
+    _train_again(before, folder)
     assert load_model(str(folder), torch.device("cpu")).identity != before.identity
+
+
+def test_bases_of_one_autoencoder_share_its_stages(method, make_pipeline, few_scenes, context_of, tmp_path):
+    folder = make_pipeline(tmp_path / "base")
+    judged = dataclasses.replace(method, base=str(folder), candidates=2, classifier_steps=2)
+    judged.distill(few_scenes, 1, context_of())
+    _train_again(load_model(str(folder), torch.device("cpu")), folder)
+    ctx = context_of()
+    judged.distill(few_scenes, 1, ctx)
+    reused = [cost["stage"] for cost in ctx.costs if cost["reused"]]
+    assert reused == ["latents", "prototypes", "classifier"]
+
+
+def _train_again(model, folder):
+    with torch.no_grad():
+        for weight in model.denoiser.parameters():
+            weight.mul_(1.01)
+    model.denoiser.save_pretrained(folder / "unet")
+
+
+@pytest.mark.parametrize(("precision", "tuned"), [("fp16", "fp32"), ("bf16", "bf16")])
+def test_half_precision_draws_nearly_the_same_images(precision, tuned, method, few_scenes, context_of):
+    half = dataclasses.replace(method, weights="none", precision=precision)
+    assert half._tuning(context_of()).precision == tuned
+    made = half.distill(few_scenes, 1, context_of()).images.int()
+    whole = dataclasses.replace(method, weights="none").distill(few_scenes, 1, context_of()).images.int()
+    assert 0 < (made - whole).abs().max() <= 16
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from string import Formatter
 from typing import Any, ClassVar, Literal
 
@@ -61,7 +62,8 @@ class DPD:
     pull_until: share of the sampling during which it acts.
     candidates: images sampled per prototype; the classifier keeps the one with the largest margin (release: 5).
     batch: images per sampling batch; changes speed and memory, not the images.
-    precision: bf16 (autocast), fp32, or auto: bf16 on a GPU.
+    precision: of fine-tuning and sampling: bf16 or fp16 (autocast), fp32, or auto: bf16 on a GPU. With fp16, for GPUs
+        without bf16, fine-tuning stays in fp32: its gradients would underflow.
     """
 
     name: ClassVar[str] = "dpd"
@@ -98,7 +100,7 @@ class DPD:
     pull_until: float = 0.8
     candidates: int = 1
     batch: int = 64
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
         low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "candidates": 1}
@@ -121,10 +123,7 @@ class DPD:
             raise ValueError("; ".join(off))
 
     def identity(self) -> str:
-        """A digest of the weights of base model and captioner; UserError at once when there is no such model.
-
-        It is in the key of every stage: without a model that captions, they are shared whatever is said.
-        """
+        """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
         own = identity_of(find_model(self.base))
         alone = self.captioner in ("template", "palette")
         return own if alone else digest([own, captioner_identity(self.captioner)])[:16]
@@ -174,9 +173,10 @@ class DPD:
         return max(1, min(8, self.classifier_views // count))
 
     def _tuning(self, ctx: Context) -> Tuning:
+        precision = "fp32" if self.precision == "fp16" else self._precision(ctx)
         return Tuning(
             self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
-            self.tune_empty, self.tune_ema, self._precision(ctx), self.consistency, self.consistency_time,
+            self.tune_empty, self.tune_ema, precision, self.consistency, self.consistency_time,
         )  # fmt: skip
 
     def _precision(self, ctx: Context) -> str:
@@ -227,7 +227,7 @@ class DPD:
             finite = scores.nan_to_num(posinf=0.0).tolist()  # a single class has no margin
             records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
         with ctx.measure("decoding"):
-            return model.decode(z, self.batch), records
+            return model.decode(z, self.batch, partial(ctx.progress, desc="decoding")), records
 
 
 def _try_steps(scheduler: Any, steps: int) -> None:

@@ -21,7 +21,7 @@ class Draw:
     """How the images are drawn.
 
     scheduler: "base" or a diffusers class name. guidance: scale of classifier-free guidance. candidates: per prototype.
-    batch: images at once. precision: "bf16" (autocast) or "fp32".
+    batch: images at once. precision: "bf16", "fp16" (autocast) or "fp32".
     """
 
     how: Sampling

@@ -26,7 +26,10 @@ FEW = 2048  # prompts whose words are encoded anew by every run; more of them ar
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one base model on one training split. batch: images at once."""
+    """The stages of one base model on one training split. batch: images at once.
+
+    Each is keyed by no more than it needs: what is made of latents alone is shared by all bases with that autoencoder.
+    """
 
     model: LatentModel
     train: ImageSet
@@ -40,7 +43,7 @@ class Stages:
         def make(folder: Path) -> None:
             save_latents(model, self.train.images, folder, progress=progress, batch=self.batch)
 
-        folder = self.ctx.stage("latents", make, base=model.identity)
+        folder = self.ctx.stage("latents", make, vae=model.vae_identity)
         return load_latents(folder, self.train.labels, model.vae.config.scaling_factor)
 
     def prototypes(self, latents: Latents, ipc: int, alpha: float) -> tuple[list[Prototype], Tensor]:
@@ -56,7 +59,7 @@ class Stages:
             write_json(folder / "clusters.json", owner.tolist())
             save_images(found, self.train, folder / "images")
 
-        folder = self.ctx.stage("prototypes", make, base=self.model.identity, ipc=ipc, alpha=alpha)
+        folder = self.ctx.stage("prototypes", make, vae=self.model.vae_identity, ipc=ipc, alpha=alpha)
         found = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
         return found, torch.tensor(read_json(folder / "clusters.json"))
 
@@ -69,7 +72,7 @@ class Stages:
         def make(folder: Path) -> None:
             save_views(model, self.train.images, folder, views=count, progress=progress, batch=self.batch)
 
-        folder = self.ctx.stage("views", make, base=model.identity, count=count)
+        folder = self.ctx.stage("views", make, vae=model.vae_identity, count=count)
         return load_latents(folder, self.train.labels.repeat(count), latents.scale)
 
     def classifier(self, latents: Latents, how: Course) -> LatentClassifier:
@@ -80,7 +83,7 @@ class Stages:
             seen = self.views(latents, how.views)
             return train_classifier(seen, len(self.train.classes), how, device, folder=folder, progress=progress)
 
-        folder = self.ctx.stage("classifier", make, base=self.model.identity, **how.key())
+        folder = self.ctx.stage("classifier", make, vae=self.model.vae_identity, **how.key())
         return load_classifier(folder, device)
 
     def tuned(

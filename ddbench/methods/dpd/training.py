@@ -73,10 +73,11 @@ def checkpoints_beside(folder: Path, every: int = 250, team: Team = ALONE) -> It
 
 
 def mixed_precision(device: torch.device, precision: str):
-    """The autocast context of "bf16", or nothing for "fp32"."""
-    if precision not in ("bf16", "fp32"):
-        raise ValueError(f"precision is {precision!r}: choose bf16 or fp32")
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    """The autocast context of "bf16" or "fp16", or nothing for "fp32"."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in (*half, "fp32"):
+        raise ValueError(f"precision is {precision!r}: choose bf16, fp16 or fp32")
+    return torch.autocast(device.type, half[precision]) if precision in half else nullcontext()
 
 
 def fit(
