@@ -1,9 +1,11 @@
 """A fine-tuning step of DPD: cached latents and prompts against encoding image and text in every step.
 
-    python benchmarks/dpd_finetune.py [--base tiny] [--size 64] [--batch 64] [--repeat 7]
+    python benchmarks/dpd_finetune.py [--base tiny] [--size 64] [--batch 64] [--weights all] [--repeat 7] [--compiled]
+    python benchmarks/dpd_finetune.py --base SD2 --size 256 --batch 8 --weights lora      SD2: see benchmarks/sd2.py
 
-Same model, batch, loss and optimizer; images of the embedded dataset. The two take turns. Prints a table (median
-seconds per step, images per second, ratio to "encode every time"), then one JSON line.
+Same model, batch, loss and optimizer; images of the embedded dataset. The kinds of step take turns. Prints a table
+(median seconds per step, images per second, ratio to "encode every time"), then one JSON line. Seconds are the
+processor's (of all threads) with --processor: for machines that do other things beside it.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import click
 import torch
 from tabulate import tabulate
 from torch import Tensor
+from torch.nn import functional as F
 
 from ddbench.context import generator_of
 from ddbench.datasets.facts import Place
 from ddbench.datasets.scenes import SCENES
 from ddbench.execute import device, device_words
+from ddbench.memory import Peak
 from ddbench.methods.diffusion import Objective, diffusion_loss
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.finetune import Lesson, Tuning, tuning_loss, unfreeze
@@ -55,32 +59,42 @@ def usual_loss(model: LatentModel, train: ImageSet, prompts: list[str], how: Tun
     return loss_at
 
 
-def step_seconds(model: LatentModel, losses: dict[str, Callable[[int], Tensor]], repeat: int) -> dict[str, list[float]]:
+def step_seconds(
+    model: LatentModel, losses: dict[str, Callable[[int], Tensor]], repeat: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Seconds of whole steps (loss, gradient, AdamW); the kinds take turns, two rounds of warm-up are not counted."""
     weights = [p for p in model.denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, 1e-5)
     found: dict[str, list[float]] = {name: [] for name in losses}
     for step in range(repeat + 2):
         for name, loss_at in losses.items():
-            start = time.perf_counter()
+            start = clock()
             optimizer.zero_grad(set_to_none=True)
             loss_at(step).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
-            found[name] += [time.perf_counter() - start] * (step >= 2)
+            found[name] += [clock() - start] * (step >= 2)
     return found
 
 
-def prepared(base: str, size: int, batch: int, place: Path) -> tuple[LatentModel, dict[str, Callable[[int], Tensor]]]:
+def few(size: int, count: int) -> ImageSet:
+    """`count` images of the embedded dataset, enlarged to `size` pixels."""
+    with TemporaryDirectory() as place:
+        train = SCENES.load(Place(None, Path(place)), 64).train
+        rows = torch.linspace(0, len(train.labels) - 1, count).long()
+        images = F.interpolate(train.images[rows].float(), size).byte()
+    return ImageSet(images, train.labels[rows], train.classes, train.readable)
+
+
+def prepared(base: str, size: int, batch: int, weights: str) -> tuple[LatentModel, dict[str, Callable[[int], Tensor]]]:
     """The model, its weights free, and both losses."""
-    model = load_model(base, device("auto"))
-    train = SCENES.load(Place(None, place), size).train
+    model, train = load_model(base, device("auto")), few(size, 4 * batch)
     prompts = [DPD.prompt.format(name) for name in train.readable]
     precision = "bf16" if model.device.type == "cuda" else "fp32"
-    how = Tuning("all", 1, 1, batch, 1e-5, 0, 0.1, 0.0, precision)
-    mean, std = model.encode(train.images, iter, 64)
+    how = Tuning(weights, 4, 1, batch, 1e-5, 0, 0.1, 0.0, precision)
+    mean, std = model.encode(train.images, iter, batch)
     latents = Latents(mean, std, train.labels, model.vae.config.scaling_factor)
     lesson = Lesson(latents, model.words([*prompts, ""], [*range(len(prompts)), -1]), train.labels)
     unfreeze(model.denoiser, how)
@@ -91,16 +105,23 @@ def prepared(base: str, size: int, batch: int, place: Path) -> tuple[LatentModel
 @click.option("--base", default="tiny", show_default=True)
 @click.option("--size", default=64, show_default=True)
 @click.option("--batch", default=64, show_default=True)
+@click.option("--weights", type=click.Choice(["all", "lora"]), default="all", show_default=True)
 @click.option("--repeat", default=7, show_default=True)
-def main(base: str, size: int, batch: int, repeat: int) -> None:
-    with TemporaryDirectory() as place:
-        model, losses = prepared(base, size, batch, Path(place))
-        medians = {name: statistics.median(s) for name, s in step_seconds(model, losses, repeat).items()}
+@click.option("--compiled", is_flag=True, help="torch.compile the denoiser of both")
+@click.option("--processor", is_flag=True, help="processor seconds in place of the clock's")
+def main(base: str, size: int, batch: int, weights: str, repeat: int, compiled: bool, processor: bool) -> None:  # noqa: PLR0913
+    model, losses = prepared(base, size, batch, weights)
+    if compiled:
+        model.denoiser.compile()
+    peak, clock = Peak(model.device), time.process_time if processor else time.perf_counter
+    medians = {name: statistics.median(s) for name, s in step_seconds(model, losses, repeat, clock).items()}
     ratios = {name: medians[USUAL] / seconds for name, seconds in medians.items()}
     rows = [(name, f"{s:.3f}", f"{batch / s:.0f}", f"{ratios[name]:.2f}") for name, s in medians.items()]
     print(tabulate(rows, ("step", "median s", "images/s", "times as fast"), disable_numparse=True))
-    where = {"device": device_words(model.device), "base": base, "size": size, "batch": batch}
-    print(json.dumps({"benchmark": "dpd_finetune", "seconds": medians, "ratio": ratios[OURS]} | where))
+    where = {"device": device_words(model.device), "base": Path(base).name, "size": size, "batch": batch}
+    how = {"weights": weights, "compiled": compiled, "clock": "processor" if processor else "wall"}
+    figures = {"seconds": medians, "ratio": ratios[OURS], "hours_of_20000_steps": 20_000 * medians[OURS] / 3600}
+    print(json.dumps({"benchmark": "dpd_finetune"} | figures | how | where | peak.figures()))
 
 
 if __name__ == "__main__":
