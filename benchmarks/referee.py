@@ -2,7 +2,7 @@
 
     python benchmarks/referee.py train --data-root DATA --work DIR
     python benchmarks/referee.py reconstructions --data-root DATA --work DIR     the embedded base's autoencoder
-    python benchmarks/referee.py distilled RUN/distilled --data-root DATA --work DIR
+    python benchmarks/referee.py distilled RUN/distilled... --data-root DATA --work DIR        several: all their images
 
 It is used in no training: neither the base model nor any method sees it. Each command prints a table, then one JSON
 line of figures.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -72,7 +73,7 @@ def judge(net: Student, images: torch.Tensor, labels: torch.Tensor) -> Scores:
     return evaluate(net, images, labels, num_classes=len(EUROSAT.classes), device="cpu")
 
 
-def report(columns: dict[str, Scores], **figures: float) -> None:
+def report(columns: dict[str, Scores], **figures: Any) -> None:
     rows = [[c, *(f"{100 * s.per_class[i]:.1f}" for s in columns.values())] for i, c in enumerate(EUROSAT.classes)]
     rows.append(["overall", *(f"{100 * s.overall:.1f}" for s in columns.values())])
     print(tabulate(rows, ["class", *columns]))
@@ -114,12 +115,14 @@ def reconstructions(data_root: Path, shared: Path, work: Path, base: Path) -> No
 
 @main.command()
 @with_options
-@click.argument("folder", type=click.Path(path_type=Path, exists=True))
-def distilled(data_root: Path, shared: Path, work: Path, folder: Path) -> None:
-    """The share of a distilled set's images that the referee puts in their class."""
-    pictures = tree.read(folder)
-    images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
-    report({"distilled": judge(referee(work), images, torch.from_numpy(pictures.labels))})
+@click.argument("folders", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
+def distilled(data_root: Path, shared: Path, work: Path, folders: tuple[Path, ...]) -> None:
+    """The share of the distilled sets' images that the referee puts in their class, all together and set by set."""
+    sets, net = [tree.read(folder) for folder in folders], referee(work)
+    images = [torch.from_numpy(s.images).permute(0, 3, 1, 2).contiguous() for s in sets]
+    labels = [torch.from_numpy(s.labels) for s in sets]
+    apart = [judge(net, *each).overall for each in zip(images, labels, strict=True)]
+    report({"distilled": judge(net, torch.cat(images), torch.cat(labels))}, sets=apart)
 
 
 if __name__ == "__main__":

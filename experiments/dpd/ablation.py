@@ -2,11 +2,14 @@
 
     python experiments/dpd/ablation.py run --data-root DATA [--runs runs --shared shared] [--seeds 3]
     python experiments/dpd/ablation.py table [--runs runs] [--seeds 3]
+    python experiments/dpd/ablation.py sheet --dataset ucm --output ucm.jpg
+    python experiments/dpd/ablation.py folders --dataset eurosat     for benchmarks/referee.py distilled FOLDER...
 
 `run` is `ddbench run` of every row of PLAN, student after student and seed after seed, so that a table with n = 1 is
 there early; what is done is not done again. Two datasets are best done by two processes with OMP_NUM_THREADS=1.
 `table` prints the rows that are there: mean, sample standard deviation and n over distillation seeds, overall accuracy
-in %; then one JSON line of figures. The test split is looked at by the table only.
+in %; then one JSON line of figures. The test split is looked at by the table only. `sheet` shows two images of every
+class by every row of DPD, in the order of PLAN. `folders` prints, row by row, where the distilled sets lie.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from itertools import product
 from pathlib import Path
 
 import click
+import numpy as np
 from tabulate import tabulate
 
-from ddbench import leaderboard, runner
+from ddbench import contact, distilled, leaderboard, runner
 from ddbench.datasets.facts import Place
 from ddbench.runs import Entry, RunSpec, scan
 
@@ -107,6 +111,42 @@ def table(data_root: Path, shared: Path, runs: Path, seeds: int) -> None:
         figures[row] = {name: [values[0] for values in f] for name, f in found.items()}
     print(tabulate(lines, ["", *next(iter(figures.values()))], tablefmt="github"))
     print(json.dumps({"experiment": "dpd ablation", "overall": figures}))
+
+
+@main.command()
+@with_options
+@click.option("--dataset", type=click.Choice(DATASETS), required=True)
+def folders(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str) -> None:
+    """Where the distilled sets of every row lie."""
+    for row, found in distilled_sets(dataset, tuple(range(seeds)), Place(data_root, shared, True), runs).items():
+        click.echo("\t".join([row, *map(str, found)]))
+
+
+@main.command()
+@with_options
+@click.option("--dataset", type=click.Choice(DATASETS), required=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+def sheet(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str, output: Path) -> None:
+    """Two images of every class by every row of DPD, of the first seed, as a picture."""
+    found = distilled_sets(dataset, (0,), Place(data_root, shared, True), runs)
+    sets = [distilled.read(folder) for row, (folder,) in found.items() if PLAN[row][0] == "dpd"]
+    labels = np.concatenate([s.labels for s in sets])
+    shown = np.concatenate([_first(s.labels, 2) for s in sets])
+    images = np.concatenate([s.images for s in sets])[shown]
+    page = distilled.Pictures(images, labels[shown], sets[0].classes, None, {})
+    contact.sheet(page).save(output, quality=85)
+
+
+def _first(labels: np.ndarray, count: int) -> np.ndarray:
+    """Whether each is among the first `count` of its label."""
+    return np.array([np.count_nonzero(labels[:i] == label) < count for i, label in enumerate(labels)])
+
+
+def distilled_sets(dataset: str, seeds: tuple[int, ...], place: Place, runs: Path) -> dict[str, list[Path]]:
+    """Row -> its distilled sets that are there."""
+    plans = {row: planned(row, dataset, seeds, place) for row in PLAN}
+    every = {row: [spec.folder(runs) / "distilled" for spec in plan.specs] for row, plan in plans.items()}
+    return {row: [folder for folder in found if folder.is_dir()] for row, found in every.items()}
 
 
 if __name__ == "__main__":
