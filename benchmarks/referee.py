@@ -18,6 +18,7 @@ import click
 import torch
 from safetensors.torch import load_file, save_file
 from tabulate import tabulate
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ddbench import distilled as tree
@@ -28,9 +29,9 @@ from ddbench.methods.dpd.base.card import psnr, reconstruct
 from ddbench.methods.latent_model import load_model
 from ddbench.types import Dataset
 from evaluators.accuracy import Scores, evaluate
-from evaluators.recipes import Augment, Protocol, Recipe
+from evaluators.recipes import Augment, Recipe
 from evaluators.students import Student, build
-from evaluators.train import train_student
+from evaluators.train import batches, learning_rate
 
 SIZE = 64
 options = [
@@ -46,20 +47,30 @@ def with_options(command):
     return command
 
 
-def bar(items, desc, total):
-    return tqdm(items, desc, total, mininterval=10)
-
-
 def eurosat(data_root: Path, shared: Path) -> Dataset:
     return EUROSAT.load(Place(data_root, shared), SIZE)
 
 
-def protocol(epochs: int) -> Protocol:
-    recipe = Recipe(
+def recipe(epochs: int) -> Recipe:
+    return Recipe(
         "adamw", lr=1e-3, weight_decay=0.05, batch=64, epochs=epochs, min_steps=100, max_steps=5000,
         augment=Augment(flip_x=0.5, flip_y=0.5, transpose=0.5),
     )  # fmt: skip
-    return Protocol("referee", 1, {"resnet18": recipe}, source="this file")
+
+
+def trained(images: torch.Tensor, labels: torch.Tensor, how: Recipe, bf16: bool) -> Student:
+    """A ResNet-18 after the last step. Autocast is entered anew in every step: it keeps copies of the weights."""
+    net = build("resnet18", SIZE, len(EUROSAT.classes), 0).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(net.parameters(), how.lr, weight_decay=how.weight_decay, fused=True)
+    steps = how.steps(len(images))
+    for step, (x, y) in zip(tqdm(range(steps), mininterval=10), batches(images, labels, how, 0), strict=False):
+        optimizer.param_groups[0]["lr"] = learning_rate(how, step, steps)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = net(x.contiguous(memory_format=torch.channels_last))
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), y).backward()
+        optimizer.step()
+    return net.eval()
 
 
 def referee(work: Path) -> Student:
@@ -92,11 +103,7 @@ def main() -> None:
 def train(data_root: Path, shared: Path, work: Path, epochs: int, bf16: bool) -> None:
     """Train the referee and test it on real images (tested in fp32)."""
     data = eurosat(data_root, shared)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        net = train_student(
-            data.train.images, data.train.labels, student="resnet18", protocol=protocol(epochs),
-            num_classes=len(EUROSAT.classes), seed=0, device="cpu", progress=bar,
-        )  # fmt: skip
+    net = trained(data.train.images, data.train.labels, recipe(epochs), bf16)
     work.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, work / "referee.safetensors")
     report({"real test": judge(net, data.test.images, data.test.labels)})

@@ -81,7 +81,7 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2 the words
     are off (nothing was written).
     """
-    quiet = quiet or not join().lead
+    quiet = quiet or not join(folders["device"] == "cpu").lead
     log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     ctx.obj = Globals(quiet=quiet, **folders)
 

@@ -79,8 +79,9 @@ class Context:
         The hash covers the name, the key (JSON values), the method with its version and the training images; neither
         the seed nor the IPC unless they are in the key. `make` gets an empty hidden folder, renamed when it returns:
         existence means complete. What it returns (a dict of figures, such as the steps taken) is kept in stage.json and
-        in `costs`. Of several processes the lead makes it while the others wait; with `together` all of them call
-        `make`, on the same folder, into which only the lead may write.
+        in `costs`; `earlier_seconds` in it are added to the stage's, those of stages made inside are taken off. Of
+        several processes the lead makes it while the others wait; with `together` all of them call `make`, on the same
+        folder, into which only the lead may write, and then `make` may have stages inside.
         """
         identity = {"stage": name, "train": self.train_id, "method": self.method, **key}
         folder = self.shared / f"{name}-{digest(identity)[:16]}"
@@ -115,9 +116,11 @@ class Context:
     def _make(self, partial: Path, make: Callable[[Path], Any], identity: dict[str, Any]) -> None:
         log.info("%s: making it", identity["stage"])
         self.team.told(str(partial))
-        watch, peak = Stopwatch(), Peak(self.device)
-        figures = make(partial) or {}
-        write_json(partial / "stage.json", {"key": identity, "seconds": watch.seconds, **peak.figures(), **figures})
+        watch, peak, before = Stopwatch(), Peak(self.device), len(self.costs)
+        figures = dict(make(partial) or {})
+        within = sum(cost["seconds"] for cost in self.costs[before:] if not cost["reused"])
+        seconds = watch.seconds - within + figures.pop("earlier_seconds", 0.0)
+        write_json(partial / "stage.json", {"key": identity, "seconds": seconds, **peak.figures(), **figures})
 
     def progress(self, iterable: Iterable, desc: str, total: int | None = None) -> Iterable:
         """The iterable, with a bar on standard error."""

@@ -30,7 +30,12 @@ CHECKED_BYTES = 256 << 20  # of the training images are compared before and afte
 
 
 def device(name: str) -> torch.device:
-    """ "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:1"; UserError when there is no such device."""
+    """ "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:1"; UserError when there is no such device.
+
+    Several processes of one launch have a GPU each, their current one: "cuda:1" would be the same for all.
+    """
+    if ":" in name and join().size > 1:
+        raise UserError(f"--device {name}: {join().size} processes would share it; --device auto gives each its own")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = torch.device(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -83,9 +84,11 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
     """Have `make` fill a hidden temporary folder, then rename it to `folder`; return whether it was made now.
 
     Existence means complete. A lock keeps two processes from making the same folder; what a killed one left is
-    thrown away and made again.
+    thrown away and made again. What `make` keeps beside its folder, under a longer name, outlives a kill (checkpoints);
+    it is removed once the folder is complete.
     """
     if folder.is_dir():
+        _remove_beside(folder)
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -97,7 +100,13 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
         make(partial)
         _flush(partial)
         os.replace(partial, folder)
+        _remove_beside(folder)
     return True
+
+
+def _remove_beside(folder: Path) -> None:
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.partial.*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _locked(folder: Path) -> AbstractContextManager:

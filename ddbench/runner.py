@@ -192,20 +192,26 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
     missing) is raised, and leaves nothing behind. Of several processes of one launch the lead does the tasks; the
     others help it with the distillations of a method that is `parallel`, and return None. There a failure ends all.
     """
-    if not join().lead:
+    if not join(setting.device == "cpu").lead:
         return _assist(plan, setting)
     load = cache(lambda size: plan.source.load(setting.place, size))
     done = failed = kept = 0
     lost: set[Path] = set()
     for task in tasks(plan, setting.runs):
-        if task.student is None and (task.done or (read_failure(task.path) and not retry)):
+        there = task.done  # looked at once, and so is the failure: others may be at it too
+        before = None if there or retry else read_failure(task.path)
+        if task.student is None and (there or before):
             join().told(False)
-        if task.done:
+        if there:
             _tidy(task)
             kept += 1
         elif task.folder in lost:
             log.warning("%s: skipped, there is no distilled set", _where(task))
-        elif _attempt(task, plan, setting, retry, load):
+        elif before:
+            log.error("%s: %s earlier (%s); --retry tries again", _where(task), before.status, before.error)
+            failed += 1
+            lost |= {task.folder} if task.student is None else set()
+        elif _attempt(task, plan, setting, load):
             done += 1
         else:
             failed += 1
@@ -233,12 +239,8 @@ def _tidy(task: Task) -> None:
         sweep(task.folder)
 
 
-def _attempt(task: Task, plan: Plan, setting: Setting, retry: bool, load: Callable[[int], Dataset]) -> bool:
+def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> bool:
     """Whether the task was done; a failure is logged and recorded."""
-    before = read_failure(task.path)
-    if before and not retry:
-        log.error("%s: %s earlier (%s); --retry tries again", _where(task), before.status, before.error)
-        return False
     try:
         _execute(task, plan, setting, load)
     except UserError:
@@ -247,7 +249,7 @@ def _attempt(task: Task, plan: Plan, setting: Setting, retry: bool, load: Callab
         write_failure(task.path, _failure(error))
         log.error("%s: %s; the trace is in %s", _where(task), _summary(error), failure_path(task.path))
         log.debug("%s", traceback.format_exc())
-        if join().size > 1:  # the others are in the middle of it
+        if join().size > 1 and task.student is None:  # the others are in the middle of it
             raise
         return False
     failure_path(task.path).unlink(missing_ok=True)

@@ -70,11 +70,11 @@ class Team:
 ALONE = Team()
 
 
-def join() -> Team:
-    """The team of this launch; the process group is made once."""
+def join(cpu: bool = False) -> Team:
+    """The team of this launch; the process group is made once, by the first call. cpu: also where there are GPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     from accelerate import PartialState
 
-    state = PartialState(timeout=PATIENCE)
+    state = PartialState(cpu=cpu, timeout=PATIENCE)
     return Team(state.process_index, state.num_processes)

@@ -42,9 +42,8 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
 
     images: uint8 (n, 3, s, s), may be memory-mapped. targets: int64 (n,), every class present. protocol: a Protocol,
     or the name of one. progress: called as progress(steps, description, total), gives the steps back.
-    The same seed gives the same weights on the same machine with the same number of threads. fp32 on a CPU, unless the
-    caller turned autocast on; bf16 autocast on CUDA. Raises ValueError for bad input before any training, DivergedError
-    for a loss that is not finite.
+    The same seed gives the same weights on the same machine with the same number of threads. fp32 on a CPU, bf16
+    autocast on CUDA. Raises ValueError for bad input before any training, DivergedError for a loss that is not finite.
     """
     protocol = named(protocol) if isinstance(protocol, str) else protocol
     recipe = protocol.recipe(student)
@@ -120,8 +119,7 @@ def _fit(model: Student, stream: Iterator[tuple[Tensor, Tensor]], recipe: Recipe
 def _step(model: Student, optimizer: torch.optim.Optimizer, recipe: Recipe, images: Tensor, targets: Tensor) -> Tensor:
     """One step of the optimizer; the loss, left on the device."""
     images = images.contiguous(memory_format=torch.channels_last)
-    kind = images.device.type
-    with torch.autocast(kind, torch.bfloat16, enabled=images.is_cuda or torch.is_autocast_enabled(kind)):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
         logits = model(images)
     loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad(set_to_none=True)

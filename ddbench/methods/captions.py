@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +39,8 @@ def caption_all(captioner: str, train: ImageSet, ctx: Context, batch: int) -> li
         describe = palette.describe
         if captioner != "palette":
             describe = load_captioner(find_captioner(captioner), ctx.device)
-        with _kept_beside(folder) as kept:
-            found = list(_resumed(describe, train.images, kept, batch, ctx))
+        kept = folder.with_name(f"{folder.name}.captions.jsonl")  # removed when the stage is complete
+        found = list(_resumed(describe, train.images, kept, batch, ctx))
         write_json(folder / "captions.json", dict(zip(names, found, strict=True)))
 
     folder = ctx.stage("captions", make, captioner=captioner_identity(captioner))
@@ -64,14 +63,6 @@ def find_captioner(name: str) -> Path:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} is no vision-language model: it lacks config.json or *.safetensors")
     return folder
-
-
-@contextmanager
-def _kept_beside(folder: Path) -> Iterator[Path]:
-    """A file beside the stage's hidden folder for what is done so far; removed at a good end."""
-    kept = folder.with_name(f"{folder.name}.captions.jsonl")
-    yield kept
-    kept.unlink(missing_ok=True)
 
 
 def _resumed(describe: Callable, images: Tensor, kept: Path, batch: int, ctx: Context) -> Iterator[str]:

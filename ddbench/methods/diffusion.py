@@ -115,8 +115,8 @@ def sample(
     prototypes: Tensor,
     how: Sampling,
     generators: list[torch.Generator],
-) -> tuple[Tensor, int]:
-    """Latents (n, c, h, w) from noise under the pull of `prototypes` (n, c, h, w), and how many pulls fell back.
+) -> tuple[Tensor, Tensor]:
+    """Latents (n, c, h, w) from noise under the pull of `prototypes` (n, c, h, w), and (n,) pulls that fell back.
 
     denoise(z_t, t) is the guided network output u. One CPU generator per image draws all of its noise, so an image does
     not depend on what else is in the batch. The scheduler must be variance preserving (DDIM, DDPM, DPM++ ...). Below
@@ -125,7 +125,8 @@ def sample(
     """
     scheduler.set_timesteps(how.steps)
     times = scheduler.timesteps[_first_step(len(scheduler.timesteps), how.strength) :]
-    z, fallen = _start(scheduler, prototypes, times, how.strength, generators), 0
+    z = _start(scheduler, prototypes, times, how.strength, generators)
+    fallen = torch.zeros(len(z), dtype=torch.long, device=z.device)
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for i, t in enumerate(times):
         u = denoise(z, t)
@@ -136,15 +137,15 @@ def sample(
     return z, fallen
 
 
-def pull(z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, prediction: str) -> tuple[Tensor, int]:
+def pull(z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, prediction: str) -> tuple[Tensor, Tensor]:
     """z_t + g sqrt(1 - abar_t) (z_p - z0_hat) / ||z_p - z0_hat||, the norm over one image's latent, in float32.
 
-    The DPD release's prototype guidance. An image whose result is not finite keeps its z_t and is counted.
+    The DPD release's prototype guidance. An image whose result is not finite keeps its z_t; which did, (n,), is said.
     """
     away = prototypes.float() - clean_estimate(z.float(), u.float(), abar.to(z.device), prediction)
     moved = z + g * (1 - abar).sqrt() * away / away.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     fine = torch.isfinite(moved).flatten(1).all(1)
-    return torch.where(fine.view(-1, 1, 1, 1), moved.to(z), z), int((~fine).sum())
+    return torch.where(fine.view(-1, 1, 1, 1), moved.to(z), z), ~fine
 
 
 def guided(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: float) -> Callable:
@@ -163,7 +164,7 @@ def guided(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: 
 
 
 def _first_step(steps: int, strength: float) -> int:
-    return steps - max(1, round(steps * strength))
+    return steps - max(1, int(steps * strength))  # whole steps, as in diffusers' image-to-image
 
 
 def _start(scheduler: Any, prototypes: Tensor, times: Tensor, strength: float, generators: list) -> Tensor:

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.errors import UserError, unknown
+from ddbench.methods.batches import in_batches
 from ddbench.methods.model_files import class_name, find_model, identity_of, parts_of
 from ddbench.methods.pixels import to_float, to_uint8
 
 FORGETFUL = {"DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"}
+PNDM = "PNDMScheduler"
 
 
 @dataclass(frozen=True)
@@ -94,36 +96,45 @@ class LatentModel:
     @torch.no_grad()
     def encode(self, images: Tensor, progress: Callable[[Iterable], Iterable], batch: int) -> tuple[Tensor, Tensor]:
         """Posterior mean and std, unscaled, float16 (n, c, h/f, w/f) each, of uint8 images (n, 3, h, w)."""
-        found = []
-        for chunk in progress(images.split(batch)):
-            found.append([part.half().cpu() for part in posterior(self.vae, to_float(chunk.to(self.device)))])
-        means, stds = zip(*found, strict=True)
+
+        def one(part: slice) -> list[Tensor]:
+            return [t.half().cpu() for t in posterior(self.vae, to_float(images[part].to(self.device)))]
+
+        means, stds = zip(*in_batches(one, len(images), batch, progress), strict=True)
         return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
     @torch.no_grad()
     def decode(self, z: Tensor, batch: int, progress: Callable[[Iterable], Iterable] = iter) -> Tensor:
         """uint8 (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
-        scale = self.vae.config.scaling_factor
-        made = [self.vae.decode(part.to(self.device) / scale).sample for part in progress(z.split(batch))]
-        return to_uint8(torch.cat(made)).cpu()
+
+        def one(part: slice) -> Tensor:
+            return to_uint8(self.vae.decode(z[part].to(self.device) / self.vae.config.scaling_factor).sample).cpu()
+
+        return torch.cat(list(in_batches(one, len(z), batch, progress)))
 
     def scheduler_named(self, name: str, pulled: bool = False) -> Any:
         """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels.
 
-        UserError for an unknown one, for one that scales its noise (Euler's), which the sampler does not know, and,
-        when it pulls, for one that goes on from its own copy of the latents and would forget the pull.
+        One that scales its noise (Euler's) the sampler does not know: where the base's own is one, DDIM takes its
+        place. UserError for one that was asked for by name, for an unknown one and, when it pulls, for one that goes on
+        from its own copy of the latents and would forget the pull. PNDM starts without its Runge-Kutta steps, which
+        restart from latents of their own; so it does in the configurations of Stable Diffusion.
         """
+        from diffusers import DDIMScheduler
+
         known = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
         known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
         if name not in known:
             raise unknown("scheduler", name, known)
-        made = known[name].from_config(self.scheduler.config)
-        kind = type(made).__name__
-        if pulled and (kind in FORGETFUL or (kind == "PNDMScheduler" and not made.config.skip_prk_steps)):
+        kind = known[name].__name__
+        made = known[name].from_config(self.scheduler.config, **{"skip_prk_steps": True} if kind == PNDM else {})
+        if pulled and kind in FORGETFUL:
             raise UserError(f"scheduler {kind} restarts from latents of its own, which undoes the pull: set pull=0")
-        if float(made.init_noise_sigma) != 1:
+        if float(made.init_noise_sigma) == 1:
+            return made
+        if name != "base":
             raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
-        return made
+        return DDIMScheduler.from_config(self.scheduler.config)
 
 
 def posterior(vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

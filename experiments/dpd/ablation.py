@@ -15,6 +15,7 @@ class by every row of DPD, in the order of PLAN. `folders` prints, row by row, w
 from __future__ import annotations
 
 import json
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def accuracies(entries: list[Entry], specs: tuple[RunSpec, ...], student: str) -
     wanted = {spec.digest for spec in specs}
     by_run: dict[str, list[float]] = {}
     for entry in entries:
-        if entry.spec.digest in wanted and entry.result.student == student:
-            by_run.setdefault(entry.spec.digest, []).append(entry.result.overall)
+        result = entry.result
+        if entry.spec.digest in wanted and (result.student, result.protocol_version) == (student, 1):
+            by_run.setdefault(entry.spec.digest, []).append(result.overall)
     return list(by_run.values())
 
 
@@ -91,10 +93,12 @@ def main() -> None:
 @click.option("--dataset", "datasets", multiple=True, default=DATASETS, show_default=True)
 def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[str, ...]) -> None:
     """Do what is missing."""
-    place = Place(data_root, shared, True)
+    place, failed = Place(data_root, shared, True), 0
     for student, seed, dataset, row in product(STUDENTS, range(seeds), datasets, PLAN):
         click.echo(f"{student} on {dataset}, seed {seed}: {row}")
-        runner.run(planned(row, dataset, (seed,), place, (student,)), runner.Setting(runs, place, quiet=True))
+        setting = runner.Setting(runs, place, quiet=True)
+        failed += runner.run(planned(row, dataset, (seed,), place, (student,)), setting).failed
+    sys.exit(failed > 0)
 
 
 @main.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -137,7 +136,7 @@ def test_stopped_and_resumed_equals_uninterrupted(best_at, latents, tmp_path, mo
 def test_a_kill_after_the_last_step_loses_nothing(latents, tmp_path, monkeypatch):
     """The checkpoint says that all steps are done: what was best must still be beside it."""
     with monkeypatch.context() as patch:
-        patch.setattr(module, "checkpoints_beside", lambda folder: nullcontext(Checkpoints(tmp_path / "kept", 5)))
+        patch.setattr(module, "checkpoints_beside", lambda folder: Checkpoints(tmp_path / "kept", 5))
         first, _ = train(latents, tmp_path / "made")
         shutil.rmtree(tmp_path / "made")
         again, _ = train(latents, tmp_path / "made", progress=lambda items: list(items))

@@ -9,16 +9,19 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
-from ddbench import config
+from ddbench import config, files
 from ddbench.errors import UserError
 from ddbench.files import read_json
-from ddbench.methods.diffusion import diffusion_loss
+from ddbench.methods.diffusion import Sampling, diffusion_loss, guided, sample
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.finetune import Tuning, load_tuned, unfreeze
+from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import checkpoints_beside
-from ddbench.methods.latent_model import load_model
+from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.team import Team
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_the_whole_method_and_its_stages(method, few_scenes, context_of):
     made.check(2)
     assert made.images.shape == (6, 3, 32, 32)
     assert made.extras["guidance_fallbacks"] == 0
-    said = [f"A satellite image of {name}." for name in few_scenes.readable for _ in range(2)]
+    said = [f"A satellite image of {name}" for name in few_scenes.readable for _ in range(2)]
     assert [p["prompt"] for p in made.extras["prototypes"]] == said
     again = context_of()
     five = method.distill(few_scenes, 1, again)
@@ -61,18 +64,20 @@ def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of
 
 
 def test_consistency_and_selection_share_one_classifier(method, few_scenes, context_of):
-    whole = dataclasses.replace(method, consistency=0.1, candidates=2, classifier_steps=4)
+    whole = dataclasses.replace(method, consistency=0.1, candidates=3, classifier_steps=4)
     ctx = context_of()
     made = whole.distill(few_scenes, 2, ctx)
     made.check(2)
     stages = ["latents", "prototypes", "classifier", "finetune", "sampling", "decoding"]
     assert [cost["stage"] for cost in ctx.costs] == stages
-    assert all(len(record["candidates"]) == 2 for record in made.extras["prototypes"])
+    assert all(len(record["candidates"]) == 3 for record in made.extras["prototypes"])
     other_batch = dataclasses.replace(whole, batch=7).distill(few_scenes, 2, context_of()).images
     assert (made.images.int() - other_batch.int()).abs().max() <= 1
     alone = dataclasses.replace(whole, candidates=1).distill(few_scenes, 2, context_of()).images
-    # the one candidate is among the two, and is not always the better
-    assert 0 < ((alone.int() - made.images.int()).abs() > 1).flatten(1).any(1).sum() < 6
+    kept = [int(np.argmax(record["candidates"])) for record in made.extras["prototypes"]]
+    assert len(set(kept)) > 1  # the first is not always the best, nor never
+    same = ((alone.int() - made.images.int()).abs() <= 1).flatten(1).all(1)
+    assert same.tolist() == [k == 0 for k in kept]
 
 
 def test_the_classifier_learns_from_as_many_views_as_are_allowed(method, few_scenes, context_of):
@@ -92,7 +97,6 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     """The gradient runs through classifier and U-Net, but moves neither."""
     from ddbench.methods.dpd.classifier import LatentClassifier
     from ddbench.methods.dpd.finetune import Lesson, tuning_loss
-    from ddbench.methods.dpd.latents import Latents
 
     model = load_model(str(pipeline), torch.device("cpu"))
     how = method._tuning(context_of())
@@ -158,7 +162,7 @@ def test_too_few_images_are_named_before_any_work(method, few_scenes, context_of
     assert not ctx.shared.exists()
 
 
-@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverSinglestepScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverSinglestepScheduler"])
 def test_a_scheduler_that_forgets_the_pull_is_refused(name, method, few_scenes, context_of):
     ctx = context_of()
     with pytest.raises(UserError, match=f"{name} .* undoes the pull: set pull=0"):
@@ -292,3 +296,98 @@ def test_fine_tuning_that_was_killed_goes_on(method, few_scenes, context_of, tmp
     assert torch.equal(method.distill(few_scenes, 1, context_of()).images, whole)
     assert len(losses) == 5  # three steps and the one that was killed, then the last alone
     assert not list((tmp_path / "shared").glob(".*.checkpoints"))
+
+
+def test_a_kill_at_the_end_of_a_stage_loses_no_step(method, few_scenes, context_of, tmp_path, monkeypatch):
+    method = dataclasses.replace(method, tune_steps=4, captioner="palette")
+    whole = method.distill(few_scenes, 1, context_of()).images
+    shutil.rmtree(tmp_path / "shared")
+    monkeypatch.setattr("ddbench.methods.dpd.finetune.checkpoints_beside", partial(checkpoints_beside, every=2))
+    real = files._flush
+
+    def flush(folder):
+        if "finetune" in folder.name:
+            raise KeyboardInterrupt
+        real(folder)
+
+    monkeypatch.setattr(files, "_flush", flush)
+    with pytest.raises(KeyboardInterrupt):
+        method.distill(few_scenes, 1, context_of())
+    monkeypatch.setattr(files, "_flush", real)
+    monkeypatch.setattr("ddbench.methods.dpd.finetune.diffusion_loss", None)  # no step is done again
+    ctx = context_of()
+    assert torch.equal(method.distill(few_scenes, 1, ctx).images, whole)
+    record = next(cost for cost in ctx.costs if cost["stage"] == "finetune")
+    assert (record["steps"], record["reused"]) == (4, False)
+    assert record["seconds"] > 0
+    assert record["loss"] > 0
+    assert not list((tmp_path / "shared").glob(".*.partial*"))
+
+
+def test_latents_that_are_not_finite_are_an_error(method, few_scenes, context_of, monkeypatch):
+    real = LatentModel.denoise
+    monkeypatch.setattr(LatentModel, "denoise", lambda self, z, t, words: real(self, z, t, words) / 0)
+    with pytest.raises(FloatingPointError, match="3 of 3 latents are not finite: try precision=fp32"):
+        dataclasses.replace(method, weights="none").distill(few_scenes, 1, context_of())
+
+
+def test_a_base_whose_scheduler_scales_its_noise_is_sampled_by_ddim(
+    method, make_pipeline, few_scenes, context_of, tmp_path, caplog
+):
+    folder = make_pipeline(tmp_path / "base")
+    EulerDiscreteScheduler.from_pretrained(folder / "scheduler").save_pretrained(folder / "scheduler")
+    replaced = dataclasses.replace(method, base=str(folder), weights="none")
+    made = replaced.distill(few_scenes, 1, context_of()).images
+    assert "EulerDiscreteScheduler is not variance preserving: DDIMScheduler takes its place" in caplog.text
+    assert torch.equal(made, dataclasses.replace(method, weights="none").distill(few_scenes, 1, context_of()).images)
+
+
+def test_pndm_may_start_in_the_middle(pipeline):
+    """From noise on a known image, with a denoiser that knows it, every scheduler must come back to it."""
+    model = load_model(str(pipeline), torch.device("cpu"))
+    goal = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for name in ("DDIMScheduler", "PNDMScheduler"):
+        plan = model.scheduler_named(name, pulled=True)
+
+        def knows(z, t, plan=plan):
+            abar = plan.alphas_cumprod[t]
+            return (z - abar.sqrt() * goal) / (1 - abar).sqrt()
+
+        noise = [torch.Generator().manual_seed(i) for i in range(2)]
+        made, _ = sample(knows, plan, goal, Sampling(50, strength=0.5), noise)
+        assert (made - goal).abs().max() < 0.2
+
+
+def test_fewer_images_in_a_batch_than_processes_are_refused_before_any_work(method, few_scenes, context_of):
+    ctx = dataclasses.replace(context_of(), team=Team(0, 8))
+    with pytest.raises(UserError, match="tune_batch=4 is too little for 8 processes"):
+        method.distill(few_scenes, 1, ctx)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, make_pipeline, tmp_path):
+    """Same noise, prompt, guidance and steps: the same latents."""
+    from diffusers import StableDiffusionPipeline
+
+    folder, prompt = make_pipeline(tmp_path / "base", prediction), "A satellite image of a river"
+    model = load_model(str(folder), torch.device("cpu"))
+    plan = DDIMScheduler.from_config(model.scheduler.config, steps_offset=1)  # as the pipeline wants it
+    parts = (model.vae, model.text, model.tokenizer, model.denoiser, plan, None, None)
+    pipe = StableDiffusionPipeline(*parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
+    theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
+    words = model.words([prompt, ""], [0, -1])
+    denoise = guided(model.denoise, words[:1], words[1:], 3.0)
+    generators = [torch.Generator().manual_seed(5)]
+    ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), Sampling(5), generators)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_latents_are_scaled_draws_of_the_posterior():
+    mean, std = torch.tensor([[[[1.0]]], [[[2.0]]]]).half(), torch.tensor([[[[0.5]]], [[[0.25]]]]).half()
+    latents = Latents(mean, std, torch.zeros(2), 3.0)
+    noise = torch.randn(2, 1, 1, 1, generator=torch.Generator().manual_seed(1))
+    drawn = latents.draw(torch.tensor([1, 0]), torch.Generator().manual_seed(1))
+    assert torch.equal(drawn, (mean.flip(0).float() + std.flip(0).float() * noise) * 3)

@@ -46,6 +46,7 @@ def words(pipeline, tmp_path):
         "tune_batch=5",
         "tune_ema=0.9",
         "classifier_steps=3",
+        "classifier_views=40",
         "candidates=3",
         "steps=3",
         "batch=4",

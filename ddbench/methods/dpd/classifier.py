@@ -98,11 +98,11 @@ def train_classifier(
     kept, held = hold_back(latents.labels[: len(latents.labels) // how.views])
     steps = how.steps or EPOCHS * max(1, len(kept) // BATCH)
     schedule = Schedule(steps, 1e-3, warmup=-(-steps // LOOKS), cosine=True, decay=1e-3, floor=1e-3)
-    with checkpoints_beside(folder) as checkpoints:
-        best = _Best(net, latents, held, every=-(-steps // LOOKS), steps=steps, checkpoints=checkpoints)
-        fit(net, _loss(net.train(), latents, kept, how), schedule, progress, checkpoints, best.look)
-        best.deliver(folder)
-    return {"steps": steps, **read_json(folder / "classifier.json")}
+    checkpoints = checkpoints_beside(folder)
+    best = _Best(net, latents, held, every=-(-steps // LOOKS), steps=steps, checkpoints=checkpoints)
+    found = fit(net, _loss(net.train(), latents, kept, how), schedule, progress, checkpoints, best.look)
+    best.deliver(folder)
+    return {"steps": steps, **asdict(found), **read_json(folder / "classifier.json")}
 
 
 def load_classifier(folder: Path, device: torch.device) -> LatentClassifier:

@@ -36,8 +36,8 @@ class DPD:
 
     base: base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded).
     prompt: template; {} becomes the readable class name.
-    captioner: what is said behind it: nothing (template), colours and texture measured in the pixels (palette), or what
-        a vision-language model says (a hub id or folder of any AutoModelForImageTextToText).
+    captioner: what is said in a second sentence: nothing (template), colours and texture measured in the pixels
+        (palette), or what a vision-language model says (a hub id or folder of any AutoModelForImageTextToText).
     tune_captions: fine-tune with each image's own caption, else with the template alone.
     weights: what is fine-tuned: LoRA layers (lora), every weight of the denoiser (all), or nothing (none).
     rank: rank and alpha of LoRA.
@@ -69,13 +69,13 @@ class DPD:
     name: ClassVar[str] = "dpd"
     parallel: ClassVar[bool] = True
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     check_params: ClassVar[dict[str, Any]] = {
         "base": "tiny", "captioner": "palette", "tune_steps": 2, "tune_batch": 4, "classifier_steps": 2, "steps": 2,
     }  # fmt: skip
 
     base: str = "lcybuaa/Text2Earth"
-    prompt: str = "A satellite image of {}."
+    prompt: str = "A satellite image of {}"
     captioner: str = "llava-hf/llava-1.5-7b-hf"
     tune_captions: bool = True
     weights: Literal["lora", "all", "none"] = "lora"
@@ -103,16 +103,9 @@ class DPD:
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
-        low = {"rank": 1, "tune_steps": 1, "tune_batch": 1, "steps": 1, "batch": 1, "candidates": 1}
-        low |= {
-            "tune_warmup": 0,
-            "classifier_steps": 0,
-            "classifier_views": 0,
-            "alpha": 0,
-            "guidance": 0,
-            "pull": 0,
-            "consistency": 0,
-        }
+        low = dict.fromkeys(("rank", "tune_steps", "tune_batch", "steps", "batch", "candidates"), 1)
+        low |= dict.fromkeys(("tune_warmup", "classifier_steps", "classifier_views"), 0)
+        low |= dict.fromkeys(("alpha", "guidance", "pull", "consistency"), 0)
         off = [f"{name} must be at least {least}" for name, least in low.items() if getattr(self, name) < least]
         shares = {"strength": self.strength, "tune_empty": self.tune_empty, "pull_until": self.pull_until}
         off += [f"{name} must be in 0..1" for name, value in shares.items() if not 0 <= value <= 1]
@@ -137,7 +130,7 @@ class DPD:
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         check_enough(train, ipc)  # what does not fit is refused before the hours, not after
         model = load_model(self.base, ctx.device)
-        self._check(model, train)
+        self._check(model, train, ctx.team.size)
         stages = Stages(model, train, ctx, self.batch)
         latents = stages.latents()
         prototypes, owner = stages.prototypes(latents, ipc, self.alpha)
@@ -155,9 +148,15 @@ class DPD:
         labels = torch.tensor([p.label for p in prototypes])
         return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
 
-    def _check(self, model: LatentModel, train: ImageSet) -> None:
+    def _check(self, model: LatentModel, train: ImageSet, processes: int) -> None:
         """UserError for what would fail after the training."""
-        _try_steps(model.scheduler_named(self.scheduler, pulled=self.pull > 0), self.steps)
+        scheduler = model.scheduler_named(self.scheduler, pulled=self.pull > 0)
+        _try_steps(scheduler, self.steps)
+        if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
+            own, taken = (type(s).__name__ for s in (model.scheduler, scheduler))
+            log.warning("the base's %s is not variance preserving: %s takes its place", own, taken)
+        if self.weights != "none" and self.tune_batch < processes:
+            raise UserError(f"tune_batch={self.tune_batch} is too little for {processes} processes: one image for each")
         model.check_size(train.images.shape[-1])
         model.check_classes(len(train.classes))
         if model.text is None and self.captioner != "template":
@@ -211,6 +210,8 @@ class DPD:
         with ctx.measure("sampling") as figures:
             z, fallen = draw(model, subject, self.plan_of_drawing(ctx), ctx)
             figures |= {"steps": self.steps, "images": len(z)}
+        if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
+            raise FloatingPointError(f"{bad} of {len(z)} latents are not finite: try precision=fp32, or less guidance")
         if fallen:
             log.warning("%d guided steps were not finite and went on unguided; a smaller pull may help", fallen)
         return z, fallen

@@ -130,12 +130,11 @@ def tune(
     """
     unfreeze(model.denoiser, how)
     schedule = Schedule(how.steps, how.rate, how.warmup, ema=how.ema)
-    with checkpoints_beside(folder, team=team) as kept:
-        loss = fit(model.denoiser, loss_at, schedule, progress, kept)
-        trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
-        if team.lead:
-            save_file(trained, folder / "denoiser.safetensors")
-    return {"steps": how.steps, "loss": loss}
+    found = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, team=team))
+    trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
+    if team.lead:
+        save_file(trained, folder / "denoiser.safetensors")
+    return {"steps": how.steps, **asdict(found)}
 
 
 def load_tuned(model: LatentModel, folder: Path, how: Tuning) -> None:

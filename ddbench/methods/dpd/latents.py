@@ -32,8 +32,12 @@ class Latents:
         return self.mean[rows].float() * self.scale
 
 
-def save_views(model: LatentModel, images: Tensor, folder: Path, *, views: int, progress: Callable, batch: int) -> None:
-    """Encode `views` of the eight ways to turn and mirror square images: all images one way, then the next way."""
+def save_latents(
+    model: LatentModel, images: Tensor, folder: Path, *, views: int = 1, progress: Callable, batch: int
+) -> None:
+    """Encode `views` of the eight ways to turn and mirror square images, the first as they are: all images one way,
+    then the next way.
+    """
     parts = [model.encode(turned(images, view), progress, batch) for view in range(views)]
     mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
     save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
@@ -43,12 +47,6 @@ def turned(images: Tensor, view: int) -> Tensor:
     """The images (n, c, h, h) in one of eight views: 0 as they are, 1 mirrored, 2 and 3 turned by 90 degrees, ..."""
     around = torch.rot90(images, view // 2, (2, 3))
     return (around.flip(3) if view % 2 else around).contiguous()
-
-
-def save_latents(model: LatentModel, images: Tensor, folder: Path, *, progress: Callable, batch: int) -> None:
-    """Encode every image once, `batch` at a time."""
-    mean, std = model.encode(images, progress, batch)
-    save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
 
 
 def load_latents(folder: Path, labels: Tensor, scale: float) -> Latents:

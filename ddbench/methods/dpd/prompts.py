@@ -31,8 +31,9 @@ def class_prompts(template: str, readable: Sequence[str], labels: Tensor) -> Pro
 
 
 def own_prompts(template: str, readable: Sequence[str], labels: Tensor, captions: Sequence[str]) -> Prompts:
-    """The template's prompt of each one's class, followed by a caption of its own."""
-    said = [(f"{template.format(readable[y])} {c}", y) for y, c in zip(labels.tolist(), captions, strict=True)]
+    """The template's prompt of each one's class, and a caption of its own as the next sentence."""
+    names = [template.format(name).removesuffix(".") for name in readable]
+    said = [(f"{names[y]}. {caption}", y) for y, caption in zip(labels.tolist(), captions, strict=True)]
     distinct = {pair: i for i, pair in enumerate(dict.fromkeys(said))}
     texts, classes = zip(*distinct, strict=True)
     return Prompts(texts, classes, torch.tensor([distinct[pair] for pair in said]))

@@ -81,7 +81,7 @@ def _of_class(
 
     fitted = KMeans(k, n_init=10, random_state=KMEANS_SEED).fit(points)
     chosen = []
-    members = representatives(points, fitted.cluster_centers_, fitted.labels_, alpha)
+    members = representatives(fitted.transform(points), fitted.labels_, alpha)
     for cluster, (i, intra, inter) in enumerate(members):
         row = int(rows[i])
         chosen.append(Prototype(
@@ -91,16 +91,13 @@ def _of_class(
     return chosen, torch.from_numpy(fitted.labels_).long()
 
 
-def representatives(
-    points: np.ndarray, centres: np.ndarray, owner: np.ndarray, alpha: float
-) -> list[tuple[int, float, float]]:
+def representatives(distances: np.ndarray, owner: np.ndarray, alpha: float) -> list[tuple[int, float, float]]:
     """Per cluster, (index, intra, inter) of the member maximising inter - alpha * intra (the DPD release's margin).
 
-    points (n, d), centres (k, d), owner (n,) the cluster of each point. With one cluster inter is 0.
+    distances (n, k) of each point to each centre, owner (n,) the cluster of each point. With one cluster inter is 0.
     """
-    distances = np.linalg.norm(points[:, None] - centres[None], axis=2)
     found = []
-    for cluster in range(len(centres)):
+    for cluster in range(distances.shape[1]):
         members = np.flatnonzero(owner == cluster)
         intra = distances[members, cluster]
         others = np.delete(distances[members], cluster, axis=1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ddbench.context import Context
+from ddbench.methods.batches import in_batches
 from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prototypes import Prototype, rows_of
@@ -50,18 +52,21 @@ def draw(model: LatentModel, subject: Subject, how: Draw, ctx: Context) -> tuple
     """
     work = [(i, number) for i in range(len(subject.prototypes)) for number in range(how.candidates)]
     mine = work[ctx.team.part]
-    found: list[Tensor] = []
-    fallen = 0
-    for start in ctx.progress(range(0, len(mine), how.batch), "sampling"):
-        z, failed = _batch(model, subject, mine[start : start + how.batch], how, ctx)
-        found += z.cpu().unbind()
-        fallen += failed
-    return torch.stack(ctx.team.merged(found)), sum(ctx.team.merged([fallen]))
+    found: list[tuple[Tensor, int]] = []
+
+    def one(part: slice) -> tuple[Tensor, Tensor]:
+        return _batch(model, subject, mine[part], how, ctx)
+
+    for z, fallen in in_batches(one, len(mine), how.batch, partial(ctx.progress, desc="sampling")):
+        # a clone: a view of the batch would be sent with the whole of it
+        found += [(image.clone(), fell) for image, fell in zip(z.cpu(), fallen.tolist(), strict=True)]
+    z, fallen = zip(*ctx.team.merged(found), strict=True)
+    return torch.stack(z), sum(fallen)
 
 
 def _batch(
     model: LatentModel, subject: Subject, work: list[tuple[int, int]], how: Draw, ctx: Context
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, Tensor]:
     batch = [subject.prototypes[i] for i, _ in work]
     generators = [ctx.generator("sample", p.label, p.cluster, k) for p, (_, k) in zip(batch, work, strict=True)]
     anchors = torch.cat([subject.latents.draw(rows_of([p]), g) for p, g in zip(batch, generators, strict=True)])

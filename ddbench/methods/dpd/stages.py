@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ddbench.context import Context
 from ddbench.files import digest, read_json, write_json
+from ddbench.methods.batches import in_batches
 from ddbench.methods.dpd.classifier import Course, LatentClassifier, load_classifier, train_classifier
 from ddbench.methods.dpd.finetune import Lesson, Tuning, load_tuned, tune, tuning_loss
-from ddbench.methods.dpd.latents import Latents, load_latents, save_latents, save_views
+from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
 from ddbench.methods.dpd.prompts import Prompts
 from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, save_images
 from ddbench.methods.latent_model import LatentModel
@@ -38,13 +39,7 @@ class Stages:
 
     def latents(self) -> Latents:
         """The training split, encoded."""
-        model, progress = self.model, partial(self.ctx.progress, desc="latents")
-
-        def make(folder: Path) -> None:
-            save_latents(model, self.train.images, folder, progress=progress, batch=self.batch)
-
-        folder = self.ctx.stage("latents", make, vae=model.vae_identity)
-        return load_latents(folder, self.train.labels, model.vae.config.scaling_factor)
+        return self._encoded("latents", 1)
 
     def prototypes(self, latents: Latents, ipc: int, alpha: float) -> tuple[list[Prototype], Tensor]:
         """The prototypes of this IPC, made once for every seed, and the cluster of every image, int64 (n,).
@@ -65,25 +60,28 @@ class Stages:
 
     def views(self, latents: Latents, count: int) -> Latents:
         """The training split in `count` views, one after the other; those of one view are there already."""
-        if count == 1:
-            return latents
-        model, progress = self.model, partial(self.ctx.progress, desc="views")
+        return latents if count == 1 else self._encoded("views", count)
+
+    def _encoded(self, name: str, count: int) -> Latents:
+        model, progress = self.model, partial(self.ctx.progress, desc=name)
 
         def make(folder: Path) -> None:
-            save_views(model, self.train.images, folder, views=count, progress=progress, batch=self.batch)
+            save_latents(model, self.train.images, folder, views=count, progress=progress, batch=self.batch)
 
-        folder = self.ctx.stage("views", make, vae=model.vae_identity, count=count)
-        return load_latents(folder, self.train.labels.repeat(count), latents.scale)
+        folder = self.ctx.stage(name, make, vae=model.vae_identity, count=count)
+        return load_latents(folder, self.train.labels.repeat(count), model.vae.config.scaling_factor)
 
     def classifier(self, latents: Latents, how: Course) -> LatentClassifier:
         """The latent classifier, made once for every IPC and seed."""
         device, progress = self.model.device, partial(self.ctx.progress, desc="latent classifier")
 
         def make(folder: Path) -> dict[str, Any]:
-            seen = self.views(latents, how.views)
+            seen = self.views(latents, how.views)  # a stage itself: all processes must come by
+            if not self.ctx.team.lead:
+                return {}
             return train_classifier(seen, len(self.train.classes), how, device, folder=folder, progress=progress)
 
-        folder = self.ctx.stage("classifier", make, vae=self.model.vae_identity, **how.key())
+        folder = self.ctx.stage("classifier", make, together=True, vae=self.model.vae_identity, **how.key())
         return load_classifier(folder, device)
 
     def tuned(
@@ -105,12 +103,16 @@ class Stages:
 
     def _words(self, prompts: Prompts) -> Tensor:
         """Conditions of the prompts, the empty one last; of many in float16, on disk, memory-mapped."""
-        said = [*prompts.texts, ""], [*prompts.labels, -1]
-        if len(said[0]) <= FEW:
-            return self.model.words(*said)
+        texts, labels = [*prompts.texts, ""], [*prompts.labels, -1]
+        if len(texts) <= FEW:
+            return self.model.words(texts, labels)
+
+        def some(part: slice) -> Tensor:
+            return self.model.words(texts[part], labels[part]).half().cpu()
 
         def make(folder: Path) -> None:
-            save_file({"words": self.model.words(*said).half().cpu()}, folder / "words.safetensors")
+            found = in_batches(some, len(texts), 256, partial(self.ctx.progress, desc="prompts"))
+            save_file({"words": torch.cat(list(found))}, folder / "words.safetensors")
 
-        folder = self.ctx.stage("words", make, base=self.model.identity, prompts=digest(said))
+        folder = self.ctx.stage("words", make, base=self.model.identity, prompts=digest([texts, labels]))
         return load_file(folder / "words.safetensors")["words"]

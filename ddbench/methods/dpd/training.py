@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ddbench.files import write_bytes
+from ddbench.files import Stopwatch, write_bytes
 from ddbench.team import ALONE, Team
 
 STATE = "state.safetensors"
+SO_FAR = ("step", "seconds", "losses")  # steps done, seconds they took, the last losses
+Progress = tuple[int, float, list[float]]
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,17 @@ class Checkpoints:
     team: Team = ALONE
 
 
-@contextmanager
-def checkpoints_beside(folder: Path, every: int = 250, team: Team = ALONE) -> Iterator[Checkpoints]:
-    """Checkpoints in a hidden folder beside `folder`, whose name a repeated run shares; removed at a good end.
+@dataclass(frozen=True)
+class Fitted:
+    """loss: mean of the last 100 steps. earlier_seconds: what processes that were killed spent on steps that count."""
 
-    The state goes first: of what a kill leaves half removed, nothing is taken up again.
-    """
-    kept = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, team)
-    yield kept
-    if not team.lead:
-        return
-    (kept.folder / STATE).unlink(missing_ok=True)
-    shutil.rmtree(kept.folder, ignore_errors=True)
+    loss: float
+    earlier_seconds: float
+
+
+def checkpoints_beside(folder: Path, every: int = 250, team: Team = ALONE) -> Checkpoints:
+    """Checkpoints beside the hidden folder of a stage, which removes them when it is complete (`files.make_once`)."""
+    return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, team)
 
 
 def mixed_precision(device: torch.device, precision: str):
@@ -87,8 +87,8 @@ def fit(
     progress: Callable[[Iterable], Iterable],
     checkpoints: Checkpoints = Checkpoints(),
     after: Callable[[int], None] = lambda step: None,
-) -> float:
-    """Minimise `loss_at(step)` over the trainable weights of `network`; return the mean loss of the last 100 steps.
+) -> Fitted:
+    """Minimise `loss_at(step)` over the trainable weights of `network`.
 
     Whatever is random in `loss_at` must follow from `step` alone: then a run killed and resumed from a checkpoint ends
     with the weights of one that was not. `after(step)` is called after each step, and again for those since the last
@@ -99,17 +99,18 @@ def fit(
     optimizer = torch.optim.AdamW(weights, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay)
     average = [w.detach().clone() for w in weights] if schedule.ema else []
     kept = {"weight": weights, "buffer": buffers, "average": average}
-    start, recent = _resume(checkpoints.folder, kept, optimizer), []
+    start, earlier, recent = _resume(checkpoints.folder, kept, optimizer)
+    watch = Stopwatch()
     for step in progress(range(start, schedule.steps)):
         recent = [*recent[-99:], _step(loss_at(step), step, optimizer, schedule, checkpoints.team)]
         _update_average(average, weights, schedule.ema, step)
         after(step)
         if checkpoints.folder and checkpoints.team.lead and (step + 1) % checkpoints.every == 0:
-            _save(checkpoints.folder, step + 1, kept, optimizer)
+            _save(checkpoints.folder, (step + 1, earlier + watch.seconds, recent), kept, optimizer)
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
-    return sum(recent) / max(len(recent), 1)
+    return Fitted(sum(recent) / max(len(recent), 1), earlier)
 
 
 def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: Schedule, team: Team) -> float:
@@ -141,20 +142,21 @@ def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: f
         torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - min(decay, (1 + step) / (10 + step)))
 
 
-def _save(folder: Path, step: int, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> None:
+def _save(folder: Path, so_far: Progress, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> None:
     """Keep the newest state only, in one file that is moved into place."""
     state = {f"{name}.{i}": t.detach() for name, tensors in kept.items() for i, t in enumerate(tensors)}
     for i, weight in enumerate(kept["weight"]):
         state |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in optimizer.state[weight].items()}
-    state = {k: v.contiguous().cpu() for k, v in state.items()} | {"step": torch.tensor(step)}
+    state = {k: v.contiguous().cpu() for k, v in state.items()}
+    state |= {k: torch.tensor(v, dtype=torch.float64) for k, v in zip(SO_FAR, so_far, strict=True)}
     write_bytes(folder / STATE, save(state))
 
 
-def _resume(folder: Path | None, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> int:
-    """Restore the newest state, if there is one; return the step to go on from."""
+def _resume(folder: Path | None, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> Progress:
+    """Restore the newest state, if there is one; return the step to go on from, the seconds and losses before it."""
     path = folder and folder / STATE
     if not path or not path.is_file():
-        return 0
+        return 0, 0.0, []
     state = load_file(path, device=str(kept["weight"][0].device))
     with torch.no_grad():
         for name, tensors in kept.items():
@@ -165,4 +167,5 @@ def _resume(folder: Path | None, kept: dict[str, list[Tensor]], optimizer: torch
         adam = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if adam:  # none for a weight that never had a gradient
             optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
-    return int(state["step"])
+    step, seconds, losses = (state[name].tolist() for name in SO_FAR)
+    return int(step), seconds, losses

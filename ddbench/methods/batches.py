@@ -1,0 +1,43 @@
+"""Work cut into batches that fit the device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import torch
+
+log = logging.getLogger("ddbench")
+T = TypeVar("T")
+
+
+def in_batches(
+    compute: Callable[[slice], T], count: int, batch: int, progress: Callable[[Iterable], Iterable] = iter
+) -> Iterator[T]:
+    """compute(slice) for slices of at most `batch` that cover range(count), in order.
+
+    When the device is out of memory, the slice is tried again in halves, and so are all that follow. For work whose
+    results do not depend on how it is cut.
+    """
+    size = batch
+    for start in progress(range(0, count, batch)):
+        at, stop = start, min(start + batch, count)
+        while at < stop:
+            part = slice(at, min(at + size, stop))
+            try:
+                found = compute(part)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = _halved(size)
+                continue
+            yield found
+            at = part.stop
+
+
+def _halved(size: int) -> int:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    log.warning("out of memory with batches of %d: going on with %d", size, size // 2)
+    return size // 2
