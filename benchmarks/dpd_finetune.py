@@ -4,8 +4,8 @@
     python benchmarks/dpd_finetune.py --base SD2 --size 256 --batch 8 --weights lora      SD2: see benchmarks/sd2.py
 
 Same model, batch, loss and optimizer; images of the embedded dataset. The kinds of step take turns. Prints a table
-(median seconds per step, images per second, ratio to "encode every time"), then one JSON line. Seconds are the
-processor's (of all threads) with --processor: for machines that do other things beside it.
+(median seconds per step, images per second, ratio to "encode every time", peak memory), then one JSON line. Seconds are
+the processor's (of all threads) with --processor: for machines that do other things beside it.
 """
 
 from __future__ import annotations
@@ -59,23 +59,27 @@ def usual_loss(model: LatentModel, train: ImageSet, prompts: list[str], how: Tun
     return loss_at
 
 
-def step_seconds(
+def step_costs(
     model: LatentModel, losses: dict[str, Callable[[int], Tensor]], repeat: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds of whole steps (loss, gradient, AdamW); the kinds take turns, two rounds of warm-up are not counted."""
+) -> dict[str, list[tuple[float, int]]]:
+    """Seconds and peak bytes (of the GPU, or of the process) of whole steps: loss, gradient, AdamW.
+
+    The kinds take turns; two rounds of warm-up are not counted.
+    """
     weights = [p for p in model.denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, 1e-5)
-    found: dict[str, list[float]] = {name: [] for name in losses}
+    found: dict[str, list[tuple[float, int]]] = {name: [] for name in losses}
     for step in range(repeat + 2):
         for name, loss_at in losses.items():
-            start = clock()
+            peak, start = Peak(model.device), clock()
             optimizer.zero_grad(set_to_none=True)
             loss_at(step).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
-            found[name] += [clock() - start] * (step >= 2)
+            seconds, memory = clock() - start, peak.figures()
+            found[name] += [(seconds, memory.get("cuda_bytes", memory["rss_bytes"]))] * (step >= 2)
     return found
 
 
@@ -113,15 +117,19 @@ def main(base: str, size: int, batch: int, weights: str, repeat: int, compiled: 
     model, losses = prepared(base, size, batch, weights)
     if compiled:
         model.denoiser.compile()
-    peak, clock = Peak(model.device), time.process_time if processor else time.perf_counter
-    medians = {name: statistics.median(s) for name, s in step_seconds(model, losses, repeat, clock).items()}
+    costs = step_costs(model, losses, repeat, time.process_time if processor else time.perf_counter)
+    medians = {name: statistics.median(seconds for seconds, _ in found) for name, found in costs.items()}
+    peaks = {name: max(memory for _, memory in found) for name, found in costs.items()}
     ratios = {name: medians[USUAL] / seconds for name, seconds in medians.items()}
-    rows = [(name, f"{s:.3f}", f"{batch / s:.0f}", f"{ratios[name]:.2f}") for name, s in medians.items()]
-    print(tabulate(rows, ("step", "median s", "images/s", "times as fast"), disable_numparse=True))
+    rows = [
+        (name, f"{s:.3f}", f"{batch / s:.3g}", f"{ratios[name]:.2f}", f"{peaks[name] / 2**30:.2f}")
+        for name, s in medians.items()
+    ]
+    print(tabulate(rows, ("step", "median s", "images/s", "times as fast", "peak GiB"), disable_numparse=True))
     where = {"device": device_words(model.device), "base": Path(base).name, "size": size, "batch": batch}
     how = {"weights": weights, "compiled": compiled, "clock": "processor" if processor else "wall"}
     figures = {"seconds": medians, "ratio": ratios[OURS], "hours_of_20000_steps": 20_000 * medians[OURS] / 3600}
-    print(json.dumps({"benchmark": "dpd_finetune"} | figures | how | where | peak.figures()))
+    print(json.dumps({"benchmark": "dpd_finetune"} | figures | how | where | {"peak_bytes": peaks}))
 
 
 if __name__ == "__main__":

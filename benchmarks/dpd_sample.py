@@ -1,9 +1,10 @@
 """Sampling of DPD: one stream over all prototypes against one prototype at a time.
 
-    python benchmarks/dpd_sample.py [--base tiny] [--size 64] [--prototypes 64] [--repeat 3]
+    python benchmarks/dpd_sample.py [--base tiny] [--preset tiny] [--size 64] [--prototypes 64] [--compiled]
+    python benchmarks/dpd_sample.py --base SD2 --preset tgrs --size 256        SD2: see benchmarks/sd2.py
 
 Same model, prototypes and noise, and the same latents up to rounding (the largest difference is printed). The two take
-turns. Prints a table (median seconds, images per second, ratio to "one at a time"), then one JSON line.
+turns. Prints a table (median seconds, images per second, ratio to "one at a time", peak memory), then one JSON line.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ddbench.context import Context
 from ddbench.datasets.facts import Place
 from ddbench.datasets.scenes import SCENES
 from ddbench.execute import device, device_words
+from ddbench.memory import Peak
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prototypes import Prototype
@@ -54,28 +56,39 @@ def sampled(method: DPD, model: LatentModel, train: ImageSet, prototypes: list[P
 
 @click.command(help=__doc__)
 @click.option("--base", default="tiny", show_default=True)
+@click.option("--preset", default="tiny", show_default=True)
 @click.option("--size", default=64, show_default=True)
 @click.option("--prototypes", "count", default=64, show_default=True)
 @click.option("--repeat", default=3, show_default=True)
-def main(base: str, size: int, count: int, repeat: int) -> None:
-    ours = config.build(DPD, "tiny", sets=(f"base={base}", "weights=none"))
+@click.option("--compiled", is_flag=True, help="torch.compile the denoiser of both")
+def main(base: str, preset: str, size: int, count: int, repeat: int, compiled: bool) -> None:
+    ours = config.build(DPD, preset, sets=(f"base={base}", "weights=none", "candidates=1"))
     methods = {ALONE: dataclasses.replace(ours, batch=1), OURS: ours}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
+    peaks = dict.fromkeys(methods, 0)
     found: dict[str, Tensor] = {}
     with TemporaryDirectory() as place:
         model, train = load_model(base, device("auto")), SCENES.load(Place(None, Path(place)), size).train
         ctx = Context(0, model.device, Path(place), Path(place), "", quiet=True)
         prototypes = evenly(train, count)
+        if compiled:
+            model.denoiser.compile()
         for _ in range(repeat):
             for name, method in methods.items():
-                start = time.perf_counter()
+                peak, start = Peak(model.device), time.perf_counter()
                 found[name] = sampled(method, model, train, prototypes, ctx)
                 seconds[name].append(time.perf_counter() - start)
+                memory = peak.figures()
+                peaks[name] = max(peaks[name], memory.get("cuda_bytes", memory["rss_bytes"]))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ratios = {name: medians[ALONE] / s for name, s in medians.items()}
-    rows = [(name, f"{s:.2f}", f"{count / s:.1f}", f"{ratios[name]:.2f}") for name, s in medians.items()]
-    print(tabulate(rows, ("sampling", "median s", "images/s", "times as fast"), disable_numparse=True))
-    where = {"device": device_words(model.device), "base": base, "size": size, "prototypes": count, "steps": ours.steps}
+    rows = [
+        (name, f"{s:.2f}", f"{count / s:.3g}", f"{ratios[name]:.2f}", f"{peaks[name] / 2**30:.2f}")
+        for name, s in medians.items()
+    ]
+    print(tabulate(rows, ("sampling", "median s", "images/s", "times as fast", "peak GiB"), disable_numparse=True))
+    where = {"device": device_words(model.device), "base": Path(base).name, "preset": preset, "size": size}
+    where |= {"prototypes": count, "steps": ours.steps, "compiled": compiled, "peak_bytes": peaks}
     apart = float((found[ALONE] - found[OURS]).abs().max())
     figures = {"seconds": medians, "ratio": ratios[OURS], "largest_difference": apart}
     print(json.dumps({"benchmark": "dpd_sample"} | figures | where))

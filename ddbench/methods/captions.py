@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ddbench.context import Context
 from ddbench.errors import UserError
 from ddbench.files import read_json, write_json
 from ddbench.methods import palette
+from ddbench.methods.batches import in_batches
 from ddbench.methods.model_files import Role, download, identity_of
 from ddbench.types import ImageSet
 
@@ -69,10 +71,9 @@ def _resumed(describe: Callable, images: Tensor, kept: Path, batch: int, ctx: Co
     """Captions of all images: those kept, then the rest, a line of JSON each as soon as its batch is done."""
     done = _read_lines(kept)
     yield from done
-    rest = images[len(done) :].split(batch)
+    rest, bar = images[len(done) :], partial(ctx.progress, desc="captions")
     with open(kept, "w" if not done else "a", encoding="utf-8") as out:
-        for chunk in ctx.progress(rest, "captions"):
-            found = describe(chunk)
+        for found in in_batches(lambda part: describe(rest[part]), len(rest), batch, bar):
             out.write("".join(json.dumps(caption) + "\n" for caption in found))
             out.flush()
             yield from found
