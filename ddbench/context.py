@@ -117,9 +117,9 @@ class Context:
         log.info("%s: making it", identity["stage"])
         self.team.told(str(partial))
         watch, peak, before = Stopwatch(), Peak(self.device), len(self.costs)
-        figures = dict(make(partial) or {})
+        figures = make(partial) or {}
         within = sum(cost["seconds"] for cost in self.costs[before:] if not cost["reused"])
-        seconds = watch.seconds - within + figures.pop("earlier_seconds", 0.0)
+        seconds = watch.seconds - within + figures.get("earlier_seconds", 0.0)
         write_json(partial / "stage.json", {"key": identity, "seconds": seconds, **peak.figures(), **figures})
 
     def progress(self, iterable: Iterable, desc: str, total: int | None = None) -> Iterable:

@@ -133,7 +133,7 @@ def folders(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str)
 def sheet(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str, output: Path) -> None:
     """Two images of every class by every row of DPD, of the first seed, as a picture."""
     found = distilled_sets(dataset, (0,), Place(data_root, shared, True), runs)
-    sets = [distilled.read(folder) for row, (folder,) in found.items() if PLAN[row][0] == "dpd"]
+    sets = [distilled.read(folder) for row, there in found.items() for folder in there if PLAN[row][0] == "dpd"]
     labels = np.concatenate([s.labels for s in sets])
     shown = np.concatenate([_first(s.labels, 2) for s in sets])
     images = np.concatenate([s.images for s in sets])[shown]
