@@ -10,6 +10,7 @@ import torch
 
 from ddbench.context import Context
 from ddbench.datasets import drawing
+from ddbench.methods.dpd.distiller import DPD
 from ddbench.types import ImageSet
 
 
@@ -70,3 +71,9 @@ def context_of(tmp_path):
         return Context(seed, torch.device("cpu"), tmp_path / "work", tmp_path / "shared", "scenes-32", quiet=True)
 
     return make
+
+
+@pytest.fixture
+def method(pipeline) -> DPD:
+    """DPD on it, a few steps of everything."""
+    return DPD(base=str(pipeline), captioner="template", tune_steps=3, tune_batch=4, consistency=0.0, steps=3, batch=4)

@@ -9,24 +9,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
 from ddbench import config, files
 from ddbench.errors import UserError
 from ddbench.files import read_json
-from ddbench.methods.diffusion import Sampling, diffusion_loss, guided, sample
+from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.finetune import Tuning, load_tuned, unfreeze
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import checkpoints_beside
 from ddbench.methods.latent_model import LatentModel, load_model
 from ddbench.team import Team
-
-
-@pytest.fixture
-def method(pipeline) -> DPD:
-    return DPD(base=str(pipeline), captioner="template", tune_steps=3, tune_batch=4, consistency=0.0, steps=3, batch=4)
 
 
 def test_the_whole_method_and_its_stages(method, few_scenes, context_of):
@@ -118,24 +112,6 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     assert all(p.grad is None for p in judge.parameters())
 
 
-@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
-@pytest.mark.parametrize("class_embeds", [None, 3])
-def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
-    base = make_pipeline(tmp_path / "base", prediction, class_embeds)
-    method = DPD(
-        base=str(base),
-        captioner="template",
-        tune_steps=1,
-        tune_batch=2,
-        weights="all",
-        consistency=0.1,
-        classifier_steps=2,
-        strength=1.0,
-        pull=1.0,
-    )
-    dataclasses.replace(method, steps=2).distill(few_scenes, 1, context_of()).check(1)
-
-
 def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context_of):
     ctx = context_of()
     method.distill(few_scenes, 1, ctx)
@@ -162,14 +138,6 @@ def test_too_few_images_are_named_before_any_work(method, few_scenes, context_of
     assert not ctx.shared.exists()
 
 
-@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverSinglestepScheduler"])
-def test_a_scheduler_that_forgets_the_pull_is_refused(name, method, few_scenes, context_of):
-    ctx = context_of()
-    with pytest.raises(UserError, match=f"{name} .* undoes the pull: set pull=0"):
-        dataclasses.replace(method, scheduler=name, pull=1.0).distill(few_scenes, 1, ctx)
-    assert not ctx.shared.exists()
-
-
 def test_prototypes_are_recorded(method, few_scenes, context_of):
     ctx = context_of()
     method.distill(few_scenes, 2, ctx)
@@ -182,70 +150,9 @@ def test_prototypes_are_recorded(method, few_scenes, context_of):
         assert np.array_equal(image, few_scenes.images[r["row"]].permute(1, 2, 0).numpy())
 
 
-def test_a_missing_base_names_the_ways_out(few_scenes, context_of, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"nobody/nothing(?s:.)*--preset tiny"):
-        DPD(base="nobody/nothing").distill(few_scenes, 1, context_of())
-
-
-def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path):
-    with pytest.raises(UserError, match=r"lacks vae/\*.safetensors, unet/\*.safetensors"):
-        DPD(base=str(tmp_path)).distill(few_scenes, 1, context_of())
-
-
-def test_an_autoencoder_we_do_not_know_is_named(make_pipeline, tmp_path):
-    folder = make_pipeline(tmp_path / "base")
-    config = folder / "vae" / "config.json"
-    config.write_text(config.read_text().replace("AutoencoderKL", "VQModel"))
-    with pytest.raises(UserError, match="its vae is a VQModel; known are AutoencoderKL, AutoencoderDC"):
-        load_model(str(folder), torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("DDIMSheduler", "mean DDIMScheduler"), ("EulerDiscreteScheduler", "not variance preserving")]
-)
-def test_an_unfit_scheduler_is_refused_before_any_work(name, said, method, few_scenes, context_of):
-    ctx = context_of()
-    with pytest.raises(UserError, match=said):
-        dataclasses.replace(method, scheduler=name).distill(few_scenes, 1, ctx)
-    assert not ctx.shared.exists()
-
-
-def test_too_many_steps_are_refused_before_any_work(method, few_scenes, context_of):
-    ctx = context_of()
-    with pytest.raises(UserError, match="steps=2000: "):
-        dataclasses.replace(method, steps=2000).distill(few_scenes, 1, ctx)
-    assert not ctx.shared.exists()
-
-
 @pytest.mark.parametrize("name", config.presets(DPD))
 def test_every_preset_of_ours_can_be_built(name):
     assert config.build(DPD, name).base in ("tiny", "lcybuaa/Text2Earth")
-
-
-def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_path):
-    folder = make_pipeline(tmp_path / "base")
-    before = load_model(str(folder), torch.device("cpu"))
-    _train_again(before, folder)
-    assert load_model(str(folder), torch.device("cpu")).identity != before.identity
-
-
-def test_bases_of_one_autoencoder_share_its_stages(method, make_pipeline, few_scenes, context_of, tmp_path):
-    folder = make_pipeline(tmp_path / "base")
-    judged = dataclasses.replace(method, base=str(folder), candidates=2, classifier_steps=2)
-    judged.distill(few_scenes, 1, context_of())
-    _train_again(load_model(str(folder), torch.device("cpu")), folder)
-    ctx = context_of()
-    judged.distill(few_scenes, 1, ctx)
-    reused = [cost["stage"] for cost in ctx.costs if cost["reused"]]
-    assert reused == ["latents", "prototypes", "classifier"]
-
-
-def _train_again(model, folder):
-    with torch.no_grad():
-        for weight in model.denoiser.parameters():
-            weight.mul_(1.01)
-    model.denoiser.save_pretrained(folder / "unet")
 
 
 @pytest.mark.parametrize(("precision", "tuned"), [("fp16", "fp32"), ("bf16", "bf16")])
@@ -269,12 +176,6 @@ def test_half_precision_draws_nearly_the_same_images(precision, tuned, method, f
 def test_settings_out_of_range_are_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         DPD(**settings)
-
-
-def test_a_size_that_does_not_fit_the_base_is_refused_before_any_work(method, few_scenes, context_of):
-    odd = dataclasses.replace(few_scenes, images=few_scenes.images[..., :30, :30])
-    with pytest.raises(UserError, match="30 px: this base takes multiples of 4; try 28 or 32"):
-        method.distill(odd, 1, context_of())
 
 
 def test_fine_tuning_that_was_killed_goes_on(method, few_scenes, context_of, tmp_path, monkeypatch):
@@ -331,58 +232,10 @@ def test_latents_that_are_not_finite_are_an_error(method, few_scenes, context_of
         dataclasses.replace(method, weights="none").distill(few_scenes, 1, context_of())
 
 
-def test_a_base_whose_scheduler_scales_its_noise_is_sampled_by_ddim(
-    method, make_pipeline, few_scenes, context_of, tmp_path, caplog
-):
-    folder = make_pipeline(tmp_path / "base")
-    EulerDiscreteScheduler.from_pretrained(folder / "scheduler").save_pretrained(folder / "scheduler")
-    replaced = dataclasses.replace(method, base=str(folder), weights="none")
-    made = replaced.distill(few_scenes, 1, context_of()).images
-    assert "EulerDiscreteScheduler is not variance preserving: DDIMScheduler takes its place" in caplog.text
-    assert torch.equal(made, dataclasses.replace(method, weights="none").distill(few_scenes, 1, context_of()).images)
-
-
-def test_pndm_may_start_in_the_middle(pipeline):
-    """From noise on a known image, with a denoiser that knows it, every scheduler must come back to it."""
-    model = load_model(str(pipeline), torch.device("cpu"))
-    goal = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    for name in ("DDIMScheduler", "PNDMScheduler"):
-        plan = model.scheduler_named(name, pulled=True)
-
-        def knows(z, t, plan=plan):
-            abar = plan.alphas_cumprod[t]
-            return (z - abar.sqrt() * goal) / (1 - abar).sqrt()
-
-        noise = [torch.Generator().manual_seed(i) for i in range(2)]
-        made, _ = sample(knows, plan, goal, Sampling(50, strength=0.5), noise)
-        assert (made - goal).abs().max() < 0.2
-
-
 def test_fewer_images_in_a_batch_than_processes_are_refused_before_any_work(method, few_scenes, context_of):
     ctx = dataclasses.replace(context_of(), team=Team(0, 8))
     with pytest.raises(UserError, match="tune_batch=4 is too little for 8 processes"):
         method.distill(few_scenes, 1, ctx)
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, make_pipeline, tmp_path):
-    """Same noise, prompt, guidance and steps: the same latents."""
-    from diffusers import StableDiffusionPipeline
-
-    folder, prompt = make_pipeline(tmp_path / "base", prediction), "A satellite image of a river"
-    model = load_model(str(folder), torch.device("cpu"))
-    plan = DDIMScheduler.from_config(model.scheduler.config, steps_offset=1)  # as the pipeline wants it
-    parts = (model.vae, model.text, model.tokenizer, model.denoiser, plan, None, None)
-    pipe = StableDiffusionPipeline(*parts, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
-    more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
-    theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
-    words = model.words([prompt, ""], [0, -1])
-    denoise = guided(model.denoise, words[:1], words[1:], 3.0)
-    generators = [torch.Generator().manual_seed(5)]
-    ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), Sampling(5), generators)
-    assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_latents_are_scaled_draws_of_the_posterior():
