@@ -1,15 +1,17 @@
 """What each part of DPD does, on real images with the embedded base model.
 
     python experiments/dpd/ablation.py run --data-root DATA [--runs runs --shared shared] [--seeds 3]
-    python experiments/dpd/ablation.py table [--runs runs] [--seeds 3]
+    python experiments/dpd/ablation.py record --data-root DATA [--runs runs]
+    python experiments/dpd/ablation.py table
     python experiments/dpd/ablation.py sheet --dataset ucm --output ucm.jpg
     python experiments/dpd/ablation.py folders --dataset eurosat     for benchmarks/referee.py distilled FOLDER...
 
 `run` is `ddbench run` of every row of PLAN, student after student and seed after seed, so that a table with n = 1 is
-there early; what is done is not done again. Two datasets are best done by two processes with OMP_NUM_THREADS=1.
-`table` prints the rows that are there: mean, sample standard deviation and n over distillation seeds, overall accuracy
-in %; then one JSON line of figures. The test split is looked at by the table only. `sheet` shows two images of every
-class by every row of DPD, in the order of PLAN. `folders` prints, row by row, where the distilled sets lie.
+there early; what is done, or recorded, is not done again. Two datasets are best done by two processes with
+OMP_NUM_THREADS=1. `record` adds what the runs folder holds to ablation.jsonl beside this file, a line for every
+student, so that machines may share the work. `table` prints what is recorded: mean, sample standard deviation and n
+over distillation seeds, overall accuracy in %. The test split is looked at by nothing else. `sheet` shows two images of
+every class by every row of DPD, in the order of PLAN. `folders` prints, row by row, where the distilled sets lie.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from tabulate import tabulate
 
 from ddbench import contact, distilled, leaderboard, runner
 from ddbench.datasets.facts import Place
-from ddbench.runs import Entry, RunSpec, scan
+from ddbench.files import write_bytes
+from ddbench.runs import Entry, scan
 
 STUDENTS = ("convnet", "resnet18")
 DATASETS = ("eurosat", "ucm")
 SIZE, IPC = 64, 10
 TEMPLATE = "captioner=template"
+FIGURES = Path(__file__).with_suffix(".jsonl")
 
 # row -> method, preset, what differs from it
 PLAN = {
@@ -51,15 +55,19 @@ def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place, studen
     return runner.plan(request, runner.jury(students, "quick", 1), place)
 
 
-def accuracies(entries: list[Entry], specs: tuple[RunSpec, ...], student: str) -> list[list[float]]:
-    """Per distillation, the overall accuracies of this kind of student."""
-    wanted = {spec.digest for spec in specs}
-    by_run: dict[str, list[float]] = {}
-    for entry in entries:
-        result = entry.result
-        if entry.spec.digest in wanted and (result.student, result.protocol_version) == (student, 1):
-            by_run.setdefault(entry.spec.digest, []).append(result.overall)
-    return list(by_run.values())
+def recorded() -> dict[tuple[str, str, str, int], dict]:
+    """(row, dataset, student, distillation seed) -> what was measured."""
+    lines = FIGURES.read_text(encoding="utf-8").splitlines() if FIGURES.exists() else []
+    found = map(json.loads, lines)
+    return {(one["row"], one["dataset"], one["student"], one["seed"]): one for one in found}
+
+
+def figures_of(entry: Entry, row: str) -> dict:
+    """What is recorded of one student."""
+    spec, result = entry.spec, entry.result
+    cell = {"row": row, "dataset": spec.dataset, "student": result.student, "seed": spec.seed}
+    how = {"device": result.device, "torch": result.versions["torch"], "commit": result.commit}
+    return cell | {"overall": result.overall, "content": result.content} | how
 
 
 def words(cell: leaderboard.Cell | None) -> str:
@@ -93,8 +101,10 @@ def main() -> None:
 @click.option("--dataset", "datasets", multiple=True, default=DATASETS, show_default=True)
 def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[str, ...]) -> None:
     """Do what is missing."""
-    place, failed = Place(data_root, shared, True), 0
+    place, failed, known = Place(data_root, shared, True), 0, recorded()
     for student, seed, dataset, row in product(STUDENTS, range(seeds), datasets, PLAN):
+        if (row, dataset, student, seed) in known:
+            continue
         click.echo(f"{student} on {dataset}, seed {seed}: {row}")
         setting = runner.Setting(runs, place, quiet=True)
         failed += runner.run(planned(row, dataset, (seed,), place, (student,)), setting).failed
@@ -103,18 +113,29 @@ def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[s
 
 @main.command()
 @with_options
-def table(data_root: Path, shared: Path, runs: Path, seeds: int) -> None:
-    """Print what is there."""
-    place, (entries, _) = Place(data_root, shared, True), scan(runs)
-    figures: dict[str, dict[str, list[float]]] = {}
+def record(data_root: Path, shared: Path, runs: Path, seeds: int) -> None:
+    """Add what is there to ablation.jsonl."""
+    place, entries, known = Place(data_root, shared, True), scan(runs)[0], recorded()
+    entries = [entry for entry in entries if (entry.result.protocol_version, entry.result.seed) == (1, 0)]
+    for row, dataset in product(PLAN, DATASETS):
+        wanted = {spec.digest for spec in planned(row, dataset, tuple(range(seeds)), place).specs}
+        found = [figures_of(entry, row) for entry in entries if entry.spec.digest in wanted]
+        known |= {(row, dataset, one["student"], one["seed"]): one for one in found}
+    order = sorted(known, key=lambda key: (key[1:3], list(PLAN).index(key[0]), key[3]))
+    lines = [json.dumps(known[key]) for key in order]
+    write_bytes(FIGURES, "".join(f"{line}\n" for line in lines).encode())
+
+
+@main.command()
+def table() -> None:
+    """Print what is recorded."""
+    known = recorded()
+    columns = list(product(DATASETS, STUDENTS))
     lines = []
     for row in PLAN:
-        plans = {dataset: planned(row, dataset, tuple(range(seeds)), place) for dataset in DATASETS}
-        found = {f"{d} {s}": accuracies(entries, p.specs, s) for d, p in plans.items() for s in STUDENTS}
-        lines.append([row, *(words(leaderboard.cell(f) if f else None) for f in found.values())])
-        figures[row] = {name: [values[0] for values in f] for name, f in found.items()}
-    print(tabulate(lines, ["", *next(iter(figures.values()))], tablefmt="github"))
-    print(json.dumps({"experiment": "dpd ablation", "overall": figures}))
+        cells = [[[one["overall"]] for key, one in known.items() if key[:3] == (row, *column)] for column in columns]
+        lines.append([row, *(words(leaderboard.cell(cell) if cell else None) for cell in cells)])
+    print(tabulate(lines, ["", *map(" ".join, columns)], tablefmt="github"))
 
 
 @main.command()
