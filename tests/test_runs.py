@@ -24,6 +24,7 @@ CHANGES = {
     "ipc": 3,
     "seed": 1,
     "source": "d" * 64,
+    "identity": "f" * 16,
 }
 
 
