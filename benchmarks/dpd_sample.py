@@ -78,8 +78,7 @@ def main(base: str, preset: str, size: int, count: int, repeat: int, compiled: b
                 peak, start = Peak(model.device), time.perf_counter()
                 found[name] = sampled(method, model, train, prototypes, ctx)
                 seconds[name].append(time.perf_counter() - start)
-                memory = peak.figures()
-                peaks[name] = max(peaks[name], memory.get("cuda_bytes", memory["rss_bytes"]))
+                peaks[name] = max(peaks[name], peak.where_it_computes)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ratios = {name: medians[ALONE] / s for name, s in medians.items()}
     rows = [

@@ -29,6 +29,12 @@ class Peak:
         """
         return {"rss_bytes": _rss()} | ({"cuda_bytes": _allocated(self._cuda)} if self._cuda else {})
 
+    @property
+    def where_it_computes(self) -> int:
+        """Bytes of the GPU, where one computes, else of the process."""
+        found = self.figures()
+        return found.get("cuda_bytes", found["rss_bytes"])
+
 
 def peaks(device: Any = None) -> dict[str, int]:
     """The process's peaks so far, in bytes: resident, and on the GPU `device` when one is in use."""

@@ -207,13 +207,11 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
             kept += 1
         elif task.folder in lost:
             log.warning("%s: skipped, there is no distilled set", _where(task))
-        elif before:
-            log.error("%s: %s earlier (%s); --retry tries again", _where(task), before.status, before.error)
-            failed += 1
-            lost |= {task.folder} if task.student is None else set()
-        elif _attempt(task, plan, setting, load):
+        elif not before and _attempt(task, plan, setting, load):
             done += 1
         else:
+            if before:
+                log.error("%s: %s earlier (%s); --retry tries again", _where(task), before.status, before.error)
             failed += 1
             lost |= {task.folder} if task.student is None else set()
         if task.student is None and task.folder not in lost:

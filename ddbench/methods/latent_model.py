@@ -120,8 +120,6 @@ class LatentModel:
         from its own copy of the latents and would forget the pull. PNDM starts without its Runge-Kutta steps, which
         restart from latents of their own; so it does in the configurations of Stable Diffusion.
         """
-        from diffusers import DDIMScheduler
-
         known = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
         known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
         if name not in known:
@@ -134,6 +132,8 @@ class LatentModel:
             return made
         if name != "base":
             raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
+        from diffusers import DDIMScheduler
+
         return DDIMScheduler.from_config(self.scheduler.config)
 
 

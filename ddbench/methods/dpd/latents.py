@@ -33,7 +33,7 @@ class Latents:
 
 
 def save_latents(
-    model: LatentModel, images: Tensor, folder: Path, *, views: int = 1, progress: Callable, batch: int
+    model: LatentModel, images: Tensor, folder: Path, *, views: int, progress: Callable, batch: int
 ) -> None:
     """Encode `views` of the eight ways to turn and mirror square images, the first as they are: all images one way,
     then the next way.
