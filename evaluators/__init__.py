@@ -2,11 +2,14 @@
 
 A small library of its own. It never imports `ddbench` and knows no distillation method by name.
 
+recipes     what a training row is made of (no torch)
 protocols   named, versioned, frozen training rows (no torch)
-sizes       which image sizes the students take (no torch)
-students    the networks, and their penultimate features
-augment     batched random crops, flips, colour, cutout; every image its own draw
-train       `train_student`: uint8 images and labels -> a trained network
+sizes       the students' names, and which image sizes they take (no torch)
+students    `build`: the networks, and their penultimate features
+networks, pretrained   their bodies; torchvision's ImageNet weights
+augment     batched random crops, flips, colour, cutout, CutMix; every image its own draw
+dsa         differentiable Siamese augmentation
+train       `train_student`: uint8 images and hard or soft labels -> a trained network
 accuracy    `evaluate`: a network and real images -> Scores, as fractions
 
 VERSION goes up when a number may change without a protocol's version saying so (a defect repaired in the loop, say).

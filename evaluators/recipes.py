@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
+from typing import Any
+
+OPTIMIZERS = ("sgd", "adamw")
+INITS = ("scratch", "imagenet")
+DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+def later(default: Any) -> Any:
+    """A field that came after rows were published: while it is at its default it is not in a row's identity."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -18,9 +28,13 @@ class Augment:
     """What is drawn anew for every image at every step. The defaults change nothing.
 
     crop_area: range of the crop's share of the image's area. crop_ratio: range of its width to height, drawn on a log
-    scale. flip_x, flip_y, transpose: probabilities; all three at 0.5 are the eight symmetries of a square, which an
-    overhead picture's class does not depend on. brightness, contrast, saturation: half-widths x of factors from
-    U[1-x, 1+x]. cutout: side of a square set to mid-grey, as a share of the image's side.
+    scale. crop_tries: 0 cuts a side that is longer than the image's; k draws again, k times at most, and then takes the
+    whole image (torchvision's RandomResizedCrop has k = 10). flip_x, flip_y, transpose: probabilities; all three at 0.5
+    are the eight symmetries of a square, which an overhead picture's class does not depend on. brightness, contrast,
+    saturation: half-widths x of factors from U[1-x, 1+x]. cutout: side of a square set to mid-grey, as a share of the
+    image's side. dsa: operations of differentiable Siamese augmentation (evaluators.dsa), of which each batch draws
+    one. cutmix: probability that a square of another image of the batch is pasted in; its share of the area, from
+    U[0, 1] (before it is cut at the border), is the share of that image's label.
     """
 
     crop_area: tuple[float, float] = (1.0, 1.0)
@@ -32,17 +46,32 @@ class Augment:
     contrast: float = 0.0
     saturation: float = 0.0
     cutout: float = 0.0
+    crop_tries: int = later(0)
+    dsa: tuple[str, ...] = later(())
+    cutmix: float = later(0.0)
+
+    def __post_init__(self) -> None:
+        for name in self.dsa:
+            if name not in DSA:
+                raise ValueError(unknown("operation of dsa", name, DSA))
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How one student is trained.
 
-    optimizer: "sgd" (Nesterov when momentum > 0) or "adamw" (momentum is beta1, beta2 its partner). weight_decay: on
-    weights of two or more dimensions only. batch: images per step; batches are cut from an endless chain of
-    permutations, so every step has exactly as many, also when the set is smaller than that. epochs, min_steps,
-    max_steps: see `steps`. warmup: share of the steps over which the learning rate rises linearly from 0 to `lr`; then
-    it falls to 0 along half a cosine. clip: largest gradient norm, 0 for none. label_smoothing: in cross-entropy.
+    optimizer: "sgd" or "adamw". lr: the highest learning rate. weight_decay: on weights of two or more dimensions.
+    batch: images per step. epochs: passes over the set, see `steps`. min_steps, max_steps: bounds of the steps (0: no
+    upper one). momentum: of SGD, or AdamW's beta1. beta2: AdamW's. warmup: share of the steps over which the learning
+    rate rises linearly from 0 to lr; then it falls to 0 along half a cosine, unless there are milestones. clip: largest
+    gradient norm, 0 for none. label_smoothing: in cross-entropy. augment: what is drawn anew for every image.
+    decay_all: weight decay also on biases and norms. whole_epochs: an epoch is a permutation cut into batches, of which
+    the last is what is left; else batches are cut from an endless chain of permutations, and every step has exactly as
+    many, also when the set is smaller than that. milestones: shares of all steps at which the learning rate is
+    multiplied by gamma instead of following the cosine. gamma: the factor at each milestone. nesterov: Nesterov's
+    momentum, of SGD. temperature: 0 for cross-entropy; else the Kullback-Leibler divergence of targets and predictions,
+    both softened by it, as knowledge distillation has it (Hinton et al. 2015, arXiv:1503.02531), without its factor of
+    T squared.
     """
 
     optimizer: str
@@ -50,33 +79,58 @@ class Recipe:
     weight_decay: float
     batch: int
     epochs: int
-    min_steps: int
-    max_steps: int
+    min_steps: int = 1
+    max_steps: int = 0
     momentum: float = 0.9
     beta2: float = 0.999
     warmup: float = 0.1
     clip: float = 0.0
     label_smoothing: float = 0.0
     augment: Augment = Augment()
+    decay_all: bool = later(False)
+    whole_epochs: bool = later(False)
+    milestones: tuple[float, ...] = later(())
+    gamma: float = later(0.1)
+    nesterov: bool = later(True)
+    temperature: float = later(0.0)
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adamw"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}: sgd or adamw")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {self.optimizer!r}: {' or '.join(OPTIMIZERS)}")
+        if min(self.batch, self.epochs) < 1:
+            raise ValueError(f"batch and epochs are at least 1, not {self.batch} and {self.epochs}")
+        if self.temperature and self.label_smoothing:
+            raise ValueError("label_smoothing is of cross-entropy: with a temperature it must be 0")
 
     def steps(self, images: int) -> int:
-        """Optimizer steps for a set of `images`: `epochs` passes, kept between min_steps and max_steps."""
-        return max(self.min_steps, min(self.max_steps, -(-self.epochs * images // self.batch)))
+        """Optimizer steps for a set of `images`: `epochs` passes, at least min_steps, at most max_steps (0: no limit).
+
+        With whole_epochs exactly `epochs` passes.
+        """
+        if self.whole_epochs:
+            return self.epochs * -(-images // self.batch)
+        passes = -(-self.epochs * images // self.batch)
+        return max(self.min_steps, min(self.max_steps or passes, passes))
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named row of recipes, one per student. init: "scratch", or what the weights start from. source: where from."""
+    """A named row of recipes, one per student.
+
+    init: "scratch", or "imagenet" for torchvision's weights. source: where the numbers are from. teacher: (student,
+    protocol) of the network that gives a set without soft labels its soft labels; None for none.
+    """
 
     name: str
     version: int
     recipes: Mapping[str, Recipe]
     source: str
     init: str = "scratch"
+    teacher: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise ValueError(unknown("init", self.init, INITS))
 
     @property
     def title(self) -> str:
@@ -91,13 +145,24 @@ class Protocol:
 
     def identity(self, student: str) -> str:
         """SHA-256 (hex) of everything in the student's row that can move a number: goes into every result."""
-        row = {"protocol": self.title, "init": self.init, "student": student, "recipe": asdict(self.recipe(student))}
+        row = {"protocol": self.title, "init": self.init, "student": student, "recipe": _row(self.recipe(student))}
+        row |= {"teacher": self.teacher} if self.teacher else {}
         text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def unknown(kind: str, name: str, known: Mapping[str, object]) -> str:
+def _row(record: Recipe | Augment) -> dict[str, Any]:
+    """Fields by name, without the later ones that change nothing: a published row's identity must stay what it was."""
+    values = {f.name: getattr(record, f.name) for f in fields(record) if not _idle(record, f)}
+    return {name: _row(value) if isinstance(value, Augment) else value for name, value in values.items()}
+
+
+def _idle(record: Recipe | Augment, one: Field) -> bool:
+    return "later" in one.metadata and getattr(record, one.name) == one.default
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """What to say about a name that is not known: the nearest, and all."""
-    near = get_close_matches(str(name), known, n=1, cutoff=0.4)
+    near = get_close_matches(str(name), list(known), n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}"

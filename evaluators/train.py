@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -40,31 +41,55 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
 ) -> Student:
     """Train a fresh student and return it as it is after the last step, in eval mode, on `device`.
 
-    images: uint8 (n, 3, s, s), may be memory-mapped. targets: int64 (n,), every class present. protocol: a Protocol,
-    or the name of one. progress: called as progress(steps, description, total), gives the steps back.
+    images: uint8 (n, 3, s, s), may be memory-mapped. targets: int64 (n,), every class present, or soft labels, float32
+    (n, num_classes), each row probabilities. protocol: a Protocol, or the name of one. progress: called as
+    progress(steps, description, total), gives the steps back.
     The same seed gives the same weights on the same machine with the same number of threads. fp32 on a CPU, bf16
     autocast on CUDA. Raises ValueError for bad input before any training, DivergedError for a loss that is not finite.
     """
     protocol = named(protocol) if isinstance(protocol, str) else protocol
     recipe = protocol.recipe(student)
-    check_labelled(images, targets, num_classes)
-    model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"))
+    check_targets(images, targets, num_classes)
+    model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"), protocol.init)
     model = model.to(device, memory_format=torch.channels_last).train()
     steps = recipe.steps(len(images))
     rates = [learning_rate(recipe, step, steps) for step in range(steps)]
     rates = progress(rates, f"training {student}", steps) if progress else rates
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        _fit(model, batches(images.to(device), targets.to(device), recipe, seed), recipe, rates)
+    targets = as_trained(targets, recipe, num_classes).to(device)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), _dropout(seed, device):
+        _fit(model, batches(images.to(device), targets, recipe, seed), recipe, rates)
     return model.eval()
+
+
+def probabilities(model: nn.Module, images: Tensor, device: torch.device | str, batch: int = 256) -> Tensor:
+    """What `model` gives each class, float32 (n, classes) on the device, of uint8 (n, 3, s, s) images."""
+    return torch.cat(list(logits(model, images, device, batch))).softmax(1)
+
+
+def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: int = 256) -> Iterator[Tensor]:
+    """Logits (batch, classes) of uint8 images streamed in batches, in eval mode.
+
+    fp32 everywhere, so that what is measured does not depend on how training was sped up.
+    """
+    model = model.to(device).eval()
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        for part in images.split(batch):
+            yield model(part.to(device, non_blocking=True)).float()
+
+
+def check_targets(images: Tensor, targets: Tensor, num_classes: int) -> None:
+    """Raise ValueError unless these are images with hard labels (`check_labelled`) or soft ones (`check_soft`)."""
+    if targets.ndim == 2 and targets.is_floating_point():
+        check_images(images)
+        check_soft(targets, len(images), num_classes)
+    else:
+        check_labelled(images, targets, num_classes)
 
 
 def check_labelled(images: Tensor, labels: Tensor, num_classes: int) -> None:
     """Raise ValueError unless these are labelled images with at least one of every class."""
+    check_images(images)
     n = len(images)
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images must be uint8 (n, 3, size, size), not {images.dtype} {tuple(images.shape)}")
-    if n == 0:
-        raise ValueError("there is no image")
     if labels.dtype != torch.int64 or labels.shape != (n,):
         raise ValueError(f"labels must be int64 ({n},), not {labels.dtype} {tuple(labels.shape)}")
     outside = labels[(labels < 0) | (labels >= num_classes)]
@@ -75,27 +100,74 @@ def check_labelled(images: Tensor, labels: Tensor, num_classes: int) -> None:
         raise ValueError(f"no image of class {', '.join(map(str, missing))} (classes are 0..{num_classes - 1})")
 
 
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless these are square colour images, at least one."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must be uint8 (n, 3, size, size), not {images.dtype} {tuple(images.shape)}")
+    if len(images) == 0:
+        raise ValueError("there is no image")
+
+
+def check_soft(labels: Tensor, n: int, num_classes: int) -> None:
+    """Raise ValueError unless `labels` are probabilities (n, num_classes), naming the first image that is off."""
+    if labels.dtype != torch.float32 or labels.shape != (n, num_classes):
+        raise ValueError(f"soft labels must be float32 ({n}, {num_classes}), not {labels.dtype} {tuple(labels.shape)}")
+    right = (labels >= 0).all(1) & ((labels.sum(1) - 1).abs() < 1e-3)  # a number that is not finite is neither
+    if not right.all():
+        first = int((~right).nonzero()[0])
+        raise ValueError(f"soft labels of image {first} are not probabilities that sum to 1: {labels[first].tolist()}")
+
+
+def as_trained(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor:
+    """Targets as the loss takes them: soft ones softened by the temperature, hard ones as a row each where needed."""
+    if targets.is_floating_point():
+        return (targets.log() / recipe.temperature).softmax(1) if recipe.temperature else targets
+    return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.cutmix else targets
+
+
 def batches(images: Tensor, targets: Tensor, recipe: Recipe, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless augmented batches: float 0..1 (batch, 3, h, w) and targets, on the device that `images` lie on."""
+    """Endless augmented batches: float 0..1 (batch, 3, h, w) and targets, on the device that `images` lie on.
+
+    targets: as `as_trained` gives them.
+    """
     numbers = generator(seed, "augment")
-    for index in _indices(len(images), recipe.batch, generator(seed, "order")):
+    for index in _indices(len(images), recipe, generator(seed, "order")):
         index = index.to(images.device, non_blocking=True)
         drawn = augment.draw(len(index), recipe.augment, numbers).to(images.device)
-        yield augment.apply(images[index].float() / 255, drawn, recipe.augment), targets[index]
+        pictures = augment.apply(images[index].float() / 255, drawn, recipe.augment)
+        yield augment.mix(pictures, targets[index], drawn) if recipe.augment.cutmix else (pictures, targets[index])
 
 
-def _indices(n: int, batch: int, order: torch.Generator) -> Iterator[Tensor]:
-    """Batches cut from an endless chain of permutations of 0..n-1."""
+def _indices(n: int, recipe: Recipe, order: torch.Generator) -> Iterator[Tensor]:
+    """Endless batches: of each permutation of 0..n-1 by itself (whole epochs), or of all of them in a chain."""
     left = torch.empty(0, dtype=torch.int64)
     while True:
-        while len(left) < batch:
+        if recipe.whole_epochs:
+            yield from torch.randperm(n, generator=order).split(recipe.batch)
+            continue
+        while len(left) < recipe.batch:
             left = torch.cat([left, torch.randperm(n, generator=order)])
-        yield left[:batch]
-        left = left[batch:]
+        yield left[: recipe.batch]
+        left = left[recipe.batch :]
+
+
+@contextmanager
+def _dropout(seed: int, device: torch.device | str) -> Iterator[None]:
+    """Dropout and stochastic depth draw from torch's global generators: from the seed, and those are put back."""
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed_of(seed, "dropout"))
+        yield
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Of one of the steps 0..steps-1, taken at its middle: linear from 0 to recipe.lr, then half a cosine to 0."""
+    """Of one of the steps 0..steps-1.
+
+    By milestones: a drop at share m of the steps comes before step round(m * steps). Else taken at the middle of the
+    step: linear from 0 to recipe.lr, then half a cosine to 0.
+    """
+    if recipe.milestones:
+        return recipe.lr * recipe.gamma ** sum(step >= round(m * steps) for m in recipe.milestones)
     done = (step + 0.5) / steps
     if done < recipe.warmup:
         return recipe.lr * done / recipe.warmup
@@ -121,13 +193,19 @@ def _step(model: Student, optimizer: torch.optim.Optimizer, recipe: Recipe, imag
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
         logits = model(images)
-    loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+    loss = _loss(logits.float(), targets, recipe)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     optimizer.step()
     return loss.detach()
+
+
+def _loss(logits: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+    if recipe.temperature:
+        return F.kl_div(F.log_softmax(logits / recipe.temperature, 1), targets, reduction="batchmean")
+    return F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
 
 
 def _require_finite(losses: list[Tensor], done: int) -> int:
@@ -139,12 +217,13 @@ def _require_finite(losses: list[Tensor], done: int) -> int:
 
 
 def _optimizer(model: Student, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weight decay only on weights of two or more dimensions: not on biases, norms."""
+    """Weight decay only on weights of two or more dimensions, not on biases and norms, unless decay_all."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)

@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics
 from torch import nn
 
-from evaluators.accuracy import evaluate, scores
+from evaluators.accuracy import calibration_error, evaluate, scores
 
 
 class Brightest(nn.Module):
@@ -40,11 +40,43 @@ def test_same_as_scikit_learn():
     draw = np.random.default_rng(0)
     labels = np.concatenate([np.arange(6), draw.integers(0, 6, 200)])
     predicted = draw.integers(0, 6, 206)
-    got = scores(torch.tensor(labels), torch.tensor(predicted), 6)
+    got = scores(torch.tensor(labels), nn.functional.one_hot(torch.tensor(predicted), 6).float())
     assert got.overall == pytest.approx(metrics.accuracy_score(labels, predicted))
     assert got.average == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
     assert got.per_class == pytest.approx(metrics.recall_score(labels, predicted, average=None))
+    assert got.kappa == pytest.approx(metrics.cohen_kappa_score(labels, predicted))
+    assert got.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
     np.testing.assert_array_equal(got.confusion, metrics.confusion_matrix(labels, predicted))
+
+
+def test_a_class_that_is_never_predicted_has_no_f1():
+    got = scores(torch.tensor([0, 1, 2]), torch.eye(3)[[0, 1, 1]])
+    assert got.macro_f1 == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_a_set_of_one_class_has_no_agreement_beyond_chance():
+    assert scores(torch.tensor([0, 0]), torch.tensor([[2.0], [1.0]])).kappa == 0
+
+
+def test_calibration_bin_by_bin():
+    """Fifteen bins (0, 1/15], (1/15, 2/15], ...: how far accuracy is from confidence, weighted by their images."""
+    draw = np.random.default_rng(1)
+    logits, labels = torch.tensor(3 * draw.normal(size=(500, 4))), torch.tensor(draw.integers(0, 4, 500))
+    chances = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
+    confidence, right = chances.max(1), chances.argmax(1) == labels.numpy()
+    error = 0.0
+    for k in range(15):
+        inside = (confidence > k / 15) & (confidence <= (k + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert calibration_error(labels, logits) == pytest.approx(error)
+    assert error > 0.1
+
+
+def test_certain_and_right_is_calibrated_certain_and_wrong_is_not():
+    sure = 100 * torch.eye(3)
+    assert calibration_error(torch.tensor([0, 1, 2]), sure) == pytest.approx(0)
+    assert calibration_error(torch.tensor([1, 2, 0]), sure) == pytest.approx(1)
 
 
 def test_a_memory_map_gives_the_same(tmp_path):

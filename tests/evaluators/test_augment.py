@@ -1,14 +1,17 @@
 """Every image of an augmented batch against a slow reference that loops over its pixels."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import RandomResizedCrop
 
-from evaluators import augment
-from evaluators.recipes import Augment
+from evaluators import augment, dsa
+from evaluators.recipes import DSA, Augment
 
+DRAWN = ("theta", "brightness", "contrast", "saturation", "hole")
 ALL = Augment((0.3, 1.0), (0.75, 4 / 3), 0.5, 0.5, 0.5, 0.4, 0.4, 0.4, 0.5)
 
 
@@ -59,7 +62,7 @@ def test_batch_equals_the_reference_image_by_image():
     drawn = augment.draw(6, ALL, generator())
     batch = augment.apply(images, drawn, ALL)
     for i, got in enumerate(batch):
-        own = [part[i].double().numpy() for part in vars(drawn).values()]
+        own = [getattr(drawn, name)[i].double().numpy() for name in DRAWN]
         expected = reference(images[i].double().numpy(), own, ALL.cutout)
         np.testing.assert_allclose(got, expected, atol=2e-5)
 
@@ -100,6 +103,86 @@ def test_crops_stay_inside_and_keep_to_area_and_ratio():
     assert 0.799 < ratio.min() < 0.81
     assert 1.23 < ratio.max() < 1.251
     assert ((drawn.theta[:, :, 2].abs() + torch.stack([width, height], 1)) <= 1 + 1e-6).all()
+
+
+def test_crops_drawn_again_are_torchvisions():
+    """The distribution of RandomResizedCrop: against its own draws, by the quartiles of area and ratio."""
+    only = Augment(crop_area=(0.5, 1.0), crop_ratio=(0.5, 2.0), crop_tries=10)
+    theta = augment.draw(4000, only, generator()).theta
+    ours = torch.stack([theta[:, 0, 0], theta[:, 1, 1]])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = [RandomResizedCrop.get_params(torch.empty(1, 999, 999), (0.5, 1), (0.5, 2)) for _ in range(4000)]
+    theirs = torch.tensor([[crop[3], crop[2]] for crop in found]).T / 999
+    assert ours.max() <= 1
+    for of in (torch.mul, torch.div):
+        for q in (0.25, 0.5, 0.75):
+            assert of(*ours).quantile(q) == pytest.approx(float(of(*theirs).quantile(q)), rel=0.03)
+
+
+def test_a_crop_that_never_fits_is_the_whole_image():
+    only = Augment(crop_area=(1.0, 1.0), crop_ratio=(2.0, 2.0), crop_tries=3)
+    images = pictures()
+    got = augment.apply(images, augment.draw(6, only, generator()), only)
+    torch.testing.assert_close(got, images, atol=1e-5, rtol=0)
+
+
+def test_later_options_move_no_other_draw():
+    plain = augment.draw(4, ALL, generator())
+    for more in ({"crop_tries": 5}, {"cutmix": 1.0}, {"dsa": DSA}):
+        drawn = augment.draw(4, replace(ALL, **more), generator())
+        assert torch.equal(drawn.hole, plain.hole)
+        assert torch.equal(drawn.brightness, plain.brightness)
+
+
+MIXED = Augment(cutmix=0.7)
+
+
+def mixed_one_by_one(images, targets, drawn):
+    """Pixel by pixel: the partner's where the centre of the pixel lies in the square."""
+    out, labels, size = images.clone(), targets.clone(), images.shape[-1]
+    for i, (partner, (x, y, side)) in enumerate(zip(drawn.partner.tolist(), drawn.patch.tolist(), strict=True)):
+        count = 0
+        for row in range(size):
+            for column in range(size):
+                if abs((2 * column + 1) / size - 1 - x) < side and abs((2 * row + 1) / size - 1 - y) < side:
+                    out[i, :, row, column] = images[partner, :, row, column]
+                    count += 1
+        share = count / size**2
+        labels[i] = (1 - share) * targets[i] + share * targets[partner]
+    return out, labels
+
+
+def test_cutmix_equals_the_reference_image_by_image():
+    images, targets = pictures(12), torch.eye(12)
+    drawn = augment.draw(12, MIXED, generator())
+    got, labels = augment.mix(images, targets, drawn)
+    expected = mixed_one_by_one(images, targets, drawn)
+    torch.testing.assert_close(got, expected[0])
+    torch.testing.assert_close(labels, expected[1])
+    torch.testing.assert_close(labels.sum(1), torch.ones(12))
+
+
+def test_cutmix_draws_the_share_evenly_and_mixes_as_often_as_asked():
+    drawn = augment.draw(4000, MIXED, generator())
+    area = drawn.patch[:, 2] ** 2
+    assert 0.67 < (area > 0).float().mean() < 0.73
+    torch.testing.assert_close(area[area > 0].quantile(torch.tensor([0.25, 0.5, 0.75])),
+                               torch.tensor([0.25, 0.5, 0.75]), atol=0.03, rtol=0)  # fmt: skip
+    assert len(drawn.partner.unique()) == 4000
+
+
+def test_dsa_acts_on_normalised_images():
+    images, only = pictures(), Augment(dsa=("cutout",))
+    drawn = augment.draw(6, only, generator())
+    got = augment.apply(images, drawn, only)
+    torch.testing.assert_close(got, 0.5 + 0.25 * dsa.apply((images - 0.5) / 0.25, drawn.dsa))
+    assert (got == 0.5).any()
+
+
+def test_an_unknown_operation_of_dsa_names_the_known():
+    with pytest.raises(ValueError, match="'colour'; did you mean 'color'"):
+        Augment(dsa=("colour",))
 
 
 def test_colour_factors_fill_their_range():

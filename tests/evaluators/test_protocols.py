@@ -6,7 +6,10 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from evaluators.protocols import PROTOCOLS, STUDENTS, Augment, Protocol, Recipe, protocol
+from evaluators.protocols import PROTOCOLS, protocol
+from evaluators.recipes import DSA, Augment, Protocol, Recipe
+from evaluators.sizes import STUDENTS
+from evaluators.train import learning_rate
 
 RECIPE = Recipe("sgd", lr=0.1, weight_decay=0.0, batch=10, epochs=3, min_steps=20, max_steps=50)
 MINE = Protocol("mine", 1, {"convnet": RECIPE}, source="this test")
@@ -21,17 +24,46 @@ def test_a_name_without_version_is_the_newest():
     assert protocol("quick") is protocol("quick@1") is PROTOCOLS["quick@1"]
 
 
-@pytest.mark.parametrize("name", ["quick@7", "quik", "dpd@1", ""])
+@pytest.mark.parametrize("name", ["quick@7", "quik", "dpd@0", ""])
 def test_an_unknown_protocol_lists_all(name):
-    with pytest.raises(ValueError, match="Known: quick@1"):
+    with pytest.raises(ValueError, match="Known: quick@1, dpd@1, dpd-scratch@1, dc@1"):
         protocol(name)
 
 
-def test_every_named_protocol_serves_every_student():
+def test_named_protocols_serve_known_students():
     for title, row in PROTOCOLS.items():
         assert row.title == title
-        assert tuple(row.recipes) == STUDENTS
-        assert row.init == "scratch"
+        assert set(row.recipes) <= set(STUDENTS)
+        assert row.source
+
+
+def test_the_release_starts_from_imagenet_and_its_twin_does_not():
+    pretrained, scratch = protocol("dpd"), protocol("dpd-scratch")
+    assert (pretrained.init, scratch.init) == ("imagenet", "scratch")
+    assert pretrained.recipes == scratch.recipes
+    assert set(pretrained.recipes) == {"vgg16", "inception_v3", "resnet18", "densenet121"}
+
+
+def test_the_releases_numbers():
+    """21 classes at IPC 5: seven batches an epoch, and the rate falls after two thirds and five sixths of the steps."""
+    recipe = protocol("dpd").recipe("resnet18")
+    assert recipe.steps(105) == 7000
+    rates = [learning_rate(recipe, step, 7000) for step in range(7000)]
+    assert rates.count(0.01) == 4667
+    assert sum(rate == pytest.approx(1e-3) for rate in rates) == 1166
+    assert rates[-1] == pytest.approx(1e-4)
+
+
+def test_the_literatures_numbers():
+    """A set that fits into a batch is one step an epoch: 502 at the rate, 499 at a tenth of it."""
+    recipe = protocol("dc").recipe("convnet")
+    rates = [learning_rate(recipe, step, recipe.steps(100)) for step in range(recipe.steps(100))]
+    assert (rates.count(0.01), len(rates)) == (502, 1001)
+    assert recipe.steps(257) == 2002
+
+
+def test_no_limit_on_steps_is_as_many_as_the_epochs_are():
+    assert Recipe("sgd", 0.1, 0.0, batch=10, epochs=3).steps(1001) == 301
 
 
 def test_rows_cannot_be_changed():
@@ -49,6 +81,12 @@ def test_rows_cannot_be_changed():
         replace(MINE, init="imagenet"),
         replace(MINE, recipes={"convnet": replace(RECIPE, lr=0.2)}),
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(cutout=0.1))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(cutmix=0.1))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(dsa=DSA[:1]))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, milestones=(0.5,))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, nesterov=False)}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, temperature=4.0)}),
+        replace(MINE, teacher=("resnet18", "quick@1")),
     ],
 )
 def test_identity_covers_what_moves_a_number(other):
@@ -72,7 +110,7 @@ ALONE = """
 import sys
 sys.modules["ddbench"] = None
 import torch
-from evaluators.protocols import Protocol, Recipe
+from evaluators.recipes import Protocol, Recipe
 from evaluators.train import train_student
 from evaluators.accuracy import evaluate
 recipe = Recipe("adamw", lr=1e-3, weight_decay=0.0, batch=4, epochs=1, min_steps=2, max_steps=2)
@@ -94,6 +132,15 @@ def test_the_judge_works_without_ddbench():
         ("quick@1", "convnet", "f1526f301e67209c89edb6d67cd5c577b54d96f527f589bd71ba74d60fdd074a"),
         ("quick@1", "resnet18", "fef331e3c9db032d10dc09dda168646250c62cfccab34308a7189c4be831fa2d"),
         ("quick@1", "vit_tiny", "a5eef90b815d48d3d538c52a284da3dc233c057129d410f363c19f79f5de60d1"),
+        ("dpd@1", "vgg16", "35ec5a8915af0dce6e8044ba0d5f62a173f5198acbcc200f673176a3fb4abed1"),
+        ("dpd@1", "inception_v3", "740e6eef5a19c7624f4b8772cff0c7bacf98ca000292ca0dcff52e913bf21e48"),
+        ("dpd@1", "resnet18", "1013d881b5ae1d129383b6a9e40c14a7e5da91c49c2e44177390d7755e9260cb"),
+        ("dpd@1", "densenet121", "76e0309991a9a5a29afa5eaff911f4d833964360a5eae9d6b67bb336251c281f"),
+        ("dpd-scratch@1", "vgg16", "bd4e4b3af28a9149b6d42db0763d18fadc80ecc5dee0ffb7eb9d869b494c4533"),
+        ("dpd-scratch@1", "inception_v3", "c89b8a9056c41719e1443bac324f347d9c00f75f37b4d460ed6c67045a70ac75"),
+        ("dpd-scratch@1", "resnet18", "5d4020379d3ea5ea9a8e36ceb4f6fa1d945b68127c6c4e7bec56bb827585c1fb"),
+        ("dpd-scratch@1", "densenet121", "ce20b7dd9d4486396f33614d26c0c8b4878aefe17684dbe46703047e5a0caad3"),
+        ("dc@1", "convnet", "e91ca46e1030bc8d3fcbe5eafcba70579072f315a08ca1371360080c6e337784"),
     ],
 )
 def test_published_rows_are_pinned(title, student, identity):
@@ -103,9 +150,23 @@ def test_published_rows_are_pinned(title, student, identity):
 
 def test_every_published_row_is_pinned():
     pins = test_published_rows_are_pinned.pytestmark[0].args[1]
-    assert {(title, student) for title, student, _ in pins} == {(t, s) for t in PROTOCOLS for s in STUDENTS}
+    published = {(title, student) for title, row in PROTOCOLS.items() for student in row.recipes}
+    assert {(title, student) for title, student, _ in pins} == published
 
 
-def test_an_unknown_optimizer_is_refused():
-    with pytest.raises(ValueError, match="sgd or adamw"):
-        replace(protocol("quick").recipe("convnet"), optimizer="adam")
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": "adam"}, "sgd or adamw"),
+        ({"batch": 0}, "batch and epochs are at least 1, not 0 and 3"),
+        ({"temperature": 2.0, "label_smoothing": 0.1}, "must be 0"),
+    ],
+)
+def test_impossible_rows_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        replace(RECIPE, **changes)
+
+
+def test_an_unknown_init_is_refused():
+    with pytest.raises(ValueError, match="unknown init 'imagnet'; did you mean 'imagenet'"):
+        replace(MINE, init="imagnet")

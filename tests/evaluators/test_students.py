@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.protocols import STUDENTS
-from evaluators.sizes import convnet_depth, vit_patch
+from evaluators.pretrained import WEIGHTS
+from evaluators.sizes import SMALLEST, STUDENTS, check_size, convnet_depth, vit_patch
 from evaluators.students import build, features
 
 
@@ -64,20 +64,44 @@ def test_resnet_stem_by_size(size, stem, side):
     assert seen == [side]
 
 
-@pytest.mark.parametrize(("student", "width"), [("convnet", 2048), ("resnet18", 512), ("vit_tiny", 192)])
-def test_features_feed_the_head(student, width):
-    model, batch = build(student, 32, 5, seed=0), images(5, 32)
+WIDTHS = {"convnet": 2048, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "vit_tiny": 192, "vit_small": 384,
+          "vit_base": 768, "vgg16": 4096, "densenet121": 1024, "inception_v3": 2048, "efficientnet_b0": 1280,
+          "swin_t": 768}  # fmt: skip
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_features_feed_the_head_at_the_smallest_size(student):
+    size = SMALLEST[student] if student != "convnet" else 32
+    model, batch = build(student, size, 5, seed=0), images(3, size)
     found = features(model, batch, "cpu", batch=2)
-    assert found.shape == (5, width)
+    assert found.shape == (3, WIDTHS[student])
     assert found.dtype == torch.float32
     torch.testing.assert_close(model.head(found), model(batch), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("student", STUDENTS)
+def test_one_image_alone_can_be_trained_on_at_the_smallest_size(student):
+    """The last batch of an epoch may hold one image: batch norm needs more than one pixel of it."""
+    model = build(student, SMALLEST[student], 3, seed=0).train()
+    model(images(1, SMALLEST[student])).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("student", [name for name in WEIGHTS if name not in ("vit_base", "inception_v3")])
+def test_the_networks_are_torchvisions(student):
+    assert parameters(build(student, 224, 1000, seed=0)) == WEIGHTS[student].meta["num_params"]
+
+
+BIG = ("vgg16", "vit_base")
+EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in BIG else name for name in STUDENTS]
+
+
+@pytest.mark.parametrize("student", EVERY)
 def test_the_seed_decides_the_weights_and_nothing_else_moves(student):
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    first, again, other = (build(student, 32, 5, seed).state_dict() for seed in (0, 0, 1))
+    size = max(32, SMALLEST[student])
+    first, again, other = (build(student, size, 5, seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
@@ -89,7 +113,7 @@ def test_bytes_and_fractions_are_the_same_picture():
 
 
 def test_unknown_student_names_the_known():
-    with pytest.raises(ValueError, match=r"'convnext'.*convnet, resnet18, vit_tiny"):
+    with pytest.raises(ValueError, match=r"'convnext'; did you mean 'convnet'.*resnet18.*swin_t"):
         build("convnext", 32, 5, seed=0)
 
 
@@ -97,6 +121,19 @@ def test_unknown_student_names_the_known():
 def test_too_small_is_an_error(size, classes, said):
     with pytest.raises(ValueError, match=said):
         build("convnet", size, classes, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("student", "size", "init", "said"),
+    [
+        ("inception_v3", 96, "scratch", "inception_v3 needs at least 107 px, not 96"),
+        ("vit_base", 40, "imagenet", "patches of 16 px: not 40"),
+        ("vit_small", 67, "scratch", "multiple of 8"),
+    ],
+)
+def test_sizes_are_checked_without_building(student, size, init, said):
+    with pytest.raises(ValueError, match=said):
+        check_size(student, size, init)
 
 
 def test_a_size_that_cannot_be_cut_into_patches_is_refused():

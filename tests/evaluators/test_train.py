@@ -8,7 +8,8 @@ from torch import nn
 
 from evaluators import train
 from evaluators.accuracy import evaluate
-from evaluators.protocols import STUDENTS, Augment, Protocol, Recipe
+from evaluators.recipes import Augment, Protocol, Recipe
+from evaluators.sizes import STUDENTS
 from evaluators.train import DivergedError, train_student
 
 FLIPS = Augment(crop_area=(0.6, 1.0), flip_x=0.5, flip_y=0.5, transpose=0.5)
@@ -62,7 +63,7 @@ def test_shuffled_labels_reach_chance():
     assert 0.2 < sum(reached) / 3 < 0.47
 
 
-@pytest.mark.parametrize("student", STUDENTS)
+@pytest.mark.parametrize("student", ["convnet", "resnet18", "vit_tiny"])
 def test_same_seed_same_weights_other_seed_others(student):
     few = short(min_steps=2, max_steps=2, batch=6)
     state = torch.random.get_rng_state()
@@ -87,10 +88,110 @@ def test_one_image_per_class_is_enough():
 
 
 def test_batches_visit_every_image_equally_often():
-    index = train._indices(10, 16, torch.Generator().manual_seed(0))
+    index = train._indices(10, SHORT, torch.Generator().manual_seed(0))
     seen = torch.cat([next(index) for _ in range(5)])
     assert torch.equal(torch.bincount(seen), torch.full((10,), 8))
     assert [sorted(part.tolist()) for part in seen.split(10)] == [list(range(10))] * 8
+
+
+def test_whole_epochs_end_with_what_is_left():
+    index = train._indices(10, replace(SHORT, batch=4, whole_epochs=True), torch.Generator().manual_seed(0))
+    seen = [next(index) for _ in range(9)]
+    assert [len(part) for part in seen] == [4, 4, 2] * 3
+    epochs = [torch.cat(seen[i : i + 3]).tolist() for i in (0, 3, 6)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 3
+    assert epochs[0] != epochs[1]
+
+
+def test_the_released_row_is_torchs_multistep():
+    """Epochs of three batches against SGD and MultiStepLR on the same batches: the momentum outlives the drops."""
+    recipe = Recipe("sgd", lr=0.05, weight_decay=0.1, batch=4, epochs=3, momentum=0.9, warmup=0.0, nesterov=False,
+                    decay_all=True, whole_epochs=True, milestones=(0.34, 0.67), clip=1.0)  # fmt: skip
+    images, labels = stripes(3)
+    got = fit(images, labels, protocol=Protocol("steps", 1, {"convnet": recipe}, source="this test"), seed=7)
+
+    model = train.build("convnet", 16, 3, train.seed_of(7, "weights"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 6])
+    for (x, y), _ in zip(train.batches(images, labels, recipe, 7), range(9), strict=False):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    for key, value in got.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_draws_from_the_seed_and_leaves_the_global_state():
+    few = short(min_steps=2, max_steps=2, batch=6)
+    images, labels = stripes(4, size=36)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = fit(images, labels, "efficientnet_b0", few)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert same(first, fit(images, labels, "efficientnet_b0", few))
+
+
+def soft(labels, sure=0.8):
+    """Probabilities: `sure` for the label, the rest shared by the others."""
+    return nn.functional.one_hot(labels, 3) * (sure - (1 - sure) / 2) + (1 - sure) / 2
+
+
+def test_hard_labels_as_probabilities_train_the_same_network():
+    images, labels = stripes(4)
+    few = short(min_steps=3, max_steps=3, label_smoothing=0.1)
+    hard = fit(images, labels, protocol=few).state_dict()
+    rows = fit(images, nn.functional.one_hot(labels, 3).float(), protocol=few).state_dict()
+    for key, value in hard.items():
+        torch.testing.assert_close(rows[key], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_temperature_is_distillations_loss():
+    """KL(softmax(log q / T) || softmax(z / T)), mean over images, written out."""
+    recipe = replace(SHORT, temperature=4.0)
+    targets = soft(torch.tensor([0, 1, 2, 2]))
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    q = targets ** (1 / 4)
+    q = q / q.sum(1, keepdim=True)
+    p = torch.exp(logits / 4) / torch.exp(logits / 4).sum(1, keepdim=True)
+    expected = (q * (q / p).log()).sum(1).mean()
+    torch.testing.assert_close(train._loss(logits, train.as_trained(targets, recipe, 3), recipe), expected)
+
+
+def test_a_temperature_leaves_certain_labels_certain():
+    certain = torch.eye(3)
+    recipe = replace(SHORT, temperature=4.0)
+    assert torch.equal(train.as_trained(certain, recipe, 3), certain)
+    assert torch.equal(train.as_trained(torch.tensor([2, 0]), recipe, 3), certain[[2, 0]])
+
+
+@pytest.mark.parametrize("changes", [{"temperature": 4.0}, {"augment": replace(FLIPS, cutmix=0.5)}])
+@pytest.mark.parametrize("targets", [soft, lambda labels: labels])
+def test_a_separable_toy_is_learnt_from_softened_labels(changes, targets):
+    images, labels = stripes(20)
+    model = fit(images, targets(labels), protocol=short(min_steps=60, max_steps=60, **changes))
+    assert accuracy(model, *stripes(30, seed=1)) > 0.95
+
+
+SURE = soft(torch.arange(3).repeat_interleave(2))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (SURE[:5], r"float32 \(6, 3\), not torch.float32 \(5, 3\)"),
+        (SURE.double(), "not torch.float64"),
+        (SURE.index_fill(0, torch.tensor(4), float("nan")), "image 4 are not probabilities"),
+        (SURE.index_fill(0, torch.tensor(1), float("inf")), "image 1 are not probabilities"),
+        (SURE - torch.eye(3)[0], "image 0 are not probabilities"),
+        (2 * SURE, "image 0 are not probabilities"),
+    ],
+)
+def test_soft_labels_that_are_off_are_refused_before_training(labels, message):
+    with pytest.raises(ValueError, match=message):
+        fit(*(stripes(2)[0], labels))
 
 
 def test_sgd_and_its_schedule_are_torchs():

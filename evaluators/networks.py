@@ -1,0 +1,102 @@
+"""The bodies of the students: torchvision's networks without their last layer, and the ConvNet.
+
+Each function gives (body, width): normalised float images (n, 3, size, size) to features (n, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+from torchvision import models
+
+from evaluators.sizes import PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
+
+WIDTH = 128  # channels of the ConvNet
+Body = tuple[nn.Module, int]
+
+
+def body(student: str, size: int, weights: dict | None) -> Body:
+    """The body of a student, freshly initialised from torch's global generator, or with torchvision's `weights`."""
+    return _BODIES[student](size, weights)
+
+
+def _convnet(size: int, weights: None) -> Body:
+    depth = convnet_depth(size)
+    blocks = [_block(3 if i == 0 else WIDTH) for i in range(depth)]
+    return nn.Sequential(*blocks, nn.Flatten()), WIDTH * (size >> depth) ** 2
+
+
+def _block(channels: int) -> nn.Module:
+    # As many groups as channels is instance norm: no running statistics, train and eval mode are the same function.
+    norm = nn.GroupNorm(WIDTH, WIDTH)
+    return nn.Sequential(nn.Conv2d(channels, WIDTH, 3, padding=1), norm, nn.ReLU(inplace=True), nn.AvgPool2d(2))
+
+
+def _resnet(make: Callable, size: int, weights: dict | None) -> Body:
+    net = _loaded(make(weights=None), weights)
+    if weights is None and size < SMALL_STEM:
+        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's stem
+    if weights is None and size < SMALL_STEM // 2:
+        net.maxpool = nn.Identity()
+    return _headless(net, "fc")
+
+
+def _vit(layers: int, heads: int, width: int, size: int, weights: dict | None) -> Body:
+    patch = vit_patch(size) if weights is None else PRETRAINED_PATCH
+    shape = {"num_layers": layers, "num_heads": heads, "hidden_dim": width, "mlp_dim": 4 * width}
+    if weights is not None:
+        weights = models.vision_transformer.interpolate_embeddings(size, patch, weights)
+    net = _loaded(models.VisionTransformer(size, patch, **shape), weights)
+    net.heads = nn.Identity()
+    return net, width
+
+
+def _inception(size: int, weights: dict | None) -> Body:
+    """Without the second classifier in the middle; our normalisation, not the one inside."""
+    net = models.inception_v3(weights=None, aux_logits=weights is not None, init_weights=weights is None)
+    net = _loaded(net, weights)
+    net.aux_logits, net.AuxLogits, net.transform_input = False, None, False
+    return _headless(net, "fc")
+
+
+def _classifier(make: Callable, size: int, weights: dict | None) -> Body:
+    """Networks that end in a Linear, or in layers of which the last is one."""
+    net = _loaded(make(weights=None), weights)
+    last = "head" if hasattr(net, "head") else "classifier"
+    return _headless(net, last)
+
+
+def _headless(net: nn.Module, name: str) -> Body:
+    """The network without its last linear layer, and how many features that took."""
+    layers = getattr(net, name)
+    if isinstance(layers, nn.Linear):
+        setattr(net, name, nn.Identity())
+        return net, layers.in_features
+    width = layers[-1].in_features
+    layers[-1] = nn.Identity()
+    return net, width
+
+
+def _loaded(net: nn.Module, weights: dict | None) -> nn.Module:
+    if weights is not None:
+        net.load_state_dict(weights)
+    return net
+
+
+_BODIES: dict[str, Callable[[int, dict | None], Body]] = {
+    "convnet": _convnet,
+    "resnet18": partial(_resnet, models.resnet18),
+    "resnet34": partial(_resnet, models.resnet34),
+    "resnet50": partial(_resnet, models.resnet50),
+    "vit_tiny": partial(_vit, 12, 3, 192),
+    "vit_small": partial(_vit, 12, 6, 384),
+    "vit_base": partial(_vit, 12, 12, 768),
+    "vgg16": partial(_classifier, models.vgg16),
+    "densenet121": partial(_classifier, models.densenet121),
+    "inception_v3": _inception,
+    "efficientnet_b0": partial(_classifier, models.efficientnet_b0),
+    "swin_t": partial(_classifier, models.swin_t),
+}
