@@ -41,8 +41,8 @@ def build(cls: type, preset: str | None = None, config_file: Path | None = None,
     if preset is not None:
         values |= _preset(cls, preset)
     if config_file is not None:
-        values |= _checked(cls, _read_toml(Path(config_file)), str(config_file))
-    values |= _checked(cls, _split_sets(sets), "--set")
+        values |= checked(cls, read_toml(Path(config_file)), str(config_file))
+    values |= checked(cls, _split_sets(sets), "--set")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
@@ -116,12 +116,12 @@ def _preset(cls: type, preset: str, inner: tuple[str, ...] = ()) -> dict[str, An
     """The values of a preset, over those of the one that its key `like` names."""
     if preset in inner:
         raise UserError(f"presets of {title(cls)} are like each other in a circle: {' -> '.join([*inner, preset])}")
-    values = _read_toml(_preset_file(cls, preset))
+    values = read_toml(_preset_file(cls, preset))
     like = values.pop("like", None)
     if like is not None and like not in presets(cls):
         raise unknown(f"preset of {title(cls)} that preset {preset} is like", str(like), presets(cls))
     below = {} if like is None else _preset(cls, like, (*inner, preset))
-    return below | _checked(cls, values, f"preset {preset}")
+    return below | checked(cls, values, f"preset {preset}")
 
 
 def _preset_file(cls: type, preset: str) -> Path:
@@ -131,7 +131,8 @@ def _preset_file(cls: type, preset: str) -> Path:
     return known[preset]
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a TOML file; UserError for one that cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -150,8 +151,8 @@ def _split_sets(sets: Iterable[str]) -> dict[str, _Word]:
     return values
 
 
-def _checked(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """`values` with every key known and every value of its field's type."""
+def checked(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """`values` with every key a field of `cls`, every value of its field's type; UserError, which names the source."""
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:

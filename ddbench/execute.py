@@ -1,30 +1,26 @@
-"""The two pieces of work behind every number: one distillation, and one student that judges it."""
+"""The first of the two pieces of work behind every number: one distillation. The second is ddbench.judging."""
 
 from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ddbench import distilled, provenance
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.files import Stopwatch, digest, make_once, write_json
 from ddbench.memory import peaks
-from ddbench.runs import Result, RunSpec, write_result, write_spec
+from ddbench.runs import RunSpec, write_spec
 from ddbench.team import join
 from ddbench.types import Dataset, DistilledSet, ImageSet
-from evaluators.accuracy import Scores, evaluate
-from evaluators.train import train_student
 
 if TYPE_CHECKING:
-    from ddbench.runner import Jury, Plan, Setting, Task
+    from ddbench.runner import Plan, Setting, Task
 
 CHECKED_BYTES = 256 << 20  # of the training images are compared before and after; beyond that every k-th image
 
@@ -60,15 +56,6 @@ def assist(spec: RunSpec, plan: Plan, data: Dataset, where: torch.device, settin
     if _parallel(plan):
         ctx = _context(spec, data, where, setting, spec.folder(setting.runs) / ".work")
         _made(plan, spec, data.train, replace(ctx, team=join()))
-
-
-def judge(task: Task, jury: Jury, data: Dataset, where: torch.device, quiet: bool) -> None:
-    """Train one student on what is on disk, test it on the real test images, write the result."""
-    watch = Stopwatch()
-    _reset_peak(where)
-    pictures = distilled.read(task.folder / "distilled")
-    scores = _scores(pictures, task, jury, data.test, where, quiet)
-    write_result(task.path, _result(task, jury, pictures, scores, where, watch.seconds))
 
 
 def train_id(spec: RunSpec, data: Dataset) -> str:
@@ -163,47 +150,3 @@ def device_words(where: torch.device) -> str:
 def _reset_peak(where: torch.device) -> None:
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
-
-
-def _scores(
-    pictures: distilled.Pictures, task: Task, jury: Jury, test: ImageSet, where: torch.device, quiet: bool
-) -> Scores:
-    images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
-    targets = torch.from_numpy(pictures.labels if pictures.soft is None else pictures.soft)
-    shared = {"num_classes": len(test.classes), "device": where}
-    how = {"student": task.student, "protocol": jury.protocol, "seed": task.seed, "progress": bars(quiet)}
-    return evaluate(train_student(images, targets, **how, **shared), test.images, test.labels, **shared)
-
-
-def bars(quiet: bool) -> Callable:
-    """A progress bar on standard error for progress(iterable, description, total)."""
-    look = {"disable": quiet, "leave": False, "dynamic_ncols": True}
-    return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
-
-
-def _result(
-    task: Task, jury: Jury, pictures: distilled.Pictures, scores: Scores, where: torch.device, seconds: float
-) -> Result:
-    commit, dirty = provenance.commit()
-    memory = peaks(where if where.type == "cuda" else None)
-    return Result(
-        run=task.spec.digest,
-        content=pictures.content(),
-        student=task.student,
-        init=jury.protocol.init,
-        seed=task.seed,
-        protocol=jury.protocol.name,
-        protocol_version=jury.protocol.version,
-        protocol_hash=jury.protocol.identity(task.student),
-        overall=scores.overall,
-        average=scores.average,
-        per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
-        confusion=[list(row) for row in scores.confusion],
-        n_test=scores.n,
-        seconds=seconds,
-        memory_bytes=memory["cuda_bytes"] if where.type == "cuda" else memory["rss_bytes"],
-        device=device_words(where),
-        versions=provenance.versions(),
-        commit=commit,
-        dirty=dirty,
-    )

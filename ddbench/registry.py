@@ -20,6 +20,7 @@ from ddbench.errors import UserError, unknown
 
 KINDS = ("methods", "datasets", "students", "protocols")
 FOLDER = "folder:"
+TOML = ".toml"
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -32,8 +33,9 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> Any:
     """The class of a method, the source of a dataset, a Protocol, or a student's name.
 
-    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH`. Raises UserError for an unknown name (giving
-    the nearest and all), a name that two packages claim (giving both), and a plugin that cannot be imported (and why).
+    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH`, protocols `path/to/file.toml`. Raises UserError
+    for an unknown name (giving the nearest and all), a name that two packages claim (giving both), and a plugin that
+    cannot be imported (and why).
     """
     if kind == "methods" and ":" in name:
         return _class_from_file(name)
@@ -144,7 +146,8 @@ def _folder(path: str) -> Any:
 
 
 def _judged(kind: str) -> tuple[str, ...]:
-    from evaluators.protocols import PROTOCOLS, STUDENTS
+    from evaluators.protocols import PROTOCOLS
+    from evaluators.sizes import STUDENTS
 
     return tuple(sorted(STUDENTS if kind == "students" else PROTOCOLS))
 
@@ -153,6 +156,10 @@ def _judge(kind: str, name: str) -> Any:
     from evaluators.protocols import protocol
 
     if kind == "protocols":
+        if name.endswith(TOML):
+            from ddbench import custom
+
+            return custom.read(Path(name))
         try:
             return protocol(name)
         except ValueError as error:

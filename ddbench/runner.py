@@ -50,7 +50,7 @@ class Jury:
         """UserError when a student cannot take images of `size` pixels."""
         try:
             for student in self.students:
-                check_size(student, size)
+                check_size(student, size, self.protocol.init)
         except ValueError as error:
             raise UserError(f"{error}; --student and --size decide that") from None
 
@@ -255,12 +255,13 @@ def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
 
 
 def _execute(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> None:
-    from ddbench import execute  # torch
+    from ddbench import execute, judging  # torch
 
     device = execute.device(setting.device)
     log.info("%s", _where(task))
+    judging.check_weights(plan.jury)  # before hours of distillation
     if task.student is not None:
-        execute.judge(task, plan.jury, load(task.spec.size), device, setting.quiet)
+        judging.judge(judging.Trial(task, plan.jury, load(task.spec.size), device, setting))
         return
     made_here = _missing_parents(task.folder)
     try:

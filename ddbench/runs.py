@@ -4,6 +4,7 @@
     spec.json                   what was asked for, complete
     distilled/  distill.json    see ddbench.distilled; distilled/ exists = complete
     results/<protocol>-v<k>/<student>-<init>-seed<j>.json     one student; exists = complete
+    soft_labels/                what a teacher gave the images, for protocols that have one
     failed.json                 the distillation failed; `<student>...failed.json` beside the results: a student did
 """
 
@@ -63,7 +64,10 @@ class Result:
 
     run: digest of the spec. content: SHA-256 of the images and labels that were judged. overall, average: accuracy over
     images, and over classes. per_class: accuracy by class. confusion: rows true, columns predicted, counts.
-    commit: git commit of ddbench when it is a checkout, dirty: whether files differed from it.
+    commit: git commit of ddbench when it is a checkout, dirty: whether files differed from it. kappa, macro_f1,
+    calibration: see evaluators.accuracy.Scores. weights: SHA-256 of the file the student started from, empty from
+    scratch. teacher: the stage that gave the soft labels, empty for hard labels and for the set's own. image_bytes:
+    pixels, uncompressed. label_bytes: soft labels; hard ones are free. Results of older versions lack some of these.
     """
 
     run: str
@@ -86,6 +90,13 @@ class Result:
     commit: str | None
     dirty: bool | None
     schema: int = SCHEMA
+    kappa: float | None = None
+    macro_f1: float | None = None
+    calibration: float | None = None
+    weights: str = ""
+    teacher: str = ""
+    image_bytes: int | None = None
+    label_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,8 @@ def safe(name: str) -> str:
 
 def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
     """Where the result of one student (and its seed) under a protocol lies in a run folder."""
-    return folder / "results" / f"{protocol.name}-v{protocol.version}" / f"{student}-{protocol.init}-seed{seed}.json"
+    under = folder / "results" / f"{safe(protocol.name)}-v{protocol.version}"
+    return under / f"{student}-{protocol.init}-seed{seed}.json"
 
 
 def failure_path(path: Path) -> Path:
@@ -239,7 +251,9 @@ _JSON: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "int": (int,),
+    "int | None": (int, type(None)),
     "float": (int, float),
+    "float | None": (int, float, type(None)),
     "bool | None": (bool, type(None)),
     "Mapping[str, Any]": (dict,),
     "Mapping[str, str]": (dict,),

@@ -42,7 +42,8 @@ class ImageSet:
 class DistilledSet(ImageSet):
     """What a method returns.
 
-    soft_labels: float32 (n, classes), only when the method brings its own; they count in the storage budget.
+    soft_labels: float32 (n, classes), each row probabilities, only when the method brings its own: every protocol
+    trains on them instead of the labels, and they count in the storage budget.
     extras: numbers or words worth recording (MTT's learned step size, fallbacks counted), lists and dicts of them. No
     named protocol reads them.
     """
@@ -68,8 +69,9 @@ class DistilledSet(ImageSet):
 
     def _check_soft_labels(self, n: int) -> None:
         soft = self.soft_labels
-        if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)) or not torch.isfinite(soft).all():
-            raise ValueError(f"soft labels must be finite float32 ({n}, {len(self.classes)})")
+        shaped = soft.dtype == torch.float32 and soft.shape == (n, len(self.classes))
+        if not shaped or not ((soft >= 0).all() and ((soft.sum(1) - 1).abs() < 1e-3).all()):
+            raise ValueError(f"soft labels must be float32 ({n}, {len(self.classes)}), in each row probabilities")
 
 
 def _is_plain(value: object) -> bool:

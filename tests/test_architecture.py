@@ -15,7 +15,9 @@ ROOTS = {"ddbench": Path(ddbench.__file__).parent, "evaluators": Path(evaluators
 HEAVY = ("torch", "torchvision", "diffusers", "transformers", "peft", "sklearn", "scipy")
 
 PLAIN = ("ddbench.types", "ddbench.context", "ddbench.files", "ddbench.errors", "ddbench.team")
-TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.train", "evaluators.recipes")
+TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.dsa", "evaluators.train",
+            "evaluators.recipes")  # fmt: skip
+ROWS = ("evaluators.protocols", "evaluators.recipes", "evaluators.sizes")
 READ_BACK = ("ddbench.runs", "ddbench.distilled", "ddbench.files", "ddbench.errors")
 
 # module (or package) -> what it may import of ours; the longest matching prefix counts
@@ -28,7 +30,8 @@ ARROWS = {
     "ddbench.context": ("ddbench.files", "ddbench.memory", "ddbench.team"),
     "ddbench.types": ("ddbench.context",),
     "ddbench.config": ("ddbench.errors",),
-    "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "evaluators.protocols"),
+    "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "ddbench.custom", *ROWS),
+    "ddbench.custom": ("ddbench.errors", "ddbench.files", "ddbench.config", *ROWS),
     "ddbench.runs": ("ddbench.files",),
     "ddbench.distilled": ("ddbench.files",),
     "ddbench.contact": ("ddbench.distilled",),
@@ -40,8 +43,12 @@ ARROWS = {
     # the command that trains the embedded base model: it is not a method, and reads training images itself
     "ddbench.methods.dpd.base": (*PLAIN, *TEACHERS, "ddbench.methods", "ddbench.datasets"),
     "ddbench.runner": (*READ_BACK, "ddbench.team", "ddbench.config", "ddbench.registry", "ddbench.contact",
-                       "ddbench.datasets.facts", "ddbench.execute", "ddbench.types", "evaluators.sizes"),
-    "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.runner", "evaluators"),
+                       "ddbench.datasets.facts", "ddbench.execute", "ddbench.judging", "ddbench.types",
+                       "evaluators.sizes"),
+    "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.runner"),
+    "ddbench.judging": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.runner", "ddbench.execute",
+                        "ddbench.teacher", "evaluators"),
+    "ddbench.teacher": ("ddbench.files", "ddbench.memory", "ddbench.types", "evaluators"),
     "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),
     "ddbench.commands": ("ddbench", "evaluators"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import click
@@ -38,6 +38,7 @@ def show(name: str) -> None:
     Examples:
       ddbench show dpd
       ddbench show quick@1
+      ddbench show my_protocol.toml
     """
     click.echo(_SHOWN[_kind(name)](name))
 
@@ -76,8 +77,10 @@ def _presets() -> Iterator[str]:
 
 def _kind(name: str) -> str:
     """Which kind a name is of; one that is several is taken as the first of methods, datasets, students, protocols."""
-    from ddbench.registry import FOLDER, KINDS, names
+    from ddbench.registry import FOLDER, KINDS, TOML, names
 
+    if name.endswith(TOML):
+        return "protocols"
     if ":" in name:
         return "datasets" if name.startswith(FOLDER) else "methods"
     for kind in KINDS:
@@ -137,19 +140,30 @@ def _show_protocol(name: str) -> str:
     from ddbench.registry import load
 
     row = load("protocols", name)
-    recipe = type(next(iter(row.recipes.values())))
-    fields = [
-        (field.name, *(_value(getattr(made, field.name)) for made in row.recipes.values()), field.meaning)
-        for field in describe_fields(recipe)
+    columns = _alike(row.recipes)
+    lines = [
+        (field.name, *(_value(getattr(recipe, field.name)) for recipe in columns.values()), field.meaning)
+        for field in describe_fields(type(next(iter(columns.values()))))
     ]
-    head = f"{row.title} (protocol)\ninit: {row.init}\nsource: {row.source}"
-    return f"{head}\n\n{grid(fields, ('field', *row.recipes, 'meaning'))}"
+    teacher = "none (hard labels)" if row.teacher is None else " by ".join(row.teacher)
+    head = f"{row.title} (protocol)\ninit: {row.init}\nteacher: {teacher}\nsource: {row.source}"
+    return f"{head}\n\n{grid(lines, ('field', *columns, 'meaning'))}"
+
+
+def _alike(recipes: Mapping[str, Any]) -> dict[str, Any]:
+    """Students, those of equal rows together, -> their row."""
+    together: dict[Any, list[str]] = {}
+    for student, recipe in recipes.items():
+        together.setdefault(recipe, []).append(student)
+    return {"\n".join(students): recipe for recipe, students in together.items()}
 
 
 def _value(value: Any) -> str:
-    if hasattr(value, "__dataclass_fields__"):
-        return "\n".join(f"{name} {_value(item)}" for name, item in asdict(value).items())
-    return str(value)
+    """A number or word; of what has fields, those that are not at their defaults."""
+    if not is_dataclass(value):
+        return str(value)
+    told = [(field, getattr(value, field.name)) for field in fields(value)]
+    return "\n".join(f"{field.name} {item}" for field, item in told if item != field.default) or "none"
 
 
 _SHOWN = {"methods": _show_method, "datasets": _show_dataset, "students": _show_student, "protocols": _show_protocol}

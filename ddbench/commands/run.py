@@ -36,7 +36,7 @@ def judged(command: Callable) -> Callable:
     @click.option("--student-seeds", type=POSITIVE, default=1, show_default=True, metavar="J",
                   help="Train J students of each kind, seeds 0 to J-1.")
     @click.option("--protocol", default="quick", show_default=True, metavar="NAME",
-                  help="How students are trained: NAME (its newest version) or NAME@VERSION.")
+                  help="How students are trained: NAME (its newest version), NAME@VERSION or FILE.toml of your own.")
     @click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
     @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
     @functools.wraps(command)

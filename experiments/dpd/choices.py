@@ -16,7 +16,7 @@ import torch
 
 from ddbench import distilled, runner
 from ddbench.datasets.facts import Place
-from ddbench.execute import bars
+from ddbench.judging import bars
 from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate
 from evaluators.train import train_student

@@ -1,0 +1,117 @@
+"""The second piece of work: one student is trained on what is on disk, and tested on the real test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ddbench import distilled, provenance, teacher
+from ddbench.errors import UserError
+from ddbench.execute import device_words, train_id
+from ddbench.files import Stopwatch
+from ddbench.memory import Peak
+from ddbench.runs import Result, write_result
+from ddbench.types import Dataset
+from evaluators import pretrained
+from evaluators.accuracy import Scores, evaluate
+from evaluators.train import train_student
+
+if TYPE_CHECKING:
+    from ddbench.runner import Jury, Setting, Task
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One student of a jury, the data it is judged with, and what computes."""
+
+    task: Task
+    jury: Jury
+    data: Dataset
+    device: torch.device
+    setting: Setting
+
+
+def judge(trial: Trial) -> None:
+    """Train one student on the distilled set of a run, test it on the real test images, write the result."""
+    pictures = distilled.read(trial.task.folder / "distilled")
+    targets, gave = _targets(trial, pictures)
+    watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
+    scores = _scores(trial, _images(pictures), targets)
+    cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
+    stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
+    how = {"teacher": gave, **cost, **stored}
+    write_result(trial.task.path, _result(trial, pictures, scores, how))
+
+
+def check_weights(jury: Jury) -> None:
+    """UserError unless the ImageNet weights that the students start from are there, or can be downloaded now."""
+    try:
+        for student in jury.students if jury.protocol.init == "imagenet" else ():
+            pretrained.file(student)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{jury.protocol.title} starts from ImageNet weights: {error}") from None
+
+
+def bars(quiet: bool) -> Callable:
+    """A progress bar on standard error for progress(iterable, description, total)."""
+    look = {"disable": quiet, "leave": False, "dynamic_ncols": True}
+    return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
+
+
+def _images(pictures: distilled.Pictures) -> Tensor:
+    return torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
+
+
+def _targets(trial: Trial, pictures: distilled.Pictures) -> tuple[Tensor, str]:
+    """A set's own soft labels, else those of the protocol's teacher and its name, else hard labels."""
+    wanted = trial.jury.protocol.teacher
+    if pictures.soft is not None:
+        return torch.from_numpy(pictures.soft), ""
+    if wanted is None:
+        return torch.from_numpy(pictures.labels), ""
+    key, shared = train_id(trial.task.spec, trial.data), trial.setting.place.shared
+    found = teacher.trained(wanted, trial.data.train, key, shared, trial.device, bars(trial.setting.quiet))
+    return teacher.labels(found, _images(pictures), trial.task.folder, trial.device), found.folder.name
+
+
+def _scores(trial: Trial, images: Tensor, targets: Tensor) -> Scores:
+    test, task = trial.data.test, trial.task
+    shared = {"num_classes": len(test.classes), "device": trial.device}
+    how = {"protocol": trial.jury.protocol, "seed": task.seed, "progress": bars(trial.setting.quiet)}
+    model = train_student(images, targets, student=task.student, **how, **shared)
+    return evaluate(model, test.images, test.labels, **shared)
+
+
+def _result(trial: Trial, pictures: distilled.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
+    commit, dirty = provenance.commit()
+    task, protocol = trial.task, trial.jury.protocol
+    start = pretrained.sha256(pretrained.file(task.student)) if protocol.init == "imagenet" else ""
+    return Result(
+        run=task.spec.digest,
+        content=pictures.content(),
+        student=task.student,
+        init=protocol.init,
+        weights=start,
+        seed=task.seed,
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        protocol_hash=protocol.identity(task.student),
+        overall=scores.overall,
+        average=scores.average,
+        kappa=scores.kappa,
+        macro_f1=scores.macro_f1,
+        calibration=scores.calibration,
+        per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
+        confusion=[list(row) for row in scores.confusion],
+        n_test=scores.n,
+        device=device_words(trial.device),
+        versions=provenance.versions(),
+        commit=commit,
+        dirty=dirty,
+        **how,
+    )

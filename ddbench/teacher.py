@@ -1,0 +1,69 @@
+"""Soft labels for sets that have none: of a network trained once on the real training split by a named row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor
+
+from ddbench.files import Stopwatch, digest, make_once, write_bytes, write_json
+from ddbench.memory import Peak
+from ddbench.types import ImageSet
+from evaluators import VERSION
+from evaluators.protocols import protocol
+from evaluators.students import Student, build
+from evaluators.train import probabilities, train_student
+
+log = logging.getLogger("ddbench")
+SEED = 0  # there is one teacher of a kind
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network that lies in `folder`: model.safetensors, and teacher.json with what it cost."""
+
+    folder: Path
+    student: str
+    init: str
+    classes: int
+
+
+def trained(
+    kind: tuple[str, str], train: ImageSet, train_id: str, shared: Path, device: torch.device, progress: Callable
+) -> Teacher:
+    """The teacher of a kind (student, title of a protocol) for these training images, trained if it is not there."""
+    student, title = kind
+    row = protocol(title)
+    key = {"teacher": row.identity(student), "evaluators": VERSION, "train": train_id, "seed": SEED}
+    found = Teacher(shared / f"teacher-{digest(key)[:16]}", student, row.init, len(train.classes))
+
+    def make(folder: Path) -> None:
+        log.info("teacher: training %s by %s on %d real images", student, title, len(train.labels))
+        watch, peak = Stopwatch(), Peak(device)
+        shared = {"num_classes": found.classes, "seed": SEED, "device": device, "progress": progress}
+        model = train_student(train.images, train.labels, student=student, protocol=row, **shared)
+        save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / "model.safetensors")
+        write_json(folder / "teacher.json", {"key": key, "seconds": watch.seconds, **peak.figures()})
+
+    make_once(found.folder, make)
+    return found
+
+
+def labels(teacher: Teacher, images: Tensor, run: Path, device: torch.device) -> Tensor:
+    """Probabilities, float32 (n, classes), of uint8 images; kept in the run's folder as soft_labels/<teacher>."""
+    path = run / "soft_labels" / f"{teacher.folder.name}.safetensors"
+    if not path.exists():
+        given = probabilities(_model(teacher, images.shape[-1]), images, device).cpu()
+        write_bytes(path, save({"soft_labels": given}))
+    return load_file(path)["soft_labels"]
+
+
+def _model(teacher: Teacher, size: int) -> Student:
+    model = build(teacher.student, size, teacher.classes, SEED, teacher.init)
+    model.load_state_dict(load_file(teacher.folder / "model.safetensors"))
+    return model

@@ -1,0 +1,96 @@
+"""A protocol of one's own: what the file may say, what it may not, and that it is nobody else's."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from ddbench import custom, registry
+from ddbench.cli import cli
+from ddbench.errors import UserError
+from evaluators.protocols import PROTOCOLS, protocol
+
+WHOLE = """
+[recipes.convnet]
+optimizer = "sgd"
+lr = 1
+weight_decay = 0.0
+batch = 4
+epochs = 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text, name="mine.toml"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def test_what_is_not_said_is_what_it_is_like(file):
+    made = custom.read(
+        file('like = "quick@1"\n[recipes.convnet]\nepochs = 3\n[recipes.convnet.augment]\ncutmix = 0.5\n')
+    )
+    quick = protocol("quick@1")
+    old = quick.recipe("convnet")
+    assert made.recipe("convnet") == replace(old, epochs=3, augment=replace(old.augment, cutmix=0.5))
+    assert made.recipe("resnet18") == quick.recipe("resnet18")
+    assert made.source == "mine.toml, like quick@1"
+
+
+def test_a_whole_row_needs_nothing_below(file):
+    made = custom.read(file('init = "imagenet"\nteacher = ["resnet18", "quick"]\nsource = "a trial"\n' + WHOLE))
+    assert (made.init, made.teacher, made.source) == ("imagenet", ("resnet18", "quick@1"), "a trial")
+    assert list(made.recipes) == ["convnet"]
+    assert made.recipe("convnet").lr == 1.0
+
+
+def test_its_name_is_its_content_and_never_a_published_one(file):
+    plain, again = custom.read(file(WHOLE)), custom.read(file(f"# a remark\n{WHOLE}"))
+    other = custom.read(file(WHOLE.replace("epochs = 2", "epochs = 3")))
+    assert re.fullmatch(r"custom:mine-[0-9a-f]{8}@1", plain.title)
+    assert plain == again
+    assert plain.name != other.name
+    assert plain.title not in PROTOCOLS
+    copied = custom.read(file('like = "quick@1"'))
+    assert copied.recipes == protocol("quick@1").recipes
+    assert copied.identity("convnet") != protocol("quick@1").identity("convnet")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "neither a"),
+        ("lik = 1", "'lik'; did you mean like"),
+        ('like = "quikc"', "'quikc'.*did you mean 'quick@1'"),
+        ('like = "quick"\n[recipes.convnext]', "'convnext'; did you mean convnet"),
+        ('like = "quick"\n[recipes.convnet]\nepoch = 3', r"recipes\.convnet\) 'epoch'; did you mean epochs"),
+        ('like = "quick"\n[recipes.convnet]\nepochs = 0.5', "epochs = 0.5 is wrong; expected an integer"),
+        ('like = "quick"\n[recipes.convnet.augment]\nflip = 1', r"augment\) 'flip'; did you mean flip_y or flip_x"),
+        ('like = "quick"\ninit = "imagnet"', "did you mean 'imagenet'"),
+        ('like = "quick"\nteacher = "resnet18"', r"'resnet18' is not \[\"STUDENT\", \"PROTOCOL\"\]"),
+        ('like = "quick"\nteacher = ["resnet81", "quick"]', "did you mean 'resnet18'"),
+        (WHOLE.replace("lr = 1", ""), "lr"),
+        (WHOLE.replace('"sgd"', '"adam"'), "sgd or adamw"),
+        ("lr", "not valid TOML"),
+    ],
+)
+def test_what_is_off_is_named(file, text, said):
+    with pytest.raises(UserError, match=said) as caught:
+        registry.load("protocols", str(file(text)))
+    assert "mine.toml" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*none\.toml"):
+        registry.load("protocols", str(tmp_path / "none.toml"))
+
+
+def test_show_explains_it(file):
+    shown = CliRunner().invoke(cli, ["show", str(file(WHOLE + "temperature = 4\n"))])
+    assert shown.exit_code == 0
+    assert shown.output.startswith("custom:mine-")
+    assert re.search(r"temperature +4\.0 ", shown.output)

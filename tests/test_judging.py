@@ -1,0 +1,170 @@
+"""What a student is trained on: hard labels, a set's own soft ones, a teacher's; and what is recorded of it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from third_party import write_images, write_method
+
+from ddbench import runner, runs
+from ddbench.datasets.facts import Place
+from ddbench.errors import UserError
+from ddbench.runner import Request, Setting
+
+# Rows of a few steps: what a student learns here is not the question.
+FEW = """
+[recipes.convnet]
+optimizer = "adamw"
+lr = 0.002
+weight_decay = 0.01
+batch = 8
+epochs = 1
+min_steps = 20
+"""
+TAUGHT = f'teacher = ["convnet", "quick@1"]\n{FEW}temperature = 2.0\n'
+
+
+@pytest.fixture
+def home(tmp_path):
+    write_images(tmp_path / "images", {"barn": 10, "pond": 12})
+    write_method(tmp_path)
+    (tmp_path / "few.toml").write_text(FEW)
+    (tmp_path / "taught.toml").write_text(TAUGHT)
+    return tmp_path
+
+
+def planned(home, protocol, students=("convnet",), **words):
+    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipc": 2, **words})
+    return runner.plan(request, runner.jury(students, f"{home}/{protocol}", 1), Place(None, home / "shared", True))
+
+
+def run(home, plan):
+    return runner.run(plan, Setting(home / "runs", Place(None, home / "shared", True), "cpu", True))
+
+
+def results(home):
+    entries, problems = runs.scan(home / "runs")
+    assert problems == []
+    return [entry.result for entry in entries]
+
+
+def test_hard_labels_are_free_and_everything_is_recorded(home):
+    assert run(home, planned(home, "few.toml")).failed == 0
+    (found,) = results(home)
+    assert (found.image_bytes, found.label_bytes) == (4 * 3 * 8 * 8, 0)
+    assert (found.weights, found.teacher, found.init) == ("", "", "scratch")
+    assert found.protocol.startswith("custom:few-")
+    right = np.trace(found.confusion) / found.n_test
+    assert found.overall == pytest.approx(right)
+    for share in (found.macro_f1, found.calibration):
+        assert 0 <= share <= 1
+    assert -1 <= found.kappa <= 1
+    assert found.memory_bytes > 1e7
+
+
+def test_custom_protocols_of_one_name_do_not_meet(home):
+    run(home, planned(home, "few.toml"))
+    (home / "few.toml").write_text(FEW.replace("20", "21"))
+    assert run(home, planned(home, "few.toml")).done == 1
+    assert len({found.protocol for found in results(home)}) == 2
+
+
+def test_a_teacher_is_trained_once_and_its_labels_are_kept(home):
+    plan = planned(home, "taught.toml", seeds=(0, 1))
+    assert run(home, plan).done == 4
+    (stage,) = (home / "shared").glob("teacher-*")
+    cost = json.loads((stage / "teacher.json").read_text())
+    assert cost["seconds"] > 0
+    assert cost["rss_bytes"] > 1e7
+    for found in results(home):
+        assert found.teacher == stage.name
+        assert found.label_bytes == 4 * 2 * 4
+    kept = [load_file(path)["soft_labels"] for path in (home / "runs").rglob("soft_labels/*.safetensors")]
+    assert len(kept) == 2
+    for soft in kept:  # the classes differ by their colour, and the teacher saw the real images
+        assert soft.dtype == np.float32
+        np.testing.assert_allclose(soft.sum(1), 1, atol=1e-5)
+        assert soft.argmax(1).tolist() == [0, 0, 1, 1]
+        assert soft.max() < 1
+
+
+def test_a_teachers_labels_are_what_is_trained_on(home):
+    """Turned around on disk, they turn the student around."""
+    plan = planned(home, "taught.toml")
+    run(home, plan)
+    (before,) = results(home)
+    assert before.overall > 0.9
+    (path,) = (home / "runs").rglob("soft_labels/*.safetensors")
+    save_file({"soft_labels": np.ascontiguousarray(load_file(path)["soft_labels"][:, ::-1])}, path)
+    shutil.rmtree(plan.specs[0].folder(home / "runs") / "results")
+    run(home, plan)
+    (after,) = results(home)
+    assert after.overall < 0.1
+
+
+SOFT = """
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from ddbench.types import DistilledSet
+
+@dataclass(frozen=True)
+class Soft:
+    name: ClassVar[str] = "soft"
+    version: ClassVar[int] = 1
+    sure: float = 0.9
+    def distill(self, train, ipc, ctx):
+        index = torch.cat([train.of_class(label)[:ipc] for label in range(2)])
+        soft = torch.full((2 * ipc, 2), 1 - self.sure)
+        soft[torch.arange(2 * ipc), 1 - train.labels[index]] = self.sure
+        return DistilledSet(train.images[index], train.labels[index], train.classes, train.readable, soft_labels=soft)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["few.toml", "taught.toml"])
+def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
+    """This method's labels are upside down, so that it shows which ones were learnt."""
+    (home / "soft.py").write_text(SOFT)
+    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2)
+    jury = runner.jury(("convnet",), f"{home}/{protocol}", 1)
+    assert run(home, runner.plan(request, jury, Place(None, home / "shared", True))).failed == 0
+    (found,) = results(home)
+    assert found.overall < 0.1
+    assert (found.teacher, found.label_bytes) == ("", 4 * 2 * 4)
+    assert not list((home / "shared").glob("teacher-*"))
+
+
+def test_soft_labels_that_are_no_probabilities_are_refused(home):
+    (home / "soft.py").write_text(SOFT)
+    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2, sets=("sure=1.5",))
+    plan = runner.plan(request, runner.jury(("convnet",), f"{home}/few.toml", 1), Place(None, home / "shared", True))
+    assert run(home, plan).failed == 1
+    assert "in each row probabilities" in runs.read_failure(plan.specs[0].folder(home / "runs")).error
+
+
+def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(home / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    (home / "pre.toml").write_text('like = "dpd@1"\n')
+    plan = planned(home, "pre.toml", ("resnet18",), size=16)
+    with pytest.raises(UserError, match=r"starts from ImageNet weights: cannot download https://.*resnet18-f37072fd"):
+        run(home, plan)
+    assert not (home / "runs").exists()
+
+
+def no_network(url, *_, **__):
+    raise OSError("no route to host")
+
+
+def test_a_student_that_a_protocol_has_no_row_for_is_named():
+    with pytest.raises(UserError, match=r"student of protocol dc@1 'resnet18'.*convnet"):
+        runner.jury(("resnet18",), "dc@1", 1)
+
+
+def test_a_student_without_imagenet_weights_is_named(home):
+    (home / "pre.toml").write_text(f'init = "imagenet"\n{FEW}')
+    with pytest.raises(UserError, match="no ImageNet weights for convnet; it has them for resnet18"):
+        run(home, planned(home, "pre.toml"))
