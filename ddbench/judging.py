@@ -41,7 +41,7 @@ def judge(trial: Trial) -> None:
     pictures = distilled.read(trial.task.folder / "distilled")
     targets, gave = _targets(trial, pictures)
     watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
-    scores = _scores(trial, _images(pictures), targets)
+    scores = _scores(trial, images_of(pictures), targets)
     cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
     how = {"teacher": gave, **cost, **stored}
@@ -63,7 +63,8 @@ def bars(quiet: bool) -> Callable:
     return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
 
 
-def _images(pictures: distilled.Pictures) -> Tensor:
+def images_of(pictures: distilled.Pictures) -> Tensor:
+    """uint8 (n, 3, h, w)."""
     return torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
 
 
@@ -76,7 +77,7 @@ def _targets(trial: Trial, pictures: distilled.Pictures) -> tuple[Tensor, str]:
         return torch.from_numpy(pictures.labels), ""
     key, shared = train_id(trial.task.spec, trial.data), trial.setting.place.shared
     found = teacher.trained(wanted, trial.data.train, key, shared, trial.device, bars(trial.setting.quiet))
-    return teacher.labels(found, _images(pictures), trial.task.folder, trial.device), found.folder.name
+    return teacher.labels(found, images_of(pictures), trial.task.folder, trial.device), found.folder.name
 
 
 def _scores(trial: Trial, images: Tensor, targets: Tensor) -> Scores:

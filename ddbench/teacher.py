@@ -1,4 +1,4 @@
-"""Soft labels for sets that have none: of a network trained once on the real training split by a named row."""
+"""Networks trained once on the real training split by a named row: they give soft labels, and features."""
 
 from __future__ import annotations
 
@@ -58,12 +58,13 @@ def labels(teacher: Teacher, images: Tensor, run: Path, device: torch.device) ->
     """Probabilities, float32 (n, classes), of uint8 images; kept in the run's folder as soft_labels/<teacher>."""
     path = run / "soft_labels" / f"{teacher.folder.name}.safetensors"
     if not path.exists():
-        given = probabilities(_model(teacher, images.shape[-1]), images, device).cpu()
+        given = probabilities(network(teacher, images.shape[-1]), images, device).cpu()
         write_bytes(path, save({"soft_labels": given}))
     return load_file(path)["soft_labels"]
 
 
-def _model(teacher: Teacher, size: int) -> Student:
+def network(teacher: Teacher, size: int) -> Student:
+    """The trained network, for `size` x `size` images."""
     model = build(teacher.student, size, teacher.classes, SEED, teacher.init)
     model.load_state_dict(load_file(teacher.folder / "model.safetensors"))
     return model

@@ -87,6 +87,15 @@ def mix(images: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     return torch.where(replaced, images[draw.partner], images), targets + share * (targets[draw.partner] - targets)
 
 
+def resize(images: Tensor, size: int, crop: int | None = None) -> Tensor:
+    """Float images 0..1 of `size` x `size` pixels from uint8 ones, bilinear, antialiased; of that the middle `crop`."""
+    images = images.float() / 255
+    if images.shape[-1] != size:
+        images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    margin = (size - (crop or size)) // 2
+    return images[:, :, margin : size - margin, margin : size - margin]
+
+
 def _mixing(n: int, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Partners (n,) and squares (n, 3) of CutMix; a side of 0 where nothing is mixed."""
     partner = torch.randperm(n, generator=generator)

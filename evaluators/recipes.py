@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -60,18 +60,18 @@ class Augment:
 class Recipe:
     """How one student is trained.
 
-    optimizer: "sgd" or "adamw". lr: the highest learning rate. weight_decay: on weights of two or more dimensions.
-    batch: images per step. epochs: passes over the set, see `steps`. min_steps, max_steps: bounds of the steps (0: no
-    upper one). momentum: of SGD, or AdamW's beta1. beta2: AdamW's. warmup: share of the steps over which the learning
-    rate rises linearly from 0 to lr; then it falls to 0 along half a cosine, unless there are milestones. clip: largest
-    gradient norm, 0 for none. label_smoothing: in cross-entropy. augment: what is drawn anew for every image.
-    decay_all: weight decay also on biases and norms. whole_epochs: an epoch is a permutation cut into batches, of which
-    the last is what is left; else batches are cut from an endless chain of permutations, and every step has exactly as
-    many, also when the set is smaller than that. milestones: shares of all steps at which the learning rate is
-    multiplied by gamma instead of following the cosine. gamma: the factor at each milestone. nesterov: Nesterov's
-    momentum, of SGD. temperature: 0 for cross-entropy; else the Kullback-Leibler divergence of targets and predictions,
-    both softened by it, as knowledge distillation has it (Hinton et al. 2015, arXiv:1503.02531), without its factor of
-    T squared.
+    optimizer: "sgd", "adamw", or "adam" (whose decay is part of the gradient). lr: the highest learning rate.
+    weight_decay: on weights of two or more dimensions. batch: images per step. epochs: passes over the set, see
+    `steps`. min_steps, max_steps: bounds of the steps (0: no upper one). momentum: of SGD, or Adam's beta1. beta2:
+    Adam's. warmup: share of the steps over which the learning rate rises linearly from 0 to lr; then it falls to 0
+    along half a cosine, unless there are milestones. clip: largest gradient norm, 0 for none. label_smoothing: in
+    cross-entropy. augment: what is drawn anew for every image. decay_all: weight decay also on biases and norms.
+    whole_epochs: an epoch is a permutation cut into batches, of which the last is what is left; else batches are cut
+    from an endless chain of permutations, and every step has exactly as many, also when the set is smaller than that.
+    milestones: shares of all steps at which the learning rate is multiplied by gamma instead of following the cosine.
+    gamma: the factor at each milestone. nesterov: Nesterov's momentum, of SGD. temperature: 0 for cross-entropy; else
+    the Kullback-Leibler divergence of targets and predictions, both softened by it, as knowledge distillation has it
+    (Hinton et al. 2015, arXiv:1503.02531), without its factor of T squared.
     """
 
     optimizer: str

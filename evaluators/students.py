@@ -23,6 +23,8 @@ From scratch, images are normalised by constants; with ImageNet weights as those
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -78,9 +80,18 @@ def build(student: str, size: int, num_classes: int, seed: int, init: str = "scr
         return Student(made, nn.Linear(width, num_classes), *look)
 
 
-def features(model: Student, images: Tensor, device: torch.device | str = "cpu", batch: int = 256) -> Tensor:
-    """Penultimate features, float32 (n, d) on the CPU, of uint8 (n, 3, h, w) images streamed in batches."""
+def features(
+    model: Student,
+    images: Tensor,
+    device: torch.device | str = "cpu",
+    batch: int = 256,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Penultimate features, float32 (n, d) on the CPU, of uint8 (n, 3, h, w) images streamed in batches.
+
+    prepare: what each batch goes through first, on the device: `augment.resize`, say.
+    """
     model = model.to(device).eval()
     with torch.no_grad():
-        parts = [model.embed(part.to(device)).float().cpu() for part in images.split(batch)]
-    return torch.cat(parts)
+        prepared = map(prepare or (lambda part: part), (part.to(device) for part in images.split(batch)))
+        return torch.cat([model.embed(part).float().cpu() for part in prepared])

@@ -48,6 +48,8 @@ ARROWS = {
     "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.runner"),
     "ddbench.judging": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.runner", "ddbench.execute",
                         "ddbench.teacher", "evaluators"),
+    "ddbench.quality": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.runner", "ddbench.execute",
+                        "ddbench.judging", "ddbench.teacher", "evaluators"),
     "ddbench.teacher": ("ddbench.files", "ddbench.memory", "ddbench.types", "evaluators"),
     "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),

@@ -74,7 +74,7 @@ def test_its_name_is_its_content_and_never_a_published_one(file):
         ('like = "quick"\nteacher = "resnet18"', r"'resnet18' is not \[\"STUDENT\", \"PROTOCOL\"\]"),
         ('like = "quick"\nteacher = ["resnet81", "quick"]', "did you mean 'resnet18'"),
         (WHOLE.replace("lr = 1", ""), "lr"),
-        (WHOLE.replace('"sgd"', '"adam"'), "sgd or adamw"),
+        (WHOLE.replace('"sgd"', '"lion"'), "sgd or adamw or adam"),
         ("lr", "not valid TOML"),
     ],
 )

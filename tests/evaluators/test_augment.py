@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from evaluators import augment, dsa
@@ -204,3 +205,17 @@ def test_draws_depend_on_the_generator_alone():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("size", [8, 24, 40])
+def test_resize_is_pillows_bilinear(size):
+    images = (255 * pictures()).byte()
+    got = augment.resize(images, size)
+    for one, found in zip(images, got, strict=True):
+        expected = Image.fromarray(one.permute(1, 2, 0).numpy()).resize((size, size), Image.BILINEAR)
+        np.testing.assert_allclose(found.permute(1, 2, 0), np.array(expected) / 255, atol=1.2 / 255)  # it rounds
+
+
+def test_resize_keeps_the_middle():
+    whole, middle = (augment.resize((255 * pictures()).byte(), 32, crop) for crop in (None, 28))
+    assert torch.equal(middle, whole[:, :, 2:30, 2:30])

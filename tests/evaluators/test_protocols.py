@@ -26,7 +26,7 @@ def test_a_name_without_version_is_the_newest():
 
 @pytest.mark.parametrize("name", ["quick@7", "quik", "dpd@0", ""])
 def test_an_unknown_protocol_lists_all(name):
-    with pytest.raises(ValueError, match="Known: quick@1, dpd@1, dpd-scratch@1, dc@1"):
+    with pytest.raises(ValueError, match="Known: quick@1, dpd@1, dpd-scratch@1, dc@1, fid@1"):
         protocol(name)
 
 
@@ -141,6 +141,7 @@ def test_the_judge_works_without_ddbench():
         ("dpd-scratch@1", "resnet18", "5d4020379d3ea5ea9a8e36ceb4f6fa1d945b68127c6c4e7bec56bb827585c1fb"),
         ("dpd-scratch@1", "densenet121", "ce20b7dd9d4486396f33614d26c0c8b4878aefe17684dbe46703047e5a0caad3"),
         ("dc@1", "convnet", "e91ca46e1030bc8d3fcbe5eafcba70579072f315a08ca1371360080c6e337784"),
+        ("fid@1", "inception_v3", "4f0a72d2a9c729cc62955b499609ee81a15c76600c01f467700a72917c95c71a"),
     ],
 )
 def test_published_rows_are_pinned(title, student, identity):
@@ -157,7 +158,7 @@ def test_every_published_row_is_pinned():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"optimizer": "adam"}, "sgd or adamw"),
+        ({"optimizer": "lion"}, "sgd or adamw or adam"),
         ({"batch": 0}, "batch and epochs are at least 1, not 0 and 3"),
         ({"temperature": 2.0, "label_smoothing": 0.1}, "must be 0"),
     ],

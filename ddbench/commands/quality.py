@@ -1,0 +1,113 @@
+"""`ddbench quality`."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddbench.commands.common import SIZE, SIZE_HELP, Globals, grid
+from ddbench.errors import UserError
+
+if TYPE_CHECKING:
+    from ddbench.runs import RunSpec
+
+FEATURES = (
+    "Whose features: a student trained on the real training images, or STUDENT/imagenet.  "
+    "[default, as DPD's release: inception_v3/fid@1 for fid, resnet18/imagenet for coverage]"
+)
+METRICS = ("fid", "coverage", "ssim", "clip")  # quality.METRICS, repeated so that --help stays instant
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Whose training images to compare with.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    type=click.Choice(METRICS),
+    default=METRICS[:3],
+    show_default=True,
+    help="What to measure; repeat for several.",
+)
+@click.option("--features", metavar="STUDENT/PROTOCOL", help=FEATURES)
+@click.option(
+    "--clip",
+    metavar="MODEL",
+    default="flax-community/clip-rsicd-v2",
+    show_default=True,
+    help="CLIP model of the metric clip: a folder or a Hugging Face hub id.",
+)
+@click.option("--size", type=SIZE, metavar="PX", help=f"For a folder of images. {SIZE_HELP}")
+@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
+@click.pass_obj
+def quality(
+    options: Globals, folders: tuple[Path, ...], dataset: str, size: int | None, form: str, **words: Any
+) -> None:
+    """Compare distilled images with the real training images: numbers beside accuracy, which rank nothing.
+
+    FOLDERS are runs (with a spec.json) or folders of images (one sub-folder per class, as for `ddbench evaluate`).
+    fid: FID, KID, precision, recall, density, coverage. coverage: intra-class coverage. ssim: NN-SSIM, how near an
+    image is to a copy of a real one. clip: CLIP score and zero-shot accuracy. Each is a file in the run's quality/ and
+    is not measured again. FID depends on the number of images: compare it within one dataset and IPC only.
+
+    \b
+    Examples:
+      ddbench quality runs/ucm64/dpd/ipc10/seed0-1a2b3c4d --dataset ucm
+      ddbench quality runs/ucm64/*/ipc10/* --dataset ucm --metric fid --metric coverage --features resnet18/quick@1
+    """
+    from ddbench import quality
+    from ddbench.execute import device
+    from ddbench.registry import load
+
+    source, where = load("datasets", dataset), device(options.device)
+    wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
+    loader = cache(lambda pixels: source.load(options.place, pixels))
+    measured = []
+    for folder in folders:
+        run, spec = _run(options, folder, source, size)
+        subject = quality.Subject(run, spec, loader, where, options.setting)
+        measured += [json.loads(path.read_text()) | {"path": str(path)} for path in quality.measure(subject, wanted)]
+    click.echo(json.dumps(measured, indent=2) if form == "json" else _table(measured))
+
+
+def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+    """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
+    from ddbench.registry import short
+    from ddbench.runs import read_spec
+
+    if not (folder / "spec.json").exists():
+        return _given(options, folder, source, size)
+    spec, split = read_spec(folder / "spec.json"), source.describe(options.place)
+    if (spec.dataset, spec.fingerprint) != (short(source.name), split.fingerprint):
+        raise UserError(f"{folder} is of {spec.dataset}, split {spec.fingerprint[:8]}; "
+                        f"--dataset says {short(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
+    if not (folder / "distilled").is_dir():
+        raise UserError(f"{folder} has no distilled set yet; run its command again")
+    return folder, spec
+
+
+def _given(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+    from ddbench.given import plan_given
+    from ddbench.runner import jury
+    from ddbench.runner import run as run_plan
+
+    plan = plan_given(folder, source, size, jury((), "quick", 1), options.place)
+    if run_plan(plan, options.setting).failed:
+        raise UserError(f"{folder} could not be taken in")
+    return plan.specs[0].folder(options.runs), plan.specs[0]
+
+
+def _table(measured: list[dict[str, Any]]) -> str:
+    """One line for each number of each run; by class only in the files."""
+    lines = [
+        (str(Path(one["path"]).parents[1]), one["metric"], one["by"], name, f"{value:.4f}")
+        for one in measured
+        for name, value in one["values"].items()
+        if isinstance(value, int | float)
+    ]
+    return grid(lines, ("run", "metric", "by", "", "value"))

@@ -1,0 +1,197 @@
+"""How like the real training images a distilled set is: numbers beside its accuracy, one file each in `quality/`.
+
+    fid        FID, KID, precision, recall, density, coverage, all from one network's features
+    coverage   DPD's intra-class coverage
+    ssim       DPD's NN-SSIM: how near a distilled image is to a copy of a real one
+    clip       CLIP score and zero-shot accuracy
+
+Features are those of STUDENT/PROTOCOL, trained on the real training split (a stage, made once), or of STUDENT/imagenet.
+A network that knows ImageNet sees images at 256 px, whatever the size of the run; another one at the run's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddbench import distilled, provenance, teacher
+from ddbench.errors import UserError
+from ddbench.execute import device_words, train_id
+from ddbench.files import Stopwatch, digest, make_once, write_json
+from ddbench.judging import bars, images_of
+from ddbench.runs import RunSpec, safe
+from ddbench.types import Dataset
+from evaluators import fidelity, pretrained
+from evaluators.augment import resize
+from evaluators.protocols import protocol
+from evaluators.students import Student, build, features
+
+if TYPE_CHECKING:
+    from ddbench.runner import Setting
+
+log = logging.getLogger("ddbench")
+METRICS = ("fid", "coverage", "ssim", "clip")
+FEATURES = {"fid": "inception_v3/fid@1", "coverage": "resnet18/imagenet"}  # DPD's release
+LARGE, MIDDLE = 256, 224  # pixels: what networks that know ImageNet are given; the crop that they were tested with
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which of METRICS; whose features instead of the metrics' own; which CLIP model (folder or hub id)."""
+
+    metrics: tuple[str, ...]
+    features: str | None = None
+    clip: str = ""
+
+    def of(self, metric: str) -> str:
+        """What a metric is measured with, in words."""
+        return {"ssim": str(LARGE), "clip": self.clip}.get(metric) or self.features or FEATURES[metric]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run's distilled set, and the dataset (loaded at a size by `load`) that it is compared with."""
+
+    folder: Path
+    spec: RunSpec
+    load: Callable[[int], Dataset]
+    device: torch.device
+    setting: Setting
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network, what images go through first, and the name of the file or stage that its weights are from."""
+
+    network: Student
+    prepare: Callable[[Tensor], Tensor]
+    weights: str
+
+
+def measure(subject: Subject, wanted: Wanted) -> list[Path]:
+    """Measure what is not measured yet; the files of all that was wanted. UserError where weights cannot be had."""
+    found = {
+        metric: subject.folder / "quality" / f"{metric}-{safe(wanted.of(metric))}.json" for metric in wanted.metrics
+    }
+    for metric, path in found.items():
+        if not path.exists():
+            write_json(path, _measured(subject, metric, wanted.of(metric)))
+    return list(found.values())
+
+
+def _measured(subject: Subject, metric: str, words: str) -> dict[str, Any]:
+    log.info("%s: %s by %s", subject.folder, metric, words)
+    watch, pictures = Stopwatch(), distilled.read(subject.folder / "distilled")
+    weights, values = _MEASURES[metric](subject, pictures, words)
+    how = {"metric": metric, "by": words, "weights": weights, "values": values, "seconds": watch.seconds}
+    return how | _provenance(subject, pictures)
+
+
+def _provenance(subject: Subject, pictures: distilled.Pictures) -> dict[str, Any]:
+    commit, dirty = provenance.commit()
+    return {
+        "schema": 1,
+        "run": subject.spec.digest,
+        "content": pictures.content(),
+        "distilled_images": len(pictures.labels),
+        "real_images": len(subject.load(subject.spec.size).train.labels),
+        "device": device_words(subject.device),
+        "versions": provenance.versions(),
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def _fid(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+    weights, real, fake = _both(subject, pictures, words)
+    values = {"fid": fidelity.fid(real, fake), "kid": fidelity.kid(real, fake)}
+    near = fidelity.neighbourhoods(real, fake)
+    return weights, values | (asdict(near) if near else {})
+
+
+def _coverage(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+    weights, real, fake = _both(subject, pictures, words)
+    labels = subject.load(subject.spec.size).train.labels
+    by_class = fidelity.intra_class_coverage(real, labels, fake, torch.from_numpy(pictures.labels))
+    mean = sum(by_class) / len(by_class)
+    return weights, {"coverage": mean, "per_class": dict(zip(pictures.classes, by_class, strict=True))}
+
+
+def _ssim(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+    train, fake = subject.load(subject.spec.size).train, images_of(pictures)
+    found = []
+    for label in bars(subject.setting.quiet)(range(len(train.classes)), "NN-SSIM, class by class", len(train.classes)):
+        real, own = train.images[train.labels == label], fake[torch.from_numpy(pictures.labels == label)]
+        one = [torch.zeros(len(part), dtype=torch.int64) for part in (real, own)]
+        found.append(
+            fidelity.nn_ssim(real.to(subject.device), one[0], own.to(subject.device), one[1], int(words)).cpu()
+        )
+    every = torch.cat(found).double()
+    return "", {"nn_ssim": float(every.mean()), "std": float(every.std(correction=0)), "largest": float(every.max())}
+
+
+def _clip(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+    from evaluators import clip
+
+    try:
+        model = clip.load(words, subject.device)
+    except OSError as error:
+        raise UserError(f"there is no CLIP model {words!r} ({error}); --clip takes a folder or a hub id") from None
+    texts = clip.embed_texts(
+        model, [clip.PROMPT.format(name) for name in subject.load(subject.spec.size).train.readable]
+    )
+    labels = torch.from_numpy(pictures.labels)
+    score, accuracy = fidelity.agreement(clip.embed_images(model, images_of(pictures)), texts, labels)
+    return "", {"clip_score": score, "zero_shot_accuracy": accuracy}
+
+
+_MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim": _ssim, "clip": _clip}
+
+
+def _both(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, Tensor, Tensor]:
+    """The weights' name, and features of the real training images and of the distilled ones."""
+    with_what = _extractor(subject, words)
+    train = subject.load(subject.spec.size).train
+    read = partial(features, with_what.network, device=subject.device, batch=64, prepare=with_what.prepare)
+    key = {"features": words, "weights": with_what.weights, "train": _train(subject, subject.spec.size)}
+    folder = subject.setting.place.shared / f"features-{digest(key)[:16]}"
+    make_once(folder, lambda place: save_file({"real": read(train.images)}, place / "features.safetensors"))
+    return with_what.weights, load_file(folder / "features.safetensors")["real"], read(images_of(pictures))
+
+
+def _extractor(subject: Subject, words: str) -> Extractor:
+    student, slash, row = words.partition("/")
+    if not slash:
+        raise UserError(f"--features {words} is neither STUDENT/PROTOCOL nor STUDENT/imagenet")
+    try:
+        return _published(student) if row == "imagenet" else _trained(subject, student, row)
+    except (ValueError, pretrained.WeightsError) as error:
+        raise UserError(
+            f"features {words}: {error}; --features has others, resnet18/quick@1 needs no download"
+        ) from None
+
+
+def _published(student: str) -> Extractor:
+    network = build(student, MIDDLE, 2, 0, "imagenet")
+    return Extractor(network, partial(resize, size=LARGE, crop=MIDDLE), pretrained.sha256(pretrained.file(student)))
+
+
+def _trained(subject: Subject, student: str, title: str) -> Extractor:
+    size = LARGE if protocol(title).init == "imagenet" else subject.spec.size
+    data, shared = subject.load(size), subject.setting.place.shared
+    key, progress = _train(subject, size), bars(subject.setting.quiet)
+    found = teacher.trained((student, title), data.train, key, shared, subject.device, progress)
+    return Extractor(teacher.network(found, size), partial(resize, size=size), found.folder.name)
+
+
+def _train(subject: Subject, size: int) -> str:
+    """What identifies the training images at a size."""
+    return train_id(replace(subject.spec, size=size), subject.load(size))

@@ -1,0 +1,54 @@
+"""Embeddings of images and texts by a CLIP model, from a folder or the Hugging Face hub. Safetensors only, no code.
+
+Needs transformers (5 or newer), which is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+RELEASE = "flax-community/clip-rsicd-v2"  # the model of DPD's release
+PROMPT = "a remote sensing image of {}"  # and its prompt
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A model and its processor (tokenizer and image transform), on a device."""
+
+    model: Any
+    processor: Any
+    device: torch.device
+
+
+def load(name: str, device: torch.device | str = "cpu") -> Clip:
+    """A CLIP model by folder or hub id; OSError, from transformers, when it cannot be had."""
+    from transformers import CLIPModel, CLIPProcessor
+
+    model = CLIPModel.from_pretrained(name, use_safetensors=True).to(device).eval()
+    return Clip(model, CLIPProcessor.from_pretrained(name), torch.device(device))
+
+
+def embed_images(clip: Clip, images: Tensor, batch: int = 32) -> Tensor:
+    """float32 (n, d) on the CPU, of uint8 (n, 3, h, w) images, resized and normalised by the model's own processor."""
+    parts = [clip.processor(images=list(part), return_tensors="pt")["pixel_values"] for part in images.split(batch)]
+    with torch.no_grad():
+        found = [_pooled(clip.model.get_image_features(pixel_values=part.to(clip.device))) for part in parts]
+    return torch.cat(found).float().cpu()
+
+
+def embed_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
+    """float32 (n, d) on the CPU; tokens padded to the model's length, as in DPD's release."""
+    tokens = clip.processor(text=list(texts), padding="max_length", truncation=True, return_tensors="pt")
+    inputs = {name: tokens[name].to(clip.device) for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        return _pooled(clip.model.get_text_features(**inputs)).float().cpu()
+
+
+def _pooled(output: Any) -> Tensor:
+    """transformers 5 wraps the projected features that its fourth version returned bare."""
+    return getattr(output, "pooler_output", output)

@@ -1,0 +1,180 @@
+"""How like the real images a distilled set is. From features (n, d) of any network, or from pixels; float64 inside.
+
+Real images are those of the training split. None of these numbers ranks methods: accuracy does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evaluators.augment import resize
+
+NEAREST = 5  # neighbours of precision, recall, density, coverage; most similar real images of NN-SSIM
+ROWS = 2048  # of a matrix of distances that exist at a time
+
+
+def fid(real: Tensor, fake: Tensor) -> float:
+    """Fréchet distance of Gaussians fitted to features (Heusel et al. 2017, arXiv:1706.08500, eq. 6); 0 is the same.
+
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), covariances with ddof 1. With S = R^T R for each, the eigenvalues of
+    S1 S2 are the squared singular values of R1 R2^T, so the last trace is their sum: no matrix root, and no rounding to
+    be patched where there are fewer images than features. Biased by the number of images: compare only equal numbers.
+    Raises ValueError for fewer than two images.
+    """
+    (m1, r1), (m2, r2) = _gaussian(real, "real"), _gaussian(fake, "distilled")
+    cross = torch.linalg.matrix_norm(r1 @ r2.T, "nuc")
+    return float((m1 - m2).square().sum() + r1.square().sum() + r2.square().sum() - 2 * cross)
+
+
+def _gaussian(features: Tensor, which: str) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and a root R (at most d rows) of the covariance, R^T R."""
+    if len(features) < 2:
+        raise ValueError(f"FID needs two {which} images, not {len(features)}")
+    x = features.double()
+    mean = x.mean(0)
+    root = (x - mean) / (len(x) - 1) ** 0.5
+    return mean, torch.linalg.qr(root, mode="r").R if len(x) > x.shape[1] else root
+
+
+def kid(real: Tensor, fake: Tensor) -> float:
+    """Kernel distance: unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv:1801.01401).
+
+    Over all images at once, not over subsets; may be below 0, and is 0 on average for sets of one distribution,
+    whatever their number. Raises ValueError for fewer than two images.
+    """
+    n, m = len(real), len(fake)
+    if min(n, m) < 2:
+        raise ValueError(f"KID needs two images of each kind, not {n} real and {m} distilled")
+    within = [(_kernel_sum(x, x) - _kernel_diagonal(x)) / (len(x) * (len(x) - 1)) for x in (real, fake)]
+    return float(sum(within) - 2 * _kernel_sum(real, fake) / (n * m))
+
+
+def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
+    y = y.double()
+    return sum(((part.double() @ y.T) / y.shape[1] + 1).pow(3).sum() for part in x.split(ROWS))
+
+
+def _kernel_diagonal(x: Tensor) -> Tensor:
+    return (x.double().square().sum(1) / x.shape[1] + 1).pow(3).sum()
+
+
+def intra_class_coverage(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[float, ...]:
+    """By class: mean over real images of the cosine to the nearest distilled image of the class. Larger covers more.
+
+    As in DPD's release, which reports their mean (features there: ImageNet's ResNet-18). Raises ValueError for a class
+    without images of both kinds.
+    """
+    unit = F.normalize(real.double(), dim=1), F.normalize(fake.double(), dim=1)
+    pairs = _by_class(unit[0], real_labels, unit[1], fake_labels)
+    return tuple(float((a @ b.T).amax(1).clamp(-1, 1).mean()) for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """precision, recall: Kynkaanniemi et al. 2019, arXiv:1904.06991. density, coverage: Naeem et al. 2020, 2002.09797.
+
+    precision, density: how many distilled images lie within real images' neighbourhoods; density may exceed 1.
+    recall, coverage: how many real images are near distilled ones. nearest: neighbours that were used.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    nearest: int
+
+
+def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighbourhoods | None:
+    """Of all classes together. Fewer neighbours than `nearest` when images are few; None when there are under three."""
+    nearest = min(nearest, len(real) - 2, len(fake) - 2)
+    if nearest < 1:
+        return None
+    real, fake = real.double(), fake.double()
+    around_real, around_fake = _radii(real, nearest), _radii(fake, nearest)
+    inside = torch.zeros(len(fake), dtype=torch.int64)
+    recalled, covered = [], []
+    for part, radius in zip(real.split(ROWS), around_real.split(ROWS), strict=True):
+        distance = torch.cdist(part, fake)
+        within = distance < radius[:, None]
+        inside += within.sum(0)
+        covered.append(within.any(1))
+        recalled.append((distance < around_fake).any(1))
+    recall, coverage = (float(torch.cat(parts).double().mean()) for parts in (recalled, covered))
+    precision, density = float((inside > 0).double().mean()), float(inside.double().mean() / nearest)
+    return Neighbourhoods(precision, recall, density, coverage, nearest)
+
+
+def _radii(x: Tensor, nearest: int) -> Tensor:
+    """Distance (n,) of each to its k-th nearest other."""
+    parts = (torch.cdist(part, x).kthvalue(nearest + 1, dim=1).values for part in x.split(ROWS))
+    return torch.cat(list(parts))
+
+
+def nn_ssim(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor, size: int = 256) -> Tensor:
+    """By distilled image (m,): mean of its NEAREST highest SSIMs among real images of its class. Smaller copies less.
+
+    images: uint8 (n, 3, h, w), resized to `size`. DPD's release has 256 px and reports mean and standard deviation with
+    ddof 0. SSIM as there: Gaussian window of 11 pixels, deviation 1.5, *zero padding*, mean over colours and pixels;
+    libraries crop or reflect at the border and give other values. In the order of the classes. Raises ValueError for a
+    class without images of both kinds.
+    """
+    found = []
+    for a, b in _by_class(real, real_labels, fake, fake_labels):
+        b = resize(b, size)
+        similar = torch.cat([_similarities(resize(part, size), b) for part in a.split(16)], dim=1)
+        found.append(similar.topk(min(NEAREST, len(a)), dim=1).values.mean(1))
+    return torch.cat(found)
+
+
+def _similarities(real: Tensor, fake: Tensor) -> Tensor:
+    """SSIM (Wang et al. 2004) of each distilled with each real image, (m, n). What one image decides is done once."""
+    x, y = (_blurred(images) for images in (real, fake))
+    return torch.stack([_ssim(x, tuple(part[i : i + 1] for part in y)) for i in range(len(fake))])
+
+
+def _blurred(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The images, their local mean, their local variance."""
+    mean = _blur(images)
+    return images, mean, _blur(images * images) - mean * mean
+
+
+def _ssim(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> Tensor:
+    (x, mx, vx), (y, my, vy) = one, other
+    covariance = _blur(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    value = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return value.mean((1, 2, 3))
+
+
+def _blur(x: Tensor) -> Tensor:
+    """A Gaussian of 11 pixels, deviation 1.5, zero padding; rows, then columns."""
+    line = torch.exp(-(torch.arange(-5.0, 6.0, device=x.device, dtype=x.dtype) ** 2) / (2 * 1.5**2))
+    line = (line / line.sum()).repeat(x.shape[1], 1, 1, 1)
+    x = F.conv2d(x, line.transpose(2, 3), padding=(5, 0), groups=x.shape[1])
+    return F.conv2d(x, line, padding=(0, 5), groups=x.shape[1])
+
+
+def _by_class(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(real, distilled) of each class."""
+    for label in range(int(torch.cat([real_labels, fake_labels]).max()) + 1):
+        pair = real[real_labels == label], fake[fake_labels == label]
+        for which, part in zip(("real", "distilled"), pair, strict=True):
+            if len(part) == 0:
+                raise ValueError(f"there is no {which} image of class {label}")
+        yield pair
+
+
+def agreement(images: Tensor, texts: Tensor, labels: Tensor) -> tuple[float, float]:
+    """CLIP score and zero-shot accuracy from embeddings: images (n, d), one text of each class (c, d), labels (n,).
+
+    The score is the mean cosine of an image and its class's text, neither clamped nor multiplied; the accuracy is the
+    share of images whose nearest text is their class's.
+    """
+    cosines = F.normalize(images.double(), dim=1) @ F.normalize(texts.double(), dim=1).T
+    own = cosines.gather(1, labels[:, None])
+    return float(own.mean()), float((cosines.argmax(1) == labels).double().mean())

@@ -1,0 +1,40 @@
+"""CLIP embeddings against the model's own forward pass, on a small random model in the format of the real ones."""
+
+import math
+
+import pytest
+import torch
+from small_clip import write_clip
+
+from evaluators import clip
+from evaluators.fidelity import agreement
+
+TEXTS = ["a remote sensing image of forest", "a remote sensing image of river"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+def pictures(n=5, size=24):
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_embeddings_are_those_that_the_model_compares(folder):
+    loaded = clip.load(str(folder))
+    images, texts = clip.embed_images(loaded, pictures(), batch=2), clip.embed_texts(loaded, TEXTS)
+    both = loaded.processor(images=list(pictures()), text=TEXTS, padding="max_length", return_tensors="pt")
+    with torch.no_grad():
+        whole = loaded.model(**both)
+    cosines = torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T
+    expected = whole.logits_per_image / math.exp(loaded.model.logit_scale.item())
+    torch.testing.assert_close(cosines, expected, atol=1e-5, rtol=1e-4)
+    score, accuracy = agreement(images, texts, torch.tensor([0, 1, 0, 1, 0]))
+    assert score == pytest.approx(float(expected[torch.arange(5), [0, 1, 0, 1, 0]].mean()), abs=1e-5)
+    assert accuracy in {k / 5 for k in range(6)}
+
+
+def test_a_model_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="none"):
+        clip.load(str(tmp_path / "none"))

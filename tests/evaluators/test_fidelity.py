@@ -1,0 +1,190 @@
+"""Every number against the formula written out slowly, or a closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.ndimage
+import torch
+from PIL import Image
+
+from evaluators import fidelity
+from evaluators.fidelity import agreement, fid, intra_class_coverage, kid, neighbourhoods, nn_ssim
+
+
+def draw(n, d, seed, shift=0.0):
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(d, d))
+    return torch.tensor(rng.normal(size=(n, d)) @ mixing + shift, dtype=torch.float32)
+
+
+def formula(real, fake):
+    """Heusel's, by the root of the product of the covariances."""
+    a, b = real.double().numpy(), fake.double().numpy()
+    s1, s2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(s1 @ s2).real
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s1 + s2 - 2 * root)
+
+
+def test_fid_is_the_formula():
+    real, fake = draw(300, 12, 0), draw(200, 12, 1, shift=0.3)
+    assert fid(real, fake) == pytest.approx(formula(real, fake), rel=1e-4)
+
+
+@pytest.mark.parametrize(("n", "m"), [(300, 8), (9, 300), (9, 8)])
+def test_fid_is_the_formula_with_fewer_images_than_features(n, m):
+    real, fake = draw(n, 20, 0), draw(m, 20, 1, shift=0.3)
+    assert fid(real, fake) == pytest.approx(formula(real, fake), rel=1e-4)
+    assert fid(real, fake) == pytest.approx(fid(fake, real), rel=1e-9)
+
+
+def test_fid_of_known_gaussians():
+    """Features on axes of their own: (mean difference)^2 + the sum of (difference of deviations)^2."""
+    axes = torch.eye(3) * math.sqrt(3)
+    unit = torch.cat([axes, -axes])
+    unit = unit / unit.std(0)
+    assert fid(unit, 3 * unit + torch.tensor([1.0, 2.0, 0.0])) == pytest.approx(5 + 3 * 2**2)
+    assert fid(unit, unit) == pytest.approx(0, abs=1e-9)
+
+
+def test_kid_is_the_mean_over_pairs():
+    real, fake = draw(30, 6, 0), draw(7, 6, 1, shift=0.5)
+
+    def kernel(x, y):
+        return (float(x.double() @ y.double()) / 6 + 1) ** 3
+
+    within = [
+        np.mean([kernel(x[i], x[j]) for i in range(len(x)) for j in range(len(x)) if i != j]) for x in (real, fake)
+    ]
+    across = np.mean([kernel(x, y) for x in real for y in fake])
+    assert kid(real, fake) == pytest.approx(sum(within) - 2 * across)
+
+
+def test_kid_of_one_distribution_is_zero_on_average_however_few():
+    found = [kid(draw(40, 3, seed), draw(4, 3, 1000 + seed)) for seed in range(400)]
+    assert abs(np.mean(found)) < 3 * np.std(found) / 20
+
+
+@pytest.mark.parametrize("measure", [fid, kid])
+def test_one_image_is_not_enough(measure):
+    with pytest.raises(ValueError, match="two"):
+        measure(draw(10, 3, 0), draw(1, 3, 1))
+
+
+def test_chunks_change_nothing(monkeypatch):
+    real, fake = draw(50, 6, 0), draw(20, 6, 1)
+    before = kid(real, fake), neighbourhoods(real, fake)
+    monkeypatch.setattr(fidelity, "ROWS", 7)
+    assert kid(real, fake) == pytest.approx(before[0])
+    assert neighbourhoods(real, fake) == before[1]
+
+
+LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 1])
+
+
+def test_coverage_image_by_image():
+    real, fake = draw(7, 5, 0), draw(3, 5, 1)
+    expected = []
+    for label in range(2):
+        nearest = []
+        for x in real[LABELS[0] == label]:
+            cosines = [float(x @ y / (x.norm() * y.norm())) for y in fake[LABELS[1] == label]]
+            nearest.append(max(cosines))
+        expected.append(np.mean(nearest))
+    assert intra_class_coverage(real, LABELS[0], fake, LABELS[1]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_real_images_themselves_cover_everything():
+    real = draw(7, 5, 0)
+    assert intra_class_coverage(real, LABELS[0], real, LABELS[0]) == pytest.approx((1, 1))
+
+
+def test_a_class_without_images_is_named():
+    with pytest.raises(ValueError, match="no distilled image of class 1"):
+        intra_class_coverage(draw(7, 5, 0), LABELS[0], draw(3, 5, 1), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="no real image of class 2"):
+        intra_class_coverage(draw(7, 5, 0), LABELS[0], draw(3, 5, 1), torch.tensor([0, 1, 2]))
+
+
+def balls(x, k):
+    """Distance of each to its k-th nearest other."""
+    distance = np.linalg.norm(x[:, None] - x[None], axis=2)
+    return np.sort(distance, axis=1)[:, k]
+
+
+def test_neighbourhoods_ball_by_ball():
+    real, fake = draw(40, 4, 0), draw(15, 4, 1, shift=0.4)
+    a, b = real.double().numpy(), fake.double().numpy()
+    across = np.linalg.norm(a[:, None] - b[None], axis=2)
+    inside = across < balls(a, 5)[:, None]
+    got = neighbourhoods(real, fake)
+    assert got.precision == pytest.approx(inside.any(0).mean())
+    assert got.density == pytest.approx(inside.sum() / 5 / 15)
+    assert got.coverage == pytest.approx(inside.any(1).mean())
+    assert got.recall == pytest.approx((across < balls(b, 5)[None]).any(1).mean())
+    assert got.nearest == 5
+    assert 0 < got.recall < 1
+
+
+@pytest.mark.parametrize(("images", "nearest"), [(2, None), (3, 1), (6, 4), (7, 5), (50, 5)])
+def test_few_images_have_fewer_neighbours(images, nearest):
+    got = neighbourhoods(draw(60, 4, 0), draw(images, 4, 1))
+    assert (got.nearest if got else None) == nearest
+
+
+def pictures(n, seed, size=24):
+    rng = np.random.default_rng(seed)
+    rough = rng.random((n, 3, size, size))
+    smooth = scipy.ndimage.gaussian_filter(rough, (0, 0, 1, 1))
+    return torch.tensor((255 * smooth).astype(np.uint8))
+
+
+def ssim_of(x, y):
+    """One pair, by scipy's filter with zeros outside."""
+    window = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
+    window = np.outer(window, window) / window.sum() ** 2
+
+    def blur(z):
+        return np.stack([scipy.ndimage.convolve(c, window, mode="constant") for c in z])
+
+    x, y = x.double().numpy() / 255, y.double().numpy() / 255
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    return ((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))).mean()
+
+
+def test_nn_ssim_pair_by_pair():
+    real, fake = pictures(20, 0), pictures(3, 1)
+    labels = torch.tensor([0] * 8 + [1] * 12), torch.tensor([0, 1, 1])
+    expected = []
+    for y, label in zip(fake, labels[1], strict=True):
+        similar = sorted(ssim_of(x, y) for x in real[labels[0] == label])
+        expected.append(np.mean(similar[-5:]))
+    np.testing.assert_allclose(nn_ssim(real, labels[0], fake, labels[1], size=24), expected, atol=1e-5)
+
+
+def test_images_are_compared_at_the_size_asked_for():
+    real, fake = pictures(4, 0), pictures(1, 1)
+    label = torch.zeros(4, dtype=torch.int64)
+    larger = [torch.tensor(np.array(Image.fromarray(one.permute(1, 2, 0).numpy()).resize((48, 48), Image.BILINEAR)))
+              for one in [*real, *fake]]  # fmt: skip
+    larger = torch.stack(larger).permute(0, 3, 1, 2)
+    expected = np.mean([ssim_of(x, larger[4]) for x in larger[:4]])
+    assert float(nn_ssim(real, label, fake, label[:1], size=48)) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_copy_is_found_out():
+    real = pictures(3, 0)
+    label = torch.zeros(3, dtype=torch.int64)
+    copied = nn_ssim(real[:1], label[:1], real[:1], label[:1])
+    assert float(copied) == pytest.approx(1, abs=1e-5)
+    assert float(nn_ssim(real, label, real[:1], label[:1])) < 0.9  # the mean with the two others
+
+
+def test_agreement_with_texts():
+    texts = torch.eye(3)
+    images = torch.tensor([[2.0, 0, 0], [0, 1, 1], [0, 0, -1]])
+    score, accuracy = agreement(images, texts, torch.tensor([0, 1, 2]))
+    assert score == pytest.approx((1 + 0.5**0.5 - 1) / 3)
+    assert accuracy == pytest.approx(2 / 3)

@@ -1,0 +1,168 @@
+"""`ddbench quality`: measured against the functions themselves on the files on disk; kept; refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from small_clip import write_clip
+from third_party import write_images, write_method
+
+from ddbench import distilled, registry
+from ddbench.cli import cli
+from ddbench.datasets.facts import Place
+from evaluators import clip, fidelity
+from evaluators.students import build, features
+
+FEATURES = "convnet/quick@1"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A dataset of two classes and the run of a method that picks four real images of each."""
+    home = tmp_path_factory.mktemp("home")
+    write_images(home / "images", {"barn": 24, "pond": 20})
+    write_method(home)
+    done = ddbench(home, "run", "--method", f"{home}/pick.py:Pick", "--ipc", "4", "--protocol", f"{home}/few.toml")
+    assert done.exit_code == 0, done.output
+    return home
+
+
+def ddbench(home, command, *words):
+    (home / "few.toml").write_text('like = "quick@1"\n[recipes.convnet]\nmin_steps = 2\nmax_steps = 2\n')
+    places = ["--runs", str(home / "runs"), "--shared", str(home / "shared"), "--device", "cpu", "-q"]
+    return CliRunner().invoke(cli, [*places, command, *map(str, words), "--dataset", f"folder:{home}/images"])
+
+
+def quality(home, folder, *words):
+    done = ddbench(home, "quality", folder, "--format", "json", *words)
+    assert done.exit_code == 0, done.output
+    return {one["metric"]: one for one in json.loads(done.stdout)}
+
+
+def run_of(home):
+    (spec,) = (home / "runs").glob("folder-images8/pick/*/*/spec.json")
+    return spec.parent
+
+
+@pytest.fixture(scope="module")
+def measured(home):
+    return quality(home, run_of(home), "--features", FEATURES)
+
+
+@pytest.fixture(scope="module")
+def sets(home):
+    """Real training images and distilled ones, with labels."""
+    train = registry.load("datasets", f"folder:{home}/images").load(Place(None, home / "shared", True), 8).train
+    pictures = distilled.read(run_of(home) / "distilled")
+    fake = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
+    return train.images, train.labels, fake, torch.from_numpy(pictures.labels)
+
+
+@pytest.fixture(scope="module")
+def embedded(home, measured, sets):
+    """Features by the network that the stage trained, loaded by hand."""
+    (stage,) = (home / "shared").glob("teacher-*")
+    network = build("convnet", 8, 2, 0)
+    network.load_state_dict(load_file(stage / "model.safetensors"))
+    assert measured["fid"]["weights"] == stage.name
+    return features(network, sets[0]), features(network, sets[2])
+
+
+def test_distances_are_those_of_the_features(measured, embedded):
+    values = measured["fid"]["values"]
+    assert values["fid"] == pytest.approx(fidelity.fid(*embedded), rel=1e-4)
+    assert values["kid"] == pytest.approx(fidelity.kid(*embedded), rel=1e-4)
+    near = fidelity.neighbourhoods(*embedded)
+    assert (values["precision"], values["coverage"], values["nearest"]) == (near.precision, near.coverage, 5)
+
+
+def test_coverage_is_that_of_the_features(measured, embedded, sets):
+    values = measured["coverage"]["values"]
+    expected = fidelity.intra_class_coverage(embedded[0], sets[1], embedded[1], sets[3])
+    assert list(values["per_class"].values()) == pytest.approx(expected, abs=1e-5)
+    assert list(values["per_class"]) == ["barn", "pond"]
+    assert values["coverage"] == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_copies_are_found(measured, sets):
+    values = measured["ssim"]["values"]
+    every = fidelity.nn_ssim(*sets).double()
+    assert values["nn_ssim"] == pytest.approx(float(every.mean()), abs=1e-5)
+    assert values["std"] == pytest.approx(float(every.std(correction=0)), abs=1e-5)
+    assert measured["ssim"]["by"] == "256"
+
+
+def test_what_was_measured_is_recorded(measured, home, sets):
+    one = measured["fid"]
+    assert one["by"] == FEATURES
+    assert (one["distilled_images"], one["real_images"]) == (8, len(sets[1]))
+    assert one["content"] == distilled.read(run_of(home) / "distilled").content()
+    assert one["path"] == str(run_of(home) / "quality" / "fid-convnet-quick-1.json")
+
+
+def test_what_is_measured_is_kept_and_the_real_features_are_shared(home, measured, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in run_of(home).glob("quality/*")}
+    assert len(before) == 3
+    assert quality(home, run_of(home), "--features", FEATURES) == measured
+    assert {path: path.stat().st_mtime_ns for path in run_of(home).glob("quality/*")} == before
+    assert len(list((home / "shared").glob("features-*"))) == 1
+
+
+def test_a_folder_of_images_becomes_a_run(home, measured):
+    """The same images from a folder have the same numbers."""
+    found = quality(home, run_of(home) / "distilled", "--features", FEATURES, "--metric", "fid", "--size", "8")
+    assert list(found) == ["fid"]
+    assert found["fid"]["values"] == measured["fid"]["values"]
+    assert "folder-distilled" in found["fid"]["path"]
+
+
+def test_the_table_has_a_line_for_each_number(home, measured):
+    shown = ddbench(home, "quality", run_of(home), "--features", FEATURES).stdout
+    for name in ("fid", "kid", "precision", "coverage", "nn_ssim"):
+        assert f" {name} " in shown
+    assert f"{measured['fid']['values']['fid']:.4f}" in shown
+
+
+def test_clip_is_asked_with_the_releases_prompt(home, sets, tmp_path):
+    model = write_clip(tmp_path / "clip")
+    found = quality(home, run_of(home), "--metric", "clip", "--clip", model)["clip"]["values"]
+    loaded = clip.load(str(model))
+    texts = clip.embed_texts(loaded, ["a remote sensing image of barn", "a remote sensing image of pond"])
+    score, accuracy = fidelity.agreement(clip.embed_images(loaded, sets[2]), texts, sets[3])
+    assert found == {"clip_score": pytest.approx(score), "zero_shot_accuracy": accuracy}
+
+
+def no_network(url, *_, **__):
+    raise OSError("no route to host")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--features", "convnet"], "neither STUDENT/PROTOCOL nor STUDENT/imagenet"),
+        (["--features", "convnet/quikc"], "did you mean 'quick@1'"),
+        (["--features", "convnext/quick"], "did you mean 'convnet'"),
+        (["--features", "convnet/imagenet"], "no ImageNet weights for convnet"),
+        (["--metric", "coverage"], r"put it at .*resnet18-f37072fd.pth; --features has others"),
+        (["--metric", "clip", "--clip", "nobody/nothing"], "there is no CLIP model 'nobody/nothing'"),
+    ],
+)
+def test_what_cannot_be_had_is_said(home, tmp_path, monkeypatch, words, said):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = ddbench(home, "quality", run_of(home), *words)
+    assert done.exit_code == 2
+    assert re.search(said, done.output)
+
+
+def test_a_run_of_another_dataset_is_refused(home, tmp_path):
+    write_images(tmp_path / "images", {"barn": 5, "pond": 6})
+    write_method(tmp_path)
+    done = ddbench(tmp_path, "quality", run_of(home), "--features", FEATURES)
+    assert done.exit_code == 2
+    assert "--dataset says folder:images, split" in done.output
