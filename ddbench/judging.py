@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ddbench import distilled, provenance, teacher
 from ddbench.errors import UserError
 from ddbench.execute import device_words, train_id
-from ddbench.files import Stopwatch
+from ddbench.files import Stopwatch, write_json
 from ddbench.memory import Peak
 from ddbench.runs import Result, write_result
 from ddbench.types import Dataset
-from evaluators import pretrained
+from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
 from evaluators.train import train_student
 
 if TYPE_CHECKING:
     from ddbench.runner import Jury, Setting, Task
+
+log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,15 @@ def judge(trial: Trial) -> None:
     pictures = distilled.read(trial.task.folder / "distilled")
     targets, gave = _targets(trial, pictures)
     watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
-    scores = _scores(trial, images_of(pictures), targets)
+    model = _trained(trial, images_of(pictures), targets)
+    scores = evaluate(model, trial.data.test.images, trial.data.test.labels, **_shared(trial))
     cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
-    how = {"teacher": gave, **cost, **stored}
-    write_result(trial.task.path, _result(trial, pictures, scores, how))
+    result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
+    if trial.task.corrupted:
+        _corrupted(trial, model, result)
+    if not trial.task.result.exists():
+        write_result(trial.task.result, result)
 
 
 def check_weights(jury: Jury) -> None:
@@ -80,12 +87,31 @@ def _targets(trial: Trial, pictures: distilled.Pictures) -> tuple[Tensor, str]:
     return teacher.labels(found, images_of(pictures), trial.task.folder, trial.device), found.folder.name
 
 
-def _scores(trial: Trial, images: Tensor, targets: Tensor) -> Scores:
-    test, task = trial.data.test, trial.task
-    shared = {"num_classes": len(test.classes), "device": trial.device}
-    how = {"protocol": trial.jury.protocol, "seed": task.seed, "progress": bars(trial.setting.quiet)}
-    model = train_student(images, targets, student=task.student, **how, **shared)
-    return evaluate(model, test.images, test.labels, **shared)
+def _shared(trial: Trial) -> dict[str, Any]:
+    return {"num_classes": len(trial.data.test.classes), "device": trial.device}
+
+
+def _trained(trial: Trial, images: Tensor, targets: Tensor) -> nn.Module:
+    how = {"protocol": trial.jury.protocol, "seed": trial.task.seed, "progress": bars(trial.setting.quiet)}
+    return train_student(images, targets, student=trial.task.student, **how, **_shared(trial))
+
+
+def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
+    """Write what the student reaches on corrupted test images; written before its result, it is never without one."""
+    if trial.task.result.exists():
+        log.info("the student was trained again: its weights are not kept")
+    test, watch = trial.data.test, Stopwatch()
+    found = robust.accuracies(model, test.images, test.labels, progress=bars(trial.setting.quiet), **_shared(trial))
+    mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
+    said = {
+        "clean": result.overall,
+        "mean": mean,
+        "overall": found,
+        "levels": {k: list(v) for k, v in robust.LEVELS.items()},
+    }
+    kept = ("run", "content", "student", "init", "seed", "protocol_hash", "device", "versions", "commit", "dirty")
+    how = {name: getattr(result, name) for name in kept}
+    write_json(trial.task.corrupted, {"schema": 1, "version": robust.VERSION, **how, **said, "seconds": watch.seconds})
 
 
 def _result(trial: Trial, pictures: distilled.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:

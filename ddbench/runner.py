@@ -18,7 +18,7 @@ from ddbench import config, contact, distilled, registry
 from ddbench.datasets.facts import Place, Split
 from ddbench.errors import UserError
 from ddbench.files import canonical, sweep, write_bytes
-from ddbench.runs import Failure, RunSpec, failure_path, read_failure, result_path, write_failure
+from ddbench.runs import Failure, RunSpec, corrupted_path, failure_path, read_failure, result_path, write_failure
 from ddbench.team import join
 from evaluators.sizes import check_size
 
@@ -40,11 +40,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Jury:
-    """The students that judge: names, a protocol (evaluators.protocols.Protocol), and how many of each."""
+    """The students that judge: names, a protocol (evaluators.protocols.Protocol), and how many of each.
+
+    corruptions: whether they are tested on corrupted images too (evaluators.robust).
+    """
 
     students: tuple[str, ...]
     protocol: Any
     seeds: int = 1
+    corruptions: bool = False
 
     def check_size(self, size: int) -> None:
         """UserError when a student cannot take images of `size` pixels."""
@@ -83,13 +87,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work whose existence on disk means that it is done. student: None for the distillation itself."""
+    """One piece of work whose existence on disk means that it is done. student: None for the distillation itself.
+
+    result, corrupted: the files of a student; the second when it is asked for.
+    """
 
     spec: RunSpec
     folder: Path
     student: str | None = None
     seed: int = 0
     result: Path | None = None
+    corrupted: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -98,7 +106,7 @@ class Task:
 
     @property
     def done(self) -> bool:
-        return (self.result or self.folder / "distilled").exists()
+        return (self.result or self.folder / "distilled").exists() and (not self.corrupted or self.corrupted.exists())
 
     @property
     def words(self) -> str:
@@ -114,7 +122,7 @@ class Outcome:
     kept: int
 
 
-def jury(students: tuple[str, ...], protocol: str, seeds: int) -> Jury:
+def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False) -> Jury:
     """Students by name; UserError for an unknown student or protocol."""
     row = registry.load("protocols", protocol)
     names = tuple(dict.fromkeys(registry.load("students", student) for student in students))
@@ -123,7 +131,7 @@ def jury(students: tuple[str, ...], protocol: str, seeds: int) -> Jury:
             row.recipe(name)
         except ValueError as error:
             raise UserError(str(error)) from None
-    return Jury(names, row, seeds)
+    return Jury(names, row, seeds, corruptions)
 
 
 def plan(request: Request, judges: Jury, place: Place) -> Plan:
@@ -182,7 +190,7 @@ def tasks(plan: Plan, runs: Path) -> Iterator[Task]:
         for student in plan.jury.students:
             for seed in range(plan.jury.seeds):
                 path = result_path(folder, plan.jury.protocol, student, seed)
-                yield Task(spec, folder, student, seed, path)
+                yield Task(spec, folder, student, seed, path, corrupted_path(path) if plan.jury.corruptions else None)
 
 
 def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:

@@ -11,6 +11,7 @@ augment     batched random crops, flips, colour, cutout, CutMix; every image its
 dsa         differentiable Siamese augmentation
 train       `train_student`: uint8 images and hard or soft labels -> a trained network
 accuracy    `evaluate`: a network and real images -> Scores, as fractions
+robust      accuracies on corrupted test images: haze, cloud, noise, blur, darkness, JPEG, turns
 fidelity    FID, KID, coverage, NN-SSIM, precision and recall, CLIP score, from features or pixels
 clip        embeddings by a CLIP model (transformers)
 

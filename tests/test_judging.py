@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,22 @@ def test_hard_labels_are_free_and_everything_is_recorded(home):
         assert 0 <= share <= 1
     assert -1 <= found.kappa <= 1
     assert found.memory_bytes > 1e7
+
+
+def test_corruptions_are_measured_beside_the_result_and_only_when_asked_for(home):
+    run(home, planned(home, "few.toml"))
+    (path,) = (home / "runs").rglob("results/*/*.json")
+    before = path.read_bytes()
+    asked = replace(planned(home, "few.toml"), jury=runner.jury(("convnet",), f"{home}/few.toml", 1, corruptions=True))
+    assert run(home, asked) == runner.Outcome(1, 0, 1)
+    assert path.read_bytes() == before
+    found = json.loads((path.parent / "corrupted" / path.name).read_text())
+    assert found["clean"] == results(home)[0].overall  # the same student again
+    assert found["overall"]["rotation"] == [found["clean"]] * 3  # its images are noise around a colour
+    assert len(found["overall"]) == 7
+    assert found["mean"] == pytest.approx(np.mean(list(found["overall"].values())))
+    assert run(home, asked) == runner.Outcome(0, 0, 2)
+    assert len(results(home)) == 1
 
 
 def test_custom_protocols_of_one_name_do_not_meet(home):

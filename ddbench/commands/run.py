@@ -37,13 +37,16 @@ def judged(command: Callable) -> Callable:
                   help="Train J students of each kind, seeds 0 to J-1.")
     @click.option("--protocol", default="quick", show_default=True, metavar="NAME",
                   help="How students are trained: NAME (its newest version), NAME@VERSION or FILE.toml of your own.")
+    @click.option("--corruptions", is_flag=True,
+                  help="Test students also on haze, clouds, noise, blur, darkness, JPEG and turned images.")
     @click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
     @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
     @functools.wraps(command)
     def with_wish(*args: Any, students: tuple[str, ...], protocol: str, student_seeds: int, **rest: Any) -> Any:
         from ddbench.runner import jury
 
-        wish = Wish(jury(students, protocol, student_seeds), rest.pop("retry"), rest.pop("dry_run"))
+        judges = jury(students, protocol, student_seeds, rest.pop("corruptions"))
+        wish = Wish(judges, rest.pop("retry"), rest.pop("dry_run"))
         return command(*args, wish=wish, **rest)
 
     return with_wish
