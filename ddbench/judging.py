@@ -93,6 +93,7 @@ def _shared(trial: Trial) -> dict[str, Any]:
 
 def _trained(trial: Trial, images: Tensor, targets: Tensor) -> nn.Module:
     how = {"protocol": trial.jury.protocol, "seed": trial.task.seed, "progress": bars(trial.setting.quiet)}
+    how |= {"compiled": trial.setting.compiled}
     return train_student(images, targets, student=trial.task.student, **how, **_shared(trial))
 
 
@@ -140,5 +141,6 @@ def _result(trial: Trial, pictures: distilled.Pictures, scores: Scores, how: Map
         versions=provenance.versions(),
         commit=commit,
         dirty=dirty,
+        compiled=trial.setting.compiled,
         **how,
     )

@@ -30,12 +30,16 @@ log = logging.getLogger("ddbench")
 
 @dataclass(frozen=True)
 class Setting:
-    """Where things lie and what computes. None of it changes which run is meant."""
+    """Where things lie and what computes. None of it changes which run is meant.
+
+    compiled: whether students are trained through torch.compile (evaluators.train).
+    """
 
     runs: Path
     place: Place
     device: str = "auto"
     quiet: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class Result:
     commit: git commit of ddbench when it is a checkout, dirty: whether files differed from it. kappa, macro_f1,
     calibration: see evaluators.accuracy.Scores. weights: SHA-256 of the file the student started from, empty from
     scratch. teacher: the stage that gave the soft labels, empty for hard labels and for the set's own. image_bytes:
-    pixels, uncompressed. label_bytes: soft labels; hard ones are free. Results of older versions lack some of these.
+    pixels, uncompressed. label_bytes: soft labels; hard ones are free. compiled: whether torch.compile trained it.
+    Results of older versions lack some of these.
     """
 
     run: str
@@ -98,6 +99,7 @@ class Result:
     teacher: str = ""
     image_bytes: int | None = None
     label_bytes: int | None = None
+    compiled: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -38,12 +38,15 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
     seed: int,
     device: torch.device | str,
     progress: Progress | None = None,
+    compiled: bool = False,
 ) -> Student:
     """Train a fresh student and return it as it is after the last step, in eval mode, on `device`.
 
     images: uint8 (n, 3, s, s), may be memory-mapped. targets: int64 (n,), every class present, or soft labels, float32
     (n, num_classes), each row probabilities. protocol: a Protocol, or the name of one. progress: called as
-    progress(steps, description, total), gives the steps back.
+    progress(steps, description, total), gives the steps back. compiled: train through torch.compile, which pays where
+    layers are small and steps many (the ConvNet on a CPU: docs/protocols.md); rounding differs a little; where there is
+    no compiler, a warning says so and training goes on without.
     The same seed gives the same weights on the same machine with the same number of threads. fp32 on a CPU, bf16
     autocast on CUDA. Raises ValueError for bad input before any training, DivergedError for a loss that is not finite.
     """
@@ -51,13 +54,17 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
     recipe = protocol.recipe(student)
     check_targets(images, targets, num_classes)
     model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"), protocol.init)
-    model = model.to(device, memory_format=torch.channels_last).train()
+    layout = _layout(compiled, device)
+    model = model.to(device, memory_format=layout).train()
     steps = recipe.steps(len(images))
     rates = [learning_rate(recipe, step, steps) for step in range(steps)]
     rates = progress(rates, f"training {student}", steps) if progress else rates
     targets = as_trained(targets, recipe, num_classes).to(device)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), _dropout(seed, device):
-        _fit(model, batches(images.to(device), targets, recipe, seed), recipe, rates)
+        stream = batches(images.to(device), targets, recipe, seed)
+        stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
+        with torch._dynamo.config.patch(suppress_errors=True) if compiled else nullcontext():  # falls back, and says so
+            _fit(torch.compile(model, dynamic=False) if compiled else model, stream, recipe, rates)
     return model.eval()
 
 
@@ -174,30 +181,31 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
 
 
-def _fit(model: Student, stream: Iterator[tuple[Tensor, Tensor]], recipe: Recipe, rates: Iterable[float]) -> None:
+def _fit(network: nn.Module, stream: Iterator[tuple[Tensor, Tensor]], recipe: Recipe, rates: Iterable[float]) -> None:
     """One step per learning rate, in place."""
-    optimizer = _optimizer(model, recipe)  # made once: its momentum survives every change of the learning rate
+    optimizer = _optimizer(network, recipe)  # made once: its momentum survives every change of the learning rate
     losses: list[Tensor] = []
     done = 0
     for rate, (images, targets) in zip(rates, stream, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses.append(_step(model, optimizer, recipe, images, targets))
+        losses.append(_step(network, optimizer, recipe, images, targets))
         if len(losses) == CHECK_EVERY:
             done, losses = _require_finite(losses, done), []
     _require_finite(losses, done)
 
 
-def _step(model: Student, optimizer: torch.optim.Optimizer, recipe: Recipe, images: Tensor, targets: Tensor) -> Tensor:
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, images: Tensor, targets: Tensor
+) -> Tensor:
     """One step of the optimizer; the loss, left on the device."""
-    images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-        logits = model(images)
+        logits = network(images)
     loss = _loss(logits.float(), targets, recipe)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
     optimizer.step()
     return loss.detach()
 
@@ -216,9 +224,15 @@ def _require_finite(losses: list[Tensor], done: int) -> int:
     return done + len(losses)
 
 
-def _optimizer(model: Student, recipe: Recipe) -> torch.optim.Optimizer:
+def _layout(compiled: bool, device: torch.device | str) -> torch.memory_format:
+    """Channels last, but for compiled code on a CPU, which chooses for itself and was slower with them."""
+    plain = compiled and torch.device(device).type == "cpu"
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Weight decay only on weights of two or more dimensions, not on biases and norms, unless decay_all."""
-    parameters = list(model.parameters())
+    parameters = list(network.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},

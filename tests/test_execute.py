@@ -64,5 +64,5 @@ def test_the_judge_cannot_be_told_the_method():
     """Nothing in the evaluators' signatures could carry a method's name."""
     takes = [sorted(inspect.signature(function).parameters) for function in (judging.train_student, judging.evaluate)]
     judged = ["device", "images", "num_classes"]
-    assert takes[0] == sorted([*judged, "progress", "protocol", "seed", "student", "targets"])
+    assert takes[0] == sorted([*judged, "compiled", "progress", "protocol", "seed", "student", "targets"])
     assert takes[1] == sorted([*judged, "batch", "labels", "model"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,12 @@ POSITIVE = click.IntRange(min=1)
 
 @dataclass(frozen=True)
 class Wish:
-    """Who judges, whether what failed is tried again, and whether anything is done at all."""
+    """Who judges, whether what failed is tried again, whether anything is done at all, and through torch.compile."""
 
     jury: Jury
     retry: bool
     dry_run: bool
+    compiled: bool
 
 
 def judged(command: Callable) -> Callable:
@@ -39,6 +40,8 @@ def judged(command: Callable) -> Callable:
                   help="How students are trained: NAME (its newest version), NAME@VERSION or FILE.toml of your own.")
     @click.option("--corruptions", is_flag=True,
                   help="Test students also on haze, clouds, noise, blur, darkness, JPEG and turned images.")
+    @click.option("--compiled", is_flag=True,
+                  help="Train students through torch.compile: pays for the ConvNet on a CPU; rounding differs.")
     @click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
     @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
     @functools.wraps(command)
@@ -46,7 +49,7 @@ def judged(command: Callable) -> Callable:
         from ddbench.runner import jury
 
         judges = jury(students, protocol, student_seeds, rest.pop("corruptions"))
-        wish = Wish(judges, rest.pop("retry"), rest.pop("dry_run"))
+        wish = Wish(judges, rest.pop("retry"), rest.pop("dry_run"), rest.pop("compiled"))
         return command(*args, wish=wish, **rest)
 
     return with_wish
@@ -114,7 +117,7 @@ def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
         for task in tasks(plan, options.runs):
             click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.words}")
         return
-    outcome = run_plan(plan, options.setting, wish.retry)
+    outcome = run_plan(plan, replace(options.setting, compiled=wish.compiled), wish.retry)
     if outcome is None:  # another process of this launch tells the rest
         return
     if not outcome.done and not outcome.failed:

@@ -194,6 +194,18 @@ def test_soft_labels_that_are_off_are_refused_before_training(labels, message):
         fit(*(stripes(2)[0], labels))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_training_is_the_same_to_rounding():
+    images, labels = stripes(4)
+    few = short(optimizer="sgd", lr=0.02, min_steps=4, max_steps=4)  # AdamW makes steps of gradients that are rounding
+    plain = fit(images, labels, protocol=few)
+    fast = fit(images, labels, protocol=few, compiled=True)
+    assert type(fast) is type(plain)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(fast.state_dict()[key], value, atol=1e-4, rtol=1e-3)
+
+
 def test_sgd_and_its_schedule_are_torchs():
     """A few steps against torch's SGD and LambdaLR on the same batches, decay on matrices only."""
     recipe = replace(
