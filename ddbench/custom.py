@@ -3,6 +3,7 @@
     like = "quick@1"                  # optional: the rows it starts from
     init = "scratch"                  # or "imagenet"
     teacher = ["resnet18", "quick@1"] # optional: who gives soft labels, by which row
+    labels = "own"                    # or "hard": a set's own soft labels are not used
     source = "what it is for"
     [recipes.convnet]                 # what differs; without `like`, every field that has no default
     epochs = 100
@@ -26,7 +27,7 @@ from evaluators.protocols import protocol
 from evaluators.recipes import Augment, Protocol, Recipe
 from evaluators.sizes import STUDENTS
 
-KEYS = ("like", "init", "teacher", "source", "recipes")
+KEYS = ("like", "init", "teacher", "labels", "source", "recipes")
 
 
 def read(path: Path) -> Protocol:
@@ -55,6 +56,7 @@ def _built(path: Path, table: Mapping[str, Any]) -> Protocol:
         recipes={**below.recipes, **made},
         init=table.get("init", below.init),
         teacher=_teacher(table["teacher"]) if "teacher" in table else below.teacher,
+        labels=table.get("labels", below.labels),
         source=table.get("source", f"{path.name}{f', like {below.title}' if below.recipes else ''}"),
     )
 

@@ -76,9 +76,9 @@ def images_of(pictures: distilled.Pictures) -> Tensor:
 
 
 def _targets(trial: Trial, pictures: distilled.Pictures) -> tuple[Tensor, str]:
-    """A set's own soft labels, else those of the protocol's teacher and its name, else hard labels."""
-    wanted = trial.jury.protocol.teacher
-    if pictures.soft is not None:
+    """A set's own soft labels unless the protocol is hard, else its teacher's, and who that is; else hard labels."""
+    wanted, labels = trial.jury.protocol.teacher, trial.jury.protocol.labels
+    if pictures.soft is not None and labels == "own":
         return torch.from_numpy(pictures.soft), ""
     if wanted is None:
         return torch.from_numpy(pictures.labels), ""

@@ -7,6 +7,7 @@ the one that is tested, and nothing is ever chosen on test data.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from evaluators.recipes import DSA, Augment, Protocol, Recipe, unknown
@@ -76,6 +77,24 @@ resnet18 ends with 83 % on its own training images, so more steps may raise it; 
 images: 1250, 625, 625; for 20 000: 4000, 2000, 2000, three passes, bounded rather than enough. Neither was timed.""",
 )
 
+QUICK_HARD_1 = replace(
+    QUICK_1,
+    name="quick-hard",
+    labels="hard",
+    source="""\
+quick@1, number for number, on hard labels: for sets that bring soft labels of their own, to tell what the images are
+worth without them (`ddbench robustness`). For a set without any, quick@1 is the same.""",
+)
+
+QUICK_PLAIN_1 = replace(
+    QUICK_1,
+    name="quick-plain",
+    recipes=MappingProxyType({name: replace(row, augment=Augment()) for name, row in QUICK_1.recipes.items()}),
+    source="""\
+quick@1, number for number, without augmentation: to tell what a set is worth without it (`ddbench robustness`). Nothing
+was tuned for it.""",
+)
+
 _RELEASE = Recipe(
     "sgd",
     lr=1e-2,
@@ -98,6 +117,7 @@ DPD_1 = Protocol(
     name="dpd",
     version=1,
     init="imagenet",
+    labels="hard",
     recipes=_RELEASED,
     source="""\
 The evaluation of DPD's release (test.py beside arXiv:2601.15829), from facts about that code: four networks that start
@@ -111,6 +131,7 @@ are not rounded to whole pixels, and the student's seed is the suite's (the rele
 DPD_SCRATCH_1 = Protocol(
     name="dpd-scratch",
     version=1,
+    labels="hard",
     recipes=_RELEASED,
     source="""\
 dpd@1 without its ImageNet weights, number for number: this project's own, so that what pretraining is worth can be told
@@ -178,7 +199,8 @@ Not for judging: how the network whose features FID uses is trained on the real 
 in dpd@1.""",
 )
 
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in (QUICK_1, DPD_1, DPD_SCRATCH_1, DC_1, FID_1)})
+_PUBLISHED = (QUICK_1, QUICK_HARD_1, QUICK_PLAIN_1, DPD_1, DPD_SCRATCH_1, DC_1, FID_1)
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in _PUBLISHED})
 
 
 def protocol(name: str) -> Protocol:

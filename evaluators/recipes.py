@@ -15,6 +15,7 @@ from typing import Any
 
 OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
+LABELS = ("own", "hard")
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
@@ -118,7 +119,8 @@ class Protocol:
     """A named row of recipes, one per student.
 
     init: "scratch", or "imagenet" for torchvision's weights. source: where the numbers are from. teacher: (student,
-    protocol) of the network that gives a set without soft labels its soft labels; None for none.
+    protocol) of the network that gives a set without soft labels its soft labels; None for none. labels: "own" for a
+    set's own soft labels where it has some, "hard" for the classes' alone.
     """
 
     name: str
@@ -127,10 +129,14 @@ class Protocol:
     source: str
     init: str = "scratch"
     teacher: tuple[str, str] | None = None
+    labels: str = "own"
 
     def __post_init__(self) -> None:
-        if self.init not in INITS:
-            raise ValueError(unknown("init", self.init, INITS))
+        for kind, word, known in (("init", self.init, INITS), ("labels", self.labels, LABELS)):
+            if word not in known:
+                raise ValueError(unknown(kind, word, known))
+        if self.teacher and self.labels == "hard":
+            raise ValueError('a teacher gives soft labels: labels = "hard" has no use for one')
 
     @property
     def title(self) -> str:
@@ -147,6 +153,7 @@ class Protocol:
         """SHA-256 (hex) of everything in the student's row that can move a number: goes into every result."""
         row = {"protocol": self.title, "init": self.init, "student": student, "recipe": _row(self.recipe(student))}
         row |= {"teacher": self.teacher} if self.teacher else {}
+        row |= {"labels": self.labels} if self.labels != "own" else {}
         text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

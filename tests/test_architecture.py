@@ -37,6 +37,7 @@ ARROWS = {
     "ddbench.contact": ("ddbench.distilled",),
     "ddbench.provenance": ("evaluators",),
     "ddbench.leaderboard": READ_BACK,
+    "ddbench.robustness": (*READ_BACK, "ddbench.leaderboard"),
     "ddbench.tables": (*READ_BACK, "ddbench.leaderboard"),
     "ddbench.datasets": (*PLAIN, "ddbench.datasets"),
     "ddbench.methods": (*PLAIN, *TEACHERS, "ddbench.methods"),
@@ -146,6 +147,7 @@ def test_help_list_and_leaderboard_do_not_import_torch(tmp_path):
     lists = [["list", what] for what in ("methods", "datasets", "students", "protocols", "presets")]
     boards = [["leaderboard", "--format", form] for form in ("text", "markdown", "latex", "csv", "json")]
     helps = [[*words, "--help"] for words in ([], ["run"], ["leaderboard"], ["data"], ["data", "prepare"])]
+    boards += [["robustness"], ["robustness", "--format", "json"]]
     light([*helps, *lists, *boards, ["data", "list"], ["data", "show", "scenes"], ["show", "quick"]], tmp_path)
 
 

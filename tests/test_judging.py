@@ -154,6 +154,17 @@ def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
     assert not list((home / "shared").glob("teacher-*"))
 
 
+def test_hard_labels_are_hard(home):
+    (home / "soft.py").write_text(SOFT)
+    (home / "hard.toml").write_text(f'labels = "hard"\n{FEW}')
+    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2)
+    jury = runner.jury(("convnet",), f"{home}/hard.toml", 1)
+    run(home, runner.plan(request, jury, Place(None, home / "shared", True)))
+    (found,) = results(home)
+    assert found.overall > 0.9
+    assert found.label_bytes == 0
+
+
 def test_soft_labels_that_are_no_probabilities_are_refused(home):
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2, sets=("sure=1.5",))

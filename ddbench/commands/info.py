@@ -145,8 +145,8 @@ def _show_protocol(name: str) -> str:
         (field.name, *(_value(getattr(recipe, field.name)) for recipe in columns.values()), field.meaning)
         for field in describe_fields(type(next(iter(columns.values()))))
     ]
-    teacher = "none (hard labels)" if row.teacher is None else " by ".join(row.teacher)
-    head = f"{row.title} (protocol)\ninit: {row.init}\nteacher: {teacher}\nsource: {row.source}"
+    own = "hard" if row.labels == "hard" else "a set's own soft ones, else " + " by ".join(row.teacher or ("hard",))
+    head = f"{row.title} (protocol)\ninit: {row.init}\nlabels: {own}\nsource: {row.source}"
     return f"{head}\n\n{grid(lines, ('field', *columns, 'meaning'))}"
 
 

@@ -26,7 +26,9 @@ def test_a_name_without_version_is_the_newest():
 
 @pytest.mark.parametrize("name", ["quick@7", "quik", "dpd@0", ""])
 def test_an_unknown_protocol_lists_all(name):
-    with pytest.raises(ValueError, match="Known: quick@1, dpd@1, dpd-scratch@1, dc@1, fid@1"):
+    with pytest.raises(
+        ValueError, match="Known: quick@1, quick-hard@1, quick-plain@1, dpd@1, dpd-scratch@1, dc@1, fid@1"
+    ):
         protocol(name)
 
 
@@ -87,6 +89,7 @@ def test_rows_cannot_be_changed():
         replace(MINE, recipes={"convnet": replace(RECIPE, nesterov=False)}),
         replace(MINE, recipes={"convnet": replace(RECIPE, temperature=4.0)}),
         replace(MINE, teacher=("resnet18", "quick@1")),
+        replace(MINE, labels="hard"),
     ],
 )
 def test_identity_covers_what_moves_a_number(other):
@@ -132,14 +135,20 @@ def test_the_judge_works_without_ddbench():
         ("quick@1", "convnet", "f1526f301e67209c89edb6d67cd5c577b54d96f527f589bd71ba74d60fdd074a"),
         ("quick@1", "resnet18", "fef331e3c9db032d10dc09dda168646250c62cfccab34308a7189c4be831fa2d"),
         ("quick@1", "vit_tiny", "a5eef90b815d48d3d538c52a284da3dc233c057129d410f363c19f79f5de60d1"),
-        ("dpd@1", "vgg16", "35ec5a8915af0dce6e8044ba0d5f62a173f5198acbcc200f673176a3fb4abed1"),
-        ("dpd@1", "inception_v3", "740e6eef5a19c7624f4b8772cff0c7bacf98ca000292ca0dcff52e913bf21e48"),
-        ("dpd@1", "resnet18", "1013d881b5ae1d129383b6a9e40c14a7e5da91c49c2e44177390d7755e9260cb"),
-        ("dpd@1", "densenet121", "76e0309991a9a5a29afa5eaff911f4d833964360a5eae9d6b67bb336251c281f"),
-        ("dpd-scratch@1", "vgg16", "bd4e4b3af28a9149b6d42db0763d18fadc80ecc5dee0ffb7eb9d869b494c4533"),
-        ("dpd-scratch@1", "inception_v3", "c89b8a9056c41719e1443bac324f347d9c00f75f37b4d460ed6c67045a70ac75"),
-        ("dpd-scratch@1", "resnet18", "5d4020379d3ea5ea9a8e36ceb4f6fa1d945b68127c6c4e7bec56bb827585c1fb"),
-        ("dpd-scratch@1", "densenet121", "ce20b7dd9d4486396f33614d26c0c8b4878aefe17684dbe46703047e5a0caad3"),
+        ("quick-hard@1", "convnet", "2305d08222c5604ee29996eea4b7650e270a215fb5198a30a47f52b7dc3a508e"),
+        ("quick-hard@1", "resnet18", "bc8e9df68af7072fd5eb04bd5e2a204da04598b39673898b201a9e18976d21c3"),
+        ("quick-hard@1", "vit_tiny", "ebf970699b84509e5da75a3f30e8eb64d6cb75ed66ecf3973750d0155e255018"),
+        ("quick-plain@1", "convnet", "861e62f768149302a183a8f34ba81f85ce8900dad8c0c8165204b9c008de18c3"),
+        ("quick-plain@1", "resnet18", "119b96ed1ce617d062e3035aa321f0f6229c41ae46ce741ba236cb53009d5178"),
+        ("quick-plain@1", "vit_tiny", "29520912f662f4a9c8bd5a185c8e50e716f7bbbec0cedd528a55ae97f925bea5"),
+        ("dpd@1", "vgg16", "680036f0ca0902e46aaedf66d5cf2eb63301dde8d61fe754650a7ffa40ad5d27"),
+        ("dpd@1", "inception_v3", "7f2150f20be4b6355c95540d8d3c9210921cc3f67b0ee6be1fbc0dc18fab9aa9"),
+        ("dpd@1", "resnet18", "684e907a6589a381cb6b28b14c8408d411b5a9c7519c486935bf8fdfe137cc3f"),
+        ("dpd@1", "densenet121", "008d5a3265bb0d5291a3ae14ac39397e575bd272abdb5496286f102c53654873"),
+        ("dpd-scratch@1", "vgg16", "c3e3ef5ca304736fcee4fd528ca834424eca42b78215035d358624c77e5a4350"),
+        ("dpd-scratch@1", "inception_v3", "ca772e03610ec5a1996392f3b07431f0ea4c1d92bfae8981bd2c6c3c02d3e050"),
+        ("dpd-scratch@1", "resnet18", "e9e19d12ede421a0012a8248518704a77a9242c822f57a4f08ffbd3d866b30f7"),
+        ("dpd-scratch@1", "densenet121", "4ac700b46291c84d82f762edd3c8dec7bab7fe7b2760b867fd517dd87128cb23"),
         ("dc@1", "convnet", "e91ca46e1030bc8d3fcbe5eafcba70579072f315a08ca1371360080c6e337784"),
         ("fid@1", "inception_v3", "4f0a72d2a9c729cc62955b499609ee81a15c76600c01f467700a72917c95c71a"),
     ],
@@ -166,6 +175,18 @@ def test_every_published_row_is_pinned():
 def test_impossible_rows_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         replace(RECIPE, **changes)
+
+
+def test_twins_differ_in_one_thing():
+    quick, hard, plain = protocol("quick"), protocol("quick-hard"), protocol("quick-plain")
+    assert hard.recipes == quick.recipes
+    assert (quick.labels, hard.labels, plain.labels) == ("own", "hard", "own")
+    assert {name: replace(row, augment=Augment()) for name, row in quick.recipes.items()} == plain.recipes
+
+
+def test_hard_labels_have_no_teacher():
+    with pytest.raises(ValueError, match="no use for one"):
+        replace(MINE, teacher=("resnet18", "quick@1"), labels="hard")
 
 
 def test_an_unknown_init_is_refused():

@@ -1,0 +1,68 @@
+"""`ddbench robustness`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from ddbench.commands.common import Globals, comparable, report_problems
+
+if TYPE_CHECKING:
+    from ddbench.robustness import Line
+
+PERCENT = ("own", "hard", "plain", "ior", "hlr")
+
+
+@click.command()
+@click.option("--dataset", metavar="NAME", help="Only this dataset.")
+@click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
+@click.option("--own", metavar="NAME@VERSION", default="quick@1", show_default=True, help="The protocol in question.")
+@click.option("--hard", metavar="NAME@VERSION", default="quick-hard@1", show_default=True, help="It on hard labels.")
+@click.option("--plain", metavar="NAME@VERSION", default="quick-plain@1", show_default=True,
+              help="It without augmentation.")  # fmt: skip
+@click.option("--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's w and g.")
+@click.option("--format", "form", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
+@click.pass_obj
+def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: float, form: str, **roles: str) -> None:
+    """How far the ranking depends on how it was judged: DD-Ranking's scores (arXiv:2505.13300), from stored results.
+
+    IOR: gain over `random` under the protocol in question. HLR: loss to `full` under hard labels. LRS, ARS: label- and
+    augmentation-robust score, 0 to 1, computed on fractions. Nothing is trained: a result that is missing is a dash,
+    and `ddbench run ... --protocol quick-plain` makes it. A set without soft labels needs no run under --hard.
+
+    \b
+    Example:
+      ddbench robustness --dataset ucm --ipc 10
+    """
+    from ddbench.registry import short
+    from ddbench.robustness import FULL, Roles, lines
+    from ddbench.runs import scan
+
+    entries, problems = scan(options.runs)
+    report_problems(problems)
+    of_set = comparable(entries, dataset=short(dataset) if dataset else None)
+    chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
+    found = lines(chosen, Roles(**roles), weight)
+    click.echo(json.dumps([asdict(line) for line in found], indent=2) if form == "json" else _table(found, form))
+    if problems:
+        raise SystemExit(1)
+
+
+def _table(found: list[Line], form: str) -> str:
+    from tabulate import tabulate
+
+    heads = ("dataset", "ipc", "student", "init", "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
+    rows = [
+        (line.where.dataset, line.where.ipc, line.where.student, line.where.init, line.label,
+         *(_shown(getattr(line, name), 100, 1) for name in PERCENT), _shown(line.lrs, 1, 3), _shown(line.ars, 1, 3))
+        for line in found
+    ]  # fmt: skip
+    style = {"text": "simple", "markdown": "pipe"}[form]
+    return tabulate(rows, heads, tablefmt=style, disable_numparse=True) if rows else "no results yet"
+
+
+def _shown(value: float | None, times: int, digits: int) -> str:
+    return "-" if value is None else f"{times * value:.{digits}f}"

@@ -1,0 +1,115 @@
+"""DD-Ranking's scores from stored results: by hand, on fractions, and with results missing."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+from test_runs import SPEC, result, write
+
+from ddbench import runs
+from ddbench.cli import cli
+from ddbench.robustness import Roles, lines, score
+
+ROLES = Roles()
+FRACTIONS = {  # method -> accuracies under quick@1, quick-hard@1, quick-plain@1
+    "random": (0.50, None, 0.40),
+    "full": (0.90, None, None),
+    "mine": (0.60, None, 0.45),
+    "soft": (0.70, 0.48, 0.30),
+}
+
+
+def entry(method, protocol, overall, seed=0, **changes):
+    spec = replace(SPEC, method=method, ipc=0 if method == "full" else 2, seed=seed)
+    found = result(spec, protocol=protocol, overall=overall, **changes)
+    return runs.Entry(spec, found, None)
+
+
+def entries(fractions=FRACTIONS):
+    names = ("quick", "quick-hard", "quick-plain")
+    every = [(method, name, value) for method, row in fractions.items() for name, value in zip(names, row, strict=True)]
+    return [
+        entry(method, name, value, label_bytes=64 if (method, name) == ("soft", "quick") else 0)
+        for method, name, value in every
+        if value is not None
+    ]
+
+
+def by_label(found):
+    return {line.label: line for line in found}
+
+
+def normal(x):
+    return (math.exp(x) - math.exp(-1)) / (math.exp(1) - math.exp(-1))
+
+
+def test_by_hand():
+    found = by_label(lines(entries(), ROLES))
+    assert list(found) == ["mine", "soft"]
+    mine, soft = found["mine"], found["soft"]
+    assert (mine.ior, mine.hlr) == (pytest.approx(0.10), pytest.approx(0.30))
+    assert mine.lrs == pytest.approx(normal(0.05 - 0.15))
+    assert mine.ars == pytest.approx(normal(0.05 + 0.025))
+    assert (soft.ior, soft.hlr) == (pytest.approx(0.20), pytest.approx(0.42))
+    assert soft.ars == pytest.approx(normal(0.10 - 0.05))
+
+
+def test_the_order_of_results_does_not_matter():
+    assert lines(entries()[::-1], ROLES) == lines(entries(), ROLES)
+
+
+def test_soft_labels_are_not_taken_for_hard_ones():
+    """Without its run on hard labels a set with soft ones has no HLR; a set with hard labels needs no such run."""
+    found = by_label(lines(entries({**FRACTIONS, "soft": (0.70, None, 0.30)}), ROLES))
+    assert found["soft"].hard is found["soft"].hlr is found["soft"].lrs is None
+    assert found["soft"].ars is not None
+    assert found["mine"].hard == pytest.approx(0.60)
+
+
+@pytest.mark.parametrize(
+    ("gone", "missing"),
+    [("random", ("ior", "lrs", "ars")), ("full", ("hlr", "lrs"))],
+)
+def test_what_is_missing_is_none(gone, missing):
+    line = by_label(lines(entries({k: v for k, v in FRACTIONS.items() if k != gone}), ROLES))["mine"]
+    assert {name for name in ("ior", "hlr", "lrs", "ars") if getattr(line, name) is None} == set(missing)
+
+
+def test_seeds_are_averaged_distillation_by_distillation():
+    """Two students of seed 0, one of seed 1: the mean of means."""
+    more = [entry("mine", "quick", 0.8, seed=0), entry("mine", "quick", 0.3, seed=1)]
+    assert by_label(lines([*entries(), *more], ROLES))["mine"].own == pytest.approx((0.7 + 0.3) / 2)
+
+
+def test_students_and_sizes_do_not_meet():
+    other = [entry("mine", "quick", 0.9, student="resnet18")]
+    found = lines([*entries(), *other], ROLES)
+    assert [(line.where.student, line.ior is None) for line in found if line.label == "mine"] == [
+        ("convnet", False),
+        ("resnet18", True),
+    ]
+
+
+def test_the_weight_is_the_papers_w():
+    found = by_label(lines(entries(), ROLES, weight=1.0))["mine"]
+    assert found.lrs == found.ars == pytest.approx(normal(0.10))
+
+
+def test_the_score_runs_from_0_to_1_and_is_on_fractions():
+    assert (score(-1), score(1)) == (0, pytest.approx(1))
+    assert score(0.5 * 0.20 - 0.5 * 0.10) == pytest.approx(0.2908, abs=1e-4)  # percentages would have given 63
+
+
+def test_the_command_prints_dashes_for_what_is_missing(tmp_path):
+    for spec, overall in ((replace(SPEC, method="random"), 0.5), (SPEC, 0.625)):
+        write(tmp_path, spec, overall=overall)
+    shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines()[-1].split() == [
+        *("scenes", "2", "convnet", "scratch", "mine", "62.5", "62.5", "-", "12.5", "-", "-", "-"),
+    ]
+    machine = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--format", "json"])
+    (line,) = json.loads(machine.output)
+    assert (line["ior"], line["lrs"]) == (pytest.approx(0.125), None)
