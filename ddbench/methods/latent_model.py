@@ -6,6 +6,7 @@ diffusers is imported inside the functions: `ddbench run` on something finished 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.errors import UserError, unknown
+from ddbench.files import read_json
 from ddbench.methods.batches import in_batches
-from ddbench.methods.model_files import class_name, find_model, identity_of, parts_of
+from ddbench.methods.diffusion import PREDICTIONS
+from ddbench.methods.model_files import class_name, find_model, identity_of, parts_of, scheduler_name
 from ddbench.methods.pixels import to_float, to_uint8
 
-FORGETFUL = {"DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"}
+FORGETFUL = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
 PNDM = "PNDMScheduler"
+CLASSES = (None, "timestep")  # kinds of class embedding that a number says enough to
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,14 @@ class LatentModel:
     def denoise(self, z: Tensor, t: Tensor, words: Tensor) -> Tensor:
         """The denoiser's output u (n, c, h, w) for z at time t, (n,) or a scalar, under `words`.
 
-        A U-Net with class embeddings of its own (Text2Earth: ground resolution) is given class 0. Of a transformer that
+        A U-Net with class embeddings of its own (Text2Earth: ground resolution), looked up or computed from the number,
+        is given class 0. Of a transformer that
         learned its variance too, u is the mean's half.
         """
         if self.text is None:
             return self.denoiser(z, t.expand(len(z)).to(z.device), class_labels=words).sample[:, : z.shape[1]]
         more = {}
-        if getattr(self.denoiser.config, "num_class_embeds", None):
+        if self.denoiser.class_embedding is not None:
             more = {"class_labels": torch.zeros(len(z), dtype=torch.long, device=z.device)}
         return self.denoiser(z, t, encoder_hidden_states=words.float(), **more).sample
 
@@ -118,14 +123,16 @@ class LatentModel:
         One that scales its noise (Euler's) the sampler does not know: where the base's own is one, DDIM takes its
         place. UserError for one that was asked for by name, for an unknown one and, when it pulls, for one that goes on
         from its own copy of the latents and would forget the pull. PNDM starts without its Runge-Kutta steps, which
-        restart from latents of their own; so it does in the configurations of Stable Diffusion.
+        restart from latents of their own; so it does in the configurations of Stable Diffusion (its second step still
+        repeats the first from the latents before it, and with them before the first pull). No scheduler clips: its
+        default is for pixels in [-1, 1], and these are latents.
         """
         known = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
         known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
         if name not in known:
             raise unknown("scheduler", name, known)
         kind = known[name].__name__
-        made = known[name].from_config(self.scheduler.config, **{"skip_prk_steps": True} if kind == PNDM else {})
+        made = _made(known[name], self.scheduler.config)
         if pulled and kind in FORGETFUL:
             raise UserError(f"scheduler {kind} restarts from latents of its own, which undoes the pull: set pull=0")
         if float(made.init_noise_sigma) == 1:
@@ -134,7 +141,18 @@ class LatentModel:
             raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
         from diffusers import DDIMScheduler
 
-        return DDIMScheduler.from_config(self.scheduler.config)
+        return _made(DDIMScheduler, self.scheduler.config)
+
+
+def _made(kind: type, config: Any) -> Any:
+    """A scheduler with the noise levels of `config`, which clips nothing. UserError for one that lacks a package."""
+    wanted = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
+    changes = {name: value for name, value in wanted.items() if name in inspect.signature(kind).parameters}
+    try:
+        return kind.from_config(config, **changes)
+    except ImportError as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError(f"scheduler {kind.__name__} cannot be made: {said}; DDIMScheduler needs nothing") from None
 
 
 def posterior(vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,18 +170,47 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # ours says what is going on
-    scheduler = getattr(diffusers, class_name(folder / "scheduler")).from_pretrained(folder / "scheduler")
+    scheduler = _scheduler(folder, diffusers)
     own = {"identity": identity_of(folder), "vae_identity": identity_of(folder / "vae", "")}
     shared = {"scheduler": scheduler, "device": device, **own}
     vae = _frozen(_kind(folder / "vae", diffusers, ("AutoencoderKL", "AutoencoderDC")), folder / "vae", device)
     if "transformer" in parts_of(folder):
         kind = _kind(folder / "transformer", diffusers, ("DiTTransformer2DModel", "Transformer2DModel"))
         return LatentModel(_frozen(kind, folder / "transformer", device), vae, **shared)
+    unet = _kind(folder / "unet", diffusers, ("UNet2DConditionModel",))
+    _check_fit(folder, read_json(folder / "unet" / "config.json"), vae.config.latent_channels)
     return LatentModel(
-        _frozen(_kind(folder / "unet", diffusers, ("UNet2DConditionModel",)), folder / "unet", device), vae, **shared,
+        _frozen(unet, folder / "unet", device), vae, **shared,
         text=_frozen(transformers.CLIPTextModel, folder / "text_encoder", device),
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
     )  # fmt: skip
+
+
+def _scheduler(folder: Path, diffusers: Any) -> Any:
+    """The pipeline's own scheduler; UserError for one that diffusers lacks or that predicts what we do not know."""
+    name = scheduler_name(folder)
+    if not hasattr(diffusers, name):
+        raise UserError(f"{folder}: its scheduler is a {name}, which diffusers {diffusers.__version__} does not have")
+    made = getattr(diffusers, name).from_pretrained(folder / "scheduler")
+    if (found := getattr(made.config, "prediction_type", None)) not in PREDICTIONS:
+        raise UserError(f"{folder}: its denoiser predicts {found!r}; known are {', '.join(PREDICTIONS)}")
+    return made
+
+
+def _check_fit(folder: Path, unet: dict[str, Any], channels: int) -> None:
+    """UserError for a U-Net that wants more than noisy latents, a time, a text and a class: before any work."""
+    more = unet.get("addition_embed_type") or unet.get("encoder_hid_dim_type")
+    takes, kind, width = unet["in_channels"], unet.get("class_embed_type"), unet["cross_attention_dim"]
+    text = read_json(folder / "text_encoder" / "config.json")["hidden_size"]
+    reasons = {
+        f"it takes {takes} channels, the autoencoder gives {channels}": takes != channels,
+        f"it wants more than a text ({more})": bool(more),
+        f"its class embedding is {kind!r}": kind not in CLASSES,
+        f"it reads texts of width {width}, the text encoder writes {text}": width != text,
+    }
+    off = [reason for reason, holds in reasons.items() if holds]
+    if off:
+        raise UserError(f"{folder}: its U-Net is not one for text to image: {'; '.join(off)}")
 
 
 def _kind(folder: Path, diffusers: Any, known: tuple[str, ...]) -> type:

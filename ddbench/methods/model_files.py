@@ -15,6 +15,7 @@ from ddbench.errors import UserError
 from ddbench.files import digest, read_json
 
 EMBEDDED = {"tiny": Path(str(files("ddbench.methods.dpd") / "base" / "tiny"))}
+CONFIGS = ("*.json", "*.txt", "*.model", "*.jinja")  # what decides, beside weights, what a model does
 WANTED = ["*/*.json", "*/*.txt", "*/*.safetensors", "model_index.json"]
 WEIGHTS = {"vae", "unet", "transformer", "text_encoder"}
 BY_TEXT = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
@@ -75,13 +76,22 @@ def class_name(folder: Path) -> str:
     return read_json(folder / name)["_class_name"]
 
 
+def scheduler_name(folder: Path) -> str:
+    """What diffusers calls a pipeline's scheduler: as its index says, where there is one, not the scheduler's file."""
+    index = folder / "model_index.json"
+    listed = read_json(index).get("scheduler") if index.is_file() else None
+    return listed[1] if listed and listed[1] else class_name(folder / "scheduler")
+
+
 def identity_of(folder: Path, below: str = "*/") -> str:
     """Digest of the configurations and of the weight files, each known by 64 pieces of it.
 
     below: the glob in front of their names; a pipeline has a folder per part, other models have theirs on top.
     """
-    configs = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.glob(f"{below}*.json"))}
-    configs.pop("model_index.json", None)
+    files = sorted(path for kind in CONFIGS for path in folder.glob(f"{below}{kind}"))
+    configs = {str(p.relative_to(folder)): p.read_text(errors="replace") for p in files}
+    if (folder / "scheduler").is_dir() and (name := scheduler_name(folder)) != class_name(folder / "scheduler"):
+        configs["scheduler"] = name
     weights = {str(p.relative_to(folder)): _pieces(p) for p in sorted(folder.glob(f"{below}*.safetensors"))}
     return digest({"configs": configs, "weights": weights})[:16]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from ddbench.methods.dpd.distiller import DPD
 from ddbench.types import ImageSet
 
 
-def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int | None = None) -> Path:
-    """Four-channel latents, a quarter of the pixels' side, width 16: `from_pretrained` reads it like a real one."""
+def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int | None = None, **unet: Any) -> Path:
+    """Four-channel latents, a quarter of the pixels' side, width 16: `from_pretrained` reads it like a real one.
+
+    unet: more of, or other than, the U-Net's settings.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -27,10 +31,11 @@ def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int 
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(8, 8, 16), latent_channels=4, norm_num_groups=4, scaling_factor=0.5,
     ).save_pretrained(folder / "vae")  # fmt: skip
+    settings = {"in_channels": 4, "cross_attention_dim": 16, "num_class_embeds": class_embeds} | unet
     UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        sample_size=8, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4, num_class_embeds=class_embeds,
+        attention_head_dim=4, norm_num_groups=4, **settings,
     ).save_pretrained(folder / "unet")  # fmt: skip
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, projection_dim=16,

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from ddbench.errors import UserError
 from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_model import load_model
 
+CPU = torch.device("cpu")
+
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
-@pytest.mark.parametrize("class_embeds", [None, 3])
-def test_every_kind_of_base_runs(prediction, class_embeds, make_pipeline, few_scenes, context_of, tmp_path):
-    base = make_pipeline(tmp_path / "base", prediction, class_embeds)
+@pytest.mark.parametrize("more", [{}, {"num_class_embeds": 3}, {"class_embed_type": "timestep"}])
+def test_every_kind_of_base_runs(prediction, more, make_pipeline, few_scenes, context_of, tmp_path):
+    base = make_pipeline(tmp_path / "base", prediction, **more)
     method = DPD(
         base=str(base),
         captioner="template",
@@ -51,12 +54,70 @@ def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path)
         DPD(base=str(tmp_path)).distill(few_scenes, 1, context_of())
 
 
+@pytest.mark.parametrize(
+    ("unet", "said"),
+    [
+        ({"in_channels": 9}, "it takes 9 channels, the autoencoder gives 4"),
+        ({"cross_attention_dim": 24}, "it reads texts of width 24, the text encoder writes 16"),
+        ({"class_embed_type": "identity"}, "its class embedding is 'identity'"),
+    ],
+)
+def test_a_denoiser_that_wants_something_else_is_refused(unet, said, make_pipeline, tmp_path):
+    base = make_pipeline(tmp_path / "base", **unet)
+    with pytest.raises(UserError, match=f"not one for text to image: {said}"):
+        load_model(str(base), CPU)
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"_class_name": "NoSuchScheduler"}, "is a NoSuchScheduler, which diffusers"),
+     ({"prediction_type": "flow"}, "predicts 'flow'; known are epsilon")],
+)  # fmt: skip
+def test_a_scheduler_we_do_not_know_is_named(changes, said, make_pipeline, tmp_path):
+    folder = make_pipeline(tmp_path / "base")
+    edit(folder / "scheduler" / "scheduler_config.json", **changes)
+    with pytest.raises(UserError, match=said):
+        load_model(str(folder), CPU)
+
+
+def test_the_index_of_a_pipeline_says_its_scheduler(make_pipeline, tmp_path):
+    """As diffusers reads it: the scheduler's own file may name another, from which it was made."""
+    folder = make_pipeline(tmp_path / "base")
+    before = load_model(str(folder), CPU)
+    (folder / "model_index.json").write_text(json.dumps({"scheduler": ["diffusers", "PNDMScheduler"]}))
+    after = load_model(str(folder), CPU)
+    assert [type(m.scheduler).__name__ for m in (before, after)] == ["DDIMScheduler", "PNDMScheduler"]
+    assert before.identity != after.identity
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # diffusers' own, in DPMSolver
+@pytest.mark.parametrize("own", [EulerDiscreteScheduler, DPMSolverMultistepScheduler, DDIMScheduler])
+@pytest.mark.parametrize("name", ["base", "DDIMScheduler", "DDPMScheduler"])
+def test_no_scheduler_clips_latents(own, name, make_pipeline, tmp_path):
+    """From noise, with a denoiser that knows a goal far outside [-1, 1]; DDIM's and DDPM's own default is to clip."""
+    folder = make_pipeline(tmp_path / "base")
+    own().save_pretrained(folder / "scheduler")
+    plan = load_model(str(folder), CPU).scheduler_named(name)
+    goal = 3 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def knows(z, t):
+        abar = plan.alphas_cumprod[t]
+        return (z - abar.sqrt() * goal) / (1 - abar).sqrt()
+
+    made, _ = sample(knows, plan, goal, Sampling(50), [torch.Generator().manual_seed(i) for i in range(2)])
+    assert (made - goal).abs().mean() < 0.3
+
+
 def test_an_autoencoder_we_do_not_know_is_named(make_pipeline, tmp_path):
     folder = make_pipeline(tmp_path / "base")
     config = folder / "vae" / "config.json"
     config.write_text(config.read_text().replace("AutoencoderKL", "VQModel"))
     with pytest.raises(UserError, match="its vae is a VQModel; known are AutoencoderKL, AutoencoderDC"):
-        load_model(str(folder), torch.device("cpu"))
+        load_model(str(folder), CPU)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +139,16 @@ def test_too_many_steps_are_refused_before_any_work(method, few_scenes, context_
 
 def test_another_training_of_the_same_base_is_another_base(make_pipeline, tmp_path):
     folder = make_pipeline(tmp_path / "base")
-    before = load_model(str(folder), torch.device("cpu"))
+    before = load_model(str(folder), CPU)
     _train_again(before, folder)
-    assert load_model(str(folder), torch.device("cpu")).identity != before.identity
+    assert load_model(str(folder), CPU).identity != before.identity
 
 
 def test_bases_of_one_autoencoder_share_its_stages(method, make_pipeline, few_scenes, context_of, tmp_path):
     folder = make_pipeline(tmp_path / "base")
     judged = dataclasses.replace(method, base=str(folder), candidates=2, classifier_steps=2)
     judged.distill(few_scenes, 1, context_of())
-    _train_again(load_model(str(folder), torch.device("cpu")), folder)
+    _train_again(load_model(str(folder), CPU), folder)
     ctx = context_of()
     judged.distill(few_scenes, 1, ctx)
     reused = [cost["stage"] for cost in ctx.costs if cost["reused"]]
@@ -120,7 +181,7 @@ def test_a_base_whose_scheduler_scales_its_noise_is_sampled_by_ddim(
 
 def test_pndm_may_start_in_the_middle(pipeline):
     """From noise on a known image, with a denoiser that knows it, every scheduler must come back to it."""
-    model = load_model(str(pipeline), torch.device("cpu"))
+    model = load_model(str(pipeline), CPU)
     goal = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for name in ("DDIMScheduler", "PNDMScheduler"):
         plan = model.scheduler_named(name, pulled=True)
@@ -140,7 +201,7 @@ def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, ma
     from diffusers import StableDiffusionPipeline
 
     folder, prompt = make_pipeline(tmp_path / "base", prediction), "A satellite image of a river"
-    model = load_model(str(folder), torch.device("cpu"))
+    model = load_model(str(folder), CPU)
     plan = DDIMScheduler.from_config(model.scheduler.config, steps_offset=1)  # as the pipeline wants it
     parts = (model.vae, model.text, model.tokenizer, model.denoiser, plan, None, None)
     pipe = StableDiffusionPipeline(*parts, requires_safety_checker=False)

@@ -97,6 +97,32 @@ def test_a_tenth_of_each_class_is_held_back():
     assert sorted([*kept.tolist(), *held.tolist()]) == list(range(43))
 
 
+def test_flips_mirror_each_latent_by_itself():
+    z = torch.randn(64, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    got = module._mirrored(z, torch.Generator().manual_seed(1))
+    ways = {"none": z, "x": z.flip(3), "y": z.flip(2), "both": z.flip(2, 3)}
+    which = [[name for name, way in ways.items() if torch.equal(got[i], way[i])] for i in range(64)]
+    assert all(len(found) == 1 for found in which)
+    assert {found[0] for found in which} == set(ways)
+
+
+def test_it_learns_from_every_view(latents, tmp_path):
+    """The second view says the opposite of the first, and there are more of it to learn from: chance, not certainty."""
+    turned_round = Latents(latents.mean.roll(1, 1), latents.std, latents.labels, 1.0)
+    both = Latents(torch.cat([latents.mean, turned_round.mean]), latents.std.repeat(2, 1, 1, 1),
+                   latents.labels.repeat(2), 1.0)  # fmt: skip
+    (tmp_path / "two").mkdir()
+    with global_seed(0, CPU):
+        train_classifier(both, 3, Course(60, False, 2), CPU, folder=tmp_path / "two", progress=iter)
+    net = load_classifier(tmp_path / "two", CPU)
+    first, second = (float((net(x.means()).argmax(1) == x.labels).float().mean()) for x in (latents, turned_round))
+    train(latents, tmp_path / "one")
+    net = load_classifier(tmp_path / "one", CPU)
+    without = float((net(turned_round.means()).argmax(1) == latents.labels).float().mean())
+    assert second > without + 0.2
+    assert first > 0.4
+
+
 def test_it_learns_what_can_be_learned(latents, tmp_path):
     state, record = train(latents, tmp_path / "made")
     assert record["accuracy"] == 1.0

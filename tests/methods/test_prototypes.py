@@ -59,13 +59,18 @@ def test_prototypes_are_real_images_of_their_class(few_scenes):
 
 
 def test_a_class_with_too_few_images_is_named(few_scenes):
-    with pytest.raises(ValueError, match="7 prototypes per class need 7 images per class, but: beach 6"):
+    with pytest.raises(ValueError, match=r"7 prototypes per class need 7 images per class, but: beach 6.*--ipc 6"):
         find_prototypes(few_scenes, torch.randn(18, 4, 8, 8), 7, 1.0)
 
 
 def test_copies_of_one_image_are_no_prototypes(few_scenes):
     z = torch.randn(18, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     z[few_scenes.of_class(1)[:4]] = z[few_scenes.of_class(1)[0]].clone()
-    with pytest.raises(ValueError, match=f"{few_scenes.classes[1]} has 3 distinct images, fewer than 4 prototypes"):
+    with pytest.raises(
+        ValueError, match=f"{few_scenes.classes[1]} has 3 distinct images, fewer than 4 prototypes: try --ipc 3"
+    ):
+        find_prototypes(few_scenes, z, 4, 1.0)
+    z[few_scenes.of_class(1)[1:4]] += 1e-8  # which k-means does not tell apart
+    with pytest.raises(ValueError, match="try --ipc 3"):
         find_prototypes(few_scenes, z, 4, 1.0)
     assert len(find_prototypes(few_scenes, z, 3, 1.0)[0]) == 9

@@ -34,6 +34,11 @@ def test_seven_of_ten_captions_are_common():
     assert common_words(["lake"] * 6 + ["hill"] * 4) == set()
 
 
+def test_a_word_weighs_inside_longer_ones():
+    """VLCP's rule looks for the letters: "scarce shed" has car (3), scarce and shed, and wins over a plain "car"."""
+    assert aggregate(["car", "car", "car", "scarce shed", *["tree"] * 4], [0] * 4 + [1] * 4, "x") == [3, 4]
+
+
 def test_of_equals_the_first():
     assert aggregate(["", "", ""], [1, 0, 1], "pond") == [1, 0]
 

@@ -70,3 +70,11 @@ def test_learning_rates():
     assert schedule.rate_at(0) == pytest.approx(0.1)
     assert schedule.rate_at(50) == pytest.approx(0.01 + 0.99 / 2)
     assert Schedule(100, 1.0).rate_at(99) == 1.0
+
+
+def test_rows_of_a_table_of_classes_that_no_step_reads_stay_where_they_are():
+    net = nn.ModuleDict({"class_embedder": nn.Embedding(3, 4), "other": nn.Linear(4, 1)})
+    before = net["class_embedder"].weight.detach().clone()
+    fit(net, lambda step: net["other"](net["class_embedder"].weight[:1]).sum(), Schedule(5, 1e-2, decay=0.5), plain)
+    assert torch.equal(net["class_embedder"].weight[1:], before[1:])
+    assert not torch.equal(net["class_embedder"].weight[0], before[0])

@@ -69,7 +69,7 @@ class DPD:
     name: ClassVar[str] = "dpd"
     parallel: ClassVar[bool] = True
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     check_params: ClassVar[dict[str, Any]] = {
         "base": "tiny", "captioner": "palette", "tune_steps": 2, "tune_batch": 4, "classifier_steps": 2, "steps": 2,
     }  # fmt: skip
@@ -118,8 +118,7 @@ class DPD:
     def identity(self) -> str:
         """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
         own = identity_of(find_model(self.base))
-        alone = self.captioner in ("template", "palette")
-        return own if alone else digest([own, captioner_identity(self.captioner)])[:16]
+        return own if self.captioner == "template" else digest([own, captioner_identity(self.captioner)])[:16]
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class."""

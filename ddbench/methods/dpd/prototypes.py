@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ddbench.types import ImageSet
 
 GRID = 8
+DIGITS = 6  # of unit-length points: k-means tells no nearer ones apart
 KMEANS_SEED = 666
 
 
@@ -59,8 +60,9 @@ def find_prototypes(
     for label in progress(range(len(train.classes))):
         rows = train.of_class(label)
         points = embedding(latents[rows])
-        if (distinct := len(np.unique(points, axis=0))) < ipc:
-            raise ValueError(f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes")
+        if (distinct := len(np.unique(points.round(DIGITS), axis=0))) < ipc:
+            said = f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes"
+            raise ValueError(f"{said}: try --ipc {distinct}")
         of_class, clusters = _of_class(label, rows, points, train.names, ipc, alpha)
         found += of_class
         owner[rows] = clusters
@@ -71,7 +73,10 @@ def check_enough(train: ImageSet, ipc: int) -> None:
     """ValueError naming the classes with fewer than `ipc` images."""
     few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
     if few:
-        raise ValueError(f"{ipc} prototypes per class need {ipc} images per class, but: {', '.join(few)}")
+        least = min(train.counts())
+        raise ValueError(
+            f"{ipc} prototypes per class need {ipc} images per class, but: {', '.join(few)}; --ipc {least}"
+        )
 
 
 def _of_class(

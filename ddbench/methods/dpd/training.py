@@ -96,7 +96,7 @@ def fit(
     """
     weights = [p for p in network.parameters() if p.requires_grad]
     buffers = list(network.buffers())  # running statistics
-    optimizer = torch.optim.AdamW(weights, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay)
+    optimizer = torch.optim.AdamW(_groups(network), lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay)
     average = [w.detach().clone() for w in weights] if schedule.ema else []
     kept = {"weight": weights, "buffer": buffers, "average": average}
     start, earlier, recent = _resume(checkpoints.folder, kept, optimizer)
@@ -111,6 +111,14 @@ def fit(
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
     return Fitted(sum(recent) / max(len(recent), 1), earlier)
+
+
+def _groups(network: nn.Module) -> list[dict[str, object]]:
+    """The trainable weights. A DiT's table of classes does not decay: a row that no step reads stays where it is."""
+    weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    tables = [p for name, p in weights.items() if "class_embedder." in name]
+    others = [p for name, p in weights.items() if "class_embedder." not in name]
+    return [{"params": others}, *([{"params": tables, "weight_decay": 0.0}] if tables else [])]
 
 
 def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: Schedule, team: Team) -> float:
