@@ -71,8 +71,10 @@ def _recipe(path: Path, student: str, values: Mapping[str, Any], below: Protocol
     return replace(old, **plain, augment=augment) if old else Recipe(**plain, augment=augment)
 
 
-def _teacher(words: Any) -> tuple[str, str]:
-    """(student, protocol), of a published protocol that trains this student."""
+def _teacher(words: Any) -> tuple[str, str] | None:
+    """(student, protocol), of a published protocol that trains this student; None for []."""
+    if words == []:
+        return None
     if not (isinstance(words, list) and len(words) == 2):
         raise ValueError(f'teacher = {words!r} is not ["STUDENT", "PROTOCOL"]')
     row = protocol(words[1])

@@ -16,10 +16,11 @@ from ddbench.errors import UserError
 from ddbench.execute import device_words, train_id
 from ddbench.files import Stopwatch, write_json
 from ddbench.memory import Peak
-from ddbench.runs import Result, write_result
+from ddbench.runs import Result, read_result, write_result
 from ddbench.types import Dataset
 from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
+from evaluators.protocols import protocol
 from evaluators.train import train_student
 
 if TYPE_CHECKING:
@@ -49,19 +50,23 @@ def judge(trial: Trial) -> None:
     cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
     result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
-    if trial.task.corrupted:
-        _corrupted(trial, model, result)
     if not trial.task.result.exists():
         write_result(trial.task.result, result)
+    if trial.task.corrupted and not trial.task.corrupted.exists():
+        _corrupted(trial, model, result)
 
 
 def check_weights(jury: Jury) -> None:
-    """UserError unless the ImageNet weights that the students start from are there, or can be downloaded now."""
-    try:
-        for student in jury.students if jury.protocol.init == "imagenet" else ():
-            pretrained.file(student)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{jury.protocol.title} starts from ImageNet weights: {error}") from None
+    """UserError unless the ImageNet weights that students and teacher start from are there, or can be fetched now."""
+    wanted = [(student, jury.protocol) for student in jury.students]
+    if jury.protocol.teacher:
+        wanted.append((jury.protocol.teacher[0], protocol(jury.protocol.teacher[1])))
+    for student, row in wanted:
+        try:
+            if row.init == "imagenet":
+                pretrained.file(student)
+        except (ValueError, OSError) as error:
+            raise UserError(f"{row.title} starts from ImageNet weights: {error}") from None
 
 
 def bars(quiet: bool) -> Callable:
@@ -98,9 +103,9 @@ def _trained(trial: Trial, images: Tensor, targets: Tensor) -> nn.Module:
 
 
 def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
-    """Write what the student reaches on corrupted test images; written before its result, it is never without one."""
-    if trial.task.result.exists():
-        log.info("the student was trained again: its weights are not kept")
+    """Write what the student reaches on corrupted test images."""
+    if (kept := read_result(trial.task.result).overall) != result.overall:
+        log.warning("%s: trained again, it has %.4f, not %.4f", trial.task.result, result.overall, kept)
     test, watch = trial.data.test, Stopwatch()
     found = robust.accuracies(model, test.images, test.labels, progress=bars(trial.setting.quiet), **_shared(trial))
     mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
@@ -110,8 +115,9 @@ def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
         "overall": found,
         "levels": {k: list(v) for k, v in robust.LEVELS.items()},
     }
-    kept = ("run", "content", "student", "init", "seed", "protocol_hash", "device", "versions", "commit", "dirty")
-    how = {name: getattr(result, name) for name in kept}
+    named = ("run", "content", "student", "init", "weights", "seed", "protocol", "protocol_version", "protocol_hash",
+             "teacher", "compiled", "device", "versions", "commit", "dirty")  # fmt: skip
+    how = {name: getattr(result, name) for name in named}
     write_json(trial.task.corrupted, {"schema": 1, "version": robust.VERSION, **how, **said, "seconds": watch.seconds})
 
 

@@ -29,9 +29,10 @@ from ddbench.files import Stopwatch, digest, make_once, write_json
 from ddbench.judging import bars, images_of
 from ddbench.runs import RunSpec, safe
 from ddbench.types import Dataset
-from evaluators import fidelity, pretrained
+from evaluators import VERSION, fidelity, pretrained
 from evaluators.augment import resize
 from evaluators.protocols import protocol
+from evaluators.sizes import STUDENTS
 from evaluators.students import Student, build, features
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ddbench")
 METRICS = ("fid", "coverage", "ssim", "clip")
 FEATURES = {"fid": "inception_v3/fid@1", "coverage": "resnet18/imagenet"}  # DPD's release
-LARGE, MIDDLE = 256, 224  # pixels: what networks that know ImageNet are given; the crop that they were tested with
+LARGE, MIDDLE = 256, 224  # pixels that networks which know ImageNet are given; the crop of those used as they are
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ class Wanted:
     clip: str = ""
 
     def of(self, metric: str) -> str:
-        """What a metric is measured with, in words."""
-        return {"ssim": str(LARGE), "clip": self.clip}.get(metric) or self.features or FEATURES[metric]
+        """What a metric is measured with, in words that mean one thing: a protocol with its version, a whole path."""
+        if metric == "ssim":
+            return str(LARGE)
+        if metric == "clip":
+            return str(Path(self.clip).resolve()) if Path(self.clip).is_dir() else self.clip
+        return _whole(self.features or FEATURES[metric])
 
 
 @dataclass(frozen=True)
@@ -76,15 +81,34 @@ class Extractor:
     weights: str
 
 
+def _whole(words: str) -> str:
+    """STUDENT/PROTOCOL with the protocol's version; UserError for what is neither that nor STUDENT/imagenet."""
+    student, slash, row = words.partition("/")
+    if not slash or student not in STUDENTS:
+        raise UserError(f"--features {words} is neither STUDENT/PROTOCOL nor STUDENT/imagenet; {', '.join(STUDENTS)}")
+    try:
+        return words if row == "imagenet" else f"{student}/{protocol(row).title}"
+    except ValueError as error:
+        raise UserError(f"--features {words}: {error}") from None
+
+
 def measure(subject: Subject, wanted: Wanted) -> list[Path]:
-    """Measure what is not measured yet; the files of all that was wanted. UserError where weights cannot be had."""
-    found = {
-        metric: subject.folder / "quality" / f"{metric}-{safe(wanted.of(metric))}.json" for metric in wanted.metrics
-    }
+    """Measure what is not measured yet; the files of all that was wanted.
+
+    UserError where weights cannot be had, ValueError for a distilled set that somebody changed.
+    """
+    found = {metric: subject.folder / "quality" / _name(metric, wanted.of(metric)) for metric in wanted.metrics}
     for metric, path in found.items():
         if not path.exists():
             write_json(path, _measured(subject, metric, wanted.of(metric)))
     return list(found.values())
+
+
+def _name(metric: str, words: str) -> str:
+    """Two models of one name in two folders are two measurements; so are two versions of the judge."""
+    return (
+        f"{metric}-{safe(Path(words).name if Path(words).is_absolute() else words)}-{digest([words, VERSION])[:6]}.json"
+    )
 
 
 def _measured(subject: Subject, metric: str, words: str) -> dict[str, Any]:
@@ -150,7 +174,7 @@ def _clip(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[s
     )
     labels = torch.from_numpy(pictures.labels)
     score, accuracy = fidelity.agreement(clip.embed_images(model, images_of(pictures)), texts, labels)
-    return "", {"clip_score": score, "zero_shot_accuracy": accuracy}
+    return clip.revision(model), {"clip_score": score, "zero_shot_accuracy": accuracy}
 
 
 _MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim": _ssim, "clip": _clip}
@@ -161,16 +185,15 @@ def _both(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[s
     with_what = _extractor(subject, words)
     train = subject.load(subject.spec.size).train
     read = partial(features, with_what.network, device=subject.device, batch=64, prepare=with_what.prepare)
-    key = {"features": words, "weights": with_what.weights, "train": _train(subject, subject.spec.size)}
+    where = _train(subject, subject.spec.size)
+    key = {"features": words, "weights": with_what.weights, "train": where, "evaluators": VERSION}
     folder = subject.setting.place.shared / f"features-{digest(key)[:16]}"
     make_once(folder, lambda place: save_file({"real": read(train.images)}, place / "features.safetensors"))
     return with_what.weights, load_file(folder / "features.safetensors")["real"], read(images_of(pictures))
 
 
 def _extractor(subject: Subject, words: str) -> Extractor:
-    student, slash, row = words.partition("/")
-    if not slash:
-        raise UserError(f"--features {words} is neither STUDENT/PROTOCOL nor STUDENT/imagenet")
+    student, _, row = words.partition("/")
     try:
         return _published(student) if row == "imagenet" else _trained(subject, student, row)
     except (ValueError, pretrained.WeightsError) as error:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ddbench.leaderboard import Column, table
+from ddbench.leaderboard import Column, row_identity, table
 from ddbench.runs import Entry
 
 RANDOM, FULL = "random", "full"  # methods that anchor
@@ -50,13 +50,25 @@ class Line:
     ars: float | None
 
 
-_Means = dict[tuple[Column, str], float]  # (place, identity of the row, or an anchor's name) -> accuracy
+@dataclass(frozen=True)
+class _Mean:
+    """overall: mean accuracy of a cell. soft: whether its sets brought soft labels, or a teacher gave some."""
+
+    overall: float
+    soft: bool
+
+
+_Means = dict[tuple[Column, str], _Mean]  # (place, identity of the row, or an anchor's name) -> accuracy
 
 
 def lines(entries: Iterable[Entry], roles: Roles, weight: float = WEIGHT) -> list[Line]:
-    """A line for every method but the anchors, by place and label. The order of the entries does not matter."""
+    """A line for every method but the anchors, by place and label. The order of the entries does not matter.
+
+    A gain over random is told only where both learned from the same kind of labels: against random images with hard
+    labels, what a set's own soft labels are worth would count as its images'.
+    """
     entries = list(entries)
-    means = {role: _means([e for e in entries if _serves(e, role, roles)]) for role in vars(roles)}
+    means = {role: _of_role(entries, role, roles) for role in vars(roles)}
     labels = {row.identity: row.label for row in table(entries).rows}
     methods = {key for found in means.values() for key in found if key[1] in labels}
     found = [_line(where, row, labels[row], means, weight) for where, row in methods]
@@ -68,21 +80,43 @@ def score(x: float) -> float:
     return (math.exp(x) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
-def _serves(entry: Entry, role: str, roles: Roles) -> bool:
-    """Whether a result is of the role; one under the protocol in question is also hard when its labels were."""
-    title = f"{entry.result.protocol}@{entry.result.protocol_version}"
-    return title == getattr(roles, role) or (role == "hard" and title == roles.own and not entry.result.label_bytes)
+def _of_role(entries: list[Entry], role: str, roles: Roles) -> _Means:
+    """Under the role's protocol; hard labels also under the protocol in question, where a set has no result of that."""
+    found = _means([entry for entry in entries if _title(entry) == getattr(roles, role)])
+    if role != "hard":
+        return found
+    also = [entry for entry in entries if _title(entry) == roles.own and not _is_soft(entry)]
+    return _means(also) | found
 
 
 def _means(entries: list[Entry]) -> _Means:
-    """By place; the anchors under their names, `full` as if it had every IPC."""
+    """By place; the anchors (ours, the newest version) under their names, `full` as if it had every IPC."""
     found: _Means = {}
-    for row in table(entries).rows:
-        name = row.method if row.method in (RANDOM, FULL) else row.identity
-        for column, cell in row.cells.items():
-            ipc = 0 if row.method == FULL else column.ipc
-            found[replace(column, protocol="", protocol_hash="", ipc=ipc), name] = cell.mean
+    for name in (RANDOM, FULL, ""):
+        some = [entry for entry in entries if _anchor(entry) == name]
+        newest = max((entry.spec.method_version for entry in some), default=0)
+        some = [entry for entry in some if not name or entry.spec.method_version == newest]
+        soft = any(map(_is_soft, some))
+        for row in table(some).rows:
+            for column, cell in row.cells.items():
+                place = replace(column, protocol="", protocol_hash="", ipc=0 if name == FULL else column.ipc)
+                one = soft if name else any(_is_soft(e) for e in some if row_identity(e) == row.identity)
+                found[place, name or row.identity] = _Mean(cell.mean, one)
     return found
+
+
+def _anchor(entry: Entry) -> str:
+    """ "random" or "full" for ours, which no file of the user's is; else nothing."""
+    return entry.spec.method if entry.spec.method in (RANDOM, FULL) and not entry.spec.source else ""
+
+
+def _title(entry: Entry) -> str:
+    return f"{entry.result.protocol}@{entry.result.protocol_version}"
+
+
+def _is_soft(entry: Entry) -> bool:
+    """Results of versions that did not say could not learn from soft labels."""
+    return bool(entry.result.label_bytes)
 
 
 def _line(where: Column, row: str, label: str, means: dict[str, _Means], weight: float) -> Line:
@@ -92,8 +126,9 @@ def _line(where: Column, row: str, label: str, means: dict[str, _Means], weight:
     ior, plain_ior, hlr = _less(own, by_chance), _less(plain, by_chance_plain), _less(full, hard)
     lrs = None if ior is None or hlr is None else score(weight * ior - (1 - weight) * hlr)
     ars = None if ior is None or plain_ior is None else score(weight * ior + (1 - weight) * plain_ior)
-    return Line(where, label, own, hard, plain, ior, hlr, lrs, ars)
+    accuracies = (one and one.overall for one in (own, hard, plain))
+    return Line(where, label, *accuracies, ior, hlr, lrs, ars)
 
 
-def _less(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
+def _less(a: _Mean | None, b: _Mean | None) -> float | None:
+    return None if a is None or b is None or a.soft != b.soft else a.overall - b.overall

@@ -59,6 +59,8 @@ class Jury:
         try:
             for student in self.students:
                 check_size(student, size, self.protocol.init)
+            if self.protocol.teacher:
+                check_size(self.protocol.teacher[0], size, _init(self.protocol.teacher[1]))
         except ValueError as error:
             raise UserError(f"{error}; --student and --size decide that") from None
 
@@ -124,6 +126,10 @@ class Outcome:
     done: int
     failed: int
     kept: int
+
+
+def _init(title: str) -> str:
+    return registry.load("protocols", title).init
 
 
 def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False) -> Jury:

@@ -4,7 +4,7 @@
     spec.json                   what was asked for, complete
     distilled/  distill.json    see ddbench.distilled; distilled/ exists = complete
     results/<protocol>-v<k>/<student>-<init>-seed<j>.json     one student; exists = complete
-    results/<protocol>-v<k>/corrupted/...                     the same on corrupted test images, where asked for
+    results/<protocol>-v<k>/corrupted-v1/...                  the same on corrupted test images, where asked for
     soft_labels/                what a teacher gave the images, for protocols that have one
     failed.json                 the distillation failed; `<student>...failed.json` beside the results: a student did
 """
@@ -141,7 +141,7 @@ def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
 
 def corrupted_path(path: Path) -> Path:
     """Where the accuracies on corrupted test images lie, of the student whose result is at `path`."""
-    return path.parent / "corrupted" / path.name
+    return path.parent / "corrupted-v1" / path.name  # of evaluators.robust.VERSION
 
 
 def failure_path(path: Path) -> Path:

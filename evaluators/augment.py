@@ -41,14 +41,15 @@ class Draw:
 
     def to(self, device: torch.device | str) -> Draw:
         """The same numbers on another device."""
-        parts = (part if part is None else part.to(device) for part in vars(self).values())
-        return Draw(*parts)
+        held = vars(self) | {"dsa": None}
+        moved = {k: v if v is None else v.to(device, non_blocking=True) for k, v in held.items()}
+        return Draw(**moved | {"dsa": self.dsa and self.dsa.to(device)})
 
 
 def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
     """Random numbers for `n` images from a CPU generator.
 
-    Those of crop, flips, colour and cutout are always as many, so that no option of theirs moves another's draws.
+    Those of crop, flips, colour and cutout are always as many, so that none of these options moves another's draws.
     """
     u = torch.rand(12, n, generator=generator)
     brightness, contrast, saturation = (

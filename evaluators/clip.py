@@ -49,6 +49,11 @@ def embed_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
         return _pooled(clip.model.get_text_features(**inputs)).float().cpu()
 
 
+def revision(clip: Clip) -> str:
+    """The commit of the hub that the model is of; empty for a folder."""
+    return getattr(clip.model.config, "_commit_hash", None) or ""
+
+
 def _pooled(output: Any) -> Tensor:
     """transformers 5 wraps the projected features that its fourth version returned bare."""
     return getattr(output, "pooler_output", output)

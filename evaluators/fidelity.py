@@ -96,7 +96,7 @@ def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighb
         return None
     real, fake = real.double(), fake.double()
     around_real, around_fake = _radii(real, nearest), _radii(fake, nearest)
-    inside = torch.zeros(len(fake), dtype=torch.int64)
+    inside = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
     recalled, covered = [], []
     for part, radius in zip(real.split(ROWS), around_real.split(ROWS), strict=True):
         distance = torch.cdist(part, fake)
@@ -125,16 +125,15 @@ def nn_ssim(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
     """
     found = []
     for a, b in _by_class(real, real_labels, fake, fake_labels):
-        b = resize(b, size)
-        similar = torch.cat([_similarities(resize(part, size), b) for part in a.split(16)], dim=1)
+        b = _blurred(resize(b, size))
+        similar = torch.cat([_similarities(_blurred(resize(part, size)), b) for part in a.split(16)], dim=1)
         found.append(similar.topk(min(NEAREST, len(a)), dim=1).values.mean(1))
     return torch.cat(found)
 
 
-def _similarities(real: Tensor, fake: Tensor) -> Tensor:
-    """SSIM (Wang et al. 2004) of each distilled with each real image, (m, n). What one image decides is done once."""
-    x, y = (_blurred(images) for images in (real, fake))
-    return torch.stack([_ssim(x, tuple(part[i : i + 1] for part in y)) for i in range(len(fake))])
+def _similarities(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
+    """SSIM (Wang et al. 2004) of each distilled with each real image, (m, n), both `_blurred`."""
+    return torch.stack([_ssim(real, tuple(part[i : i + 1] for part in fake)) for i in range(len(fake[0]))])
 
 
 def _blurred(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -60,7 +61,13 @@ def state(student: str) -> dict[str, torch.Tensor]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
+    """SHA-256 (hex) of a file; read once while it stays as it is."""
+    there = path.stat()
+    return _sha256(path, there.st_size, there.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, changed: int) -> str:
     with open(path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

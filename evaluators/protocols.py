@@ -196,7 +196,7 @@ FID_1 = Protocol(
     source="""\
 Not for judging: how the network whose features FID uses is trained on the real training split, as in DPD's release
 (pretrain_inception.py beside arXiv:2601.15829), at 256 px, the network after the tenth epoch. Ours where it differs: as
-in dpd@1.""",
+in dpd@1, and the rate falls at 66.67 and 83.33 % of all steps, there of the epochs.""",
 )
 
 _PUBLISHED = (QUICK_1, QUICK_HARD_1, QUICK_PLAIN_1, DPD_1, DPD_SCRATCH_1, DC_1, FID_1)

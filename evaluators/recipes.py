@@ -52,6 +52,12 @@ class Augment:
     cutmix: float = later(0.0)
 
     def __post_init__(self) -> None:
+        low, high = self.crop_area
+        shares = (self.flip_x, self.flip_y, self.transpose, self.cutmix)
+        if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] or self.crop_tries < 0:
+            raise ValueError("crop_area is a range in 0..1, crop_ratio one above 0, crop_tries at least 0")
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError("flip_x, flip_y, transpose and cutmix are probabilities, 0..1")
         for name in self.dsa:
             if name not in DSA:
                 raise ValueError(unknown("operation of dsa", name, DSA))
@@ -100,6 +106,8 @@ class Recipe:
             raise ValueError(f"unknown optimizer {self.optimizer!r}: {' or '.join(OPTIMIZERS)}")
         if min(self.batch, self.epochs) < 1:
             raise ValueError(f"batch and epochs are at least 1, not {self.batch} and {self.epochs}")
+        if self.lr <= 0 or not 0 <= self.warmup < 1 or not all(0 < m < 1 for m in self.milestones):
+            raise ValueError("lr is above 0, warmup a share below 1, milestones are shares between 0 and 1")
         if self.temperature and self.label_smoothing:
             raise ValueError("label_smoothing is of cross-entropy: with a temperature it must be 0")
 

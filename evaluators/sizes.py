@@ -20,14 +20,16 @@ SMALLEST = {
     "swin_t": 32,
 }
 STUDENTS = tuple(SMALLEST)
+SMALLEST_LARGE_STEM = 33  # of a ResNet with the 7x7 stem that ImageNet weights are for
 PRETRAINED_PATCH = 16  # of vit_base with ImageNet weights
 SMALL_STEM = 96  # pixels below which a ResNet from scratch begins with a 3x3 convolution
 
 
 def check_size(student: str, size: int, init: str = "scratch") -> None:
     """ValueError when `student`, from scratch or with ImageNet weights, cannot take `size` x `size` images."""
-    if size < SMALLEST[student]:
-        raise ValueError(f"{student} needs at least {SMALLEST[student]} px, not {size}")
+    least = SMALLEST_LARGE_STEM if student.startswith("resnet") and init == "imagenet" else SMALLEST[student]
+    if size < least:
+        raise ValueError(f"{student} needs at least {least} px, not {size}")
     if student == "vit_base" and init == "imagenet":
         if size % PRETRAINED_PATCH:
             raise ValueError(f"vit_base with ImageNet weights cuts patches of {PRETRAINED_PATCH} px: not {size} px")

@@ -92,6 +92,6 @@ def features(
     prepare: what each batch goes through first, on the device: `augment.resize`, say.
     """
     model = model.to(device).eval()
-    with torch.no_grad():
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         prepared = map(prepare or (lambda part: part), (part.to(device) for part in images.split(batch)))
         return torch.cat([model.embed(part).float().cpu() for part in prepared])

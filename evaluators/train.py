@@ -21,10 +21,14 @@ Progress = Callable[[Iterable, str, int], Iterable]
 
 
 class DivergedError(ArithmeticError):
-    """The loss was not finite. step: the first such step, counted from 0. Not an accuracy: record it as a failure."""
+    """The loss was not finite, or what the trained network says is not. Not an accuracy: record it as a failure.
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"training diverged: the loss is not finite at step {step}")
+    step: the first such step, counted from 0; None for the trained network, whose last update no loss has seen.
+    """
+
+    def __init__(self, step: int | None = None) -> None:
+        what = "the network's output is not finite" if step is None else f"the loss is not finite at step {step}"
+        super().__init__(f"training diverged: {what}")
         self.step = step
 
 
@@ -74,14 +78,17 @@ def probabilities(model: nn.Module, images: Tensor, device: torch.device | str, 
 
 
 def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: int = 256) -> Iterator[Tensor]:
-    """Logits (batch, classes) of uint8 images streamed in batches, in eval mode.
+    """Logits (batch, classes) of uint8 images streamed in batches, in eval mode; DivergedError where one is not finite.
 
     fp32 everywhere, so that what is measured does not depend on how training was sped up.
     """
     model = model.to(device).eval()
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        for part in images.split(batch):
-            yield model(part.to(device, non_blocking=True)).float()
+    for part in images.split(batch):
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            found = model(part.to(device, non_blocking=True)).float()
+        if not torch.isfinite(found).all():
+            raise DivergedError
+        yield found
 
 
 def check_targets(images: Tensor, targets: Tensor, num_classes: int) -> None:
@@ -163,7 +170,10 @@ def _dropout(seed: int, device: torch.device | str) -> Iterator[None]:
     """Dropout and stochastic depth draw from torch's global generators: from the seed, and those are put back."""
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed_of(seed, "dropout"))
+        torch.default_generator.manual_seed(seed_of(seed, "dropout"))  # torch.manual_seed would move every GPU's
+        if devices:
+            with torch.cuda.device(devices[0]):
+                torch.cuda.manual_seed(seed_of(seed, "dropout"))
         yield
 
 

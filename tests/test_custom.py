@@ -48,6 +48,10 @@ def test_a_whole_row_needs_nothing_below(file):
     assert made.recipe("convnet").lr == 1.0
 
 
+def test_no_teacher_is_an_empty_list(file):
+    assert custom.read(file("teacher = []\n" + WHOLE)).teacher is None
+
+
 def test_its_name_is_its_content_and_never_a_published_one(file):
     plain, again = custom.read(file(WHOLE)), custom.read(file(f"# a remark\n{WHOLE}"))
     other = custom.read(file(WHOLE.replace("epochs = 2", "epochs = 3")))
@@ -71,6 +75,10 @@ def test_its_name_is_its_content_and_never_a_published_one(file):
         ('like = "quick"\n[recipes.convnet]\nepochs = 0.5', "epochs = 0.5 is wrong; expected an integer"),
         ('like = "quick"\n[recipes.convnet.augment]\nflip = 1', r"augment\) 'flip'; did you mean flip_y or flip_x"),
         ('like = "quick"\ninit = "imagnet"', "did you mean 'imagenet'"),
+        ('like = "quick"\n[recipes.convnet]\nlr = -1', "lr is above 0"),
+        ('like = "quick"\n[recipes.convnet]\nwarmup = 1.5', "warmup a share below 1"),
+        ('like = "quick"\n[recipes.convnet.augment]\ncutmix = 3', "probabilities, 0..1"),
+        ('like = "quick"\n[recipes.convnet.augment]\ncrop_area = [0, 0]', "crop_area is a range"),
         ('like = "quick"\nteacher = "resnet18"', r"'resnet18' is not \[\"STUDENT\", \"PROTOCOL\"\]"),
         ('like = "quick"\nteacher = ["resnet81", "quick"]', "did you mean 'resnet18'"),
         (WHOLE.replace("lr = 1", ""), "lr"),

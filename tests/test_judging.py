@@ -14,6 +14,8 @@ from ddbench import runner, runs
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.runner import Request, Setting
+from ddbench.runs import corrupted_path
+from evaluators import robust
 
 # Rows of a few steps: what a student learns here is not the question.
 FEW = """
@@ -73,7 +75,8 @@ def test_corruptions_are_measured_beside_the_result_and_only_when_asked_for(home
     asked = replace(planned(home, "few.toml"), jury=runner.jury(("convnet",), f"{home}/few.toml", 1, corruptions=True))
     assert run(home, asked) == runner.Outcome(1, 0, 1)
     assert path.read_bytes() == before
-    found = json.loads((path.parent / "corrupted" / path.name).read_text())
+    found = json.loads(corrupted_path(path).read_text())
+    assert path.parent / f"corrupted-v{robust.VERSION}" == corrupted_path(path).parent
     assert found["clean"] == results(home)[0].overall  # the same student again
     assert found["overall"]["rotation"] == [found["clean"]] * 3  # its images are noise around a colour
     assert len(found["overall"]) == 7
@@ -177,7 +180,7 @@ def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeyp
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(home / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     (home / "pre.toml").write_text('like = "dpd@1"\n')
-    plan = planned(home, "pre.toml", ("resnet18",), size=16)
+    plan = planned(home, "pre.toml", ("resnet18",), size=40)
     with pytest.raises(UserError, match=r"starts from ImageNet weights: cannot download https://.*resnet18-f37072fd"):
         run(home, plan)
     assert not (home / "runs").exists()
@@ -185,6 +188,18 @@ def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeyp
 
 def no_network(url, *_, **__):
     raise OSError("no route to host")
+
+
+def test_a_teacher_that_cannot_be_had_is_said_before_the_distillation(home, monkeypatch):
+    (home / "small.toml").write_text(f'teacher = ["inception_v3", "dpd-scratch@1"]\n{FEW}')
+    with pytest.raises(UserError, match="inception_v3 needs at least 107 px, not 8"):
+        planned(home, "small.toml")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(home / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    (home / "pre.toml").write_text(f'teacher = ["resnet18", "dpd@1"]\n{FEW}')
+    with pytest.raises(UserError, match=r"dpd@1 starts from ImageNet weights: cannot download"):
+        run(home, planned(home, "pre.toml", size=40))
+    assert not (home / "runs").exists()
 
 
 def test_a_student_that_a_protocol_has_no_row_for_is_named():

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,7 +103,8 @@ def test_what_was_measured_is_recorded(measured, home, sets):
     assert one["by"] == FEATURES
     assert (one["distilled_images"], one["real_images"]) == (8, len(sets[1]))
     assert one["content"] == distilled.read(run_of(home) / "distilled").content()
-    assert one["path"] == str(run_of(home) / "quality" / "fid-convnet-quick-1.json")
+    assert re.fullmatch(r"fid-convnet-quick-1-[0-9a-f]{6}\.json", Path(one["path"]).name)
+    assert Path(one["path"]).parent == run_of(home) / "quality"
 
 
 def test_what_is_measured_is_kept_and_the_real_features_are_shared(home, measured, tmp_path):
@@ -145,7 +148,7 @@ def no_network(url, *_, **__):
     [
         (["--features", "convnet"], "neither STUDENT/PROTOCOL nor STUDENT/imagenet"),
         (["--features", "convnet/quikc"], "did you mean 'quick@1'"),
-        (["--features", "convnext/quick"], "did you mean 'convnet'"),
+        (["--features", "convnext/quick"], "neither STUDENT/PROTOCOL nor STUDENT/imagenet; convnet"),
         (["--features", "convnet/imagenet"], "no ImageNet weights for convnet"),
         (["--metric", "coverage"], r"put it at .*resnet18-f37072fd.pth; --features has others"),
         (["--metric", "clip", "--clip", "nobody/nothing"], "there is no CLIP model 'nobody/nothing'"),
@@ -158,6 +161,31 @@ def test_what_cannot_be_had_is_said(home, tmp_path, monkeypatch, words, said):
     done = ddbench(home, "quality", run_of(home), *words)
     assert done.exit_code == 2
     assert re.search(said, done.output)
+
+
+def test_a_name_without_its_version_is_the_same_measurement(home, measured):
+    assert quality(home, run_of(home), "--features", "convnet/quick", "--metric", "fid")["fid"] == measured["fid"]
+
+
+def test_models_of_one_name_in_two_folders_are_two_measurements(home, tmp_path):
+    write_clip(tmp_path / "a" / "clip")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    paths = {
+        quality(home, run_of(home), "--metric", "clip", "--clip", tmp_path / ab / "clip")["clip"]["path"] for ab in "ab"
+    }
+    assert len(paths) == 2
+
+
+def test_a_set_that_was_changed_does_not_stop_the_others(home, measured, tmp_path):
+    changed = tmp_path / "runs" / run_of(home).name
+    shutil.copytree(run_of(home), changed)
+    shutil.rmtree(changed / "quality")
+    next((changed / "distilled").glob("*/*.png")).unlink()
+    done = ddbench(home, "quality", changed, run_of(home), "--features", FEATURES, "--format", "json")
+    assert done.exit_code == 1
+    assert f"skipped {changed}: " in done.stderr
+    assert "was changed after it was made" in done.stderr
+    assert len(json.loads(done.stdout)) == 3
 
 
 def test_a_run_of_another_dataset_is_refused(home, tmp_path):

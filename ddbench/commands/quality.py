@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.commands.common import SIZE, SIZE_HELP, Globals, grid
+from ddbench.commands.common import SIZE, SIZE_HELP, Globals, grid, log
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,12 +67,19 @@ def quality(
     source, where = load("datasets", dataset), device(options.device)
     wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
     loader = cache(lambda pixels: source.load(options.place, pixels))
-    measured = []
+    measured, skipped = [], 0
     for folder in folders:
-        run, spec = _run(options, folder, source, size)
-        subject = quality.Subject(run, spec, loader, where, options.setting)
-        measured += [json.loads(path.read_text()) | {"path": str(path)} for path in quality.measure(subject, wanted)]
+        try:
+            run, spec = _run(options, folder, source, size)
+            paths = quality.measure(quality.Subject(run, spec, loader, where, options.setting), wanted)
+        except ValueError as error:  # one that somebody changed or that is not complete must not stop the others
+            log.error("skipped %s: %s", folder, error)
+            skipped += 1
+        else:
+            measured += [json.loads(path.read_text()) | {"path": str(path)} for path in paths]
     click.echo(json.dumps(measured, indent=2) if form == "json" else _table(measured))
+    if skipped:
+        raise SystemExit(1)
 
 
 def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
@@ -87,7 +94,7 @@ def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple
         raise UserError(f"{folder} is of {spec.dataset}, split {spec.fingerprint[:8]}; "
                         f"--dataset says {short(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
     if not (folder / "distilled").is_dir():
-        raise UserError(f"{folder} has no distilled set yet; run its command again")
+        raise ValueError("it has no distilled set yet; run its command again")
     return folder, spec
 
 

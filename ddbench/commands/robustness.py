@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
 
 from ddbench.commands.common import Globals, comparable, report_problems
+from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.robustness import Line
@@ -45,10 +46,25 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     report_problems(problems)
     of_set = comparable(entries, dataset=short(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
-    found = lines(chosen, Roles(**roles), weight)
+    found = lines(chosen, Roles(**_titles(**roles)), weight)
     click.echo(json.dumps([asdict(line) for line in found], indent=2) if form == "json" else _table(found, form))
     if problems:
         raise SystemExit(1)
+
+
+def _titles(own: str, hard: str, plain: str) -> dict[str, str]:
+    """The protocols' titles; UserError unless hard and plain differ from own in labels, and in augmentation, alone."""
+    from ddbench.registry import load
+
+    rows = {role: load("protocols", name) for role, name in (("own", own), ("hard", hard), ("plain", plain))}
+    bare = {student: replace(row, augment=type(row.augment)()) for student, row in rows["own"].recipes.items()}
+    for role, wanted, what in (
+        ("hard", rows["own"].recipes, "on hard labels"),
+        ("plain", bare, "without augmentation"),
+    ):
+        if (rows[role].recipes, rows[role].init) != (wanted, rows["own"].init):
+            raise UserError(f"--{role} {rows[role].title} is not {rows['own'].title} {what}; name one that is")
+    return {role: row.title for role, row in rows.items()}
 
 
 def _table(found: list[Line], form: str) -> str:

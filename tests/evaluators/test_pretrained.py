@@ -78,7 +78,7 @@ def test_position_embeddings_are_resized(served):
 
 def test_the_head_is_fresh_and_the_seeds(served):
     served("resnet18", published("resnet18"))
-    first, again, other = (build("resnet18", 32, 5, seed, "imagenet") for seed in (0, 0, 1))
+    first, again, other = (build("resnet18", 40, 5, seed, "imagenet") for seed in (0, 0, 1))
     assert torch.equal(first.head.weight, again.head.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
     assert torch.equal(first.body.conv1.weight, other.body.conv1.weight)
@@ -95,7 +95,7 @@ def test_a_file_that_is_there_is_not_fetched_again(served):
 def test_without_a_network_the_error_says_where_to_put_the_file(served):
     served("resnet18", {}).unlink()
     with pytest.raises(WeightsError, match=f"fetch it elsewhere and put it at {served.checkpoints}"):
-        build("resnet18", 32, 5, 0, "imagenet")
+        build("resnet18", 40, 5, 0, "imagenet")
     assert not list(served.checkpoints.iterdir())
 
 

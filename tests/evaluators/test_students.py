@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
+from evaluators.networks import body
 from evaluators.pretrained import WEIGHTS
 from evaluators.sizes import SMALLEST, STUDENTS, check_size, convnet_depth, vit_patch
 from evaluators.students import build, features
@@ -85,6 +87,15 @@ def test_one_image_alone_can_be_trained_on_at_the_smallest_size(student):
     model = build(student, SMALLEST[student], 3, seed=0).train()
     model(images(1, SMALLEST[student])).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("student", ["resnet18", "resnet50"])
+def test_one_image_alone_can_be_trained_on_with_the_large_stem(student):
+    """What ImageNet weights are for, at the smallest size that is let through."""
+    with pytest.raises(ValueError, match="at least 33 px, not 32"):
+        check_size(student, 32, "imagenet")
+    check_size(student, 33, "imagenet")
+    body(student, 33, getattr(torchvision.models, student)().state_dict())[0].train()(torch.zeros(1, 3, 33, 33))
 
 
 @pytest.mark.parametrize("student", [name for name in WEIGHTS if name not in ("vit_base", "inception_v3")])

@@ -259,6 +259,16 @@ def test_divergence_names_the_first_bad_step():
     assert 1 <= caught.value.step < 30
 
 
+def test_a_divergence_in_the_last_update_is_found():
+    """Its loss is never computed: what the network says of an image tells."""
+    last = short(optimizer="sgd", lr=1e38, warmup=0.0, clip=0.0, min_steps=1, max_steps=1)
+    model = fit(*stripes(4), protocol=last)
+    with pytest.raises(DivergedError, match="the network's output is not finite"):
+        accuracy(model, *stripes(4))
+    with pytest.raises(DivergedError):
+        train.probabilities(model, stripes(4)[0], "cpu")
+
+
 def test_the_first_bad_step_is_found_wherever_the_check_falls():
     assert train._require_finite([torch.tensor(1.0)] * 3, 40) == 43
     with pytest.raises(DivergedError) as caught:
