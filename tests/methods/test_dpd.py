@@ -112,6 +112,34 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     assert all(p.grad is None for p in judge.parameters())
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_prompts_is_the_empty_one(share, method, pipeline, context_of, monkeypatch):
+    """What the denoiser is told of each image: its own words, or those of the empty prompt, which come last."""
+    from ddbench.methods.dpd.finetune import Lesson, tuning_loss
+
+    model, told = load_model(str(pipeline), torch.device("cpu")), []
+    real = LatentModel.denoise
+    monkeypatch.setattr(LatentModel, "denoise", lambda *given: told.append(given[3]) or real(*given))
+    z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+    words = model.words(["a", "b", "c", ""], [0, 1, 2, -1])
+    lesson = Lesson(Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0), words, torch.arange(6) % 3)
+    how = dataclasses.replace(method._tuning(context_of()), batch=64, empty=share)
+    tuning_loss(model, lesson, how)(0)
+    which = [next(i for i, row in enumerate(words) if torch.equal(one, row)) for one in told[0]]
+    empty = which.count(3) / 64
+    assert empty == share if share in (0.0, 1.0) else 0.3 < empty < 0.7
+    assert share == 1.0 or {0, 1, 2} <= set(which)
+
+
+def test_lora_is_of_the_asked_rank_on_every_attention_projection(method, pipeline, context_of):
+    model = load_model(str(pipeline), torch.device("cpu"))
+    unfreeze(model.denoiser, dataclasses.replace(method._tuning(context_of()), rank=3))
+    layers = {name: m for name, m in model.denoiser.named_modules() if hasattr(m, "lora_A")}
+    assert {name.rpartition("attn")[2].partition(".")[2] for name in layers} == {"to_q", "to_k", "to_v", "to_out.0"}
+    assert all(layer.lora_A["default"].weight.shape[0] == 3 for layer in layers.values())
+    assert all(layer.scaling["default"] == 1.0 for layer in layers.values())  # alpha is the rank
+
+
 def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context_of):
     ctx = context_of()
     method.distill(few_scenes, 1, ctx)
