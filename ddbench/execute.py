@@ -121,16 +121,12 @@ def _parallel(plan: Plan) -> bool:
 
 
 def _costs(seconds: float, ctx: Context) -> dict[str, Any]:
-    commit, dirty = provenance.commit()
     return {
         "schema": 1,
         "seconds": seconds,
         "stages": list(ctx.costs),
         "memory": _memory(ctx),
-        "device": device_words(ctx.device),
-        "versions": provenance.versions(),
-        "commit": commit,
-        "dirty": dirty,
+        **origin(ctx.device),
     }
 
 
@@ -138,6 +134,12 @@ def _memory(ctx: Context) -> dict[str, int]:
     """The largest peaks: those of the parts that were measured, each of which began anew, and the last."""
     found = peaks(ctx.device if ctx.device.type == "cuda" else None)
     return {k: max([v, *(cost.get(k, 0) for cost in ctx.costs if not cost["reused"])]) for k, v in found.items()}
+
+
+def origin(where: torch.device) -> dict[str, Any]:
+    """What a figure came from, as every file of figures records it: device, versions, commit, dirty."""
+    commit, dirty = provenance.commit()
+    return {"device": device_words(where), "versions": provenance.versions(), "commit": commit, "dirty": dirty}
 
 
 def device_words(where: torch.device) -> str:

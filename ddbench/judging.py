@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ddbench import distilled, provenance, teacher
+from ddbench import distilled, teacher
 from ddbench.errors import UserError
-from ddbench.execute import device_words, train_id
+from ddbench.execute import origin, train_id
 from ddbench.files import Stopwatch, write_json
 from ddbench.memory import Peak
 from ddbench.runs import Result, read_result, write_result
 from ddbench.types import Dataset
 from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
-from evaluators.protocols import protocol
 from evaluators.train import train_student
 
 if TYPE_CHECKING:
@@ -58,10 +57,7 @@ def judge(trial: Trial) -> None:
 
 def check_weights(jury: Jury) -> None:
     """UserError unless the ImageNet weights that students and teacher start from are there, or can be fetched now."""
-    wanted = [(student, jury.protocol) for student in jury.students]
-    if jury.protocol.teacher:
-        wanted.append((jury.protocol.teacher[0], protocol(jury.protocol.teacher[1])))
-    for student, row in wanted:
+    for student, row in jury.networks():
         try:
             if row.init == "imagenet":
                 pretrained.file(student)
@@ -122,7 +118,6 @@ def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
 
 
 def _result(trial: Trial, pictures: distilled.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
-    commit, dirty = provenance.commit()
     task, protocol = trial.task, trial.jury.protocol
     start = pretrained.sha256(pretrained.file(task.student)) if protocol.init == "imagenet" else ""
     return Result(
@@ -143,10 +138,7 @@ def _result(trial: Trial, pictures: distilled.Pictures, scores: Scores, how: Map
         per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
         confusion=[list(row) for row in scores.confusion],
         n_test=scores.n,
-        device=device_words(trial.device),
-        versions=provenance.versions(),
-        commit=commit,
-        dirty=dirty,
+        **origin(trial.device),
         compiled=trial.setting.compiled,
         **how,
     )

@@ -79,8 +79,7 @@ def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
 def column(entry: Entry) -> Column:
     """The column an entry belongs to."""
     spec, result = entry.spec, entry.result
-    protocol = f"{result.protocol}@{result.protocol_version}"
-    where = (spec.dataset, spec.size, spec.ipc, protocol, result.student, result.init)
+    where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init)
     return Column(*where, spec.fingerprint, result.protocol_hash)
 
 

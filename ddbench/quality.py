@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench import distilled, provenance, teacher
+from ddbench import distilled, teacher
 from ddbench.errors import UserError
-from ddbench.execute import device_words, train_id
+from ddbench.execute import origin, train_id
 from ddbench.files import Stopwatch, digest, make_once, write_json
 from ddbench.judging import bars, images_of
 from ddbench.runs import RunSpec, safe
@@ -120,17 +120,13 @@ def _measured(subject: Subject, metric: str, words: str) -> dict[str, Any]:
 
 
 def _provenance(subject: Subject, pictures: distilled.Pictures) -> dict[str, Any]:
-    commit, dirty = provenance.commit()
     return {
         "schema": 1,
         "run": subject.spec.digest,
         "content": pictures.content(),
         "distilled_images": len(pictures.labels),
         "real_images": len(subject.load(subject.spec.size).train.labels),
-        "device": device_words(subject.device),
-        "versions": provenance.versions(),
-        "commit": commit,
-        "dirty": dirty,
+        **origin(subject.device),
     }
 
 

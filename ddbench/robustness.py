@@ -82,10 +82,10 @@ def score(x: float) -> float:
 
 def _of_role(entries: list[Entry], role: str, roles: Roles) -> _Means:
     """Under the role's protocol; hard labels also under the protocol in question, where a set has no result of that."""
-    found = _means([entry for entry in entries if _title(entry) == getattr(roles, role)])
+    found = _means([entry for entry in entries if entry.result.title == getattr(roles, role)])
     if role != "hard":
         return found
-    also = [entry for entry in entries if _title(entry) == roles.own and not _is_soft(entry)]
+    also = [entry for entry in entries if entry.result.title == roles.own and not _is_soft(entry)]
     return _means(also) | found
 
 
@@ -108,10 +108,6 @@ def _means(entries: list[Entry]) -> _Means:
 def _anchor(entry: Entry) -> str:
     """ "random" or "full" for ours, which no file of the user's is; else nothing."""
     return entry.spec.method if entry.spec.method in (RANDOM, FULL) and not entry.spec.source else ""
-
-
-def _title(entry: Entry) -> str:
-    return f"{entry.result.protocol}@{entry.result.protocol_version}"
 
 
 def _is_soft(entry: Entry) -> bool:

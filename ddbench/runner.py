@@ -54,13 +54,19 @@ class Jury:
     seeds: int = 1
     corruptions: bool = False
 
+    def networks(self) -> list[tuple[str, Any]]:
+        """(student, the protocol that trains it) of every student, and of the teacher where there is one."""
+        found = [(student, self.protocol) for student in self.students]
+        if self.protocol.teacher:
+            student, title = self.protocol.teacher
+            found.append((student, registry.load("protocols", title)))
+        return found
+
     def check_size(self, size: int) -> None:
         """UserError when a student cannot take images of `size` pixels."""
         try:
-            for student in self.students:
-                check_size(student, size, self.protocol.init)
-            if self.protocol.teacher:
-                check_size(self.protocol.teacher[0], size, _init(self.protocol.teacher[1]))
+            for student, row in self.networks():
+                check_size(student, size, row.init)
         except ValueError as error:
             raise UserError(f"{error}; --student and --size decide that") from None
 
@@ -126,10 +132,6 @@ class Outcome:
     done: int
     failed: int
     kept: int
-
-
-def _init(title: str) -> str:
-    return registry.load("protocols", title).init
 
 
 def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False) -> Jury:

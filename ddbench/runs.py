@@ -101,6 +101,11 @@ class Result:
     label_bytes: int | None = None
     compiled: bool | None = None
 
+    @property
+    def title(self) -> str:
+        """Its protocol as users write it: "quick@1"."""
+        return f"{self.protocol}@{self.protocol_version}"
+
 
 @dataclass(frozen=True)
 class Entry:

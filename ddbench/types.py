@@ -42,8 +42,8 @@ class ImageSet:
 class DistilledSet(ImageSet):
     """What a method returns.
 
-    soft_labels: float32 (n, classes), each row probabilities, only when the method brings its own: every protocol
-    trains on them instead of the labels, and they count in the storage budget.
+    soft_labels: float32 (n, classes), each row probabilities, only when the method brings its own: students
+    learn from them unless the protocol wants hard labels, and they count in the storage budget.
     extras: numbers or words worth recording (MTT's learned step size, fallbacks counted), lists and dicts of them. No
     named protocol reads them.
     """

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RELEASE = "flax-community/clip-rsicd-v2"  # the model of DPD's release
-PROMPT = "a remote sensing image of {}"  # and its prompt
+PROMPT = "a remote sensing image of {}"  # of DPD's release
 
 
 @dataclass(frozen=True)

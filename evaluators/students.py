@@ -23,7 +23,7 @@ From scratch, images are normalised by constants; with ImageNet weights as those
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,19 @@ def features(
 
     prepare: what each batch goes through first, on the device: `augment.resize`, say.
     """
-    model = model.to(device).eval()
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        prepared = map(prepare or (lambda part: part), (part.to(device) for part in images.split(batch)))
-        return torch.cat([model.embed(part).float().cpu() for part in prepared])
+    embed = (lambda part: model.embed(prepare(part))) if prepare else model.embed
+    return torch.cat([found.cpu() for found in streamed(model, embed, images, device, batch)])
+
+
+def streamed(
+    model: nn.Module, call: Callable[[Tensor], Tensor], images: Tensor, device: torch.device | str, batch: int
+) -> Iterator[Tensor]:
+    """What `call`, the model or a part of it, gives of each batch of images, float32 on the device, in eval mode.
+
+    fp32 everywhere, so that what is measured does not depend on how training was sped up.
+    """
+    model.to(device).eval()
+    for part in images.split(batch):
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            found = call(part.to(device, non_blocking=True)).float()
+        yield found

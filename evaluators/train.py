@@ -14,7 +14,7 @@ from evaluators import augment
 from evaluators.protocols import protocol as named
 from evaluators.recipes import Protocol, Recipe
 from evaluators.seeds import generator, seed_of
-from evaluators.students import Student, build
+from evaluators.students import Student, build, streamed
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
 Progress = Callable[[Iterable, str, int], Iterable]
@@ -78,14 +78,8 @@ def probabilities(model: nn.Module, images: Tensor, device: torch.device | str, 
 
 
 def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: int = 256) -> Iterator[Tensor]:
-    """Logits (batch, classes) of uint8 images streamed in batches, in eval mode; DivergedError where one is not finite.
-
-    fp32 everywhere, so that what is measured does not depend on how training was sped up.
-    """
-    model = model.to(device).eval()
-    for part in images.split(batch):
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            found = model(part.to(device, non_blocking=True)).float()
+    """Logits (batch, classes) of uint8 images, `streamed`; DivergedError where one is not finite."""
+    for found in streamed(model, model, images, device, batch):
         if not torch.isfinite(found).all():
             raise DivergedError
         yield found

@@ -66,14 +66,10 @@ def _check_words(entries: Sequence[Entry], dataset: str | None, protocol: str | 
     datasets = {*names("datasets"), *(entry.spec.dataset for entry in entries)}
     if dataset is not None and dataset not in datasets:
         raise unknown("dataset", dataset, datasets)
-    protocols = {*names("protocols"), *(_title(entry) for entry in entries)}
+    protocols = {*names("protocols"), *(entry.result.title for entry in entries)}
     if protocol is not None and protocol not in protocols | {title.partition("@")[0] for title in protocols}:
         raise unknown("protocol", protocol, protocols)
 
 
-def _title(entry: Entry) -> str:
-    return f"{entry.result.protocol}@{entry.result.protocol_version}"
-
-
 def _under(entry: Entry, protocol: str | None) -> bool:
-    return protocol in (None, entry.result.protocol, _title(entry))
+    return protocol in (None, entry.result.protocol, entry.result.title)
