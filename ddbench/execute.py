@@ -63,8 +63,8 @@ def train_id(spec: RunSpec, data: Dataset) -> str:
     return digest([spec.dataset, spec.fingerprint, spec.size, data.content])
 
 
-def checked(made: DistilledSet, train: ImageSet, ipc: int, exact: bool = True) -> None:
-    """Raise ValueError unless the set keeps the classes, the size and (`exact`) the budget of `ipc` per class."""
+def checked(made: DistilledSet, train: ImageSet, ipc: int) -> None:
+    """Raise ValueError unless the set keeps the classes, the size and the budget of `ipc` per class (0: none)."""
     if not isinstance(made, DistilledSet):
         raise ValueError(f"distill must return a DistilledSet, not {type(made).__name__}")
     if tuple(made.classes) != tuple(train.classes):
@@ -72,8 +72,7 @@ def checked(made: DistilledSet, train: ImageSet, ipc: int, exact: bool = True) -
     if made.images.shape[2:] != train.images.shape[2:]:
         shapes = tuple(made.images.shape[2:]), tuple(train.images.shape[2:])
         raise ValueError(f"images are {shapes[0]} pixels, the training images {shapes[1]}")
-    if exact:
-        made.check(ipc)
+    made.check(ipc)
 
 
 def checksum(images: ImageSet) -> int:
@@ -104,7 +103,7 @@ def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) 
     before = checksum(train)
     join().told(True)
     made = _made(plan, task.spec, train, replace(ctx, team=join()) if _parallel(plan) else ctx)
-    checked(made, train, task.spec.ipc, plan.exact)
+    checked(made, train, task.spec.ipc if plan.exact else 0)
     if checksum(train) != before:
         raise ValueError(f"{task.spec.method} changed the training images it was given")
     distilled.write(partial, pictures_of(made))

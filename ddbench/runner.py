@@ -73,11 +73,14 @@ class Jury:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, in the words of the command line. size: None for the dataset's own."""
+    """What was asked for, in the words of the command line.
+
+    ipc: None for a method that takes every training image. size: None for the dataset's own.
+    """
 
     method: str
     dataset: str
-    ipc: int
+    ipc: int | None
     size: int | None = None
     preset: str | None = None
     config: Path | None = None
@@ -163,12 +166,22 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
         split=split.rule,
         fingerprint=split.fingerprint,
         size=size,
-        ipc=request.ipc,
+        ipc=_ipc(request, cls),
         seed=0,
         source=registry.source_of(request.method),
         identity=method.identity() if callable(getattr(method, "identity", None)) else "",
     )
     return Plan(method, source, split, seeded(spec, request.seeds), judges)
+
+
+def _ipc(request: Request, cls: type) -> int:
+    """Images per class, 0 for all of them; UserError unless that is what the method takes."""
+    whole = getattr(cls, "whole", False)
+    if whole and request.ipc is not None:
+        raise UserError(f"{request.method} takes every training image: leave out --ipc")
+    if not whole and request.ipc is None:
+        raise UserError(f"how many images per class may {request.method} keep? Say --ipc 10, for one")
+    return request.ipc or 0
 
 
 def _method(name: str) -> type:

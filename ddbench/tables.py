@@ -57,7 +57,7 @@ def _number(cell: Cell, plus_minus: str) -> str:
 _WORDS: dict[str, Callable[[Column], str]] = {
     "dataset": lambda column: column.dataset,
     "size": lambda column: f"{column.size} px",
-    "ipc": lambda column: f"{column.ipc} images per class",
+    "ipc": lambda column: f"{column.ipc} images per class" if column.ipc else "all training images",
     "protocol": lambda column: column.protocol,
     "student": lambda column: column.student,
     "init": lambda column: column.init,

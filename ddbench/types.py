@@ -52,14 +52,14 @@ class DistilledSet(ImageSet):
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, ipc: int) -> None:
-        """Raise ValueError unless shapes, types and the budget of `ipc` images per class are kept."""
+        """Raise ValueError unless shapes, types and the budget of `ipc` images per class (0: none) are kept."""
         n = len(self.labels)
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[:2] != (n, 3):
             raise ValueError(f"images must be uint8 ({n}, 3, h, w), not {self.images.dtype} {tuple(self.images.shape)}")
         known = (self.labels >= 0) & (self.labels < len(self.classes))
         if self.labels.dtype != torch.int64 or not known.all():
             raise ValueError(f"labels must be int64 in 0..{len(self.classes) - 1}")
-        off = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if k != ipc]
+        off = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if ipc and k != ipc]
         if off:
             raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(off)}")
         if self.soft_labels is not None:
@@ -98,6 +98,7 @@ class Dataset:
 class Distiller(Protocol):
     """A frozen dataclass; its fields are its hyper-parameters. `version` goes up when numbers may change.
 
+    A method with `whole: ClassVar[bool] = True` takes every training image and has no budget; it is given ipc 0.
     It may also have `identity() -> str`: what else decides the images, the digest of a base model's weights for one. It
     is asked before anything is written, so a UserError from it (the weights are missing) comes at once.
     """

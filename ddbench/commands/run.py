@@ -58,7 +58,7 @@ def judged(command: Callable) -> Callable:
 @click.command()
 @click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help="See `ddbench list methods`.")
 @click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="See `ddbench list datasets`.")
-@click.option("--ipc", required=True, type=POSITIVE, help="Images per class.")
+@click.option("--ipc", type=POSITIVE, help="Images per class; every method but `full` needs it.")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option("--preset", metavar="NAME", help="Named settings of the method; see `ddbench list presets`.")
 @click.option("--config", metavar="F.toml", type=click.Path(path_type=Path), help="Settings, over the preset's.")

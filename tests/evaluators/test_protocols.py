@@ -27,7 +27,7 @@ def test_a_name_without_version_is_the_newest():
 @pytest.mark.parametrize("name", ["quick@7", "quik", "dpd@0", ""])
 def test_an_unknown_protocol_lists_all(name):
     with pytest.raises(
-        ValueError, match="Known: quick@1, quick-hard@1, quick-plain@1, dpd@1, dpd-scratch@1, dc@1, fid@1"
+        ValueError, match="Known: quick@1, quick-hard@1, quick-plain@1, real@1, dpd@1, dpd-scratch@1, dc@1, fid@1"
     ):
         protocol(name)
 
@@ -141,6 +141,9 @@ def test_the_judge_works_without_ddbench():
         ("quick-plain@1", "convnet", "861e62f768149302a183a8f34ba81f85ce8900dad8c0c8165204b9c008de18c3"),
         ("quick-plain@1", "resnet18", "119b96ed1ce617d062e3035aa321f0f6229c41ae46ce741ba236cb53009d5178"),
         ("quick-plain@1", "vit_tiny", "29520912f662f4a9c8bd5a185c8e50e716f7bbbec0cedd528a55ae97f925bea5"),
+        ("real@1", "convnet", "1c8231abbe1ca7ee6bc83f99ea5e0556c0b9be5a4425b6a51d1045d8ef44a17c"),
+        ("real@1", "resnet18", "509edd9b2665858e397ef08f2c461b1137df3abbd4d49f6de90255c795099dc3"),
+        ("real@1", "vit_tiny", "96885dfb77cd68b54f7c915384597fa7bb3861b0566990a74aa3c7c6c5881205"),
         ("dpd@1", "vgg16", "680036f0ca0902e46aaedf66d5cf2eb63301dde8d61fe754650a7ffa40ad5d27"),
         ("dpd@1", "inception_v3", "7f2150f20be4b6355c95540d8d3c9210921cc3f67b0ee6be1fbc0dc18fab9aa9"),
         ("dpd@1", "resnet18", "684e907a6589a381cb6b28b14c8408d411b5a9c7519c486935bf8fdfe137cc3f"),
