@@ -95,6 +95,7 @@ quick@1, number for number, without augmentation: to tell what a set is worth wi
 was tuned for it.""",
 )
 
+
 def _on_real(row: Recipe) -> Recipe:
     return replace(row, epochs=8, min_steps=48_000 // row.batch, max_steps=0, label_smoothing=0.0)
 
