@@ -83,6 +83,6 @@ def _teacher(words: Any) -> tuple[str, str] | None:
 
 
 def _named(path: Path, made: Protocol) -> Protocol:
-    made = replace(made, name="custom", version=1)
+    made = replace(made, name="custom", version=1, judges=True)
     content = digest({student: made.identity(student) for student in made.recipes})
     return replace(made, name=f"custom:{path.stem}-{content[:8]}")

@@ -1,7 +1,7 @@
 """Results to rows: pure arithmetic, nothing is read or printed. No torch.
 
-Numbers are pooled only within a *column* (dataset and split, size, IPC, protocol and its exact content, student,
-initialisation) and a *row* (method, version, source, complete parameters). Within a distillation the mean over student
+Numbers are pooled only within a *column* (dataset and split, size, IPC, protocol and its exact content, version of the
+judge, student, initialisation) and a *row* (method, version, source, complete parameters). Within a distillation the mean over student
 seeds is taken first; then mean and sample standard deviation are over distillation seeds.
 """
 
@@ -18,7 +18,10 @@ from ddbench.runs import Entry
 
 @dataclass(frozen=True, order=True)
 class Column:
-    """What a number is comparable within. fingerprint: of the split. protocol_hash: of the student's training row."""
+    """What a number is comparable within.
+
+    fingerprint: of the split. protocol_hash: of the student's training row. judge: evaluators.VERSION.
+    """
 
     dataset: str
     size: int
@@ -28,6 +31,7 @@ class Column:
     init: str
     fingerprint: str
     protocol_hash: str
+    judge: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def column(entry: Entry) -> Column:
     """The column an entry belongs to."""
     spec, result = entry.spec, entry.result
     where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init)
-    return Column(*where, spec.fingerprint, result.protocol_hash)
+    return Column(*where, spec.fingerprint, result.protocol_hash, result.versions.get("evaluators", "1"))
 
 
 def row_identity(entry: Entry) -> str:

@@ -138,8 +138,10 @@ class Outcome:
 
 
 def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False) -> Jury:
-    """Students by name; UserError for an unknown student or protocol."""
+    """Students by name; UserError for an unknown student or protocol, and for one that is not for judging."""
     row = registry.load("protocols", protocol)
+    if not row.judges:
+        raise UserError(f"{row.title} is not for judging (`ddbench show {row.title}`); --protocol quick is, for one")
     names = tuple(dict.fromkeys(registry.load("students", student) for student in students))
     for name in names:
         try:

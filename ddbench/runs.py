@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.files import digest, read_json, write_json
+from evaluators import VERSION
 
 SCHEMA = 1
 FAILED = ".failed.json"
@@ -139,8 +140,9 @@ def safe(name: str) -> str:
 
 
 def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
-    """Where the result of one student (and its seed) under a protocol lies in a run folder."""
-    under = folder / "results" / f"{safe(protocol.name)}-v{protocol.version}"
+    """Where the result of one student (and its seed) lies in a run folder, by this version of the judge."""
+    judge = "" if VERSION == 1 else f"-judge{VERSION}"
+    under = folder / "results" / f"{safe(protocol.name)}-v{protocol.version}{judge}"
     return under / f"{student}-{protocol.init}-seed{seed}.json"
 
 

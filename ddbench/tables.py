@@ -14,6 +14,7 @@ from ddbench.leaderboard import Cell, Column, Row, Table, best, common, row_iden
 from ddbench.runs import Entry
 
 MISSING = "-"
+UNSAID = ("protocol_hash", "judge")  # not in a caption: a protocol's title says as much, as long as it is one
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 
@@ -63,6 +64,7 @@ _WORDS: dict[str, Callable[[Column], str]] = {
     "init": lambda column: column.init,
     "fingerprint": lambda column: f"split {column.fingerprint[:8]}",
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
+    "judge": lambda column: f"judge {column.judge}",
 }
 
 
@@ -77,13 +79,13 @@ def _heads(board: Table) -> list[str]:
 
 
 def _follows(name: str) -> bool:
-    """A digest is shown only where nothing else tells two columns apart."""
-    return name in ("fingerprint", "protocol_hash")
+    """Digests and the judge's version are shown only where nothing else tells two columns apart."""
+    return name in ("fingerprint", *UNSAID)
 
 
 def _caption(board: Table) -> str:
     shared = common(board)
-    said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and name != "protocol_hash"]
+    said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and name not in UNSAID]
     how = "overall accuracy in %, mean ± sample std over n distillations"
     return f"{', '.join(said)}; {how}" if said else how
 

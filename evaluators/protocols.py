@@ -190,6 +190,7 @@ FID_1 = Protocol(
     name="fid",
     version=1,
     init="imagenet",
+    judges=False,
     recipes=MappingProxyType(
         {
             # nesterov: without effect on Adam, and of the row as it was published

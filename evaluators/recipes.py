@@ -128,7 +128,8 @@ class Protocol:
 
     init: "scratch", or "imagenet" for torchvision's weights. source: where the numbers are from. teacher: (student,
     protocol) of the network that gives a set without soft labels its soft labels; None for none. labels: "own" for a
-    set's own soft labels where it has some, "hard" for the classes' alone.
+    set's own soft labels where it has some, "hard" for the classes' alone. judges: whether it is for judging distilled
+    sets; one that is not trains networks on real images only.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Protocol:
     init: str = "scratch"
     teacher: tuple[str, str] | None = None
     labels: str = "own"
+    judges: bool = True
 
     def __post_init__(self) -> None:
         for kind, word, known in (("init", self.init, INITS), ("labels", self.labels, LABELS)):

@@ -76,6 +76,7 @@ def test_the_order_of_results_does_not_matter():
         ({}, {"protocol_hash": "other"}),
         ({}, {"student": "resnet18"}),
         ({}, {"init": "imagenet"}),
+        ({}, {"versions": {"evaluators": "2"}}),
     ],
 )
 def test_columns_are_never_pooled(spec, changes):

@@ -31,11 +31,15 @@ def home(tmp_path_factory):
 
 def plan_for(home, *sets, students=("convnet",), **words):
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipc": 2, "sets": sets, **words})
-    return runner.plan(request, runner.jury(students, "quick", 1), Place(None, home / "shared", True))
+    return runner.plan(request, runner.jury(students, "quick", 1), place_of(home))
+
+
+def place_of(home):
+    return Place(None, home / "shared", True)
 
 
 def setting(home, runs_dir):
-    return Setting(runs_dir, Place(None, home / "shared", True), "cpu", True)
+    return Setting(runs_dir, place_of(home), "cpu", True)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,18 @@ def test_a_plan_writes_nothing(home, tmp_path):
     assert spec.source == registry.source_of(f"{home}/pick.py:Pick")
     assert [task.words for task in runner.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_full_takes_every_training_image_and_no_budget(home, tmp_path):
+    request = Request("full", f"folder:{home}/images", None)
+    plan = runner.plan(request, runner.jury((), "quick", 1), place_of(home))
+    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 0)
+    train = plan.source.load(place_of(home), plan.specs[0].size).train
+    (folder,) = (tmp_path / "folder-images8" / "full").glob("ipc0/seed0-*")
+    found = distilled.read(folder / "distilled")
+    assert found.counts == train.counts()
+    assert np.array_equal(found.images, train.images.permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(found.labels, train.labels.numpy())
 
 
 @pytest.mark.parametrize(("student", "size"), [("vit_tiny", 67), ("convnet", 7)])
@@ -267,7 +283,7 @@ def test_what_a_method_says_of_its_weights_is_part_of_the_run(home, tmp_path):
     for weights in ("a", "b", "a"):
         (home / "weighty.py.weights").write_text(weights)
         request = Request(f"{file}:Pick", f"folder:{home}/images", 2)
-        plan = runner.plan(request, runner.jury((), "quick", 1), Place(None, home / "shared", True))
+        plan = runner.plan(request, runner.jury((), "quick", 1), place_of(home))
         digests |= {plan.specs[0].digest}
     assert len(digests) == 2
 
@@ -278,7 +294,7 @@ def test_a_field_that_is_no_json_value_is_a_user_error(home):
     file.write_text(text)
     request = Request(f"{file}:Pick", f"folder:{home}/images", 2)
     with pytest.raises(UserError, match="a field of pick cannot be written"):
-        runner.plan(request, runner.jury((), "quick", 1), Place(None, home / "shared", True))
+        runner.plan(request, runner.jury((), "quick", 1), place_of(home))
 
 
 def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
@@ -286,7 +302,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
     plan, place, _ = done
     folder = plan.specs[0].folder(place) / "distilled"
     source = registry.load("datasets", f"folder:{home}/images")
-    given = plan_given(folder, source, None, plan.jury, Place(None, home / "shared", True))
+    given = plan_given(folder, source, None, plan.jury, place_of(home))
     assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
     runner.run(given, setting(home, tmp_path))
     (mine,), (theirs,) = runs.scan(place)[0], runs.scan(tmp_path)[0]
@@ -296,7 +312,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
 
 def given_plan(home, folder):
     source = registry.load("datasets", f"folder:{home}/images")
-    return plan_given(folder, source, None, runner.jury((), "quick", 1), Place(None, home / "shared", True))
+    return plan_given(folder, source, None, runner.jury((), "quick", 1), place_of(home))
 
 
 def test_a_folder_of_another_size_is_resized_with_a_note(home, tmp_path, caplog):

@@ -32,6 +32,17 @@ def test_text():
     ]
 
 
+def test_what_tells_columns_apart_is_said():
+    heads = tables.render([entry(0.5), entry(0.9, spec={"ipc": 0})], "markdown").splitlines()[0]
+    assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == [
+        "all training images convnet",
+        "2 images per class convnet",
+    ]
+    versions = [entry(0.5), entry(0.6, versions={"evaluators": "2"})]
+    heads = tables.render(versions, "markdown").splitlines()[0]
+    assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == ["convnet judge 1", "convnet judge 2"]
+
+
 def test_markdown():
     lines = tables.render(ENTRIES, "markdown").splitlines()
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["mine", "55.0 ± 7.1 (n=2)", "20.0 (n=1)"]

@@ -1,5 +1,7 @@
 """Scores against numbers worked by hand and against scikit-learn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,15 @@ def test_a_memory_map_gives_the_same(tmp_path):
     mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="r+"))
     got = evaluate(Brightest(), mapped, LABELS, num_classes=3, device="cpu")
     assert got.confusion == ((3, 1, 0), (0, 1, 1), (1, 0, 0))
+
+
+def test_another_order_of_the_test_images_gives_the_same():
+    order = torch.tensor([6, 2, 4, 0, 5, 1, 3])
+    shared = {"num_classes": 3, "device": "cpu", "batch": 2}
+    one = evaluate(Brightest(), written(PREDICTED), LABELS, **shared)
+    other = evaluate(Brightest(), written(PREDICTED)[order], LABELS[order], **shared)
+    assert replace(one, calibration=0.0) == replace(other, calibration=0.0)
+    assert one.calibration == pytest.approx(other.calibration, abs=1e-6)
 
 
 def test_an_empty_test_set_is_an_error():

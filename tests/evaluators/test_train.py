@@ -73,6 +73,17 @@ def test_same_seed_same_weights_other_seed_others(student):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_another_order_of_the_same_images_is_the_same_to_rounding():
+    """Where a batch is the whole set; of smaller ones it is another draw, as another seed is."""
+    images, labels = stripes(6)
+    order = torch.randperm(18, generator=torch.Generator().manual_seed(0))
+    whole = short(optimizer="sgd", lr=0.01, whole_epochs=True, batch=18, epochs=20, augment=Augment())
+    one, other = fit(images, labels, protocol=whole), fit(images[order], labels[order], protocol=whole)
+    for ours, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert accuracy(one, *stripes(30, seed=1)) == accuracy(other, *stripes(30, seed=1))
+
+
 def test_the_images_are_left_alone():
     images, labels = stripes(4)
     before = images.clone(), labels.clone()
