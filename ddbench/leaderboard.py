@@ -1,8 +1,8 @@
 """Results to rows: pure arithmetic, nothing is read or printed. No torch.
 
 Numbers are pooled only within a *column* (dataset and split, size, IPC, protocol and its exact content, version of the
-judge, student, initialisation) and a *row* (method, version, source, complete parameters). Within a distillation the mean over student
-seeds is taken first; then mean and sample standard deviation are over distillation seeds.
+judge, student, initialisation) and a *row* (method, version, source, complete parameters). Within a distillation the
+mean over student seeds is taken first; then mean and sample standard deviation are over distillation seeds.
 """
 
 from __future__ import annotations

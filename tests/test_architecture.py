@@ -32,7 +32,7 @@ ARROWS = {
     "ddbench.config": ("ddbench.errors",),
     "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "ddbench.custom", *ROWS),
     "ddbench.custom": ("ddbench.errors", "ddbench.files", "ddbench.config", *ROWS),
-    "ddbench.runs": ("ddbench.files",),
+    "ddbench.runs": ("ddbench.files", "evaluators"),  # its VERSION
     "ddbench.distilled": ("ddbench.files",),
     "ddbench.contact": ("ddbench.distilled",),
     "ddbench.provenance": ("evaluators",),
