@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -163,7 +164,7 @@ def _clip(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[s
 
     try:
         model = clip.load(words, subject.device)
-    except OSError as error:
+    except (OSError, UnpicklingError) as error:
         raise UserError(f"there is no CLIP model {words!r} ({error}); --clip takes a folder or a hub id") from None
     texts = clip.embed_texts(
         model, [clip.PROMPT.format(name) for name in subject.load(subject.spec.size).train.readable]

@@ -1,6 +1,7 @@
-"""Embeddings of images and texts by a CLIP model, from a folder or the Hugging Face hub. Safetensors only, no code.
+"""Embeddings of images and texts by a CLIP model, from a folder or the Hugging Face hub. Tensors only, no code.
 
-Needs transformers (5 or newer), which is imported when a model is loaded.
+Safetensors where a model has them, else torch's file, of which nothing but tensors is read (the release's CLIP may be
+of the age that had only that). Needs transformers (5 or newer), which is imported when a model is loaded.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ class Clip:
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Clip:
-    """A CLIP model by folder or hub id; OSError, from transformers, when it cannot be had."""
+    """A CLIP model by folder or hub id; OSError, from transformers, when it cannot be had.
+
+    pickle.UnpicklingError when torch's file holds anything but tensors.
+    """
     from transformers import CLIPModel, CLIPProcessor
 
-    model = CLIPModel.from_pretrained(name, use_safetensors=True).to(device).eval()
+    model = CLIPModel.from_pretrained(name, weights_only=True).to(device).eval()
     return Clip(model, CLIPProcessor.from_pretrained(name), torch.device(device))
 
 

@@ -51,8 +51,9 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
     progress(steps, description, total), gives the steps back. compiled: train through torch.compile, which pays where
     layers are small and steps many (the ConvNet on a CPU: docs/protocols.md); rounding differs a little; where there is
     no compiler, a warning says so and training goes on without.
-    The same seed gives the same weights on the same machine with the same number of threads. fp32 on a CPU, bf16
-    autocast on CUDA. Raises ValueError for bad input before any training, DivergedError for a loss that is not finite.
+    The same seed gives the same weights on the same machine with the same number of threads; on CUDA only to rounding
+    where torch has no deterministic backward (vgg16's adaptive pooling, attention). fp32 on a CPU, bf16 autocast on
+    CUDA. Raises ValueError for bad input before any training, DivergedError for a loss that is not finite.
     """
     protocol = named(protocol) if isinstance(protocol, str) else protocol
     recipe = protocol.recipe(student)

@@ -1,9 +1,12 @@
 """CLIP embeddings against the model's own forward pass, on a small random model in the format of the real ones."""
 
 import math
+import pickle
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_clip import write_clip
 
 from evaluators import clip
@@ -33,6 +36,17 @@ def test_embeddings_are_those_that_the_model_compares(folder):
     score, accuracy = agreement(images, texts, torch.tensor([0, 1, 0, 1, 0]))
     assert score == pytest.approx(float(expected[torch.arange(5), [0, 1, 0, 1, 0]].mean()), abs=1e-5)
     assert accuracy == pytest.approx(float((expected.argmax(1) == torch.tensor([0, 1, 0, 1, 0])).float().mean()))
+
+
+def test_weights_in_torchs_file_are_read_as_tensors_only(folder, tmp_path):
+    old = shutil.copytree(folder, tmp_path / "old")
+    torch.save(load_file(old / "model.safetensors"), old / "pytorch_model.bin")
+    (old / "model.safetensors").unlink()
+    expected = clip.embed_images(clip.load(str(folder)), pictures())
+    assert torch.equal(clip.embed_images(clip.load(str(old)), pictures()), expected)
+    torch.save({"model": torch.nn.Linear(1, 1)}, old / "pytorch_model.bin")  # would run code if it were unpickled
+    with pytest.raises(pickle.UnpicklingError):
+        clip.load(str(old))
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path):
