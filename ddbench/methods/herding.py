@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench.context import Context, seed_of
+from ddbench.context import Context
+from ddbench.methods.embedding import embedded
 from ddbench.methods.selection import select
 from ddbench.types import DistilledSet, ImageSet
-from evaluators.recipes import Augment, Protocol, Recipe
-
-SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
 
 
 @dataclass(frozen=True)
@@ -37,34 +33,8 @@ class Herding:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """The first `ipc` images of the greedy order of every class. Deterministic: the run's seed changes nothing."""
-        folder = ctx.stage(
-            "embedding", lambda into: self._embed(train, ctx, into), student=self.embedding, trained=self.trained
-        )
-        points = load_file(folder / "features.safetensors")["features"]
+        points = embedded(train, ctx, self.embedding, self.trained)
         return select(train, ipc, lambda rows, _: rows[greedy_order(points[rows], ipc)])
-
-    def _embed(self, train: ImageSet, ctx: Context, folder: Path) -> None:
-        from evaluators.students import features  # torchvision: seconds that a finished run need not wait for
-
-        net = self._network(train, ctx)
-        save_file({"features": features(net, train.images, ctx.device)}, folder / "features.safetensors")
-
-    def _network(self, train: ImageSet, ctx: Context) -> torch.nn.Module:
-        from evaluators.students import build
-        from evaluators.train import train_student
-
-        classes, seed = len(train.classes), seed_of(0, "embedding") % 2**31
-        if not self.trained:
-            return build(self.embedding, train.images.shape[-1], classes, seed)
-        return train_student(
-            train.images, train.labels, student=self.embedding, protocol=self._row(), num_classes=classes,
-            seed=seed, device=ctx.device, progress=ctx.progress,
-        )  # fmt: skip
-
-    def _row(self) -> Protocol:
-        recipe = Recipe("adamw", lr=2e-3, weight_decay=0.01, batch=32, epochs=10, min_steps=300, max_steps=1000)
-        rows = {self.embedding: replace(recipe, augment=SYMMETRIES)}
-        return Protocol("herding-embedding", 1, rows, source="our choice")
 
 
 def greedy_order(points: Tensor, count: int) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 import torch
 
 from ddbench.methods.herding import Herding, greedy_order
+from ddbench.methods.kcenter import KCenter, farthest_first
 from ddbench.methods.random import Random
 
 
@@ -36,7 +39,32 @@ def test_greedy_order_takes_the_nearest_first():
     assert first != int((points - unit_mean).norm(dim=1).argmax())
 
 
-@pytest.mark.parametrize("method", [Random(), Herding(trained=False)])
+def test_farthest_first_is_the_slow_one():
+    points = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
+    chosen = [7]
+    while len(chosen) < 12:
+        gaps = [min(float((points[i] - points[j]).norm()) for j in chosen) for i in range(30)]
+        chosen.append(max(range(30), key=gaps.__getitem__))
+    assert farthest_first(points, 12, 7).tolist() == chosen
+
+
+def test_farthest_first_covers_within_twice_the_best():
+    points = torch.rand(9, 2, generator=torch.Generator().manual_seed(2))
+
+    def radius(chosen):
+        return float(torch.cdist(points, points[list(chosen)]).amin(1).max())
+
+    best = min(radius(some) for some in combinations(range(9), 3))
+    assert best <= radius(farthest_first(points, 3, 0).tolist()) <= 2 * best
+
+
+def test_farthest_first_takes_no_point_twice():
+    assert sorted(farthest_first(torch.zeros(5, 3), 5, 2).tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "method", [Random(), Herding(trained=False), KCenter(trained=False), KCenter(trained=False, first="random")]
+)
 def test_selection_returns_real_images_once_each(method, few_scenes, context_of):
     made = method.distill(few_scenes, 4, context_of())
     made.check(4)

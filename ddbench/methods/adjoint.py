@@ -1,0 +1,110 @@
+"""The gradient of a matched trajectory, through all its steps at the memory of one.
+
+A student starts at an expert's weights and takes N steps of plain SGD on distilled images, w <- w - r g(w, x). The
+loss is the squared distance of its last weights from the expert's later ones, divided by how far the expert itself went
+(Cazenavette et al. 2022, arXiv:2203.11932). Going back from l = dL/dw after the last step, with H the Hessian of the
+step's loss,
+
+    dL/dx = -r d<g, l>/dx     dL/dr = -sum of <g, l>     l <- l - r H l
+
+and one Jacobian-vector product of the gradients along l has both d<g, l>/dx and H l. Only the weights of every step are
+kept. Without the last of the three, l stays what it is at the end: that is TESLA (Cui et al. 2023, arXiv:2211.10586),
+an approximation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp
+
+from ddbench.methods.synthesis import Network, Weights, through
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit.script
+    import torch._decomp.decompositions_for_jvp  # what the first jvp would import
+
+
+@dataclass(frozen=True)
+class Step:
+    """index: which of the distilled images. look: how they are augmented, differentiable. labels: theirs."""
+
+    index: Tensor
+    look: Callable[[Tensor], Tensor]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Of an expert's trajectory: where the student begins, and its goal; the rate of its steps."""
+
+    begin: Weights
+    goal: Weights
+    rate: float
+
+
+def matched(
+    network: Network, piece: Piece, images: Tensor, steps: Sequence[Step], exact: bool = True
+) -> tuple[float, Tensor, float]:
+    """The loss, its gradient in the images (n, 3, h, w; normalised), its derivative in the rate."""
+    path = [piece.begin]
+    for step in steps:
+        downhill = network.run(slope)(path[-1], step.look(images[step.index]), step.labels)
+        path.append({name: w - piece.rate * downhill[name] for name, w in path[-1].items()})
+    left, scale = _less(path.pop(), piece.goal), _square(_less(piece.begin, piece.goal))
+    back = {name: 2 * w / scale for name, w in left.items()}
+    gradient, by_rate = torch.zeros_like(images), images.new_zeros(())
+    for weights, step in zip(reversed(path), reversed(steps), strict=True):
+        along = _Along(network, weights, step, back)
+        mine, downhill, bent = along.products(images[step.index])
+        gradient.index_add_(0, step.index, mine, alpha=-piece.rate)
+        by_rate -= sum((downhill[name] * part).sum() for name, part in back.items())
+        if exact:
+            back = {name: part - piece.rate * bent[name] for name, part in back.items()}
+    return float(_square(left) / scale), gradient, float(by_rate)
+
+
+@dataclass(frozen=True)
+class _Along:
+    """One step on the way back."""
+
+    network: Network
+    weights: Weights
+    step: Step
+    back: Weights
+
+    def products(self, images: Tensor) -> tuple[Tensor, Weights, Weights]:
+        """d<g, l>/dx in the images before they were augmented; g; H l."""
+
+        def slopes(seen: Tensor) -> tuple[Tensor, tuple[Weights, Weights]]:
+            downhill, bent, by_image = self.network.run(products)(self.weights, seen, self.step.labels, self.back)
+            return by_image, (downhill, bent)
+
+        mine, (downhill, bent) = through(self.step.look, images, slopes)
+        return mine, downhill, bent
+
+
+def slope(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> Weights:
+    """g: the gradient of the cross-entropy in the weights."""
+    return grad(network.loss)(weights, images, labels)
+
+
+def products(
+    network: Network, weights: Weights, images: Tensor, labels: Tensor, back: Weights
+) -> tuple[Weights, Weights, Tensor]:
+    """g; H l; d<g, l>/dx: the derivative along l of the gradients in weights and images."""
+    both = grad(lambda w, x: network.loss(w, x, labels), argnums=(0, 1))
+    (downhill, _), (bent, by_image) = jvp(both, (weights, images), (back, torch.zeros_like(images)))
+    return downhill, bent, by_image
+
+
+def _less(one: Weights, other: Weights) -> Weights:
+    return {name: part - other[name] for name, part in one.items()}
+
+
+def _square(weights: Weights) -> Tensor:
+    return sum(part.square().sum() for part in weights.values())

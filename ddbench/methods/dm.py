@@ -1,0 +1,90 @@
+"""DM: distilled images whose features have the class means of real ones, in random networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from ddbench.context import Context, seed_of
+from ddbench.methods.synthesis import (
+    Bench,
+    Network,
+    Weights,
+    descend,
+    falling_back,
+    optimise,
+    siamese,
+    start,
+    stored,
+    through,
+)
+from ddbench.types import DistilledSet, ImageSet
+
+
+@dataclass(frozen=True)
+class DM:
+    """Distribution matching (Zhao & Bilen, WACV 2023, arXiv:2110.04181).
+
+    iterations: each draws a new random network. rate: learning rate of the pixels (normalised, deviation 0.25).
+    momentum: of their SGD. batch: real images of a class per iteration, all of them where it has fewer. init: what the
+    images are at first. augment: real and distilled images alike (differentiable Siamese augmentation). student: the
+    network's kind. compiled: through torch.compile.
+    """
+
+    name: ClassVar[str] = "dm"
+    citation: ClassVar[str] = "Zhao & Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
+    version: ClassVar[int] = 1
+    check_params: ClassVar[dict[str, Any]] = {"iterations": 3, "batch": 4}
+
+    iterations: int = 20001
+    rate: float = 1.0
+    momentum: float = 0.5
+    batch: int = 256
+    init: Literal["real", "noise"] = "real"
+    augment: bool = True
+    student: Literal["convnet"] = "convnet"
+    compiled: bool = False
+
+    def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
+        bench = Bench.of(train, ctx, self.student, self.compiled)
+        pixels = start(bench.real, ipc, self.init, ctx)
+        velocity = torch.zeros_like(pixels)
+
+        def step(i: int) -> float:
+            loss, gradient = self._matched(pixels, bench, i)
+            descend(pixels, gradient, velocity, self.rate, self.momentum)
+            return loss
+
+        with falling_back():
+            loss = optimise({"pixels": pixels, "velocity": velocity}, step, self.iterations, ctx)
+        return stored(pixels, train, loss=loss)
+
+    def _matched(self, pixels: Tensor, bench: Bench, i: int) -> tuple[float, Tensor]:
+        """The sum over classes and its gradient. A class's pixels are in its own term alone, so terms take turns."""
+        weights = bench.network.fresh(seed_of(bench.ctx.seed, "dm", "network", i))
+        found = [self._class(own, label, weights, bench, i) for label, own in enumerate(pixels)]
+        gradients, losses = zip(*found, strict=True)
+        return float(torch.stack(losses).sum()), torch.stack(gradients)
+
+    def _class(self, own: Tensor, label: int, weights: Weights, bench: Bench, i: int) -> tuple[Tensor, Tensor]:
+        """The gradient of one class's term in its pixels, and the term."""
+        numbers, network = bench.ctx.generator("dm", i, bench.real.train.classes[label]), bench.network
+        images, look = bench.real.draw(label, self.batch, numbers), siamese(self.augment, numbers, own.device)
+        with torch.no_grad():
+            wanted = network.run(mean_feature)(weights, look(images))
+        return through(look, own, lambda seen: network.run(term)(weights, seen, wanted))
+
+
+def mean_feature(network: Network, weights: Weights, images: Tensor) -> Tensor:
+    """(d,)"""
+    return network.features(weights, images).mean(0)
+
+
+def term(network: Network, weights: Weights, images: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """One class's squared distance of mean features, summed over features: its gradient in the images, and itself."""
+    return grad_and_value(lambda x: (mean_feature(network, weights, x) - wanted).square().sum())(images)

@@ -1,0 +1,209 @@
+"""Images as parameters: what methods that optimise the distilled pixels themselves share.
+
+The pixels are float32 (classes, ipc, 3, h, w), normalised by the judge's constants (mean 0.5, deviation 0.25), as the
+literature keeps them normalised; they are stored as 8-bit at the end, values outside clipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.func import functional_call
+
+from ddbench.context import Context
+from ddbench.files import write_bytes
+from ddbench.types import DistilledSet, ImageSet
+from evaluators import dsa
+from evaluators.augment import MEAN, STD
+
+Weights = dict[str, Tensor]
+STATE = "pixels.safetensors"
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 0..255 to float32 as networks see it."""
+    return (images.float() / 255 - MEAN) / STD
+
+
+def stored(pixels: Tensor, train: ImageSet, **extras: Any) -> DistilledSet:
+    """Normalised pixels (classes, ipc, 3, h, w) as the 8-bit set they become. extras: recorded, with what was cut off.
+
+    Raises FloatingPointError where a pixel is not finite.
+    """
+    pixels = pixels.detach().cpu()
+    if not torch.isfinite(pixels).all():
+        raise FloatingPointError("a distilled pixel is not finite: try a smaller learning rate of the images")
+    grey = (pixels * STD + MEAN) * 255
+    outside = float(((grey < -0.5) | (grey > 255.5)).float().mean())
+    images = grey.clamp(0, 255).round().to(torch.uint8).flatten(0, 1)
+    labels = torch.arange(len(train.classes)).repeat_interleave(pixels.shape[1])
+    extras |= {"clipped": outside}
+    return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real training images, drawn class by class; they stay where they are and go to `device` as they are drawn."""
+
+    train: ImageSet
+    device: torch.device
+    rows: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, train: ImageSet, device: torch.device) -> Real:
+        return cls(train, device, tuple(train.of_class(label) for label in range(len(train.classes))))
+
+    def draw(self, label: int, count: int, generator: torch.Generator) -> Tensor:
+        """`count` different images of a class, all of them where it has fewer; normalised (n, 3, h, w)."""
+        rows = self.rows[label]
+        chosen = rows[torch.randperm(len(rows), generator=generator)[:count]]
+        return normalised(self.train.images[chosen].to(self.device))
+
+
+def siamese(wanted: bool, generator: torch.Generator, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """One draw of differentiable Siamese augmentation for whatever batch it is called with; or nothing at all."""
+    draw = dsa.draw(1, generator).to(device)
+    return (lambda images: dsa.apply(images, draw)) if wanted else (lambda images: images)
+
+
+def through(
+    look: Callable[[Tensor], Tensor], pixels: Tensor, slope: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """(gradient, value) in `pixels` of what `slope` gives (gradient, value) of in `look(pixels)`."""
+    pixels = pixels.detach().requires_grad_()
+    seen = look(pixels)
+    gradient, value = slope(seen.detach())
+    return torch.autograd.grad(seen, pixels, gradient)[0], value
+
+
+def looked_at(images: Tensor, wanted: bool, generator: torch.Generator) -> Tensor:
+    """A batch augmented by DSA's operations, the numbers drawn for every image; or as it is."""
+    return dsa.apply(images, dsa.draw(len(images), generator).to(images.device)) if wanted else images
+
+
+def start(real: Real, ipc: int, init: str, ctx: Context) -> Tensor:
+    """The first pixels: "real" training images, or "noise" from N(0, 1). Raises ValueError for too few real ones."""
+    shape = (len(real.rows), ipc, *real.train.images.shape[1:])
+    if init == "noise":
+        return torch.randn(shape, generator=ctx.generator("start")).to(real.device)
+    few = [f"{c} {len(r)}" for c, r in zip(real.train.classes, real.rows, strict=True) if len(r) < ipc]
+    if few:
+        raise ValueError(f"cannot start from {ipc} real images per class: {', '.join(few)}")
+    names = enumerate(real.train.classes)
+    return torch.stack([real.draw(label, ipc, ctx.generator("start", name)) for label, name in names])
+
+
+def descend(parameter: Tensor, gradient: Tensor, velocity: Tensor, rate: float, momentum: float) -> None:
+    """A step of SGD with momentum in place, as torch's: the state that must outlive a kill is `velocity` alone."""
+    velocity.mul_(momentum).add_(gradient)
+    parameter.sub_(velocity, alpha=rate)
+
+
+def optimise(
+    state: Mapping[str, Tensor], step: Callable[[int], float], steps: int, ctx: Context, every: int = 50
+) -> float:
+    """Have `step(i)`, i = 0..steps-1, move the tensors of `state` in place; the mean loss of the last 100 steps.
+
+    Whatever `step` draws must follow from i alone: every `every` steps the state is written, and a run that was killed
+    goes on from there to the same result. Raises FloatingPointError at the first loss that is not finite; the last
+    state stays where it is.
+    """
+    path = ctx.workdir / STATE
+    begin, recent = _resume(path, state)
+    bar = ctx.progress(range(begin, steps), "distilling", steps - begin)
+    for i in bar:
+        loss = step(i)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss} at iteration {i}: try a smaller learning rate")
+        recent = [*recent[-99:], loss]
+        if hasattr(bar, "set_postfix_str"):
+            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+        if (i + 1) % every == 0:
+            _save(path, state, i + 1, recent)
+    return sum(recent) / max(len(recent), 1)
+
+
+def _save(path: Path, state: Mapping[str, Tensor], done: int, recent: list[float]) -> None:
+    kept = {name: part.detach().cpu().contiguous() for name, part in state.items()}
+    kept |= {"done": torch.tensor(done), "recent": torch.tensor(recent, dtype=torch.float64)}
+    write_bytes(path, save(kept))
+
+
+def _resume(path: Path, state: Mapping[str, Tensor]) -> tuple[int, list[float]]:
+    if not path.is_file():
+        return 0, []
+    kept = load_file(path)
+    with torch.no_grad():
+        for name, part in state.items():
+            part.copy_(kept[name])
+    return int(kept["done"]), kept["recent"].tolist()
+
+
+class Network:
+    """A student as a function of its weights, so that many can take turns in one compiled function.
+
+    compiled: `run` compiles by torch.compile; where there is no compiler, a warning says so and it runs as it is.
+    """
+
+    def __init__(self, student: str, size: int, classes: int, device: torch.device, compiled: bool = False) -> None:
+        from evaluators.students import build  # torchvision: seconds that a finished run need not wait for
+
+        self._build = lambda seed: build(student, size, classes, seed)
+        self._skeleton = self._build(0).to(device).train()
+        self._made: dict[Callable, Callable] = {}
+        self.device, self.compiled = device, compiled
+
+    def fresh(self, seed: int) -> Weights:
+        """Weights of a new random network; they want no gradient."""
+        return {name: part.detach().to(self.device) for name, part in self._build(seed).named_parameters()}
+
+    def features(self, weights: Weights, images: Tensor) -> Tensor:
+        """Features (n, d) of normalised images."""
+        return functional_call(self._skeleton.body, _below(weights, "body"), (images,))
+
+    def loss(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of normalised images."""
+        logits = functional_call(self._skeleton.head, _below(weights, "head"), (self.features(weights, images),))
+        return F.cross_entropy(logits, labels)
+
+    def run(self, function: Callable) -> Callable:
+        """`function(network, ...)` of a module as a function of the rest, compiled once where that is wanted."""
+        if function not in self._made:
+            bound = partial(function, self)
+            self._made[function] = torch.compile(bound, dynamic=False) if self.compiled else bound
+        return self._made[function]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a method that optimises pixels works with: real images, networks, the run's context."""
+
+    real: Real
+    network: Network
+    ctx: Context
+
+    @classmethod
+    def of(cls, train: ImageSet, ctx: Context, student: str, compiled: bool) -> Bench:
+        network = Network(student, train.images.shape[-1], len(train.classes), ctx.device, compiled)
+        return cls(Real.of(train, ctx.device), network, ctx)
+
+
+def _below(weights: Weights, part: str) -> Weights:
+    return {name.removeprefix(f"{part}."): w for name, w in weights.items() if name.startswith(f"{part}.")}
+
+
+@contextmanager
+def falling_back() -> Iterator[None]:
+    """Inside, a function that cannot be compiled runs as it is, with a warning of torch's."""
+    with torch._dynamo.config.patch(suppress_errors=True):
+        yield

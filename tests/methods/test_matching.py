@@ -1,0 +1,296 @@
+"""DM, DC, DSA and MTT: each loss and its gradient against a slow version; draws, states, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ddbench.methods import adjoint, dc, dm, experts, synthesis
+from ddbench.methods.adjoint import Piece, Step
+from ddbench.methods.dc import DC, DSA
+from ddbench.methods.dm import DM
+from ddbench.methods.mtt import MTT
+from ddbench.methods.synthesis import Bench, Network, Real
+from evaluators.students import build
+
+SIZE, CLASSES = 16, 3
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network("convnet", SIZE, CLASSES, CPU)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def student(weights):
+    """The same network as a module, for the slow versions."""
+    net = build("convnet", SIZE, CLASSES, 0)
+    net.load_state_dict(weights)
+    return net
+
+
+def test_networks_are_the_students(network):
+    x, weights = randn(4, 3, SIZE, SIZE), network.fresh(7)
+    net = build("convnet", SIZE, CLASSES, 7)
+    assert torch.equal(network.features(weights, x), net.body(x))
+    y = torch.tensor([0, 1, 2, 0])
+    assert torch.equal(network.loss(weights, x, y), F.cross_entropy(net.head(net.body(x)), y))
+
+
+def test_dm_is_the_squared_distance_of_means(network):
+    fake, real, weights = randn(4, 3, SIZE, SIZE), randn(9, 3, SIZE, SIZE, seed=1), network.fresh(1)
+    gradient, value = dm.term(network, weights, fake, dm.mean_feature(network, weights, real))
+    net, images = student(weights), fake.clone().requires_grad_()
+    ours, theirs = net.body(images), net.body(real)
+    expected = sum((ours[:, j].mean() - theirs[:, j].mean()) ** 2 for j in range(ours.shape[1]))
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, images)[0], rtol=1e-4, atol=1e-6)
+
+
+def naive_distance(ours, theirs):
+    total = 0
+    for a, b in zip(ours, theirs, strict=True):
+        if a.ndim > 1:
+            for row, other in zip(a, b, strict=True):
+                row, other = row.reshape(-1), other.reshape(-1)
+                total = total + 1 - torch.dot(row, other) / (row.norm() * other.norm() + 1e-6)
+    return total
+
+
+def test_dc_is_the_rowwise_cosine_of_gradients(network):
+    fake, real, weights = randn(2, 3, SIZE, SIZE), randn(5, 3, SIZE, SIZE, seed=1), network.fresh(2)
+    wanted = dc.slope(network, weights, real, torch.full((5,), 1))
+    gradient, value = dc.term(network, weights, fake, torch.full((2,), 1), wanted)
+    net, images = student(weights), fake.clone().requires_grad_()
+    parts = list(net.parameters())
+    of_real = torch.autograd.grad(F.cross_entropy(net.head(net.body(real)), torch.full((5,), 1)), parts)
+    of_fake = torch.autograd.grad(
+        F.cross_entropy(net.head(net.body(images)), torch.full((2,), 1)), parts, create_graph=True
+    )
+    expected = naive_distance(of_fake, of_real)
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, images)[0], rtol=1e-3, atol=1e-6)
+
+
+def a_piece(network, rate=0.02):
+    begin = network.fresh(3)
+    goal = {name: w + 0.05 * randn(*w.shape, seed=4) for name, w in begin.items()}
+    return Piece(begin, goal, rate)
+
+
+def some_steps(n, batch=4):
+    numbers = torch.Generator().manual_seed(5)
+    for i in range(n):
+        index = torch.randperm(6, generator=numbers)[:batch]
+        yield Step(index, nn.Identity() if i % 2 else (lambda x: x.flip(3) * 0.9), index % CLASSES)
+
+
+def unrolled(network, piece, images, steps):
+    """The loss by plain autograd through every step."""
+    images, rate = images.clone().requires_grad_(), torch.tensor(piece.rate, requires_grad=True)
+    weights = {name: w.clone().requires_grad_() for name, w in piece.begin.items()}
+    for step in steps:
+        loss = network.loss(weights, step.look(images[step.index]), step.labels)
+        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        weights = {name: w - rate * slope for (name, w), slope in zip(weights.items(), slopes, strict=True)}
+    off = sum((weights[name] - goal).square().sum() for name, goal in piece.goal.items())
+    loss = off / sum((piece.begin[name] - goal).square().sum() for name, goal in piece.goal.items())
+    return loss.detach(), *torch.autograd.grad(loss, [images, rate])
+
+
+def test_mtt_is_autograd_through_every_step(network):
+    piece, images, steps = a_piece(network), randn(6, 3, SIZE, SIZE, seed=6), list(some_steps(5))
+    loss, gradient, by_rate = adjoint.matched(network, piece, images, steps)
+    expected = unrolled(network, piece, images, steps)
+    assert loss == pytest.approx(float(expected[0]), rel=1e-5)
+    assert float((gradient - expected[1]).norm() / expected[1].norm()) < 1e-5
+    assert by_rate == pytest.approx(float(expected[2]), rel=1e-4)
+
+
+def test_mtt_follows_finite_differences():
+    """In float64, and with softplus: the gradients that a student follows jump where a ReLU turns on."""
+    network = Network("convnet", SIZE, CLASSES, CPU)
+    for module in network._skeleton.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.Softplus())
+    piece, steps = a_piece(network), list(some_steps(3))
+    begin, goal = ({name: w.double() for name, w in part.items()} for part in (piece.begin, piece.goal))
+    piece, images, way = Piece(begin, goal, 0.02), randn(6, 3, SIZE, SIZE, seed=6).double(), randn(6, 3, SIZE, SIZE)
+    _, gradient, by_rate = adjoint.matched(network, piece, images, steps)
+
+    def loss(moved=0.0, rate=0.0):
+        return adjoint.matched(network, replace(piece, rate=0.02 + rate), images + moved * way, steps)[0]
+
+    h = 1e-5
+    assert (loss(h) - loss(-h)) / (2 * h) == pytest.approx(float((gradient * way).sum()), rel=1e-3)
+    assert (loss(rate=h) - loss(rate=-h)) / (2 * h) == pytest.approx(by_rate, rel=1e-3)
+
+
+def test_tesla_is_its_closed_form(network):
+    """With the weights of every step held still: L = |w0 - r G - w*|^2 / D, G the sum of the gradients."""
+    piece, images, steps = a_piece(network), randn(6, 3, SIZE, SIZE, seed=6), list(some_steps(4))
+    loss, gradient, by_rate = adjoint.matched(network, piece, images, steps, exact=False)
+    pixels, rate = images.clone().requires_grad_(), torch.tensor(piece.rate, requires_grad=True)
+    held, total = dict(piece.begin), dict.fromkeys(piece.begin, 0)
+    for step in steps:
+        weights = {name: w.detach().requires_grad_() for name, w in held.items()}
+        slopes = torch.autograd.grad(
+            network.loss(weights, step.look(pixels[step.index]), step.labels), list(weights.values()), create_graph=True
+        )
+        total = {name: t + slope for (name, t), slope in zip(total.items(), slopes, strict=True)}
+        held = {name: w - piece.rate * slope.detach() for (name, w), slope in zip(held.items(), slopes, strict=True)}
+    off = sum((piece.begin[n] - rate * total[n] - goal).square().sum() for n, goal in piece.goal.items())
+    expected = off / sum((piece.begin[n] - goal).square().sum() for n, goal in piece.goal.items())
+    wanted = torch.autograd.grad(expected, [pixels, rate])
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float((gradient - wanted[0]).norm() / wanted[0].norm()) < 1e-5
+    assert by_rate == pytest.approx(float(wanted[1]), rel=1e-4)
+    exact = adjoint.matched(network, piece, images, steps)[1]
+    assert float((gradient - exact).norm() / exact.norm()) > 1e-3  # it is another gradient
+
+
+def test_descent_is_torchs_sgd():
+    ours, theirs, velocity = randn(5), nn.Parameter(randn(5)), torch.zeros(5)
+    optimizer = torch.optim.SGD([theirs], lr=0.3, momentum=0.5)
+    for seed in range(3):
+        gradient = randn(5, seed=seed + 1)
+        theirs.grad = gradient.clone()
+        optimizer.step()
+        synthesis.descend(ours, gradient, velocity, 0.3, 0.5)
+    torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_gradients_pass_through_what_is_looked_through():
+    pixels = randn(2, 3, 4, 4)
+    gradient, value = synthesis.through(lambda x: 2 * x.flip(3), pixels, lambda seen: (seen, seen.sum()))
+    torch.testing.assert_close(gradient, 4 * pixels)  # 2 * flip(2 * flip(x))
+    torch.testing.assert_close(value, (2 * pixels).sum())
+
+
+def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
+    real = Real.of(few_scenes, CPU)
+    drawn = real.draw(1, 100, torch.Generator().manual_seed(0))
+    own = synthesis.normalised(few_scenes.images[few_scenes.labels == 1])
+    assert len(drawn) == len(own)  # a class smaller than the batch
+    assert {tuple(image.flatten().tolist()) for image in drawn} == {tuple(image.flatten().tolist()) for image in own}
+
+
+def test_real_images_survive_being_stored(few_scenes, context_of):
+    pixels = synthesis.start(Real.of(few_scenes, CPU), 2, "real", context_of())
+    made = synthesis.stored(pixels, few_scenes)
+    made.check(2)
+    for image, label in zip(made.images, made.labels, strict=True):
+        assert any(torch.equal(image, other) for other in few_scenes.images[few_scenes.labels == label])
+    assert made.extras["clipped"] == 0
+    assert synthesis.stored(pixels * 100, few_scenes).extras["clipped"] > 0.5
+    with pytest.raises(FloatingPointError, match="not finite"):
+        synthesis.stored(pixels / 0, few_scenes)
+
+
+def test_too_few_real_images_to_start_from_are_named(few_scenes, context_of):
+    with pytest.raises(ValueError, match="cannot start from 7 real images per class: beach 6"):
+        DM(iterations=1).distill(few_scenes, 7, context_of())
+
+
+SMALL = {"steps": 3, "expert_epochs": 1, "latest": 2, "experts": 2, "epochs": 2, "expert_batch": 4}
+SMALL |= {"rate": 100, "rate_rate": 1e-8}
+METHODS = [
+    DM(iterations=4, batch=4),
+    DC(iterations=2, outer=2, inner=2, batch=4),
+    DSA(iterations=2, outer=2, inner=2, batch=4),
+    MTT(iterations=4, **SMALL),
+    MTT(iterations=2, batch=4, gradient="tesla", augment=False, **SMALL),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_stopped_and_resumed_is_the_same(method, few_scenes, context_of, tmp_path, monkeypatch):
+    whole = method.distill(few_scenes, 2, context_of())
+    original, count = synthesis._save, []
+
+    def once(*given):
+        original(*given)
+        count.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthesis, "_save", once)
+    monkeypatch.setattr(synthesis.optimise, "__defaults__", (1,))
+    context = replace(context_of(), workdir=tmp_path / "halves")
+    with pytest.raises(KeyboardInterrupt):
+        method.distill(few_scenes, 2, context)
+    monkeypatch.setattr(synthesis, "_save", original)
+    resumed = method.distill(few_scenes, 2, context)
+    assert torch.equal(whole.images, resumed.images)
+    assert whole.extras["loss"] == pytest.approx(resumed.extras["loss"], rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_it(few_scenes, context_of):
+    with pytest.raises(FloatingPointError, match="the loss became"):
+        DM(iterations=9, batch=4, rate=1e30).distill(few_scenes, 1, context_of())
+
+
+def test_trajectories_begin_with_no_epoch_and_do_not_alias(few_scenes, context_of):
+    bench = Bench.of(few_scenes, context_of(), "convnet", False)
+    path = experts.trajectory(0, experts.Training("convnet", 3, 0.01, 4, True), bench)
+    shots = [experts.snapshot(path, epoch, CPU)["head.weight"] for epoch in range(4)]
+    assert all(not torch.equal(a, b) for a, b in pairwise(shots))
+    assert torch.equal(shots[0], bench.network.fresh(synthesis_seed())["head.weight"])
+
+
+def synthesis_seed():
+    from ddbench.context import seed_of
+
+    return seed_of(0, "expert", "weights", 0)
+
+
+def test_experts_are_plain_sgd(few_scenes, context_of):
+    """Without augmentation and with one batch an epoch the order does not matter: torch's SGD on all images."""
+    bench = Bench.of(few_scenes, context_of(), "convnet", False)
+    path = experts.trajectory(0, experts.Training("convnet", 2, 0.05, 1000, False), bench)
+    net = build("convnet", few_scenes.images.shape[-1], 3, synthesis_seed())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(net(few_scenes.images), few_scenes.labels).backward()
+        optimizer.step()
+    for name, weight in net.named_parameters():
+        torch.testing.assert_close(experts.snapshot(path, 2, CPU)[name], weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_batches_of_distilled_images_are_cut_from_permutations():
+    steps = MTT(batch=4, steps=5)._steps(3, 2, torch.Generator().manual_seed(0), CPU)
+    assert [len(step.index) for step in steps] == [2, 4, 2, 4, 2]  # popped from the end of 4 + 2
+    first, second = steps[0], steps[1]
+    assert sorted([*first.index.tolist(), *second.index.tolist()]) == list(range(6))
+    assert all(torch.equal(step.labels, step.index // 2) for step in steps)
+
+
+def test_a_piece_beyond_the_trajectory_is_refused():
+    with pytest.raises(ValueError, match="latest may be 49"):
+        MTT(latest=50, expert_epochs=2, epochs=50)
+
+
+@pytest.mark.parametrize(("ipc", "loops"), [(1, (1, 1)), (5, (1, 1)), (7, (10, 50)), (50, (50, 10)), (100, (50, 10))])
+def test_dcs_loops_are_those_of_the_nearest_published_ipc(ipc, loops):
+    assert DC().loops(ipc) == loops
+    assert DC(outer=3, inner=4).loops(ipc) == (3, 4)
+
+
+def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
+    assert (DC().init, DSA().init, DC.augment, DSA.augment) == ("noise", "real", False, True)
+
+
+def test_siamese_numbers_are_one_draw_for_both():
+    look = synthesis.siamese(True, torch.Generator().manual_seed(3), CPU)
+    images = randn(3, 3, SIZE, SIZE)
+    assert torch.equal(look(images)[1:2], look(images[1:2]))
