@@ -13,6 +13,7 @@ from ddbench.commands.board import leaderboard
 from ddbench.commands.common import Globals, Group, log_to_stderr
 from ddbench.commands.data import data
 from ddbench.commands.info import check, list_names, show
+from ddbench.commands.new import new
 from ddbench.commands.quality import quality
 from ddbench.commands.robustness import robustness
 from ddbench.commands.run import evaluate, run
@@ -88,7 +89,7 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     ctx.obj = Globals(quiet=quiet, **folders)
 
 
-for command in (run, evaluate, quality, leaderboard, robustness, data, list_names, show, check):
+for command in (run, evaluate, quality, leaderboard, robustness, data, list_names, show, check, new):
     cli.add_command(command)
 
 
