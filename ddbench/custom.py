@@ -83,6 +83,6 @@ def _teacher(words: Any) -> tuple[str, str] | None:
 
 
 def _named(path: Path, made: Protocol) -> Protocol:
-    made = replace(made, name="custom", version=1, judges=True)
+    made = replace(made, name="custom", version=1, judges=True, size=0)
     content = digest({student: made.identity(student) for student in made.recipes})
     return replace(made, name=f"custom:{path.stem}-{content[:8]}")

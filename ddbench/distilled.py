@@ -73,23 +73,33 @@ def write(folder: Path, pictures: Pictures) -> None:
 
 def read(folder: Path) -> Pictures:
     """Read back what `write` wrote; ValueError when files are missing or differ from the manifest."""
-    manifest = read_json(folder / "manifest.json")
-    classes = tuple(manifest["classes"])
-    images, labels = _read_images(folder, classes)
-    soft = read_soft(folder) if manifest["labels"] == "soft" else None
-    pictures = Pictures(images, labels, classes, soft, manifest["extras"])
-    if pictures.content() != manifest["content"]:
+    try:
+        manifest = read_json(folder / "manifest.json")
+        classes, labels, extras = tuple(manifest["classes"]), manifest["labels"], manifest["extras"]
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} is not a distilled set: its manifest.json lacks something ({error})") from None
+    images, of = _read_images(folder, classes)
+    pictures = Pictures(images, of, classes, read_soft(folder) if labels == "soft" else None, extras)
+    if pictures.content() != manifest.get("content"):
         raise ValueError(f"{folder} was changed after it was made: its content is not that of its manifest.json")
     return pictures
 
 
 def read_soft(folder: Path) -> np.ndarray | None:
-    """The soft labels beside a folder's images, float32 (n, c) in the order of its files; None when it has none."""
-    if not (folder / "soft_labels.safetensors").exists():
+    """The soft labels beside a folder's images, float32 (n, c) in the order of its files; None when it has none.
+
+    ValueError for a file that is not one of soft labels.
+    """
+    path = folder / "soft_labels.safetensors"
+    if not path.exists():
         return None
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return load_file(folder / "soft_labels.safetensors")["soft_labels"]
+    try:
+        return load_file(path)["soft_labels"]
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ValueError(f"{path} holds no soft labels ({error})") from None
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:
@@ -116,8 +126,11 @@ def _read_images(folder: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np
     labelled = [(path, label) for label, name in enumerate(classes) for path in files.get(name, [])]
     if not labelled:
         raise ValueError(f"{folder} holds no image")
-    images = np.stack([read_image(path) for path, _ in labelled])
-    return images, np.array([label for _, label in labelled], dtype=np.int64)
+    images = [read_image(path) for path, _ in labelled]
+    for (path, _), image in zip(labelled, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ValueError(f"{path} has {image.shape[1]}x{image.shape[0]} pixels, the first image other ones")
+    return np.stack(images), np.array([label for _, label in labelled], dtype=np.int64)
 
 
 def _write_soft(folder: Path, soft: np.ndarray) -> None:

@@ -80,7 +80,10 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     resized = sum(was_resized for _, was_resized in images)
     if resized:
         log.warning("%s: %d of %d images were resized to %d px, as the dataset is", folder, resized, len(images), size)
-    soft = distilled.read_soft(folder)
+    try:
+        soft = distilled.read_soft(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if soft is not None and soft.shape != (len(labels), len(classes)):
         raise UserError(f"{folder}: soft labels are {soft.shape}, not {(len(labels), len(classes))}")
     return Pictures(np.stack([image for image, _ in images]), np.array(labels, dtype=np.int64), classes, soft)

@@ -20,7 +20,7 @@ from ddbench.runs import Result, read_result, write_result
 from ddbench.types import Dataset
 from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
-from evaluators.train import train_student
+from evaluators.train import check_labelled, train_student
 
 if TYPE_CHECKING:
     from ddbench.runner import Jury, Setting, Task
@@ -41,6 +41,7 @@ class Trial:
 
 def judge(trial: Trial) -> None:
     """Train one student on the distilled set of a run, test it on the real test images, write the result."""
+    check_labelled(trial.data.test.images, trial.data.test.labels, len(trial.data.test.classes))  # before hours
     pictures = distilled.read(trial.task.folder / "distilled")
     targets, gave = _targets(trial, pictures)
     watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher

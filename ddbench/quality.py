@@ -171,7 +171,7 @@ def _clip(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[s
     )
     labels = torch.from_numpy(pictures.labels)
     score, accuracy = fidelity.agreement(clip.embed_images(model, images_of(pictures)), texts, labels)
-    return clip.revision(model), {"clip_score": score, "zero_shot_accuracy": accuracy}
+    return clip.digest(model), {"clip_score": score, "zero_shot_accuracy": accuracy}
 
 
 _MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim": _ssim, "clip": _clip}

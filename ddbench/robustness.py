@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ddbench.leaderboard import Column, row_identity, table
+from ddbench.leaderboard import column as column_of
 from ddbench.runs import Entry
 
 RANDOM, FULL = "random", "full"  # methods that anchor
@@ -94,14 +95,12 @@ def _means(entries: list[Entry]) -> _Means:
     found: _Means = {}
     for name in (RANDOM, FULL, ""):
         some = [entry for entry in entries if _anchor(entry) == name]
-        newest = max((entry.spec.method_version for entry in some), default=0)
-        some = [entry for entry in some if not name or entry.spec.method_version == newest]
-        soft = any(map(_is_soft, some))
-        for row in table(some).rows:
+        version = {row_identity(entry): entry.spec.method_version for entry in some}
+        soft = {(row_identity(entry), column_of(entry)) for entry in some if _is_soft(entry)}
+        for row in sorted(table(some).rows, key=lambda row: version[row.identity]):  # the newest of a place comes last
             for column, cell in row.cells.items():
                 place = replace(column, protocol="", protocol_hash="", ipc=0 if name == FULL else column.ipc)
-                one = soft if name else any(_is_soft(e) for e in some if row_identity(e) == row.identity)
-                found[place, name or row.identity] = _Mean(cell.mean, one)
+                found[place, name or row.identity] = _Mean(cell.mean, (row.identity, column) in soft)
     return found
 
 

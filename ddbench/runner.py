@@ -63,7 +63,9 @@ class Jury:
         return found
 
     def check_size(self, size: int) -> None:
-        """UserError when a student cannot take images of `size` pixels."""
+        """UserError when a student cannot take images of `size` pixels; a warning for another size than published."""
+        if self.protocol.size not in (0, size):
+            log.warning("%s is published at %d px, this is %d px", self.protocol.title, self.protocol.size, size)
         try:
             for student, row in self.networks():
                 check_size(student, size, row.init)

@@ -69,9 +69,14 @@ class DistilledSet(ImageSet):
 
     def _check_soft_labels(self, n: int) -> None:
         soft = self.soft_labels
-        shaped = soft.dtype == torch.float32 and soft.shape == (n, len(self.classes))
-        if not shaped or not ((soft >= 0).all() and ((soft.sum(1) - 1).abs() < 1e-3).all()):
-            raise ValueError(f"soft labels must be float32 ({n}, {len(self.classes)}), in each row probabilities")
+        if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)):
+            wanted = f"float32 ({n}, {len(self.classes)})"
+            raise ValueError(f"soft labels must be {wanted}, not {soft.dtype} {tuple(soft.shape)}")
+        right = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
+        if not right.all():
+            first = int((~right).nonzero()[0])
+            of = self.classes[int(self.labels[first])]
+            raise ValueError(f"soft labels of image {first} (of {of}) are not probabilities: {soft[first].tolist()}")
 
 
 def _is_plain(value: object) -> bool:

@@ -45,10 +45,13 @@ def evaluate(
     """Test `model` (logits of uint8 images) on uint8 (n, 3, s, s), streamed in batches, with int64 labels (n,).
 
     fp32 everywhere, so that a test score does not depend on how training was sped up. Raises ValueError for an empty
-    set, a label outside the classes, or a class without a test image.
+    set, a label outside the classes, a class without a test image, or a model of another number of classes.
     """
     check_labelled(images, labels, num_classes)
-    return scores(labels, torch.cat(list(logits(model, images, device, batch))).cpu())
+    found = torch.cat(list(logits(model, images, device, batch))).cpu()
+    if found.shape != (len(labels), num_classes):
+        raise ValueError(f"the model's output is {tuple(found.shape)}, not {(len(labels), num_classes)}")
+    return scores(labels, found)
 
 
 def scores(labels: Tensor, found: Tensor) -> Scores:

@@ -6,6 +6,7 @@ of the age that had only that). Needs transformers (5 or newer), which is import
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,14 +27,16 @@ class Clip:
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Clip:
-    """A CLIP model by folder or hub id; OSError, from transformers, when it cannot be had.
+    """A CLIP model by folder or hub id; OSError, from transformers, when it cannot be had, or lacks weights.
 
     pickle.UnpicklingError when torch's file holds anything but tensors.
     """
     from transformers import CLIPModel, CLIPProcessor
 
-    model = CLIPModel.from_pretrained(name, weights_only=True).to(device).eval()
-    return Clip(model, CLIPProcessor.from_pretrained(name), torch.device(device))
+    model, report = CLIPModel.from_pretrained(name, weights_only=True, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise OSError(f"it lacks {len(missing)} weights, {missing[0]} for one")
+    return Clip(model.to(device).eval(), CLIPProcessor.from_pretrained(name), torch.device(device))
 
 
 def embed_images(clip: Clip, images: Tensor, batch: int = 32) -> Tensor:
@@ -52,9 +55,13 @@ def embed_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
         return _pooled(clip.model.get_text_features(**inputs)).float().cpu()
 
 
-def revision(clip: Clip) -> str:
-    """The commit of the hub that the model is of; empty for a folder."""
-    return getattr(clip.model.config, "_commit_hash", None) or ""
+def digest(clip: Clip) -> str:
+    """SHA-256 (hex) of the model's weights, names and values, wherever they are from."""
+    sha = hashlib.sha256()
+    for name, part in sorted(clip.model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(part.cpu().contiguous().numpy().data)
+    return sha.hexdigest()
 
 
 def _pooled(output: Any) -> Tensor:

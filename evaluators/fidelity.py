@@ -33,6 +33,8 @@ def fid(real: Tensor, fake: Tensor) -> float:
 
 def _gaussian(features: Tensor, which: str) -> tuple[Tensor, Tensor]:
     """Mean (d,) and a root R (at most d rows) of the covariance, R^T R."""
+    if not torch.isfinite(features).all():
+        raise ValueError(f"features of {which} images are not finite")
     if len(features) < 2:
         raise ValueError(f"FID needs two {which} images, not {len(features)}")
     x = features.double()
@@ -99,7 +101,7 @@ def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighb
     inside = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
     recalled, covered = [], []
     for part, radius in zip(real.split(ROWS), around_real.split(ROWS), strict=True):
-        distance = torch.cdist(part, fake)
+        distance = _distances(part, fake)
         within = distance < radius[:, None]
         inside += within.sum(0)
         covered.append(within.any(1))
@@ -111,8 +113,13 @@ def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighb
 
 def _radii(x: Tensor, nearest: int) -> Tensor:
     """Distance (n,) of each to its k-th nearest other."""
-    parts = (torch.cdist(part, x).kthvalue(nearest + 1, dim=1).values for part in x.split(ROWS))
+    parts = (_distances(part, x).kthvalue(nearest + 1, dim=1).values for part in x.split(ROWS))
     return torch.cat(list(parts))
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """Without matrix products, whose rounding would tell equal distances apart where distilled images are real ones."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def nn_ssim(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor, size: int = 256) -> Tensor:

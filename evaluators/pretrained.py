@@ -25,7 +25,7 @@ WEIGHTS = {
     "efficientnet_b0": models.EfficientNet_B0_Weights.IMAGENET1K_V1,
     "swin_t": models.Swin_T_Weights.IMAGENET1K_V1,
 }
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what all of them were trained with
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what all but Inception were trained with
 DIGITS = 8  # of the SHA-256, at the end of a file's name
 
 
@@ -48,6 +48,14 @@ def file(student: str) -> Path:
     if not sha256(path).startswith(wanted):
         raise WeightsError(f"{path} is not the file it should be: its SHA-256 does not begin with {wanted}; remove it")
     return path
+
+
+def look(student: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation, by channel, of the images that a student's weights were trained on, in 0..1.
+
+    Inception's are 0.5: torchvision's own network turns ImageNet's into them inside (`transform_input`).
+    """
+    return ((0.5,) * 3, (0.5,) * 3) if student == "inception_v3" else (MEAN, STD)
 
 
 def state(student: str) -> dict[str, torch.Tensor]:

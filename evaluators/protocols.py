@@ -132,6 +132,7 @@ _RELEASED = MappingProxyType(dict.fromkeys(("vgg16", "inception_v3", "resnet18",
 DPD_1 = Protocol(
     name="dpd",
     version=1,
+    size=256,
     init="imagenet",
     labels="hard",
     recipes=_RELEASED,
@@ -141,12 +142,14 @@ from torchvision's ImageNet weights, one row for all of them; 256 px; hard label
 image once, in batches of 16 of which the last is what is left; the rate falls tenfold at 66.67 and 83.33 % of all
 iterations; random resized crops, flips left to right and upside down; gradients clipped at norm 1; the last network.
 Ours where it is silent or differs: a crop that does not fit is drawn again up to ten times (torchvision's rule), crops
-are not rounded to whole pixels, and the student's seed is the suite's (the release has 666 + number of the set).""",
+are not rounded to whole pixels, and the student's seed is the suite's (the release has 666 + number of the set). A run
+of another size is warned about, not refused.""",
 )
 
 DPD_SCRATCH_1 = Protocol(
     name="dpd-scratch",
     version=1,
+    size=256,
     labels="hard",
     recipes=_RELEASED,
     source="""\
@@ -200,7 +203,8 @@ FID_1 = Protocol(
     source="""\
 Not for judging: how the network whose features FID uses is trained on the real training split, as in DPD's release
 (pretrain_inception.py beside arXiv:2601.15829), at 256 px, the network after the tenth epoch. Ours where it differs: as
-in dpd@1, and the rate falls at 66.67 and 83.33 % of all steps, there of the epochs.""",
+in dpd@1, the rate falls at 66.67 and 83.33 % of all steps, there of the epochs; and images are scaled as the network's
+ImageNet weights were trained (mean and deviation 0.5), there by ImageNet's mean and deviation.""",
 )
 
 _PUBLISHED = (QUICK_1, QUICK_HARD_1, QUICK_PLAIN_1, REAL_1, DPD_1, DPD_SCRATCH_1, DC_1, FID_1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -16,6 +17,10 @@ from typing import Any
 OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
 LABELS = ("own", "hard")
+RANGES = {  # of Recipe's fields
+    "weight_decay": (0, math.inf), "momentum": (0, 0.9999999), "beta2": (0, 0.9999999), "clip": (0, math.inf),
+    "label_smoothing": (0, 1), "gamma": (0, 1), "temperature": (0, math.inf),
+}  # fmt: skip
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
@@ -35,7 +40,7 @@ class Augment:
     saturation: half-widths x of factors from U[1-x, 1+x]. cutout: side of a square set to mid-grey, as a share of the
     image's side. dsa: operations of differentiable Siamese augmentation (evaluators.dsa), of which each batch draws
     one. cutmix: probability that a square of another image of the batch is pasted in; its share of the area, from
-    U[0, 1] (before it is cut at the border), is the share of that image's label.
+    U[0, 1], is cut at the border, and what is left of it is the share of that image's label.
     """
 
     crop_area: tuple[float, float] = (1.0, 1.0)
@@ -53,6 +58,9 @@ class Augment:
 
     def __post_init__(self) -> None:
         low, high = self.crop_area
+        widths = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "cutout")}
+        if off := [f"{name} {value}" for name, value in widths.items() if not 0 <= value <= 1]:
+            raise ValueError(f"{', '.join(off)}: half-widths of factors and the side of a cutout are in 0..1")
         shares = (self.flip_x, self.flip_y, self.transpose, self.cutmix)
         if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] or self.crop_tries < 0:
             raise ValueError("crop_area is a range in 0..1, crop_ratio one above 0, crop_tries at least 0")
@@ -72,7 +80,8 @@ class Recipe:
     `steps`. min_steps, max_steps: bounds of the steps (0: no upper one). momentum: of SGD, or Adam's beta1. beta2:
     Adam's. warmup: share of the steps over which the learning rate rises linearly from 0 to lr; then it falls to 0
     along half a cosine, unless there are milestones. clip: largest gradient norm, 0 for none. label_smoothing: in
-    cross-entropy. augment: what is drawn anew for every image. decay_all: weight decay also on biases and norms.
+    cross-entropy with hard labels; soft ones are learned as they are. augment: what is drawn anew for every image.
+    decay_all: weight decay also on biases and norms.
     whole_epochs: an epoch is a permutation cut into batches, of which the last is what is left; else batches are cut
     from an endless chain of permutations, and every step has exactly as many, also when the set is smaller than that.
     milestones: shares of all steps at which the learning rate is multiplied by gamma instead of following the cosine.
@@ -108,6 +117,11 @@ class Recipe:
             raise ValueError(f"batch and epochs are at least 1, not {self.batch} and {self.epochs}")
         if self.lr <= 0 or not 0 <= self.warmup < 1 or not all(0 < m < 1 for m in self.milestones):
             raise ValueError("lr is above 0, warmup a share below 1, milestones are shares between 0 and 1")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} {getattr(self, name)} is not in {low}..{high}")
+        if self.min_steps < 1 or self.max_steps < 0 or (self.max_steps and self.max_steps < self.min_steps):
+            raise ValueError(f"min_steps {self.min_steps} and max_steps {self.max_steps} (0: no limit) leave no steps")
         if self.temperature and self.label_smoothing:
             raise ValueError("label_smoothing is of cross-entropy: with a temperature it must be 0")
 
@@ -129,7 +143,8 @@ class Protocol:
     init: "scratch", or "imagenet" for torchvision's weights. source: where the numbers are from. teacher: (student,
     protocol) of the network that gives a set without soft labels its soft labels; None for none. labels: "own" for a
     set's own soft labels where it has some, "hard" for the classes' alone. judges: whether it is for judging distilled
-    sets; one that is not trains networks on real images only.
+    sets; one that is not trains networks on real images only. size: pixels of the images that it was published with, 0
+    for any.
     """
 
     name: str
@@ -140,6 +155,7 @@ class Protocol:
     teacher: tuple[str, str] | None = None
     labels: str = "own"
     judges: bool = True
+    size: int = 0
 
     def __post_init__(self) -> None:
         for kind, word, known in (("init", self.init, INITS), ("labels", self.labels, LABELS)):

@@ -73,7 +73,7 @@ def build(student: str, size: int, num_classes: int, seed: int, init: str = "scr
     check_size(student, size, init)
     weights, look = None, ()
     if init == "imagenet":
-        weights, look = pretrained.state(student), (pretrained.MEAN, pretrained.STD)
+        weights, look = pretrained.state(student), pretrained.look(student)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also move the CUDA generators
         made, width = body(student, size, weights)

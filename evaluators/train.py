@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -64,11 +65,12 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
     steps = recipe.steps(len(images))
     rates = [learning_rate(recipe, step, steps) for step in range(steps)]
     rates = progress(rates, f"training {student}", steps) if progress else rates
+    recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
     targets = as_trained(targets, recipe, num_classes).to(device)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), _dropout(seed, device):
         stream = batches(images.to(device), targets, recipe, seed)
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
-        with torch._dynamo.config.patch(suppress_errors=True) if compiled else nullcontext():  # falls back, and says so
+        with _compiling() if compiled else nullcontext():
             _fit(torch.compile(model, dynamic=False) if compiled else model, stream, recipe, rates)
     return model.eval()
 
@@ -158,6 +160,22 @@ def _indices(n: int, recipe: Recipe, order: torch.Generator) -> Iterator[Tensor]
             left = torch.cat([left, torch.randperm(n, generator=order)])
         yield left[: recipe.batch]
         left = left[recipe.batch :]
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """What cannot be compiled runs as it is, and torch says so; dropout draws as without the compiler.
+
+    The limit is of shapes per process, all students' together: a few students with a last batch of their own reach
+    torch's 8.
+    """
+    import torch._inductor.config
+
+    with (
+        torch._dynamo.config.patch(suppress_errors=True, recompile_limit=256),
+        torch._inductor.config.patch(fallback_random=True),
+    ):
+        yield
 
 
 @contextmanager

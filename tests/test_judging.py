@@ -173,7 +173,21 @@ def test_soft_labels_that_are_no_probabilities_are_refused(home):
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2, sets=("sure=1.5",))
     plan = runner.plan(request, runner.jury(("convnet",), f"{home}/few.toml", 1), Place(None, home / "shared", True))
     assert run(home, plan).failed == 1
-    assert "in each row probabilities" in runs.read_failure(plan.specs[0].folder(home / "runs")).error
+    assert (
+        "soft labels of image 0 (of barn) are not probabilities"
+        in runs.read_failure(plan.specs[0].folder(home / "runs")).error
+    )
+
+
+def test_a_class_without_test_images_is_said_before_any_training(home, monkeypatch):
+    plan = planned(home, "few.toml")
+    data = plan.source.load(Place(None, home / "shared", True), 8)
+    lacking = replace(data.test, images=data.test.images[:1], labels=data.test.labels[:1])
+    monkeypatch.setattr(type(plan.source), "load", lambda *_: replace(data, test=lacking))
+    monkeypatch.setattr("ddbench.judging.train_student", None)
+    assert run(home, plan).failed == 1
+    (path,) = (home / "runs").rglob("results/*/*failed.json")
+    assert "no image of class 1" in json.loads(path.read_text())["error"]
 
 
 def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeypatch):

@@ -81,6 +81,15 @@ def test_random_is_ours_and_the_newest():
     assert by_label(lines([*entries(), theirs, older], ROLES))["mine"].ior == pytest.approx(0.10)
 
 
+def test_an_older_random_stands_where_there_is_no_newer():
+    elsewhere = [
+        runs.Entry(replace(one.spec, dataset="ucm", method_version=0), one.result, None)
+        for one in (entry("random", "quick", 0.3), entry("mine", "quick", 0.5))
+    ]
+    found = {(line.where.dataset, line.label): line.ior for line in lines([*entries(), *elsewhere], ROLES)}
+    assert [ior for (dataset, _), ior in found.items() if dataset == "ucm"] == [pytest.approx(0.2)]
+
+
 def test_the_order_of_results_does_not_matter():
     assert lines(entries()[::-1], ROLES) == lines(entries(), ROLES)
 
@@ -131,12 +140,29 @@ def test_the_command_prints_dashes_for_what_is_missing(tmp_path):
         write(tmp_path, spec, overall=overall)
     shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"])
     assert shown.exit_code == 0, shown.output
-    assert shown.output.splitlines()[-1].split() == [
-        *("scenes", "2", "convnet", "scratch", "mine", "62.5", "62.5", "-", "12.5", "-", "-", "-"),
+    *_, row, _, said = shown.output.splitlines()
+    assert row.split() == [
+        "scenes",
+        "32",
+        "2",
+        "convnet",
+        "scratch",
+        "mine",
+        *["62.5", "62.5", "-", "12.5", "-", "-", "-"],
     ]
+    assert said == "own: quick@1, hard: quick-hard@1, plain: quick-plain@1; HLR against `full` under quick-hard@1"
     machine = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--format", "json"])
     (line,) = json.loads(machine.output)
     assert (line["ior"], line["lrs"]) == (pytest.approx(0.125), None)
+
+
+def test_what_tells_lines_apart_is_shown(tmp_path):
+    for size in (32, 64):
+        write(tmp_path, replace(SPEC, size=size), overall=0.625)
+    write(tmp_path, replace(SPEC, fingerprint="e" * 64), overall=0.625)
+    shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"]).output.splitlines()
+    assert shown[0].split()[:6] == ["dataset", "px", "ipc", "student", "init", "split"]
+    assert len({tuple(row.split()[:6]) for row in shown[2:5]}) == 3
 
 
 @pytest.mark.parametrize(
@@ -145,6 +171,8 @@ def test_the_command_prints_dashes_for_what_is_missing(tmp_path):
         (("--own", "qiuck@1"), "did you mean 'quick@1'"),
         (("--own", "dc@1"), "--hard quick-hard@1 is not dc@1 on hard labels"),
         (("--plain", "quick@1"), "--plain quick@1 is not quick@1 without augmentation"),
+        (("--hard", "quick@1"), "--hard quick@1 is not quick@1 on hard labels"),
+        (("--own", "quick-plain@1", "--hard", "quick-plain@1"), "--own quick-plain@1 is not quick-plain@1 with"),
     ],
 )
 def test_roles_must_be_twins(words, said, tmp_path):

@@ -14,6 +14,8 @@ from ddbench.errors import UserError
 if TYPE_CHECKING:
     from ddbench.robustness import Line
 
+PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init", "fingerprint": "split",
+         "judge": "judge"}  # fmt: skip
 PERCENT = ("own", "hard", "plain", "ior", "hlr")
 
 
@@ -46,8 +48,12 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     report_problems(problems)
     of_set = comparable(entries, dataset=short(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
-    found = lines(chosen, Roles(**_titles(**roles)), weight)
+    titles = _titles(**roles)
+    found = lines(chosen, Roles(**titles), weight)
+    said = f"own: {titles['own']}, hard: {titles['hard']}, plain: {titles['plain']}"
     click.echo(json.dumps([asdict(line) for line in found], indent=2) if form == "json" else _table(found, form))
+    if found and form != "json":
+        click.echo(f"\n{said}; HLR against `full` under {titles['hard']}")
     if problems:
         raise SystemExit(1)
 
@@ -58,22 +64,37 @@ def _titles(own: str, hard: str, plain: str) -> dict[str, str]:
 
     rows = {role: load("protocols", name) for role, name in (("own", own), ("hard", hard), ("plain", plain))}
     bare = {student: replace(row, augment=type(row.augment)()) for student, row in rows["own"].recipes.items()}
-    for role, wanted, what in (
-        ("hard", rows["own"].recipes, "on hard labels"),
-        ("plain", bare, "without augmentation"),
-    ):
-        if (rows[role].recipes, rows[role].init) != (wanted, rows["own"].init):
-            raise UserError(f"--{role} {rows[role].title} is not {rows['own'].title} {what}; name one that is")
+    labels = rows["own"].labels, rows["own"].teacher
+    twins = {
+        "own": (rows["own"].recipes, labels, "with augmentation"),
+        "hard": (rows["own"].recipes, ("hard", None), "on hard labels"),
+        "plain": (bare, labels, "without augmentation"),
+    }
+    for role, (recipes, learned, what) in twins.items():
+        row = rows[role]
+        same = (row.recipes, row.init, row.labels, row.teacher) == (recipes, rows["own"].init, *learned)
+        if not same or (role == "own" and recipes == bare):
+            raise UserError(f"--{role} {row.title} is not {rows['own'].title} {what}; name one that is")
     return {role: row.title for role, row in rows.items()}
+
+
+def _place(line: Line, name: str) -> str:
+    value = getattr(line.where, name)
+    return value[:8] if name == "fingerprint" else str(value)
 
 
 def _table(found: list[Line], form: str) -> str:
     from tabulate import tabulate
 
-    heads = ("dataset", "ipc", "student", "init", "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
+    told = [
+        name
+        for name in PLACE
+        if name not in ("fingerprint", "judge") or len({_place(line, name) for line in found}) > 1
+    ]
+    heads = (*(PLACE[name] for name in told), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
     rows = [
-        (line.where.dataset, line.where.ipc, line.where.student, line.where.init, line.label,
-         *(_shown(getattr(line, name), 100, 1) for name in PERCENT), _shown(line.lrs, 1, 3), _shown(line.ars, 1, 3))
+        (*(_place(line, name) for name in told), line.label, *(_shown(getattr(line, name), 100, 1) for name in PERCENT),
+         _shown(line.lrs, 1, 3), _shown(line.ars, 1, 3))
         for line in found
     ]  # fmt: skip
     style = {"text": "simple", "markdown": "pipe"}[form]

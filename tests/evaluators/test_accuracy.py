@@ -107,6 +107,16 @@ def test_a_class_without_test_images_is_an_error():
         evaluate(Brightest(), written(PREDICTED), LABELS, num_classes=4, device="cpu")
 
 
+@pytest.mark.parametrize("width", [2, 5])
+def test_a_model_of_another_number_of_classes_is_an_error(width):
+    class Other(nn.Module):
+        def forward(self, images):
+            return torch.zeros(len(images), width)
+
+    with pytest.raises(ValueError, match=rf"output is \(7, {width}\), not \(7, 3\)"):
+        evaluate(Other(), written(PREDICTED), LABELS, num_classes=3, device="cpu")
+
+
 def test_a_label_outside_the_classes_is_an_error():
     with pytest.raises(ValueError, match=r"label 2 .* 0\.\.1"):
         evaluate(Brightest(), written(PREDICTED), LABELS, num_classes=2, device="cpu")

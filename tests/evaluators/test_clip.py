@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_clip import write_clip
 
 from evaluators import clip
@@ -47,6 +47,22 @@ def test_weights_in_torchs_file_are_read_as_tensors_only(folder, tmp_path):
     torch.save({"model": torch.nn.Linear(1, 1)}, old / "pytorch_model.bin")  # would run code if it were unpickled
     with pytest.raises(pickle.UnpicklingError):
         clip.load(str(old))
+
+
+def test_a_model_without_some_of_its_weights_is_an_error(folder, tmp_path):
+    part = shutil.copytree(folder, tmp_path / "part")
+    weights = load_file(part / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "visual_projection" not in k}, part / "model.safetensors")
+    with pytest.raises(OSError, match=r"lacks 1 weights, visual_projection\.weight"):
+        clip.load(str(part))
+
+
+def test_other_weights_have_another_digest(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file(weights | {"logit_scale": weights["logit_scale"] + 1}, other / "model.safetensors")
+    assert clip.digest(clip.load(str(folder))) == clip.digest(clip.load(str(folder)))
+    assert clip.digest(clip.load(str(folder))) != clip.digest(clip.load(str(other)))
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path):

@@ -127,6 +127,21 @@ def test_neighbourhoods_ball_by_ball():
     assert 0 < got.recall < 1
 
 
+def test_neighbourhoods_of_real_images_among_themselves_have_exact_ties():
+    """A chosen image lies on the border of its neighbours' balls: rounding must not decide on which side."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        real = 30 + torch.randn(60, 40, generator=draw)
+        fake = real[torch.randperm(60, generator=draw)[:12]]
+        gaps = (real.double()[:, None] - fake.double()[None]).square().sum(2).sqrt()
+        own = (real.double()[:, None] - real.double()[None]).square().sum(2).sqrt()
+        radii = own.sort(1).values[:, 5]
+        within = gaps < radii[:, None] - 1e-9 * radii[:, None]
+        found = neighbourhoods(real, fake)
+        assert found.coverage == pytest.approx(float(within.any(1).double().mean()))
+        assert found.density == pytest.approx(float(within.sum() / 12 / 5))
+
+
 @pytest.mark.parametrize(("images", "nearest"), [(2, None), (3, 1), (6, 4), (7, 5), (50, 5)])
 def test_few_images_have_fewer_neighbours(images, nearest):
     got = neighbourhoods(draw(60, 4, 0), draw(images, 4, 1))

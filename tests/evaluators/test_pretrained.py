@@ -58,7 +58,7 @@ def test_the_body_is_the_published_network(student, size, served):
     whole = MAKERS[student]().eval()
     whole.load_state_dict(state)
     if student == "inception_v3":
-        whole.transform_input = False
+        whole.transform_input = True  # as torchvision sets it with the weights
     setattr(whole, "classifier" if student == "densenet121" else "fc", torch.nn.Identity())
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     look = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]

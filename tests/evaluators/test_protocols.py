@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +151,21 @@ def test_published_rows_are_pinned(title, student, identity):
     assert protocol(title).identity(student) == identity
 
 
+def test_defaults_that_rows_do_not_state_are_pinned():
+    """They are not in a row's identity: a changed one would change published rows unseen."""
+    later = {f.name: f.default for kind in (Recipe, Augment) for f in fields(kind) if "later" in f.metadata}
+    assert later == {
+        "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
+        "crop_tries": 0, "dsa": (), "cutmix": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [("brightness", 5.0), ("contrast", -0.1), ("cutout", -1.0)])
+def test_impossible_augmentations_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} {value}"):
+        Augment(**{name: value})
+
+
 def test_every_published_row_is_pinned():
     pins = test_published_rows_are_pinned.pytestmark[0].args[1]
     published = {(title, student) for title, row in PROTOCOLS.items() for student in row.recipes}
@@ -161,6 +176,12 @@ def test_every_published_row_is_pinned():
     ("changes", "said"),
     [
         ({"optimizer": "lion"}, "sgd or adamw or adam"),
+        ({"clip": -1.0}, r"clip -1\.0 is not in 0\.\.inf"),
+        ({"label_smoothing": 2.0}, r"label_smoothing 2\.0 is not in 0\.\.1"),
+        ({"momentum": -1.0}, r"momentum -1\.0 is not in"),
+        ({"beta2": 1.5}, r"beta2 1\.5 is not in"),
+        ({"temperature": -4.0}, r"temperature -4\.0 is not in"),
+        ({"max_steps": 5}, "min_steps 20 and max_steps 5"),
         ({"batch": 0}, "batch and epochs are at least 1, not 0 and 3"),
         ({"temperature": 2.0, "label_smoothing": 0.1}, "must be 0"),
     ],

@@ -152,7 +152,7 @@ def soft(labels, sure=0.8):
 
 def test_hard_labels_as_probabilities_train_the_same_network():
     images, labels = stripes(4)
-    few = short(min_steps=3, max_steps=3, label_smoothing=0.1)
+    few = short(min_steps=3, max_steps=3)
     hard = fit(images, labels, protocol=few).state_dict()
     rows = fit(images, nn.functional.one_hot(labels, 3).float(), protocol=few).state_dict()
     for key, value in hard.items():
@@ -215,6 +215,24 @@ def test_compiled_training_is_the_same_to_rounding():
     assert type(fast) is type(plain)
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(fast.state_dict()[key], value, atol=1e-4, rtol=1e-3)
+
+
+def test_compiled_dropout_draws_as_without():
+    drop, images = torch.nn.Dropout(0.5), torch.ones(64)
+    with train._dropout(3, "cpu"):
+        expected = drop(images)
+    with train._dropout(3, "cpu"), train._compiling():
+        assert torch.equal(torch.compile(drop)(images), expected)
+
+
+def test_soft_labels_are_not_smoothed():
+    images, labels = stripes(4)
+    soft = torch.full((12, 3), 0.1).scatter_(1, labels[:, None], 0.8)
+    few = {"min_steps": 3, "max_steps": 3, "batch": 6}
+    smoothed, plain = (fit(images, soft, protocol=short(label_smoothing=s, **few)) for s in (0.3, 0.0))
+    assert same(smoothed, plain)
+    smoothed, plain = (fit(images, labels, protocol=short(label_smoothing=s, **few)) for s in (0.3, 0.0))
+    assert not same(smoothed, plain)
 
 
 def test_sgd_and_its_schedule_are_torchs():
