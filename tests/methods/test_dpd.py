@@ -15,6 +15,7 @@ from ddbench import config, files
 from ddbench.errors import UserError
 from ddbench.files import read_json
 from ddbench.methods.diffusion import diffusion_loss
+from ddbench.methods.dpd.classifier import Course
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.finetune import Tuning, load_tuned, unfreeze
 from ddbench.methods.dpd.latents import Latents
@@ -103,7 +104,8 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     def gradient(weight):
         model.denoiser.zero_grad()
         now = dataclasses.replace(how, consistency=weight)
-        tuning_loss(model, lesson, now, judge)(0).backward()
+        addition = dataclasses.replace(method, consistency=weight)._addition(judge, Course(2, True, 1), now)
+        tuning_loss(model, lesson, now, addition)(0).backward()
         return {k: p.grad.clone() for k, p in model.denoiser.named_parameters() if p.grad is not None and p.grad.any()}
 
     without, moved = gradient(0.0), gradient(1e3)

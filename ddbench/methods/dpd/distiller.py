@@ -17,7 +17,7 @@ from ddbench.files import digest
 from ddbench.methods.captions import caption_all, captioner_identity
 from ddbench.methods.diffusion import Sampling
 from ddbench.methods.dpd.classifier import Course, candidate_margins
-from ddbench.methods.dpd.finetune import Tuning
+from ddbench.methods.dpd.finetune import Addition, Tuning, consistency
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prompts import Prompts, class_prompts, cluster_captions, own_prompts
 from ddbench.methods.dpd.prototypes import Prototype, check_enough
@@ -138,7 +138,7 @@ class DPD:
         classifier = stages.classifier(latents, course) if self._judged else None
         if self.weights != "none":
             prompts = self._image_prompts(train, captions)
-            stages.tuned(latents, prompts, self._tuning(ctx), (classifier, course))
+            stages.tuned(latents, prompts, how := self._tuning(ctx), self._addition(classifier, course, how))
         prompts = self._prototype_prompts(train, prototypes, owner, captions)
         z, fallen = self._draw(model, latents, prototypes, prompts, ctx)
         images, records = self._kept(model, z, prototypes, classifier, ctx)
@@ -169,6 +169,12 @@ class DPD:
     def _views(self, count: int) -> int:
         """How many of the eight views of `count` images the latent classifier learns from."""
         return max(1, min(8, self.classifier_views // count))
+
+    def _addition(self, classifier: nn.Module | None, course: Course, how: Tuning) -> Addition | None:
+        """The consistency loss, where it is asked for."""
+        if not self.consistency:
+            return None
+        return Addition(lambda labels, _: consistency(classifier, labels, how), {"classifier": course.key()})
 
     def _tuning(self, ctx: Context) -> Tuning:
         precision = "fp32" if self.precision == "fp16" else self._precision(ctx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,22 @@ class Lesson:
     of: Tensor
 
 
-def tuning_loss(
-    model: LatentModel, lesson: Lesson, how: Tuning, classifier: nn.Module | None = None, part: slice = slice(None)
-) -> Callable[[int], Tensor]:
-    """The loss of a step, or of the `part` of its batch: all of its draws follow from the step, not from a run's seed.
+@dataclass(frozen=True)
+class Addition:
+    """What a method adds to the loss of fine-tuning.
 
-    `classifier` (frozen) judges the clean estimates, where `how` asks for consistency.
+    of(labels, z): the addition (n,) as a function of clean estimates and abar (`Objective.extra`), for a batch of
+    labels (n,), -1 where the prompt is empty, and clean latents (n, c, h, w). key: JSON values, what decides it.
     """
+
+    of: Callable[[Tensor, Tensor], Callable[[Tensor, Tensor], Tensor]]
+    key: Mapping[str, Any]
+
+
+def tuning_loss(
+    model: LatentModel, lesson: Lesson, how: Tuning, addition: Addition | None = None, part: slice = slice(None)
+) -> Callable[[int], Tensor]:
+    """The loss of a step, or of the `part` of its batch: its draws follow from the step, not from a run's seed."""
     latents, nothing = lesson.latents, len(lesson.words) - 1
 
     def loss_at(step: int) -> Tensor:
@@ -111,7 +120,7 @@ def tuning_loss(
         said = lesson.of[rows].masked_fill(empty, nothing)[part]
         words = lesson.words[said.to(lesson.words.device)].to(model.device)
         labels = latents.labels[rows].masked_fill(empty, -1)[part].to(model.device)
-        extra = consistency(classifier, labels, how) if how.consistency else None
+        extra = addition.of(labels, z[part]) if addition else None
         goal = Objective(model.scheduler.alphas_cumprod, model.prediction, extra=extra)
         with mixed_precision(model.device, how.precision):
             return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, words), z, goal, generator, part)

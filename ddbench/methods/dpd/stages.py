@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from ddbench.context import Context
 from ddbench.files import digest, read_json, write_json
 from ddbench.methods.batches import in_batches
 from ddbench.methods.dpd.classifier import Course, LatentClassifier, load_classifier, train_classifier
-from ddbench.methods.dpd.finetune import Lesson, Tuning, load_tuned, tune, tuning_loss
+from ddbench.methods.dpd.finetune import Addition, Lesson, Tuning, load_tuned, tune, tuning_loss
 from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
 from ddbench.methods.dpd.prompts import Prompts
 from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, save_images
 from ddbench.methods.latent_model import LatentModel
 from ddbench.types import ImageSet
 
+SHARED = "latent-diffusion@1"  # in the stages' keys for a method; goes up when what they hold may change
 FEW = 2048  # prompts whose words are encoded anew by every run; more of them are a stage
 
 
@@ -29,13 +30,18 @@ FEW = 2048  # prompts whose words are encoded anew by every run; more of them ar
 class Stages:
     """The stages of one base model on one training split. batch: images at once.
 
-    Each is keyed by no more than it needs: what is made of latents alone is shared by all bases with that autoencoder.
+    Each is keyed by no more than it needs: what is made of latents alone is shared by all bases with that autoencoder,
+    and all of it by every method that samples a latent diffusion model.
     """
 
     model: LatentModel
     train: ImageSet
     ctx: Context
     batch: int
+
+    @property
+    def _shared(self) -> Context:
+        return replace(self.ctx, method=SHARED)
 
     def latents(self) -> Latents:
         """The training split, encoded."""
@@ -54,7 +60,7 @@ class Stages:
             write_json(folder / "clusters.json", owner.tolist())
             save_images(found, self.train, folder / "images")
 
-        folder = self.ctx.stage("prototypes", make, vae=self.model.vae_identity, ipc=ipc, alpha=alpha)
+        folder = self._shared.stage("prototypes", make, vae=self.model.vae_identity, ipc=ipc, alpha=alpha)
         found = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
         return found, torch.tensor(read_json(folder / "clusters.json"))
 
@@ -68,7 +74,7 @@ class Stages:
         def make(folder: Path) -> None:
             save_latents(model, self.train.images, folder, views=count, progress=progress, batch=self.batch)
 
-        folder = self.ctx.stage(name, make, vae=model.vae_identity, count=count)
+        folder = self._shared.stage(name, make, vae=model.vae_identity, count=count)
         return load_latents(folder, self.train.labels.repeat(count), model.vae.config.scaling_factor)
 
     def classifier(self, latents: Latents, how: Course) -> LatentClassifier:
@@ -81,24 +87,21 @@ class Stages:
                 return {}
             return train_classifier(seen, len(self.train.classes), how, device, folder=folder, progress=progress)
 
-        folder = self.ctx.stage("classifier", make, together=True, vae=self.model.vae_identity, **how.key())
+        folder = self._shared.stage("classifier", make, together=True, vae=self.model.vae_identity, **how.key())
         return load_classifier(folder, device)
 
-    def tuned(
-        self, latents: Latents, prompts: Prompts, how: Tuning, judge: tuple[LatentClassifier | None, Course]
-    ) -> None:
+    def tuned(self, latents: Latents, prompts: Prompts, how: Tuning, addition: Addition | None = None) -> None:
         """Put the fine-tuned weights, made once for every IPC and seed, into the model."""
         model, team, progress = self.model, self.ctx.team, partial(self.ctx.progress, desc="fine-tuning")
-        classifier, course = judge
 
         def make(folder: Path) -> dict[str, float]:
             lesson = Lesson(latents, self._words(prompts), prompts.of)
-            loss_at = tuning_loss(model, lesson, how, classifier, team.part)
+            loss_at = tuning_loss(model, lesson, how, addition, team.part)
             return tune(model, how, loss_at, folder=folder, progress=progress, team=team)
 
         key = {"prompts": digest([prompts.texts, prompts.of.tolist()]), **how.key()}
-        key |= {"classifier": course.key()} if how.consistency else {}
-        folder = self.ctx.stage("finetune", make, together=True, base=model.identity, **key)
+        key |= addition.key if addition else {}
+        folder = self._shared.stage("finetune", make, together=True, base=model.identity, **key)
         load_tuned(model, folder, how)
 
     def _words(self, prompts: Prompts) -> Tensor:
@@ -114,5 +117,5 @@ class Stages:
             found = in_batches(some, len(texts), 256, partial(self.ctx.progress, desc="prompts"))
             save_file({"words": torch.cat(list(found))}, folder / "words.safetensors")
 
-        folder = self.ctx.stage("words", make, base=self.model.identity, prompts=digest([texts, labels]))
+        folder = self._shared.stage("words", make, base=self.model.identity, prompts=digest([texts, labels]))
         return load_file(folder / "words.safetensors")["words"]

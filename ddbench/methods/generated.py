@@ -1,0 +1,199 @@
+"""What methods that sample a latent diffusion model share; `diffusion`, plain sampling, is DPD's control.
+
+All stages (latents, fine-tuned weights) are DPD's, and shared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ddbench.context import Context, global_seed, seed_of
+from ddbench.errors import UserError
+from ddbench.methods.batches import in_batches
+from ddbench.methods.diffusion import Sampling, guided, sample
+from ddbench.methods.dpd.finetune import Addition, Tuning
+from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.prompts import Prompts, class_prompts
+from ddbench.methods.dpd.stages import Stages
+from ddbench.methods.dpd.training import mixed_precision
+from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.methods.model_files import find_model, identity_of
+from ddbench.types import DistilledSet, ImageSet
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Where images come from: a scaled latent for each (n, c, h, w), class after class; and what is said of each."""
+
+    z: Tensor
+    prompts: Prompts
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Settings of every method that samples a latent diffusion model (not a method by itself).
+
+    base: base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded).
+    prompt: template; {} becomes the readable class name. negative: what guidance leads away from, by text.
+    weights: what is fine-tuned: LoRA layers (lora), every weight of the denoiser (all), or nothing (none).
+    rank: rank and alpha of LoRA.
+    tune_steps, tune_batch, tune_rate, tune_warmup: of fine-tuning by AdamW, constant rate after the warm-up.
+    tune_empty: share of prompts replaced by the empty one. tune_ema: decay of the weight average, 0 for none.
+    scheduler: the base's own (base), or a diffusers scheduler by class name. steps: sampling steps.
+    guidance: classifier-free guidance scale.
+    batch: images per sampling batch; changes speed and memory, not the images.
+    precision: bf16 or fp16 (autocast; fine-tuning stays fp32 with fp16), fp32, or auto: bf16 on a GPU.
+    """
+
+    version: ClassVar[int] = 1
+    check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "tune_steps": 2, "tune_batch": 4, "steps": 2}
+    strength: ClassVar[float] = 1.0
+
+    base: str = "lcybuaa/Text2Earth"
+    prompt: str = "A satellite image of {}"
+    negative: str = ""
+    weights: Literal["lora", "all", "none"] = "lora"
+    rank: int = 4
+    tune_steps: int = 20_000
+    tune_batch: int = 8
+    tune_rate: float = 5e-4
+    tune_warmup: int = 200
+    tune_empty: float = 0.0
+    tune_ema: float = 0.0
+    scheduler: str = "base"
+    steps: int = 50
+    guidance: float = 7.5
+    batch: int = 64
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+
+    def identity(self) -> str:
+        """A digest of the base model's weights; UserError at once when there is no such model."""
+        return identity_of(find_model(self.base))
+
+    def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        """`ipc` images per class, each sampled."""
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        with (
+            exact,
+            global_seed(seed_of(0, "generated"), ctx.device),
+        ):  # loading and LoRA draw from the global generators
+            model = load_model(self.base, ctx.device)
+            self._check(model, train)
+            stages = Stages(model, train, ctx, self.batch)
+            latents = stages.latents()
+            anchors = self._anchors(stages, latents, ipc)
+            if self.weights != "none":
+                prompts, how = self._image_prompts(stages), self._tuning(ctx)
+                stages.tuned(latents, prompts, how, self._addition(stages, latents))
+            z = self._draw(model, anchors, ctx)
+            images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
+        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
+        return DistilledSet(images, labels, train.classes, train.readable)
+
+    def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
+        """No image has an anchor unless a method says so: zeros, which nothing looks at from pure noise."""
+        train = stages.train
+        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
+        nowhere = torch.zeros(len(labels), *latents.mean.shape[1:])
+        return Anchors(nowhere, class_prompts(self.prompt, train.readable, labels))
+
+    def _steered(self, denoise: Denoise, anchors: Tensor, scheduler: Any) -> Denoise:
+        """The denoiser that the sampler is given, for a batch of anchors; here the guided one as it is."""
+        return denoise
+
+    def _image_prompts(self, stages: Stages) -> Prompts:
+        """What is said of each training image while the base is fine-tuned; here its class."""
+        return class_prompts(self.prompt, stages.train.readable, stages.train.labels)
+
+    def _addition(self, stages: Stages, latents: Latents) -> Addition | None:
+        """What is added to the loss of fine-tuning; here nothing."""
+        return None
+
+    def _tuning(self, ctx: Context) -> Tuning:
+        precision = "fp32" if self.precision == "fp16" else self._precision(ctx)
+        return Tuning(
+            self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
+            self.tune_empty, self.tune_ema, precision,
+        )  # fmt: skip
+
+    def _precision(self, ctx: Context) -> str:
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if ctx.device.type == "cuda" else "fp32"
+
+    def _check(self, model: LatentModel, train: ImageSet) -> None:
+        """UserError for what would fail after the training."""
+        scheduler = model.scheduler_named(self.scheduler)
+        try:
+            scheduler.set_timesteps(self.steps)
+        except ValueError as error:
+            raise UserError(f"steps={self.steps}: {error}") from None
+        model.check_size(train.images.shape[-1])
+        model.check_classes(len(train.classes))
+
+    def _draw(self, model: LatentModel, anchors: Anchors, ctx: Context) -> Tensor:
+        """Latents (n, c, h, w) on the CPU; each image draws from a generator of its own."""
+        prompts = anchors.prompts
+        words = model.words([*prompts.texts, self.negative], [*prompts.labels, -1])
+        of, count = prompts.of, len(prompts.of)
+
+        def some(part: slice) -> Tensor:
+            return self._batch(model, anchors.z[part], (words[of[part].to(words.device)], words[-1:]),
+                               [ctx.generator("sample", k) for k in range(count)[part]])  # fmt: skip
+
+        with ctx.measure("sampling") as figures:
+            z = torch.cat(list(in_batches(some, count, self.batch, partial(ctx.progress, desc="sampling"))))
+            figures |= {"steps": self.steps, "images": count}
+        if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
+            raise FloatingPointError(f"{bad} of {count} latents are not finite: try precision=fp32, or less guidance")
+        return z
+
+    def _batch(
+        self, model: LatentModel, anchors: Tensor, words: tuple[Tensor, Tensor], generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        said, empty = words
+        scheduler, anchors = model.scheduler_named(self.scheduler), anchors.to(model.device)
+        precision = "bf16" if model.device.type == "cuda" and self.precision == "auto" else self.precision
+
+        def network(z: Tensor, t: Tensor, given: Tensor) -> Tensor:
+            with mixed_precision(model.device, "fp32" if precision == "auto" else precision):
+                return model.denoise(z, t, given).float()
+
+        denoise = guided(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
+        how = Sampling(self.steps, self.strength)
+        return sample(self._steered(denoise, anchors, scheduler), scheduler, anchors, how, list(generators))[0].cpu()
+
+
+@dataclass(frozen=True)
+class Diffusion(Generated):
+    """Plain sampling of the fine-tuned base from pure noise, by text or by class: DPD without what DPD adds."""
+
+    name: ClassVar[str] = "diffusion"
+    citation: ClassVar[str] = "Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022"
+
+
+def centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
+    """k-means' centres of each class's scaled, flattened latents: (classes * ipc, c, h, w), class after class.
+
+    ValueError for a class with fewer images than that.
+    """
+    from sklearn.cluster import KMeans
+
+    train = stages.train
+    few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
+    if few:
+        raise ValueError(f"{ipc} clusters per class need {ipc} images per class, but: {', '.join(few)}")
+    found = []
+    for label in stages.ctx.progress(range(len(train.classes)), "clusters", len(train.classes)):
+        points = latents.means(train.of_class(label)).flatten(1).numpy()
+        fitted = KMeans(ipc, n_init=10, random_state=0).fit(points)
+        found.append(torch.from_numpy(fitted.cluster_centers_).float())
+    return torch.cat(found).view(-1, *latents.mean.shape[1:])

@@ -1,0 +1,92 @@
+"""VLCP: D4M's centres without outliers, each with a caption that stands for its cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddbench.files import digest
+from ddbench.methods.captions import caption_all, captioner_identity
+from ddbench.methods.dpd.latents import Latents
+from ddbench.methods.dpd.prompts import Prompts, own_prompts
+from ddbench.methods.dpd.stages import Stages
+from ddbench.methods.generated import Anchors, Generated
+from ddbench.methods.text import aggregate
+from ddbench.types import ImageSet
+
+
+@dataclass(frozen=True)
+class VLCP(Generated):
+    """Vision-language category prototypes (Zou et al., ICCV 2025, arXiv:2506.23580).
+
+    captioner: who describes each training image: the colours and texture of its pixels (palette), or a vision-language
+        model (a hub id or folder of any AutoModelForImageTextToText).
+    outliers: share of a class's latents that the local outlier factor leaves out of the clusters.
+    neighbours: of that factor.
+    strength: share of the noise schedule that is sampled, from the noised centre of a cluster.
+
+    The base is fine-tuned on every image's own caption. An image's class is said before its caption, as in `dpd`.
+    """
+
+    name: ClassVar[str] = "vlcp"
+    citation: ClassVar[str] = "Zou et al., Dataset Distillation via Vision-Language Category Prototype, ICCV 2025"
+    check_params: ClassVar[dict] = {**Generated.check_params, "captioner": "palette", "neighbours": 3}
+
+    negative: str = "cartoon, anime, painting"
+    weights: Literal["lora", "all", "none"] = "all"
+    tune_rate: float = 1e-5
+    guidance: float = 10.0
+    captioner: str = "llava-hf/llava-1.5-7b-hf"
+    outliers: float = 0.1
+    neighbours: int = 10
+    strength: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.outliers <= 0.5 or self.neighbours < 1 or not 0 < self.strength <= 1:
+            raise ValueError("outliers is in 0..0.5, neighbours at least 1, strength in 0..1, 0 excluded")
+
+    def identity(self) -> str:
+        """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
+        return digest([super().identity(), captioner_identity(self.captioner)])[:16]
+
+    def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
+        train = stages.train
+        captions = caption_all(self.captioner, train, stages.ctx, self.batch)
+        found, said = [], []
+        for label, readable in stages.ctx.progress(list(enumerate(train.readable)), "clusters", len(train.classes)):
+            rows = train.of_class(label)
+            centres, kept, owner = clusters(latents.means(rows).flatten(1).numpy(), ipc, self.outliers, self.neighbours)
+            own = [captions[int(rows[i])] for i in kept]
+            said += [own[i] for i in aggregate(own, owner.tolist(), readable)]
+            found.append(centres)
+        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
+        z = torch.cat(found).view(-1, *latents.mean.shape[1:])
+        return Anchors(z, own_prompts(self.prompt, train.readable, labels, said))
+
+    def _image_prompts(self, stages: Stages) -> Prompts:
+        train: ImageSet = stages.train
+        captions = caption_all(self.captioner, train, stages.ctx, self.batch)
+        return own_prompts(self.prompt, train.readable, train.labels, captions)
+
+
+def clusters(points: np.ndarray, count: int, outliers: float, neighbours: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """k-means' centres (count, d) of the points (n, d) that are no outliers; which those are; the cluster of each.
+
+    Nothing is left out where that would leave fewer points than clusters. ValueError for fewer points than clusters.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.neighbors import LocalOutlierFactor
+
+    if len(points) < count:
+        raise ValueError(f"{count} clusters need {count} images of each class, not {len(points)}")
+    kept = np.arange(len(points))
+    if outliers and len(points) > neighbours:
+        factor = LocalOutlierFactor(n_neighbors=neighbours, contamination=outliers)
+        inside = np.flatnonzero(factor.fit_predict(points) == 1)
+        kept = inside if len(inside) >= count else kept
+    fitted = KMeans(count, n_init=10, random_state=0).fit(points[kept])
+    return torch.from_numpy(fitted.cluster_centers_).float(), kept, fitted.labels_

@@ -1,0 +1,195 @@
+"""The methods that sample a latent diffusion model: what each adds to plain sampling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ddbench.methods import minimax, vlcp
+from ddbench.methods.d4m import D4M
+from ddbench.methods.diffusion import clean_estimate
+from ddbench.methods.dpd import training
+from ddbench.methods.dpd.stages import Stages
+from ddbench.methods.generated import Diffusion, centres
+from ddbench.methods.latent_model import load_model
+from ddbench.methods.mgd3 import MGD3, toward
+from ddbench.methods.minimax import Minimax
+from ddbench.methods.vlcp import VLCP
+
+SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def stages(pipeline, few_scenes, context_of):
+    return Stages(load_model(str(pipeline), torch.device("cpu")), few_scenes, context_of(), 8)
+
+
+@pytest.mark.parametrize("cls", [Diffusion, D4M, MGD3, Minimax])
+def test_same_seed_same_images_whatever_the_batch(cls, pipeline, few_scenes, context_of):
+    method = cls(base=str(pipeline), **SHORT)
+    made = method.distill(few_scenes, 2, context_of(1))
+    made.check(2)
+    other = replace(method, batch=6).distill(few_scenes, 2, context_of(1))
+    assert (made.images.int() - other.images.int()).abs().max() <= 1
+    assert not torch.equal(made.images, method.distill(few_scenes, 2, context_of(2)).images)
+
+
+def test_their_stages_are_shared(pipeline, few_scenes, context_of):
+    Diffusion(base=str(pipeline), **SHORT).distill(few_scenes, 1, context_of())
+    ctx = replace(context_of(), method="mgd3@1", costs=[])
+    MGD3(base=str(pipeline), weights="lora", **SHORT).distill(few_scenes, 1, ctx)
+    assert {cost["stage"]: cost["reused"] for cost in ctx.costs} == {
+        "latents": True, "finetune": True, "sampling": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_modes_pull_the_predicted_noise(prediction):
+    z, eps, modes, abar = randn(2, 4, 8, 8), randn(2, 4, 8, 8, seed=1), randn(2, 4, 8, 8, seed=2), torch.tensor(0.3)
+    clean = (z - (1 - abar).sqrt() * eps) / abar.sqrt()
+    as_said = {"epsilon": eps, "sample": clean, "v_prediction": abar.sqrt() * eps - (1 - abar).sqrt() * clean}
+    moved = toward(z, as_said[prediction], modes, abar, 0.2, prediction)
+    expected_noise = eps - (1 - abar).sqrt() * 0.2 * (modes - clean)
+    found = clean_estimate(z, moved, abar, prediction)
+    torch.testing.assert_close(found, (z - (1 - abar).sqrt() * expected_noise) / abar.sqrt(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found - clean, (1 - abar) / abar.sqrt() * 0.2 * (modes - clean), rtol=1e-3, atol=1e-3)
+
+
+def test_modes_act_in_the_first_steps_and_nowhere_without_a_pull(pipeline, few_scenes, context_of):
+    plain = Diffusion(base=str(pipeline), weights="none", guidance=4.0, **SHORT).distill(few_scenes, 2, context_of())
+    method = MGD3(base=str(pipeline), **SHORT)
+    assert torch.equal(replace(method, pull=0.0).distill(few_scenes, 2, context_of()).images, plain.images)
+    assert torch.equal(replace(method, free=1.0).distill(few_scenes, 2, context_of()).images, plain.images)
+    assert not torch.equal(replace(method, pull=0.5).distill(few_scenes, 2, context_of()).images, plain.images)
+
+
+def test_half_of_the_steps_are_free_of_modes(stages):
+    asked = []
+    scheduler = stages.model.scheduler_named("base")
+
+    def denoise(z, t):
+        asked.append(int(t))
+        return torch.zeros_like(z)
+
+    steered = MGD3(steps=10, free=0.5)._steered(denoise, torch.ones(1, 4, 8, 8), scheduler)
+    pulled = [bool(steered(torch.zeros(1, 4, 8, 8), t).any()) for t in scheduler.timesteps]
+    assert pulled == [True] * 5 + [False] * 5
+    assert len(asked) == 10
+
+
+def test_centres_are_the_means_of_their_clusters(stages):
+    latents = stages.latents()
+    found = centres(stages, latents, 2).flatten(1)
+    for label in range(3):
+        points = latents.means(stages.train.of_class(label)).flatten(1)
+        own = found[2 * label : 2 * label + 2]
+        owner = torch.cdist(points, own).argmin(1)
+        for k in range(2):
+            torch.testing.assert_close(own[k], points[owner == k].mean(0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="7 clusters per class need 7 images per class, but: beach 6"):
+        centres(stages, latents, 7)
+
+
+def test_d4m_starts_from_the_centres(stages, pipeline, few_scenes, context_of):
+    """With hardly any noise on them, its images are the centres'."""
+    made = D4M(base=str(pipeline), strength=0.01, scheduler="DDIMScheduler", guidance=1.0, steps=100)
+    found = made.distill(few_scenes, 2, context_of())
+    decoded = stages.model.decode(centres(stages, stages.latents(), 2), 8)
+    assert (found.images.float() - decoded.float()).abs().mean() < 6
+
+
+def test_minimax_terms_pair_by_pair():
+    drawn, real, own = randn(3, 5), randn(4, 5, seed=1), randn(2, 5, seed=2)
+    cosine = lambda a, b: float(F.cosine_similarity(a, b, dim=0))  # noqa: E731
+    least = min(cosine(a, b) for a in drawn for b in real)
+    most = max(cosine(a, b) for a in drawn for b in own)
+    assert float(minimax.terms(drawn, real, own, 0.3, 0.7)) == pytest.approx(0.3 * (1 - least) + 0.7 * most, rel=1e-5)
+    assert float(minimax.terms(drawn, real[:0], own[:0], 0.3, 0.7)) == 0
+
+
+def test_the_memory_forgets_the_oldest_and_starts_empty(stages):
+    method = Minimax(memory=3, alike=1.0, unlike=1.0)
+    network = stages.model.denoiser
+    addition = method._addition(stages, stages.latents())
+    assert len(minimax.remembered(network, "real", 0)) == 0
+    z = randn(2, 4, 8, 8)
+    first = addition.of(torch.tensor([0, -1]), z)(randn(2, 4, 8, 8, seed=1), torch.ones(2))
+    assert first.tolist() == [0, 0]  # nothing was remembered yet; the empty prompt has no class
+    torch.testing.assert_close(minimax.remembered(network, "real", 0), z[:1].flatten(1))
+    for seed in range(3):
+        minimax.remember(network, "own", 1, randn(1, 256, seed=seed))
+    minimax.remember(network, "own", 1, torch.ones(1, 256))
+    kept = minimax.remembered(network, "own", 1)
+    assert len(kept) == 3
+    assert not any(torch.equal(one, randn(256, seed=0)) for one in kept)
+    clean = randn(2, 4, 8, 8, seed=3).requires_grad_()
+    second = addition.of(torch.tensor([0, 1]), z)(clean, torch.ones(2))
+    assert second[0] == second[1]
+    second.sum().backward()
+    assert clean.grad.flatten(1).norm(dim=1).min() > 0
+
+
+def test_minimax_goes_on_with_what_it_remembered(pipeline, few_scenes, context_of, tmp_path, monkeypatch):
+    method = Minimax(base=str(pipeline), weights="all", alike=1.0, unlike=1.0, memory=4, **SHORT | {"tune_steps": 6})
+    whole = method.distill(few_scenes, 1, context_of())
+    original = training._save
+
+    def killed(*given):
+        original(*given)
+        raise KeyboardInterrupt
+
+    every = lambda folder, team: training.Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), 3, team)  # noqa: E731
+    monkeypatch.setattr("ddbench.methods.dpd.finetune.checkpoints_beside", every)
+    monkeypatch.setattr(training, "_save", killed)
+    ctx = replace(context_of(), shared=tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        method.distill(few_scenes, 1, ctx)
+    monkeypatch.setattr(training, "_save", original)
+    assert torch.equal(method.distill(few_scenes, 1, ctx).images, whole.images)
+
+
+def test_outliers_are_in_no_cluster():
+    draw = np.random.default_rng(0)
+    points = np.concatenate([draw.normal(0, 0.1, (20, 3)), draw.normal(5, 0.1, (20, 3)), [[40.0, -40.0, 40.0]]])
+    found, kept, owner = vlcp.clusters(points, 2, 0.05, 5)
+    assert 40 not in kept
+    assert len(owner) == len(kept)
+    assert sorted(round(float(c.mean())) for c in found) == [0, 5]
+    _, kept, _ = vlcp.clusters(points, 2, 0.0, 5)
+    assert len(kept) == 41
+
+
+def test_vlcp_says_a_caption_of_the_cluster(pipeline, few_scenes, context_of, monkeypatch):
+    told = []
+    original = type(load_model(str(pipeline), torch.device("cpu"))).words
+    monkeypatch.setattr(
+        "ddbench.methods.latent_model.LatentModel.words",
+        lambda self, prompts, labels: told.append(list(prompts)) or original(self, prompts, labels),
+    )
+    made = VLCP(base=str(pipeline), captioner="palette", neighbours=3, **SHORT).distill(few_scenes, 2, context_of())
+    made.check(2)
+    *said, negative = told[-1]
+    assert negative == "cartoon, anime, painting"
+    assert all(prompt.startswith("A satellite image of ") and ". " in prompt for prompt in said)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: D4M(strength=0.0), "strength"),
+        (lambda: MGD3(pull=-1.0), "pull"),
+        (lambda: Minimax(memory=0), "memory"),
+        (lambda: VLCP(outliers=0.9), "outliers"),
+    ],
+)
+def test_impossible_settings_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
