@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ddbench import registry
+from ddbench import config, registry
 from ddbench.errors import UserError
 
 METHOD = """
@@ -136,3 +136,10 @@ def test_the_file_of_a_method_is_found_without_importing_it(install, tmp_path):
     install("core_plugin_f", "raise RuntimeError('imported')", mine="Mine")
     assert registry.module_file("mine") == tmp_path / "site" / "core_plugin_f.py"
     assert registry.module_file("no such method") is None
+
+
+def test_every_preset_of_ours_fits_its_method():
+    for method in registry.names("methods"):
+        cls = registry.load("methods", method)
+        for preset in config.presets(cls):
+            assert isinstance(config.build(cls, preset), cls)

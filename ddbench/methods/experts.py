@@ -21,7 +21,8 @@ FILE = "trajectory.safetensors"
 class Training:
     """How an expert is trained: plain SGD at a constant `rate`, `epochs` over the real images in batches of `batch`.
 
-    augment: DSA's operations on every batch, the numbers drawn for every image (buffer.py of the public code).
+    images: an epoch sees at most so many, 0 for all. augment: DSA's operations on every batch, the numbers drawn for
+    every image (buffer.py of the public code).
     """
 
     student: str
@@ -29,6 +30,7 @@ class Training:
     rate: float
     batch: int
     augment: bool
+    images: int = 0
 
 
 def trajectory(index: int, training: Training, bench: Bench) -> Path:
@@ -48,7 +50,8 @@ def _train(folder: Path, index: int, training: Training, bench: Bench) -> dict[s
     weights = bench.network.fresh(seed_of(0, "expert", "weights", index))
     kept = {name: [w.cpu().clone()] for name, w in weights.items()}  # on a CPU .cpu() alone would be the live weights
     for _ in bench.ctx.progress(range(training.epochs), f"expert {index}", training.epochs):
-        for rows in torch.randperm(len(train.labels), generator=numbers).split(training.batch):
+        seen = torch.randperm(len(train.labels), generator=numbers)[: training.images or None]
+        for rows in seen.split(training.batch):
             images = looked_at(normalised(train.images[rows].to(bench.ctx.device)), training.augment, numbers)
             labels = train.labels[rows].to(bench.ctx.device)
             downhill, loss = bench.network.run(slope)(weights, images, labels)

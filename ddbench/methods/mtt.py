@@ -28,8 +28,9 @@ class MTT:
     all. rate: learning rate of the pixels (normalised, deviation 0.25); step_rate: the student's at first, learned at
     rate_rate; all with momentum. gradient: "exact", through all steps at the memory of one (the adjoint), or "tesla",
     which drops the second derivatives (Cui et al., ICML 2023, arXiv:2211.10586). experts, epochs, expert_rate,
-    expert_batch: how many are trained on the real images, and how. augment: DSA's operations on every batch, the
-    experts' too. init: what the images are at first. student: the network's kind. compiled: through torch.compile.
+    expert_batch: how many are trained on the real images, and how. expert_images: their epochs see at most so many, 0
+    for all. augment: DSA's operations on every batch, the experts' too. init: what the images are at first. student: the
+    network's kind. compiled: through torch.compile.
     """
 
     name: ClassVar[str] = "mtt"
@@ -53,6 +54,7 @@ class MTT:
     epochs: int = 50
     expert_rate: float = 1e-2
     expert_batch: int = 256
+    expert_images: int = 0
     augment: bool = True
     init: Literal["real", "noise"] = "real"
     student: Literal["convnet"] = "convnet"
@@ -68,7 +70,9 @@ class MTT:
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
         bench = Bench.of(train, ctx, self.student, self.compiled)
-        training = Training(self.student, self.epochs, self.expert_rate, self.expert_batch, self.augment)
+        training = Training(
+            self.student, self.epochs, self.expert_rate, self.expert_batch, self.augment, self.expert_images
+        )
         with falling_back():
             experts = [trajectory(index, training, bench) for index in range(self.experts)]
             pixels = start(bench.real, ipc, self.init, ctx)
