@@ -70,7 +70,7 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), _dropout(seed, device):
         stream = batches(images.to(device), targets, recipe, seed)
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
-        with _compiling() if compiled else nullcontext():
+        with compiling() if compiled else nullcontext():
             _fit(torch.compile(model, dynamic=False) if compiled else model, stream, recipe, rates)
     return model.eval()
 
@@ -163,7 +163,7 @@ def _indices(n: int, recipe: Recipe, order: torch.Generator) -> Iterator[Tensor]
 
 
 @contextmanager
-def _compiling() -> Iterator[None]:
+def compiling() -> Iterator[None]:
     """What cannot be compiled runs as it is, and torch says so; dropout draws as without the compiler.
 
     The limit is of shapes per process, all students' together: a few students with a last batch of their own reach

@@ -29,8 +29,8 @@ class MTT:
     rate_rate; all with momentum. gradient: "exact", through all steps at the memory of one (the adjoint), or "tesla",
     which drops the second derivatives (Cui et al., ICML 2023, arXiv:2211.10586). experts, epochs, expert_rate,
     expert_batch: how many are trained on the real images, and how. expert_images: their epochs see at most so many, 0
-    for all. augment: DSA's operations on every batch, the experts' too. init: what the images are at first. student: the
-    network's kind. compiled: through torch.compile.
+    for all. augment: DSA's operations on every batch, the experts' too. init: what the images are at first. student:
+    the network's kind. compiled: through torch.compile.
     """
 
     name: ClassVar[str] = "mtt"

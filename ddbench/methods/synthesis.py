@@ -204,6 +204,8 @@ def _below(weights: Weights, part: str) -> Weights:
 
 @contextmanager
 def falling_back() -> Iterator[None]:
-    """Inside, a function that cannot be compiled runs as it is, with a warning of torch's."""
-    with torch._dynamo.config.patch(suppress_errors=True):
+    """Inside, what cannot be compiled runs as it is, with a warning of torch's (`evaluators.train.compiling`)."""
+    from evaluators.train import compiling  # torchvision
+
+    with compiling():
         yield

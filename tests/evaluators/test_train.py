@@ -221,7 +221,7 @@ def test_compiled_dropout_draws_as_without():
     drop, images = torch.nn.Dropout(0.5), torch.ones(64)
     with train._dropout(3, "cpu"):
         expected = drop(images)
-    with train._dropout(3, "cpu"), train._compiling():
+    with train._dropout(3, "cpu"), train.compiling():
         assert torch.equal(torch.compile(drop)(images), expected)
 
 

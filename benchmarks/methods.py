@@ -1,0 +1,207 @@
+"""Methods that optimise pixels: an iteration of ours against one of the official structure, written here.
+
+    python benchmarks/methods.py [--part dm] [--part mtt] [--part train] [--size 64] [--steps 10] [--repeat 3]
+
+dm     one iteration of DM: real and distilled images of class after class through a module, eager
+mtt    one iteration of MTT: the graph of all steps is kept and differentiated, eager
+train  one training step on the distilled images: module, optimizer, a loader over the set, `.item()`
+
+Same network (ConvNet), images, draws; 10 classes, IPC 10, 64 real images of a class. The two take turns. Ours goes
+through torch.compile (and once more without); the compiler's seconds are told apart. Prints a table (median seconds,
+ratio, peak memory of each, how far the gradients are apart), then one JSON line for each part.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import click
+import torch
+import torch.nn.functional as F
+from tabulate import tabulate
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from ddbench.execute import device, device_words
+from ddbench.memory import Peak
+from ddbench.methods import adjoint, dm, experts
+from ddbench.methods.adjoint import Piece, Step
+from ddbench.methods.synthesis import Network, falling_back, through
+from evaluators import dsa
+from evaluators.students import build
+
+CLASSES, IPC, REAL = 10, 10, 64
+USUAL, EAGER, OURS = "official structure", "ours, eager", "ours, compiled"
+RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Case:
+    """What both work on. pixels (classes, ipc, 3, s, s) and real (classes, real, 3, s, s) are normalised."""
+
+    pixels: Tensor
+    real: Tensor
+    seed: int = 0
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.arange(CLASSES, device=self.pixels.device).repeat_interleave(IPC)
+
+    def draw(self, n: int, i: int) -> dsa.Draw:
+        """The same augmentation for both."""
+        return dsa.draw(n, torch.Generator().manual_seed(i)).to(self.pixels.device)
+
+
+def module(case: Case) -> torch.nn.Module:
+    return build("convnet", case.pixels.shape[-1], CLASSES, case.seed).to(case.pixels.device)
+
+
+def usual_dm(case: Case) -> Tensor:
+    """Class after class through a module; one backward pass for the sum."""
+    net, pixels = module(case).requires_grad_(False), case.pixels.clone().requires_grad_()
+    loss = 0
+    for label in range(CLASSES):
+        draw = case.draw(1, label)
+        real = net.body(dsa.apply(case.real[label], draw)).detach()
+        fake = net.body(dsa.apply(pixels[label], draw))
+        loss = loss + (real.mean(0) - fake.mean(0)).square().sum()
+    loss.backward()
+    return pixels.grad
+
+
+def our_dm(case: Case, network: Network) -> Tensor:
+    weights, found = network.fresh(case.seed), []
+    for label in range(CLASSES):
+        look = partial(dsa.apply, draw=case.draw(1, label))
+        with torch.no_grad():
+            wanted = network.run(dm.mean_feature)(weights, look(case.real[label]))
+        slope = partial(network.run(dm.term), weights)
+        found.append(through(look, case.pixels[label], lambda seen, s=slope, w=wanted: s(seen, w))[0])
+    return torch.stack(found)
+
+
+def piece(case: Case) -> Piece:
+    begin = {name: w.detach() for name, w in module(case).named_parameters()}
+    draw = torch.Generator().manual_seed(1)
+    goal = {name: w + 0.02 * torch.randn(w.shape, generator=draw).to(w) for name, w in begin.items()}
+    return Piece(begin, goal, RATE)
+
+
+def usual_mtt(case: Case, steps: int) -> Tensor:
+    """The graph of all steps, kept until the backward pass through all of them."""
+    net, given = module(case), piece(case)
+    pixels = case.pixels.flatten(0, 1).clone().requires_grad_()
+    weights = {name: w.clone().requires_grad_() for name, w in given.begin.items()}
+    for i in range(steps):
+        seen = dsa.apply(pixels, case.draw(len(pixels), i))
+        body = {n.removeprefix("body."): w for n, w in weights.items() if n.startswith("body.")}
+        features = torch.func.functional_call(net.body, body, (seen,))
+        logits = F.linear(features, weights["head.weight"], weights["head.bias"])
+        slopes = torch.autograd.grad(F.cross_entropy(logits, case.labels), list(weights.values()), create_graph=True)
+        weights = {name: w - RATE * slope for (name, w), slope in zip(weights.items(), slopes, strict=True)}
+    off = sum((weights[name] - goal).square().sum() for name, goal in given.goal.items())
+    loss = off / sum((given.begin[name] - goal).square().sum() for name, goal in given.goal.items())
+    return torch.autograd.grad(loss, pixels)[0]
+
+
+def our_mtt(case: Case, network: Network, steps: int) -> Tensor:
+    pixels = case.pixels.flatten(0, 1)
+    index = torch.arange(len(pixels), device=pixels.device)
+    way = [Step(index, partial(dsa.apply, draw=case.draw(len(pixels), i)), case.labels) for i in range(steps)]
+    return adjoint.matched(network, piece(case), pixels, way)[1]
+
+
+def usual_train(case: Case) -> Tensor:
+    net, pixels = module(case).train(), case.pixels.flatten(0, 1)
+    optimizer = torch.optim.SGD(net.parameters(), RATE)
+    for images, labels in DataLoader(TensorDataset(pixels, case.labels), batch_size=256, shuffle=False):
+        seen = dsa.apply(images, case.draw(len(images), 0))
+        loss = F.cross_entropy(net.head(net.body(seen)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+    return net.head.weight.detach()
+
+
+def our_train(case: Case, network: Network) -> Tensor:
+    weights, pixels = network.fresh(case.seed), case.pixels.flatten(0, 1)
+    seen = dsa.apply(pixels, case.draw(len(pixels), 0))
+    downhill, _ = network.run(experts.slope)(weights, seen, case.labels)
+    return {name: w - RATE * downhill[name] for name, w in weights.items()}["head.weight"]
+
+
+def timed(work: Callable[[], Tensor], where: torch.device) -> tuple[float, int, Tensor]:
+    """Seconds, peak bytes, what it gives."""
+    peak, start = Peak(where), time.perf_counter()
+    found = work()
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+    return time.perf_counter() - start, peak.where_it_computes, found
+
+
+def measured(loops: dict[str, Callable[[], Tensor]], where: torch.device, repeat: int) -> dict:
+    first = {name: timed(loop, where)[0] for name, loop in loops.items()}  # compiles
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    peaks, found = dict.fromkeys(loops, 0), {}
+    for _ in range(repeat):
+        for name, loop in loops.items():
+            taken, peak, found[name] = timed(loop, where)
+            seconds[name].append(taken)
+            peaks[name] = max(peaks[name], peak)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    apart = {name: float((g - found[USUAL]).norm() / found[USUAL].norm()) for name, g in found.items()}
+    compiling = max(0.0, first[OURS] - medians[OURS])
+    return {"seconds": medians, "peak_bytes": peaks, "difference": apart, "compile_seconds": compiling}
+
+
+def loops_of(part: str, case: Case, steps: int) -> dict[str, Callable[[], Tensor]]:
+    size, where = case.pixels.shape[-1], case.pixels.device
+    eager, compiled = (Network("convnet", size, CLASSES, where, flag) for flag in (False, True))
+    usual, ours, more = {
+        "dm": (usual_dm, our_dm, ()),
+        "mtt": (usual_mtt, our_mtt, (steps,)),
+        "train": (usual_train, our_train, ()),
+    }[part]
+    return {
+        USUAL: partial(usual, case, *more),
+        EAGER: partial(ours, case, eager, *more),
+        OURS: partial(ours, case, compiled, *more),
+    }
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--part", "parts", multiple=True, default=("dm", "mtt", "train"), type=click.Choice(["dm", "mtt", "train"])
+)
+@click.option("--size", default=64, show_default=True)
+@click.option("--steps", default=10, show_default=True, help="of MTT")
+@click.option("--repeat", default=3, show_default=True)
+def main(parts: tuple[str, ...], size: int, steps: int, repeat: int) -> None:
+    where = device("auto")
+    draw = torch.Generator().manual_seed(0)
+    case = Case(*(torch.randn(CLASSES, n, 3, size, size, generator=draw).to(where) for n in (IPC, REAL)))
+    rows, lines = [], []
+    for part in parts:
+        with falling_back():
+            found = measured(loops_of(part, case, steps), where, repeat)
+        for name, s in found["seconds"].items():
+            times, gib = found["seconds"][USUAL] / s, found["peak_bytes"][name] / 2**30
+            first = f"{found['compile_seconds']:.0f}" if name == OURS else ""
+            rows.append(
+                (part, name, f"{s:.2f}", f"{times:.2f}", f"{gib:.2f}", f"{found['difference'][name]:.1e}", first)
+            )
+        how = {"part": part, "size": size, "steps": steps, "device": device_words(where)}
+        lines.append(json.dumps({"benchmark": "methods"} | found | how))
+    heads = ("part", "loop", "median s", "times as fast", "peak GiB", "difference", "compile s")
+    print(tabulate(rows, heads, disable_numparse=True))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
