@@ -3,10 +3,10 @@
     python experiments/soft/choices.py --data-root DATA [--shared shared] STUDENT... [--only TEXT]
     python experiments/soft/choices.py --table
 
-Of EuroSAT's training split at 64 px, 1000 images of each class train a teacher (resnet18 by real@1), 300 others are held
-back, and 10 of the teacher's (IPC 10) train each student by every row of ROWS. What was measured is added to
+Of EuroSAT's training split at 64 px, 1000 images of each class train a teacher (resnet18 by real@1), 300 others are
+held back, and 10 of the teacher's (IPC 10) train each student by every row of ROWS. What was measured is added to
 choices.jsonl beside this file, and is not measured again. (A teacher of 300 images per class and 600 steps, 72.9 % on
-the held-back images, was too weak to choose by: its labels were worse than hard ones in every row.)
+the held-back images, was too weak to choose by: its labels were worse than hard ones in each row that was tried.)
 """
 
 from __future__ import annotations
