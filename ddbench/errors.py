@@ -14,6 +14,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a `name` that is none of the `known`: gives the nearest ones, then all of them."""
     known = sorted(known)
     by_lower = {word.lower(): word for word in known}
-    close = [by_lower[word] for word in get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    close = [by_lower[word] for word in get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
     hint = f"; did you mean {' or '.join(close)}?" if close else "."
     return UserError(f"unknown {what} '{name}'{hint} Known: {', '.join(known) or 'none'}.")
