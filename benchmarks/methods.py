@@ -31,7 +31,7 @@ from ddbench.execute import device, device_words
 from ddbench.memory import Peak
 from ddbench.methods import adjoint, dm, experts
 from ddbench.methods.adjoint import Piece, Step
-from ddbench.methods.synthesis import Network, falling_back, through
+from ddbench.methods.synthesis import Network, falling_back, stepped, through
 from evaluators import dsa
 from evaluators.students import build
 
@@ -132,8 +132,8 @@ def usual_train(case: Case) -> Tensor:
 def our_train(case: Case, network: Network) -> Tensor:
     weights, pixels = network.fresh(case.seed), case.pixels.flatten(0, 1)
     seen = dsa.apply(pixels, case.draw(len(pixels), 0))
-    downhill, _ = network.run(experts.slope)(weights, seen, case.labels)
-    return {name: w - RATE * downhill[name] for name, w in weights.items()}["head.weight"]
+    downhill, _ = network.run(experts.slope_and_loss)(weights, seen, case.labels)
+    return stepped(weights, downhill, RATE)["head.weight"]
 
 
 def timed(work: Callable[[], Tensor], where: torch.device) -> tuple[float, int, Tensor]:

@@ -106,9 +106,8 @@ def _from_docstring(cls: type, name: str) -> str:
     """What the class docstring says after "name:" or "name, other:", up to the next such words or an empty line."""
     one = "|".join(re.escape(field.name) for field in dataclasses.fields(cls))
     some = rf"(?<![\w.])(?:{one})(?:,\s+(?:{one}))*:\s"
-    for text in (
-        kind.__dict__.get("__doc__") or "" for kind in cls.__mro__
-    ):  # a field may be explained where it is from
+    texts = [kind.__dict__.get("__doc__") or "" for kind in cls.__mro__]  # a field may be explained where it is from
+    for text in texts:
         for found in re.finditer(rf"({some})(.*?)(?={some}|\n\s*\n|\Z)", text, re.DOTALL):
             if name in re.findall(r"\w+", found.group(1)):
                 return " ".join(found.group(2).split())

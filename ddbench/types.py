@@ -37,6 +37,10 @@ class ImageSet:
         """Number of images per class, label order."""
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
 
+    def fewer_than(self, count: int) -> list[str]:
+        """ "class number" of every class with fewer images than `count`, for an error to name."""
+        return [f"{name} {n}" for name, n in zip(self.classes, self.counts(), strict=True) if n < count]
+
 
 @dataclass(frozen=True)
 class DistilledSet(ImageSet):

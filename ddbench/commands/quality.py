@@ -72,10 +72,8 @@ def quality(
         try:
             run, spec = _run(options, folder, source, size)
             paths = quality.measure(quality.Subject(run, spec, loader, where, options.setting), wanted)
-        except (
-            ValueError,
-            ArithmeticError,
-        ) as error:  # one that somebody changed or that is not complete must not stop the others
+        except (ValueError, ArithmeticError) as error:
+            # one that somebody changed or that is not complete must not stop the others
             log.error("skipped %s: %s", folder, error)
             skipped += 1
         else:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from ddbench.methods.synthesis import Network, Weights, through
+from ddbench.methods.synthesis import Network, Weights, slope, stepped, through
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit.script
@@ -54,7 +54,7 @@ def matched(
     path = [piece.begin]
     for step in steps:
         downhill = network.run(slope)(path[-1], step.look(images[step.index]), step.labels)
-        path.append({name: w - piece.rate * downhill[name] for name, w in path[-1].items()})
+        path.append(stepped(path[-1], downhill, piece.rate))
     left, scale = _less(path.pop(), piece.goal), _square(_less(piece.begin, piece.goal))
     back = {name: 2 * w / scale for name, w in left.items()}
     gradient, by_rate = torch.zeros_like(images), images.new_zeros(())
@@ -64,7 +64,7 @@ def matched(
         gradient.index_add_(0, step.index, mine, alpha=-piece.rate)
         by_rate -= sum((downhill[name] * part).sum() for name, part in back.items())
         if exact:
-            back = {name: part - piece.rate * bent[name] for name, part in back.items()}
+            back = stepped(back, bent, piece.rate)
     return float(_square(left) / scale), gradient, float(by_rate)
 
 
@@ -86,11 +86,6 @@ class _Along:
 
         mine, (downhill, bent) = through(self.step.look, images, slopes)
         return mine, downhill, bent
-
-
-def slope(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> Weights:
-    """g: the gradient of the cross-entropy in the weights."""
-    return grad(network.loss)(weights, images, labels)
 
 
 def products(

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value
+from torch.func import grad_and_value
 
 from ddbench.context import Context, seed_of
 from ddbench.methods.synthesis import (
     Bench,
     Network,
     Weights,
+    by_descent,
     descend,
-    falling_back,
     looked_at,
-    optimise,
     siamese,
+    slope,
     start,
-    stored,
+    stepped,
     through,
 )
 from ddbench.types import DistilledSet, ImageSet
@@ -59,22 +60,15 @@ class DC:
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
         bench = Bench.of(train, ctx, self.student, self.compiled)
-        pixels = start(bench.real, ipc, self.init, ctx)
-        velocity = torch.zeros_like(pixels)
-
-        def step(i: int) -> float:
-            return self._along_a_training(pixels, velocity, bench, i)
-
-        with falling_back():
-            loss = optimise({"pixels": pixels, "velocity": velocity}, step, self.iterations, ctx)
-        return stored(pixels, train, loss=loss)
+        first = start(bench.real, ipc, self.init, ctx)
+        return by_descent(bench, first, partial(self._along_a_training, bench), self.iterations)
 
     def loops(self, ipc: int) -> tuple[int, int]:
         """(outer, inner) for a number of images per class."""
         nearest = min(LOOPS, key=lambda known: (abs(known - ipc), known))
         return self.outer or LOOPS[nearest][0], self.inner or LOOPS[nearest][1]
 
-    def _along_a_training(self, pixels: Tensor, velocity: Tensor, bench: Bench, i: int) -> float:
+    def _along_a_training(self, bench: Bench, pixels: Tensor, velocity: Tensor, i: int) -> float:
         """Match, move the pixels, train the network on them, match again. The mean loss."""
         weights, losses = bench.network.fresh(seed_of(bench.ctx.seed, self.name, "network", i)), []
         outer, inner = self.loops(pixels.shape[1])
@@ -107,7 +101,7 @@ class DC:
             for index in torch.randperm(len(images), generator=numbers).split(BATCH):
                 batch = looked_at(images[index], self.augment, numbers)
                 downhill = bench.network.run(slope)(weights, batch, labels[index])
-                weights = {name: w - RATE * downhill[name] for name, w in weights.items()}
+                weights = stepped(weights, downhill, RATE)
         return weights
 
 
@@ -123,11 +117,6 @@ class DSA(DC):
     augment: ClassVar[bool] = True
 
     init: Literal["real", "noise"] = "real"
-
-
-def slope(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> Weights:
-    """The gradient of the cross-entropy in the weights."""
-    return grad(network.loss)(weights, images, labels)
 
 
 def term(network: Network, weights: Weights, images: Tensor, labels: Tensor, wanted: Weights) -> tuple[Tensor, Tensor]:

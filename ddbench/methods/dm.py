@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,12 +15,10 @@ from ddbench.methods.synthesis import (
     Bench,
     Network,
     Weights,
+    by_descent,
     descend,
-    falling_back,
-    optimise,
     siamese,
     start,
-    stored,
     through,
 )
 from ddbench.types import DistilledSet, ImageSet
@@ -52,24 +51,16 @@ class DM:
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
         bench = Bench.of(train, ctx, self.student, self.compiled)
-        pixels = start(bench.real, ipc, self.init, ctx)
-        velocity = torch.zeros_like(pixels)
+        first = start(bench.real, ipc, self.init, ctx)
+        return by_descent(bench, first, partial(self._move, bench), self.iterations)
 
-        def step(i: int) -> float:
-            loss, gradient = self._matched(pixels, bench, i)
-            descend(pixels, gradient, velocity, self.rate, self.momentum)
-            return loss
-
-        with falling_back():
-            loss = optimise({"pixels": pixels, "velocity": velocity}, step, self.iterations, ctx)
-        return stored(pixels, train, loss=loss)
-
-    def _matched(self, pixels: Tensor, bench: Bench, i: int) -> tuple[float, Tensor]:
-        """The sum over classes and its gradient. A class's pixels are in its own term alone, so terms take turns."""
+    def _move(self, bench: Bench, pixels: Tensor, velocity: Tensor, i: int) -> float:
+        """A step down the sum over classes. A class's pixels are in its own term alone, so the terms take turns."""
         weights = bench.network.fresh(seed_of(bench.ctx.seed, "dm", "network", i))
         found = [self._class(own, label, weights, bench, i) for label, own in enumerate(pixels)]
         gradients, losses = zip(*found, strict=True)
-        return float(torch.stack(losses).sum()), torch.stack(gradients)
+        descend(pixels, torch.stack(gradients), velocity, self.rate, self.momentum)
+        return float(torch.stack(losses).sum())
 
     def _class(self, own: Tensor, label: int, weights: Weights, bench: Bench, i: int) -> tuple[Tensor, Tensor]:
         """The gradient of one class's term in its pixels, and the term."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench.context import Context, seed_of
+from ddbench.context import Context
+from ddbench.methods.teachers import fitted, seed_for
 from ddbench.types import ImageSet
-from evaluators.recipes import Augment, Protocol, Recipe
+from evaluators.recipes import Augment, Recipe
 
 SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
+RECIPE = Recipe(
+    "adamw", lr=2e-3, weight_decay=0.01, batch=32, epochs=10, min_steps=300, max_steps=1000, augment=SYMMETRIES
+)
 
 
 def embedded(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tensor:
@@ -27,25 +29,10 @@ def embedded(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tens
 
 
 def _embed(train: ImageSet, ctx: Context, student: str, trained: bool, folder: Path) -> None:
-    from evaluators.students import features  # torchvision: seconds that a finished run need not wait for
+    from evaluators.students import build, features  # torchvision: seconds that a finished run need not wait for
 
-    net = _network(train, ctx, student, trained)
+    if trained:
+        net = fitted(train, ctx, student, RECIPE, "embedding")
+    else:
+        net = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
     save_file({"features": features(net, train.images, ctx.device)}, folder / "features.safetensors")
-
-
-def _network(train: ImageSet, ctx: Context, student: str, trained: bool) -> torch.nn.Module:
-    from evaluators.students import build
-    from evaluators.train import train_student
-
-    classes, seed = len(train.classes), seed_of(0, "embedding") % 2**31
-    if not trained:
-        return build(student, train.images.shape[-1], classes, seed)
-    return train_student(
-        train.images, train.labels, student=student, protocol=_row(student), num_classes=classes,
-        seed=seed, device=ctx.device, progress=ctx.progress,
-    )  # fmt: skip
-
-
-def _row(student: str) -> Protocol:
-    recipe = Recipe("adamw", lr=2e-3, weight_decay=0.01, batch=32, epochs=10, min_steps=300, max_steps=1000)
-    return Protocol("embedding", 1, {student: replace(recipe, augment=SYMMETRIES)}, source="our choice")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.synthesis import Bench, Network, Weights, looked_at, normalised
+from ddbench.methods.synthesis import Bench, Network, Weights, looked_at, normalised, stepped
 
 FILE = "trajectory.safetensors"
 
@@ -54,8 +54,8 @@ def _train(folder: Path, index: int, training: Training, bench: Bench) -> dict[s
         for rows in seen.split(training.batch):
             images = looked_at(normalised(train.images[rows].to(bench.ctx.device)), training.augment, numbers)
             labels = train.labels[rows].to(bench.ctx.device)
-            downhill, loss = bench.network.run(slope)(weights, images, labels)
-            weights = {name: w - training.rate * downhill[name] for name, w in weights.items()}
+            downhill, loss = bench.network.run(slope_and_loss)(weights, images, labels)
+            weights = stepped(weights, downhill, training.rate)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"expert {index}: the loss became {float(loss)}: try a smaller expert_rate")
         for name, w in weights.items():
@@ -64,6 +64,6 @@ def _train(folder: Path, index: int, training: Training, bench: Bench) -> dict[s
     return {"loss": float(loss)}
 
 
-def slope(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Weights, Tensor]:
+def slope_and_loss(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Weights, Tensor]:
     """The gradient of the cross-entropy in the weights, and itself."""
     return grad_and_value(network.loss)(weights, images, labels)

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ddbench.context import Context, global_seed, seed_of
-from ddbench.errors import UserError
 from ddbench.methods.batches import in_batches
 from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.finetune import Addition, Tuning
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prompts import Prompts, class_prompts
+from ddbench.methods.dpd.sampling import denoiser_of, require_finite
 from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.dpd.training import mixed_precision
-from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.methods.dpd.training import chosen
+from ddbench.methods.latent_model import LatentModel, check_steps, load_model
 from ddbench.methods.model_files import find_model, identity_of
 from ddbench.types import DistilledSet, ImageSet
 
@@ -81,18 +82,15 @@ class Generated:
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, each sampled."""
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with (
-            exact,
-            global_seed(seed_of(0, "generated"), ctx.device),
-        ):  # loading and LoRA draw from the global generators
+        with exact, global_seed(seed_of(0, "generated"), ctx.device):  # loading and LoRA draw from global generators
             model = load_model(self.base, ctx.device)
             self._check(model, train)
             stages = Stages(model, train, ctx, self.batch)
             latents = stages.latents()
             anchors = self._anchors(stages, latents, ipc)
             if self.weights != "none":
-                prompts, how = self._image_prompts(stages), self._tuning(ctx)
-                stages.tuned(latents, prompts, how, self._addition(stages, latents))
+                how = Tuning.of(self, ctx.device)
+                stages.tuned(latents, self._image_prompts(stages), how, self._addition(stages, latents))
             z = self._draw(model, anchors, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
         labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
@@ -117,25 +115,9 @@ class Generated:
         """What is added to the loss of fine-tuning; here nothing."""
         return None
 
-    def _tuning(self, ctx: Context) -> Tuning:
-        precision = "fp32" if self.precision == "fp16" else self._precision(ctx)
-        return Tuning(
-            self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
-            self.tune_empty, self.tune_ema, precision,
-        )  # fmt: skip
-
-    def _precision(self, ctx: Context) -> str:
-        if self.precision != "auto":
-            return self.precision
-        return "bf16" if ctx.device.type == "cuda" else "fp32"
-
     def _check(self, model: LatentModel, train: ImageSet) -> None:
         """UserError for what would fail after the training."""
-        scheduler = model.scheduler_named(self.scheduler)
-        try:
-            scheduler.set_timesteps(self.steps)
-        except ValueError as error:
-            raise UserError(f"steps={self.steps}: {error}") from None
+        check_steps(model.scheduler_named(self.scheduler), self.steps)
         model.check_size(train.images.shape[-1])
         model.check_classes(len(train.classes))
 
@@ -152,8 +134,7 @@ class Generated:
         with ctx.measure("sampling") as figures:
             z = torch.cat(list(in_batches(some, count, self.batch, partial(ctx.progress, desc="sampling"))))
             figures |= {"steps": self.steps, "images": count}
-        if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
-            raise FloatingPointError(f"{bad} of {count} latents are not finite: try precision=fp32, or less guidance")
+        require_finite(z)
         return z
 
     def _batch(
@@ -161,12 +142,7 @@ class Generated:
     ) -> Tensor:
         said, empty = words
         scheduler, anchors = model.scheduler_named(self.scheduler), anchors.to(model.device)
-        precision = "bf16" if model.device.type == "cuda" and self.precision == "auto" else self.precision
-
-        def network(z: Tensor, t: Tensor, given: Tensor) -> Tensor:
-            with mixed_precision(model.device, "fp32" if precision == "auto" else precision):
-                return model.denoise(z, t, given).float()
-
+        network = denoiser_of(model, chosen(self.precision, model.device))
         denoise = guided(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
         how = Sampling(self.steps, self.strength)
         return sample(self._steered(denoise, anchors, scheduler), scheduler, anchors, how, list(generators))[0].cpu()
@@ -185,15 +161,23 @@ def centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
 
     ValueError for a class with fewer images than that.
     """
-    from sklearn.cluster import KMeans
-
     train = stages.train
-    few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
-    if few:
-        raise ValueError(f"{ipc} clusters per class need {ipc} images per class, but: {', '.join(few)}")
+    check_clusters(train, ipc)
     found = []
     for label in stages.ctx.progress(range(len(train.classes)), "clusters", len(train.classes)):
-        points = latents.means(train.of_class(label)).flatten(1).numpy()
-        fitted = KMeans(ipc, n_init=10, random_state=0).fit(points)
-        found.append(torch.from_numpy(fitted.cluster_centers_).float())
+        found.append(k_means(latents.means(train.of_class(label)).flatten(1).numpy(), ipc)[0])
     return torch.cat(found).view(-1, *latents.mean.shape[1:])
+
+
+def check_clusters(train: ImageSet, ipc: int) -> None:
+    """ValueError naming the classes with fewer than `ipc` images."""
+    if few := train.fewer_than(ipc):
+        raise ValueError(f"{ipc} clusters per class need {ipc} images per class, but: {', '.join(few)}")
+
+
+def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
+    """Centres (count, d), float32, of points (n, d), and the cluster of each point."""
+    from sklearn.cluster import KMeans
+
+    fitted = KMeans(count, n_init=10, random_state=0).fit(points)
+    return torch.from_numpy(fitted.cluster_centers_).float(), fitted.labels_

@@ -144,6 +144,14 @@ class LatentModel:
         return _made(DDIMScheduler, self.scheduler.config)
 
 
+def check_steps(scheduler: Any, steps: int) -> None:
+    """UserError now, not after the training, when the scheduler does not have so many steps."""
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise UserError(f"steps={steps}: {error}") from None
+
+
 def _made(kind: type, config: Any) -> Any:
     """A scheduler with the noise levels of `config`, which clips nothing. UserError for one that lacks a package."""
     wanted = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}

@@ -54,7 +54,7 @@ class RDED:
         model = taught(train, ctx, self.teacher, self.epochs, self.least)
         labels = ctx.progress(range(len(train.classes)), "looking at pieces", len(train.classes))
         made = torch.cat([tiled(self._best(train, label, wanted, factor, model, ctx), factor) for label in labels])
-        soft = opinions(model, made) if self.soft else None
+        soft = opinions(model, made, ctx) if self.soft else None
         of = torch.arange(len(train.classes)).repeat_interleave(ipc)
         return DistilledSet(made, of, train.classes, train.readable, soft_labels=soft)
 

@@ -15,8 +15,7 @@ def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> 
 
     Raises ValueError naming every class that has fewer than `ipc` images.
     """
-    few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
-    if few:
+    if few := train.fewer_than(ipc):
         raise ValueError(f"cannot choose {ipc} images per class: {', '.join(few)}")
     rows = torch.cat([pick(train.of_class(label), label) for label in range(len(train.classes))])
     names = tuple(train.names[i] for i in rows.tolist()) if train.names else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -63,8 +63,7 @@ class SRe2L:
         with watched(model) as distances:
             loss = optimise(state, lambda i: self._step(state, model, distances, ctx, i), self.iterations * ipc, ctx)
         made = stored(pixels.transpose(0, 1), train, loss=loss)
-        soft = opinions(model, made.images) if self.soft else None
-        return DistilledSet(made.images, made.labels, made.classes, made.readable, soft_labels=soft, extras=made.extras)
+        return replace(made, soft_labels=opinions(model, made.images, ctx)) if self.soft else made
 
     def _step(self, state: dict[str, Tensor], model: nn.Module, distances: list[Tensor], ctx: Context, i: int) -> float:
         """One step of Adam on one batch, which has an image of every class."""
@@ -93,8 +92,7 @@ class SRe2L:
 def watched(model: nn.Module) -> Iterator[list[Tensor]]:
     """A list that every forward pass adds to: by batch norm, in order, how far its input's statistics are from its own.
 
-    The norm of the difference of means, and that of the biased variances (the public code's; the paper's eq. of the
-    recover stage).
+    The norm of the difference of means, and that of the biased variances, as the public code has it.
     """
     found: list[Tensor] = []
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, grad
 
 from ddbench.context import Context
 from ddbench.files import write_bytes
@@ -96,8 +96,7 @@ def start(real: Real, ipc: int, init: str, ctx: Context) -> Tensor:
     shape = (len(real.rows), ipc, *real.train.images.shape[1:])
     if init == "noise":
         return torch.randn(shape, generator=ctx.generator("start")).to(real.device)
-    few = [f"{c} {len(r)}" for c, r in zip(real.train.classes, real.rows, strict=True) if len(r) < ipc]
-    if few:
+    if few := real.train.fewer_than(ipc):
         raise ValueError(f"cannot start from {ipc} real images per class: {', '.join(few)}")
     names = enumerate(real.train.classes)
     return torch.stack([real.draw(label, ipc, ctx.generator("start", name)) for label, name in names])
@@ -107,6 +106,27 @@ def descend(parameter: Tensor, gradient: Tensor, velocity: Tensor, rate: float, 
     """A step of SGD with momentum in place, as torch's: the state that must outlive a kill is `velocity` alone."""
     velocity.mul_(momentum).add_(gradient)
     parameter.sub_(velocity, alpha=rate)
+
+
+def slope(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> Weights:
+    """The gradient of the cross-entropy in the weights."""
+    return grad(network.loss)(weights, images, labels)
+
+
+def stepped(weights: Weights, downhill: Weights, rate: float) -> Weights:
+    """The weights after a step of plain SGD."""
+    return {name: w - rate * downhill[name] for name, w in weights.items()}
+
+
+def by_descent(
+    bench: Bench, first: Tensor, move: Callable[[Tensor, Tensor, int], float], iterations: int
+) -> DistilledSet:
+    """The set that pixels become: `move(pixels, velocity, i)` moves both in place and gives the loss (`optimise`)."""
+    velocity = torch.zeros_like(first)
+    with falling_back():
+        state = {"pixels": first, "velocity": velocity}
+        loss = optimise(state, lambda i: move(first, velocity, i), iterations, bench.ctx)
+    return stored(first, bench.real.train, loss=loss)
 
 
 def optimise(

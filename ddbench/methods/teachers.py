@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ddbench.context import Context, seed_of
 from ddbench.types import ImageSet
@@ -24,28 +23,35 @@ def taught(train: ImageSet, ctx: Context, student: str, epochs: int, least: int)
     """
     from evaluators.students import build  # torchvision: seconds that a finished run need not wait for
 
-    seed = seed_of(0, "teacher") % 2**31
-    recipe = replace(RECIPE, epochs=epochs, min_steps=least)
-    key = {"student": student, "epochs": epochs, "least": least}
-    folder = ctx.stage("teacher", lambda into: _teach(train, ctx, student, recipe, into), **key)
-    model = build(student, train.images.shape[-1], len(train.classes), seed)
+    def make(folder: Path) -> None:
+        recipe = replace(RECIPE, epochs=epochs, min_steps=least)
+        weights = fitted(train, ctx, student, recipe, "teacher").state_dict()
+        save_file({name: part.contiguous() for name, part in weights.items()}, folder / "model.safetensors")
+
+    folder = ctx.stage("teacher", make, student=student, epochs=epochs, least=least)
+    model = build(student, train.images.shape[-1], len(train.classes), seed_for("teacher"))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.to(ctx.device).eval().requires_grad_(False)
 
 
-def _teach(train: ImageSet, ctx: Context, student: str, recipe: Recipe, folder: Path) -> None:
+def fitted(train: ImageSet, ctx: Context, student: str, recipe: Recipe, purpose: str) -> nn.Module:
+    """A student trained by a recipe of ours on the training split; the same for every run's seed."""
     from evaluators.train import train_student
 
-    row = Protocol("teacher", 1, {student: recipe}, source="our choice")
-    model = train_student(
+    row = Protocol(purpose, 1, {student: recipe}, source="our choice")
+    return train_student(
         train.images, train.labels, student=student, protocol=row, num_classes=len(train.classes),
-        seed=seed_of(0, "teacher") % 2**31, device=ctx.device, progress=ctx.progress,
+        seed=seed_for(purpose), device=ctx.device, progress=ctx.progress,
     )  # fmt: skip
-    save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / "model.safetensors")
 
 
-@torch.no_grad()
-def opinions(model: nn.Module, images: torch.Tensor, batch: int = 256) -> torch.Tensor:
+def seed_for(purpose: str) -> int:
+    """The seed of a network that is trained, or only made, for a purpose."""
+    return seed_of(0, purpose) % 2**31
+
+
+def opinions(model: nn.Module, images: Tensor, ctx: Context) -> Tensor:
     """Probabilities, float32 (n, classes) on the CPU, of uint8 images (n, 3, h, w)."""
-    where = next(model.parameters()).device
-    return torch.cat([model(part.to(where)).float().softmax(1).cpu() for part in images.split(batch)])
+    from evaluators.train import probabilities
+
+    return probabilities(model, images, ctx.device).cpu()

@@ -14,7 +14,7 @@ from ddbench.methods.captions import caption_all, captioner_identity
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prompts import Prompts, own_prompts
 from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.generated import Anchors, Generated
+from ddbench.methods.generated import Anchors, Generated, check_clusters, k_means
 from ddbench.methods.text import aggregate
 from ddbench.types import ImageSet
 
@@ -55,6 +55,7 @@ class VLCP(Generated):
 
     def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
         train = stages.train
+        check_clusters(train, ipc)  # before the hours that captions take
         captions = caption_all(self.captioner, train, stages.ctx, self.batch)
         found, said = [], []
         for label, readable in stages.ctx.progress(list(enumerate(train.readable)), "clusters", len(train.classes)):
@@ -76,17 +77,14 @@ class VLCP(Generated):
 def clusters(points: np.ndarray, count: int, outliers: float, neighbours: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """k-means' centres (count, d) of the points (n, d) that are no outliers; which those are; the cluster of each.
 
-    Nothing is left out where that would leave fewer points than clusters. ValueError for fewer points than clusters.
+    Nothing is left out where that would leave fewer points than clusters.
     """
-    from sklearn.cluster import KMeans
     from sklearn.neighbors import LocalOutlierFactor
 
-    if len(points) < count:
-        raise ValueError(f"{count} clusters need {count} images of each class, not {len(points)}")
     kept = np.arange(len(points))
     if outliers and len(points) > neighbours:
         factor = LocalOutlierFactor(n_neighbors=neighbours, contamination=outliers)
         inside = np.flatnonzero(factor.fit_predict(points) == 1)
         kept = inside if len(inside) >= count else kept
-    fitted = KMeans(count, n_init=10, random_state=0).fit(points[kept])
-    return torch.from_numpy(fitted.cluster_centers_).float(), kept, fitted.labels_
+    centres, owner = k_means(points[kept], count)
+    return centres, kept, owner

@@ -68,7 +68,7 @@ def naive_distance(ours, theirs):
 
 def test_dc_is_the_rowwise_cosine_of_gradients(network):
     fake, real, weights = randn(2, 3, SIZE, SIZE), randn(5, 3, SIZE, SIZE, seed=1), network.fresh(2)
-    wanted = dc.slope(network, weights, real, torch.full((5,), 1))
+    wanted = synthesis.slope(network, weights, real, torch.full((5,), 1))
     gradient, value = dc.term(network, weights, fake, torch.full((2,), 1), wanted)
     net, images = student(weights), fake.clone().requires_grad_()
     parts = list(net.parameters())

@@ -21,9 +21,10 @@ from ddbench.methods.dpd.finetune import Addition, Tuning, consistency
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prompts import Prompts, class_prompts, cluster_captions, own_prompts
 from ddbench.methods.dpd.prototypes import Prototype, check_enough
-from ddbench.methods.dpd.sampling import Draw, Subject, draw
+from ddbench.methods.dpd.sampling import Draw, Subject, draw, require_finite
 from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.methods.dpd.training import chosen
+from ddbench.methods.latent_model import LatentModel, check_steps, load_model
 from ddbench.methods.model_files import find_model, identity_of
 from ddbench.types import DistilledSet, ImageSet
 
@@ -137,8 +138,8 @@ class DPD:
         course = Course(self.classifier_steps, self.classifier_flips, self._views(len(train.labels)))
         classifier = stages.classifier(latents, course) if self._judged else None
         if self.weights != "none":
-            prompts = self._image_prompts(train, captions)
-            stages.tuned(latents, prompts, how := self._tuning(ctx), self._addition(classifier, course, how))
+            prompts, how = self._image_prompts(train, captions), self._tuning(ctx)
+            stages.tuned(latents, prompts, how, self._addition(classifier, course, how))
         prompts = self._prototype_prompts(train, prototypes, owner, captions)
         z, fallen = self._draw(model, latents, prototypes, prompts, ctx)
         images, records = self._kept(model, z, prototypes, classifier, ctx)
@@ -150,7 +151,7 @@ class DPD:
     def _check(self, model: LatentModel, train: ImageSet, processes: int) -> None:
         """UserError for what would fail after the training."""
         scheduler = model.scheduler_named(self.scheduler, pulled=self.pull > 0)
-        _try_steps(scheduler, self.steps)
+        check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             own, taken = (type(s).__name__ for s in (model.scheduler, scheduler))
             log.warning("the base's %s is not variance preserving: %s takes its place", own, taken)
@@ -177,16 +178,7 @@ class DPD:
         return Addition(lambda labels, _: consistency(classifier, labels, how), {"classifier": course.key()})
 
     def _tuning(self, ctx: Context) -> Tuning:
-        precision = "fp32" if self.precision == "fp16" else self._precision(ctx)
-        return Tuning(
-            self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
-            self.tune_empty, self.tune_ema, precision, self.consistency, self.consistency_time,
-        )  # fmt: skip
-
-    def _precision(self, ctx: Context) -> str:
-        if self.precision != "auto":
-            return self.precision
-        return "bf16" if ctx.device.type == "cuda" else "fp32"
+        return Tuning.of(self, ctx.device, consistency=self.consistency, consistency_time=self.consistency_time)
 
     def _image_prompts(self, train: ImageSet, captions: list[str] | None) -> Prompts:
         if captions is None or not self.tune_captions:
@@ -205,7 +197,7 @@ class DPD:
     def plan_of_drawing(self, ctx: Context) -> Draw:
         """How images are drawn with these settings, on the context's device."""
         how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
-        return Draw(how, self.scheduler, self.guidance, self.candidates, self.batch, self._precision(ctx))
+        return Draw(how, self.scheduler, self.guidance, self.candidates, self.batch, chosen(self.precision, ctx.device))
 
     def _draw(
         self, model: LatentModel, latents: Latents, prototypes: list[Prototype], prompts: Prompts, ctx: Context
@@ -215,8 +207,7 @@ class DPD:
         with ctx.measure("sampling") as figures:
             z, fallen = draw(model, subject, self.plan_of_drawing(ctx), ctx)
             figures |= {"steps": self.steps, "images": len(z)}
-        if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
-            raise FloatingPointError(f"{bad} of {len(z)} latents are not finite: try precision=fp32, or less guidance")
+        require_finite(z)
         if fallen:
             log.warning("%d guided steps were not finite and went on unguided; a smaller pull may help", fallen)
         return z, fallen
@@ -234,14 +225,6 @@ class DPD:
             records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
         with ctx.measure("decoding"):
             return model.decode(z, self.batch, partial(ctx.progress, desc="decoding")), records
-
-
-def _try_steps(scheduler: Any, steps: int) -> None:
-    """UserError now, not after the training, when the scheduler does not have so many steps."""
-    try:
-        scheduler.set_timesteps(steps)
-    except ValueError as error:
-        raise UserError(f"steps={steps}: {error}") from None
 
 
 def _fields(template: str) -> list[str | None]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.diffusion import Objective, diffusion_loss
 from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.training import Schedule, checkpoints_beside, fit, mixed_precision
+from ddbench.methods.dpd.training import Schedule, checkpoints_beside, chosen, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 from ddbench.team import ALONE, Team
 
@@ -41,6 +41,17 @@ class Tuning:
     precision: str
     consistency: float = 0.0
     consistency_time: str = "abar"
+
+    @classmethod
+    def of(cls, settings: Any, device: torch.device, **more: Any) -> Tuning:
+        """From a method's fields: weights, rank, precision, and the others as tune_steps, tune_batch and so on.
+
+        With fp16 fine-tuning stays in fp32: its gradients would underflow.
+        """
+        names = ("steps", "batch", "rate", "warmup", "empty", "ema")
+        told = {name: getattr(settings, f"tune_{name}") for name in names}
+        precision = "fp32" if settings.precision == "fp16" else chosen(settings.precision, device)
+        return cls(settings.weights, settings.rank, precision=precision, **told, **more)
 
     def key(self) -> dict[str, Any]:
         """JSON values for the stage's key; rank and consistency only where they decide something."""

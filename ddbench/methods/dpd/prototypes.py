@@ -71,8 +71,7 @@ def find_prototypes(
 
 def check_enough(train: ImageSet, ipc: int) -> None:
     """ValueError naming the classes with fewer than `ipc` images."""
-    few = [f"{c} {n}" for c, n in zip(train.classes, train.counts(), strict=True) if n < ipc]
-    if few:
+    if few := train.fewer_than(ipc):
         least = min(train.counts())
         raise ValueError(
             f"{ipc} prototypes per class need {ipc} images per class, but: {', '.join(few)}; --ipc {least}"

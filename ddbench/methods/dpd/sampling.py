@@ -72,13 +72,21 @@ def _batch(
     anchors = torch.cat([subject.latents.draw(rows_of([p]), g) for p, g in zip(batch, generators, strict=True)])
     words = subject.words[[i for i, _ in work]].to(model.device)
     empty = subject.empty.to(model.device).expand(len(work), *subject.empty.shape[1:])
-    denoise = guided(_network(model, how), words, empty, how.guidance)
+    denoise = guided(denoiser_of(model, how.precision), words, empty, how.guidance)
     return sample(denoise, model.scheduler_named(how.scheduler), anchors.to(model.device), how.how, generators)
 
 
-def _network(model: LatentModel, how: Draw) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def denoiser_of(model: LatentModel, precision: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The model's denoiser as a function of z, t and words, under autocast."""
+
     def network(z: Tensor, t: Tensor, words: Tensor) -> Tensor:
-        with mixed_precision(model.device, how.precision):
+        with mixed_precision(model.device, precision):
             return model.denoise(z, t, words).float()
 
     return network
+
+
+def require_finite(z: Tensor) -> None:
+    """FloatingPointError when latents (n, c, h, w) are not finite."""
+    if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
+        raise FloatingPointError(f"{bad} of {len(z)} latents are not finite: try precision=fp32, or less guidance")

@@ -72,6 +72,13 @@ def checkpoints_beside(folder: Path, every: int = 250, team: Team = ALONE) -> Ch
     return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, team)
 
 
+def chosen(precision: str, device: torch.device) -> str:
+    """The precision that "auto" means on a device: bf16 on a GPU, else fp32; any other as it is."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
 def mixed_precision(device: torch.device, precision: str):
     """The autocast context of "bf16" or "fp16", or nothing for "fp32"."""
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}
