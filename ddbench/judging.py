@@ -41,7 +41,6 @@ class Trial:
 
 def judge(trial: Trial) -> None:
     """Train one student on the distilled set of a run, test it on the real test images, write the result."""
-    check_labelled(trial.data.test.images, trial.data.test.labels, len(trial.data.test.classes))  # before hours
     pictures = distilled.read(trial.task.folder / "distilled")
     targets, gave = _targets(trial, pictures)
     watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
@@ -54,6 +53,13 @@ def judge(trial: Trial) -> None:
         write_result(trial.task.result, result)
     if trial.task.corrupted and not trial.task.corrupted.exists():
         _corrupted(trial, model, result)
+
+
+def check_test(data: Dataset) -> None:
+    """ValueError unless the test images can judge: some of every class, and of the right kind."""
+    if lacking := data.test.fewer_than(1):
+        raise ValueError(f"students are tested on images of every class, too few are there: {', '.join(lacking)}")
+    check_labelled(data.test.images, data.test.labels, len(data.test.classes))
 
 
 def check_weights(jury: Jury) -> None:

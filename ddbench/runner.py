@@ -297,12 +297,14 @@ def _execute(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
     device = execute.device(setting.device)
     log.info("%s", _where(task))
     judging.check_weights(plan.jury)  # before hours of distillation
+    data = load(task.spec.size)
+    judging.check_test(data)
     if task.student is not None:
-        judging.judge(judging.Trial(task, plan.jury, load(task.spec.size), device, setting))
+        judging.judge(judging.Trial(task, plan.jury, data, device, setting))
         return
     made_here = _missing_parents(task.folder)
     try:
-        execute.distill(task, plan, load(task.spec.size), device, setting)
+        execute.distill(task, plan, data, device, setting)
     except UserError:
         _forget(task.folder, made_here)
         raise

@@ -17,7 +17,7 @@ from ddbench.types import ImageSet
 from evaluators import VERSION
 from evaluators.protocols import protocol
 from evaluators.students import Student, build
-from evaluators.train import logits, probabilities, train_student
+from evaluators.train import DivergedError, logits, probabilities, train_student
 
 log = logging.getLogger("ddbench")
 SEED = 0  # there is one teacher of a kind
@@ -46,8 +46,11 @@ def trained(
         log.info("teacher: training %s by %s on %d real images", student, title, len(train.labels))
         watch, peak = Stopwatch(), Peak(device)
         shared = {"num_classes": found.classes, "seed": SEED, "device": device, "progress": progress}
-        model = train_student(train.images, train.labels, student=student, protocol=row, **shared)
-        next(logits(model, train.images, device))  # a network that diverged in its last step is no teacher
+        try:
+            model = train_student(train.images, train.labels, student=student, protocol=row, **shared)
+            next(logits(model, train.images, device))  # a network that diverged in its last step is no teacher
+        except DivergedError as error:
+            raise RuntimeError(f"the teacher, {student} by {title}, gives no labels: {error}") from error
         save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / "model.safetensors")
         write_json(folder / "teacher.json", {"key": key, "seconds": watch.seconds, **peak.figures()})
 

@@ -16,6 +16,7 @@ from ddbench.errors import UserError
 from ddbench.runner import Request, Setting
 from ddbench.runs import corrupted_path
 from evaluators import robust
+from evaluators.protocols import QUICK_1
 
 # Rows of a few steps: what a student learns here is not the question.
 FEW = """
@@ -168,6 +169,17 @@ def test_hard_labels_are_hard(home):
     assert found.label_bytes == 0
 
 
+def test_a_teacher_that_diverges_is_not_the_students_divergence(home, monkeypatch):
+    (home / "taught.toml").write_text(f'teacher = ["convnet", "quick@1"]\n{FEW}')
+    wild = replace(QUICK_1, recipes={"convnet": replace(QUICK_1.recipe("convnet"), lr=1e30, max_steps=400)})
+    monkeypatch.setattr("ddbench.teacher.protocol", lambda _: wild)
+    assert run(home, planned(home, "taught.toml")).failed == 1
+    (path,) = (home / "runs").rglob("results/*/*failed.json")
+    said = json.loads(path.read_text())
+    assert said["status"] == "failed"
+    assert "the teacher, convnet by quick@1, gives no labels: training diverged" in said["error"]
+
+
 def test_soft_labels_that_are_no_probabilities_are_refused(home):
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2, sets=("sure=1.5",))
@@ -179,15 +191,14 @@ def test_soft_labels_that_are_no_probabilities_are_refused(home):
     )
 
 
-def test_a_class_without_test_images_is_said_before_any_training(home, monkeypatch):
+def test_a_class_without_test_images_is_said_before_any_work(home, monkeypatch):
     plan = planned(home, "few.toml")
     data = plan.source.load(Place(None, home / "shared", True), 8)
     lacking = replace(data.test, images=data.test.images[:1], labels=data.test.labels[:1])
     monkeypatch.setattr(type(plan.source), "load", lambda *_: replace(data, test=lacking))
-    monkeypatch.setattr("ddbench.judging.train_student", None)
+    monkeypatch.setattr("ddbench.execute.distill", None)
     assert run(home, plan).failed == 1
-    (path,) = (home / "runs").rglob("results/*/*failed.json")
-    assert "no image of class 1" in json.loads(path.read_text())["error"]
+    assert "too few are there: pond 0" in runs.read_failure(plan.specs[0].folder(home / "runs")).error
 
 
 def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeypatch):

@@ -1,0 +1,67 @@
+"""What the rows of quick@1 for the larger students were chosen by: held-back training images, never a test split.
+
+    python experiments/rows/quick.py STUDENT... --row NAME... --data-root DATA [--shared shared]
+    python experiments/rows/quick.py                               # what was measured
+
+Ten of each class of UC Merced's training split (IPC 10) train each student by rows that may suit it; the other 840
+images of the split tell which is best. 64 px; inception_v3, which needs more, 128 px. What was measured is added to
+quick.jsonl beside this file.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from held import SIZE, Figures, bar, parts, training_split
+
+from evaluators.accuracy import evaluate
+from evaluators.protocols import QUICK_1
+from evaluators.recipes import Protocol
+from evaluators.train import train_student
+
+FIGURES = Figures(Path(__file__).with_suffix(".jsonl"))
+CNN, VIT = QUICK_1.recipe("resnet18"), QUICK_1.recipe("vit_tiny")
+IPC, PER_CLASS = 10, 50
+
+ROWS = {
+    "as resnet18": CNN,
+    "as resnet18, rate 2e-3": replace(CNN, lr=2e-3),
+    "as resnet18, rate 5e-4": replace(CNN, lr=5e-4),
+    "as resnet18, rate 2e-4, clip 1": replace(CNN, lr=2e-4, clip=1.0),
+    "as resnet18, rate 1e-4, clip 1": replace(CNN, lr=1e-4, clip=1.0),
+    "as resnet18, twice as long": replace(CNN, epochs=40, min_steps=400, max_steps=4000),
+    "as vit_tiny": VIT,
+    "as vit_tiny, rate 2.5e-4": replace(VIT, lr=2.5e-4),
+    "as vit_tiny, rate 1e-3": replace(VIT, lr=1e-3),
+}
+LARGER = {"inception_v3": 128}
+
+
+def measure(row: str, student: str, data_root: Path, shared: Path) -> None:
+    train = training_split("ucm", data_root, shared, LARGER.get(student, SIZE))
+    images, held = parts(train, (0, IPC), (IPC, PER_CLASS))
+    shown = {"num_classes": len(train.classes), "device": "cpu"}
+    how = {"student": student, "protocol": Protocol(row, 1, {student: ROWS[row]}, source="experiments/rows")}
+    begun = time.perf_counter()
+    model = train_student(*images, seed=0, progress=bar, **how, **shown)
+    seconds = time.perf_counter() - begun
+    FIGURES.record(row, student, evaluate(model, *held, **shown).overall, seconds)
+
+
+@click.command(help=__doc__)
+@click.argument("students", nargs=-1)
+@click.option("--row", "rows", multiple=True, type=click.Choice(list(ROWS)), help="Which, in this order.")
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA")
+@click.option("--shared", type=click.Path(path_type=Path), default=Path("shared"))
+def main(students: tuple[str, ...], rows: tuple[str, ...], data_root: Path, shared: Path) -> None:
+    for row in rows:
+        for student in [student for student in students if (row, student) not in FIGURES.found()]:
+            measure(row, student, data_root, shared)
+    click.echo(FIGURES.table(list(ROWS)))
+
+
+if __name__ == "__main__":
+    main()
