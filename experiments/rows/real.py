@@ -1,9 +1,9 @@
 """What real@2's augmentation was chosen by: held-back training images, never a test split.
 
-    python experiments/rows/real.py eurosat ucm --data-root DATA [--shared shared] [--only TEXT]
+    python experiments/rows/real.py eurosat resnet18 --data-root DATA [--shared shared] [--only ROW]
     python experiments/rows/real.py                                # what was measured
 
-Images of the training split at 64 px (SPLITS: so many of each class) train a resnet18 by real@1 with the augmentation
+Images of the training split at 64 px (SPLITS: so many of each class) train a student by real@1 with the augmentation
 of each of ROWS; others tell which is best. What was measured is added to real.jsonl beside this file; the networks stay
 in SHARED/experiments-rows, and one is the teacher of soft.py.
 """
@@ -26,51 +26,52 @@ from evaluators.students import build
 from evaluators.train import train_student
 
 FIGURES = Figures(Path(__file__).with_suffix(".jsonl"))
-STUDENT, REAL = "resnet18", protocol("real@1").recipe("resnet18")
+REAL = protocol("real@1")
 SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
 SPLITS = {"eurosat": (1000, 300), "ucm": (40, 10)}  # images of each class: to train on, held back
 
 ROWS = {
-    "real@1": REAL.augment,
+    "real@1": REAL.recipe("resnet18").augment,
     "symmetries": SYMMETRIES,
     "symmetries, crops of 0.8": replace(SYMMETRIES, crop_area=(0.8, 1.0), crop_ratio=(0.9, 1.1)),
 }
 
 
-def weights(dataset: str, row: str, shared: Path) -> Path:
-    return shared / "experiments-rows" / f"{dataset} {row}.safetensors"
+def weights(column: str, row: str, shared: Path) -> Path:
+    return shared / "experiments-rows" / f"{column} {row}.safetensors"
 
 
-def trained(dataset: str, classes: int, row: str, shared: Path) -> nn.Module:
+def trained(dataset: str, student: str, classes: int, row: str, shared: Path) -> nn.Module:
     """The network that `measure` left."""
-    model = build(STUDENT, SIZE, classes, 0)
-    model.load_state_dict(load_file(weights(dataset, row, shared)))
+    model = build(student, SIZE, classes, 0)
+    model.load_state_dict(load_file(weights(f"{dataset} {student}", row, shared)))
     return model
 
 
-def measure(dataset: str, row: str, data_root: Path, shared: Path) -> None:
+def measure(dataset: str, student: str, row: str, data_root: Path, shared: Path) -> None:
     train = training_split(dataset, data_root, shared)
     fit, held = SPLITS[dataset]
     images, rest = parts(train, (0, fit), (fit, fit + held))
-    tried = Protocol("real", 2, {STUDENT: replace(REAL, augment=ROWS[row])}, source=row)
-    shown = {"num_classes": len(train.classes), "device": "cpu"}
+    tried = Protocol("real", 2, {student: replace(REAL.recipe(student), augment=ROWS[row])}, source=row)
+    shown, path = {"num_classes": len(train.classes), "device": "cpu"}, weights(f"{dataset} {student}", row, shared)
     begun = time.perf_counter()
-    model = train_student(*images, student=STUDENT, protocol=tried, seed=0, progress=bar, **shown)
+    model = train_student(*images, student=student, protocol=tried, seed=0, progress=bar, **shown)
     seconds = time.perf_counter() - begun
-    weights(dataset, row, shared).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: part.contiguous() for name, part in model.state_dict().items()}, weights(dataset, row, shared))
-    FIGURES.record(row, f"{dataset} {STUDENT}", evaluate(model, *rest, **shown).overall, seconds)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: part.contiguous() for name, part in model.state_dict().items()}, path)
+    FIGURES.record(row, f"{dataset} {student}", evaluate(model, *rest, **shown).overall, seconds)
 
 
 @click.command(help=__doc__)
-@click.argument("datasets", nargs=-1, type=click.Choice(list(SPLITS)))
+@click.argument("dataset", required=False, type=click.Choice(list(SPLITS)))
+@click.argument("students", nargs=-1)
 @click.option("--only", default="", help="This row and no other.")
 @click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA")
 @click.option("--shared", type=click.Path(path_type=Path), default=Path("shared"))
-def main(datasets: tuple[str, ...], only: str, data_root: Path, shared: Path) -> None:
+def main(dataset: str, students: tuple[str, ...], only: str, data_root: Path, shared: Path) -> None:
     for row in [row for row in ROWS if only in ("", row)]:
-        for dataset in [d for d in datasets if (row, f"{d} {STUDENT}") not in FIGURES.found()]:
-            measure(dataset, row, data_root, shared)
+        for student in [s for s in students if (row, f"{dataset} {s}") not in FIGURES.found()]:
+            measure(dataset, student, row, data_root, shared)
     click.echo(FIGURES.table(list(ROWS)))
 
 

@@ -25,7 +25,7 @@ from evaluators.recipes import Protocol
 from evaluators.train import probabilities, train_student
 
 FIGURES = Figures(Path(__file__).with_suffix(".jsonl"))
-DATASET, TEACHER, IPC = "eurosat", "symmetries", 10
+DATASET, TAUGHT_BY, TEACHER, IPC = "eurosat", "resnet18", "symmetries", 10
 QUICK = protocol("quick@1")
 
 # row -> temperature (0: hard labels and cross-entropy), probability of CutMix; trained as quick@1, long: three times
@@ -57,7 +57,7 @@ def measure(students: tuple[str, ...], only: str, data_root: Path, shared: Path)
     fit, held = SPLITS[DATASET]
     (images, labels), rest = parts(train, (0, IPC), (fit, fit + held))
     shown = {"num_classes": len(train.classes), "device": "cpu"}
-    soft = probabilities(trained(DATASET, len(train.classes), TEACHER, shared), images, "cpu")
+    soft = probabilities(trained(DATASET, TAUGHT_BY, len(train.classes), TEACHER, shared), images, "cpu")
     for name in [name for name in ROWS if only in name]:
         for student in [student for student in students if (name, student) not in FIGURES.found()]:
             begun = time.perf_counter()
