@@ -1,6 +1,6 @@
 """What soft@1's temperature, CutMix and length were chosen by: held-back training images, never the test split.
 
-    python experiments/rows/soft.py STUDENT... --data-root DATA [--shared shared] [--only TEXT]
+    python experiments/rows/soft.py STUDENT... --data-root DATA [--shared shared] [--only ROW]
     python experiments/rows/soft.py                                # what was measured
 
 The teacher and the held-back images are real.py's on EuroSAT (TEACHER is its row, to be measured first). Ten of each
@@ -58,7 +58,7 @@ def measure(students: tuple[str, ...], only: str, data_root: Path, shared: Path)
     (images, labels), rest = parts(train, (0, IPC), (fit, fit + held))
     shown = {"num_classes": len(train.classes), "device": "cpu"}
     soft = probabilities(trained(DATASET, TAUGHT_BY, len(train.classes), TEACHER, shared), images, "cpu")
-    for name in [name for name in ROWS if only in name]:
+    for name in [name for name in ROWS if only in ("", name)]:
         for student in [student for student in students if (name, student) not in FIGURES.found()]:
             begun = time.perf_counter()
             targets = soft if ROWS[name][0] else labels
@@ -69,7 +69,7 @@ def measure(students: tuple[str, ...], only: str, data_root: Path, shared: Path)
 
 @click.command(help=__doc__)
 @click.argument("students", nargs=-1)
-@click.option("--only", default="", help="Rows whose name has this.")
+@click.option("--only", default="", help="This row and no other.")
 @click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA")
 @click.option("--shared", type=click.Path(path_type=Path), default=Path("shared"))
 def main(students: tuple[str, ...], only: str, data_root: Path, shared: Path) -> None:
