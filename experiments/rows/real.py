@@ -52,7 +52,7 @@ def measure(dataset: str, student: str, row: str, data_root: Path, shared: Path)
     train = training_split(dataset, data_root, shared)
     fit, held = SPLITS[dataset]
     images, rest = parts(train, (0, fit), (fit, fit + held))
-    tried = Protocol("real", 2, {student: replace(REAL.recipe(student), augment=ROWS[row])}, source=row)
+    tried = Protocol("real", 1, {student: replace(REAL.recipe(student), augment=ROWS[row])}, source=row)
     shown, path = {"num_classes": len(train.classes), "device": "cpu"}, weights(f"{dataset} {student}", row, shared)
     begun = time.perf_counter()
     model = train_student(*images, student=student, protocol=tried, seed=0, progress=bar, **shown)
