@@ -32,6 +32,7 @@ QUICK = protocol("quick@1")
 ROWS = {
     "hard, as quick@1": (0.0, 0.0),
     "T 1": (1.0, 0.0),
+    "T 1, CutMix by half": (1.0, 0.5),
     "T 4": (4.0, 0.0),
     "T 4, CutMix by half": (4.0, 0.5),
     "T 20": (20.0, 0.0),
