@@ -90,9 +90,9 @@ def _targets(trial: Trial, pictures: distilled.Pictures) -> tuple[Tensor, str]:
         return torch.from_numpy(pictures.soft), ""
     if wanted is None:
         return torch.from_numpy(pictures.labels), ""
-    key, shared = train_id(trial.task.spec, trial.data), trial.setting.place.shared
+    key, shared, images = train_id(trial.task.spec, trial.data), trial.setting.place.shared, images_of(pictures)
     found = teacher.trained(wanted, trial.data.train, key, shared, trial.device, bars(trial.setting.quiet))
-    return teacher.labels(found, images_of(pictures), trial.task.folder, trial.device), found.folder.name
+    return teacher.labels(found, images, pictures.content(), trial.task.folder, trial.device), found.folder.name
 
 
 def _shared(trial: Trial) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from ddbench import distilled, teacher
 from ddbench.errors import UserError
 from ddbench.execute import origin, train_id
-from ddbench.files import Stopwatch, digest, make_once, write_json
+from ddbench.files import Stopwatch, digest, make_once, read_json, write_json
 from ddbench.judging import bars, images_of
 from ddbench.runs import RunSpec, safe
 from ddbench.types import Dataset
@@ -94,13 +94,14 @@ def _whole(words: str) -> str:
 
 
 def measure(subject: Subject, wanted: Wanted) -> list[Path]:
-    """Measure what is not measured yet; the files of all that was wanted.
+    """Measure what is not measured yet of the set that is there now; the files of all that was wanted.
 
     UserError where weights cannot be had, ValueError for a distilled set that somebody changed.
     """
     found = {metric: subject.folder / "quality" / _name(metric, wanted.of(metric)) for metric in wanted.metrics}
+    content = distilled.recorded_content(subject.folder / "distilled")
     for metric, path in found.items():
-        if not path.exists():
+        if not path.exists() or read_json(path)["content"] != content:
             write_json(path, _measured(subject, metric, wanted.of(metric)))
     return list(found.values())
 

@@ -203,11 +203,23 @@ def scan(runs: Path) -> tuple[list[Entry], list[Problem]]:
     problems: list[Problem] = []
     for folder in _run_folders(runs):
         spec = _tried(read_spec, folder / "spec.json", problems)
+        found = []
         for path in _result_files(folder) if spec else ():
             result = _tried(lambda file, spec=spec: _belonging(file, spec), path, problems)
             if result:
-                entries.append(Entry(spec, result, path))
+                found.append(Entry(spec, result, path))
+        entries += _of_one_set(folder, found, problems)
     return entries, problems
+
+
+def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> list[Entry]:
+    """Where results of a run are of different images, those of the images that are there; the others are problems."""
+    if len({entry.result.content for entry in found}) < 2:
+        return found
+    content = _tried(lambda path: read_json(path).get("content"), folder / "distilled" / "manifest.json", problems)
+    foreign = [entry for entry in found if entry.result.content != content]
+    problems += [Problem(e.path, "it judged other images than the run has now: delete it, run again") for e in foreign]
+    return [entry for entry in found if entry not in foreign]
 
 
 def _run_folders(runs: Path) -> Iterator[Path]:

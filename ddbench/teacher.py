@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
+from ddbench.execute import origin
 from ddbench.files import Stopwatch, digest, make_once, write_bytes, write_json
 from ddbench.memory import Peak
 from ddbench.types import ImageSet
@@ -21,6 +22,10 @@ from evaluators.train import DivergedError, logits, probabilities, train_student
 
 log = logging.getLogger("ddbench")
 SEED = 0  # there is one teacher of a kind
+
+
+class TeacherError(Exception):
+    """A teacher that cannot be trained: no student's failure, and no set's."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +55,20 @@ def trained(
             model = train_student(train.images, train.labels, student=student, protocol=row, **shared)
             next(logits(model, train.images, device))  # a network that diverged in its last step is no teacher
         except DivergedError as error:
-            raise RuntimeError(f"the teacher, {student} by {title}, gives no labels: {error}") from error
+            raise TeacherError(f"the teacher, {student} by {title}, gives no labels: {error}") from error
         save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / "model.safetensors")
-        write_json(folder / "teacher.json", {"key": key, "seconds": watch.seconds, **peak.figures()})
+        write_json(folder / "teacher.json", {"key": key, "seconds": watch.seconds, **peak.figures(), **origin(device)})
 
     make_once(found.folder, make)
     return found
 
 
-def labels(teacher: Teacher, images: Tensor, run: Path, device: torch.device) -> Tensor:
-    """Probabilities, float32 (n, classes), of uint8 images; kept in the run's folder as soft_labels/<teacher>."""
-    path = run / "soft_labels" / f"{teacher.folder.name}.safetensors"
+def labels(teacher: Teacher, images: Tensor, content: str, run: Path, device: torch.device) -> Tensor:
+    """Probabilities, float32 (n, classes), of uint8 images whose set's digest is `content`.
+
+    They are kept in the run's folder, by teacher and content: a set that is made anew gets labels of its own.
+    """
+    path = run / "soft_labels" / f"{teacher.folder.name}-{content[:16]}.safetensors"
     if not path.exists():
         given = probabilities(network(teacher, images.shape[-1]), images, device).cpu()
         write_bytes(path, save({"soft_labels": given}))

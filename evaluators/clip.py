@@ -41,7 +41,7 @@ def load(name: str, device: torch.device | str = "cpu") -> Clip:
 
 def embed_images(clip: Clip, images: Tensor, batch: int = 32) -> Tensor:
     """float32 (n, d) on the CPU, of uint8 (n, 3, h, w) images, resized and normalised by the model's own processor."""
-    parts = [clip.processor(images=list(part), return_tensors="pt")["pixel_values"] for part in images.split(batch)]
+    parts = (clip.processor(images=list(part), return_tensors="pt")["pixel_values"] for part in images.split(batch))
     with torch.no_grad():
         found = [_pooled(clip.model.get_image_features(pixel_values=part.to(clip.device))) for part in parts]
     return torch.cat(found).float().cpu()

@@ -1,4 +1,4 @@
-"""How like the real images a distilled set is. From features (n, d) of any network, or from pixels; float64 inside.
+"""How like the real images a distilled set is: from features (n, d) of any network (float64), or from pixels (float32).
 
 Real images are those of the training split. None of these numbers ranks methods: accuracy does.
 """
@@ -26,15 +26,21 @@ def fid(real: Tensor, fake: Tensor) -> float:
     be patched where there are fewer images than features. Biased by the number of images: compare only equal numbers.
     Raises ValueError for fewer than two images.
     """
+    _require_finite(real, fake)
     (m1, r1), (m2, r2) = _gaussian(real, "real"), _gaussian(fake, "distilled")
     cross = torch.linalg.matrix_norm(r1 @ r2.T, "nuc")
     return float((m1 - m2).square().sum() + r1.square().sum() + r2.square().sum() - 2 * cross)
 
 
+def _require_finite(real: Tensor, fake: Tensor) -> None:
+    """ValueError where a feature is not a finite number, all of these being blind to some of them."""
+    for which, features in (("real", real), ("distilled", fake)):
+        if not torch.isfinite(features).all():
+            raise ValueError(f"features of {which} images are not finite")
+
+
 def _gaussian(features: Tensor, which: str) -> tuple[Tensor, Tensor]:
     """Mean (d,) and a root R (at most d rows) of the covariance, R^T R."""
-    if not torch.isfinite(features).all():
-        raise ValueError(f"features of {which} images are not finite")
     if len(features) < 2:
         raise ValueError(f"FID needs two {which} images, not {len(features)}")
     x = features.double()
@@ -49,6 +55,7 @@ def kid(real: Tensor, fake: Tensor) -> float:
     Over all images at once, not over subsets; may be below 0, and is 0 on average for sets of one distribution,
     whatever their number. Raises ValueError for fewer than two images.
     """
+    _require_finite(real, fake)
     n, m = len(real), len(fake)
     if min(n, m) < 2:
         raise ValueError(f"KID needs two images of each kind, not {n} real and {m} distilled")
@@ -71,6 +78,7 @@ def intra_class_coverage(real: Tensor, real_labels: Tensor, fake: Tensor, fake_l
     As in DPD's release, which reports their mean (features there: ImageNet's ResNet-18). Raises ValueError for a class
     without images of both kinds.
     """
+    _require_finite(real, fake)
     unit = F.normalize(real.double(), dim=1), F.normalize(fake.double(), dim=1)
     pairs = _by_class(unit[0], real_labels, unit[1], fake_labels)
     return tuple(float((a @ b.T).amax(1).clamp(-1, 1).mean()) for a, b in pairs)
@@ -93,6 +101,7 @@ class Neighbourhoods:
 
 def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighbourhoods | None:
     """Of all classes together. Fewer neighbours than `nearest` when images are few; None when there are under three."""
+    _require_finite(real, fake)
     nearest = min(nearest, len(real) - 2, len(fake) - 2)
     if nearest < 1:
         return None

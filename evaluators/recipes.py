@@ -115,10 +115,11 @@ class Recipe:
             raise ValueError(f"unknown optimizer {self.optimizer!r}: {' or '.join(OPTIMIZERS)}")
         if min(self.batch, self.epochs) < 1:
             raise ValueError(f"batch and epochs are at least 1, not {self.batch} and {self.epochs}")
-        if self.lr <= 0 or not 0 <= self.warmup < 1 or not all(0 < m < 1 for m in self.milestones):
-            raise ValueError("lr is above 0, warmup a share below 1, milestones are shares between 0 and 1")
+        rising = (0.0, *self.milestones, 1.0)
+        if not 0 < self.lr < math.inf or not 0 <= self.warmup < 1 or sorted({*rising}) != list(rising):
+            raise ValueError("lr is above 0, warmup a share below 1, milestones are rising shares between 0 and 1")
         for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
+            if not low <= getattr(self, name) <= high or getattr(self, name) == math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} is not in {low}..{high}")
         if self.min_steps < 1 or self.max_steps < 0 or (self.max_steps and self.max_steps < self.min_steps):
             raise ValueError(f"min_steps {self.min_steps} and max_steps {self.max_steps} (0: no limit) leave no steps")

@@ -38,11 +38,14 @@ from evaluators.sizes import STUDENTS, check_size
 class Student(nn.Module):
     """body: normalised float (n, 3, h, w) -> features (n, d). head: features -> logits (n, classes).
 
-    mean, std: of the normalisation, one per channel.
+    size: side of the images, in pixels, that it is made for. mean, std: of the normalisation, one per channel.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Linear, mean: tuple = (MEAN,) * 3, std: tuple = (STD,) * 3) -> None:
+    def __init__(
+        self, body: nn.Module, head: nn.Linear, size: int, mean: tuple = (MEAN,) * 3, std: tuple = (STD,) * 3
+    ) -> None:
         super().__init__()
+        self.size = size
         self.body = body
         self.head = head
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
@@ -77,7 +80,7 @@ def build(student: str, size: int, num_classes: int, seed: int, init: str = "scr
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also move the CUDA generators
         made, width = body(student, size, weights)
-        return Student(made, nn.Linear(width, num_classes), *look)
+        return Student(made, nn.Linear(width, num_classes), size, *look)
 
 
 def features(

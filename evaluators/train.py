@@ -81,7 +81,13 @@ def probabilities(model: nn.Module, images: Tensor, device: torch.device | str, 
 
 
 def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: int = 256) -> Iterator[Tensor]:
-    """Logits (batch, classes) of uint8 images, `streamed`; DivergedError where one is not finite."""
+    """Logits (batch, classes) of uint8 images, `streamed`; DivergedError where one is not finite.
+
+    ValueError for a student and images of another size: some networks would take them, and be right less often.
+    """
+    size = getattr(model, "size", images.shape[-1])
+    if images.shape[-2:] != (size, size):
+        raise ValueError(f"the student is for {size} px, the images are {images.shape[-1]}x{images.shape[-2]}")
     for found in streamed(model, model, images, device, batch):
         if not torch.isfinite(found).all():
             raise DivergedError

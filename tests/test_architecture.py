@@ -51,7 +51,7 @@ ARROWS = {
                         "evaluators"),
     "ddbench.quality": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.execute", "ddbench.judging", "ddbench.teacher",
                         "evaluators"),
-    "ddbench.teacher": ("ddbench.files", "ddbench.memory", "ddbench.types", "evaluators"),
+    "ddbench.teacher": ("ddbench.execute", "ddbench.files", "ddbench.memory", "ddbench.types", "evaluators"),
     "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.runner", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),
     "ddbench.commands": ("ddbench", "evaluators"),

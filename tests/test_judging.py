@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from third_party import write_images, write_method
 
-from ddbench import runner, runs
+from ddbench import distilled, runner, runs
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.runner import Request, Setting
@@ -100,6 +100,7 @@ def test_a_teacher_is_trained_once_and_its_labels_are_kept(home):
     cost = json.loads((stage / "teacher.json").read_text())
     assert cost["seconds"] > 0
     assert cost["rss_bytes"] > 1e7
+    assert (cost["device"], cost["versions"]) == (results(home)[0].device, results(home)[0].versions)
     for found in results(home):
         assert found.teacher == stage.name
         assert found.label_bytes == 4 * 2 * 4
@@ -124,6 +125,32 @@ def test_a_teachers_labels_are_what_is_trained_on(home):
     run(home, plan)
     (after,) = results(home)
     assert after.overall < 0.1
+
+
+def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
+    run(home, planned(home, "taught.toml"))
+    folder = planned(home, "taught.toml").specs[0].folder(home / "runs")
+    pictures = distilled.read(folder / "distilled")
+    shutil.rmtree(folder / "distilled")
+    (folder / "distilled").mkdir()
+    distilled.write(folder / "distilled", replace(pictures, images=pictures.images[::-1].copy()))
+    jury = runner.jury(("convnet",), f"{home}/taught.toml", 2)
+    again = runner.plan(Request(f"{home}/pick.py:Pick", f"folder:{home}/images", 2), jury, Place(None, home / "shared"))
+    assert run(home, again).done == 1
+    one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
+    np.testing.assert_allclose(one, other[::-1], atol=1e-6)
+    entries, problems = runs.scan(home / "runs")
+    assert [entry.result.seed for entry in entries] == [1]
+    assert ["it judged other images than the run has now" in problem.reason for problem in problems] == [True]
+
+
+def test_each_dataset_has_a_teacher_of_its_own(home):
+    write_images(home / "others", {"barn": 10, "pond": 9})
+    for name in ("images", "others"):
+        request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{name}", 2)
+        jury = runner.jury(("convnet",), f"{home}/taught.toml", 1)
+        run(home, runner.plan(request, jury, Place(None, home / "shared", True)))
+    assert len(list((home / "shared").glob("teacher-*"))) == 2
 
 
 SOFT = """

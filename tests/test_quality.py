@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ddbench.cli import cli
 from ddbench.datasets.facts import Place
 from evaluators import clip, fidelity
 from evaluators.students import build, features
+from evaluators.train import DivergedError
 
 FEATURES = "convnet/quick@1"
 
@@ -186,6 +188,29 @@ def test_a_set_that_was_changed_does_not_stop_the_others(home, measured, tmp_pat
     assert f"skipped {changed}: " in done.stderr
     assert "was changed after it was made" in done.stderr
     assert len(json.loads(done.stdout)) == 3
+
+
+def test_a_set_made_anew_is_measured_anew(home, measured, tmp_path):
+    anew = tmp_path / run_of(home).name
+    shutil.copytree(run_of(home), anew)
+    pictures = distilled.read(anew / "distilled")
+    shutil.rmtree(anew / "distilled")
+    (anew / "distilled").mkdir()
+    distilled.write(anew / "distilled", replace(pictures, images=255 - pictures.images))
+    found = quality(home, anew, "--metric", "ssim")["ssim"]
+    assert found["content"] == distilled.recorded_content(anew / "distilled") != measured["ssim"]["content"]
+    assert found["values"] != measured["ssim"]["values"]
+    assert quality(home, anew, "--metric", "ssim")["ssim"] == found
+
+
+def test_a_teacher_that_diverges_is_said(home, monkeypatch):
+    def diverging(*_, **__):
+        raise DivergedError(3)
+
+    monkeypatch.setattr("ddbench.teacher.train_student", diverging)
+    done = ddbench(home, "quality", run_of(home), "--metric", "fid", "--features", "convnet/quick-plain@1")
+    assert done.exit_code == 1
+    assert "the teacher, convnet by quick-plain@1, gives no labels: training diverged" in done.stderr
 
 
 def test_a_run_of_another_dataset_is_refused(home, tmp_path):

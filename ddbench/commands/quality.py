@@ -63,6 +63,7 @@ def quality(
     from ddbench import quality
     from ddbench.execute import device
     from ddbench.registry import load
+    from ddbench.teacher import TeacherError
 
     source, where = load("datasets", dataset), device(options.device)
     wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
@@ -72,7 +73,7 @@ def quality(
         try:
             run, spec = _run(options, folder, source, size)
             paths = quality.measure(quality.Subject(run, spec, loader, where, options.setting), wanted)
-        except (ValueError, ArithmeticError) as error:
+        except (ValueError, ArithmeticError, TeacherError) as error:
             # one that somebody changed or that is not complete must not stop the others
             log.error("skipped %s: %s", folder, error)
             skipped += 1

@@ -9,6 +9,7 @@ from sklearn import metrics
 from torch import nn
 
 from evaluators.accuracy import calibration_error, evaluate, scores
+from evaluators.students import build
 
 
 class Brightest(nn.Module):
@@ -60,6 +61,12 @@ def test_a_set_of_one_class_has_no_agreement_beyond_chance():
     assert scores(torch.tensor([0, 0]), torch.tensor([[2.0], [1.0]])).kappa == 0
 
 
+def test_a_bin_has_its_upper_end():
+    """0.5 belongs to the lower of two bins: in the upper one it would make up for what is wrong at 0.9."""
+    logits = torch.tensor([[0.0, 0.0], [0.0, float(np.log(9))]], dtype=torch.float64)
+    assert calibration_error(torch.tensor([0, 0]), logits, bins=2) == pytest.approx((0.5 + 0.9) / 2)
+
+
 def test_calibration_bin_by_bin():
     """Fifteen bins (0, 1/15], (1/15, 2/15], ...: how far accuracy is from confidence, weighted by their images."""
     draw = np.random.default_rng(1)
@@ -105,6 +112,13 @@ def test_an_empty_test_set_is_an_error():
 def test_a_class_without_test_images_is_an_error():
     with pytest.raises(ValueError, match="no image of class 3"):
         evaluate(Brightest(), written(PREDICTED), LABELS, num_classes=4, device="cpu")
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_test_images_of_another_size_are_an_error(size):
+    images = torch.zeros(3, 3, size, size, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"the student is for 16 px, the images are {size}x{size}"):
+        evaluate(build("resnet18", 16, 3, 0), images, torch.arange(3), num_classes=3, device="cpu")
 
 
 @pytest.mark.parametrize("width", [2, 5])

@@ -12,6 +12,8 @@ from PIL import Image
 from evaluators import fidelity
 from evaluators.fidelity import agreement, fid, intra_class_coverage, kid, neighbourhoods, nn_ssim
 
+ZERO = torch.zeros(8, dtype=torch.int64)
+
 
 def draw(n, d, seed, shift=0.0):
     rng = np.random.default_rng(seed)
@@ -203,3 +205,12 @@ def test_agreement_with_texts():
     score, accuracy = agreement(images, texts, torch.tensor([0, 1, 2]))
     assert score == pytest.approx((1 + 0.5**0.5 - 1) / 3)
     assert accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("which", ["real", "distilled"])
+@pytest.mark.parametrize("measure", [fid, kid, neighbourhoods, lambda a, b: intra_class_coverage(a, ZERO, b, ZERO)])
+def test_features_that_are_not_finite_are_refused(measure, which):
+    given = {"real": torch.ones(8, 4), "distilled": torch.ones(8, 4)}
+    given[which][3, 2] = math.nan
+    with pytest.raises(ValueError, match=f"features of {which} images are not finite"):
+        measure(given["real"], given["distilled"])

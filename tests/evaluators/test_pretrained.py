@@ -39,7 +39,20 @@ def served(tmp_path, monkeypatch):
 def published(student):
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        return MAKERS[student]().state_dict()
+        network = MAKERS[student]()
+        if student == "inception_v3":
+            _settle(network)
+        return network.state_dict()
+
+
+def _settle(network):
+    """One pass through its batch norms, or what a fresh Inception gives would be all but nothing."""
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train().momentum = 1.0
+    with torch.no_grad():
+        network(torch.randn(4, 3, 107, 107))
 
 
 def as_once_named(state):
@@ -63,7 +76,9 @@ def test_the_body_is_the_published_network(student, size, served):
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     look = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
     with torch.no_grad():
-        torch.testing.assert_close(model.embed(images), whole((images / 255 - look[0]) / look[1]))
+        wanted = whole((images / 255 - look[0]) / look[1])
+        assert wanted.std() > 0.01  # or another scaling of the images would not be seen
+        torch.testing.assert_close(model.embed(images), wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
 
 
 @pytest.mark.slow

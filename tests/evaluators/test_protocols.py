@@ -162,6 +162,9 @@ def test_soft_labels_come_from_a_published_row():
     ("changes", "said"),
     [
         ({"optimizer": "lion"}, "sgd or adamw or adam"),
+        ({"lr": float("nan")}, "lr is above 0"),
+        ({"milestones": (0.8, 0.6)}, "rising shares"),
+        ({"temperature": float("inf")}, "temperature inf is not in"),
         ({"clip": -1.0}, r"clip -1\.0 is not in 0\.\.inf"),
         ({"label_smoothing": 2.0}, r"label_smoothing 2\.0 is not in 0\.\.1"),
         ({"momentum": -1.0}, r"momentum -1\.0 is not in"),
