@@ -99,7 +99,7 @@ def _means(entries: list[Entry]) -> _Means:
         soft = {(row_identity(entry), column_of(entry)) for entry in some if _is_soft(entry)}
         for row in sorted(table(some).rows, key=lambda row: version[row.identity]):  # the newest of a place comes last
             for column, cell in row.cells.items():
-                place = replace(column, protocol="", protocol_hash="", ipc=0 if name == FULL else column.ipc)
+                place = replace(column, protocol="", protocol_hash="")
                 found[place, name or row.identity] = _Mean(cell.mean, (row.identity, column) in soft)
     return found
 

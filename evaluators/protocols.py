@@ -143,6 +143,21 @@ view of it, which no budget would count); Kullback-Leibler divergence at tempera
 """,
 )
 
+SOFT_HARD_1 = replace(
+    SOFT_1,
+    name="soft-hard",
+    labels="hard",
+    teacher=None,
+    source="soft@1, number for number, on hard labels, without a teacher (`ddbench robustness --own soft`).",
+)
+
+SOFT_PLAIN_1 = replace(
+    SOFT_1,
+    name="soft-plain",
+    recipes=MappingProxyType({name: replace(row, augment=Augment()) for name, row in SOFT_1.recipes.items()}),
+    source="soft@1, number for number, without augmentation and CutMix (`ddbench robustness --own soft`).",
+)
+
 _RELEASE = Recipe(
     "sgd",
     lr=1e-2,
@@ -239,7 +254,10 @@ in dpd@1, the rate falls at 66.67 and 83.33 % of all steps, there of the epochs;
 ImageNet weights were trained (mean and deviation 0.5), there by ImageNet's mean and deviation.""",
 )
 
-_PUBLISHED = (QUICK_1, QUICK_HARD_1, QUICK_PLAIN_1, REAL_1, REAL_LARGE_1, SOFT_1, DPD_1, DPD_SCRATCH_1, DC_1, FID_1)
+_PUBLISHED = (
+    *(QUICK_1, QUICK_HARD_1, QUICK_PLAIN_1, SOFT_1, SOFT_HARD_1, SOFT_PLAIN_1),
+    *(REAL_1, REAL_LARGE_1, DPD_1, DPD_SCRATCH_1, DC_1, FID_1),
+)
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in _PUBLISHED})
 
 

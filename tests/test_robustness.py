@@ -169,16 +169,30 @@ def test_what_tells_lines_apart_is_shown(tmp_path):
     ("words", "said"),
     [
         (("--own", "qiuck@1"), "did you mean 'quick@1'"),
-        (("--own", "dc@1"), "--hard quick-hard@1 is not dc@1 on hard labels"),
+        (("--own", "dc@1"), "dc@1 has no published twin dc-hard@1: name one by --hard"),
+        (("--own", "dpd@1"), "dpd@1 has no published twin dpd-plain@1: name one by --plain"),
+        (("--own", "dc@1", "--hard", "quick-hard@1", "--plain", "dc@1"), "--hard quick-hard@1 is not dc@1 on hard"),
         (("--plain", "quick@1"), "--plain quick@1 is not quick@1 without augmentation"),
         (("--hard", "quick@1"), "--hard quick@1 is not quick@1 on hard labels"),
-        (("--own", "quick-plain@1", "--hard", "quick-plain@1"), "--own quick-plain@1 is not quick-plain@1 with"),
+        (
+            ("--own", "quick-plain@1", "--hard", "quick-plain@1", "--plain", "quick-plain@1"),
+            "--own quick-plain@1 is not quick-plain@1 with",
+        ),
     ],
 )
 def test_roles_must_be_twins(words, said, tmp_path):
     done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", *words])
     assert done.exit_code == 2
     assert said in " ".join(done.stderr.split())
+
+
+def test_the_twins_of_soft_are_found(tmp_path):
+    """Random images have the teacher's labels as well, so the gain over them is told."""
+    for method, overall in (("random", 0.5), ("mine", 0.625)):
+        write(tmp_path, replace(SPEC, method=method), protocol="soft", overall=overall, label_bytes=64)
+    shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--own", "soft", "--format", "json"])
+    (line,) = json.loads(shown.output)
+    assert (line["own"], line["ior"]) == (0.625, pytest.approx(0.125))
 
 
 def test_a_name_without_its_version_is_the_newest(tmp_path):

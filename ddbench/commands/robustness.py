@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.robustness import Line
+    from evaluators.recipes import Protocol
 
 PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init", "fingerprint": "split",
          "judge": "judge"}  # fmt: skip
@@ -23,13 +24,12 @@ PERCENT = ("own", "hard", "plain", "ior", "hlr")
 @click.option("--dataset", metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
 @click.option("--own", metavar="NAME@VERSION", default="quick@1", show_default=True, help="The protocol in question.")
-@click.option("--hard", metavar="NAME@VERSION", default="quick-hard@1", show_default=True, help="It on hard labels.")
-@click.option("--plain", metavar="NAME@VERSION", default="quick-plain@1", show_default=True,
-              help="It without augmentation.")  # fmt: skip
+@click.option("--hard", metavar="NAME@VERSION", help="It on hard labels.  [default: its published twin, quick-hard@1]")
+@click.option("--plain", metavar="NAME@VERSION", help="It without augmentation.  [default: likewise, quick-plain@1]")
 @click.option("--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's w and g.")
 @click.option("--format", "form", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
 @click.pass_obj
-def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: float, form: str, **roles: str) -> None:
+def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: float, form: str, **roles: Any) -> None:
     """How far the ranking depends on how it was judged: DD-Ranking's scores (arXiv:2505.13300), from stored results.
 
     IOR: gain over `random` under the protocol in question. HLR: loss to `full` under hard labels. LRS, ARS: label- and
@@ -58,11 +58,12 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
         raise SystemExit(1)
 
 
-def _titles(own: str, hard: str, plain: str) -> dict[str, str]:
+def _titles(own: str, hard: str | None, plain: str | None) -> dict[str, str]:
     """The protocols' titles; UserError unless hard and plain differ from own in labels, and in augmentation, alone."""
     from ddbench.registry import load
 
-    rows = {role: load("protocols", name) for role, name in (("own", own), ("hard", hard), ("plain", plain))}
+    asked = load("protocols", own)
+    rows = {"own": asked, "hard": _twin(asked, "hard", hard), "plain": _twin(asked, "plain", plain)}
     bare = {student: replace(row, augment=type(row.augment)()) for student, row in rows["own"].recipes.items()}
     labels = rows["own"].labels, rows["own"].teacher
     twins = {
@@ -76,6 +77,18 @@ def _titles(own: str, hard: str, plain: str) -> dict[str, str]:
         if not same or (role == "own" and recipes == bare):
             raise UserError(f"--{role} {row.title} is not {rows['own'].title} {what}; name one that is")
     return {role: row.title for role, row in rows.items()}
+
+
+def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
+    """The protocol that is named, else the published twin; own itself where it is on hard labels already."""
+    from ddbench.registry import load, names
+
+    if not name and role == "hard" and own.labels == "hard":
+        return own
+    twin = f"{own.name}-{role}@{own.version}"
+    if not name and twin not in names("protocols"):
+        raise UserError(f"{own.title} has no published twin {twin}: name one by --{role}")
+    return load("protocols", name or twin)
 
 
 def _place(line: Line, name: str) -> str:

@@ -180,11 +180,13 @@ def test_impossible_rows_are_refused(changes, said):
         replace(RECIPE, **changes)
 
 
-def test_twins_differ_in_one_thing():
-    quick, hard, plain = protocol("quick"), protocol("quick-hard"), protocol("quick-plain")
-    assert hard.recipes == quick.recipes
-    assert (quick.labels, hard.labels, plain.labels) == ("own", "hard", "own")
-    assert {name: replace(row, augment=Augment()) for name, row in quick.recipes.items()} == plain.recipes
+@pytest.mark.parametrize("name", ["quick", "soft"])
+def test_twins_differ_in_one_thing(name):
+    own, hard, plain = protocol(name), protocol(f"{name}-hard"), protocol(f"{name}-plain")
+    assert hard.recipes == own.recipes
+    assert (own.labels, hard.labels, plain.labels) == ("own", "hard", "own")
+    assert (hard.teacher, plain.teacher) == (None, own.teacher)
+    assert {name: replace(row, augment=Augment()) for name, row in own.recipes.items()} == plain.recipes
 
 
 def test_hard_labels_have_no_teacher():
