@@ -75,11 +75,12 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
         raise UserError(f"{folder} is not a folder; expected one sub-folder of images per class")
     files = class_files(folder)
     _check_classes(folder, files, classes)
-    images = [_read(path, size) for name in classes for path in files[name]]
+    paths = [path for name in classes for path in files[name]]
+    images = [_read(path, size) for path in paths]
     labels = [label for label, name in enumerate(classes) for _ in files[name]]
-    resized = sum(was_resized for _, was_resized in images)
-    if resized:
-        log.warning("%s: %d of %d images were resized to %d px, as the dataset is", folder, resized, len(images), size)
+    if resized := [path for path, (_, was_resized) in zip(paths, images, strict=True) if was_resized]:
+        said = (folder, len(resized), len(images), size, resized[0])
+        log.warning("%s: %d of %d images were resized to %d px, as the dataset is; the first is %s", *said)
     try:
         soft = distilled.read_soft(folder)
     except ValueError as error:

@@ -189,8 +189,10 @@ from torchvision's ImageNet weights, one row for all of them; 256 px; hard label
 image once, in batches of 16 of which the last is what is left; the rate falls tenfold at 66.67 and 83.33 % of all
 iterations; random resized crops, flips left to right and upside down; gradients clipped at norm 1; the last network.
 Ours where it is silent or differs: a crop that does not fit is drawn again up to ten times (torchvision's rule), crops
-are not rounded to whole pixels, and the student's seed is the suite's (the release has 666 + number of the set). A run
-of another size is warned about, not refused.""",
+are not rounded to whole pixels and see the pixels around them at their borders, images are scaled as the ImageNet
+weights were trained (Inception's: mean and deviation 0.5), and the student's seed is the suite's, the same for every
+set (the release has 666 + number of the set), so that the suite's deviation over sets, with n - 1, is not the
+release's, which has n and the students' too. A run of another size is warned about, not refused.""",
 )
 
 DPD_SCRATCH_1 = Protocol(
@@ -230,7 +232,8 @@ DC_1 = Protocol(
     source="""\
 How DSA, DM and their successors judge a distilled set (facts from the public code of arXiv:2006.05929 and 2102.08259):
 the ConvNet from scratch, SGD with momentum, 1001 epochs of which the last 499 have a tenth of the rate, one operation
-of differentiable Siamese augmentation for each batch with numbers of its own for each image, the last network.
+of differentiable Siamese augmentation for each batch with numbers of its own for each image (brightness 1, saturation
+2, contrast 0.5, scale 1.2, 15 degrees, crop of 1/8, cutout of 1/2), the last network.
 Ours where it differs: the optimizer keeps its momentum when the rate falls (there it is made anew); images are
 normalised by constants (mean 0.5, deviation 0.25) and not by the data set's statistics; a distilled set is 8-bit.
 For other networks the literature has no row of its own, so there is none here.""",
