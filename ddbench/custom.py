@@ -45,6 +45,8 @@ def read(path: Path) -> Protocol:
 def _built(path: Path, table: Mapping[str, Any]) -> Protocol:
     below = protocol(table["like"]) if "like" in table else Protocol("custom", 1, {}, "")
     wanted = table.get("recipes", {})
+    if not isinstance(wanted, dict) or not all(isinstance(values, dict) for values in wanted.values()):
+        raise ValueError(f"recipes = {wanted!r} is not a table for each student: [recipes.convnet]")
     for student in wanted:
         if student not in STUDENTS:
             raise unknown(f"student ({path})", student, STUDENTS)

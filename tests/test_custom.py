@@ -69,6 +69,8 @@ def test_its_name_is_its_content_and_never_a_published_one(file):
     [
         ("", "neither a"),
         ("lik = 1", "'lik'; did you mean like"),
+        ("recipes = 3", r"recipes = 3 is not a table for each student: \[recipes.convnet\]"),
+        ("[recipes]\nconvnet = 3", "is not a table for each student"),
         ('like = "quikc"', "'quikc'.*did you mean 'quick@1'"),
         ('like = "quick"\n[recipes.convnext]', "'convnext'; did you mean convnet"),
         ('like = "quick"\n[recipes.convnet]\nepoch = 3', r"recipes\.convnet\) 'epoch'; did you mean epochs"),
