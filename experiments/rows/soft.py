@@ -35,12 +35,9 @@ ROWS = {
     "T 1, CutMix by half": (1.0, 0.5),
     "T 4": (4.0, 0.0),
     "T 4, CutMix by half": (4.0, 0.5),
-    "T 20": (20.0, 0.0),
-    "hard, CutMix by half": (0.0, 0.5),
     "long, hard": (0.0, 0.0),
     "long, T 4": (4.0, 0.0),
     "long, T 4, CutMix by half": (4.0, 0.5),
-    "long, T 20, CutMix": (20.0, 1.0),
 }
 
 
