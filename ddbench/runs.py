@@ -219,7 +219,7 @@ def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> li
     content = _tried(lambda path: read_json(path).get("content"), folder / "distilled" / "manifest.json", problems)
     foreign = [entry for entry in found if entry.result.content != content]
     problems += [Problem(e.path, "it judged other images than the run has now: delete it, run again") for e in foreign]
-    return [entry for entry in found if entry not in foreign]
+    return [entry for entry in found if entry.result.content == content]
 
 
 def _run_folders(runs: Path) -> Iterator[Path]:
