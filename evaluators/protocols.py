@@ -122,8 +122,8 @@ REAL_LARGE_1 = Protocol(
     version=1,
     recipes=MappingProxyType({name: replace(row, augment=_SYMMETRIES) for name, row in REAL_1.recipes.items()}),
     source="""\
-real@1 with less augmentation, for training splits of ten thousand images and more, which eight passes do not wear out:
-the eight symmetries of a square and nothing else. Chosen with a resnet18 among three settings on held-back training
+real@1 with less augmentation, for training splits of ten thousand images and more: the eight symmetries of a square and
+nothing else. Chosen with a resnet18 among three settings on held-back training
 images of EuroSAT; on its test split a resnet18 reaches 96.6 %. Other networks are untuned (docs/protocols.md).""",
 )
 
