@@ -85,11 +85,6 @@ def read(folder: Path) -> Pictures:
     return pictures
 
 
-def recorded_content(folder: Path) -> str:
-    """`Pictures.content` of the set that was written to a folder, without reading the images."""
-    return read_json(folder / "manifest.json").get("content", "")
-
-
 def read_soft(folder: Path) -> np.ndarray | None:
     """The soft labels beside a folder's images, float32 (n, c) in the order of its files; None when it has none.
 

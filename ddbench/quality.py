@@ -28,7 +28,7 @@ from ddbench.errors import UserError
 from ddbench.execute import origin, train_id
 from ddbench.files import Stopwatch, digest, make_once, read_json, write_json
 from ddbench.judging import bars, images_of
-from ddbench.runs import RunSpec, safe
+from ddbench.runs import RunSpec, content_of, safe
 from ddbench.types import Dataset
 from evaluators import VERSION, fidelity, pretrained
 from evaluators.augment import resize
@@ -99,7 +99,7 @@ def measure(subject: Subject, wanted: Wanted) -> list[Path]:
     UserError where weights cannot be had, ValueError for a distilled set that somebody changed.
     """
     found = {metric: subject.folder / "quality" / _name(metric, wanted.of(metric)) for metric in wanted.metrics}
-    content = distilled.recorded_content(subject.folder / "distilled")
+    content = content_of(subject.folder)
     for metric, path in found.items():
         if not path.exists() or read_json(path)["content"] != content:
             write_json(path, _measured(subject, metric, wanted.of(metric)))

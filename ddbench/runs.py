@@ -187,6 +187,15 @@ def read_spec(path: Path) -> RunSpec:
     return spec
 
 
+def content_of(folder: Path) -> str:
+    """Digest of the distilled set that a run has now, as recorded; ValueError without such a record."""
+    path = folder / "distilled" / "manifest.json"
+    try:
+        return read_json(path)["content"]
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not say what the distilled set is ({error})") from None
+
+
 def read_result(path: Path) -> Result:
     """Read a result file; ValueError when it is not one, of a newer schema, or holds impossible numbers."""
     result = _read(path, Result)
@@ -216,7 +225,7 @@ def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> li
     """Where results of a run are of different images, those of the images that are there; the others are problems."""
     if len({entry.result.content for entry in found}) < 2:
         return found
-    content = _tried(lambda path: read_json(path).get("content"), folder / "distilled" / "manifest.json", problems)
+    content = _tried(content_of, folder, problems)
     foreign = [entry for entry in found if entry.result.content != content]
     problems += [Problem(e.path, "it judged other images than the run has now: delete it, run again") for e in foreign]
     return [entry for entry in found if entry.result.content == content]

@@ -6,8 +6,9 @@ the one that is tested, and nothing is ever chosen on test data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from evaluators.recipes import DSA, Augment, Protocol, Recipe, unknown
@@ -83,6 +84,12 @@ The rows of the other networks came later and are untried: a CNN has resnet18's,
 which has no batch norm, a fifth of the rate and clipping, vit_base half of the rate.""",
 )
 
+
+def _each(below: Protocol, change: Callable[[Recipe], Recipe]) -> Mapping[str, Recipe]:
+    """The rows of a protocol, each changed."""
+    return MappingProxyType({name: change(row) for name, row in below.recipes.items()})
+
+
 QUICK_HARD_1 = replace(
     QUICK_1,
     name="quick-hard",
@@ -95,7 +102,7 @@ worth without them (`ddbench robustness`). For a set without any, quick@1 is the
 QUICK_PLAIN_1 = replace(
     QUICK_1,
     name="quick-plain",
-    recipes=MappingProxyType({name: replace(row, augment=Augment()) for name, row in QUICK_1.recipes.items()}),
+    recipes=_each(QUICK_1, partial(replace, augment=Augment())),
     source="""\
 quick@1, number for number, without augmentation: to tell what a set is worth without it (`ddbench robustness`). Nothing
 was tuned for it.""",
@@ -109,7 +116,7 @@ def _on_real(row: Recipe) -> Recipe:
 REAL_1 = Protocol(
     name="real",
     version=1,
-    recipes=MappingProxyType({name: _on_real(row) for name, row in QUICK_1.recipes.items()}),
+    recipes=_each(QUICK_1, _on_real),
     source="""\
 This project's own, for a whole real training split on a CPU: what `full` reaches, and the teachers that give soft
 labels. The optimizers and the augmentation of quick@1; eight passes, but at least 48 000 images; no label smoothing,
@@ -120,7 +127,7 @@ chosen by what two cores have time for. For ten thousand images and more real-la
 REAL_LARGE_1 = Protocol(
     name="real-large",
     version=1,
-    recipes=MappingProxyType({name: replace(row, augment=_SYMMETRIES) for name, row in REAL_1.recipes.items()}),
+    recipes=_each(REAL_1, partial(replace, augment=_SYMMETRIES)),
     source="""\
 real@1 with less augmentation, for training splits of ten thousand images and more: the eight symmetries of a square and
 nothing else. Chosen with a resnet18 among three settings on held-back training
@@ -138,7 +145,7 @@ SOFT_1 = Protocol(
     name="soft",
     version=1,
     teacher=("resnet18", "real@1"),
-    recipes=MappingProxyType({name: _soft(row) for name, row in QUICK_1.recipes.items()}),
+    recipes=_each(QUICK_1, _soft),
     source="""\
 This project's own: what a teacher's labels add to the images. The rows of quick@1, three times as long; the labels are
 those of a resnet18 that real@1 trains on the training split, one vector for each image as it is stored (not for each
@@ -159,7 +166,7 @@ SOFT_HARD_1 = replace(
 SOFT_PLAIN_1 = replace(
     SOFT_1,
     name="soft-plain",
-    recipes=MappingProxyType({name: replace(row, augment=Augment()) for name, row in SOFT_1.recipes.items()}),
+    recipes=_each(SOFT_1, partial(replace, augment=Augment())),
     source="soft@1, number for number, without augmentation and CutMix (`ddbench robustness --own soft`).",
 )
 

@@ -119,8 +119,9 @@ class Recipe:
         if not 0 < self.lr < math.inf or not 0 <= self.warmup < 1 or sorted({*rising}) != list(rising):
             raise ValueError("lr is above 0, warmup a share below 1, milestones are rising shares between 0 and 1")
         for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high or getattr(self, name) == math.inf:
-                raise ValueError(f"{name} {getattr(self, name)} is not in {low}..{high}")
+            value = getattr(self, name)
+            if not (low <= value <= high and math.isfinite(value)):
+                raise ValueError(f"{name} {value} is not in {low}..{high}")
         if self.min_steps < 1 or self.max_steps < 0 or (self.max_steps and self.max_steps < self.min_steps):
             raise ValueError(f"min_steps {self.min_steps} and max_steps {self.max_steps} (0: no limit) leave no steps")
         if self.temperature and self.label_smoothing:

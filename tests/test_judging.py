@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from third_party import write_images, write_method
+from third_party import write_anew, write_images, write_method
 
-from ddbench import distilled, runner, runs
+from ddbench import runner, runs
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.runner import Request, Setting
@@ -40,8 +40,8 @@ def home(tmp_path):
     return tmp_path
 
 
-def planned(home, protocol, students=("convnet",), **words):
-    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipc": 2, **words})
+def planned(home, protocol, students=("convnet",), images="images", **words):
+    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{images}", **{"ipc": 2, **words})
     return runner.plan(request, runner.jury(students, f"{home}/{protocol}", 1), Place(None, home / "shared", True))
 
 
@@ -130,13 +130,9 @@ def test_a_teachers_labels_are_what_is_trained_on(home):
 def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     run(home, planned(home, "taught.toml"))
     folder = planned(home, "taught.toml").specs[0].folder(home / "runs")
-    pictures = distilled.read(folder / "distilled")
-    shutil.rmtree(folder / "distilled")
-    (folder / "distilled").mkdir()
-    distilled.write(folder / "distilled", replace(pictures, images=pictures.images[::-1].copy()))
+    write_anew(folder, lambda images: images[::-1].copy())
     jury = runner.jury(("convnet",), f"{home}/taught.toml", 2)
-    again = runner.plan(Request(f"{home}/pick.py:Pick", f"folder:{home}/images", 2), jury, Place(None, home / "shared"))
-    assert run(home, again).done == 1
+    assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 1
     one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
     np.testing.assert_allclose(one, other[::-1], atol=1e-6)
     entries, problems = runs.scan(home / "runs")
@@ -147,9 +143,7 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
 def test_each_dataset_has_a_teacher_of_its_own(home):
     write_images(home / "others", {"barn": 10, "pond": 9})
     for name in ("images", "others"):
-        request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{name}", 2)
-        jury = runner.jury(("convnet",), f"{home}/taught.toml", 1)
-        run(home, runner.plan(request, jury, Place(None, home / "shared", True)))
+        run(home, planned(home, "taught.toml", images=name))
     assert len(list((home / "shared").glob("teacher-*"))) == 2
 
 

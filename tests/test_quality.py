@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from small_clip import write_clip
-from third_party import write_images, write_method
+from third_party import write_anew, write_images, write_method
 
-from ddbench import distilled, registry
+from ddbench import distilled, registry, runs
 from ddbench.cli import cli
 from ddbench.datasets.facts import Place
 from evaluators import clip, fidelity
@@ -193,14 +192,21 @@ def test_a_set_that_was_changed_does_not_stop_the_others(home, measured, tmp_pat
 def test_a_set_made_anew_is_measured_anew(home, measured, tmp_path):
     anew = tmp_path / run_of(home).name
     shutil.copytree(run_of(home), anew)
-    pictures = distilled.read(anew / "distilled")
-    shutil.rmtree(anew / "distilled")
-    (anew / "distilled").mkdir()
-    distilled.write(anew / "distilled", replace(pictures, images=255 - pictures.images))
+    write_anew(anew, lambda images: 255 - images)
     found = quality(home, anew, "--metric", "ssim")["ssim"]
-    assert found["content"] == distilled.recorded_content(anew / "distilled") != measured["ssim"]["content"]
+    assert found["content"] == runs.content_of(anew) != measured["ssim"]["content"]
     assert found["values"] != measured["ssim"]["values"]
     assert quality(home, anew, "--metric", "ssim")["ssim"] == found
+
+
+def test_a_run_without_its_manifest_does_not_stop_the_others(home, measured, tmp_path):
+    lacking = tmp_path / run_of(home).name
+    shutil.copytree(run_of(home), lacking)
+    (lacking / "distilled" / "manifest.json").unlink()
+    done = ddbench(home, "quality", lacking, run_of(home), "--metric", "ssim", "--format", "json")
+    assert done.exit_code == 1
+    assert "manifest.json does not say what the distilled set is" in done.stderr
+    assert len(json.loads(done.stdout)) == 1
 
 
 def test_a_teacher_that_diverges_is_said(home, monkeypatch):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from ddbench import distilled
 
 METHOD = '''
 """Somebody's method, in one file."""
@@ -87,3 +92,11 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file but locks, by name."""
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {str(name): path.read_bytes() for name, path in files.items() if name.suffix != ".lock"}
+
+
+def write_anew(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """A run's distilled set, made anew with other images."""
+    pictures = distilled.read(folder / "distilled")
+    shutil.rmtree(folder / "distilled")
+    (folder / "distilled").mkdir()
+    distilled.write(folder / "distilled", replace(pictures, images=change(pictures.images)))

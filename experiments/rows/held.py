@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tqdm import tqdm
 from ddbench.datasets.facts import Place
 from ddbench.registry import load
 from ddbench.types import ImageSet
+from evaluators.accuracy import evaluate
+from evaluators.recipes import Protocol, Recipe
+from evaluators.students import Student
+from evaluators.train import train_student
 
 SIZE = 64
 Labelled = tuple[Tensor, Tensor]
@@ -34,6 +39,16 @@ def parts(train: ImageSet, *spans: tuple[int, int]) -> list[Labelled]:
     places = [rows[torch.randperm(len(rows), generator=drawn)] for rows in places]
     chosen = [torch.cat([rows[a:b] for rows in places]) for a, b in spans]
     return [(train.images[index], train.labels[index]) for index in chosen]
+
+
+def tried(student: str, recipe: Recipe, fit: Labelled, held: Labelled, classes: int) -> tuple[Student, float, float]:
+    """A student trained on `fit`, its overall accuracy on `held`, and the seconds that its training took."""
+    row = Protocol("tried", 1, {student: recipe}, source="experiments/rows")
+    shown = {"num_classes": classes, "device": "cpu"}
+    begun = time.perf_counter()
+    model = train_student(*fit, student=student, protocol=row, seed=0, progress=bar, **shown)
+    seconds = time.perf_counter() - begun
+    return model, evaluate(model, *held, **shown).overall, seconds
 
 
 @dataclass(frozen=True)

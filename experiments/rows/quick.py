@@ -1,4 +1,4 @@
-"""What the rows of quick@1 for the larger students were chosen by: held-back training images, never a test split.
+"""What rows for quick@1's larger students would reach on held-back training images, never on a test split.
 
     python experiments/rows/quick.py STUDENT... --row NAME... --data-root DATA [--shared shared]
     python experiments/rows/quick.py                               # what was measured
@@ -10,17 +10,13 @@ quick.jsonl beside this file.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from held import SIZE, Figures, bar, parts, training_split
+from held import SIZE, Figures, parts, training_split, tried
 
-from evaluators.accuracy import evaluate
 from evaluators.protocols import QUICK_1
-from evaluators.recipes import Protocol
-from evaluators.train import train_student
 
 FIGURES = Figures(Path(__file__).with_suffix(".jsonl"))
 CNN, VIT = QUICK_1.recipe("resnet18"), QUICK_1.recipe("vit_tiny")
@@ -42,13 +38,9 @@ LARGER = {"inception_v3": 128}
 
 def measure(row: str, student: str, data_root: Path, shared: Path) -> None:
     train = training_split("ucm", data_root, shared, LARGER.get(student, SIZE))
-    images, held = parts(train, (0, IPC), (IPC, PER_CLASS))
-    shown = {"num_classes": len(train.classes), "device": "cpu"}
-    how = {"student": student, "protocol": Protocol(row, 1, {student: ROWS[row]}, source="experiments/rows")}
-    begun = time.perf_counter()
-    model = train_student(*images, seed=0, progress=bar, **how, **shown)
-    seconds = time.perf_counter() - begun
-    FIGURES.record(row, student, evaluate(model, *held, **shown).overall, seconds)
+    fit, held = parts(train, (0, IPC), (IPC, PER_CLASS))
+    _, overall, seconds = tried(student, ROWS[row], fit, held, len(train.classes))
+    FIGURES.record(row, student, overall, seconds)
 
 
 @click.command(help=__doc__)

@@ -1,4 +1,4 @@
-"""What real@2's augmentation was chosen by: held-back training images, never a test split.
+"""What real-large@1's augmentation was chosen by: held-back training images, never a test split.
 
     python experiments/rows/real.py eurosat resnet18 --data-root DATA [--shared shared] [--only ROW]
     python experiments/rows/real.py                                # what was measured
@@ -10,24 +10,20 @@ in SHARED/experiments-rows, and one is the teacher of soft.py.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from held import SIZE, Figures, bar, parts, training_split
+from held import SIZE, Figures, parts, training_split, tried
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from evaluators.accuracy import evaluate
 from evaluators.protocols import protocol
-from evaluators.recipes import Augment, Protocol
 from evaluators.students import build
-from evaluators.train import train_student
 
 FIGURES = Figures(Path(__file__).with_suffix(".jsonl"))
 REAL = protocol("real@1")
-SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
+SYMMETRIES = protocol("real-large@1").recipe("resnet18").augment
 SPLITS = {"eurosat": (1000, 300), "ucm": (40, 10)}  # images of each class: to train on, held back
 
 ROWS = {
@@ -52,14 +48,11 @@ def measure(dataset: str, student: str, row: str, data_root: Path, shared: Path)
     train = training_split(dataset, data_root, shared)
     fit, held = SPLITS[dataset]
     images, rest = parts(train, (0, fit), (fit, fit + held))
-    tried = Protocol("real", 1, {student: replace(REAL.recipe(student), augment=ROWS[row])}, source=row)
-    shown, path = {"num_classes": len(train.classes), "device": "cpu"}, weights(f"{dataset} {student}", row, shared)
-    begun = time.perf_counter()
-    model = train_student(*images, student=student, protocol=tried, seed=0, progress=bar, **shown)
-    seconds = time.perf_counter() - begun
+    recipe, path = replace(REAL.recipe(student), augment=ROWS[row]), weights(f"{dataset} {student}", row, shared)
+    model, overall, seconds = tried(student, recipe, images, rest, len(train.classes))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: part.contiguous() for name, part in model.state_dict().items()}, path)
-    FIGURES.record(row, f"{dataset} {student}", evaluate(model, *rest, **shown).overall, seconds)
+    FIGURES.record(row, f"{dataset} {student}", overall, seconds)
 
 
 @click.command(help=__doc__)

@@ -11,18 +11,16 @@ weak to choose by: its labels were worse than hard ones in each row that was tri
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from held import Figures, bar, parts, training_split
+from held import Figures, parts, training_split, tried
 from real import SPLITS, trained
 
-from evaluators.accuracy import evaluate
 from evaluators.protocols import protocol
-from evaluators.recipes import Protocol
-from evaluators.train import probabilities, train_student
+from evaluators.recipes import Recipe
+from evaluators.train import probabilities
 
 FIGURES = Figures(Path(__file__).with_suffix(".jsonl"))
 DATASET, TAUGHT_BY, TEACHER, IPC = "eurosat", "resnet18", "symmetries", 10
@@ -41,28 +39,25 @@ ROWS = {
 }
 
 
-def row(name: str, student: str) -> Protocol:
+def row(name: str, student: str) -> Recipe:
     temperature, cutmix = ROWS[name]
     recipe = QUICK.recipe(student)
     changes = {key: 3 * getattr(recipe, key) for key in ("epochs", "min_steps", "max_steps")} if "long" in name else {}
     changes |= {"label_smoothing": 0.0, "temperature": temperature} if temperature else {}
-    changed = replace(recipe, augment=replace(recipe.augment, cutmix=cutmix), **changes)
-    return Protocol(name, 1, {student: changed}, source="experiments/rows")
+    return replace(recipe, augment=replace(recipe.augment, cutmix=cutmix), **changes)
 
 
 def measure(students: tuple[str, ...], only: str, data_root: Path, shared: Path) -> None:
     train = training_split(DATASET, data_root, shared)
     fit, held = SPLITS[DATASET]
     (images, labels), rest = parts(train, (0, IPC), (fit, fit + held))
-    shown = {"num_classes": len(train.classes), "device": "cpu"}
-    soft = probabilities(trained(DATASET, TAUGHT_BY, len(train.classes), TEACHER, shared), images, "cpu")
+    classes = len(train.classes)
+    soft = probabilities(trained(DATASET, TAUGHT_BY, classes, TEACHER, shared), images, "cpu")
     for name in [name for name in ROWS if only in ("", name)]:
         for student in [student for student in students if (name, student) not in FIGURES.found()]:
-            begun = time.perf_counter()
             targets = soft if ROWS[name][0] else labels
-            how = {"student": student, "protocol": row(name, student), "seed": 0, "progress": bar}
-            found = evaluate(train_student(images, targets, **how, **shown), *rest, **shown).overall
-            FIGURES.record(name, student, found, time.perf_counter() - begun)
+            _, overall, seconds = tried(student, row(name, student), (images, targets), rest, classes)
+            FIGURES.record(name, student, overall, seconds)
 
 
 @click.command(help=__doc__)
