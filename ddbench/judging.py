@@ -20,7 +20,7 @@ from ddbench.runs import Result, read_result, write_result
 from ddbench.types import Dataset
 from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
-from evaluators.train import check_labelled, train_student
+from evaluators.train import check_labelled, precision, train_student
 
 if TYPE_CHECKING:
     from ddbench.runner import Jury, Setting, Task
@@ -147,5 +147,6 @@ def _result(trial: Trial, pictures: distilled.Pictures, scores: Scores, how: Map
         n_test=scores.n,
         **origin(trial.device),
         compiled=trial.setting.compiled,
+        precision=precision(trial.device),
         **how,
     )

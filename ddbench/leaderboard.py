@@ -1,8 +1,9 @@
 """Results to rows: pure arithmetic, nothing is read or printed. No torch.
 
 Numbers are pooled only within a *column* (dataset and split, size, IPC, protocol and its exact content, version of the
-judge, student, initialisation) and a *row* (method, version, source, complete parameters). Within a distillation the
-mean over student seeds is taken first; then mean and sample standard deviation are over distillation seeds.
+judge, student, initialisation, precision) and a *row* (method, version, source, complete parameters). Within a
+distillation the mean over student seeds is taken first; then mean and sample standard deviation are over distillation
+seeds.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ddbench.files import digest
-from ddbench.runs import Entry
+from ddbench.runs import Entry, Result
 
 
 @dataclass(frozen=True, order=True)
 class Column:
     """What a number is comparable within.
 
-    fingerprint: of the split. protocol_hash: of the student's training row. judge: evaluators.VERSION.
+    fingerprint: of the split. precision: "fp32" or "bf16", of the student's training. protocol_hash: of its row.
+    judge: evaluators.VERSION.
     """
 
     dataset: str
@@ -29,6 +31,7 @@ class Column:
     protocol: str
     student: str
     init: str
+    precision: str
     fingerprint: str
     protocol_hash: str
     judge: str
@@ -83,8 +86,13 @@ def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
 def column(entry: Entry) -> Column:
     """The column an entry belongs to."""
     spec, result = entry.spec, entry.result
-    where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init)
+    where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, _precision(result))
     return Column(*where, spec.fingerprint, result.protocol_hash, result.versions.get("evaluators", "1"))
+
+
+def _precision(result: Result) -> str:
+    """Of results of older versions, only the device says it."""
+    return result.precision or ("fp32" if result.device.startswith("cpu") else "bf16")
 
 
 def row_identity(entry: Entry) -> str:

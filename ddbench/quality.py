@@ -47,11 +47,18 @@ LARGE, MIDDLE = 256, 224  # pixels that networks which know ImageNet are given; 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which of METRICS; whose features instead of the metrics' own; which CLIP model (folder or hub id)."""
+    """Which of METRICS; whose features instead of the metrics' own; which CLIP model (folder or hub id).
+
+    UserError for features that are nobody's.
+    """
 
     metrics: tuple[str, ...]
     features: str | None = None
     clip: str = ""
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            self.of(metric)
 
     def of(self, metric: str) -> str:
         """What a metric is measured with, in words that mean one thing: a protocol with its version, a whole path."""
@@ -93,17 +100,15 @@ def _whole(words: str) -> str:
         raise UserError(f"--features {words}: {error}") from None
 
 
-def measure(subject: Subject, wanted: Wanted) -> list[Path]:
-    """Measure what is not measured yet of the set that is there now; the files of all that was wanted.
+def measure(subject: Subject, metric: str, words: str) -> Path:
+    """The file of one of METRICS by `words` (Wanted.of), of the set that is there now; measured if it is not there.
 
     UserError where weights cannot be had, ValueError for a distilled set that somebody changed.
     """
-    found = {metric: subject.folder / "quality" / _name(metric, wanted.of(metric)) for metric in wanted.metrics}
-    content = content_of(subject.folder)
-    for metric, path in found.items():
-        if not path.exists() or read_json(path)["content"] != content:
-            write_json(path, _measured(subject, metric, wanted.of(metric)))
-    return list(found.values())
+    path = subject.folder / "quality" / _name(metric, words)
+    if not path.exists() or read_json(path)["content"] != content_of(subject.folder):
+        write_json(path, _measured(subject, metric, words))
+    return path
 
 
 def _name(metric: str, words: str) -> str:

@@ -70,7 +70,7 @@ class Result:
     calibration: see evaluators.accuracy.Scores. weights: SHA-256 of the file the student started from, empty from
     scratch. teacher: the stage that gave the soft labels, empty for hard labels and for the set's own. image_bytes:
     pixels, uncompressed. label_bytes: soft labels; hard ones are free. compiled: whether torch.compile trained it.
-    Results of older versions lack some of these.
+    precision: "fp32" or "bf16", of its training. Results of older versions lack some of these.
     """
 
     run: str
@@ -101,6 +101,7 @@ class Result:
     image_bytes: int | None = None
     label_bytes: int | None = None
     compiled: bool | None = None
+    precision: str = ""
 
     @property
     def title(self) -> str:

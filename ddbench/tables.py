@@ -62,6 +62,7 @@ _WORDS: dict[str, Callable[[Column], str]] = {
     "protocol": lambda column: column.protocol,
     "student": lambda column: column.student,
     "init": lambda column: column.init,
+    "precision": lambda column: column.precision,
     "fingerprint": lambda column: f"split {column.fingerprint[:8]}",
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
     "judge": lambda column: f"judge {column.judge}",

@@ -75,6 +75,11 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
     return model.eval()
 
 
+def precision(device: torch.device | str) -> str:
+    """What students are trained in: "fp32", or "bf16" (autocast) on a GPU."""
+    return "bf16" if torch.device(device).type == "cuda" else "fp32"
+
+
 def probabilities(model: nn.Module, images: Tensor, device: torch.device | str, batch: int = 256) -> Tensor:
     """What `model` gives each class, float32 (n, classes) on the device, of uint8 (n, 3, s, s) images."""
     return torch.cat(list(logits(model, images, device, batch))).softmax(1)
@@ -228,7 +233,8 @@ def _step(
     network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, images: Tensor, targets: Tensor
 ) -> Tensor:
     """One step of the optimizer; the loss, left on the device."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+    half = precision(images.device) == "bf16"
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         logits = network(images)
     loss = _loss(logits.float(), targets, recipe)
     optimizer.zero_grad(set_to_none=True)

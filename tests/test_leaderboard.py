@@ -77,6 +77,8 @@ def test_the_order_of_results_does_not_matter():
         ({}, {"student": "resnet18"}),
         ({}, {"init": "imagenet"}),
         ({}, {"versions": {"evaluators": "2"}}),
+        ({}, {"precision": "bf16"}),
+        ({}, {"device": "cuda (a GPU)"}),
     ],
 )
 def test_columns_are_never_pooled(spec, changes):

@@ -150,7 +150,7 @@ def no_network(url, *_, **__):
         (["--features", "convnet"], "neither STUDENT/PROTOCOL nor STUDENT/imagenet"),
         (["--features", "convnet/quikc"], "did you mean 'quick@1'"),
         (["--features", "convnext/quick"], "neither STUDENT/PROTOCOL nor STUDENT/imagenet; convnet"),
-        (["--features", "convnet/imagenet"], "no ImageNet weights for convnet"),
+        (["--metric", "fid", "--features", "convnet/imagenet"], "no ImageNet weights for convnet"),
         (["--metric", "coverage"], r"put it at .*resnet18-f37072fd.pth; --features has others"),
         (["--metric", "clip", "--clip", "nobody/nothing"], "there is no CLIP model 'nobody/nothing'"),
     ],
@@ -162,6 +162,16 @@ def test_what_cannot_be_had_is_said(home, tmp_path, monkeypatch, words, said):
     done = ddbench(home, "quality", run_of(home), *words)
     assert done.exit_code == 2
     assert re.search(said, done.output)
+
+
+def test_a_metric_without_its_weights_does_not_stop_the_others(home, measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    done = ddbench(home, "quality", run_of(home), "--format", "json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == [measured["ssim"]]
+    assert re.search(r"without fid: .*put it at .*inception_v3", done.stderr)
+    assert re.search(r"without coverage: .*put it at .*resnet18", done.stderr)
 
 
 def test_a_name_without_its_version_is_the_same_measurement(home, measured):

@@ -18,7 +18,7 @@ ENTRIES = [
     entry(0.20, student="resnet18"),
 ]
 HOW = "overall accuracy in %, mean ± sample std over n distillations"
-CAPTION = f"scenes, 32 px, 2 images per class, quick@1, scratch, split ffffffff; {HOW}"
+CAPTION = f"scenes, 32 px, 2 images per class, quick@1, scratch, fp32, split ffffffff; {HOW}"
 
 
 def test_text():

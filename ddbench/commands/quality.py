@@ -13,6 +13,7 @@ from ddbench.commands.common import SIZE, SIZE_HELP, Globals, grid, log
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
+    from ddbench.quality import Subject, Wanted
     from ddbench.runs import RunSpec
 
 FEATURES = (
@@ -53,7 +54,8 @@ def quality(
     FOLDERS are runs (with a spec.json) or folders of images (one sub-folder per class, as for `ddbench evaluate`).
     fid: FID, KID, precision, recall, density, coverage. coverage: intra-class coverage. ssim: NN-SSIM, how near an
     image is to a copy of a real one. clip: CLIP score and zero-shot accuracy. Each is a file in the run's quality/ and
-    is not measured again. FID depends on the number of images: compare it within one dataset and IPC only.
+    is not measured again; one whose weights cannot be had does not stop the others. FID depends on the number of
+    images: compare it within one dataset and IPC only.
 
     \b
     Examples:
@@ -68,20 +70,38 @@ def quality(
     source, where = load("datasets", dataset), device(options.device)
     wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
     loader = cache(lambda pixels: source.load(options.place, pixels))
-    measured, skipped = [], 0
+    paths: list[Path] = []
+    lacking: dict[str, UserError] = {}
+    skipped = 0
     for folder in folders:
         try:
             run, spec = _run(options, folder, source, size)
-            paths = quality.measure(quality.Subject(run, spec, loader, where, options.setting), wanted)
+            paths += _measured(quality.Subject(run, spec, loader, where, options.setting), wanted, lacking)
         except (ValueError, ArithmeticError, TeacherError) as error:
             # one that somebody changed or that is not complete must not stop the others
             log.error("skipped %s: %s", folder, error)
             skipped += 1
-        else:
-            measured += [json.loads(path.read_text()) | {"path": str(path)} for path in paths]
+    if lacking and not paths:
+        raise next(iter(lacking.values()))
+    measured = [json.loads(path.read_text()) | {"path": str(path)} for path in paths]
     click.echo(json.dumps(measured, indent=2) if form == "json" else _table(measured))
-    if skipped:
+    for metric, error in lacking.items():
+        log.error("without %s: %s", metric, error)
+    if skipped or lacking:
         raise SystemExit(1)
+
+
+def _measured(subject: Subject, wanted: Wanted, lacking: dict[str, UserError]) -> list[Path]:
+    """The files of all metrics but those in `lacking`, which gets those whose weights cannot be had."""
+    from ddbench.quality import measure
+
+    found = []
+    for metric in [metric for metric in wanted.metrics if metric not in lacking]:
+        try:
+            found.append(measure(subject, metric, wanted.of(metric)))
+        except UserError as error:
+            lacking[metric] = error
+    return found
 
 
 def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:

@@ -28,7 +28,13 @@ ROWS = {
     "as resnet18, rate 5e-4": replace(CNN, lr=5e-4),
     "as resnet18, rate 2e-4, clip 1": replace(CNN, lr=2e-4, clip=1.0),
     "as resnet18, rate 1e-4, clip 1": replace(CNN, lr=1e-4, clip=1.0),
+    "as resnet18, rate 5e-4, clip 1": replace(CNN, lr=5e-4, clip=1.0),
+    "as resnet18, rate 5e-4, clip 1, twice as long": replace(
+        CNN, lr=5e-4, clip=1.0, epochs=40, min_steps=400, max_steps=4000
+    ),
     "as resnet18, twice as long": replace(CNN, epochs=40, min_steps=400, max_steps=4000),
+    "as resnet18, rate 2e-3, five times as long": replace(CNN, lr=2e-3, epochs=100, min_steps=1000, max_steps=10_000),
+    "as resnet18, rate 5e-3": replace(CNN, lr=5e-3),
     "as vit_tiny": VIT,
     "as vit_tiny, rate 2.5e-4": replace(VIT, lr=2.5e-4),
     "as vit_tiny, rate 1e-3": replace(VIT, lr=1e-3),
