@@ -281,8 +281,9 @@ def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
     except UserError:
         raise
     except Exception as error:
-        write_failure(task.path, _failure(error))
-        log.error("%s: %s; the trace is in %s", _where(task), _summary(error), failure_path(task.path))
+        failure = _failure(error, _memory_words(task, plan.jury))
+        write_failure(task.path, failure)
+        log.error("%s: %s; the trace is in %s", _where(task), failure.error, failure_path(task.path))
         log.debug("%s", traceback.format_exc())
         if join().size > 1 and task.student is None:  # the others are in the middle of it
             raise
@@ -337,8 +338,23 @@ def _where(task: Task) -> str:
     return f"{'/'.join(task.folder.parts[-4:])}: {task.words}"
 
 
-def _failure(error: Exception) -> Failure:
-    return Failure(status(error), _summary(error), "".join(traceback.format_exception(error)))
+def _failure(error: Exception, memory: str) -> Failure:
+    """memory: what there was no room for, and the way out."""
+    kind, summary = status(error), _summary(error)
+    said = f"{summary} ({memory})" if kind == "oom" else summary
+    return Failure(kind, said, "".join(traceback.format_exception(error)))
+
+
+def _memory_words(task: Task, jury: Jury) -> str:
+    """The settings of a task that its memory depends on, and how it would need less."""
+    size = f"{task.spec.size} px"
+    if task.student is not None:
+        batch = jury.protocol.recipe(task.student).batch
+        return f"batches of {batch} at {size}: a smaller --size, or a protocol of your own with a smaller batch"
+    sets = [f"--set {name}={value}" for name, value in task.spec.params.items() if name.endswith("batch")]
+    return (
+        f"{' '.join(sets)} at {size}: smaller needs less; 0 is all" if sets else f"{size}: a smaller --size needs less"
+    )
 
 
 def _summary(error: Exception) -> str:

@@ -55,7 +55,7 @@ def test_a_plan_writes_nothing(home, tmp_path):
     spec = plan.specs[0]
     assert [s.seed for s in plan.specs] == [3, 4]
     assert (spec.method, spec.dataset, spec.size) == ("pick", "folder:images", 8)
-    assert spec.params == {"shift": 1, "do": "nothing"}
+    assert spec.params == {"shift": 1, "do": "nothing", "batch": 4}
     assert spec.source == registry.source_of(f"{home}/pick.py:Pick")
     assert [task.words for task in runner.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
     assert list(tmp_path.iterdir()) == []
@@ -144,7 +144,9 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
     assert contents[1] != contents[0]
 
 
-@pytest.mark.parametrize(("do", "status", "said"), [("fail", "failed", "out of ideas"), ("oom", "oom", "MemoryError")])
+@pytest.mark.parametrize(
+    ("do", "status", "said"), [("fail", "failed", "out of ideas"), ("oom", "oom", "--set batch=4 at 8 px: smaller")]
+)
 def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, status, said):
     plan = plan_for(home, f"do={do}")
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 1, 0)
@@ -154,6 +156,22 @@ def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, stat
     assert "in distill" in recorded.trace
     assert "there is no distilled set" in caplog.text
     assert runs.scan(tmp_path) == ([], [])
+
+
+def test_a_student_without_room_is_told_what_its_batch_is(home, tmp_path, monkeypatch):
+    def without_room(*_, **__):
+        return torch.empty(1 << 60)
+
+    plan = plan_for(home)
+    monkeypatch.setattr("ddbench.judging.train_student", without_room)
+    runner.run(plan, setting(home, tmp_path))
+    (path,) = plan.specs[0].folder(tmp_path).glob("results/*/*.failed.json")
+    said = json.loads(path.read_text())
+    assert said["status"] == "oom"
+    assert (
+        f"batches of {plan.jury.protocol.recipe('convnet').batch} at 8 px: a smaller --size, or a protocol"
+        in said["error"]
+    )
 
 
 def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch, caplog):

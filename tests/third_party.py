@@ -31,12 +31,13 @@ from ddbench.types import DistilledSet
 
 @dataclass(frozen=True)
 class Pick:
-    """Random real images. shift: added to every pixel. do: what else happens."""
+    """Random real images. shift: added to every pixel. do: what else happens. batch: for "oom"."""
 
     name: ClassVar[str] = "pick"
     version: ClassVar[int] = 1
     shift: int = 0
     do: str = "nothing"
+    batch: int = 4
 
     def distill(self, train, ipc, ctx):
         self._misbehave(train, ctx)
@@ -50,7 +51,7 @@ class Pick:
         if self.do == "fail" and not os.environ.get("PICK_WORKS"):
             raise RuntimeError("out of ideas")
         if self.do == "oom":
-            raise MemoryError
+            torch.empty(self.batch, 1 << 58)
         if self.do == "ask":
             raise UserError("there is no base model; get it from a shop")
         if self.do == "write":
