@@ -31,6 +31,9 @@ class MTT:
     expert_batch: how many are trained on the real images, and how. expert_images: their epochs see at most so many, 0
     for all. augment: DSA's operations on every batch, the experts' too. init: what the images are at first. student:
     the network's kind. compiled: through torch.compile.
+
+    Defaults are those published for 64 px and IPC 10 (Tiny ImageNet); the presets are named after what they were
+    published for. Another number of images or another size: take the nearest.
     """
 
     name: ClassVar[str] = "mtt"

@@ -32,6 +32,8 @@ class SRe2L:
     rolled by up to this many pixels each way. soft: keep what the teacher says of each image as its soft label.
     teacher: a network with batch norm, trained on the training split for `epochs` passes, but at least `least` steps of
     32 images.
+
+    Defaults are those published for ImageNet at 224 px; for small images take the preset of the nearest size.
     """
 
     name: ClassVar[str] = "sre2l"
