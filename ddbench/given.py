@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from ddbench import distilled
 from ddbench.datasets.facts import Place
-from ddbench.datasets.images import read_rgb, square
 from ddbench.distilled import Pictures, class_files
 from ddbench.errors import UserError
 from ddbench.registry import FOLDER, short
@@ -70,7 +70,10 @@ def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, place
 
 
 def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
-    """The images of every class at `size`; UserError unless the class folders are exactly `classes`, none empty."""
+    """The images of every class; UserError unless the class folders are exactly `classes`, none empty.
+
+    Images are judged as they are: UserError for one that is not RGB of `size` x `size` pixels.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; expected one sub-folder of images per class")
     files = class_files(folder)
@@ -78,16 +81,13 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     paths = [path for name in classes for path in files[name]]
     images = [_read(path, size) for path in paths]
     labels = [label for label, name in enumerate(classes) for _ in files[name]]
-    if resized := [path for path, (_, was_resized) in zip(paths, images, strict=True) if was_resized]:
-        said = (folder, len(resized), len(images), size, resized[0])
-        log.warning("%s: %d of %d images were resized to %d px, as the dataset is; the first is %s", *said)
     try:
         soft = distilled.read_soft(folder)
     except ValueError as error:
         raise UserError(str(error)) from None
     if soft is not None and soft.shape != (len(labels), len(classes)):
         raise UserError(f"{folder}: soft labels are {soft.shape}, not {(len(labels), len(classes))}")
-    return Pictures(np.stack([image for image, _ in images]), np.array(labels, dtype=np.int64), classes, soft)
+    return Pictures(np.stack(images), np.array(labels, dtype=np.int64), classes, soft)
 
 
 def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> None:
@@ -102,10 +102,19 @@ def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[st
         log.warning("%s holds %d to %d images per class: the larger one counts", folder, min(counts), max(counts))
 
 
-def _read(path: Path, size: int) -> tuple[np.ndarray, bool]:
-    """uint8 (size, size, 3), and whether the file had another size."""
+def _read(path: Path, size: int) -> np.ndarray:
+    """uint8 (size, size, 3)."""
     try:
-        image = read_rgb(path)
+        with Image.open(path) as image:
+            image.load()
     except Exception as error:  # Pillow's plugins raise many kinds
         raise UserError(f"{path} is not a readable image ({error})") from None
-    return square(image, size).transpose(1, 2, 0), image.size != (size, size)
+    if image.mode != "RGB":
+        raise UserError(
+            f"{path} is of mode {image.mode}, not RGB: convert the images, so that it is known what is judged"
+        )
+    if image.size != (size, size):
+        wide, high = image.size
+        way_out = f"--size {wide} judges them so" if wide == high else "images are square"
+        raise UserError(f"{path} is {wide}x{high} px, not {size}x{size}: {way_out}, or resize them yourself")
+    return np.asarray(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from ddbench.errors import UserError
 from ddbench.execute import origin, train_id
 from ddbench.files import Stopwatch, write_json
 from ddbench.memory import Peak
-from ddbench.runs import Result, read_result, write_result
+from ddbench.runs import Result, read_result, stale, write_result
 from ddbench.types import Dataset
 from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
@@ -49,10 +50,15 @@ def judge(trial: Trial) -> None:
     cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
     result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
-    if not trial.task.result.exists():
+    if _wanting(trial.task.result, trial):
         write_result(trial.task.result, result)
-    if trial.task.corrupted and not trial.task.corrupted.exists():
+    if trial.task.corrupted and _wanting(trial.task.corrupted, trial):
         _corrupted(trial, model, result)
+
+
+def _wanting(path: Path, trial: Trial) -> bool:
+    """Whether a file of a student is not there, or judged other images."""
+    return not path.exists() or stale(path, trial.task.folder)
 
 
 def check_test(data: Dataset) -> None:
@@ -92,7 +98,7 @@ def _targets(trial: Trial, pictures: distilled.Pictures) -> tuple[Tensor, str]:
         return torch.from_numpy(pictures.labels), ""
     key, shared, images = train_id(trial.task.spec, trial.data), trial.setting.place.shared, images_of(pictures)
     found = teacher.trained(wanted, trial.data.train, key, shared, trial.device, bars(trial.setting.quiet))
-    return teacher.labels(found, images, pictures.content(), trial.task.folder, trial.device), found.folder.name
+    return teacher.labels(found, images, pictures.content(), trial.task.folder, trial.device), found.title
 
 
 def _shared(trial: Trial) -> dict[str, Any]:

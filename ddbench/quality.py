@@ -82,7 +82,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network, what images go through first, and the name of the file or stage that its weights are from."""
+    """A network, what images go through first, and what says which weights it has."""
 
     network: Student
     prepare: Callable[[Tensor], Tensor]
@@ -215,7 +215,7 @@ def _trained(subject: Subject, student: str, title: str) -> Extractor:
     data, shared = subject.load(size), subject.setting.place.shared
     key, progress = _train(subject, size), bars(subject.setting.quiet)
     found = teacher.trained((student, title), data.train, key, shared, subject.device, progress)
-    return Extractor(teacher.network(found, size), partial(resize, size=size), found.folder.name)
+    return Extractor(teacher.network(found, size), partial(resize, size=size), found.title)
 
 
 def _train(subject: Subject, size: int) -> str:

@@ -18,7 +18,16 @@ from ddbench import config, contact, distilled, registry
 from ddbench.datasets.facts import Place, Split
 from ddbench.errors import UserError
 from ddbench.files import canonical, sweep, write_bytes
-from ddbench.runs import Failure, RunSpec, corrupted_path, failure_path, read_failure, result_path, write_failure
+from ddbench.runs import (
+    Failure,
+    RunSpec,
+    corrupted_path,
+    failure_path,
+    read_failure,
+    result_path,
+    stale,
+    write_failure,
+)
 from ddbench.team import join
 from evaluators.sizes import check_size
 
@@ -123,7 +132,9 @@ class Task:
 
     @property
     def done(self) -> bool:
-        return (self.result or self.folder / "distilled").exists() and (not self.corrupted or self.corrupted.exists())
+        if self.result is None:
+            return (self.folder / "distilled").exists()
+        return all(path.exists() and not stale(path, self.folder) for path in (self.result, self.corrupted) if path)
 
     @property
     def words(self) -> str:

@@ -197,6 +197,28 @@ def content_of(folder: Path) -> str:
         raise ValueError(f"{path} does not say what the distilled set is ({error})") from None
 
 
+def stale(path: Path, folder: Path) -> bool:
+    """Whether what lies at `path`, a student's result or its corrupted one, judged other images than the run has now.
+
+    A file that cannot be read is not: `scan` names it, and nothing overwrites it.
+    """
+    try:
+        return read_json(path)["content"] != content_of(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def failures(runs: Path) -> list[Problem]:
+    """What has no result because it failed, in path order: no table knows of it."""
+    found = sorted({*runs.glob("*/*/ipc*/seed*-*/failed.json"), *runs.glob(f"*/*/ipc*/seed*-*/results/*/*{FAILED}")})
+    problems: list[Problem] = []
+    read = [(path, _tried(read_json, path, problems)) for path in found]
+    said = [(path, one) for path, one in read if isinstance(one, dict)]
+    return problems + [
+        Problem(path, f"{one.get('status')}, and so in no mean: {one.get('error')}") for path, one in said
+    ]
+
+
 def read_result(path: Path) -> Result:
     """Read a result file; ValueError when it is not one, of a newer schema, or holds impossible numbers."""
     result = _read(path, Result)
@@ -223,12 +245,16 @@ def scan(runs: Path) -> tuple[list[Entry], list[Problem]]:
 
 
 def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> list[Entry]:
-    """Where results of a run are of different images, those of the images that are there; the others are problems."""
-    if len({entry.result.content for entry in found}) < 2:
+    """Those that judged the images which are there now; the others are problems.
+
+    Where the images are gone, results of one set are kept, of several none.
+    """
+    contents = {entry.result.content for entry in found}
+    if not (folder / "distilled").exists() and len(contents) < 2:
         return found
-    content = _tried(content_of, folder, problems)
+    content = _tried(content_of, folder, problems) if found else ""
     foreign = [entry for entry in found if entry.result.content != content]
-    problems += [Problem(e.path, "it judged other images than the run has now: delete it, run again") for e in foreign]
+    problems += [Problem(e.path, "it judged other images than the run has now: run its command again") for e in foreign]
     return [entry for entry in found if entry.result.content == content]
 
 

@@ -87,8 +87,14 @@ def _follows(name: str) -> bool:
 def _caption(board: Table) -> str:
     shared = common(board)
     said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and name not in UNSAID]
+    if board.columns and "fingerprint" not in shared:
+        said.append(f"splits: {', '.join(sorted({_split(column) for column in board.columns}))}")
     how = "overall accuracy in %, mean ± sample std over n distillations"
     return f"{', '.join(said)}; {how}" if said else how
+
+
+def _split(column: Column) -> str:
+    return f"{column.dataset} {column.fingerprint[:8]}"
 
 
 def _csv(entries: Sequence[Entry]) -> str:

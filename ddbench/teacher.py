@@ -16,11 +16,13 @@ from ddbench.files import Stopwatch, digest, make_once, write_bytes, write_json
 from ddbench.memory import Peak
 from ddbench.types import ImageSet
 from evaluators import VERSION
+from evaluators.pretrained import sha256
 from evaluators.protocols import protocol
 from evaluators.students import Student, build
-from evaluators.train import DivergedError, logits, probabilities, train_student
+from evaluators.train import DivergedError, logits, precision, probabilities, train_student
 
 log = logging.getLogger("ddbench")
+FILE = "model.safetensors"
 SEED = 0  # there is one teacher of a kind
 
 
@@ -37,6 +39,11 @@ class Teacher:
     init: str
     classes: int
 
+    @property
+    def title(self) -> str:
+        """What says which network it is: the stage, and the beginning of its weights' SHA-256."""
+        return f"{self.folder.name}-{sha256(self.folder / FILE)[:8]}"
+
 
 def trained(
     kind: tuple[str, str], train: ImageSet, train_id: str, shared: Path, device: torch.device, progress: Callable
@@ -44,7 +51,8 @@ def trained(
     """The teacher of a kind (student, title of a protocol) for these training images, trained if it is not there."""
     student, title = kind
     row = protocol(title)
-    key = {"teacher": row.identity(student), "evaluators": VERSION, "train": train_id, "seed": SEED}
+    how = {"evaluators": VERSION, "precision": precision(device), "seed": SEED}
+    key = {"teacher": row.identity(student), "train": train_id, **how}
     found = Teacher(shared / f"teacher-{digest(key)[:16]}", student, row.init, len(train.classes))
 
     def make(folder: Path) -> None:
@@ -56,7 +64,7 @@ def trained(
             next(logits(model, train.images, device))  # a network that diverged in its last step is no teacher
         except DivergedError as error:
             raise TeacherError(f"the teacher, {student} by {title}, gives no labels: {error}") from error
-        save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / "model.safetensors")
+        save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / FILE)
         write_json(folder / "teacher.json", {"key": key, "seconds": watch.seconds, **peak.figures(), **origin(device)})
 
     make_once(found.folder, make)
@@ -68,7 +76,7 @@ def labels(teacher: Teacher, images: Tensor, content: str, run: Path, device: to
 
     They are kept in the run's folder, by teacher and content: a set that is made anew gets labels of its own.
     """
-    path = run / "soft_labels" / f"{teacher.folder.name}-{content[:16]}.safetensors"
+    path = run / "soft_labels" / f"{teacher.title}-{content[:16]}.safetensors"
     if not path.exists():
         given = probabilities(network(teacher, images.shape[-1]), images, device).cpu()
         write_bytes(path, save({"soft_labels": given}))
@@ -78,5 +86,5 @@ def labels(teacher: Teacher, images: Tensor, content: str, run: Path, device: to
 def network(teacher: Teacher, size: int) -> Student:
     """The trained network, for `size` x `size` images."""
     model = build(teacher.student, size, teacher.classes, SEED, teacher.init)
-    model.load_state_dict(load_file(teacher.folder / "model.safetensors"))
+    model.load_state_dict(load_file(teacher.folder / FILE))
     return model

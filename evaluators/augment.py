@@ -68,7 +68,8 @@ def apply(images: Tensor, draw: Draw, augment: Augment) -> Tensor:
 
     The result is in 0..1 too, but for DSA, which changes normalised images and clips nothing.
     """
-    if augment.crop_area != (1, 1) or augment.flip_x or augment.flip_y or augment.transpose:
+    crops = augment.crop_area != (1, 1) or augment.crop_ratio != (1, 1)
+    if crops or augment.flip_x or augment.flip_y or augment.transpose:
         grid = F.affine_grid(draw.theta, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if augment.brightness or augment.contrast or augment.saturation:

@@ -1,5 +1,6 @@
 """What a student is trained on: hard labels, a set's own soft ones, a teacher's; and what is recorded of it."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -102,7 +103,8 @@ def test_a_teacher_is_trained_once_and_its_labels_are_kept(home):
     assert cost["rss_bytes"] > 1e7
     assert (cost["device"], cost["versions"]) == (results(home)[0].device, results(home)[0].versions)
     for found in results(home):
-        assert found.teacher == stage.name
+        sha = hashlib.sha256((stage / "model.safetensors").read_bytes()).hexdigest()
+        assert found.teacher == f"{stage.name}-{sha[:8]}"
         assert found.label_bytes == 4 * 2 * 4
     kept = [load_file(path)["soft_labels"] for path in (home / "runs").rglob("soft_labels/*.safetensors")]
     assert len(kept) == 2
@@ -131,13 +133,21 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     run(home, planned(home, "taught.toml"))
     folder = planned(home, "taught.toml").specs[0].folder(home / "runs")
     write_anew(folder, lambda images: images[::-1].copy())
-    jury = runner.jury(("convnet",), f"{home}/taught.toml", 2)
-    assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 1
+    entries, problems = runs.scan(home / "runs")
+    assert entries == []
+    assert ["it judged other images than the run has now" in problem.reason for problem in problems] == [True]
+    jury = runner.jury(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
+    assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 2
     one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
     np.testing.assert_allclose(one, other[::-1], atol=1e-6)
     entries, problems = runs.scan(home / "runs")
-    assert [entry.result.seed for entry in entries] == [1]
-    assert ["it judged other images than the run has now" in problem.reason for problem in problems] == [True]
+    assert [(entry.result.seed, entry.result.content) for entry in entries] == [
+        (s, runs.content_of(folder)) for s in (0, 1)
+    ]
+    assert problems == []
+    corrupted = [json.loads(path.read_text()) for path in folder.glob("results/*/corrupted-v1/*")]
+    assert {one["content"] for one in corrupted} == {runs.content_of(folder)}
+    assert run(home, replace(planned(home, "taught.toml"), jury=jury)) == runner.Outcome(0, 0, 3)
 
 
 def test_each_dataset_has_a_teacher_of_its_own(home):

@@ -160,9 +160,10 @@ def test_what_tells_lines_apart_is_shown(tmp_path):
     for size in (32, 64):
         write(tmp_path, replace(SPEC, size=size), overall=0.625)
     write(tmp_path, replace(SPEC, fingerprint="e" * 64), overall=0.625)
+    write(tmp_path, replace(SPEC, seed=7), overall=0.5, precision="bf16")
     shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"]).output.splitlines()
-    assert shown[0].split()[:6] == ["dataset", "px", "ipc", "student", "init", "split"]
-    assert len({tuple(row.split()[:6]) for row in shown[2:5]}) == 3
+    assert shown[0].split()[:7] == ["dataset", "px", "ipc", "student", "init", "precision", "split"]
+    assert len({tuple(row.split()[:7]) for row in shown[2:6]}) == 4
 
 
 @pytest.mark.parametrize(

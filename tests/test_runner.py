@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from third_party import snapshot, write_images, write_method
 
 from ddbench import distilled, registry, runner, runs
@@ -333,13 +335,28 @@ def given_plan(home, folder):
     return plan_given(folder, source, None, runner.jury((), "quick", 1), place_of(home))
 
 
-def test_a_folder_of_another_size_is_resized_with_a_note(home, tmp_path, caplog):
-    folder = write_images(tmp_path / "mine", {"barn": 1, "pond": 3}, size=12)
-    plan = given_plan(home, folder)
-    assert "4 of 4 images were resized to 8 px" in caplog.text
+def test_a_folder_of_unequal_classes_has_the_larger_ones_ipc(home, tmp_path, caplog):
+    plan = given_plan(home, write_images(tmp_path / "mine", {"barn": 1, "pond": 3}))
     assert "1 to 3 images per class" in caplog.text
     assert plan.specs[0].ipc == 3
     assert plan.method.pictures.images.shape == (4, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda image: image.resize((12, 12)), "is 12x12 px, not 8x8: --size 12 judges them so, or resize"),
+        (lambda image: image.resize((12, 8)), "is 12x8 px, not 8x8: images are square"),
+        (lambda image: image.convert("L"), "is of mode L, not RGB"),
+        (lambda image: image.convert("RGBA"), "is of mode RGBA, not RGB"),
+    ],
+)
+def test_given_images_of_another_kind_are_refused(home, tmp_path, change, said):
+    folder = write_images(tmp_path / "mine", {"barn": 2, "pond": 2})
+    path = sorted(folder.glob("*/*"))[1]
+    change(Image.open(path)).save(path)
+    with pytest.raises(UserError, match=re.escape(f"{path} {said}")):
+        given_plan(home, folder)
 
 
 @pytest.mark.parametrize(

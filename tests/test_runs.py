@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddbench import distilled, runs
+from ddbench import distilled, files, runs
 from ddbench.distilled import Pictures
 from ddbench.runs import Failure, Result, RunSpec
 
@@ -159,6 +159,21 @@ def test_half_written_files_and_failures_are_no_results(tmp_path):
     runs.write_failure(path.parents[2], Failure("failed", "e", "t"))
     entries, problems = runs.scan(tmp_path)
     assert (len(entries), problems) == (1, [])
+    assert [(failed.path.name, failed.reason) for failed in runs.failures(tmp_path)] == [
+        ("failed.json", "failed, and so in no mean: e"),
+        ("convnet-scratch-seed1.failed.json", "oom, and so in no mean: e"),
+    ]
+
+
+def test_results_of_other_images_than_there_are_now_are_not_used(tmp_path):
+    path = write(tmp_path)
+    manifest = path.parents[2] / "distilled" / "manifest.json"
+    for content, used in (("c" * 64, [path]), ("d" * 64, [])):
+        files.write_json(manifest, {"content": content})
+        entries, problems = runs.scan(tmp_path)
+        assert [entry.path for entry in entries] == used
+        assert runs.stale(path, path.parents[2]) == (not used)
+        assert ["run its command again" in problem.reason for problem in problems] == [True] * (not used)
 
 
 def test_a_result_ends_its_failure(tmp_path):

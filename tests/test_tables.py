@@ -102,6 +102,8 @@ def test_columns_say_what_tells_them_apart():
     split = tables.render([entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]).splitlines()[0]
     assert "convnet split eeeeeeee" in split
     assert "convnet split ffffffff" in split
+    two = tables.render([entry(0.1), entry(0.3, spec={"dataset": "ucm", "fingerprint": "e" * 64})])
+    assert "splits: scenes ffffffff, ucm eeeeeeee; " in two
 
 
 @pytest.mark.parametrize("form", tables.FORMATS)

@@ -31,7 +31,7 @@ def leaderboard(
 
     Text, Markdown and LaTeX show per cent, mean ± sample standard deviation over n distillations (within one, the mean
     over its students comes first). CSV and JSON hold fractions; JSON holds every result in full. A file that cannot be
-    used is named and left out, and the exit status is 1.
+    used is named and left out, and the exit status is 1. What failed or diverged is named: it is in no mean.
 
     \b
     Examples:
@@ -41,11 +41,11 @@ def leaderboard(
     """
     from ddbench.files import write_bytes
     from ddbench.registry import short
-    from ddbench.runs import scan
+    from ddbench.runs import failures, scan
     from ddbench.tables import render
 
     entries, problems = scan(options.runs)
-    report_problems(problems)
+    report_problems([*problems, *failures(options.runs)])
     dataset = short(dataset) if dataset else None
     _check_words(entries, dataset, protocol)
     chosen = [entry for entry in comparable(entries, dataset=dataset, ipc=ipc) if _under(entry, protocol)]

@@ -113,8 +113,8 @@ def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple
         return _given(options, folder, source, size)
     spec, split = read_spec(folder / "spec.json"), source.describe(options.place)
     if (spec.dataset, spec.fingerprint) != (short(source.name), split.fingerprint):
-        raise UserError(f"{folder} is of {spec.dataset}, split {spec.fingerprint[:8]}; "
-                        f"--dataset says {short(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
+        raise ValueError(f"it is of {spec.dataset}, split {spec.fingerprint[:8]}; "
+                         f"--dataset says {short(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
     if not (folder / "distilled").is_dir():
         raise ValueError("it has no distilled set yet; run its command again")
     return folder, spec

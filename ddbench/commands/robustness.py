@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ddbench.robustness import Line
     from evaluators.recipes import Protocol
 
-PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init", "fingerprint": "split",
-         "judge": "judge"}  # fmt: skip
+PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init",
+         "precision": "precision", "fingerprint": "split", "judge": "judge"}  # fmt: skip
+WHERE_DIFFERENT = ("precision", "fingerprint", "judge")
 PERCENT = ("own", "hard", "plain", "ior", "hlr")
 
 
@@ -42,10 +43,10 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     """
     from ddbench.registry import short
     from ddbench.robustness import FULL, Roles, lines
-    from ddbench.runs import scan
+    from ddbench.runs import failures, scan
 
     entries, problems = scan(options.runs)
-    report_problems(problems)
+    report_problems([*problems, *failures(options.runs)])
     of_set = comparable(entries, dataset=short(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
     titles = _titles(**roles)
@@ -99,11 +100,7 @@ def _place(line: Line, name: str) -> str:
 def _table(found: list[Line], form: str) -> str:
     from tabulate import tabulate
 
-    told = [
-        name
-        for name in PLACE
-        if name not in ("fingerprint", "judge") or len({_place(line, name) for line in found}) > 1
-    ]
+    told = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(line, name) for line in found}) > 1]
     heads = (*(PLACE[name] for name in told), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
     rows = [
         (*(_place(line, name) for name in told), line.label, *(_shown(getattr(line, name), 100, 1) for name in PERCENT),

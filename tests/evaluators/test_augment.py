@@ -219,3 +219,10 @@ def test_resize_is_pillows_bilinear(size):
 def test_resize_keeps_the_middle():
     whole, middle = (augment.resize((255 * pictures()).byte(), 32, crop) for crop in (None, 28))
     assert torch.equal(middle, whole[:, :, 2:30, 2:30])
+
+
+def test_a_crop_of_another_shape_needs_no_flips():
+    wide = Augment(crop_ratio=(2.0, 2.0))
+    images = pictures()
+    drawn = augment.draw(len(images), wide, generator())
+    assert not torch.equal(augment.apply(images, drawn, wide), images)

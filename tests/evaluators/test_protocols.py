@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluators import VERSION, dsa, robust
+from evaluators.augment import GREY, MEAN, STD
 from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import DSA, Augment, Protocol, Recipe
 from evaluators.sizes import STUDENTS
@@ -29,7 +31,7 @@ def test_a_name_without_version_is_the_newest():
 
 @pytest.mark.parametrize("name", ["quick@7", "quik", "dpd@0", ""])
 def test_an_unknown_protocol_lists_all(name):
-    with pytest.raises(ValueError, match=r"Known: quick@1, quick-hard@1, .*, soft@1, .*, fid@1$"):
+    with pytest.raises(ValueError, match=r"Known: quick@1, long@1, quick-hard@1, .*, soft@1, .*, fid@1$"):
         protocol(name)
 
 
@@ -134,6 +136,17 @@ def test_defaults_that_rows_do_not_state_are_pinned():
     assert later == {
         "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
         "crop_tries": 0, "dsa": (), "cutmix": 0.0,
+    }  # fmt: skip
+
+
+def test_numbers_outside_of_rows_are_pinned():
+    """They are in no row's identity either. Another number: a new VERSION, of the judge or of the corruptions."""
+    strengths = (dsa.BRIGHTNESS, dsa.SATURATION, dsa.CONTRAST, dsa.SCALE, dsa.DEGREES, dsa.CROP, dsa.CUTOUT)
+    assert (VERSION, MEAN, STD, GREY, strengths) == (1, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
+    assert (robust.VERSION, robust.AIR, robust.CLOUD) == (1, 0.9, 0.95)
+    assert dict(robust.LEVELS) == {
+        "haze": (0.75, 0.55, 0.35), "cloud": (0.15, 0.3, 0.5), "noise": (0.04, 0.08, 0.12),
+        "blur": (1 / 96, 1 / 48, 1 / 32), "brightness": (0.75, 0.5, 0.3), "jpeg": (50, 25, 10), "rotation": (1, 2, 3),
     }  # fmt: skip
 
 
