@@ -1,4 +1,4 @@
-"""A process of DPD that is killed while it fine-tunes goes on from its checkpoint, to the same images."""
+"""A process that is killed while it fine-tunes, or moves pixels, goes on from its checkpoint, to the same images."""
 
 from __future__ import annotations
 
@@ -14,35 +14,69 @@ from third_party import write_images
 from ddbench import distilled
 from ddbench.files import read_json
 
+QUIET = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "check": True}
+MOVING = {
+    "dm": ["iterations=130", "batch=4"],
+    "dc": ["iterations=70", "outer=2", "inner=1", "batch=4"],
+    "mtt": [
+        "iterations=130",
+        "steps=2",
+        "experts=2",
+        "epochs=2",
+        "latest=1",
+        "expert_epochs=1",
+        "rate=10",
+        "rate_rate=1e-7",
+    ],
+    "sre2l": ["iterations=65", "epochs=1", "least=2"],
+}
 
-def command(pipeline: Path, place: Path, images: Path) -> list[str]:
-    sets = [f"base={pipeline}", "captioner=template", "consistency=0", "tune_steps=320", "tune_batch=2", "steps=2"]
+
+def command(method: str, place: Path, images: Path, sets: list[str]) -> list[str]:
     options = [word for value in sets for word in ("--set", value)]
     places = ["--runs", str(place / "runs"), "--shared", str(place / "shared"), "--device", "cpu"]
-    words = ["run", "--method", "dpd", "--dataset", f"folder:{images}", "--ipc", "2", "--student", "convnet", *options]
+    words = ["run", "--method", method, "--dataset", f"folder:{images}", "--ipc", "2", "--student", "convnet", *options]
     return [sys.executable, "-m", "ddbench", "-q", *places, *words]
 
 
 def content(place: Path) -> str:
-    return distilled.read(next((place / "runs").glob("*/dpd/ipc2/*/distilled"))).content()
+    return distilled.read(next((place / "runs").glob("*/*/ipc2/*/distilled"))).content()
 
 
-@pytest.mark.slow
-def test_killed_while_fine_tuning(pipeline, tmp_path):
-    images = write_images(tmp_path / "images", {"barn": 6, "pond": 6}, size=32)
-    quiet = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "capture_output": True, "check": True}
-    subprocess.run(command(pipeline, tmp_path / "whole", images), **quiet)
-    shared = tmp_path / "killed" / "shared"
-    victim = subprocess.Popen(command(pipeline, tmp_path / "killed", images), env=quiet["env"])
+def kill_at(words: list[str], place: Path, pattern: str) -> None:
+    """Start a command and kill it as soon as a file below `place` is there."""
+    victim = subprocess.Popen(words, env=QUIET["env"])
     deadline = time.monotonic() + 300
-    while not list(shared.glob(".finetune-*.checkpoints/state.safetensors")):
+    while not list(place.glob(pattern)):
         assert victim.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     victim.kill()
     victim.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", MOVING)
+def test_killed_while_moving_pixels(method, tmp_path):
+    images = write_images(tmp_path / "images", {"barn": 6, "pond": 6}, size=32)
+    whole, killed = (command(method, tmp_path / name, images, MOVING[method]) for name in ("whole", "killed"))
+    subprocess.run(whole, **QUIET)
+    kill_at(killed, tmp_path / "killed" / "runs", "*/*/ipc2/*/.work/pixels.safetensors")
+    assert not list((tmp_path / "killed" / "runs").glob("*/*/ipc2/*/distilled"))
+    subprocess.run(killed, **QUIET)
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_killed_while_fine_tuning(pipeline, tmp_path):
+    images = write_images(tmp_path / "images", {"barn": 6, "pond": 6}, size=32)
+    sets = [f"base={pipeline}", "captioner=template", "consistency=0", "tune_steps=320", "tune_batch=2", "steps=2"]
+    whole, killed = (command("dpd", tmp_path / name, images, sets) for name in ("whole", "killed"))
+    subprocess.run(whole, **QUIET)
+    shared = tmp_path / "killed" / "shared"
+    kill_at(killed, shared, ".finetune-*.checkpoints/state.safetensors")
     assert not list(shared.glob("finetune-*"))
-    subprocess.run(command(pipeline, tmp_path / "killed", images), **quiet)
+    subprocess.run(killed, **QUIET)
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     costs = read_json(next((tmp_path / "killed" / "runs").glob("*/dpd/ipc2/*/distill.json")))["stages"]
     assert next(cost for cost in costs if cost["stage"] == "finetune")["earlier_seconds"] > 0
