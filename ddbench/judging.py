@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from ddbench.errors import UserError
 from ddbench.execute import origin, train_id
 from ddbench.files import Stopwatch, write_json
 from ddbench.memory import Peak
-from ddbench.runs import Result, read_result, stale, write_result
+from ddbench.runs import Result, read_result, wanting, write_result
 from ddbench.types import Dataset
 from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
@@ -50,15 +49,10 @@ def judge(trial: Trial) -> None:
     cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
     result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
-    if _wanting(trial.task.result, trial):
+    if wanting(trial.task.result, trial.task.folder):
         write_result(trial.task.result, result)
-    if trial.task.corrupted and _wanting(trial.task.corrupted, trial):
+    if trial.task.corrupted and wanting(trial.task.corrupted, trial.task.folder):
         _corrupted(trial, model, result)
-
-
-def _wanting(path: Path, trial: Trial) -> bool:
-    """Whether a file of a student is not there, or judged other images."""
-    return not path.exists() or stale(path, trial.task.folder)
 
 
 def check_test(data: Dataset) -> None:

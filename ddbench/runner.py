@@ -25,7 +25,7 @@ from ddbench.runs import (
     failure_path,
     read_failure,
     result_path,
-    stale,
+    wanting,
     write_failure,
 )
 from ddbench.team import join
@@ -134,7 +134,7 @@ class Task:
     def done(self) -> bool:
         if self.result is None:
             return (self.folder / "distilled").exists()
-        return all(path.exists() and not stale(path, self.folder) for path in (self.result, self.corrupted) if path)
+        return not any(wanting(path, self.folder) for path in (self.result, self.corrupted) if path)
 
     @property
     def words(self) -> str:
@@ -292,7 +292,7 @@ def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
     except UserError:
         raise
     except Exception as error:
-        failure = _failure(error, _memory_words(task, plan.jury))
+        failure = _failure(error, task, plan.jury)
         write_failure(task.path, failure)
         log.error("%s: %s; the trace is in %s", _where(task), failure.error, failure_path(task.path))
         log.debug("%s", traceback.format_exc())
@@ -349,10 +349,9 @@ def _where(task: Task) -> str:
     return f"{'/'.join(task.folder.parts[-4:])}: {task.words}"
 
 
-def _failure(error: Exception, memory: str) -> Failure:
-    """memory: what there was no room for, and the way out."""
+def _failure(error: Exception, task: Task, jury: Jury) -> Failure:
     kind, summary = status(error), _summary(error)
-    said = f"{summary} ({memory})" if kind == "oom" else summary
+    said = f"{summary} ({_memory_words(task, jury)})" if kind == "oom" else summary
     return Failure(kind, said, "".join(traceback.format_exception(error)))
 
 
@@ -363,9 +362,9 @@ def _memory_words(task: Task, jury: Jury) -> str:
         batch = jury.protocol.recipe(task.student).batch
         return f"batches of {batch} at {size}: a smaller --size, or a protocol of your own with a smaller batch"
     sets = [f"--set {name}={value}" for name, value in task.spec.params.items() if name.endswith("batch")]
-    return (
-        f"{' '.join(sets)} at {size}: smaller needs less; 0 is all" if sets else f"{size}: a smaller --size needs less"
-    )
+    if not sets:
+        return f"{size}: a smaller --size needs less"
+    return f"{' '.join(sets)} at {size}: smaller needs less; 0 is all"
 
 
 def _summary(error: Exception) -> str:

@@ -197,26 +197,26 @@ def content_of(folder: Path) -> str:
         raise ValueError(f"{path} does not say what the distilled set is ({error})") from None
 
 
-def stale(path: Path, folder: Path) -> bool:
-    """Whether what lies at `path`, a student's result or its corrupted one, judged other images than the run has now.
+def wanting(path: Path, folder: Path) -> bool:
+    """Whether `path`, a student's result or its corrupted one, is missing, or of other images than the run has now.
 
-    A file that cannot be read is not: `scan` names it, and nothing overwrites it.
+    A file that cannot be read is not wanting: `scan` names it, and nothing overwrites it.
     """
     try:
-        return read_json(path)["content"] != content_of(folder)
+        return not path.exists() or read_json(path)["content"] != content_of(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def failures(runs: Path) -> list[Problem]:
     """What has no result because it failed, in path order: no table knows of it."""
-    found = sorted({*runs.glob("*/*/ipc*/seed*-*/failed.json"), *runs.glob(f"*/*/ipc*/seed*-*/results/*/*{FAILED}")})
     problems: list[Problem] = []
-    read = [(path, _tried(read_json, path, problems)) for path in found]
-    said = [(path, one) for path, one in read if isinstance(one, dict)]
-    return problems + [
-        Problem(path, f"{one.get('status')}, and so in no mean: {one.get('error')}") for path, one in said
-    ]
+    for folder in _run_folders(runs):
+        for path in sorted([*folder.glob("failed.json"), *folder.glob(f"results/*/*{FAILED}")]):
+            said = _tried(read_json, path, problems)
+            if isinstance(said, dict):
+                problems.append(Problem(path, f"{said.get('status')}, and so in no mean: {said.get('error')}"))
+    return problems
 
 
 def read_result(path: Path) -> Result:
@@ -249,10 +249,10 @@ def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> li
 
     Where the images are gone, results of one set are kept, of several none.
     """
-    contents = {entry.result.content for entry in found}
-    if not (folder / "distilled").exists() and len(contents) < 2:
+    gone = not (folder / "distilled").exists()
+    if not found or (gone and len({entry.result.content for entry in found}) == 1):
         return found
-    content = _tried(content_of, folder, problems) if found else ""
+    content = _tried(content_of, folder, problems)
     foreign = [entry for entry in found if entry.result.content != content]
     problems += [Problem(e.path, "it judged other images than the run has now: run its command again") for e in foreign]
     return [entry for entry in found if entry.result.content == content]

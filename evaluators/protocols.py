@@ -93,18 +93,14 @@ def _each(below: Protocol, change: Callable[[Recipe], Recipe]) -> Mapping[str, R
     return MappingProxyType({name: change(row) for name, row in below.recipes.items()})
 
 
-def _long(row: Recipe) -> Recipe:
-    return replace(row, epochs=5 * row.epochs, min_steps=5 * row.min_steps, max_steps=5 * row.max_steps)
-
-
 LONG_1 = Protocol(
     name="long",
     version=1,
     recipes=MappingProxyType(
         {
-            "resnet18": _long(_CNN),
-            "vit_tiny": _long(_VIT),
-            "efficientnet_b0": replace(_long(_CNN), lr=2e-3),
+            "resnet18": _CNN.longer(5),
+            "vit_tiny": _VIT.longer(5),
+            "efficientnet_b0": replace(_CNN.longer(5), lr=2e-3),
         }
     ),
     source="""\
@@ -161,9 +157,8 @@ test split a resnet18 reaches 96.6 %. Other networks are untuned (docs/protocols
 
 
 def _soft(row: Recipe) -> Recipe:
-    longer = {name: 3 * getattr(row, name) for name in ("epochs", "min_steps", "max_steps")}
-    learns = {"temperature": 4.0, "label_smoothing": 0.0, "augment": replace(row.augment, cutmix=0.5)}
-    return replace(row, **longer, **learns)
+    augment = replace(row.augment, cutmix=0.5)
+    return replace(row.longer(3), temperature=4.0, label_smoothing=0.0, augment=augment)
 
 
 SOFT_1 = Protocol(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -136,6 +136,10 @@ class Recipe:
             return self.epochs * -(-images // self.batch)
         passes = -(-self.epochs * images // self.batch)
         return max(self.min_steps, min(self.max_steps or passes, passes))
+
+    def longer(self, times: int) -> Recipe:
+        """The same with so many times the passes and the bounds of the steps."""
+        return replace(self, **{name: times * getattr(self, name) for name in ("epochs", "min_steps", "max_steps")})
 
 
 @dataclass(frozen=True)

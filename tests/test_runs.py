@@ -172,7 +172,7 @@ def test_results_of_other_images_than_there_are_now_are_not_used(tmp_path):
         files.write_json(manifest, {"content": content})
         entries, problems = runs.scan(tmp_path)
         assert [entry.path for entry in entries] == used
-        assert runs.stale(path, path.parents[2]) == (not used)
+        assert runs.wanting(path, path.parents[2]) == (not used)
         assert ["run its command again" in problem.reason for problem in problems] == [True] * (not used)
 
 

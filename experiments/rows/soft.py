@@ -41,9 +41,8 @@ ROWS = {
 
 def row(name: str, student: str) -> Recipe:
     temperature, cutmix = ROWS[name]
-    recipe = QUICK.recipe(student)
-    changes = {key: 3 * getattr(recipe, key) for key in ("epochs", "min_steps", "max_steps")} if "long" in name else {}
-    changes |= {"label_smoothing": 0.0, "temperature": temperature} if temperature else {}
+    recipe = QUICK.recipe(student).longer(3 if "long" in name else 1)
+    changes = {"label_smoothing": 0.0, "temperature": temperature} if temperature else {}
     return replace(recipe, augment=replace(recipe.augment, cutmix=cutmix), **changes)
 
 
