@@ -89,7 +89,8 @@ def main(  # noqa: PLR0913
         line = {"method": words, "ipc": ipc, "clipped": clipped, "overall": overall}
         with FOUND.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-    click.echo(table(map(json.loads, FOUND.read_text(encoding="utf-8").splitlines())))
+    lines = FOUND.read_text(encoding="utf-8").splitlines() if FOUND.exists() else []
+    click.echo(table(map(json.loads, lines)))
 
 
 if __name__ == "__main__":
