@@ -86,12 +86,12 @@ class Jury:
 class Request:
     """What was asked for, in the words of the command line.
 
-    ipc: None for a method that takes every training image. size: None for the dataset's own.
+    ipcs: none for a method that takes every training image. size: None for the dataset's own.
     """
 
     method: str
     dataset: str
-    ipc: int | None
+    ipcs: tuple[int, ...]
     size: int | None = None
     preset: str | None = None
     config: Path | None = None
@@ -101,7 +101,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs of one method on one dataset, one per seed, and who judges them. exact: every class has `ipc` images."""
+    """Runs of one method on one dataset, one per IPC and seed, and who judges them. exact: every class has `ipc` images."""
 
     method: Any
     source: Any
@@ -181,22 +181,22 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
         split=split.rule,
         fingerprint=split.fingerprint,
         size=size,
-        ipc=_ipc(request, cls),
+        ipc=0,
         seed=0,
         source=registry.source_of(request.method),
         identity=method.identity() if callable(getattr(method, "identity", None)) else "",
     )
-    return Plan(method, source, split, seeded(spec, request.seeds), judges)
+    return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), judges)
 
 
-def _ipc(request: Request, cls: type) -> int:
+def _ipcs(request: Request, cls: type) -> tuple[int, ...]:
     """Images per class, 0 for all of them; UserError unless that is what the method takes."""
     whole = getattr(cls, "whole", False)
-    if whole and request.ipc is not None:
+    if whole and request.ipcs:
         raise UserError(f"{request.method} takes every training image: leave out --ipc")
-    if not whole and request.ipc is None:
+    if not whole and not request.ipcs:
         raise UserError(f"how many images per class may {request.method} keep? Say --ipc 10, for one")
-    return request.ipc or 0
+    return tuple(dict.fromkeys(request.ipcs)) or (0,)
 
 
 def _method(name: str) -> type:
@@ -217,9 +217,9 @@ def _params(method: Any) -> dict[str, Any]:
     return params
 
 
-def seeded(spec: RunSpec, seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
-    """The same run with each of the seeds."""
-    return tuple(replace(spec, seed=seed) for seed in seeds)
+def _each(spec: RunSpec, ipcs: tuple[int, ...], seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
+    """The same run with each IPC and each of the seeds."""
+    return tuple(replace(spec, ipc=ipc, seed=seed) for ipc in ipcs for seed in seeds)
 
 
 def tasks(plan: Plan, runs: Path) -> Iterator[Task]:

@@ -96,10 +96,12 @@ def test_missing_data_ends_with_2_and_says_where_it_was_looked_for(here):
 
 
 def test_a_dry_run_names_the_work_and_writes_nothing(here, pick, images):
-    words = ("run", "--method", pick, "--dataset", f"folder:{images}", "--ipc", "2", "--seeds", "2", "--dry-run")
+    budgets = ("--ipc", "2", "--ipc", "1", "--ipc", "2")
+    words = ("run", "--method", pick, "--dataset", f"folder:{images}", *budgets, "--seeds", "2", "--dry-run")
     lines = ddbench(*words).stdout.splitlines()
-    assert [line.rpartition(": ")[2] for line in lines] == ["distil", "train convnet seed 0"] * 2
-    assert all(line.startswith("to do: runs/folder-images8/pick/ipc2/seed") for line in lines)
+    assert [line.rpartition(": ")[2] for line in lines] == ["distil", "train convnet seed 0"] * 4
+    places = [f"to do: runs/folder-images8/pick/ipc{ipc}/seed{seed}-" for ipc in (2, 1) for seed in (0, 0, 1, 1)]
+    assert all(line.startswith(place) for line, place in zip(lines, places, strict=True))
     assert list(here.iterdir()) == []
 
 

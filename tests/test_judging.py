@@ -42,7 +42,7 @@ def home(tmp_path):
 
 
 def planned(home, protocol, students=("convnet",), images="images", **words):
-    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{images}", **{"ipc": 2, **words})
+    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{images}", **{"ipcs": (2,), **words})
     return runner.plan(request, runner.jury(students, f"{home}/{protocol}", 1), Place(None, home / "shared", True))
 
 
@@ -180,7 +180,7 @@ class Soft:
 def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
     """This method's labels are upside down, so that it shows which ones were learnt."""
     (home / "soft.py").write_text(SOFT)
-    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2)
+    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
     jury = runner.jury(("convnet",), f"{home}/{protocol}", 1)
     assert run(home, runner.plan(request, jury, Place(None, home / "shared", True))).failed == 0
     (found,) = results(home)
@@ -192,7 +192,7 @@ def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
 def test_hard_labels_are_hard(home):
     (home / "soft.py").write_text(SOFT)
     (home / "hard.toml").write_text(f'labels = "hard"\n{FEW}')
-    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2)
+    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
     jury = runner.jury(("convnet",), f"{home}/hard.toml", 1)
     run(home, runner.plan(request, jury, Place(None, home / "shared", True)))
     (found,) = results(home)
@@ -213,7 +213,7 @@ def test_a_teacher_that_diverges_is_not_the_students_divergence(home, monkeypatc
 
 def test_soft_labels_that_are_no_probabilities_are_refused(home):
     (home / "soft.py").write_text(SOFT)
-    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", 2, sets=("sure=1.5",))
+    request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,), sets=("sure=1.5",))
     plan = runner.plan(request, runner.jury(("convnet",), f"{home}/few.toml", 1), Place(None, home / "shared", True))
     assert run(home, plan).failed == 1
     assert (

@@ -32,7 +32,7 @@ def home(tmp_path_factory):
 
 
 def plan_for(home, *sets, students=("convnet",), **words):
-    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipc": 2, "sets": sets, **words})
+    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipcs": (2,), "sets": sets, **words})
     return runner.plan(request, runner.jury(students, "quick", 1), place_of(home))
 
 
@@ -64,7 +64,7 @@ def test_a_plan_writes_nothing(home, tmp_path):
 
 
 def test_full_takes_every_training_image_and_no_budget(home, tmp_path):
-    request = Request("full", f"folder:{home}/images", None)
+    request = Request("full", f"folder:{home}/images", ())
     plan = runner.plan(request, runner.jury((), "quick", 1), place_of(home))
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 0)
     train = plan.source.load(place_of(home), plan.specs[0].size).train
@@ -211,7 +211,7 @@ def test_one_failing_student_costs_one_cell(home, tmp_path):
 
 
 def test_more_images_than_there_are_is_a_failure_that_names_the_budget(home, tmp_path):
-    plan = plan_for(home, ipc=500)
+    plan = plan_for(home, ipcs=(500,))
     assert runner.run(plan, setting(home, tmp_path)).failed == 1
     assert "the budget is 500 images per class" in runs.read_failure(plan.specs[0].folder(tmp_path)).error
 
@@ -287,7 +287,7 @@ def test_what_a_process_killed_after_its_work_left_is_removed(done, home, tmp_pa
 def test_folders_of_one_name_are_other_datasets(home, tmp_path):
     """And so is a folder whose images were replaced by others of the same size in bytes."""
     other = write_images(tmp_path / "images", {"barn": 10, "pond": 12}, seed=1)
-    request = Request(f"{home}/pick.py:Pick", f"folder:{other}", 2)
+    request = Request(f"{home}/pick.py:Pick", f"folder:{other}", (2,))
     place = Place(None, tmp_path / "shared", True)
     spec = runner.plan(request, runner.jury((), "quick", 1), place).specs[0]
     ours = plan_for(home).specs[0]
@@ -302,7 +302,7 @@ def test_what_a_method_says_of_its_weights_is_part_of_the_run(home, tmp_path):
     digests = set()
     for weights in ("a", "b", "a"):
         (home / "weighty.py.weights").write_text(weights)
-        request = Request(f"{file}:Pick", f"folder:{home}/images", 2)
+        request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
         plan = runner.plan(request, runner.jury((), "quick", 1), place_of(home))
         digests |= {plan.specs[0].digest}
     assert len(digests) == 2
@@ -312,7 +312,7 @@ def test_a_field_that_is_no_json_value_is_a_user_error(home):
     file = home / "pathy.py"
     text = (home / "pick.py").read_text().replace("shift: int = 0", "root: Path = Path('x')\n    shift: int = 0")
     file.write_text(text)
-    request = Request(f"{file}:Pick", f"folder:{home}/images", 2)
+    request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
     with pytest.raises(UserError, match="a field of pick cannot be written"):
         runner.plan(request, runner.jury((), "quick", 1), place_of(home))
 

@@ -58,7 +58,9 @@ def judged(command: Callable) -> Callable:
 @click.command()
 @click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help="See `ddbench list methods`.")
 @click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="See `ddbench list datasets`.")
-@click.option("--ipc", type=POSITIVE, help="Images per class; every method but `full` needs it.")
+@click.option(
+    "--ipc", "ipcs", type=POSITIVE, multiple=True, help="Images per class; repeatable; all but `full` need it."
+)
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option("--preset", metavar="NAME", help="Named settings of the method; see `ddbench list presets`.")
 @click.option("--config", metavar="F.toml", type=click.Path(path_type=Path), help="Settings, over the preset's.")
@@ -75,7 +77,7 @@ def run(options: Globals, seed: int | None, seeds: int | None, wish: Wish, **wor
 
     \b
     Examples:
-      ddbench run --method random --dataset scenes --ipc 10 --size 64
+      ddbench run --method random --dataset scenes --ipc 1 --ipc 10 --size 64
       ddbench run --method dpd --preset tiny --dataset scenes --ipc 10 --size 64 --student convnet --student resnet18
       ddbench run --method my_method.py:MyMethod --set steps=200 --dataset folder:my_images --ipc 1 --seeds 3
     """
@@ -135,8 +137,9 @@ def _print_table(options: Globals, plan: Plan) -> None:
     spec = plan.specs[0]
     entries, problems = scan(options.runs)
     report_problems(problems)
-    same = comparable(entries, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size, ipc=spec.ipc)
-    click.echo(render(same), nl=False)
+    same = comparable(entries, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
+    for ipc in dict.fromkeys(spec.ipc for spec in plan.specs):
+        click.echo(render(comparable(same, ipc=ipc)), nl=False)
     for spec in plan.specs:
         sheet = spec.folder(options.runs) / "contact.png"
         if sheet.exists():

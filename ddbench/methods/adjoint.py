@@ -9,7 +9,8 @@ step's loss,
 
 and one Jacobian-vector product of the gradients along l has both d<g, l>/dx and H l. Only the weights of every step are
 kept. Without the last of the three, l stays what it is at the end: that is TESLA (Cui et al. 2023, arXiv:2211.10586),
-an approximation.
+an approximation. A step's loss is a mean over images that do not know of each other (the ConvNet normalises each by
+itself), so all of it can be summed over parts of the batch.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
+from ddbench.methods.batches import in_batches
 from ddbench.methods.synthesis import Network, Weights, slope, stepped, through
 
 with warnings.catch_warnings():
@@ -48,19 +51,22 @@ class Piece:
 
 
 def matched(
-    network: Network, piece: Piece, images: Tensor, steps: Sequence[Step], exact: bool = True
+    network: Network, piece: Piece, images: Tensor, steps: Sequence[Step], exact: bool = True, at_once: int = 0
 ) -> tuple[float, Tensor, float]:
-    """The loss, its gradient in the images (n, 3, h, w; normalised), its derivative in the rate."""
+    """The loss, its gradient in the images (n, 3, h, w; normalised), its derivative in the rate.
+
+    at_once: images whose gradients are taken together, 0 for all of a step; it changes memory, not the result.
+    """
     path = [piece.begin]
     for step in steps:
-        downhill = network.run(slope)(path[-1], step.look(images[step.index]), step.labels)
-        path.append(stepped(path[-1], downhill, piece.rate))
+        forth = _Step(network, path[-1], step.labels, at_once or len(step.labels))
+        path.append(stepped(path[-1], forth.downhill(step.look(images[step.index])), piece.rate))
     left, scale = _less(path.pop(), piece.goal), _square(_less(piece.begin, piece.goal))
     back = {name: 2 * w / scale for name, w in left.items()}
     gradient, by_rate = torch.zeros_like(images), images.new_zeros(())
     for weights, step in zip(reversed(path), reversed(steps), strict=True):
-        along = _Along(network, weights, step, back)
-        mine, downhill, bent = along.products(images[step.index])
+        again = _Step(network, weights, step.labels, at_once or len(step.labels))
+        mine, (downhill, bent) = through(step.look, images[step.index], lambda seen, s=again, b=back: s.along(seen, b))
         gradient.index_add_(0, step.index, mine, alpha=-piece.rate)
         by_rate -= sum((downhill[name] * part).sum() for name, part in back.items())
         if exact:
@@ -69,23 +75,48 @@ def matched(
 
 
 @dataclass(frozen=True)
-class _Along:
-    """One step on the way back."""
+class _Step:
+    """One step's loss at `weights`, of images as the network sees them; computed in parts of `most` images."""
 
     network: Network
     weights: Weights
-    step: Step
-    back: Weights
+    labels: Tensor
+    most: int
 
-    def products(self, images: Tensor) -> tuple[Tensor, Weights, Weights]:
-        """d<g, l>/dx in the images before they were augmented; g; H l."""
+    def downhill(self, seen: Tensor) -> Weights:
+        """g"""
+        count, compiled = len(self.labels), self.network.run(slope)
 
-        def slopes(seen: Tensor) -> tuple[Tensor, tuple[Weights, Weights]]:
-            downhill, bent, by_image = self.network.run(products)(self.weights, seen, self.step.labels, self.back)
-            return by_image, (downhill, bent)
+        def part(rows: slice) -> Weights:
+            found = compiled(self.weights, seen[rows], self.labels[rows])
+            return _times(found, len(self.labels[rows]) / count)
 
-        mine, (downhill, bent) = through(self.step.look, images, slopes)
-        return mine, downhill, bent
+        return reduce(_plus, in_batches(part, count, self.most))
+
+    def along(self, seen: Tensor, back: Weights) -> tuple[Tensor, tuple[Weights, Weights]]:
+        """d<g, l>/dx; g and H l."""
+        count, compiled = len(self.labels), self.network.run(products)
+        by_image = torch.empty_like(seen)
+
+        def part(rows: slice) -> tuple[Weights, Weights]:
+            share = len(self.labels[rows]) / count
+            *found, mine = compiled(self.weights, seen[rows], self.labels[rows], back)
+            by_image[rows] = mine * share
+            return tuple(_times(weights, share) for weights in found)
+
+        parts = in_batches(part, count, self.most)
+        return by_image, reduce(lambda one, other: tuple(map(_plus, one, other)), parts)
+
+
+def products(self, images: Tensor) -> tuple[Tensor, Weights, Weights]:
+    """d<g, l>/dx in the images before they were augmented; g; H l."""
+
+    def slopes(seen: Tensor) -> tuple[Tensor, tuple[Weights, Weights]]:
+        downhill, bent, by_image = self.network.run(products)(self.weights, seen, self.step.labels, self.back)
+        return by_image, (downhill, bent)
+
+    mine, (downhill, bent) = through(self.step.look, images, slopes)
+    return mine, downhill, bent
 
 
 def products(
@@ -99,6 +130,14 @@ def products(
 
 def _less(one: Weights, other: Weights) -> Weights:
     return {name: part - other[name] for name, part in one.items()}
+
+
+def _plus(one: Weights, other: Weights) -> Weights:
+    return {name: part + other[name] for name, part in one.items()}
+
+
+def _times(weights: Weights, share: float) -> Weights:
+    return {name: part * share for name, part in weights.items()}
 
 
 def _square(weights: Weights) -> Tensor:

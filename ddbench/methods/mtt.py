@@ -30,7 +30,8 @@ class MTT:
     which drops the second derivatives (Cui et al., ICML 2023, arXiv:2211.10586). experts, epochs, expert_rate,
     expert_batch: how many are trained on the real images, and how. expert_images: their epochs see at most so many, 0
     for all. augment: DSA's operations on every batch, the experts' too. init: what the images are at first. student:
-    the network's kind. compiled: through torch.compile.
+    the network's kind. compiled: through torch.compile. grad_batch: images of a step whose gradients are taken at once,
+    0 for all; it changes memory, not the images.
 
     Defaults are those published for 64 px and IPC 10 (Tiny ImageNet); the presets are named after what they were
     published for. Another number of images or another size: take the nearest.
@@ -62,6 +63,7 @@ class MTT:
     init: Literal["real", "noise"] = "real"
     student: Literal["convnet"] = "convnet"
     compiled: bool = False
+    grad_batch: int = 50
 
     def __post_init__(self) -> None:
         if self.latest - 1 + self.expert_epochs > self.epochs:
@@ -93,8 +95,8 @@ class MTT:
         begin, goal = (snapshot(experts[chosen], t, bench.ctx.device) for t in (first, first + self.expert_epochs))
         piece, pixels = Piece(begin, goal, float(state["step_rate"])), state["pixels"]
         steps = self._steps(len(pixels), pixels.shape[1], numbers, bench.ctx.device)
-        exact = self.gradient == "exact"
-        loss, gradient, by_rate = matched(bench.network, piece, pixels.flatten(0, 1), steps, exact)
+        how = {"exact": self.gradient == "exact", "at_once": self.grad_batch}
+        loss, gradient, by_rate = matched(bench.network, piece, pixels.flatten(0, 1), steps, **how)
         slopes = {"pixels": gradient.view_as(pixels), "step_rate": torch.tensor(by_rate, device=pixels.device)}
         for name, rate in (("pixels", self.rate), ("step_rate", self.rate_rate)):
             descend(state[name], slopes[name], state[f"{name} velocity"], rate, self.momentum)

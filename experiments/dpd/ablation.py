@@ -51,7 +51,7 @@ PLAN = {
 def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place, students=STUDENTS) -> runner.Plan:
     """One row of the table on one dataset."""
     method, preset, sets = PLAN[row]
-    request = runner.Request(method, dataset, IPC, SIZE, preset, None, sets, seeds)
+    request = runner.Request(method, dataset, (IPC,), SIZE, preset, None, sets, seeds)
     return runner.plan(request, runner.jury(students, "quick", 1), place)
 
 

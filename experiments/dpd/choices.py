@@ -26,7 +26,7 @@ SIZE, IPC, MOST = 64, 10, 4000
 
 def distil(preset: str, dataset: str, sets: tuple[str, ...], setting: runner.Setting) -> tuple[Path, ImageSet]:
     """The folder of the distilled set, made when it is missing, and the training split."""
-    request = runner.Request("dpd", dataset, IPC, SIZE, preset, None, sets)
+    request = runner.Request("dpd", dataset, (IPC,), SIZE, preset, None, sets)
     plan = runner.plan(request, runner.jury((), "quick", 1), setting.place)
     runner.run(plan, setting)
     return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.place, SIZE).train

@@ -116,6 +116,16 @@ def test_mtt_is_autograd_through_every_step(network):
     assert by_rate == pytest.approx(float(expected[2]), rel=1e-4)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_step_in_parts_is_the_step(network, exact):
+    piece, images, steps = a_piece(network), randn(6, 3, SIZE, SIZE, seed=6), list(some_steps(3, batch=5))
+    whole = adjoint.matched(network, piece, images, steps, exact)
+    parts = adjoint.matched(network, piece, images, steps, exact, at_once=2)
+    assert parts[0] == pytest.approx(whole[0], rel=1e-5)
+    assert float((parts[1] - whole[1]).norm() / whole[1].norm()) < 1e-5
+    assert parts[2] == pytest.approx(whole[2], rel=1e-4)
+
+
 def test_mtt_follows_finite_differences():
     """In float64, and with softplus: the gradients that a student follows jump where a ReLU turns on."""
     network = Network("convnet", SIZE, CLASSES, CPU)
