@@ -101,7 +101,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs of one method on one dataset, one per IPC and seed, and who judges them. exact: every class has `ipc` images."""
+    """Runs of one method on one dataset, one per IPC and seed, who judges them. exact: every class has `ipc` images."""
 
     method: Any
     source: Any

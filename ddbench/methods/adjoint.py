@@ -108,17 +108,6 @@ class _Step:
         return by_image, reduce(lambda one, other: tuple(map(_plus, one, other)), parts)
 
 
-def products(self, images: Tensor) -> tuple[Tensor, Weights, Weights]:
-    """d<g, l>/dx in the images before they were augmented; g; H l."""
-
-    def slopes(seen: Tensor) -> tuple[Tensor, tuple[Weights, Weights]]:
-        downhill, bent, by_image = self.network.run(products)(self.weights, seen, self.step.labels, self.back)
-        return by_image, (downhill, bent)
-
-    mine, (downhill, bent) = through(self.step.look, images, slopes)
-    return mine, downhill, bent
-
-
 def products(
     network: Network, weights: Weights, images: Tensor, labels: Tensor, back: Weights
 ) -> tuple[Weights, Weights, Tensor]:
