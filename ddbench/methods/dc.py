@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
+from torch.func import grad, grad_and_value
 
 from ddbench.context import Context, seed_of
 from ddbench.methods.synthesis import (
@@ -121,7 +121,7 @@ class DSA(DC):
 
 def term(network: Network, weights: Weights, images: Tensor, labels: Tensor, wanted: Weights) -> tuple[Tensor, Tensor]:
     """`distance` of the images' gradient from the wanted one: its gradient in the images, and itself."""
-    return grad_and_value(lambda x: distance(slope(network, weights, x, labels), wanted))(images)
+    return grad_and_value(lambda x: distance(grad(network.loss)(weights, x, labels), wanted))(images)
 
 
 def distance(one: Weights, other: Weights) -> Tensor:

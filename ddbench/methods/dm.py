@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
 from ddbench.context import Context, seed_of
 from ddbench.methods.synthesis import (
@@ -17,6 +16,7 @@ from ddbench.methods.synthesis import (
     Weights,
     by_descent,
     descend,
+    grad_and_value,
     siamese,
     start,
     through,

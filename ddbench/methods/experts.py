@@ -9,10 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.func import grad_and_value
 
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.synthesis import Bench, Network, Weights, looked_at, normalised, stepped
+from ddbench.methods.synthesis import Bench, Network, Weights, grad_and_value, looked_at, normalised, stepped
 
 FILE = "trajectory.safetensors"
 
