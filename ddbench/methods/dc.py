@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value
+from torch.func import grad
 
 from ddbench.context import Context, seed_of
 from ddbench.methods.synthesis import (
@@ -17,6 +17,7 @@ from ddbench.methods.synthesis import (
     Weights,
     by_descent,
     descend,
+    grad_and_value,
     looked_at,
     siamese,
     slope,
@@ -38,7 +39,8 @@ class DC:
     trained on the distilled images between them. outer, inner = 0: as the public code has them for the nearest IPC that
     it knows: 1, 10, 20, 30, 40 or 50. rate, momentum: of the pixels' SGD (normalised, deviation 0.25). batch: real
     images of a class per step, all of them where it has fewer. init: what the images are at first. student: the
-    network's kind. compiled: through torch.compile.
+    network's kind. compiled: through torch.compile. bounded: after every step the pixels are brought back into 0..255,
+    what can be stored; else they are clipped at the end.
     """
 
     name: ClassVar[str] = "dc"
@@ -56,6 +58,7 @@ class DC:
     init: Literal["real", "noise"] = "noise"
     student: Literal["convnet"] = "convnet"
     compiled: bool = False
+    bounded: bool = True
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
@@ -77,7 +80,7 @@ class DC:
                 weights = self._trained(weights, pixels, inner, bench, bench.ctx.generator(self.name, "train", i, j))
             found = [self._class(own, label, weights, bench, (i, j)) for label, own in enumerate(pixels)]
             gradients, terms = zip(*found, strict=True)
-            descend(pixels, torch.stack(gradients), velocity, self.rate, self.momentum)
+            descend(pixels, torch.stack(gradients), velocity, self.rate, self.momentum, self.bounded)
             losses.append(float(torch.stack(terms).sum()))
         return sum(losses) / outer
 

@@ -31,7 +31,8 @@ class DM:
     iterations: each draws a new random network. rate: learning rate of the pixels (normalised, deviation 0.25).
     momentum: of their SGD. batch: real images of a class per iteration, all of them where it has fewer. init: what the
     images are at first. augment: real and distilled images alike (differentiable Siamese augmentation). student: the
-    network's kind. compiled: through torch.compile.
+    network's kind. compiled: through torch.compile. bounded: after every step the pixels are brought back into 0..255,
+    what can be stored; else they are clipped at the end, as in the public code, whose students see them as they are.
     """
 
     name: ClassVar[str] = "dm"
@@ -47,6 +48,7 @@ class DM:
     augment: bool = True
     student: Literal["convnet"] = "convnet"
     compiled: bool = False
+    bounded: bool = True
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
@@ -59,7 +61,7 @@ class DM:
         weights = bench.network.fresh(seed_of(bench.ctx.seed, "dm", "network", i))
         found = [self._class(own, label, weights, bench, i) for label, own in enumerate(pixels)]
         gradients, losses = zip(*found, strict=True)
-        descend(pixels, torch.stack(gradients), velocity, self.rate, self.momentum)
+        descend(pixels, torch.stack(gradients), velocity, self.rate, self.momentum, self.bounded)
         return float(torch.stack(losses).sum())
 
     def _class(self, own: Tensor, label: int, weights: Weights, bench: Bench, i: int) -> tuple[Tensor, Tensor]:

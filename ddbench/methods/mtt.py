@@ -30,8 +30,9 @@ class MTT:
     which drops the second derivatives (Cui et al., ICML 2023, arXiv:2211.10586). experts, epochs, expert_rate,
     expert_batch: how many are trained on the real images, and how. expert_images: their epochs see at most so many, 0
     for all. augment: DSA's operations on every batch, the experts' too. init: what the images are at first. student:
-    the network's kind. compiled: through torch.compile. grad_batch: images of a step whose gradients are taken at once,
-    0 for all; it changes memory, not the images.
+    the network's kind. compiled: through torch.compile. bounded: after every iteration the pixels are brought back into
+    0..255, what can be stored; else they are clipped at the end. grad_batch: images of a step whose gradients are taken
+    at once, 0 for all; it changes memory, not the images.
 
     Defaults are those published for 64 px and IPC 10 (Tiny ImageNet); the presets are named after what they were
     published for. Another number of images or another size: take the nearest.
@@ -63,6 +64,7 @@ class MTT:
     init: Literal["real", "noise"] = "real"
     student: Literal["convnet"] = "convnet"
     compiled: bool = False
+    bounded: bool = True
     grad_batch: int = 50
 
     def __post_init__(self) -> None:
@@ -98,8 +100,8 @@ class MTT:
         how = {"exact": self.gradient == "exact", "at_once": self.grad_batch}
         loss, gradient, by_rate = matched(bench.network, piece, pixels.flatten(0, 1), steps, **how)
         slopes = {"pixels": gradient.view_as(pixels), "step_rate": torch.tensor(by_rate, device=pixels.device)}
-        for name, rate in (("pixels", self.rate), ("step_rate", self.rate_rate)):
-            descend(state[name], slopes[name], state[f"{name} velocity"], rate, self.momentum)
+        for name, rate, bounded in (("pixels", self.rate, self.bounded), ("step_rate", self.rate_rate, False)):
+            descend(state[name], slopes[name], state[f"{name} velocity"], rate, self.momentum, bounded)
         if state["step_rate"] <= 0:
             log.warning("iteration %d: the learned step rate became %.2g", i, float(state["step_rate"]))
         return loss

@@ -28,6 +28,7 @@ from evaluators import dsa
 from evaluators.augment import MEAN, STD
 
 Weights = dict[str, Tensor]
+BLACK, WHITE = (0 - MEAN) / STD, (1 - MEAN) / STD  # of normalised pixels
 STATE = "pixels.safetensors"
 
 
@@ -37,8 +38,9 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def stored(pixels: Tensor, train: ImageSet, **extras: Any) -> DistilledSet:
-    """Normalised pixels (classes, ipc, 3, h, w) as the 8-bit set they become. extras: recorded, with what was cut off.
+    """Normalised pixels (classes, ipc, 3, h, w) as the 8-bit set they become.
 
+    extras: recorded, with the shares of values that were cut off (clipped) and that are now 0 or 255 (saturated).
     Raises FloatingPointError where a pixel is not finite.
     """
     pixels = pixels.detach().cpu()
@@ -48,7 +50,8 @@ def stored(pixels: Tensor, train: ImageSet, **extras: Any) -> DistilledSet:
     outside = float(((grey < -0.5) | (grey > 255.5)).float().mean())
     images = grey.clamp(0, 255).round().to(torch.uint8).flatten(0, 1)
     labels = torch.arange(len(train.classes)).repeat_interleave(pixels.shape[1])
-    extras |= {"clipped": outside}
+    saturated = float(((images == 0) | (images == 255)).float().mean())
+    extras |= {"clipped": outside, "saturated": saturated}
     return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
 
 
@@ -103,10 +106,17 @@ def start(real: Real, ipc: int, init: str, ctx: Context) -> Tensor:
     return torch.stack([real.draw(label, ipc, ctx.generator("start", name)) for label, name in names])
 
 
-def descend(parameter: Tensor, gradient: Tensor, velocity: Tensor, rate: float, momentum: float) -> None:
-    """A step of SGD with momentum in place, as torch's: the state that must outlive a kill is `velocity` alone."""
+def descend(
+    parameter: Tensor, gradient: Tensor, velocity: Tensor, rate: float, momentum: float, bounded: bool = False
+) -> None:
+    """A step of SGD with momentum in place, as torch's: the state that must outlive a kill is `velocity` alone.
+
+    bounded: pixels are then brought back into 0..255, which is what can be stored.
+    """
     velocity.mul_(momentum).add_(gradient)
     parameter.sub_(velocity, alpha=rate)
+    if bounded:
+        parameter.clamp_(BLACK, WHITE)
 
 
 def grad_and_value(function: Callable[..., Tensor]) -> Callable[..., tuple[Any, Tensor]]:

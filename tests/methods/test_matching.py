@@ -244,9 +244,20 @@ def test_stopped_and_resumed_is_the_same(method, few_scenes, context_of, tmp_pat
     assert whole.extras["loss"] == pytest.approx(resumed.extras["loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("method", [*METHODS[:2], METHODS[3]], ids=lambda method: method.name)
+def test_bounded_pixels_are_what_is_stored(method, few_scenes, context_of, tmp_path):
+    found = {}
+    for bounded in (True, False):
+        context = replace(context_of(), workdir=tmp_path / str(bounded))
+        extras = replace(method, iterations=2, rate=1e4, bounded=bounded).distill(few_scenes, 2, context).extras
+        found[bounded] = extras["clipped"], extras["saturated"]
+    assert found[True][0] == 0 < found[False][0]
+    assert found[True][1] > 0.1
+
+
 def test_a_loss_that_is_not_finite_stops_it(few_scenes, context_of):
     with pytest.raises(FloatingPointError, match="the loss became"):
-        DM(iterations=9, batch=4, rate=1e30).distill(few_scenes, 1, context_of())
+        DM(iterations=9, batch=4, rate=1e30, bounded=False).distill(few_scenes, 1, context_of())
 
 
 def test_trajectories_begin_with_no_epoch_and_do_not_alias(few_scenes, context_of):
