@@ -128,7 +128,7 @@ def term(network: Network, weights: Weights, images: Tensor, labels: Tensor, wan
 
 
 def distance(one: Weights, other: Weights) -> Tensor:
-    """Of two gradients: 1 - cosine of their rows, summed over rows and over tensors of two or more dimensions.
+    """Of two gradients: 1 - cosine of their rows, summed over rows and over tensors of two or more dimensions (eq. 10).
 
     A row is what leads to one output: tensors are reshaped to (out, rest). Biases and norms count nothing. As the
     public code has it, with 1e-6 added to the product of the norms.

@@ -1,11 +1,11 @@
 """What 8-bit storage costs methods that optimise pixels: students of the pixels as optimised, clipped, and as stored.
 
-    python experiments/methods/eight_bit.py --method dm --preset tiny --set iterations=500 --data-root DATA
+    python experiments/methods/eight_bit.py --method dm --preset tiny --set bounded=false --data-root DATA
     python experiments/methods/eight_bit.py                        # what was measured
 
 One set for EuroSAT at 64 px; ConvNets by quick@1 on each of its three forms, the same student seeds for all, tested on
-the real test images. The optimised pixels are the last checkpoint, so `iterations` is a multiple of 50. What was
-measured is added to eight_bit.jsonl beside this file.
+the real test images. Pixels that are `bounded` as they are optimised leave nothing to clip. The optimised pixels are
+the last checkpoint, so `iterations` is a multiple of 50. What is measured is added to eight_bit.jsonl beside this.
 """
 
 from __future__ import annotations
