@@ -6,11 +6,10 @@ dm     one iteration of DM: real and distilled images of class after class throu
 mtt    one iteration of MTT: the graph of all steps is kept and differentiated, eager
 train  one training step on the distilled images: module, optimizer, a loader over the set, `.item()`
 
-Same network (ConvNet), images, draws; 10 classes, IPC 10, 64 real images of a class. They take turns. The official
-structure runs with the C library's own settings of memory, as it would, and once more with freed memory kept, as the
-`ddbench` command keeps it (`ddbench.memory.keep_freed`) and as ours runs, through torch.compile and without; the
-compiler's seconds are told apart. MTT of ours takes the gradients of 50 images at once. Prints a table (median seconds,
-ratio, peak memory of each, how far the gradients are apart), then one JSON line for each part.
+Same network (ConvNet), images, draws; 10 classes, IPC 10, 64 real images of a class. They take turns. Ours goes through
+torch.compile (and once more without); the compiler's seconds are told apart. MTT of ours takes the gradients of 50
+images at once. Prints a table (median seconds, ratio, peak memory of each, how far the gradients are apart), then one
+JSON line for each part.
 
 A ReLU that rounding puts on its other side moves a gradient by far more than rounding, in the official structure too
 (its own gradient of pixels times 1 + 1e-7 is 3e-4 from that of the pixels). --double computes in float64, where none
@@ -34,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from ddbench.execute import device, device_words
-from ddbench.memory import Peak, give_back, keep_freed
+from ddbench.memory import Peak
 from ddbench.methods import adjoint, dm, experts
 from ddbench.methods.adjoint import Piece, Step
 from ddbench.methods.synthesis import Network, falling_back, stepped, through
@@ -42,7 +41,7 @@ from evaluators import dsa
 from evaluators.students import build
 
 CLASSES, IPC, REAL = 10, 10, 64
-USUAL, KEPT, EAGER, OURS = "official structure", "official, memory kept", "ours, eager", "ours, compiled"
+USUAL, EAGER, OURS = "official structure", "ours, eager", "ours, compiled"
 RATE, AT_ONCE = 0.01, 50
 
 
@@ -142,26 +141,22 @@ def our_train(case: Case, network: Network) -> Tensor:
     return stepped(weights, downhill, RATE)["head.weight"]
 
 
-def timed(name: str, work: Callable[[], Tensor], where: torch.device, twice: bool) -> tuple[float, int, Tensor]:
-    """Seconds, peak bytes, what it gives. twice: the second time counts; a peak begins with no memory kept."""
-    give_back() if name == USUAL else keep_freed()
-    peak = Peak(where)
-    if twice:
-        work()
-    start = time.perf_counter()
+def timed(work: Callable[[], Tensor], where: torch.device) -> tuple[float, int, Tensor]:
+    """Seconds, peak bytes, what it gives."""
+    peak, start = Peak(where), time.perf_counter()
     found = work()
     if where.type == "cuda":
         torch.cuda.synchronize(where)
     return time.perf_counter() - start, peak.where_it_computes, found
 
 
-def measured(loops: dict[str, Callable[[], Tensor]], where: torch.device, repeat: int, twice: bool) -> dict:
-    first = {name: timed(name, loop, where, False)[0] for name, loop in loops.items()}  # compiles
+def measured(loops: dict[str, Callable[[], Tensor]], where: torch.device, repeat: int) -> dict:
+    first = {name: timed(loop, where)[0] for name, loop in loops.items()}  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     peaks, found = dict.fromkeys(loops, 0), {}
     for _ in range(repeat):
         for name, loop in loops.items():
-            taken, peak, found[name] = timed(name, loop, where, twice)
+            taken, peak, found[name] = timed(loop, where)
             seconds[name].append(taken)
             peaks[name] = max(peaks[name], peak)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
@@ -180,7 +175,6 @@ def loops_of(part: str, case: Case, steps: int) -> dict[str, Callable[[], Tensor
     }[part]
     return {
         USUAL: partial(usual, case, *more),
-        KEPT: partial(usual, case, *more),
         EAGER: partial(ours, case, eager, *more),
         OURS: partial(ours, case, compiled, *more),
     }
@@ -202,7 +196,7 @@ def main(parts: tuple[str, ...], size: int, steps: int, repeat: int, double: boo
     rows, lines = [], []
     for part in parts:
         with falling_back():
-            found = measured(loops_of(part, case, steps), where, repeat, part != "mtt")
+            found = measured(loops_of(part, case, steps), where, repeat)
         for name, s in found["seconds"].items():
             times, gib = found["seconds"][USUAL] / s, found["peak_bytes"][name] / 2**30
             first = f"{found['compile_seconds']:.0f}" if name == OURS else ""

@@ -17,7 +17,6 @@ from ddbench.commands.new import new
 from ddbench.commands.quality import quality
 from ddbench.commands.robustness import robustness
 from ddbench.commands.run import evaluate, run
-from ddbench.memory import keep_freed
 from ddbench.team import join
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -96,5 +95,4 @@ for command in (run, evaluate, quality, leaderboard, robustness, data, list_name
 
 def main() -> None:
     """The console script."""
-    keep_freed()
     cli(prog_name="ddbench")

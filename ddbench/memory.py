@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import resource
 import sys
 from pathlib import Path
@@ -11,35 +9,6 @@ from typing import Any
 
 PROC = Path("/proc/self")
 _highest = 0  # of the peaks that were forgotten
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # malloc.h of glibc
-PAD_BYTES = 64 << 20  # the heap grows by this much more than is asked for
-
-
-def keep_freed() -> bool:
-    """Have glibc keep freed memory for what is asked for next; whether it does.
-
-    By default it maps every tensor above 32 MB anew and gives it back at once: each step then waits for the kernel to
-    zero pages it has just had (a third of a ConvNet's training step on a virtual machine). Memory that is kept is only
-    given back by `Peak`, so a process stays as large as it ever was. Other C libraries, and a process whose user set
-    MALLOC_* variables, are left as they are.
-    """
-    libc = _glibc()
-    if libc is None or any(name.startswith("MALLOC_") for name in os.environ):
-        return False
-    return all(libc.mallopt(*how) for how in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, PAD_BYTES)))
-
-
-def give_back() -> None:
-    """Undo `keep_freed`: the thresholds that a process which frees large tensors ends at (mallopt(3))."""
-    if libc := _glibc():
-        usual = ((MMAP_MAX, 65536), (MMAP_THRESHOLD, 32 << 20), (TRIM_THRESHOLD, 64 << 20), (TOP_PAD, 128 << 10))
-        for how in usual:
-            libc.mallopt(*how)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 class Peak:
@@ -88,11 +57,9 @@ def _rss() -> int:
 
 
 def _forget_peak() -> None:
-    """Have Linux begin a new peak (clear_refs 5, proc(5)), which getrusage reports too, at what is in use now."""
+    """Have Linux begin a new peak (clear_refs 5, proc(5)), which getrusage reports too."""
     global _highest
     _highest = max(_highest, _rss())
-    if libc := _glibc():
-        libc.malloc_trim(0)
     try:
         (PROC / "clear_refs").write_text("5")
     except OSError:
