@@ -59,13 +59,13 @@ def matched(
     """
     path = [piece.begin]
     for step in steps:
-        forth = _Step(network, path[-1], step.labels, at_once or len(step.labels))
+        forth = _Step(network, path[-1], step.labels, at_once)
         path.append(stepped(path[-1], forth.downhill(step.look(images[step.index])), piece.rate))
     left, scale = _less(path.pop(), piece.goal), _square(_less(piece.begin, piece.goal))
     back = {name: 2 * w / scale for name, w in left.items()}
     gradient, by_rate = torch.zeros_like(images), images.new_zeros(())
     for weights, step in zip(reversed(path), reversed(steps), strict=True):
-        again = _Step(network, weights, step.labels, at_once or len(step.labels))
+        again = _Step(network, weights, step.labels, at_once)
         mine, (downhill, bent) = through(step.look, images[step.index], lambda seen, s=again, b=back: s.along(seen, b))
         gradient.index_add_(0, step.index, mine, alpha=-piece.rate)
         by_rate -= sum((downhill[name] * part).sum() for name, part in back.items())
@@ -76,36 +76,38 @@ def matched(
 
 @dataclass(frozen=True)
 class _Step:
-    """One step's loss at `weights`, of images as the network sees them; computed in parts of `most` images."""
+    """One step's loss at `weights`, of images as the network sees them; in parts of `at_once` images, 0 for all."""
 
     network: Network
     weights: Weights
     labels: Tensor
-    most: int
+    at_once: int
 
     def downhill(self, seen: Tensor) -> Weights:
         """g"""
-        count, compiled = len(self.labels), self.network.run(slope)
+        run = self.network.run(slope)
+        return self._summed(lambda rows: [run(self.weights, seen[rows], self.labels[rows])])[0]
 
-        def part(rows: slice) -> Weights:
-            found = compiled(self.weights, seen[rows], self.labels[rows])
-            return _times(found, len(self.labels[rows]) / count)
-
-        return reduce(_plus, in_batches(part, count, self.most))
-
-    def along(self, seen: Tensor, back: Weights) -> tuple[Tensor, tuple[Weights, Weights]]:
+    def along(self, seen: Tensor, back: Weights) -> tuple[Tensor, list[Weights]]:
         """d<g, l>/dx; g and H l."""
-        count, compiled = len(self.labels), self.network.run(products)
-        by_image = torch.empty_like(seen)
+        run, by_image = self.network.run(products), torch.empty_like(seen)
 
-        def part(rows: slice) -> tuple[Weights, Weights]:
-            share = len(self.labels[rows]) / count
-            *found, mine = compiled(self.weights, seen[rows], self.labels[rows], back)
-            by_image[rows] = mine * share
-            return tuple(_times(weights, share) for weights in found)
+        def part(rows: slice) -> list[Weights]:
+            *found, mine = run(self.weights, seen[rows], self.labels[rows], back)
+            by_image[rows] = mine * (len(mine) / len(seen))
+            return found
 
-        parts = in_batches(part, count, self.most)
-        return by_image, reduce(lambda one, other: tuple(map(_plus, one, other)), parts)
+        found = self._summed(part)
+        return by_image, found
+
+    def _summed(self, compute: Callable[[slice], list[Weights]]) -> list[Weights]:
+        """What `compute` gives of all images, from its parts: means, so that a part weighs as many images as it has."""
+        count = len(self.labels)
+
+        def part(rows: slice) -> list[Weights]:
+            return [_times(found, len(self.labels[rows]) / count) for found in compute(rows)]
+
+        return reduce(lambda one, other: list(map(_plus, one, other)), in_batches(part, count, self.at_once or count))
 
 
 def products(

@@ -97,8 +97,8 @@ class MTT:
         begin, goal = (snapshot(experts[chosen], t, bench.ctx.device) for t in (first, first + self.expert_epochs))
         piece, pixels = Piece(begin, goal, float(state["step_rate"])), state["pixels"]
         steps = self._steps(len(pixels), pixels.shape[1], numbers, bench.ctx.device)
-        how = {"exact": self.gradient == "exact", "at_once": self.grad_batch}
-        loss, gradient, by_rate = matched(bench.network, piece, pixels.flatten(0, 1), steps, **how)
+        exact = self.gradient == "exact"
+        loss, gradient, by_rate = matched(bench.network, piece, pixels.flatten(0, 1), steps, exact, self.grad_batch)
         slopes = {"pixels": gradient.view_as(pixels), "step_rate": torch.tensor(by_rate, device=pixels.device)}
         for name, rate, bounded in (("pixels", self.rate, self.bounded), ("step_rate", self.rate_rate, False)):
             descend(state[name], slopes[name], state[f"{name} velocity"], rate, self.momentum, bounded)
