@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -12,6 +14,7 @@ from ddbench.methods.teachers import fitted, seed_for
 from ddbench.types import ImageSet
 from evaluators.recipes import Augment, Recipe
 
+SHARED = "embedding@1"  # in the stage's key for a method: all that choose share it; goes up when it may hold another
 SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
 RECIPE = Recipe(
     "adamw", lr=2e-3, weight_decay=0.01, batch=32, epochs=10, min_steps=300, max_steps=1000, augment=SYMMETRIES
@@ -23,8 +26,8 @@ def embedded(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tens
 
     AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the symmetries of a square.
     """
-    folder = ctx.stage("embedding", lambda into: _embed(train, ctx, student, trained, into),
-                       student=student, trained=trained)  # fmt: skip
+    make = partial(_embed, train, ctx, student, trained)
+    folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
     return load_file(folder / "features.safetensors")["features"]
 
 

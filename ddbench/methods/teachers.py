@@ -12,6 +12,7 @@ from ddbench.context import Context, seed_of
 from ddbench.types import ImageSet
 from evaluators.recipes import Augment, Protocol, Recipe
 
+SHARED = "teacher@1"  # in the stage's key for a method: all that ask a teacher share it; goes up when it may be another
 VIEWS = Augment(crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25), flip_x=0.5, flip_y=0.5, transpose=0.5)
 RECIPE = Recipe("adamw", lr=1e-3, weight_decay=0.05, batch=32, epochs=1, augment=VIEWS)
 
@@ -28,7 +29,7 @@ def taught(train: ImageSet, ctx: Context, student: str, epochs: int, least: int)
         weights = fitted(train, ctx, student, recipe, "teacher").state_dict()
         save_file({name: part.contiguous() for name, part in weights.items()}, folder / "model.safetensors")
 
-    folder = ctx.stage("teacher", make, student=student, epochs=epochs, least=least)
+    folder = replace(ctx, method=SHARED).stage("teacher", make, student=student, epochs=epochs, least=least)
     model = build(student, train.images.shape[-1], len(train.classes), seed_for("teacher"))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.to(ctx.device).eval().requires_grad_(False)

@@ -127,3 +127,10 @@ def test_sre2l_lowers_its_loss_batch_by_batch(few_scenes, context_of, monkeypatc
     assert losses[7] < losses[0]
     assert losses[15] < losses[8]
     assert made.soft_labels is not None
+
+
+def test_methods_with_a_teacher_share_it(few_scenes, context_of):
+    for method in (RDED(teacher="resnet18", **QUICK), SRe2L(iterations=1, **QUICK)):
+        ctx = replace(context_of(), method=method.name)
+        method.distill(few_scenes, 1, ctx)
+    assert [cost["reused"] for cost in ctx.costs if cost["stage"] == "teacher"] == [True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -83,3 +84,10 @@ def test_random_follows_the_seed(few_scenes, context_of):
 def test_a_class_too_small_is_named(few_scenes, context_of):
     with pytest.raises(ValueError, match="cannot choose 7 images per class: beach 6"):
         Random().distill(few_scenes, 7, context_of())
+
+
+def test_methods_that_choose_share_one_network(few_scenes, context_of):
+    for method in (Herding(trained=False), KCenter(trained=False)):
+        ctx = replace(context_of(), method=method.name)
+        method.distill(few_scenes, 2, ctx)
+    assert [cost["reused"] for cost in ctx.costs if cost["stage"] == "embedding"] == [True]
