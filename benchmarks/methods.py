@@ -131,14 +131,15 @@ def usual_train(case: Case) -> Tensor:
         loss.backward()
         optimizer.step()
         loss.item()
-    return net.head.weight.detach()
+    return torch.cat([w.grad.flatten() for w in net.parameters()])
 
 
 def our_train(case: Case, network: Network) -> Tensor:
     weights, pixels = network.fresh(case.seed), case.pixels.flatten(0, 1)
     seen = dsa.apply(pixels, case.draw(len(pixels), 0))
     downhill, _ = network.run(experts.slope_and_loss)(weights, seen, case.labels)
-    return stepped(weights, downhill, RATE)["head.weight"]
+    stepped(weights, downhill, RATE)
+    return torch.cat([part.flatten() for part in downhill.values()])
 
 
 def timed(work: Callable[[], Tensor], where: torch.device) -> tuple[float, int, Tensor]:

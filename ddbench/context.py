@@ -22,6 +22,12 @@ from ddbench.team import ALONE, Team
 log = logging.getLogger("ddbench")
 
 
+def say_loss(bar: Iterable, loss: float) -> None:
+    """Show the loss behind a bar of `Context.progress`."""
+    if isinstance(bar, tqdm):
+        bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+
+
 def seed_of(seed: int, *names: str | int) -> int:
     """A 63-bit seed from a run's seed and what the draw is for: adding a draw elsewhere never moves this one."""
     text = "\0".join([str(seed), *map(str, names)])

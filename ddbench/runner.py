@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddbench import config, contact, distilled, registry
 from ddbench.datasets.facts import Place, Split
-from ddbench.errors import UserError
+from ddbench.errors import UserError, ran_out
 from ddbench.files import canonical, sweep, write_bytes
 from ddbench.runs import (
     Failure,
@@ -364,7 +364,7 @@ def _memory_words(task: Task, jury: Jury) -> str:
     sets = [f"--set {name}={value}" for name, value in task.spec.params.items() if name.endswith("batch")]
     if not sets:
         return f"{size}: a smaller --size needs less"
-    return f"{' '.join(sets)} at {size}: smaller needs less; 0 is all"
+    return f"{' '.join(sets)} at {size}: smaller needs less"
 
 
 def _summary(error: Exception) -> str:
@@ -374,7 +374,7 @@ def _summary(error: Exception) -> str:
 
 def status(error: Exception) -> str:
     """One word for what went wrong: oom, diverged or failed."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
+    if ran_out(error):
         return "oom"
+    names = {cls.__name__ for cls in type(error).__mro__}
     return "diverged" if names & {"DivergedError", "FloatingPointError"} else "failed"

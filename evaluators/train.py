@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -175,18 +176,33 @@ def _indices(n: int, recipe: Recipe, order: torch.Generator) -> Iterator[Tensor]
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """What cannot be compiled runs as it is, and torch says so; dropout draws as without the compiler.
+    """What cannot be compiled runs as it is, and torch says so in a line; dropout draws as without the compiler.
 
     The limit is of shapes per process, all students' together: a few students with a last batch of their own reach
     torch's 8.
     """
     import torch._inductor.config
 
-    with (
-        torch._dynamo.config.patch(suppress_errors=True, recompile_limit=256),
-        torch._inductor.config.patch(fallback_random=True),
-    ):
-        yield
+    said = logging.getLogger("torch._dynamo.convert_frame")
+    said.addFilter(_shortened)
+    try:
+        with (
+            torch._dynamo.config.patch(suppress_errors=True, recompile_limit=256),
+            torch._inductor.config.patch(fallback_random=True),
+        ):
+            yield
+    finally:
+        said.removeFilter(_shortened)
+
+
+def _shortened(record: logging.LogRecord) -> bool:
+    """Of why something was not compiled the reason, instead of pages of traceback."""
+    if record.levelno >= logging.WARNING and record.exc_info and record.exc_info[1]:
+        error = record.exc_info[1]
+        reason = str(error).strip().splitlines() or [""]
+        record.msg = f"not compiled, so it runs as it is, slower: {type(error).__name__}: {reason[0]}"
+        record.args, record.exc_info, record.exc_text = (), None, None
+    return True
 
 
 @contextmanager

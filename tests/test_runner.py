@@ -147,7 +147,12 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("do", "status", "said"), [("fail", "failed", "out of ideas"), ("oom", "oom", "--set batch=4 at 8 px: smaller")]
+    ("do", "status", "said"),
+    [
+        ("fail", "failed", "out of ideas"),
+        ("oom", "oom", "--set batch=4 at 8 px: smaller"),
+        ("diverge", "diverged", "iteration 7: try a smaller learning rate"),
+    ],
 )
 def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, status, said):
     plan = plan_for(home, f"do={do}")
@@ -158,6 +163,28 @@ def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, stat
     assert "in distill" in recorded.trace
     assert "there is no distilled set" in caplog.text
     assert runs.scan(tmp_path) == ([], [])
+
+
+def test_what_diverged_keeps_its_last_state(home, tmp_path):
+    plan = plan_for(home, "do=diverge")
+    runner.run(plan, setting(home, tmp_path))
+    (kept,) = plan.specs[0].folder(tmp_path).rglob("state")
+    assert kept.read_text() == "the last that was good"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("of the GPU"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_is_known_by_its_words(error):
+    assert runner.status(error) == "oom"
 
 
 def test_a_student_without_room_is_told_what_its_batch_is(home, tmp_path, monkeypatch):

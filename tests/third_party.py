@@ -52,6 +52,9 @@ class Pick:
             raise RuntimeError("out of ideas")
         if self.do == "oom":
             torch.empty(self.batch, 1 << 58)
+        if self.do == "diverge":
+            (ctx.workdir / "state").write_text("the last that was good")
+            raise FloatingPointError("the loss became nan at iteration 7: try a smaller learning rate")
         if self.do == "ask":
             raise UserError("there is no base model; get it from a shop")
         if self.do == "write":

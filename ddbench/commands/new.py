@@ -53,8 +53,10 @@ TEST = '''\
 """The contract of a method, and what only {title} promises."""
 
 import pytest
+import torch
 from {name} import {title}
 
+from ddbench.context import Context
 from ddbench.testing import check_method, sample
 
 
@@ -63,8 +65,14 @@ def test_contract(outcome):
     assert outcome.ok, outcome.detail
 
 
-def test_mixtures_are_of_real_images():
-    assert {title}().mixed <= min(sample(32).counts())
+def test_a_mixture_of_one_is_that_image(tmp_path):
+    """Nothing is nearer to an image than itself: the one that is drawn for the mixture is the first that is chosen."""
+    train, ctx = sample(32), Context(0, torch.device("cpu"), tmp_path, tmp_path, "sample", quiet=True)
+    made = {title}(mixed=1).distill(train, 1, ctx)
+    for label, image in enumerate(made.images):
+        rows = train.of_class(label)
+        drawn = torch.randperm(len(rows), generator=ctx.generator("mixture", train.classes[label]))[0]
+        assert torch.equal(image, train.images[rows[drawn]])
 '''
 
 

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from ddbench.errors import ran_out
+
 log = logging.getLogger("ddbench")
 T = TypeVar("T")
 
@@ -17,8 +19,8 @@ def in_batches(
 ) -> Iterator[T]:
     """compute(slice) for slices of at most `batch` that cover range(count), in order.
 
-    When the device is out of memory, the slice is tried again in halves, and so are all that follow. For work whose
-    results do not depend on how it is cut.
+    When the memory does not suffice, the slice is tried again in halves, and so are all that follow; with one thing
+    alone the error says so. For work whose results do not depend on how it is cut.
     """
     size = batch
     for start in progress(range(0, count, batch)):
@@ -27,8 +29,8 @@ def in_batches(
             part = slice(at, min(at + size, stop))
             try:
                 found = compute(part)
-            except torch.OutOfMemoryError:
-                if size == 1:
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not ran_out(error):
                     raise
                 size = _halved(size)
                 continue

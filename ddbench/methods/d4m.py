@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.generated import Anchors, Generated, centres
+from ddbench.methods.generated import Clustered
 
 
 @dataclass(frozen=True)
-class D4M(Generated):
+class D4M(Clustered):
     """Disentangled diffusion (Su et al., CVPR 2024, arXiv:2407.15138): sampled from noised centres of latents.
 
     strength: share of the noise schedule that is sampled, from the noised centre of a cluster.
@@ -30,8 +28,6 @@ class D4M(Generated):
     strength: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 0 < self.strength <= 1:
-            raise ValueError("strength must be in 0..1, 0 excluded")
-
-    def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
-        return replace(super()._anchors(stages, latents, ipc), z=centres(stages, latents, ipc))
+        super().__post_init__()
+        if self.strength == 0:
+            raise ValueError("strength 0 would sample nothing")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad
 
 from ddbench.context import Context, seed_of
+from ddbench.methods.settings import at_least
 from ddbench.methods.synthesis import (
     Bench,
     Network,
@@ -59,6 +60,9 @@ class DC:
     student: Literal["convnet"] = "convnet"
     compiled: bool = False
     bounded: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(self, iterations=1, outer=0, inner=0, batch=1, rate=0, momentum=0)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""

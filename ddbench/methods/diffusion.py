@@ -149,16 +149,22 @@ def pull(z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, predi
 
 
 def guided(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: float) -> Callable:
-    """The classifier-free guided output u = u_empty + scale (u_words - u_empty) (Ho and Salimans, arXiv 2207.12598).
+    """The classifier-free guided output u = u_empty + scale (u_words - u_empty) (Ho and Salimans, arXiv 2207.12598)."""
+    both = halves(network, words, empty, scale)
+    return lambda z, t: both(z, t)[0]
+
+
+def halves(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: float) -> Callable:
+    """A function of (z, t): the guided output, and u_words that it is made of.
 
     network(z, t, words) is called once on both halves stacked; at scale 1 on the worded half alone.
     """
 
-    def denoise(z: Tensor, t: Tensor) -> Tensor:
+    def denoise(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if scale == 1:
-            return network(z, t, words)
+            return (u := network(z, t, words)), u
         without, with_words = network(torch.cat([z, z]), t, torch.cat([empty, words])).chunk(2)
-        return without + scale * (with_words - without)
+        return without + scale * (with_words - without), with_words
 
     return denoise
 

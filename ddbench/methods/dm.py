@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, seed_of
+from ddbench.methods.settings import at_least
 from ddbench.methods.synthesis import (
     Bench,
     Network,
@@ -49,6 +50,9 @@ class DM:
     student: Literal["convnet"] = "convnet"
     compiled: bool = False
     bounded: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(self, iterations=1, batch=1, rate=0, momentum=0)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""

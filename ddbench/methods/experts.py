@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddbench.context import generator_of, seed_of
+from ddbench.context import generator_of, say_loss, seed_of
 from ddbench.methods.synthesis import Bench, Network, Weights, grad_and_value, looked_at, normalised, stepped
 
 FILE = "trajectory.safetensors"
@@ -47,8 +47,9 @@ def snapshot(path: Path, epoch: int, device: torch.device) -> Weights:
 def _train(folder: Path, index: int, training: Training, bench: Bench) -> dict[str, float]:
     train, numbers = bench.real.train, generator_of(0, "expert", index)
     weights = bench.network.fresh(seed_of(0, "expert", "weights", index))
-    kept = {name: [w.cpu().clone()] for name, w in weights.items()}  # on a CPU .cpu() alone would be the live weights
-    for _ in bench.ctx.progress(range(training.epochs), f"expert {index}", training.epochs):
+    kept = {name: [w.cpu()] for name, w in weights.items()}  # no copy on a CPU: `stepped` makes new tensors every step
+    bar = bench.ctx.progress(range(training.epochs), f"expert {index}", training.epochs)
+    for _ in bar:
         seen = torch.randperm(len(train.labels), generator=numbers)[: training.images or None]
         for rows in seen.split(training.batch):
             images = looked_at(normalised(train.images[rows].to(bench.ctx.device)), training.augment, numbers)
@@ -57,8 +58,9 @@ def _train(folder: Path, index: int, training: Training, bench: Bench) -> dict[s
             weights = stepped(weights, downhill, training.rate)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"expert {index}: the loss became {float(loss)}: try a smaller expert_rate")
+        say_loss(bar, float(loss))
         for name, w in weights.items():
-            kept[name].append(w.cpu().clone())
+            kept[name].append(w.cpu())
     save_file({name: torch.stack(parts) for name, parts in kept.items()}, folder / FILE)
     return {"loss": float(loss)}
 

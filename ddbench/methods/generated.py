@@ -6,7 +6,7 @@ All stages (latents, fine-tuned weights) are DPD's, and shared with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.methods.batches import in_batches
-from ddbench.methods.diffusion import Sampling, guided, sample
+from ddbench.methods.diffusion import Sampling, halves, sample
 from ddbench.methods.dpd.finetune import Addition, Tuning
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prompts import Prompts, class_prompts
@@ -25,9 +25,11 @@ from ddbench.methods.dpd.stages import Stages
 from ddbench.methods.dpd.training import chosen
 from ddbench.methods.latent_model import LatentModel, check_steps, load_model
 from ddbench.methods.model_files import find_model, identity_of
+from ddbench.methods.settings import at_least, check_sampled
 from ddbench.types import DistilledSet, ImageSet
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+Halves = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Generated:
     rank: rank and alpha of LoRA.
     tune_steps, tune_batch, tune_rate, tune_warmup: of fine-tuning by AdamW, constant rate after the warm-up.
     tune_empty: share of prompts replaced by the empty one. tune_ema: decay of the weight average, 0 for none.
+    tune_decay: AdamW's weight decay. tune_weight: of the loss over time: min-SNR's (min-snr), or none (even).
     scheduler: the base's own (base), or a diffusers scheduler by class name. steps: sampling steps.
     guidance: classifier-free guidance scale.
     batch: images per sampling batch; changes speed and memory, not the images.
@@ -69,11 +72,17 @@ class Generated:
     tune_warmup: int = 200
     tune_empty: float = 0.0
     tune_ema: float = 0.0
+    tune_decay: float = 1e-2
+    tune_weight: Literal["min-snr", "even"] = "min-snr"
     scheduler: str = "base"
     steps: int = 50
     guidance: float = 7.5
     batch: int = 64
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_sampled(self)
+        at_least(self, tune_decay=0)
 
     def identity(self) -> str:
         """A digest of the base model's weights; UserError at once when there is no such model."""
@@ -103,9 +112,12 @@ class Generated:
         nowhere = torch.zeros(len(labels), *latents.mean.shape[1:])
         return Anchors(nowhere, class_prompts(self.prompt, train.readable, labels))
 
-    def _steered(self, denoise: Denoise, anchors: Tensor, scheduler: Any) -> Denoise:
-        """The denoiser that the sampler is given, for a batch of anchors; here the guided one as it is."""
-        return denoise
+    def _steered(self, both: Halves, anchors: Tensor, scheduler: Any) -> Denoise:
+        """The denoiser that the sampler is given, for a batch of anchors; here the guided one as it is.
+
+        both: its output, and that under the words alone.
+        """
+        return lambda z, t: both(z, t)[0]
 
     def _image_prompts(self, stages: Stages) -> Prompts:
         """What is said of each training image while the base is fine-tuned; here its class."""
@@ -119,7 +131,7 @@ class Generated:
         """UserError for what would fail after the training."""
         check_steps(model.scheduler_named(self.scheduler), self.steps)
         model.check_size(train.images.shape[-1])
-        model.check_classes(len(train.classes))
+        model.check_classes(len(train.classes), self.weights != "none")
 
     def _draw(self, model: LatentModel, anchors: Anchors, ctx: Context) -> Tensor:
         """Latents (n, c, h, w) on the CPU; each image draws from a generator of its own."""
@@ -143,9 +155,9 @@ class Generated:
         said, empty = words
         scheduler, anchors = model.scheduler_named(self.scheduler), anchors.to(model.device)
         network = denoiser_of(model, chosen(self.precision, model.device))
-        denoise = guided(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
+        both = halves(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
         how = Sampling(self.steps, self.strength)
-        return sample(self._steered(denoise, anchors, scheduler), scheduler, anchors, how, list(generators))[0].cpu()
+        return sample(self._steered(both, anchors, scheduler), scheduler, anchors, how, list(generators))[0].cpu()
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,14 @@ class Diffusion(Generated):
 
     name: ClassVar[str] = "diffusion"
     citation: ClassVar[str] = "Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022"
+
+
+@dataclass(frozen=True)
+class Clustered(Generated):
+    """Methods whose images come from the centres of a class's clusters of latents (not a method by itself)."""
+
+    def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
+        return replace(super()._anchors(stages, latents, ipc), z=centres(stages, latents, ipc))
 
 
 def centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddbench.context import Context
 from ddbench.methods.embedding import embedded
-from ddbench.methods.selection import select
+from ddbench.methods.selection import check_enough, select
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -18,7 +18,7 @@ from ddbench.types import DistilledSet, ImageSet
 class Herding:
     """Greedy mean matching in the feature space of a network (Welling, ICML 2009; as in Rebuffi et al., CVPR 2017).
 
-    embedding: the student whose penultimate features are used.
+    embedding: the student whose penultimate features are used, each divided by its length (as iCaRL has it).
     trained: train it on the training split first (AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the
     symmetries of a square), else keep its random initial weights.
     """
@@ -33,6 +33,7 @@ class Herding:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """The first `ipc` images of the greedy order of every class. Deterministic: the run's seed changes nothing."""
+        check_enough(train, ipc)  # before the network is trained
         points = embedded(train, ctx, self.embedding, self.trained)
         return select(train, ipc, lambda rows, _: rows[greedy_order(points[rows], ipc)])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddbench.context import Context
 from ddbench.methods.embedding import embedded
-from ddbench.methods.selection import select
+from ddbench.methods.selection import check_enough, select
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -34,6 +34,7 @@ class KCenter:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, in the order they were chosen. Deterministic, but for a random first one."""
+        check_enough(train, ipc)  # before the network is trained
         points = embedded(train, ctx, self.embedding, self.trained)
 
         def pick(rows: Tensor, label: int) -> Tensor:

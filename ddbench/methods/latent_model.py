@@ -63,10 +63,18 @@ class LatentModel:
             near = [n for n in (size // self.factor * self.factor, -(-size // self.factor) * self.factor) if n]
             raise UserError(f"{size} px: this base takes multiples of {self.factor}; try {' or '.join(map(str, near))}")
 
-    def check_classes(self, count: int) -> None:
-        """UserError when the base is conditioned by class and has fewer than `count`."""
-        if self.text is None and count > (own := self.denoiser.config.num_embeds_ada_norm):
+    def check_classes(self, count: int, tuned: bool) -> None:
+        """UserError when the base is conditioned by class and has fewer than `count`, or untuned would draw others."""
+        if self.text is not None:
+            return
+        own = self.denoiser.config.num_embeds_ada_norm
+        if count > own:
             raise UserError(f"{count} classes: this base, conditioned by class, has {own}; try one by text")
+        if count < own and not tuned:
+            raise UserError(
+                f"weights=none: this base, conditioned by class, would draw the first {count} of its own {own}; "
+                "fine-tune it (weights=lora, weights=all) or try one by text"
+            )
 
     @torch.no_grad()
     def words(self, prompts: Sequence[str], labels: Sequence[int]) -> Tensor:

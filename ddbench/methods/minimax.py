@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from ddbench.methods.dpd.finetune import Addition
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.stages import Stages
 from ddbench.methods.generated import Generated
+from ddbench.methods.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,25 @@ class Minimax(Generated):
     name: ClassVar[str] = "minimax"
     citation: ClassVar[str] = "Gu et al., Efficient Dataset Distillation via Minimax Diffusion, CVPR 2024"
 
+    version: ClassVar[int] = 2
+
     base: str = "facebook/DiT-XL-2-256"
+    weights: Literal["lora", "all"] = "lora"
     tune_steps: int = 12_000
     tune_rate: float = 1e-3
     tune_warmup: int = 0
     tune_empty: float = 0.1
     tune_ema: float = 0.9999
+    tune_decay: float = 0.0
+    tune_weight: Literal["min-snr", "even"] = "even"
     guidance: float = 4.0
     alike: float = 0.002
     unlike: float = 0.008
     memory: int = 64
 
     def __post_init__(self) -> None:
-        if min(self.alike, self.unlike) < 0 or self.memory < 1:
-            raise ValueError("alike and unlike are at least 0, memory at least 1")
+        super().__post_init__()
+        at_least(self, alike=0, unlike=0, memory=1)
 
     def _addition(self, stages: Stages, latents: Latents) -> Addition:
         classes, shape = len(stages.train.classes), latents.mean.shape[1:]

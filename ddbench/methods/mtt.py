@@ -14,6 +14,7 @@ from torch import Tensor
 from ddbench.context import Context, log
 from ddbench.methods.adjoint import Piece, Step, matched
 from ddbench.methods.experts import Training, snapshot, trajectory
+from ddbench.methods.settings import at_least
 from ddbench.methods.synthesis import Bench, descend, falling_back, optimise, start, stored
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
@@ -25,17 +26,20 @@ class MTT:
 
     iterations: each matches one piece of one expert's trajectory. steps: of the student, on the distilled images.
     expert_epochs: the piece's length. latest: it begins at an epoch below this. batch: distilled images per step, 0 for
-    all. rate: learning rate of the pixels (normalised, deviation 0.25); step_rate: the student's at first, learned at
-    rate_rate; all with momentum. gradient: "exact", through all steps at the memory of one (the adjoint), or "tesla",
-    which drops the second derivatives (Cui et al., ICML 2023, arXiv:2211.10586). experts, epochs, expert_rate,
-    expert_batch: how many are trained on the real images, and how. expert_images: their epochs see at most so many, 0
-    for all. augment: DSA's operations on every batch, the experts' too. init: what the images are at first. student:
-    the network's kind. compiled: through torch.compile. bounded: after every iteration the pixels are brought back into
-    0..255, what can be stored; else they are clipped at the end. grad_batch: images of a step whose gradients are taken
-    at once, 0 for all; it changes memory, not the images.
+    all. rate: learning rate of the pixels (normalised, deviation 0.25). step_rate: the student's learning rate at
+    first. rate_rate: the learning rate of that. momentum: of pixels and step rate. gradient: "exact", through all steps
+    at the memory of one (the adjoint), or "tesla", which drops the second derivatives (Cui et al., ICML 2023,
+    arXiv:2211.10586), though here it costs as much. experts: how many are trained on the real images. epochs: that
+    each is trained for. expert_rate: their learning rate. expert_batch: real images in their batches. expert_images:
+    that their epochs see at most, 0 for all. augment: DSA's operations on every batch, the experts' too. init: what the
+    images are at first. student: the network's kind. compiled: through torch.compile; eager is slower than the public
+    code. bounded: after every iteration the pixels are brought back into 0..255, what can be stored; else they are
+    clipped at the end. grad_batch: images of a step whose gradients are taken at once, 0 for all; it changes memory,
+    not the images.
 
-    Defaults are those published for 64 px and IPC 10 (Tiny ImageNet); the presets are named after what they were
-    published for. Another number of images or another size: take the nearest.
+    Defaults are those published for 64 px and IPC 10 (Tiny ImageNet), but that a step sees all distilled images (there
+    200 of 2000); the presets are named after what they were published for. Another number of images or another size:
+    take the nearest.
     """
 
     name: ClassVar[str] = "mtt"
@@ -68,6 +72,8 @@ class MTT:
     grad_batch: int = 50
 
     def __post_init__(self) -> None:
+        at_least(self, iterations=1, steps=1, expert_epochs=1, latest=1, experts=1, epochs=1, expert_batch=1)
+        at_least(self, batch=0, expert_images=0, grad_batch=0, rate=0, rate_rate=0, momentum=0)
         if self.latest - 1 + self.expert_epochs > self.epochs:
             raise ValueError(
                 f"latest {self.latest} and expert_epochs {self.expert_epochs} reach beyond the experts' {self.epochs} "
@@ -77,16 +83,19 @@ class MTT:
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
         bench = Bench.of(train, ctx, self.student, self.compiled)
+        pixels = start(bench.real, ipc, self.init, ctx)  # too few images are said before the experts are trained
         training = Training(
             self.student, self.epochs, self.expert_rate, self.expert_batch, self.augment, self.expert_images
         )
         with falling_back():
             experts = [trajectory(index, training, bench) for index in range(self.experts)]
-            pixels = start(bench.real, ipc, self.init, ctx)
             state = {"pixels": pixels, "step_rate": torch.tensor(self.step_rate, device=ctx.device)}
             state |= {f"{name} velocity": torch.zeros_like(part) for name, part in state.items()}
             loss = optimise(state, lambda i: self._step(state, experts, bench, i), self.iterations, ctx)
-        return stored(pixels, train, loss=loss, step_rate=float(state["step_rate"]))
+        rate = float(state["step_rate"])
+        if rate <= 0:
+            log.warning("the learned step rate became %.2g, which climbs: try a smaller rate_rate", rate)
+        return stored(pixels, train, loss=loss, step_rate=rate)
 
     def _step(self, state: dict[str, Tensor], experts: Sequence[Path], bench: Bench, i: int) -> float:
         """Match one piece; pixels and step rate move in place."""
@@ -102,8 +111,6 @@ class MTT:
         slopes = {"pixels": gradient.view_as(pixels), "step_rate": torch.tensor(by_rate, device=pixels.device)}
         for name, rate, bounded in (("pixels", self.rate, self.bounded), ("step_rate", self.rate_rate, False)):
             descend(state[name], slopes[name], state[f"{name} velocity"], rate, self.momentum, bounded)
-        if state["step_rate"] <= 0:
-            log.warning("iteration %d: the learned step rate became %.2g", i, float(state["step_rate"]))
         return loss
 
     def _steps(self, classes: int, ipc: int, numbers: torch.Generator, device: torch.device) -> list[Step]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddbench.context import Context
+from ddbench.methods.settings import at_least, shares
 from ddbench.methods.teachers import opinions, taught
 from ddbench.types import DistilledSet, ImageSet
 
@@ -21,8 +22,9 @@ class RDED:
     images: of a class that are looked at, all where it has fewer. crops: pieces tried of each, of which the one that
     the teacher is surest of is kept. factor: an image is factor x factor pieces (0: 2 from 128 px on, else 1, as in the
     public code). smallest: share of an image's area that a piece has at least. soft: keep what the teacher says of each
-    image as its soft label, else hard labels. teacher: the student that judges, trained on the training split for
-    `epochs` passes, but at least `least` steps of 32 images.
+    image as its soft label, else hard labels. teacher: the student that judges. epochs: passes over the training split
+    that it is trained for. least, most: steps, of 32 images, that it is trained at least and at most (0: any number).
+    batch: pieces that it looks at at once.
     """
 
     name: ClassVar[str] = "rded"
@@ -38,25 +40,34 @@ class RDED:
     teacher: Literal["convnet", "resnet18"] = "resnet18"
     epochs: int = 10
     least: int = 1000
+    most: int = 0
+    batch: int = 256
 
     def __post_init__(self) -> None:
-        if min(self.images, self.crops) < 1 or self.factor < 0 or not 0 < self.smallest <= 1:
-            raise ValueError("images and crops are at least 1, factor at least 0, smallest a share of the area")
+        at_least(self, images=1, crops=1, factor=0, epochs=1, least=1, most=0, batch=1)
+        shares(self, "smallest")
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class. Raises ValueError naming the classes that have too few images for their pieces."""
-        factor = self.factor or (2 if train.images.shape[-1] >= 128 else 1)
+        factor = self._factor(train.images.shape[-1])
         wanted = ipc * factor**2
-        few = [f"{c} {min(n, self.images)}" for c, n in zip(train.classes, train.counts(), strict=True)
-               if min(n, self.images) < wanted]  # fmt: skip
-        if few:
+        if few := train.fewer_than(wanted):
             raise ValueError(f"{ipc} images of {factor**2} pieces need {wanted} images per class: {', '.join(few)}")
-        model = taught(train, ctx, self.teacher, self.epochs, self.least)
+        if wanted > self.images:
+            raise ValueError(f"{ipc} images of {factor**2} pieces need {wanted} images of a class: set images={wanted}")
+        model = taught(train, ctx, self.teacher, (self.epochs, self.least, self.most))
         labels = ctx.progress(range(len(train.classes)), "looking at pieces", len(train.classes))
         made = torch.cat([tiled(self._best(train, label, wanted, factor, model, ctx), factor) for label in labels])
         soft = opinions(model, made, ctx) if self.soft else None
         of = torch.arange(len(train.classes)).repeat_interleave(ipc)
         return DistilledSet(made, of, train.classes, train.readable, soft_labels=soft)
+
+    def _factor(self, side: int) -> int:
+        factor = self.factor or (2 if side >= 128 else 1)
+        if side % factor:
+            near = side - side % factor
+            raise ValueError(f"{side} px cannot be tiled by {factor} x {factor} pieces: try --size {near}")
+        return factor
 
     def _best(self, train: ImageSet, label: int, wanted: int, factor: int, model: nn.Module, ctx: Context) -> Tensor:
         """The pieces (wanted, 3, h/factor, w/factor) of a class that the teacher is surest of, the surest first."""
@@ -66,8 +77,8 @@ class RDED:
         pieces = torch.stack(
             [cropped(train.images[rows], factor, self.smallest, numbers) for _ in range(self.crops)], 1
         )
-        doubt = doubts(model, pieces.flatten(0, 1), label, train.images.shape[-1]).view(len(rows), self.crops)
-        least, which = doubt.min(1)
+        doubt = doubts(model, pieces.flatten(0, 1), label, train.images.shape[-1], self.batch)
+        least, which = doubt.view(len(rows), self.crops).min(1)
         kept = pieces[torch.arange(len(rows)), which]
         return kept[least.argsort(stable=True)[:wanted]]
 

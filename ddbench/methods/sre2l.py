@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddbench.context import Context
-from ddbench.methods.synthesis import optimise, stored
+from ddbench.methods.settings import at_least, shares
+from ddbench.methods.synthesis import BLACK, WHITE, optimise, stored
 from ddbench.methods.teachers import opinions, taught
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.augment import MEAN, STD
 
 BETAS, EPSILON = (0.5, 0.9), 1e-8
-LOWEST, HIGHEST = -MEAN / STD, (1 - MEAN) / STD
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class SRe2L:
     normalised, deviation 0.25). statistics: weight of the batch norms' distances; first: of the first of them, in
     multiples of that. smallest: share of the image that a random crop keeps at least, 1 for no crop. roll: images are
     rolled by up to this many pixels each way. soft: keep what the teacher says of each image as its soft label.
-    teacher: a network with batch norm, trained on the training split for `epochs` passes, but at least `least` steps of
-    32 images.
+    teacher: a network with batch norm. epochs: passes over the training split that it is trained for. least, most:
+    steps, of 32 images, that it is trained at least and at most (0: any number).
 
     Defaults are those published for ImageNet at 224 px; for small images take the preset of the nearest size.
     """
@@ -51,14 +51,15 @@ class SRe2L:
     teacher: Literal["resnet18"] = "resnet18"
     epochs: int = 10
     least: int = 1000
+    most: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.iterations, self.epochs) < 1 or self.roll < 0 or not 0 < self.smallest <= 1 or self.rate <= 0:
-            raise ValueError("iterations and epochs are at least 1, roll at least 0, rate above 0, smallest a share")
+        at_least(self, iterations=1, epochs=1, least=1, most=0, roll=0, rate=0)
+        shares(self, "smallest")
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, batch after batch. Raises FloatingPointError for a loss that is not finite."""
-        model = taught(train, ctx, self.teacher, self.epochs, self.least)
+        model = taught(train, ctx, self.teacher, (self.epochs, self.least, self.most))
         shape = (ipc, len(train.classes), *train.images.shape[1:])
         pixels = torch.randn(shape, generator=ctx.generator("start")).to(ctx.device)
         state = {"pixels": pixels, "mean": torch.zeros_like(pixels[0]), "square": torch.zeros_like(pixels[0])}
@@ -79,7 +80,7 @@ class SRe2L:
         gradient = torch.autograd.grad(loss, seen)[0]
         rate = self.rate * 0.5 * (1 + math.cos(math.pi * k / self.iterations))
         adam(pixels, gradient, (state["mean"], state["square"]), rate, k)
-        pixels.clamp_(LOWEST, HIGHEST)
+        pixels.clamp_(BLACK, WHITE)
         return float(loss.detach())
 
     def _loss(self, seen: Tensor, model: nn.Module, distances: list[Tensor], numbers: torch.Generator) -> Tensor:

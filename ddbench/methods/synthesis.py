@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ddbench.context import Context
-from ddbench.files import write_bytes
+from ddbench.context import Context, log, say_loss
+from ddbench.files import Stopwatch, write_bytes
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
 from evaluators.augment import MEAN, STD
@@ -30,6 +30,7 @@ from evaluators.augment import MEAN, STD
 Weights = dict[str, Tensor]
 BLACK, WHITE = (0 - MEAN) / STD, (1 - MEAN) / STD  # of normalised pixels
 STATE = "pixels.safetensors"
+MUCH = 0.2  # of all values at the ends of their range
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -51,6 +52,8 @@ def stored(pixels: Tensor, train: ImageSet, **extras: Any) -> DistilledSet:
     images = grey.clamp(0, 255).round().to(torch.uint8).flatten(0, 1)
     labels = torch.arange(len(train.classes)).repeat_interleave(pixels.shape[1])
     saturated = float(((images == 0) | (images == 255)).float().mean())
+    if saturated > MUCH:
+        log.warning("%.0f %% of the distilled values are 0 or 255: try a smaller learning rate", 100 * saturated)
     extras |= {"clipped": outside, "saturated": saturated}
     return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
 
@@ -111,8 +114,11 @@ def descend(
 ) -> None:
     """A step of SGD with momentum in place, as torch's: the state that must outlive a kill is `velocity` alone.
 
-    bounded: pixels are then brought back into 0..255, which is what can be stored.
+    bounded: pixels are then brought back into 0..255, which is what can be stored. Raises FloatingPointError for a
+    gradient that is not finite, which that would hide.
     """
+    if not torch.isfinite(gradient).all():
+        raise FloatingPointError("a gradient of the images is not finite: try a smaller learning rate")
     velocity.mul_(momentum).add_(gradient)
     parameter.sub_(velocity, alpha=rate)
     if bounded:
@@ -160,27 +166,33 @@ def by_descent(
 
 
 def optimise(
-    state: Mapping[str, Tensor], step: Callable[[int], float], steps: int, ctx: Context, every: int = 50
+    state: Mapping[str, Tensor], step: Callable[[int], float], steps: int, ctx: Context, every: float = 60.0
 ) -> float:
     """Have `step(i)`, i = 0..steps-1, move the tensors of `state` in place; the mean loss of the last 100 steps.
 
-    Whatever `step` draws must follow from i alone: every `every` steps the state is written, and a run that was killed
-    goes on from there to the same result. Raises FloatingPointError at the first loss that is not finite; the last
-    state stays where it is.
+    Whatever `step` draws must follow from i alone: every `every` seconds, and at the end, the state is written, and a
+    run that was killed goes on from there to the same result. Raises FloatingPointError at the first loss or state that
+    is not finite; the last state that was stays where it is.
     """
     path = ctx.workdir / STATE
     begin, recent = _resume(path, state)
+    watch, saved = Stopwatch(), 0.0
     bar = ctx.progress(range(begin, steps), "distilling", steps - begin)
     for i in bar:
-        loss = step(i)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss} at iteration {i}: try a smaller learning rate")
-        recent = [*recent[-99:], loss]
-        if hasattr(bar, "set_postfix_str"):
-            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
-        if (i + 1) % every == 0:
+        recent = [*recent[-99:], step(i)]
+        _check_finite(recent[-1], state, i)
+        say_loss(bar, recent[-1])
+        if watch.seconds - saved >= every or i + 1 == steps:
             _save(path, state, i + 1, recent)
+            saved = watch.seconds
     return sum(recent) / max(len(recent), 1)
+
+
+def _check_finite(loss: float, state: Mapping[str, Tensor], i: int) -> None:
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss became {loss} at iteration {i}: try a smaller learning rate")
+    if off := [name for name, part in state.items() if not torch.isfinite(part).all()]:
+        raise FloatingPointError(f"{off[0]} became not finite at iteration {i}: try a smaller learning rate")
 
 
 def _save(path: Path, state: Mapping[str, Tensor], done: int, recent: list[float]) -> None:

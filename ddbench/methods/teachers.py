@@ -17,19 +17,24 @@ VIEWS = Augment(crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25), flip_x=0.5, flip_y
 RECIPE = Recipe("adamw", lr=1e-3, weight_decay=0.05, batch=32, epochs=1, augment=VIEWS)
 
 
-def taught(train: ImageSet, ctx: Context, student: str, epochs: int, least: int) -> nn.Module:
-    """A student after `epochs` passes over the training split, but at least `least` steps, on the context's device.
+def taught(train: ImageSet, ctx: Context, student: str, steps: tuple[int, int, int]) -> nn.Module:
+    """A student after `epochs` passes over the training split, on the context's device.
+
+    steps: (epochs, least, most): at least `least` and at most `most` steps, 0 for any number.
 
     AdamW, 1e-3, batches of 32, random crops and the symmetries of a square; frozen, in eval mode.
     """
     from evaluators.students import build  # torchvision: seconds that a finished run need not wait for
 
+    epochs, least, most = steps
+
     def make(folder: Path) -> None:
-        recipe = replace(RECIPE, epochs=epochs, min_steps=least)
+        recipe = replace(RECIPE, epochs=epochs, min_steps=least, max_steps=most)
         weights = fitted(train, ctx, student, recipe, "teacher").state_dict()
         save_file({name: part.contiguous() for name, part in weights.items()}, folder / "model.safetensors")
 
-    folder = replace(ctx, method=SHARED).stage("teacher", make, student=student, epochs=epochs, least=least)
+    key = {"student": student, "epochs": epochs, "least": least} | ({"most": most} if most else {})
+    folder = replace(ctx, method=SHARED).stage("teacher", make, **key)
     model = build(student, train.images.shape[-1], len(train.classes), seed_for("teacher"))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.to(ctx.device).eval().requires_grad_(False)

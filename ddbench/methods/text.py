@@ -10,18 +10,19 @@ COMMON = 0.7  # of a class's captions: a word in so many of them tells no image 
 KEEP = 30  # words of a cluster that weigh
 
 
-def aggregate(captions: Sequence[str], clusters: Sequence[int], readable: str) -> list[int]:
-    """For each cluster 0, 1, ... the index of the caption that stands for it.
+def aggregate(captions: Sequence[str], clusters: Sequence[int], readable: str, count: int = 0) -> list[int]:
+    """For each cluster 0, 1, ... (of `count`, 0 for as many as there are) the index of the caption that stands for it.
 
     captions, clusters: of every image of one class. Stop words, the words of the class's `readable` name and words in
     at least 70 % of the class's captions are dropped; of the rest the 30 most frequent in the cluster weigh their
     count; the member whose caption contains the largest sum is taken, of equals the first. Deterministic; stop words
-    are scikit-learn's (VLCP: NLTK's, which must be downloaded). Every cluster must have a member.
+    are scikit-learn's (VLCP: NLTK's, which must be downloaded). For a cluster without a member (images that are in a
+    class twice leave k-means fewer than asked) all of the class's captions stand.
     """
     dropped = _stop_words() | set(words(readable)) | common_words(captions)
     chosen = []
-    for cluster in range(max(clusters) + 1):
-        members = [i for i, owner in enumerate(clusters) if owner == cluster]
+    for cluster in range(count or max(clusters) + 1):
+        members = [i for i, owner in enumerate(clusters) if owner == cluster] or list(range(len(captions)))
         chosen.append(members[_best([captions[i] for i in members], dropped)])
     return chosen
 

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddbench.errors import UserError
 from ddbench.files import digest
 from ddbench.methods.captions import caption_all, captioner_identity
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prompts import Prompts, own_prompts
 from ddbench.methods.dpd.stages import Stages
 from ddbench.methods.generated import Anchors, Generated, check_clusters, k_means
+from ddbench.methods.latent_model import LatentModel
+from ddbench.methods.settings import at_least
 from ddbench.methods.text import aggregate
 from ddbench.types import ImageSet
 
@@ -36,9 +39,12 @@ class VLCP(Generated):
     citation: ClassVar[str] = "Zou et al., Dataset Distillation via Vision-Language Category Prototype, ICCV 2025"
     check_params: ClassVar[dict] = {**Generated.check_params, "captioner": "palette", "neighbours": 3}
 
+    version: ClassVar[int] = 2
+
     negative: str = "cartoon, anime, painting"
     weights: Literal["lora", "all", "none"] = "all"
     tune_rate: float = 1e-5
+    tune_weight: Literal["min-snr", "even"] = "even"
     guidance: float = 10.0
     captioner: str = "llava-hf/llava-1.5-7b-hf"
     outliers: float = 0.1
@@ -46,12 +52,19 @@ class VLCP(Generated):
     strength: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 0 <= self.outliers <= 0.5 or self.neighbours < 1 or not 0 < self.strength <= 1:
-            raise ValueError("outliers is in 0..0.5, neighbours at least 1, strength in 0..1, 0 excluded")
+        super().__post_init__()
+        at_least(self, neighbours=1)
+        if not 0 <= self.outliers <= 0.5 or self.strength == 0:
+            raise ValueError("outliers must be in 0..0.5, strength above 0")
 
     def identity(self) -> str:
         """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
         return digest([super().identity(), captioner_identity(self.captioner)])[:16]
+
+    def _check(self, model: LatentModel, train: ImageSet) -> None:
+        super()._check(model, train)
+        if model.text is None:
+            raise UserError("vlcp says captions, and this base, conditioned by class, reads no text; try another")
 
     def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
         train = stages.train
@@ -62,7 +75,7 @@ class VLCP(Generated):
             rows = train.of_class(label)
             centres, kept, owner = clusters(latents.means(rows).flatten(1).numpy(), ipc, self.outliers, self.neighbours)
             own = [captions[int(rows[i])] for i in kept]
-            said += [own[i] for i in aggregate(own, owner.tolist(), readable)]
+            said += [own[i] for i in aggregate(own, owner.tolist(), readable, ipc)]
             found.append(centres)
         labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
         z = torch.cat(found).view(-1, *latents.mean.shape[1:])

@@ -1,5 +1,8 @@
 """Training: what is learnt, what repeats, what is refused."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -332,3 +335,20 @@ def test_unknown_names_are_refused():
         fit(IMAGES, LABELS, protocol="quikc")
     with pytest.raises(ValueError, match=r"resnet81.*did you mean 'resnet18'"):
         fit(IMAGES, LABELS, student="resnet81")
+
+
+@pytest.mark.slow
+def test_without_a_compiler_a_line_says_so_and_it_runs(tmp_path):
+    code = """
+import torch
+from evaluators.train import compiling
+double = torch.compile(lambda x: (2 * x).relu().sum())
+with compiling():
+    print(float(double(torch.ones(8, 8))))
+"""
+    env = os.environ | {"CXX": "/nowhere", "PATH": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == 128
+    (line,) = done.stderr.splitlines()
+    assert "not compiled, so it runs as it is" in line
+    assert "No working C++ compiler" in line

@@ -11,6 +11,7 @@ import torch
 from click import UsageError
 from safetensors import safe_open
 
+from ddbench import registry
 from ddbench.datasets import drawing
 from ddbench.datasets.facts import Place
 from ddbench.methods.dpd.base import FOLDER
@@ -160,3 +161,9 @@ def test_base_images_are_the_training_split_and_unused_scenes(tmp_path):
 def test_our_methods_keep_the_contract(method):
     broken = [f"{outcome.name}: {outcome.detail}" for outcome in check_method(method) if not outcome.ok]
     assert not broken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(registry.names("methods")) - {"dpd", "random", "herding"}))
+def test_every_other_method_keeps_the_contract(name):
+    test_our_methods_keep_the_contract(registry.load("methods", name))

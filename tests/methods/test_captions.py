@@ -14,6 +14,8 @@ from ddbench.files import read_json
 from ddbench.methods import captions, palette
 from ddbench.methods.captions import caption_all, load_captioner
 from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.mgd3 import MGD3
+from ddbench.methods.vlcp import VLCP
 
 CPU = torch.device("cpu")
 
@@ -133,6 +135,11 @@ def test_what_a_base_conditioned_by_class_cannot_do_is_refused(dit, few_scenes, 
         DPD(base=base, captioner="template").distill(few_scenes, 1, context_of())
     with pytest.raises(UserError, match="captioner=palette: this base is conditioned by class and reads no text"):
         DPD(base=str(dit()), captioner="palette").distill(few_scenes, 1, context_of())
+    for method in (MGD3(base=str(dit())), DPD(base=str(dit()), captioner="template", weights="none")):
+        with pytest.raises(UserError, match="would draw the first 3 of its own 4; fine-tune it"):
+            method.distill(few_scenes, 1, context_of())
+    with pytest.raises(UserError, match="vlcp says captions, and this base"):
+        VLCP(base=str(dit()), captioner="palette").distill(few_scenes, 1, context_of())
     with pytest.raises(UserError, match="32 px: this base, a transformer, takes 64 px only"):
         DPD(base=str(dit(sample_size=16)), captioner="template").distill(few_scenes, 1, context_of())
     assert not context_of().shared.exists()

@@ -52,15 +52,25 @@ def test_their_stages_are_shared(pipeline, few_scenes, context_of):
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_modes_pull_the_predicted_noise(prediction):
-    z, eps, modes, abar = randn(2, 4, 8, 8), randn(2, 4, 8, 8, seed=1), randn(2, 4, 8, 8, seed=2), torch.tensor(0.3)
+def test_a_way_is_taken_from_the_predicted_noise(prediction):
+    z, eps, way, abar = randn(2, 4, 8, 8), randn(2, 4, 8, 8, seed=1), randn(2, 4, 8, 8, seed=2), torch.tensor(0.3)
     clean = (z - (1 - abar).sqrt() * eps) / abar.sqrt()
     as_said = {"epsilon": eps, "sample": clean, "v_prediction": abar.sqrt() * eps - (1 - abar).sqrt() * clean}
-    moved = toward(z, as_said[prediction], modes, abar, 0.2, prediction)
-    expected_noise = eps - (1 - abar).sqrt() * 0.2 * (modes - clean)
-    found = clean_estimate(z, moved, abar, prediction)
+    found = clean_estimate(z, toward(z, as_said[prediction], way, abar, prediction), abar, prediction)
+    expected_noise = eps - (1 - abar).sqrt() * way
     torch.testing.assert_close(found, (z - (1 - abar).sqrt() * expected_noise) / abar.sqrt(), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found - clean, (1 - abar) / abar.sqrt() * 0.2 * (modes - clean), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found - clean, (1 - abar) / abar.sqrt() * way, rtol=1e-3, atol=1e-3)
+
+
+def test_the_way_to_a_mode_begins_at_the_estimate_under_the_words_alone(stages):
+    """x0hat of the conditional half, not of the guided output."""
+    scheduler, modes, z = stages.model.scheduler_named("base"), randn(1, 4, 8, 8, seed=3), randn(1, 4, 8, 8)
+    guided, worded = randn(1, 4, 8, 8, seed=1), randn(1, 4, 8, 8, seed=2)
+    steered = MGD3(steps=10, pull=0.2)._steered(lambda z, t: (guided, worded), modes, scheduler)
+    t = scheduler.timesteps[0]
+    abar = scheduler.alphas_cumprod[t]
+    way = 0.2 * (modes - clean_estimate(z, worded, abar, "epsilon"))
+    torch.testing.assert_close(steered(z, t), guided - (1 - abar).sqrt() * way, rtol=1e-4, atol=1e-4)
 
 
 def test_modes_act_in_the_first_steps_and_nowhere_without_a_pull(pipeline, few_scenes, context_of):
@@ -71,18 +81,19 @@ def test_modes_act_in_the_first_steps_and_nowhere_without_a_pull(pipeline, few_s
     assert not torch.equal(replace(method, pull=0.5).distill(few_scenes, 2, context_of()).images, plain.images)
 
 
-def test_half_of_the_steps_are_free_of_modes(stages):
-    asked = []
-    scheduler = stages.model.scheduler_named("base")
+@pytest.mark.parametrize(("steps", "free", "pulled"), [(50, 0.5, 24), (10, 0.5, 4), (10, 0.0, 10), (10, 1.0, 0)])
+def test_the_last_steps_are_free_of_modes(stages, steps, free, pulled):
+    """Counted down from 49, steps above 25 are guided (the paper's t_stop of 25)."""
+    asked, scheduler = [], stages.model.scheduler_named("base")
 
-    def denoise(z, t):
+    def both(z, t):
         asked.append(int(t))
-        return torch.zeros_like(z)
+        return torch.zeros_like(z), torch.zeros_like(z)
 
-    steered = MGD3(steps=10, free=0.5)._steered(denoise, torch.ones(1, 4, 8, 8), scheduler)
-    pulled = [bool(steered(torch.zeros(1, 4, 8, 8), t).any()) for t in scheduler.timesteps]
-    assert pulled == [True] * 5 + [False] * 5
-    assert len(asked) == 10
+    steered = MGD3(steps=steps, free=free)._steered(both, torch.ones(1, 4, 8, 8), scheduler)
+    found = [bool(steered(torch.zeros(1, 4, 8, 8), t).any()) for t in scheduler.timesteps]
+    assert found == [True] * pulled + [False] * (steps - pulled)
+    assert len(asked) == steps
 
 
 def test_centres_are_the_means_of_their_clusters(stages):
@@ -107,12 +118,18 @@ def test_d4m_starts_from_the_centres(stages, pipeline, few_scenes, context_of):
 
 
 def test_minimax_terms_pair_by_pair():
+    """Value and gradient, in float64."""
     drawn, real, own = randn(3, 5), randn(4, 5, seed=1), randn(2, 5, seed=2)
     cosine = lambda a, b: float(F.cosine_similarity(a, b, dim=0))  # noqa: E731
     least = min(cosine(a, b) for a in drawn for b in real)
     most = max(cosine(a, b) for a in drawn for b in own)
     assert float(minimax.terms(drawn, real, own, 0.3, 0.7)) == pytest.approx(0.3 * (1 - least) + 0.7 * most, rel=1e-5)
     assert float(minimax.terms(drawn, real[:0], own[:0], 0.3, 0.7)) == 0
+    ours, theirs = drawn.double().requires_grad_(), drawn.double().requires_grad_()
+    minimax.terms(ours, real.double(), own.double(), 0.3, 0.7).backward()
+    pairs = [[F.cosine_similarity(a, b, dim=0) for a in theirs for b in other.double()] for other in (real, own)]
+    (0.3 * (1 - min(pairs[0])) + 0.7 * max(pairs[1])).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-8)
 
 
 def test_the_memory_forgets_the_oldest_and_starts_empty(stages):

@@ -55,3 +55,8 @@ def test_only_the_thirty_most_frequent_words_weigh():
 @pytest.mark.parametrize(("text", "found"), [("Two-lane road, 3 cars!", ["two", "lane", "road", "cars"]), ("", [])])
 def test_words_are_letters(text, found):
     assert words(text) == found
+
+
+def test_a_cluster_without_a_member_is_said_by_the_class():
+    """Images that are in a class twice leave k-means fewer clusters than asked."""
+    assert aggregate(["a boat", "a boat", "a ship"], [0, 0, 0], "harbor", 3) == [0, 0, 0]

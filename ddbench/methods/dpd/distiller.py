@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from string import Formatter
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,6 +25,7 @@ from ddbench.methods.dpd.stages import Stages
 from ddbench.methods.dpd.training import chosen
 from ddbench.methods.latent_model import LatentModel, check_steps, load_model
 from ddbench.methods.model_files import find_model, identity_of
+from ddbench.methods.settings import at_least, check_sampled, shares
 from ddbench.types import DistilledSet, ImageSet
 
 log = logging.getLogger("ddbench")
@@ -104,17 +104,9 @@ class DPD:
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
-        low = dict.fromkeys(("rank", "tune_steps", "tune_batch", "steps", "batch", "candidates"), 1)
-        low |= dict.fromkeys(("tune_warmup", "classifier_steps", "classifier_views"), 0)
-        low |= dict.fromkeys(("alpha", "guidance", "pull", "consistency"), 0)
-        off = [f"{name} must be at least {least}" for name, least in low.items() if getattr(self, name) < least]
-        shares = {"strength": self.strength, "tune_empty": self.tune_empty, "pull_until": self.pull_until}
-        off += [f"{name} must be in 0..1" for name, value in shares.items() if not 0 <= value <= 1]
-        off += ["tune_ema must be in 0..1, 1 excluded"] if not 0 <= self.tune_ema < 1 else []
-        off += ["tune_rate must be above 0"] if self.tune_rate <= 0 else []
-        off += ["prompt must hold {} once, for the class name"] if _fields(self.prompt) != [""] else []
-        if off:
-            raise ValueError("; ".join(off))
+        check_sampled(self)
+        at_least(self, candidates=1, classifier_steps=0, classifier_views=0, alpha=0, pull=0, consistency=0)
+        shares(self, "pull_until")
 
     def identity(self) -> str:
         """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
@@ -158,7 +150,7 @@ class DPD:
         if self.weights != "none" and self.tune_batch < processes:
             raise UserError(f"tune_batch={self.tune_batch} is too little for {processes} processes: one image for each")
         model.check_size(train.images.shape[-1])
-        model.check_classes(len(train.classes))
+        model.check_classes(len(train.classes), self.weights != "none")
         if model.text is None and self.captioner != "template":
             raise UserError(f"captioner={self.captioner}: this base is conditioned by class and reads no text")
 
@@ -225,11 +217,3 @@ class DPD:
             records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
         with ctx.measure("decoding"):
             return model.decode(z, self.batch, partial(ctx.progress, desc="decoding")), records
-
-
-def _fields(template: str) -> list[str | None]:
-    """The names of a template's placeholders; [None] when it is none."""
-    try:
-        return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
-    except ValueError:
-        return [None]

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.diffusion import Objective, diffusion_loss
+from ddbench.methods.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import Schedule, checkpoints_beside, chosen, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
 from ddbench.team import ALONE, Team
 
+WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
+USUAL = {"decay": 1e-2, "weight": "min-snr"}  # of Tuning
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -27,7 +29,8 @@ class Tuning:
     """What decides a fine-tuned denoiser; all of it is in the stage's key.
 
     weights: "lora" (rank and alpha = rank, attention projections, Gaussian start) or "all". steps, batch, rate, warmup:
-    AdamW's. empty: share of prompts replaced by the empty one. ema: decay of the weight average, 0 for none.
+    AdamW's. empty: share of prompts replaced by the empty one. ema: decay of the weight average, 0 for none. decay:
+    AdamW's weight decay. weight: of the loss over time, a key of WEIGHTS.
     """
 
     weights: str
@@ -41,6 +44,8 @@ class Tuning:
     precision: str
     consistency: float = 0.0
     consistency_time: str = "abar"
+    decay: float = 1e-2
+    weight: str = "min-snr"
 
     @classmethod
     def of(cls, settings: Any, device: torch.device, **more: Any) -> Tuning:
@@ -50,12 +55,17 @@ class Tuning:
         """
         names = ("steps", "batch", "rate", "warmup", "empty", "ema")
         told = {name: getattr(settings, f"tune_{name}") for name in names}
+        told |= {name: getattr(settings, f"tune_{name}", usual) for name, usual in USUAL.items()}
         precision = "fp32" if settings.precision == "fp16" else chosen(settings.precision, device)
         return cls(settings.weights, settings.rank, precision=precision, **told, **more)
 
     def key(self) -> dict[str, Any]:
-        """JSON values for the stage's key; rank and consistency only where they decide something."""
+        """JSON values for the stage's key; rank and consistency only where they decide something.
+
+        Decay and weight only where they are not the usual ones: so stages made before there was a choice stay.
+        """
         idle = {"rank"} if self.weights != "lora" else set()
+        idle |= {name for name, usual in USUAL.items() if getattr(self, name) == usual}
         idle |= set() if self.consistency else {"consistency", "consistency_time"}
         return {name: value for name, value in asdict(self).items() if name not in idle}
 
@@ -132,7 +142,7 @@ def tuning_loss(
         words = lesson.words[said.to(lesson.words.device)].to(model.device)
         labels = latents.labels[rows].masked_fill(empty, -1)[part].to(model.device)
         extra = addition.of(labels, z[part]) if addition else None
-        goal = Objective(model.scheduler.alphas_cumprod, model.prediction, extra=extra)
+        goal = Objective(model.scheduler.alphas_cumprod, model.prediction, WEIGHTS[how.weight], extra)
         with mixed_precision(model.device, how.precision):
             return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, words), z, goal, generator, part)
 
@@ -149,7 +159,7 @@ def tune(
     the `loss_at` of its part.
     """
     unfreeze(model.denoiser, how)
-    schedule = Schedule(how.steps, how.rate, how.warmup, ema=how.ema)
+    schedule = Schedule(how.steps, how.rate, how.warmup, decay=how.decay, ema=how.ema)
     found = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, team=team))
     trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
     if team.lead:

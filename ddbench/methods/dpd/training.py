@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ddbench.context import say_loss
 from ddbench.files import Stopwatch, write_bytes
 from ddbench.team import ALONE, Team
 
@@ -108,8 +109,10 @@ def fit(
     kept = {"weight": weights, "buffer": buffers, "average": average}
     start, earlier, recent = _resume(checkpoints.folder, kept, optimizer)
     watch = Stopwatch()
-    for step in progress(range(start, schedule.steps)):
+    bar = progress(range(start, schedule.steps))
+    for step in bar:
         recent = [*recent[-99:], _step(loss_at(step), step, optimizer, schedule, checkpoints.team)]
+        say_loss(bar, recent[-1])
         _update_average(average, weights, schedule.ema, step)
         after(step)
         if checkpoints.folder and checkpoints.team.lead and (step + 1) % checkpoints.every == 0:
@@ -138,7 +141,9 @@ def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: S
         raise FloatingPointError(f"the loss became {value} at step {step}: try smaller rates and loss weights")
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate_at(step)
-    nn.utils.clip_grad_norm_(weights, schedule.clip)
+    norm = float(nn.utils.clip_grad_norm_(weights, schedule.clip))
+    if not math.isfinite(norm):  # the weights would be lost, and the next checkpoint with them
+        raise FloatingPointError(f"the gradient became {norm} at step {step}: try smaller rates and loss weights")
     optimizer.step()
     return value
 
