@@ -115,10 +115,12 @@ def sample(
     prototypes: Tensor,
     how: Sampling,
     generators: list[torch.Generator],
+    shift: Callable[[int, Tensor, Tensor | None], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Latents (n, c, h, w) from noise under the pull of `prototypes` (n, c, h, w), and (n,) pulls that fell back.
 
-    denoise(z_t, t) is the guided network output u. One CPU generator per image draws all of its noise, so an image does
+    denoise(z_t, t) is the guided network output u. shift(i, t, next t, None after the last), when given, is added to
+    what step i gives. One CPU generator per image draws all of its noise, so an image does
     not depend on what else is in the batch. The scheduler must be variance preserving (DDIM, DDPM, DPM++ ...). Below
     strength 1, PNDM loses its doubled second step and stays one noise level behind, as in diffusers' own
     image-to-image: prefer DDIM there.
@@ -134,7 +136,14 @@ def sample(
             z, failed = pull(z, u, prototypes, scheduler.alphas_cumprod[t], how.pull, scheduler.config.prediction_type)
             fallen += failed
         z = scheduler.step(u, t, z, **extra).prev_sample
+        if shift:
+            z = z + shift(i, t, times[i + 1] if i + 1 < len(times) else None)
     return z, fallen
+
+
+def posterior_std(abar: Tensor, later: Tensor) -> Tensor:
+    """Of z at a later time of sampling, given z_t and z0; 0 at the end (Ho et al., arXiv 2006.11239, eq. 7)."""
+    return ((1 - later) / (1 - abar) * (1 - abar / later)).clamp(min=0).sqrt()
 
 
 def pull(z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, prediction: str) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ from ddbench.methods.settings import at_least, check_sampled
 from ddbench.types import DistilledSet, ImageSet
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+Shift = Callable[[int, Tensor, Tensor | None], Tensor]
 Halves = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -112,12 +113,12 @@ class Generated:
         nowhere = torch.zeros(len(labels), *latents.mean.shape[1:])
         return Anchors(nowhere, class_prompts(self.prompt, train.readable, labels))
 
-    def _steered(self, both: Halves, anchors: Tensor, scheduler: Any) -> Denoise:
-        """The denoiser that the sampler is given, for a batch of anchors; here the guided one as it is.
+    def _steered(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift | None]:
+        """The denoiser and the shift that the sampler is given, for a batch of anchors; here the guided one, and none.
 
-        both: its output, and that under the words alone.
+        both: the guided output, and that under the words alone.
         """
-        return lambda z, t: both(z, t)[0]
+        return (lambda z, t: both(z, t)[0]), None
 
     def _image_prompts(self, stages: Stages) -> Prompts:
         """What is said of each training image while the base is fine-tuned; here its class."""
@@ -157,7 +158,8 @@ class Generated:
         network = denoiser_of(model, chosen(self.precision, model.device))
         both = halves(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
         how = Sampling(self.steps, self.strength)
-        return sample(self._steered(both, anchors, scheduler), scheduler, anchors, how, list(generators))[0].cpu()
+        denoise, shift = self._steered(both, anchors, scheduler)
+        return sample(denoise, scheduler, anchors, how, list(generators), shift)[0].cpu()
 
 
 @dataclass(frozen=True)

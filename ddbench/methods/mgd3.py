@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from ddbench.methods.diffusion import clean_estimate
-from ddbench.methods.generated import Clustered, Denoise, Halves
+from ddbench.methods.diffusion import clean_estimate, posterior_std
+from ddbench.methods.generated import Clustered, Denoise, Halves, Shift
+from ddbench.methods.latent_model import LatentModel
 from ddbench.methods.settings import at_least, shares
+from ddbench.types import ImageSet
 
 
 @dataclass(frozen=True)
 class MGD3(Clustered):
     """Mode-guided dataset distillation (Chan-Santiago et al., ICML 2025, arXiv:2505.18963).
 
-    pull: weight of the way to the mode (the centre of a cluster) in the noise that is predicted. free: share of the
-    steps, the last ones, that are sampled without it.
+    pull: weight of the way to the mode (the centre of a cluster) in what a step gives. free: share of the steps, the
+    last ones, that are sampled without it.
 
-    Nothing is fine-tuned unless asked for. The form for deterministic samplers: eps - sqrt(1 - abar) pull (mode - clean
-    estimate under the class's words alone), of the guided eps.
+    Nothing is fine-tuned unless asked for. What a step gives is shifted by pull (mode - clean estimate under the words
+    alone) times the posterior's deviation, with any sampler: the paper's form for DDPM, whose model learned that.
     """
 
     name: ClassVar[str] = "mgd3"
@@ -41,28 +43,23 @@ class MGD3(Clustered):
         at_least(self, pull=0)
         shares(self, "free")
 
-    def _steered(self, both: Halves, anchors: Tensor, scheduler: Any) -> Denoise:
-        scheduler.set_timesteps(self.steps)
-        times, count = scheduler.timesteps, len(scheduler.timesteps)
-        # counted down to 0, the steps above so many are guided: of 50, half of them free, 24
-        free = times[max(0, math.ceil(count - 1 - self.free * count)) :] if self.free else times[:0]
+    def _steered(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift]:
+        abars, prediction, way = scheduler.alphas_cumprod, scheduler.config.prediction_type, anchors
 
-        def steered(z: Tensor, t: Tensor) -> Tensor:
+        def denoise(z: Tensor, t: Tensor) -> Tensor:
+            nonlocal way
             u, worded = both(z, t)
-            if len(free) and t <= free[0]:
-                return u
-            abar, prediction = scheduler.alphas_cumprod[t].to(z), scheduler.config.prediction_type
-            way = anchors - clean_estimate(z, worded, abar, prediction)
-            return toward(z, u, self.pull * way, abar, prediction)
+            way = anchors - clean_estimate(z, worded, abars[t].to(z), prediction)
+            return u
 
-        return steered
+        def shift(i: int, t: Tensor, following: Tensor | None) -> Tensor:
+            """Counted down to 0, steps above a number are guided: of 50, half of them free, 24."""
+            count = len(scheduler.timesteps)
+            guided = following is not None and (not self.free or count - 1 - i > self.free * count)
+            return self.pull * posterior_std(abars[t], abars[following]) * way if guided else torch.zeros_like(way)
 
+        return denoise, shift
 
-def toward(z: Tensor, u: Tensor, way: Tensor, abar: Tensor, prediction: str) -> Tensor:
-    """The output u at z_t with sqrt(1 - abar) way taken from the noise that it stands for; again as an output."""
-    clean = clean_estimate(z, u, abar, prediction)
-    eps = (z - abar.sqrt() * clean) / (1 - abar).sqrt() - (1 - abar).sqrt() * way
-    moved = (z - (1 - abar).sqrt() * eps) / abar.sqrt()
-    if prediction == "v_prediction":
-        return abar.sqrt() * eps - (1 - abar).sqrt() * moved
-    return {"epsilon": eps, "sample": moved}[prediction]
+    def _check(self, model: LatentModel, train: ImageSet) -> None:
+        super()._check(model, train)
+        model.scheduler_named(self.scheduler, pulled=self.pull > 0)
