@@ -82,6 +82,8 @@ def _points(kind: str) -> list[EntryPoint]:
 
 def _only_point(kind: str, name: str) -> EntryPoint:
     found = [point for point in _points(kind) if point.name == name]
+    if not found and kind == "methods" and name.endswith(".py"):
+        raise UserError(f"which class of {name}? Say {name}:CLASS")
     if not found:
         raise unknown(kind.removesuffix("s"), name, names(kind))
     claims = {_package(point): point for point in found}
@@ -105,7 +107,7 @@ def _loaded(kind: str, point: EntryPoint) -> Any:
 
 
 def _class_from_file(name: str) -> type:
-    """The class of `path/to/file.py:Class`."""
+    """The class of `path/to/file.py:Class`; UserError where its name is that of an installed method."""
     file, _, class_name = name.rpartition(":")
     if not file.endswith(".py") or not class_name:
         raise UserError(f"'{name}' is neither a method's name nor path/to/file.py:Class; {_known_methods()}")
@@ -115,7 +117,10 @@ def _class_from_file(name: str) -> type:
     if not isinstance(getattr(module, class_name, None), type):
         known = [key for key, value in vars(module).items() if isinstance(value, type) and hasattr(value, "distill")]
         raise unknown(f"class in {file}", class_name, known)
-    return getattr(module, class_name)
+    cls = getattr(module, class_name)
+    if getattr(cls, "name", "") in names("methods"):
+        raise UserError(f"{name} calls itself '{cls.name}', as a method that is installed does: give it another name")
+    return cls
 
 
 def _known_methods() -> str:

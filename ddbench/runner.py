@@ -203,7 +203,7 @@ def _method(name: str) -> type:
     """The class of a method; UserError when it is none."""
     cls = registry.load("methods", name)
     has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
-    if not (is_dataclass(cls) and has_both):
+    if not (is_dataclass(cls) and has_both and isinstance(getattr(cls, "name", None), str) and cls.name):
         raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
     return cls
 

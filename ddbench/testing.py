@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,7 +79,7 @@ class _Bench:
 
     def _try(self, ipc: int, seed: int, attempt: int) -> DistilledSet | Exception:
         work, shared = self.place / f"work-{ipc}-{seed}-{attempt}", self.place / f"shared-{attempt}"
-        work.mkdir()
+        work.mkdir(exist_ok=True)
         ctx = Context(seed, torch.device("cpu"), work, shared, train_id=f"check-{self.untouched}", quiet=True)
         method = self.cls(**getattr(self.cls, "check_params", {}))
         before = _global_states()
@@ -104,8 +105,15 @@ def _outcome(name: str, check: Callable[[_Bench], str | None], bench: _Bench) ->
     except UserError:  # a base model that is not there says nothing about the contract
         raise
     except Exception as error:
+        where = "" if isinstance(error, _BrokenError | ValueError) else f" ({_place(error)})"
         kind = "" if isinstance(error, _BrokenError) else f"{type(error).__name__}: "
-        return Outcome(name, False, f"{kind}{error}")
+        return Outcome(name, False, f"{kind}{error}{where}")
+
+
+def _place(error: Exception) -> str:
+    """File and line of where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 class _BrokenError(Exception):
@@ -152,6 +160,14 @@ def _repeats(bench: _Bench) -> None:
         _require(same, f"{name} differ between two runs with seed 0; draw from ctx.generator(...)")
 
 
+def _shares_no_seed(bench: _Bench) -> None:
+    """Seed 1 where seed 0 has left its stages, and by itself."""
+    bench.distill(2)
+    same = _equal(bench.distill(2, seed=1).images, bench.distill(2, seed=1, attempt=2).images)
+    why = "a stage draws from the run's seed; draw there from a fixed one, or put seed=ctx.seed into ctx.stage's key"
+    _require(same, f"with seed 1 the images depend on whether seed 0 ran before: {why}")
+
+
 def _other_seed(bench: _Bench) -> str:
     same = _equal(bench.distill(2).images, bench.distill(2, seed=1).images)
     return "it gives the same images: the method is deterministic" if same else "it gives other images"
@@ -167,7 +183,8 @@ def _keeps_training(bench: _Bench) -> None:
 def _keeps_global_state(bench: _Bench) -> None:
     for ipc in (1, 2):
         bench.distill(ipc)
-    _require(not bench.leaks, f"{', '.join(sorted(bench.leaks))} moved; draw from ctx.generator(...) or fork it")
+    _require(not bench.leaks, f"{', '.join(sorted(bench.leaks))} moved; draw from ctx.generator(...), "
+             "or make layers under ddbench.context.global_seed(...)")  # fmt: skip
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
@@ -192,6 +209,7 @@ _CHECKS: dict[str, Callable[[_Bench], str | None]] = {
     "keeps classes, size and the budget of 2 images per class": _keeps_budget(2),
     "gives the same images for the same seed": _repeats,
     "accepts another seed": _other_seed,
+    "gives the same images whatever ran before": _shares_no_seed,
     "leaves the training images as they are": _keeps_training,
     "leaves the global random state as it is": _keeps_global_state,
 }

@@ -56,7 +56,7 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         ((*RUN, "--protocol", "fid"), "fid@1 is not for judging"),
         ((*RUN, "--method", "full"), "full takes every training image: leave out --ipc"),
         ((*RUN[:5], "--size", "8"), "Say --ipc 10"),
-        ((*RUN, "--preset", "tiny"), "unknown preset of random 'tiny'"),
+        ((*RUN, "--preset", "small"), "unknown preset of random 'small'"),
         ((*RUN, "--set", "steps=3"), r"unknown key of random \(--set\) 'steps'"),
         ((*RUN, "--set", "steps"), "is not key=value"),
         ((*RUN, "--method", "herding", "--set", "embedding=resnet"), "embedding.*resnet18"),
@@ -237,7 +237,7 @@ def test_data_list_goes_on_past_missing_data(here):
 
 def test_check_prints_each_promise(pick, tmp_path):
     lines = ddbench("check", pick).stdout.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert all(line.startswith("ok") for line in lines)
     broken = tmp_path / "broken.py"
     broken.write_text("class Broken:\n    def distill(self, train, ipc, ctx):\n        return None\n")

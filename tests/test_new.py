@@ -54,7 +54,7 @@ def test_a_skeleton_runs_and_its_test_passes(here):
         capture_output=True, text=True, check=False, cwd=here,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert re.search(r"\b10 passed", done.stdout)
+    assert re.search(r"\b11 passed", done.stdout)
 
 
 def test_nothing_is_overwritten(here):

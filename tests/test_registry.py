@@ -115,11 +115,14 @@ def test_a_class_in_a_file(tmp_path):
         ("{}/none.py:Mine", "there is no file .*none.py"),
         ("{}/my.py:Mime", "unknown class in .*my.py 'Mime'; did you mean Mine"),
         ("{}/bad.py:Mine", r"bad\.py cannot be loaded: SyntaxError"),
+        ("{}/clash.py:Mine", "calls itself 'random', as a method that is installed does"),
+        ("{}/my.py", r"which class of .*my\.py\? Say .*my\.py:CLASS"),
         ("some:thing", "neither a method's name nor path/to/file.py:Class"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, name, said):
     (tmp_path / "my.py").write_text(METHOD)
+    (tmp_path / "clash.py").write_text("class Mine:\n    name = 'random'\n    def distill(self): ...\n")
     (tmp_path / "bad.py").write_text("def (")
     with pytest.raises(UserError, match=said):
         registry.load("methods", name.format(tmp_path))

@@ -94,6 +94,16 @@ class Floating(Good):
         return replace(made, images=made.images.float())
 
 
+@dataclass(frozen=True)
+class Staged(Good):
+    """Its stage draws from the run's seed, and says so in no key."""
+
+    def distill(self, train, ipc, ctx):
+        folder = ctx.stage("shift", lambda into: (into / "by").write_text(str(ctx.seed)))
+        made = super().distill(train, ipc, ctx)
+        return replace(made, images=made.images + int((folder / "by").read_text()))
+
+
 def failures(cls):
     return {outcome.name: outcome.detail for outcome in check_method(cls) if not outcome.ok}
 
@@ -101,7 +111,7 @@ def failures(cls):
 def test_a_good_method_passes():
     outcomes = check_method(Good)
     assert [outcome.name for outcome in outcomes if not outcome.ok] == []
-    assert len(outcomes) == 9
+    assert len(outcomes) == 10
     assert next(o for o in outcomes if o.name == "accepts another seed").detail == "it gives other images"
 
 
@@ -117,6 +127,7 @@ def test_a_good_method_passes():
         (Leaky, "global random state", "torch's global generator"),
         (LeakyNumpy, "global random state", "numpy's global generator"),
         (LeakyPython, "global random state", "random's global generator"),
+        (Staged, "whatever ran before", "put seed=ctx.seed into"),
         (Floating, "budget of 1 image", "images must be uint8"),
     ],
 )

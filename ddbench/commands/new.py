@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -98,6 +99,10 @@ def method(name: str, folder: Path) -> None:
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise UserError(f"{name!r} is not a name for a Python file: small letters, digits and _, a letter first")
+    from ddbench.registry import names
+
+    if name in names("methods") or find_spec(name):
+        raise UserError(f"{name} is the name of a method or module that is installed: take another")
     title = "".join(part.capitalize() for part in name.split("_"))
     files = {folder / f"{name}.py": METHOD, folder / f"test_{name}.py": TEST}
     for path in files:
