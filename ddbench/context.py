@@ -84,8 +84,8 @@ class Context:
 
         The hash covers the name, the key (JSON values), the method with its version and the training images; neither
         the seed nor the IPC unless they are in the key. `make` gets an empty hidden folder, renamed when it returns:
-        existence means complete. What it returns (a dict of figures, such as the steps taken) is kept in stage.json and
-        in `costs`; `earlier_seconds` in it are added to the stage's, those of stages made inside are taken off. Of
+        existence means complete. A dict that it returns (figures, such as the steps taken) is kept in stage.json and in
+        `costs`; `earlier_seconds` in it are added to the stage's, those of stages made inside are taken off. Of
         several processes the lead makes it while the others wait; with `together` all of them call `make`, on the same
         folder, into which only the lead may write, and then `make` may have stages inside.
         """
@@ -123,7 +123,8 @@ class Context:
         log.info("%s: making it", identity["stage"])
         self.team.told(str(partial))
         watch, peak, before = Stopwatch(), Peak(self.device), len(self.costs)
-        figures = make(partial) or {}
+        made = make(partial)
+        figures = made if isinstance(made, dict) else {}
         within = sum(cost["seconds"] for cost in self.costs[before:] if not cost["reused"])
         seconds = watch.seconds - within + figures.get("earlier_seconds", 0.0)
         write_json(partial / "stage.json", {"key": identity, "seconds": seconds, **peak.figures(), **figures})
