@@ -20,6 +20,7 @@ from ddbench.errors import UserError, unknown
 
 KINDS = ("methods", "datasets", "students", "protocols")
 FOLDER = "folder:"
+SPLIT = "@"
 TOML = ".toml"
 
 
@@ -33,14 +34,14 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> Any:
     """The class of a method, the source of a dataset, a Protocol, or a student's name.
 
-    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH`, protocols `path/to/file.toml`. Raises UserError
-    for an unknown name (giving the nearest and all), a name that two packages claim (giving both), and a plugin that
-    cannot be imported (and why).
+    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH` and `DATASET@SPLIT`, protocols
+    `path/to/file.toml`. Raises UserError for an unknown name (giving the nearest and all), a name that two packages
+    claim (giving both), and a plugin that cannot be imported (and why).
     """
     if kind == "methods" and ":" in name:
         return _class_from_file(name)
-    if kind == "datasets" and name.startswith(FOLDER):
-        return _folder(name.removeprefix(FOLDER))
+    if kind == "datasets":
+        return _dataset(name)
     if kind in ("students", "protocols"):
         return _judge(kind, name)
     return _loaded(kind, _only_point(kind, name))
@@ -73,7 +74,10 @@ def short(dataset: str) -> str:
     """A dataset's name in results: of folder:PATH only the last part, so that it does not matter where it lies."""
     if not dataset.startswith(FOLDER):
         return dataset
-    return FOLDER + Path(dataset.removeprefix(FOLDER)).expanduser().resolve().name
+    path, at, split = dataset.removeprefix(FOLDER).rpartition(SPLIT)
+    if not at or "/" in split:
+        path, at, split = dataset.removeprefix(FOLDER), "", ""
+    return f"{FOLDER}{Path(path).expanduser().resolve().name}{at}{split}"
 
 
 def _points(kind: str) -> list[EntryPoint]:
@@ -140,6 +144,23 @@ def _module_from_file(path: Path) -> ModuleType:
         del sys.modules[key]
         raise UserError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module
+
+
+def _dataset(name: str) -> Any:
+    """A source, or one that splits as is said after the last "@" (unless that is in a folder's name)."""
+    base, at, split = name.rpartition(SPLIT)
+    if not at or (name.startswith(FOLDER) and Path(name.removeprefix(FOLDER)).expanduser().is_dir()):
+        return _source(name)
+    source = _dataset(base)
+    if not hasattr(source, "with_split"):
+        raise UserError(f"{name}: {base} has one split, its own; ask for {base}")
+    return source.with_split(split)
+
+
+def _source(name: str) -> Any:
+    if name.startswith(FOLDER):
+        return _folder(name.removeprefix(FOLDER))
+    return _loaded("datasets", _only_point("datasets", name))
 
 
 def _folder(path: str) -> Any:

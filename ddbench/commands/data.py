@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddbench.commands.common import SIZE, SIZE_HELP, Globals, Group, grid
 from ddbench.datasets.facts import MissingDataError
 from ddbench.errors import UserError
+
+if TYPE_CHECKING:
+    from ddbench.datasets.duplicates import Duplicates, Pair
+
+SPELLED = 20  # pairs that `verify` spells out
 
 
 @click.group(cls=Group)
@@ -21,7 +28,13 @@ def data() -> None:
     Examples:
       ddbench data list
       ddbench --data-root ~/data data verify ucm
+      ddbench data prepare nwpu                       # downloads it first, if it is not there
+      ddbench data prepare aid --from ~/AID.zip       # or a folder; then --size 64, if you know what you run at
       ddbench data prepare folder:my_images --size 64
+
+    A dataset's split is said after its name: aid@20 trains on 20 percent of each class, nwpu@torchgeo on published
+    lists, ucm@mine.csv on the images that a file with the columns file and split calls train. Results of different
+    splits never share a row.
     """
 
 
@@ -37,12 +50,21 @@ def list_sources(options: Globals) -> None:
 @data.command()
 @click.argument("dataset")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
+@click.option(
+    "--from", "given", type=click.Path(exists=True, path_type=Path), metavar="ARCHIVE|FOLDER",
+    help="What you have: a ZIP or TAR file, which is unpacked, or a folder, to which a link is made.",
+)  # fmt: skip
 @click.pass_obj
-def prepare(options: Globals, dataset: str, size: int | None) -> None:
-    """Check, resize and pack a dataset, so that runs start at once."""
+def prepare(options: Globals, dataset: str, size: int | None, given: Path | None) -> None:
+    """Get a dataset if it is not there, check it, resize and pack it, so that runs start at once.
+
+    What is missing is downloaded where there is a stable public address (an interrupted download goes on where it
+    stopped, and is checked against the published checksum), and otherwise said how to get.
+    """
     from ddbench.registry import load
 
     source = load("datasets", dataset)
+    _get(source, options, given)
     size = size or source.pixels
     made = source.load(options.place, size)
     click.echo(f"{source.name}, {size} px: {len(made.train.labels)} training, {len(made.test.labels)} test images")
@@ -52,7 +74,11 @@ def prepare(options: Globals, dataset: str, size: int | None) -> None:
 @click.argument("dataset")
 @click.pass_obj
 def verify(options: Globals, dataset: str) -> None:
-    """Decode every image; status 1 when one cannot be read."""
+    """Decode every image, find those that are there twice; status 1 when one cannot be read.
+
+    Duplicates are files of the same bytes, and pictures that look alike (saved otherwise, or shifted a little). A pair
+    of which one trains and the other tests is leakage.
+    """
     from ddbench.registry import load
 
     report = load("datasets", dataset).verify(options.place)
@@ -61,6 +87,10 @@ def verify(options: Globals, dataset: str) -> None:
     click.echo("sizes: " + ", ".join(f"{width}x{height}: {count}" for (width, height), count in report.sizes.items()))
     for line in report.unreadable:
         click.echo(f"unreadable: {line}")
+    for name in report.several:
+        click.echo(f"several pictures, the first is used: {name}")
+    for line in _twice(report.duplicates):
+        click.echo(line)
     if not report.ok:
         raise SystemExit(1)
 
@@ -69,11 +99,59 @@ def verify(options: Globals, dataset: str) -> None:
 @click.argument("dataset")
 @click.pass_obj
 def show(options: Globals, dataset: str) -> None:
-    """The facts, and the split of the images that are there."""
+    """The facts, the split of the images that are there, and two pictures of them.
+
+    Below --shared: a contact sheet of training images, and a page with the classes' balance, the mean images and the
+    sizes of the files.
+    """
     from ddbench.registry import load
 
     source = load("datasets", dataset)
     click.echo(grid([*source.card(), *_split(source, options)], ("field", "value")))
+    try:
+        source.describe(options.place)
+    except UserError:
+        return
+    from ddbench.datasets.summary import write_pages
+
+    for path in write_pages(source, options.place):
+        click.echo(str(path))
+
+
+def _get(source: Any, options: Globals, given: Path | None) -> None:
+    """Have the images below the data root; of what is no dataset of class folders nothing can be got."""
+    from ddbench.datasets.facts import Facts
+
+    if not isinstance(source, Facts) or source.given_by_path:
+        if given:
+            raise UserError(f"--from is for datasets that are known; {source.name} is not got from anywhere")
+        return
+    try:
+        source.describe(options.place)
+    except MissingDataError:
+        from ddbench.datasets.fetch import fetch
+
+        fetch(source, options.place, given)
+    else:
+        if given:
+            raise UserError(f"{source.name} is there already: leave out --from, or move it away")
+
+
+def _twice(found: Duplicates | None) -> Iterable[str]:
+    """The duplicates in words."""
+    if found is None:
+        return
+    for kind, pairs in (("equal files", found.exact), ("alike", found.near)):
+        leaks, crossing = sum(p.leak for p in pairs), sum(p.crossing for p in pairs)
+        yield f"{kind}: {len(pairs)} pairs, {leaks} across the split, {crossing} across classes"
+        yield from (f"  {_pair(pair)}" for pair in pairs[:SPELLED])
+        if len(pairs) > SPELLED:
+            yield f"  and {len(pairs) - SPELLED} more"
+
+
+def _pair(pair: Pair) -> str:
+    where = "one trains, the other tests" if pair.leak else "on one side"
+    return f"{pair.one} and {pair.other}: {where}, similarity {pair.similarity:.3f}"
 
 
 def _line(name: str, options: Globals) -> tuple[str, ...]:

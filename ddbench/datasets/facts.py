@@ -2,20 +2,26 @@
 
 A *source* has `name`, `slug`, `title`, `classes`, `readable`, `pixels`, `licence`, `homepage`, `citation` and the
 methods `describe`, `load`, `verify` and `card`. `Facts` is the source of everything that lies in class folders; the
-work is done in `listing` (find, count, split), `images` (decode), `pack` (once, to disk) and `tensors` (memory-map).
+work is done in `fetch` (download, unpack), `layout` (find), `listing` (count), `splits`, `images` (decode), `pack`
+(once, to disk) and `tensors` (memory-map).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.datasets.images import Report
+    from ddbench.datasets.folder import Report
     from ddbench.types import Dataset
+
+FOLDER = "folder:"
+LISTS = "torchgeo"  # a split by that name is the lists of Neumann et al., which torchgeo uses
+CSV = ".csv"
 
 
 class DatasetError(UserError):
@@ -28,19 +34,23 @@ class MissingDataError(DatasetError):
 
 @dataclass(frozen=True)
 class Place:
-    """root: the folder below which raw data lies, if given. shared: where packs go. quiet: no progress bars."""
+    """root: the folder below which raw data lies, if given. shared: where packs go. quiet: no progress bars.
+
+    resize: how images become the asked size. "lanczos" is DPD's choice; "bilinear" what its release tests with.
+    """
 
     root: Path | None
     shared: Path
     quiet: bool = False
+    resize: Literal["lanczos", "bilinear"] = "lanczos"
 
 
 @dataclass(frozen=True)
 class Split:
     """Which file is on which side.
 
-    rule: in words. fingerprint: SHA-256 (hex) of the sides. train, test: per class, in label order, relative names in
-    alphabetical order ("beach/beach07.tif").
+    rule: in words, the first of which is its name. fingerprint: SHA-256 (hex) of the sides. train, test: per class, in
+    label order, names in alphabetical order ("beach/beach07.tif": the class, whatever its folder is called, and file).
     """
 
     rule: str
@@ -50,13 +60,24 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Published lists of files. address: with "{side}". checksums: SHA-256 (hex) by side, "train" and "test"."""
+
+    address: str
+    checksums: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Facts:
     """A dataset with one folder of images per class.
 
     classes: folder names in label order. readable: the same as words, for prompts. counts: images per class, one
-    number when all are equal, None when unknown. pixels: native side (of the shorter one, where they differ).
-    resolution: ground size of a pixel. folders: where the class folders may lie, below the data root. address,
-    checksum: where to get it. train_fraction: of each class.
+    number when all are equal, None when unknown; then total may be known. pixels: native side (of the shorter one,
+    where they differ). resolution: ground size of a pixel. folders: where the class folders may lie, below the data
+    root. also: other names of class folders, each with its class. address, checksum: of an archive that stays where it
+    is; archive: its name, where the address does not tell. source: where else to get it, in words. known: what is known
+    to be odd. The split: train_fraction of each class, or files numbered up to `numbered` train. ratios: percentages
+    that the literature trains on. lists: published ones. split: what was asked for after "@", empty for the default.
     """
 
     name: str
@@ -70,9 +91,46 @@ class Facts:
     homepage: str
     citation: str
     folders: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
+    total: int = 0
     address: str = ""
     checksum: str = ""
+    archive: str = ""
+    source: str = ""
+    known: str = ""
     train_fraction: float = 0.8
+    numbered: int = 0
+    ratios: tuple[int, ...] = ()
+    lists: Lists | None = None
+    split: str = ""
+
+    @property
+    def base(self) -> str:
+        """The name without the split that was asked for."""
+        return self.name.removesuffix(f"@{Path(self.split).name}") if self.split else self.name
+
+    @property
+    def given_by_path(self) -> bool:
+        """Whether this is folder:PATH, of which nothing is known beforehand."""
+        return self.name.startswith(FOLDER)
+
+    def with_split(self, split: str) -> Facts:
+        """The same images parted otherwise: "20" (percent to train), "torchgeo" (published lists) or "FILE.csv".
+
+        The default by its ratio is the default. Raises DatasetError for anything else, naming what there is.
+        """
+        if split.isdecimal() and 1 <= int(split) <= 99:
+            percent = int(split)
+            if not self.numbered and percent == round(100 * self.train_fraction):
+                return self
+            return replace(self, name=f"{self.name}@{percent}", split=str(percent), train_fraction=percent / 100)
+        if split.endswith(CSV) or (split == LISTS and self.lists):
+            return replace(self, name=f"{self.name}@{Path(split).name}", split=split)
+        lists = f"@{LISTS} (published lists), " if self.lists else ""
+        raise DatasetError(
+            f"{self.name}@{split} is no split of {self.title}; known: @1 to @99 (percent of each class to train), "
+            f"{lists}@FILE.csv (of your own)"
+        )
 
     @property
     def slug(self) -> str:
@@ -88,15 +146,22 @@ class Facts:
 
     @property
     def split_rule(self) -> str:
-        """The split in words."""
+        """The split in words, the first of which is its name."""
+        if self.split == LISTS:
+            return f"{LISTS} lists of files (arXiv:1911.06721), those to validate left out"
+        if self.split.endswith(CSV):
+            return f"{Path(self.split).name} of the user's"
+        if self.numbered and not self.split:
+            return f"1-{self.numbered}/rest of each class by the number in the file's name"
         train = round(100 * self.train_fraction)
         return f"{train}/{100 - train} of each class by SHA-256 of class and file name"
 
     def describe(self, place: Place) -> Split:
         """List the files, verify the classes and their counts, split. Raises DatasetError."""
-        from ddbench.datasets.listing import list_files, split_files
+        from ddbench.datasets.listing import list_files
+        from ddbench.datasets.splits import split_files
 
-        return split_files(self, list_files(self, place))
+        return split_files(self, list_files(self, place), place)
 
     def load(self, place: Place, size: int) -> Dataset:
         """The split images at size x size pixels, packed below place.shared the first time. Raises DatasetError."""
@@ -110,6 +175,12 @@ class Facts:
 
         return verify_folders(self, place)
 
+    def sizes(self, place: Place) -> dict[tuple[int, int], int]:
+        """How many images have a size (width, height), as their files say. Raises DatasetError."""
+        from ddbench.datasets.folder import sizes_of
+
+        return sizes_of(self, place)
+
     def card(self) -> list[tuple[str, str]]:
         """What to print about it: (label, text)."""
         rows = [
@@ -118,12 +189,18 @@ class Facts:
             ("images", self._images()),
         ]
         rows += [("pixels", str(self.pixels)), ("ground resolution", self.resolution), ("split", self.split_rule)]
-        rows += [("licence", self.licence), ("homepage", self.homepage), ("citation", self.citation)]
-        rows += [("download", self.address), ("checksum", self.checksum), ("looked for in", ", ".join(self.folders))]
+        rows += [("other splits", self._others()), ("licence", self.licence), ("homepage", self.homepage)]
+        rows += [("citation", self.citation), ("known", self.known), ("download", self.address or self.source)]
+        rows += [("checksum", self.checksum), ("looked for in", ", ".join(self.folders))]
         return [(label, text) for label, text in rows if text]
+
+    def _others(self) -> str:
+        """Splits of the literature, as they are asked for."""
+        named = [*map(str, self.ratios), *([LISTS] if self.lists else [])]
+        return ", ".join(f"{self.base}@{name}" for name in named)
 
     def _images(self) -> str:
         if self.expected is None:
-            return "counted when listed"
+            return str(self.total or "counted when listed")
         low, high = min(self.expected), max(self.expected)
         return f"{sum(self.expected)}, {low if low == high else f'{low} to {high}'} per class"

@@ -3,34 +3,80 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddbench.datasets.facts import DatasetError, Facts, Place
-from ddbench.datasets.images import Report, read_rgb, survey, write_squares
-from ddbench.datasets.listing import class_folders, first_image, list_files, split_files
+from ddbench.datasets.duplicates import Duplicates, duplicates, trace
+from ddbench.datasets.facts import FOLDER, DatasetError, Facts, Place
+from ddbench.datasets.images import each_image, read_rgb, size_of, write_squares
+from ddbench.datasets.layout import class_folders
+from ddbench.datasets.listing import first_image, list_files
 from ddbench.datasets.pack import Plan, flat, packed
+from ddbench.datasets.splits import split_files
 
 if TYPE_CHECKING:
+    from ddbench.datasets.duplicates import Duplicates
     from ddbench.types import Dataset
+
+
+@dataclass(frozen=True)
+class Report:
+    """What decoding every image found.
+
+    counts: images per class, by folder name. sizes: how many images have a size (width, height). unreadable: "file:
+    reason". several: files with more than one picture. duplicates: None where nobody looked.
+    """
+
+    name: str
+    folder: str
+    counts: dict[str, int]
+    sizes: dict[tuple[int, int], int]
+    unreadable: tuple[str, ...]
+    several: tuple[str, ...] = ()
+    duplicates: Duplicates | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.unreadable
 
 
 def load_folders(facts: Facts, place: Place, size: int) -> Dataset:
     """The split images of `facts` at size x size pixels; packed the first time. Raises DatasetError."""
     listing = list_files(facts, place)
-    plan = Plan(facts.slug, size, facts.classes, split_files(facts, listing), listing.stamps)
-    pack = packed(plan, place.shared, lambda raw: write_squares(raw, listing.folder, plan.names, size, place.quiet))
+    origin = [listing.stamps, place.resize]
+    plan = Plan(facts.slug, size, facts.classes, split_files(facts, listing, place), origin)
+    pack = packed(plan, place.shared, lambda raw: write_squares(raw, plan.names, listing.paths, size, place))
     from ddbench.datasets.tensors import open_pack  # after packing: what is wrong with the data is said without torch
 
     return open_pack(pack, facts.name, facts.readable)
 
 
 def verify_folders(facts: Facts, place: Place) -> Report:
-    """Decode every image; the report has the damaged files. Raises DatasetError when folders or counts are wrong."""
+    """Decode every image; the report has the damaged files and those that are alike.
+
+    Raises DatasetError when folders or counts are wrong.
+    """
+
     listing = list_files(facts, place)
-    sizes, unreadable = survey(listing.folder, flat(listing.files), place.quiet)
+    split, names = split_files(facts, listing, place), flat(listing.files)
+    traces, bad, several = each_image(
+        lambda row, image: trace(image, listing.paths[names[row]]), names, listing.paths, "verifying", place.quiet
+    )
+    read = {name: found for name, found in zip(names, traces, strict=True) if found is not None}
+    sizes = Counter(found.size for found in read.values())
     counts = {name: len(files) for name, files in zip(facts.classes, listing.files, strict=True)}
-    return Report(facts.name, str(listing.folder), counts, sizes, unreadable)
+    return Report(
+        facts.name, str(listing.folder), counts, dict(sizes.most_common()), tuple(bad), tuple(several),
+        duplicates(read, listing.paths, split),
+    )  # fmt: skip
+
+
+def sizes_of(facts: Facts, place: Place) -> dict[tuple[int, int], int]:
+    """How many images have a size (width, height), as their files' heads say; most frequent first."""
+    listing = list_files(facts, place)
+    return dict(Counter(size for size in map(size_of, listing.paths.values()) if size).most_common())
 
 
 def folder_source(path: str | Path) -> Facts:
@@ -43,10 +89,10 @@ def folder_source(path: str | Path) -> Facts:
     classes = tuple(class_folders(folder))
     if len(classes) < 2:
         raise DatasetError(
-            f"folder:{path} needs one folder of images per class, at least two; {folder} has {len(classes)}."
+            f"{FOLDER}{path} needs one folder of images per class, at least two; {folder} has {len(classes)}."
         )
     return Facts(
-        name=f"folder:{path}",
+        name=f"{FOLDER}{path}",
         title=f"images in {folder}",
         classes=classes,
         readable=tuple(words(name) for name in classes),

@@ -2,96 +2,134 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ddbench.datasets.facts import DatasetError
+from ddbench.datasets.facts import DatasetError, Place
+
+log = logging.getLogger("ddbench")
+T = TypeVar("T")
 
 EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+SIXTEEN_BIT = ("I;16", "I")  # the second: how Pillow opens some 16-bit PNG
+LARGEST = 100_000_000  # pixels of a file that is believed: ten thousand to a side
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
 BATCH = 32  # files per task: large enough that handing out tasks costs nothing
-NAMED = 5  # unreadable files spelled out in an error
-
-
-@dataclass(frozen=True)
-class Report:
-    """What decoding every image found.
-
-    counts: images per class, by folder name. sizes: how many images have a size (width, height). unreadable: "file:
-    reason".
-    """
-
-    name: str
-    folder: str
-    counts: dict[str, int]
-    sizes: dict[tuple[int, int], int]
-    unreadable: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.unreadable
+NAMED = 5  # files spelled out in a message
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """The first picture of a file in 8-bit RGB: grey is repeated, alpha dropped, palettes and CMYK looked up by Pillow.
+    """The first picture of a file in 8-bit RGB, upright.
 
-    Raises what Pillow raises for a damaged file (OSError, SyntaxError, ...), ValueError for pixels that are not
-    8-bit: they have no agreed range.
+    Grey is repeated, alpha dropped, palettes and CMYK are looked up by Pillow; of 16 bits the upper 8 are kept; an EXIF
+    orientation is applied. Raises what Pillow raises for a damaged file (OSError, SyntaxError, ...), ValueError for
+    pixels of any other kind (they have no agreed range) and for more than LARGEST of them.
     """
+    return _opened(path)[0]
+
+
+def _opened(path: Path) -> tuple[Image.Image, int]:
+    """The picture, and how many the file has."""
     with Image.open(path) as image:
-        if image.mode not in EIGHT_BIT:
-            raise ValueError(f"pixels of mode {image.mode} are not 8-bit")
-        # Pillow warns when a palette with transparency goes straight to RGB
-        return image.convert("RGBA").convert("RGB") if image.mode in {"P", "PA"} else image.convert("RGB")
+        width, height = image.size
+        if width * height > LARGEST:
+            raise ValueError(
+                f"{width}x{height} pixels are more than {LARGEST}: no such image is in a dataset of scenes"
+            )
+        count = getattr(image, "n_frames", 1)
+        return _rgb(ImageOps.exif_transpose(image)), count
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(SIXTEEN_BIT):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(f"pixels of mode {image.mode} from {values.min()} to {values.max()} are not 16-bit")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode not in EIGHT_BIT:
+        raise ValueError(f"pixels of mode {image.mode} are neither 8-bit nor 16-bit")
+    # Pillow warns when a palette with transparency goes straight to RGB
+    return image.convert("RGBA").convert("RGB") if image.mode in {"P", "PA"} else image.convert("RGB")
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """(width, height) as the file's head says; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception:  # Pillow's plugins raise many kinds
+        return None
+
+
+def square(image: Image.Image, size: int, resize: str = "lanczos") -> np.ndarray:
     """uint8 (3, size, size): shorter side to `size`, then the centre; untouched when it has that size.
 
-    Lanczos, widened by the reduction so that nothing aliases: DPD's choice. Resizing and cropping are one step, exact
-    to a fraction of a pixel.
+    Lanczos (DPD's choice) or bilinear, widened by the reduction so that nothing aliases. Resizing and cropping are one
+    step, exact to a fraction of a pixel.
     """
     width, height = image.size
     if (width, height) != (size, size):
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+        image = image.resize((size, size), FILTERS[resize], box=(left, top, left + side, top + side))
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def write_squares(raw: Path, folder: Path, names: Sequence[str], size: int, quiet: bool) -> None:
+def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, Path], size: int, place: Place) -> None:
     """Fill the file `raw` with one square per name, in order; raises DatasetError that counts every unreadable file.
 
     Written in place, file by file: memory does not grow with the dataset.
     """
     with open(raw, "r+b") as out:
 
-        def pack(row: int) -> None:
-            write_row(out.fileno(), row, square(_read(folder, names[row]), size))
+        def pack(row: int, image: Image.Image) -> None:
+            write_row(out.fileno(), row, square(image, size, place.resize))
 
-        bad = [outcome for outcome in _on_all_cores(pack, len(names), "packing", quiet) if isinstance(outcome, str)]
+        _, bad, several = each_image(pack, names, paths, "packing", place.quiet)
     if bad:
-        raise DatasetError(unreadable_text(bad, len(names), folder))
+        raise DatasetError(unreadable_text(bad, len(names)))
+    if several:
+        more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
+        log.warning("the first picture is used of files with several: %s%s", ", ".join(several[:NAMED]), more)
 
 
-def survey(folder: Path, names: Sequence[str], quiet: bool) -> tuple[dict[tuple[int, int], int], tuple[str, ...]]:
-    """Decode every file: how many have each size (width, height), and "file: reason" of those that cannot be read."""
-    outcomes = list(_on_all_cores(lambda row: _read(folder, names[row]).size, len(names), "verifying", quiet))
-    sizes = Counter(outcome for outcome in outcomes if not isinstance(outcome, str))
-    return dict(sizes.most_common()), tuple(outcome for outcome in outcomes if isinstance(outcome, str))
+def each_image(
+    work: Callable[[int, Image.Image], T], names: Sequence[str], paths: Mapping[str, Path], desc: str, quiet: bool
+) -> tuple[list[T | None], list[str], list[str]]:
+    """`work(row, image)` for the image of each name, on all cores.
+
+    What it gave (None for what cannot be read), "name: reason" of those, names of files with several pictures.
+    """
+    found: list[T | None] = [None] * len(names)
+    bad, several = {}, {}
+
+    def one(row: int) -> None:
+        name = names[row]
+        try:
+            image, count = _opened(paths[name])
+        except Exception as error:  # Pillow's plugins raise many kinds
+            bad[row] = f"{name}: {str(error).replace(str(paths[name]), 'the file')}"
+            return
+        if count > 1:
+            several[row] = name
+        found[row] = work(row, image)
+
+    _on_all_cores(one, len(names), desc, quiet)
+    return found, [bad[row] for row in sorted(bad)], [several[row] for row in sorted(several)]
 
 
-def unreadable_text(bad: Sequence[str], total: int, folder: Path) -> str:
+def unreadable_text(bad: Sequence[str], total: int) -> str:
     """The error for unreadable files: how many, the first few, the way out."""
     more = [f"  and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
-    head = f"{len(bad)} of {total} images in {folder} cannot be read:"
+    head = f"{len(bad)} of {total} images cannot be read:"
     return "\n".join([head, *(f"  {line}" for line in bad[:NAMED]), *more, "Replace them, then run again."])
 
 
@@ -109,37 +147,21 @@ def write_row(descriptor: int, row: int, pixels: np.ndarray) -> None:
         data, start = data[written:], start + written
 
 
-class _Unreadable(Exception):
-    """A file that is no image, or is damaged."""
-
-
-def _read(folder: Path, name: str) -> Image.Image:
-    try:
-        return read_rgb(folder / name)
-    except Exception as error:  # Pillow's plugins raise many kinds
-        raise _Unreadable(f"{name}: {str(error).replace(str(folder / name), 'the file')}") from None
-
-
-def _on_all_cores(work: Callable[[int], object], count: int, desc: str, quiet: bool) -> Iterator[object]:
-    """`work(row)` for each of `count` rows, in order, with a bar; a str "file: reason" where the file cannot be read.
+def _on_all_cores(work: Callable[[int], object], count: int, desc: str, quiet: bool) -> None:
+    """`work(row)` for each of `count` rows, with a bar.
 
     Threads: Pillow decodes and resizes without the interpreter's lock (measured as fast as processes).
     """
 
-    def batch(start: int) -> list[object]:
-        return [_attempt(work, row) for row in range(start, min(start + BATCH, count))]
+    def batch(start: int) -> int:
+        rows = range(start, min(start + BATCH, count))
+        for row in rows:
+            work(row)
+        return len(rows)
 
     with (
         ThreadPoolExecutor(cores()) as pool,
         tqdm(total=count, desc=desc, disable=quiet, leave=False, dynamic_ncols=True) as bar,
     ):
-        for outcomes in pool.map(batch, range(0, count, BATCH)):
-            bar.update(len(outcomes))
-            yield from outcomes
-
-
-def _attempt(work: Callable[[int], object], row: int) -> object:
-    try:
-        return work(row)
-    except _Unreadable as error:
-        return str(error)
+        for done in pool.map(batch, range(0, count, BATCH)):
+            bar.update(done)

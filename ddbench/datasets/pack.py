@@ -19,7 +19,7 @@ from ddbench.files import Stopwatch, digest, make_once, write_json
 
 log = logging.getLogger("ddbench")
 
-PACK_VERSION = 1  # goes up when the pixels of a pack may change: decoding, resizing, layout
+PACK_VERSION = 2  # goes up when the pixels of a pack may change: decoding, resizing, layout
 
 
 @dataclass(frozen=True)

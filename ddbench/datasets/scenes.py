@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from ddbench.datasets import drawing
 from ddbench.datasets.facts import Place, Split
-from ddbench.datasets.images import Report, cores, write_row
-from ddbench.datasets.listing import fingerprint
+from ddbench.datasets.folder import Report
+from ddbench.datasets.images import cores, write_row
 from ddbench.datasets.pack import Plan, flat, packed, sha256_of
+from ddbench.datasets.splits import fingerprint
 from ddbench.files import digest, read_json
 
 if TYPE_CHECKING:
@@ -75,8 +76,12 @@ class Scenes:
         index = read_json(pack / "index.json")
         good = sha256_of(pack / "images.u8") == index["sha256"]
         counts = dict.fromkeys(self.classes, self.per_class_train + self.per_class_test)
-        sizes = {(self.pixels, self.pixels): len(index["names"])}
-        return Report(self.name, str(pack), counts, sizes, () if good else ("images.u8: changed since it was drawn",))
+        bad = () if good else ("images.u8: changed since it was drawn",)
+        return Report(self.name, str(pack), counts, self.sizes(place), bad)
+
+    def sizes(self, place: Place) -> dict[tuple[int, int], int]:
+        """How many images have a size (width, height)."""
+        return {(self.pixels, self.pixels): len(self.classes) * (self.per_class_train + self.per_class_test)}
 
     def card(self) -> list[tuple[str, str]]:
         """What to print about it: (label, text)."""

@@ -1,6 +1,8 @@
 """EuroSAT in red, green and blue: 27 000 Sentinel-2 patches of 10 classes."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.facts import Facts, Lists
+
+HUB = "https://huggingface.co/datasets/torchgeo/eurosat/resolve/1ce6f1bfb56db63fd91b6ecc466ea67f2509774c"
 
 EUROSAT = Facts(
     name="eurosat",
@@ -25,4 +27,11 @@ EUROSAT = Facts(
     folders=("eurosat/2750", "2750", "EuroSAT/2750", "EuroSAT", "EuroSAT_RGB", "."),
     address="https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
     checksum="MD5 c8fa014336c82ac7804f0398fcb19387",
+    lists=Lists(
+        f"{HUB}/eurosat-{{side}}.txt",
+        {
+            "train": "1c1d2e855f95deee605a3d992f914d113fddbecf422ec61648057d029a37d695",
+            "test": "cf37948894c12bd953930ff54ee9b7abf0b31478abb8d25fd2c6c721db74c592",
+        },
+    ),
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """UC Merced Land Use: 2100 aerial images of 21 classes."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.facts import Facts, Lists
+
+HUB = "https://huggingface.co/datasets/torchgeo/ucmerced/resolve/7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a"
 
 UCM = Facts(
     name="ucm",
@@ -26,9 +28,15 @@ UCM = Facts(
         "ACM SIGSPATIAL GIS 2010, doi:10.1145/1869790.1869829"
     ),
     folders=("UCMerced_LandUse/Images", "Images", "UCMerced_LandUse", "."),
-    address=(
-        "https://hf.co/datasets/torchgeo/ucmerced/resolve/7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a/UCMerced_LandUse.zip"
-    ),
+    address=f"{HUB}/UCMerced_LandUse.zip",
     checksum="SHA-256 06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb",
     train_fraction=0.5,  # the ratio of DPD's release, whose list of files is not public
+    ratios=(50, 80),
+    lists=Lists(
+        f"{HUB}/uc_merced-{{side}}.txt",
+        {
+            "train": "d625ea884cb2870e007774c1d64e904e9ae71ba3e7b4b92a9e8aa6065e2cd8cc",
+            "test": "0d3b64706fd2a9f9faaa1d7dade934ec8b4fd258a9853f037983b1f2db239220",
+        },
+    ),
 )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Images that are in a dataset more than once, as the same bytes or nearly the same picture. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from ddbench.datasets.facts import Split
+from ddbench.datasets.images import read_rgb
+
+BITS = 12  # of 64 that may differ between the hashes of pictures that are then compared
+SIDE = 32  # px of their thumbnails
+ALIKE = 0.95  # the least correlation of two that are called near
+ROWS = 256  # hashes compared with all others at once
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What is kept of an image. size: (width, height). sha256: of the file. perceptual: its hash, 64 bits."""
+
+    size: tuple[int, int]
+    sha256: bytes
+    perceptual: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are alike. similarity: correlation of their thumbnails, 1 for equal files.
+
+    leak: one of them trains and the other tests. crossing: they are of two classes.
+    """
+
+    one: str
+    other: str
+    similarity: float
+    leak: bool
+
+    @property
+    def crossing(self) -> bool:
+        return self.one.split("/")[0] != self.other.split("/")[0]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """exact: pairs of equal files. near: other pairs that look alike."""
+
+    exact: tuple[Pair, ...]
+    near: tuple[Pair, ...]
+
+
+def trace(image: Image.Image, path: Path) -> Trace:
+    """The hash is pHash: the lowest 8 x 8 cosines of a thumbnail, above their median or not."""
+    bits = imagehash.phash(image).hash.ravel()
+    return Trace(image.size, hashlib.sha256(path.read_bytes()).digest(), int(np.packbits(bits).view(">u8")[0]))
+
+
+def duplicates(traces: Mapping[str, Trace], paths: Mapping[str, Path], split: Split) -> Duplicates:
+    """All pairs of equal files; of pictures whose hashes differ in at most BITS and that are ALIKE to a second look.
+
+    The second look is at the pixels: hashes of flat images (water, desert) are noise. Found are copies saved otherwise,
+    and shifted by a few hundredths of the image; not turned or mirrored ones.
+    """
+    side = {name: word for word, names in (("train", split.train), ("test", split.test)) for c in names for name in c}
+
+    def pair(one: str, other: str, similarity: float) -> Pair:
+        return Pair(one, other, similarity, {side.get(one), side.get(other)} == {"train", "test"})
+
+    names = list(traces)
+    exact = tuple(pair(one, other, 1.0) for one, other in _equal(traces))
+    close = ((names[i], names[j]) for i, j in close_pairs([found.perceptual for found in traces.values()]))
+    other_bytes = ((a, b) for a, b in close if traces[a].sha256 != traces[b].sha256)
+    compared = ((a, b, similarity(paths[a], paths[b])) for a, b in other_bytes)
+    return Duplicates(exact, tuple(pair(*found) for found in compared if found[2] >= ALIKE))
+
+
+def close_pairs(hashes: Sequence[int], bits: int = BITS) -> Iterator[tuple[int, int]]:
+    """Indices (i, j), i < j, of 64-bit hashes that differ in at most `bits`."""
+    words = np.array(hashes, dtype=np.uint64)
+    for start in range(0, len(words), ROWS):
+        apart = np.bitwise_count(words[start : start + ROWS, None] ^ words[None, start:])
+        for row, column in zip(*np.nonzero(apart <= bits), strict=True):
+            if row < column:
+                yield start + int(row), start + int(column)
+
+
+def similarity(one: Path, other: Path) -> float:
+    """Correlation of two pictures as thumbnails, -1 to 1: of the colours' deviations from each picture's own mean."""
+    first, second = map(_thumbnail, (one, other))
+    scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / scale if scale else 0.0
+
+
+def _thumbnail(path: Path) -> np.ndarray:
+    small = np.asarray(read_rgb(path).resize((SIDE, SIDE), Image.Resampling.BOX), float)
+    return small - small.mean((0, 1))
+
+
+def _equal(traces: Mapping[str, Trace]) -> Iterator[tuple[str, str]]:
+    """Pairs of equal files, in the order of the names: every one with the first of them."""
+    groups = defaultdict(list)
+    for name, found in traces.items():
+        groups[found.sha256].append(name)
+    for names in groups.values():
+        yield from ((names[0], other) for other in names[1:])

@@ -1,0 +1,116 @@
+"""Get a dataset's images below the data root: download, or take what the user has; verify, unpack. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from ddbench.datasets.archives import unpack
+from ddbench.datasets.facts import DatasetError, Facts, Place
+from ddbench.datasets.layout import find, way_out
+from ddbench.files import make_once
+
+log = logging.getLogger("ddbench")
+RETRIES, PATIENCE = 3, 60  # of a transfer that broke off; seconds without a byte
+
+
+def fetch(facts: Facts, place: Place, given: Path | None = None) -> Path:
+    """The folder <root>/<name>, with the dataset's images below it; made now if there is none.
+
+    given: the user's archive, which is unpacked, or folder, to which a link is made; else the archive is downloaded. An
+    interrupted download goes on where it stopped. Raises DatasetError where that cannot be done, saying what can.
+    """
+    if place.root is None:
+        raise DatasetError(f"where shall {facts.base} lie?\n{way_out(facts)}")
+    folder = place.root.absolute() / facts.base
+    if given is not None and given.is_dir():
+        return _linked(facts, folder, given.absolute(), place)
+    archive = given or place.root.absolute() / ".downloads" / (facts.archive or facts.address.rpartition("/")[2])
+    if given is None:
+        _download(facts, archive, place.quiet)
+    make_once(folder, lambda partial: _unpacked(archive, partial, place.quiet))
+    if given is None:
+        archive.unlink(missing_ok=True)
+    return folder
+
+
+def published(facts: Facts, place: Place) -> dict[str, str]:
+    """The published lists of `facts`: "train" or "test" by file name; downloaded once, below place.shared."""
+    sides = {}
+    for side, checksum in facts.lists.checksums.items():
+        path = place.shared / f"lists-{facts.base}" / f"{side}.txt"
+        get(facts.lists.address.format(side=side), path, f"SHA-256 {checksum}", place.quiet)
+        sides |= dict.fromkeys(path.read_text(encoding="utf-8").split(), side)
+    return sides
+
+
+def get(address: str, path: Path, checksum: str, quiet: bool) -> None:
+    """Download a file, unless it is there; what another attempt left is gone on with.
+
+    checksum: "SHA-256 <hex>" or "MD5 <hex>", empty where none is published. Raises DatasetError when the address does
+    not answer, or what it sent is not that file.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arriving = path.with_name(f"{path.name}.arriving")
+        _transfer(address, arriving, quiet)
+        _check(arriving, address, checksum)
+        arriving.rename(path)
+
+
+def _download(facts: Facts, archive: Path, quiet: bool) -> None:
+    if not facts.address:
+        raise DatasetError(f"{facts.base} has no address from which it can be downloaded.\n{way_out(facts)}")
+    if not facts.checksum:
+        log.warning("%s: no checksum was ever published; classes and counts are what is checked", facts.base)
+    get(facts.address, archive, facts.checksum, quiet)
+
+
+def _transfer(address: str, path: Path, quiet: bool) -> None:
+    import gdown  # requests: half a second
+    import requests
+
+    try:
+        gdown.download(
+            address, str(path), quiet=quiet, resume=True, use_cookies=False, timeout=PATIENCE, retries=RETRIES
+        )
+    except (gdown.exceptions.DownloadError, requests.exceptions.RequestException) as error:
+        raise DatasetError(
+            f"{address} cannot be downloaded ({error}).\n"
+            "Run the same command again to go on where it stopped, or get the file elsewhere and say --from FILE."
+        ) from None
+
+
+def _check(path: Path, address: str, checksum: str) -> None:
+    kind, _, wanted = checksum.partition(" ")
+    if not wanted:
+        return
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, kind.replace("-", "").lower()).hexdigest()
+    if found != wanted:
+        path.unlink()
+        raise DatasetError(
+            f"what {address} sent has {kind} {found}, not {wanted}: it was thrown away. Try again; if that does not "
+            "help, somebody changed the file."
+        )
+
+
+def _unpacked(archive: Path, partial: Path, quiet: bool) -> None:
+    if not archive.is_file():
+        raise DatasetError(f"there is no {archive}")
+    log.info("unpacked %d images of %s", unpack(archive, partial, quiet), archive)
+
+
+def _linked(facts: Facts, folder: Path, given: Path, place: Place) -> Path:
+    """A link to the user's folder, in which class folders of the dataset must be."""
+    if folder.exists():
+        raise DatasetError(f"{folder} is there already: remove it, then run again")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(given, target_is_directory=True)
+    try:
+        find(facts, place)
+    except DatasetError:
+        folder.unlink()
+        raise
+    return folder

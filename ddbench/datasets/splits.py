@@ -1,0 +1,160 @@
+"""Which images train and which test: a ratio, a release's rule, a published list, a file of the user's. No torch."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ddbench.datasets.facts import CSV, LISTS, DatasetError, Facts, Place, Split
+from ddbench.datasets.listing import Listing
+
+SPLIT_SEED = 0
+SIDES = ("train", "test")
+
+Sides = tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]  # train, test: names per class
+
+
+def split_files(facts: Facts, listing: Listing, place: Place) -> Split:
+    """The split that the facts ask for, with its fingerprint. Raises DatasetError where a side has no image of a class.
+
+    The fingerprint of images without known counts (folder:PATH) covers their bytes: two people's folders may be named
+    alike. It also changes with the way of resizing, unless that is the usual one: other pixels are another test.
+    """
+    train, test = _sides(facts, listing, place)
+    for word, side in zip(SIDES, (train, test), strict=True):
+        if empty := [c for c, names in zip(facts.classes, side, strict=True) if not names]:
+            raise DatasetError(f"{facts.name}: the split leaves no image to {word} in {', '.join(empty)}")
+    sides = fingerprint(train, test)
+    rule, found = facts.split_rule, _with_bytes(sides, listing) if facts.given_by_path else sides
+    if place.resize != Place.resize:
+        rule, found = f"{rule}, resized by {place.resize}", digest_of([found, place.resize])
+    return Split(rule, found, train, test)
+
+
+def fingerprint(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]]) -> str:
+    """SHA-256 (hex) of the sorted lines "train|test, tab, class/file"."""
+    lines = [f"train\t{name}" for names in train for name in names] + [
+        f"test\t{name}" for names in test for name in names
+    ]
+    return digest_of(sorted(lines))
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    """SHA-256 (hex) of lines of text."""
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _sides(facts: Facts, listing: Listing, place: Place) -> Sides:
+    if facts.split == LISTS:
+        from ddbench.datasets.fetch import published  # the network
+
+        return _told(facts, listing, published(facts, place), "the published lists")
+    if facts.split.endswith(CSV):
+        return _told(facts, listing, _read(Path(facts.split)), facts.split)
+    if facts.numbered and not facts.split:
+        return _parted(listing, lambda names: [name for name in names if _number(name) <= facts.numbered])
+    return _parted(listing, lambda names: _chosen(names, facts.train_fraction))
+
+
+def _parted(listing: Listing, choose: Callable[[Sequence[str]], Sequence[str]]) -> Sides:
+    train = tuple(tuple(sorted(choose(names))) for names in listing.files)
+    return train, tuple(
+        tuple(sorted(set(names) - set(chosen))) for names, chosen in zip(listing.files, train, strict=True)
+    )
+
+
+def _chosen(names: Sequence[str], fraction: float) -> list[str]:
+    """Ranked by SHA-256 of "seed/class/stem", the first train, at least one is on each side.
+
+    So it is stratified, and files added to one class never move those of another. The stem has no suffix: a TIFF and
+    a JPEG copy of a dataset split alike.
+    """
+    count = min(max(round(len(names) * fraction), 1), len(names) - 1)
+    return sorted(names, key=_rank)[:count]
+
+
+def _rank(name: str) -> tuple[bytes, str]:
+    text = f"{SPLIT_SEED}/{os.path.splitext(name)[0]}"
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest(), name
+
+
+def _number(name: str) -> int:
+    """The last number in a file's name: 601 of "lake/lake_601.jpg"."""
+    found = re.findall(r"\d+", os.path.splitext(name.rpartition("/")[2])[0])
+    if not found:
+        raise DatasetError(f"{name} has no number, by which its dataset is split: ask for a ratio (@50) instead")
+    return int(found[-1])
+
+
+def _told(facts: Facts, listing: Listing, sides: Mapping[str, str], where: str) -> Sides:
+    """As a list says: "train" or "test" by "class/file", or by the file's name alone. What it leaves out is in neither.
+
+    Suffixes do not count: the published lists say .jpg of what is a .tif.
+    """
+    names = [name for per_class in listing.files for name in per_class]
+    meant = _meant(names)
+    found = {meant.get(_stem(said), [said])[0]: side for said, side in sides.items()}
+    _check_told(facts, sides, meant, where)
+    train, test = (
+        tuple(tuple(name for name in per_class if found.get(name) == side) for per_class in listing.files)
+        for side in SIDES
+    )
+    return train, test
+
+
+def _meant(names: Sequence[str]) -> dict[str, list[str]]:
+    """The images that may be meant by "class/stem" or by a stem."""
+    meant: dict[str, list[str]] = {}
+    for name in names:
+        for word in (_stem(name), _stem(name.rpartition("/")[2])):
+            meant.setdefault(word, []).append(name)
+    return meant
+
+
+def _check_told(facts: Facts, sides: Iterable[str], meant: Mapping[str, Sequence[str]], where: str) -> None:
+    unknown = sorted(said for said in sides if _stem(said) not in meant)
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise DatasetError(f"{where}: {facts.name} has no {', '.join(unknown[:3])}{more}")
+    if several := sorted(said for said in sides if len(meant[_stem(said)]) > 1):
+        both = " or ".join(meant[_stem(several[0])][:2])
+        raise DatasetError(f"{where}: {several[0]} may be {both}: write class/file")
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The user's file: a header with `file` and `split`, rows such as "beach/beach07.tif,train"."""
+    try:
+        with open(path, newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"the split {path} cannot be read: {error}") from None
+    if not rows or not {"file", "split"} <= set(rows[0]):
+        raise DatasetError(
+            f"{path} needs a line `file,split` and one for each image, such as `beach/beach07.tif,train`"
+        )
+    if odd := [row for row in rows if row["split"] not in SIDES]:
+        raise DatasetError(f"{path}: the split of {odd[0]['file']} is '{odd[0]['split']}'; known: {', '.join(SIDES)}")
+    return _once(path, rows)
+
+
+def _once(path: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    sides: dict[str, str] = {}
+    for row in rows:
+        if sides.setdefault(row["file"], row["split"]) != row["split"]:
+            raise DatasetError(f"{path} has {row['file']} on both sides")
+    return sides
+
+
+def _with_bytes(sides: str, listing: Listing) -> str:
+    found = hashlib.sha256(sides.encode())
+    for name in sorted(listing.stamps):
+        found.update(listing.paths[name].read_bytes())
+    return found.hexdigest()
