@@ -91,7 +91,7 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
         _remove_beside(folder)
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         if folder.is_dir():
             return False
         partial = folder.with_name(f".{folder.name}.partial")
@@ -109,13 +109,13 @@ def _remove_beside(folder: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _locked(folder: Path) -> AbstractContextManager:
-    """A lock for `folder`, held until the end of the `with`; says so when another process holds it, and waits."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+def locked(path: Path) -> AbstractContextManager:
+    """A lock for a file or folder, held until the end of the `with`; waits for another process, and says so."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         return lock.acquire(timeout=1)
     except Timeout:
-        log.info("waiting for another process that is making %s", folder)
+        log.info("waiting for another process that is making %s", path)
         return lock.acquire()
 
 

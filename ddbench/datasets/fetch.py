@@ -9,7 +9,7 @@ from pathlib import Path
 from ddbench.datasets.archives import unpack
 from ddbench.datasets.facts import DatasetError, Facts, Place
 from ddbench.datasets.layout import find, way_out
-from ddbench.files import make_once
+from ddbench.files import locked, make_once
 
 log = logging.getLogger("ddbench")
 RETRIES, PATIENCE = 3, 60  # of a transfer that broke off; seconds without a byte
@@ -51,12 +51,13 @@ def get(address: str, path: Path, checksum: str, quiet: bool) -> None:
     checksum: "SHA-256 <hex>" or "MD5 <hex>", empty where none is published. Raises DatasetError when the address does
     not answer, or what it sent is not that file.
     """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arriving = path.with_name(f"{path.name}.arriving")
-        _transfer(address, arriving, quiet)
-        _check(arriving, address, checksum)
-        arriving.rename(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        if not path.exists():
+            arriving = path.with_name(f"{path.name}.arriving")
+            _transfer(address, arriving, quiet)
+            _check(arriving, address, checksum)
+            arriving.rename(path)
 
 
 def _download(facts: Facts, archive: Path, quiet: bool) -> None:

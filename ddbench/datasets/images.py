@@ -95,7 +95,7 @@ def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, Path], si
 
         _, bad, several = each_image(pack, names, paths, "packing", place.quiet)
     if bad:
-        raise DatasetError(unreadable_text(bad, len(names)))
+        raise DatasetError(unreadable_text(bad, len(names), os.path.commonpath(paths.values())))
     if several:
         more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
         log.warning("the first picture is used of files with several: %s%s", ", ".join(several[:NAMED]), more)
@@ -126,10 +126,10 @@ def each_image(
     return found, [bad[row] for row in sorted(bad)], [several[row] for row in sorted(several)]
 
 
-def unreadable_text(bad: Sequence[str], total: int) -> str:
+def unreadable_text(bad: Sequence[str], total: int, folder: str) -> str:
     """The error for unreadable files: how many, the first few, the way out."""
     more = [f"  and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
-    head = f"{len(bad)} of {total} images cannot be read:"
+    head = f"{len(bad)} of {total} images in {folder} cannot be read:"
     return "\n".join([head, *(f"  {line}" for line in bad[:NAMED]), *more, "Replace them, then run again."])
 
 

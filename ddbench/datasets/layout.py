@@ -76,7 +76,8 @@ def way_out(facts: Facts) -> str:
     layout = Path("DATA_ROOT", facts.folders[0], facts.classes[0])
     lines = [f"Expected layout: {layout}/*.tif, *.jpg or *.png, one folder per class."]
     if facts.address:
-        lines += [f"Get it: ddbench data prepare {facts.base} downloads it below DATA_ROOT. See {facts.homepage}"]
+        checksum = f" ({facts.checksum})" if facts.checksum else ""
+        lines += [f"Get it: ddbench data prepare {facts.base} downloads {facts.address}{checksum}."]
     elif not facts.given_by_path:
         lines += [
             f"Get it: from {facts.source or facts.homepage}, then "

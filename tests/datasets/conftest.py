@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,59 @@ def picture() -> Callable[..., Image.Image]:
 @pytest.fixture
 def grow() -> Callable[..., Path]:
     return grow_tree
+
+
+class Served:
+    """A folder behind HTTP on this machine, with ranges. broken: bytes after which the next answer breaks off."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked, self.broken = folder, [], 0
+        served = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                served.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path, wanted = self.folder / request.path.strip("/"), request.headers.get("Range", "")
+        self.asked.append((request.path, wanted))
+        if not path.is_file():
+            return request.send_error(404)
+        data = path.read_bytes()
+        first = int(wanted.removeprefix("bytes=").removesuffix("-") or 0)
+        request.send_response(206 if wanted else 200)
+        request.send_header("Content-Length", str(len(data) - first))
+        if wanted:
+            request.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        request.end_headers()
+        cut, self.broken = self.broken or len(data), 0
+        request.wfile.write(data[first : first + cut])
+        return None
+
+    def write(self, lines: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Text files NAME.txt; their SHA-256 by name."""
+        for name, words in lines.items():
+            (self.folder / f"{name}.txt").write_text("\n".join(words))
+        return {name: hashlib.sha256("\n".join(words).encode()).hexdigest() for name, words in lines.items()}
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    (tmp_path / "served").mkdir()
+    server = Served(tmp_path / "served")
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,261 @@
+"""Getting a dataset: downloaded from a server on this machine, or what the user has; interrupted at each step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import zipfile
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from ddbench.cli import cli
+from ddbench.datasets import archives, fetch
+from ddbench.datasets.facts import DatasetError, MissingDataError
+from ddbench.datasets.rs.aid import AID
+from ddbench.datasets.rs.optimal31 import OPTIMAL31
+
+
+def zipped(tree, path, inside="Toy/Images"):
+    with zipfile.ZipFile(path, "w") as box:
+        for file in sorted(tree.rglob("*.png")):
+            box.write(file, f"{inside}/{file.relative_to(tree)}")
+        box.writestr(f"{inside}/readme.txt", "words")
+        box.writestr(f"__MACOSX/{inside}/beach/._beach00.png", "left by an archiver")
+    return path
+
+
+@pytest.fixture
+def archive(toy, grow, tmp_path, served):
+    return zipped(grow(tmp_path / "tree", toy.classes, 10), served.folder / "toy.zip")
+
+
+@pytest.fixture
+def offered(toy, archive, served):
+    """The toy dataset with an address that answers."""
+    checksum = f"SHA-256 {hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    return replace(toy, address=f"{served.address}/toy.zip", checksum=checksum)
+
+
+def test_downloaded_checked_unpacked_found(offered, place):
+    with pytest.raises(MissingDataError):
+        offered.describe(place)
+    folder = fetch.fetch(offered, place)
+    assert folder == place.root / "toy"
+    assert offered.load(place, 8).train.counts() == (5, 5, 5)
+    assert not list(folder.rglob("*.txt"))
+    assert not list((place.root / ".downloads").glob("toy*"))
+
+
+def test_fetched_again_is_not_downloaded_again(offered, place, served):
+    fetch.fetch(offered, place)
+    before = len(served.asked)
+    shutil.rmtree(place.root / ".downloads")
+    (place.root / ".downloads").mkdir()
+    shutil.copy(served.folder / "toy.zip", place.root / ".downloads/toy.zip")
+    fetch.fetch(offered, place)
+    assert len(served.asked) == before
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, place, served, monkeypatch):
+    monkeypatch.setattr(fetch, "RETRIES", 0)
+    served.broken = 2000
+    with pytest.raises(DatasetError, match="to go on where it stopped"):
+        fetch.fetch(offered, place)
+    assert not (place.root / "toy").exists()
+    fetch.fetch(offered, place)
+    assert served.asked[-1] == ("/toy.zip", "bytes=2000-")
+    assert offered.describe(place)
+
+
+def test_a_wrong_checksum_is_thrown_away(offered, place):
+    wrong = replace(offered, checksum="SHA-256 " + "0" * 64)
+    with pytest.raises(DatasetError, match=r"has SHA-256 [0-9a-f]{64}, not 0{64}: it was thrown away"):
+        fetch.fetch(wrong, place)
+    assert not (place.root / "toy").exists()
+    assert not list((place.root / ".downloads").glob("toy*"))
+    fetch.fetch(offered, place)
+
+
+def test_md5_too(offered, place, archive):
+    checksum = f"MD5 {hashlib.md5(archive.read_bytes()).hexdigest()}"
+    fetch.fetch(replace(offered, checksum=checksum), place)
+
+
+def test_an_address_that_does_not_answer(offered, place, served, monkeypatch):
+    monkeypatch.setattr(fetch, "RETRIES", 0)
+    with pytest.raises(DatasetError, match=r"gone\.zip cannot be downloaded .*\n.*--from FILE"):
+        fetch.fetch(replace(offered, address=f"{served.address}/gone.zip"), place)
+    served.stop()
+    with pytest.raises(DatasetError, match=r"toy\.zip cannot be downloaded"):
+        fetch.fetch(offered, place)
+
+
+def test_killed_while_unpacking(offered, place, monkeypatch):
+    original = archives.shutil.copyfileobj
+    count = []
+
+    def killed(*given):
+        count.append(1)
+        if len(count) == 7:
+            raise KeyboardInterrupt
+        original(*given)
+
+    monkeypatch.setattr(archives.shutil, "copyfileobj", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch(offered, place)
+    with pytest.raises(MissingDataError):
+        offered.describe(place)
+    monkeypatch.setattr(archives.shutil, "copyfileobj", original)
+    fetch.fetch(offered, place)
+    assert offered.describe(place)
+
+
+def test_an_archive_without_a_class(toy, grow, place, tmp_path):
+    tree = grow(tmp_path / "tree", toy.classes[:2], 10)
+    fetch.fetch(toy, place, zipped(tree, tmp_path / "part.zip"))
+    with pytest.raises(DatasetError, match=r"1 missing \(forest\)"):
+        toy.describe(place)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_what_the_user_has(toy, grow, place, tmp_path, kind):
+    tree, path = grow(tmp_path / "tree", toy.classes, 10), tmp_path / f"mine.{kind}"
+    if kind == "zip":
+        zipped(tree, path)
+    else:
+        with tarfile.open(path, "w:" + kind.partition(".")[2]) as box:
+            box.add(tree, "some/where")
+    fetch.fetch(toy, place, path)
+    assert toy.describe(place)
+    assert path.exists()
+
+
+def test_a_folder_of_the_users_is_linked(toy, grow, place, tmp_path):
+    tree = grow(tmp_path / "tree", toy.classes, 10)
+    fetch.fetch(toy, place, tree)
+    assert (place.root / "toy").is_symlink()
+    assert toy.describe(place)
+    with pytest.raises(DatasetError, match="is there already"):
+        fetch.fetch(toy, place, tree)
+
+
+def test_a_folder_without_the_classes_is_not_linked(toy, place, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingDataError):
+        fetch.fetch(toy, place, tmp_path / "empty")
+    assert not (place.root / "toy").exists()
+
+
+def test_no_address_says_how_in_three_lines(place):
+    with pytest.raises(DatasetError) as caught:
+        fetch.fetch(AID, place)
+    first, *rest = str(caught.value).splitlines()
+    assert first == "aid has no address from which it can be downloaded."
+    assert len(rest) == 3
+    assert "ddbench data prepare aid --from ARCHIVE_OR_FOLDER" in rest[1]
+    assert "--data-root" in rest[2]
+
+
+def test_a_drive_address_has_a_name_for_its_archive():
+    assert OPTIMAL31.archive == "OPTIMAL-31.zip"
+    assert "?" in OPTIMAL31.address.rpartition("/")[2]
+
+
+def bad_zip(path, name, data=b"x"):
+    with zipfile.ZipFile(path, "w") as box:
+        box.writestr("beach/beach00.png", b"fine")
+        box.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "beach/../../outside.png", "/tmp/outside.png"])
+def test_nothing_leaves_the_folder(tmp_path, name):
+    (tmp_path / "into").mkdir()
+    with pytest.raises(DatasetError, match="leads out of its folder: nothing was unpacked"):
+        archives.unpack(bad_zip(tmp_path / "bad.zip", name), tmp_path / "into", quiet=True)
+    with tarfile.open(tmp_path / "bad.tar", "w") as box:
+        (tmp_path / "x.png").write_bytes(b"x")
+        box.add(tmp_path / "x.png", name)
+    with tarfile.open(tmp_path / "bad.tar") as box:
+        kept = box.getnames()
+    if ".." in kept[0] or kept[0].startswith("/"):
+        with pytest.raises(DatasetError, match="leads out"):
+            archives.unpack(tmp_path / "bad.tar", tmp_path / "into", quiet=True)
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_links_in_a_tar_are_left_out(tmp_path):
+    (tmp_path / "into").mkdir()
+    (tmp_path / "beach").mkdir()
+    (tmp_path / "beach/beach00.png").write_bytes(b"x")
+    (tmp_path / "beach/beach01.png").symlink_to("/etc/passwd")
+    with tarfile.open(tmp_path / "links.tar", "w") as box:
+        box.add(tmp_path / "beach", "beach")
+    assert archives.unpack(tmp_path / "links.tar", tmp_path / "into", quiet=True) == 1
+    assert [path.name for path in (tmp_path / "into/beach").iterdir()] == ["beach00.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.rar", b"Rar!\x1a\x07\x00", "is a RAR archive, which cannot be unpacked here"),
+        ("a.7z", b"7z", "is a 7Z archive"),
+        ("a.zip", b"no archive", "is no archive that can be unpacked here"),
+    ],
+)
+def test_what_is_no_archive_is_said(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=said):
+        archives.unpack(tmp_path / name, tmp_path, quiet=True)
+
+
+def test_a_damaged_archive(archive, tmp_path):
+    data = bytearray(archive.read_bytes())
+    data[60:90] = bytes(30)
+    (tmp_path / "cut.zip").write_bytes(data)
+    (tmp_path / "into").mkdir()
+    with pytest.raises(DatasetError, match="cannot be unpacked"):
+        archives.unpack(tmp_path / "cut.zip", tmp_path / "into", quiet=True)
+
+
+def test_an_archive_of_archives(tmp_path):
+    with pytest.raises(DatasetError, match=r"holds 1 archives \(Images/beach\.rar"):
+        archives.unpack(bad_zip(tmp_path / "a.zip", "Images/beach.rar"), tmp_path, quiet=True)
+
+
+def test_what_does_not_fit_the_disk_is_said_before(tmp_path, archive, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DatasetError, match=r"needs 0\.0 GB unpacked, .* has 0\.0 GB free"):
+        archives.unpack(archive, tmp_path, quiet=True)
+
+
+def prepared(place, *words):
+    base = ["--data-root", place.root, "--shared", place.shared, "-q", "data", "prepare"]
+    return CliRunner().invoke(cli, [str(word) for word in (*base, *words)])
+
+
+def test_prepare_from_an_archive(place, grow, tmp_path):
+    from ddbench.datasets.rs.siri_whu import SIRI_WHU
+
+    tree = grow(tmp_path / "tree", SIRI_WHU.classes, 200, side=2)
+    done = prepared(place, "siri-whu", "--from", zipped(tree, tmp_path / "siri.zip"), "--size", "8")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "siri-whu, 8 px: 1920 training, 480 test images\n"
+    again = prepared(place, "siri-whu", "--from", tmp_path / "siri.zip")
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+
+
+def test_prepare_of_what_cannot_be_got(place, tmp_path):
+    os.makedirs(place.root)
+    done = prepared(place, "clrs")
+    assert done.exit_code == 2
+    assert "ddbench data prepare clrs --from ARCHIVE_OR_FOLDER" in done.output
+    done = prepared(place, "scenes", "--from", tmp_path)
+    assert done.exit_code == 2
+    assert "is not got from anywhere" in done.output

@@ -1,0 +1,175 @@
+"""Every dataset in its official layout, and in those that copies make of it: found, counted, split alike."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from ddbench.datasets.facts import DatasetError
+from ddbench.datasets.folder import folder_source
+from ddbench.datasets.layout import plain
+from ddbench.registry import load, names
+
+SOURCES = [load("datasets", name) for name in names("datasets") if name != "scenes"]
+BY_NAME = {source.name: source for source in SOURCES}
+KNOWN = {
+    "ucm": (21, 2100), "aid": (30, 10_000), "nwpu": (45, 31_500), "eurosat": (10, 27_000), "patternnet": (38, 30_400),
+    "whu-rs19": (19, 1005), "rsscn7": (7, 2800), "siri-whu": (12, 2400), "optimal31": (31, 1860),
+    "rsi-cb256": (35, 24_747), "clrs": (25, 15_000), "mlrsnet": (46, 109_161),
+}  # fmt: skip
+FILES = {
+    "ucm": "{c}{i:02d}.tif", "aid": "{low}_{n}.jpg", "nwpu": "{c}_{k:03d}.jpg", "eurosat": "{c}_{n}.jpg",
+    "patternnet": "{bare}{n:03d}.jpg", "whu-rs19": "{c}_{n:02d}.jpg", "rsscn7": "{c0}{n:03d}.jpg",
+    "siri-whu": "{n:04d}.tif", "optimal31": "{c}_{n}.jpg", "rsi-cb256": "{c}({n}).tif",
+    "clrs": "{c}_{n}_Level1_0.84m.tif", "mlrsnet": "{c}_{n:05d}.jpg",
+}  # fmt: skip
+FEW = 4
+NUMBERED = (1, 600, 601, 700)  # of nwpu, two on each side
+
+
+def small(source):
+    """The same facts of a dataset of four images per class."""
+    return replace(source, counts=FEW, total=0)
+
+
+def write(picture, folder, source, called=lambda name: name):
+    """Four images of every class as the release names them; `called` is what becomes of a folder's name."""
+    for c in source.classes:
+        where = folder / called(c)
+        where.mkdir(parents=True)
+        for i, k in zip(range(FEW), NUMBERED, strict=True):
+            words = {"c": c, "low": c.lower(), "bare": c.replace("_", ""), "c0": c[0], "i": i, "n": i + 1, "k": k}
+            name = FILES[source.name].format(**words)
+            picture(f"{c}{i}", 9, 9).save(where / name)
+    return folder
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_facts_are_consistent(source):
+    classes, images = KNOWN[source.name]
+    assert len(source.classes) == len(source.readable) == len(set(source.readable)) == classes
+    assert list(source.classes) == sorted(source.classes)
+    assert (source.total or sum(source.expected)) == images
+    assert len({plain(name) for name in source.classes}) == classes
+    assert {label for _, label in source.also} <= set(source.classes)
+    assert source.address or source.source
+    assert source.licence
+    assert "doi:" in source.citation
+    assert source.checksum.partition(" ")[0] in ("", "MD5", "SHA-256")
+
+
+def test_every_dataset_has_facts():
+    assert set(KNOWN) == set(BY_NAME)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("where", [0, -1, "named"])
+def test_the_official_layout_is_found_split_and_packed(source, where, place, picture):
+    facts = small(source)
+    folder = facts.name if where == "named" else facts.folders[where]
+    write(picture, place.root / folder, facts)
+    split = facts.describe(place)
+    sides = (2, 2) if facts.numbered or facts.train_fraction == 0.5 else (3, 1)
+    assert ({len(c) for c in split.train}, {len(c) for c in split.test}) == ({sides[0]}, {sides[1]})
+    data = facts.load(place, 8)
+    assert data.train.classes == facts.classes
+    assert data.train.counts() == (sides[0],) * len(facts.classes)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize(
+    "called",
+    [
+        str.lower,
+        lambda name: name.replace("_", " ").replace("-", " "),
+        lambda name: f"group {len(name) % 3}/{name.upper()}",
+        lambda name: f"deep/inside/{name}",
+    ],
+    ids=["lower case", "spaces", "nested", "deep"],
+)
+def test_copies_are_split_as_the_official_layout_is(source, called, place, picture):
+    facts = small(source)
+    write(picture, place.root / facts.folders[0], facts)
+    official = facts.describe(place)
+    shutil.rmtree(place.root / facts.folders[0].split("/")[0])
+    write(picture, place.root / facts.name, facts, called)
+    copied = facts.describe(place)
+    assert copied.fingerprint == official.fingerprint
+    assert copied == official
+
+
+def test_rsscn7_by_its_other_names(place, picture):
+    facts = small(BY_NAME["rsscn7"])
+    others = {label: name for name, label in facts.also}  # the last of them, such as grass_land
+    write(picture, place.root / "RSSCN7", facts, others.__getitem__)
+    assert facts.describe(place).train[0][0].startswith("aGrass/")
+
+
+def test_a_copy_with_a_folder_for_each_side_is_one_dataset(toy, place, grow):
+    whole = grow(place.root / "Images", toy.classes, 10)
+    expected = toy.describe(place)
+    for i, side in enumerate(("train", "test")):
+        for name in toy.classes:
+            (place.root / "toy" / side / name).mkdir(parents=True)
+            for path in sorted((whole / name).iterdir())[i::2]:
+                path.rename(place.root / "toy" / side / name / path.name)
+    shutil.rmtree(whole)
+    assert toy.describe(place) == expected
+
+
+def test_one_file_in_two_folders_of_a_class_is_an_error(toy, place, grow):
+    grow(place.root / "toy/a", toy.classes, 10)
+    grow(place.root / "toy/b", ["beach"], 1)
+    with pytest.raises(DatasetError, match=r"toy/b/beach/beach00.png are both beach/beach00.png"):
+        toy.describe(place)
+
+
+def test_folders_that_hold_no_images_are_looked_into_and_others_are_too_many(toy, place, grow):
+    grow(place.root / "toy/Images", toy.classes, 10)
+    (place.root / "toy/Images/papers").mkdir()
+    toy.describe(place)
+    grow(place.root / "toy/Images", ["swamp"], 1)
+    with pytest.raises(DatasetError, match=r"1 too many \(swamp\)"):
+        toy.describe(place)
+
+
+def test_names_that_differ_by_case_alone_are_classes_of_their_own(tmp_path, place, grow):
+    """Of a tree of the user's; where nothing is known every folder is a class."""
+    tree = grow(tmp_path / "tree", ["bare land", "bare_land", "BareLand"], 3)
+    assert folder_source(tree).classes == ("BareLand", "bare land", "bare_land")
+    assert [len(names) for names in folder_source(tree).describe(place).train] == [2, 2, 2]
+
+
+def test_a_wrong_total_is_an_error(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 10)
+    with pytest.raises(DatasetError, match=r"toy has 31 images, .* has 30\.\nUnpack"):
+        replace(toy, counts=None, total=31).describe(place)
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "loop", "folder"])
+def test_what_is_named_like_an_image_and_is_none_is_an_error(toy, place, grow, kind):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    odd = tree / "beach/beach99.png"
+    odd.mkdir() if kind == "folder" else odd.symlink_to(odd if kind == "loop" else place.root / "gone.png")
+    with pytest.raises(DatasetError, match=r"beach99\.png(:| is)"):
+        toy.describe(place)
+
+
+def test_a_link_to_an_image_is_that_image(toy, place, grow, tmp_path):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    before = toy.load(place, 8).train.images.clone()
+    (tree / "beach/beach03.png").rename(tmp_path / "elsewhere.png")
+    (tree / "beach/beach03.png").symlink_to(tmp_path / "elsewhere.png")
+    assert (toy.load(place, 8).train.images == before).all()
+
+
+def test_long_and_foreign_names(tmp_path, place, picture):
+    for label in ("пляж", "森"):
+        (tmp_path / "tree" / label).mkdir(parents=True)
+        for i in range(3):
+            picture(f"{label}{i}", 8, 8).save(tmp_path / "tree" / label / f"{'å' * 100}{i}.png")
+    data = folder_source(tmp_path / "tree").load(place, 8)
+    assert data.train.classes == ("пляж", "森")
+    assert data.train.counts() == (2, 2)

@@ -1,0 +1,158 @@
+"""Splits: by ratio, by number, by lists that are published, by the user's file; each with a fingerprint of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ddbench import registry
+from ddbench.datasets.facts import DatasetError, Lists
+from ddbench.datasets.pack import flat
+from ddbench.datasets.rs.aid import AID
+from ddbench.datasets.rs.nwpu import NWPU
+from ddbench.datasets.rs.ucm import UCM
+from ddbench.errors import UserError
+
+
+@pytest.fixture
+def tree(toy, place, grow):
+    return grow(place.root / "Images", toy.classes, 10)
+
+
+@pytest.mark.parametrize("percent", ["20", "80", "1", "99"])
+def test_a_ratio_by_name(toy, place, tree, percent):
+    split = toy.with_split(percent).describe(place)
+    train = min(max(round(int(percent) / 10), 1), 9)
+    assert {len(names) for names in split.train} == {train}
+    assert split.rule.split()[0] == f"{int(percent)}/{100 - int(percent)}"
+    assert split.fingerprint != toy.describe(place).fingerprint
+    assert toy.with_split(percent).name == f"toy@{percent}"
+
+
+def test_smaller_ratios_are_parts_of_larger_ones(toy, place, tree):
+    few, many = (set(flat(toy.with_split(percent).describe(place).train)) for percent in ("20", "80"))
+    assert few < many
+
+
+def test_the_defaults_ratio_is_the_default():
+    assert AID.with_split("50") is AID
+    assert registry.load("datasets", "aid@50") is AID
+    assert registry.load("datasets", "aid@20").train_fraction == 0.2
+    assert NWPU.with_split("10").split_rule.startswith("10/90")
+    assert NWPU.split_rule.startswith("1-600/rest")
+
+
+def test_numbers_decide_by_their_value(toy, place, picture):
+    facts = replace(toy, counts=3, numbered=600)
+    for name in facts.classes:
+        (place.root / "Images" / name).mkdir(parents=True)
+        for number in ("001", "600", "0601"):
+            picture(name + number, 8, 8).save(place.root / "Images" / name / f"{name}_2x_{number}.png")
+    split = facts.describe(place)
+    assert split.train[1] == ("beach/beach_2x_001.png", "beach/beach_2x_600.png")
+    assert split.test[1] == ("beach/beach_2x_0601.png",)
+
+
+def test_files_without_a_number_are_named(toy, place, picture, grow):
+    facts = replace(toy, counts=None, numbered=600)
+    tree = grow(place.root / "Images", facts.classes, 2)
+    picture("x", 8, 8).save(tree / "beach/shore.png")
+    with pytest.raises(DatasetError, match=r"beach/shore\.png has no number"):
+        facts.describe(place)
+
+
+def write(path, rows, head="file,split"):
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return str(path)
+
+
+def test_a_file_of_the_users(toy, place, tree, tmp_path):
+    rows = [f"{c}/{c}0{i}.png,{'train' if i < 3 else 'test'}" for c in toy.classes for i in range(8)]
+    facts = toy.with_split(write(tmp_path / "mine.csv", rows))
+    split = facts.describe(place)
+    assert ({len(c) for c in split.train}, {len(c) for c in split.test}) == ({3}, {5})  # two of each are in neither
+    assert facts.name == "toy@mine.csv"
+    assert split.rule == "mine.csv of the user's"
+    other = toy.with_split(write(tmp_path / "mine.csv", [*rows[:-1], rows[-1].replace("test", "train")]))
+    assert other.describe(place).fingerprint != split.fingerprint
+    data = facts.load(place, 8)
+    assert (data.train.counts(), data.test.counts()) == ((3, 3, 3), (5, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["beach/beach99.png,train"], r"toy has no beach/beach99\.png"),
+        (["beach/beach01.png,valid"], r"the split of beach/beach01\.png is 'valid'; known: train, test"),
+        (["beach/beach01.png,train", "beach/beach01.png,test"], "on both sides"),
+        (["beach/beach01.png,train", "beach/beach02.png,test"], "leaves no image to train in river, forest"),
+        ([], "needs a line"),
+    ],
+)
+def test_what_is_off_in_a_users_file_is_named(toy, place, tree, tmp_path, rows, said):
+    with pytest.raises(DatasetError, match=said):
+        toy.with_split(write(tmp_path / "mine.csv", rows)).describe(place)
+
+
+def test_a_users_file_that_is_none(toy, place, tree, tmp_path):
+    with pytest.raises(DatasetError, match=r"gone\.csv cannot be read"):
+        toy.with_split(str(tmp_path / "gone.csv")).describe(place)
+    with pytest.raises(DatasetError, match="needs a line `file,split`"):
+        toy.with_split(write(tmp_path / "odd.csv", ["beach/beach01.png,train"], head="name,side")).describe(place)
+
+
+def test_a_stem_that_two_classes_have_needs_its_class(toy, place, picture, tmp_path):
+    for name in toy.classes:
+        (place.root / "Images" / name).mkdir(parents=True)
+        for i in range(10):
+            picture(f"{name}{i}", 8, 8).save(place.root / "Images" / name / f"{i:04d}.png")
+    with pytest.raises(DatasetError, match=r"0003\.png may be river/0003.png or beach/0003.png: write class/file"):
+        toy.with_split(write(tmp_path / "mine.csv", ["0003.png,train"])).describe(place)
+
+
+def test_published_lists(toy, place, tree, tmp_path, served):
+    """As they are published: names without folders, of another suffix, and some in a third list."""
+    lines = {"train": [], "test": []}
+    for i in range(10):
+        lines.get({0: "valid", 1: "test"}.get(i, "train"), []).extend(f"{c}{i:02d}.jpg" for c in toy.classes)
+    facts = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", served.write(lines)))
+    split = facts.with_split("torchgeo").describe(place)
+    assert ({len(c) for c in split.train}, {len(c) for c in split.test}) == ({8}, {1})
+    assert facts.with_split("torchgeo").name == "toy@torchgeo"
+    served.stop()
+    assert facts.with_split("torchgeo").describe(place) == split  # from what was kept
+
+
+def test_lists_that_were_changed_are_refused(toy, place, tree, served):
+    sums = served.write({"train": ["beach00.jpg"], "test": ["beach01.jpg"]})
+    facts = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", dict(sums, train="0" * 64)))
+    with pytest.raises(DatasetError, match="it was thrown away"):
+        facts.with_split("torchgeo").describe(place)
+
+
+def test_what_is_no_split_is_answered_with_what_there_is():
+    with pytest.raises(UserError, match=r"ucm@60/40 is no split .*@1 to @99 .*@torchgeo .*@FILE\.csv"):
+        UCM.with_split("60/40")
+    with pytest.raises(UserError, match="aid@torchgeo is no split"):
+        registry.load("datasets", "aid@torchgeo")
+    with pytest.raises(UserError, match="scenes has one split"):
+        registry.load("datasets", "scenes@20")
+    with pytest.raises(UserError, match="unknown dataset 'ucn'; did you mean ucm"):
+        registry.load("datasets", "ucn@20")
+
+
+def test_a_folder_of_the_users_by_ratio(tmp_path, place, grow):
+    tree = grow(tmp_path / "tree@home", ["a", "b"], 10)
+    whole, parted = (registry.load("datasets", f"folder:{tree}{end}") for end in ("", "@30"))
+    assert [len(c) for c in whole.describe(place).train] == [8, 8]
+    assert [len(c) for c in parted.describe(place).train] == [3, 3]
+    assert [registry.short(source.name) for source in (whole, parted)] == ["folder:tree@home", "folder:tree@home@30"]
+
+
+def test_another_way_of_resizing_is_another_split(toy, place, tree):
+    bilinear = replace(place, resize="bilinear")
+    one, other = toy.describe(place), toy.describe(bilinear)
+    assert one.fingerprint != other.fingerprint
+    assert other.rule == f"{one.rule}, resized by bilinear"
+    assert (toy.load(place, 5).train.images != toy.load(bilinear, 5).train.images).any()
