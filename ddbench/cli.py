@@ -59,6 +59,13 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     callback=_device,
     help="auto, cpu, cuda or cuda:1.",
 )
+@click.option(
+    "--resize",
+    type=click.Choice(["lanczos", "bilinear"]),
+    default="lanczos",
+    show_default=True,
+    help="How images of another size become the asked one; results of the two never share a row.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Details and the traces of failures.")
 @click.version_option(__version__, prog_name="ddbench")

@@ -35,6 +35,8 @@ ARROWS = {
     "ddbench.runs": ("ddbench.files", "evaluators"),  # its VERSION
     "ddbench.distilled": ("ddbench.files",),
     "ddbench.contact": ("ddbench.distilled",),
+    "ddbench.shown": ("ddbench.contact", "ddbench.distilled", "ddbench.files", "ddbench.types",
+                      "ddbench.datasets.facts"),
     "ddbench.provenance": ("evaluators",),
     "ddbench.leaderboard": READ_BACK,
     "ddbench.robustness": (*READ_BACK, "ddbench.leaderboard"),
@@ -148,7 +150,7 @@ def test_help_list_and_leaderboard_do_not_import_torch(tmp_path):
     boards = [["leaderboard", "--format", form] for form in ("text", "markdown", "latex", "csv", "json")]
     helps = [[*words, "--help"] for words in ([], ["run"], ["leaderboard"], ["data"], ["data", "prepare"])]
     boards += [["robustness"], ["robustness", "--format", "json"]]
-    light([*helps, *lists, *boards, ["data", "list"], ["data", "show", "scenes"], ["show", "quick"]], tmp_path)
+    light([*helps, *lists, *boards, ["data", "list"], ["show", "scenes"], ["show", "quick"]], tmp_path)
 
 
 def test_words_that_are_off_are_found_without_torch(tmp_path):
@@ -159,4 +161,4 @@ def test_words_that_are_off_are_found_without_torch(tmp_path):
 
 def test_the_heavy_import_would_be_noticed(tmp_path):
     with pytest.raises(AssertionError, match="tabulate"):
-        light([["data", "show", "scenes"]], tmp_path, heavy=("tabulate",))
+        light([["show", "scenes"]], tmp_path, heavy=("tabulate",))

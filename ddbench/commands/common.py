@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -37,6 +37,7 @@ class Globals:
     shared: Path
     device: str
     quiet: bool
+    resize: Literal["lanczos", "bilinear"] = "lanczos"
 
     @property
     def silent(self) -> bool:
@@ -47,7 +48,7 @@ class Globals:
     def place(self) -> Place:
         from ddbench.datasets.facts import Place
 
-        return Place(self.data, self.shared, self.silent)
+        return Place(self.data, self.shared, self.silent, self.resize)
 
     @property
     def setting(self) -> Setting:

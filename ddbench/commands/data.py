@@ -112,7 +112,7 @@ def show(options: Globals, dataset: str) -> None:
         source.describe(options.place)
     except UserError:
         return
-    from ddbench.datasets.summary import write_pages
+    from ddbench.shown import write_pages
 
     for path in write_pages(source, options.place):
         click.echo(str(path))

@@ -119,7 +119,7 @@ def _check_told(facts: Facts, sides: Iterable[str], meant: Mapping[str, Sequence
     unknown = sorted(said for said in sides if _stem(said) not in meant)
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise DatasetError(f"{where}: {facts.name} has no {', '.join(unknown[:3])}{more}")
+        raise DatasetError(f"{where}: {facts.base} has no {', '.join(unknown[:3])}{more}")
     if several := sorted(said for said in sides if len(meant[_stem(said)]) > 1):
         both = " or ".join(meant[_stem(several[0])][:2])
         raise DatasetError(f"{where}: {several[0]} may be {both}: write class/file")

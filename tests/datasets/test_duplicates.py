@@ -67,7 +67,7 @@ def test_leaks_are_pairs_across_the_split(tree, place):
 
 @pytest.mark.parametrize("change", ["jpeg", "smaller", "shifted", "brighter"])
 def test_copies_made_otherwise_are_near(tree, place, change):
-    image = Image.open(tree / "b/05.png")
+    image = scene(105)
     if change == "jpeg":
         image.save(tree / "b/20.jpg", quality=40)
     elif change == "smaller":

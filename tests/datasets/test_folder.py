@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -105,6 +106,63 @@ def test_other_modes_become_rgb(tmp_path, mode, picture):
     path = tmp_path / f"image.{'tif' if mode == 'CMYK' else 'png'}"
     colours.save(path)
     assert np.array_equal(np.asarray(read_rgb(path)), np.asarray(colours.convert("RGB")))
+
+
+def test_sixteen_bits_keep_the_upper_eight(tmp_path):
+    values = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16) + 255
+    for name in ("grey.png", "grey.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        assert np.array_equal(np.asarray(read_rgb(tmp_path / name))[..., 0], values >> 8)
+
+
+def test_an_orientation_is_applied(tmp_path, picture):
+    image, exif = picture("turned", 16, 8), Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = read_rgb(tmp_path / "turned.png")
+    assert upright.size == (8, 16)
+    assert np.array_equal(np.asarray(upright), np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
+
+
+def test_of_several_pictures_the_first_is_used_and_said(toy, place, grow, picture, caplog):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    first, *rest = (picture(f"page {i}", 8, 8) for i in range(3))
+    (tree / "beach/beach04.png").unlink()
+    first.save(tree / "beach/beach04.tif", save_all=True, append_images=rest)
+    data = toy.load(place, 8)
+    assert "the first picture is used of files with several: beach/beach04.tif" in caplog.text
+    assert np.array_equal(rows(data)["beach/beach04.tif"], np.asarray(first))
+    assert toy.verify(place).several == ("beach/beach04.tif",)
+
+
+def test_a_file_of_enormous_size_is_not_decoded(toy, place, grow, monkeypatch):
+    """Its head says 400 million pixels; decoding it would take a gigabyte."""
+    tree = grow(place.root / "Images", toy.classes, 10)
+    Image.new("1", (20_000, 20_000)).save(tree / "beach/beach04.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(DatasetError, match=r"beach04\.png: 20000x20000 pixels are more than 100000000"):
+        toy.load(place, 8)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(toy, place, grow):
+    tree = grow(place.root / "Images", toy.classes, 10)
+    (tree / "beach/beach04.png").chmod(0)
+    with pytest.raises(DatasetError, match=r"beach04\.png: .*Permission denied"):
+        toy.load(place, 8)
+
+
+def test_a_disk_that_fills_up_leaves_no_pack(toy, place, grow, monkeypatch):
+    grow(place.root / "Images", toy.classes, 10)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ddbench.datasets.images.os.pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        toy.load(place, 8)
+    assert packs(place) == []
+    assert not list(place.shared.rglob("images.u8"))
 
 
 def test_transparent_palettes_do_not_warn(tmp_path, picture):

@@ -110,11 +110,10 @@ def test_rsscn7_by_its_other_names(place, picture):
 def test_a_copy_with_a_folder_for_each_side_is_one_dataset(toy, place, grow):
     whole = grow(place.root / "Images", toy.classes, 10)
     expected = toy.describe(place)
-    for i, side in enumerate(("train", "test")):
-        for name in toy.classes:
-            (place.root / "toy" / side / name).mkdir(parents=True)
-            for path in sorted((whole / name).iterdir())[i::2]:
-                path.rename(place.root / "toy" / side / name / path.name)
+    for i, path in enumerate(sorted(whole.rglob("*.png"))):
+        folder = place.root / "toy" / ("train" if i % 2 else "test") / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / path.name)
     shutil.rmtree(whole)
     assert toy.describe(place) == expected
 

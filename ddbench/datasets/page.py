@@ -1,0 +1,94 @@
+"""docs/datasets.md, written from the facts: `python -m ddbench.datasets.page > docs/datasets.md`. No torch."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from ddbench.datasets.facts import LISTS, Facts
+from ddbench.datasets.rs.aid import AID
+from ddbench.datasets.rs.clrs import CLRS
+from ddbench.datasets.rs.eurosat import EUROSAT
+from ddbench.datasets.rs.mlrsnet import MLRSNET
+from ddbench.datasets.rs.nwpu import NWPU
+from ddbench.datasets.rs.optimal31 import OPTIMAL31
+from ddbench.datasets.rs.patternnet import PATTERNNET
+from ddbench.datasets.rs.rsi_cb256 import RSI_CB256
+from ddbench.datasets.rs.rsscn7 import RSSCN7
+from ddbench.datasets.rs.siri_whu import SIRI_WHU
+from ddbench.datasets.rs.ucm import UCM
+from ddbench.datasets.rs.whu_rs19 import WHU_RS19
+
+ALL = (UCM, AID, NWPU, EUROSAT, PATTERNNET, WHU_RS19, RSSCN7, SIRI_WHU, OPTIMAL31, RSI_CB256, CLRS, MLRSNET)
+HEADS = (
+    "name",
+    "dataset",
+    "classes",
+    "images",
+    "per class",
+    "px",
+    "ground resolution",
+    "split",
+    "also",
+    "got",
+    "licence",
+)
+
+BEFORE = """\
+# Datasets
+
+Written from the facts in `ddbench/datasets/rs/` by `python -m ddbench.datasets.page`; a test keeps it so.
+
+"""
+AFTER = """
+
+`scenes` is embedded (procedural, 10 classes, 64 px, 100 + 50 per class); `folder:PATH` is any tree with one folder
+of images per class (80/20).
+
+**got**: `downloaded` by `ddbench data prepare NAME`, with the checksum that was published for it, if any; of the
+others that command says where they are, and `--from ARCHIVE_OR_FOLDER` takes what you have (ZIP, TAR; RAR must be
+unpacked first).
+
+**split**: of each class, training/test. By ratio, files are ranked by the SHA-256 of class and file name, so it is
+the same everywhere and of every copy. `1-600/rest` goes by the number in the file's name. Others are asked for
+behind the name: `NAME@20` trains on 20 percent of each class (any number from 1 to 99; **also** are those of the
+literature), `NAME@torchgeo` on the lists of Neumann et al. (arXiv:1911.06721; their images to validate are left
+out), `NAME@FILE.csv` on your own (columns `file`, such as `beach/beach07.tif`, and `split`, `train` or `test`).
+DPD's own lists for `ucm` and `aid` are not public; its ratio is the default.
+
+**Layouts.** Class folders are found without regard to case, spaces, underscores and hyphens, nested or not, in one
+folder or in one for each side of somebody's split, below any of the folders that `ddbench data show NAME` lists or
+below `DATA_ROOT/NAME`. Classes keep the documented order and name.
+
+**Pixels.** Grey is repeated, alpha dropped, palettes and CMYK looked up, of 16 bits the upper 8 kept, an EXIF
+orientation applied, of several pictures the first used; other kinds of pixels and files of more than 100 million
+are refused by name. The shorter side becomes the asked size by Lanczos (`--resize bilinear`: as DPD's release
+tests), widened by the reduction so that nothing aliases, and the middle is kept.
+
+**Known.**
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    table = tabulate([_row(facts) for facts in ALL], HEADS, tablefmt="github", disable_numparse=True)
+    known = "\n".join(f"- `{facts.name}`: {facts.known}." for facts in ALL if facts.known)
+    cited = "\n".join(f"- `{facts.name}`: {facts.citation}. <{facts.homepage}>" for facts in ALL)
+    return f"{BEFORE}{table}{AFTER}{known}\n\n**Cite.**\n\n{cited}\n"
+
+
+def _row(facts: Facts) -> tuple[str, ...]:
+    counts = facts.expected or ()
+    total, low, high = facts.total or sum(counts), min(counts, default=0), max(counts, default=0)
+    per_class = "1500-3000" if not counts else str(low) if low == high else f"{low}-{high}"
+    others = [f"@{ratio}" for ratio in facts.ratios if facts.with_split(str(ratio)) is not facts]
+    others += [f"@{LISTS}"] if facts.lists else []
+    got = "downloaded" + (f" ({facts.checksum.split()[0]})" if facts.checksum else "") if facts.address else "by hand"
+    return (
+        f"`{facts.name}`", facts.title, str(len(facts.classes)), str(total), per_class, str(facts.pixels),
+        facts.resolution, facts.split_rule.split()[0], " ".join(others), got, facts.licence,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(page(), end="")
