@@ -19,7 +19,7 @@ from typing import Any
 from ddbench.errors import UserError, unknown
 
 KINDS = ("methods", "datasets", "students", "protocols")
-FOLDER = "folder:"
+FOLDER, HUB = "folder:", "hf:"
 SPLIT = "@"
 TOML = ".toml"
 
@@ -34,7 +34,7 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> Any:
     """The class of a method, the source of a dataset, a Protocol, or a student's name.
 
-    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH` and `DATASET@SPLIT`, protocols
+    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH`, `hf:OWNER/NAME` and `DATASET@SPLIT`, protocols
     `path/to/file.toml`. Raises UserError for an unknown name (giving the nearest and all), a name that two packages
     claim (giving both), and a plugin that cannot be imported (and why).
     """
@@ -158,6 +158,10 @@ def _dataset(name: str) -> Any:
 
 
 def _source(name: str) -> Any:
+    if name.startswith(HUB):
+        from ddbench.datasets.hub import hub_source
+
+        return hub_source(name)
     if name.startswith(FOLDER):
         return _folder(name.removeprefix(FOLDER))
     return _loaded("datasets", _only_point("datasets", name))

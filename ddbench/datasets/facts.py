@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ddbench.types import Dataset
 
 FOLDER = "folder:"
+HUB = "hf:"
 LISTS = "torchgeo"  # a split by that name is the lists of Neumann et al., which torchgeo uses
 CSV = ".csv"
 
@@ -78,6 +79,7 @@ class Facts:
     is; archive: its name, where the address does not tell. source: where else to get it, in words. known: what is known
     to be odd. The split: train_fraction of each class, or files numbered up to `numbered` train. ratios: percentages
     that the literature trains on. lists: published ones. split: what was asked for after "@", empty for the default.
+    revision: of the hub's set.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Facts:
     ratios: tuple[int, ...] = ()
     lists: Lists | None = None
     split: str = ""
+    revision: str = ""
 
     @property
     def base(self) -> str:
@@ -111,8 +114,8 @@ class Facts:
 
     @property
     def given_by_path(self) -> bool:
-        """Whether this is folder:PATH, of which nothing is known beforehand."""
-        return self.name.startswith(FOLDER)
+        """Whether this is folder:PATH or hf:OWNER/NAME, of which nothing is known beforehand."""
+        return self.name.startswith((FOLDER, HUB))
 
     def with_split(self, split: str) -> Facts:
         """The same images parted otherwise: "20" (percent to train), "torchgeo" (published lists) or "FILE.csv".
@@ -147,10 +150,14 @@ class Facts:
     @property
     def split_rule(self) -> str:
         """The split in words, the first of which is its name."""
+        rule = self._rule()
+        return f"{rule}, revision {self.revision}" if self.revision else rule
+
+    def _rule(self) -> str:
         if self.split == LISTS:
             return f"{LISTS} lists of files (arXiv:1911.06721), those to validate left out"
         if self.split.endswith(CSV):
-            return f"{Path(self.split).name} of the user's"
+            return f"{Path(self.split).name} of the {'hub' if self.revision else 'user'}'s"
         if self.numbered and not self.split:
             return f"1-{self.numbered}/rest of each class by the number in the file's name"
         train = round(100 * self.train_fraction)

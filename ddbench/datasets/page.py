@@ -42,7 +42,9 @@ Written from the facts in `ddbench/datasets/rs/` by `python -m ddbench.datasets.
 AFTER = """
 
 `scenes` is embedded (procedural, 10 classes, 64 px, 100 + 50 per class); `folder:PATH` is any tree with one folder
-of images per class (80/20).
+of images per class (80/20); `hf:OWNER/NAME` is any set of images with one class each on the Hugging Face hub (`pip
+install 'ddbench[hf]'`), got once, at the revision that is then the newest and that every result names; its own sides
+where it has them.
 
 **got**: `downloaded` by `ddbench data prepare NAME`, with the checksum that was published for it, if any; of the
 others that command says where they are, and `--from ARCHIVE_OR_FOLDER` takes what you have (ZIP, TAR; RAR must be

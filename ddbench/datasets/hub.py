@@ -1,0 +1,125 @@
+"""`hf:OWNER/NAME`: image-classification sets of the Hugging Face hub, as class folders. No torch.
+
+A set is downloaded once, at the revision that is then the newest, and its files are written as they are into class
+folders below HF_HOME; from there on it is a dataset like any other. The revision is part of the split's words, and so
+of every result.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ddbench.datasets.facts import HUB, Facts
+from ddbench.datasets.folder import folder_source, words
+from ddbench.errors import UserError
+from ddbench.files import make_once, read_json, write_json
+
+TOLD, SIDES = "hub.json", "sides.csv"
+TEST = ("test", "validation", "valid", "val")  # splits that are tested on, the first that there is
+
+
+def hub_source(name: str) -> Facts:
+    """The source of `hf:OWNER/NAME`; downloaded now if it never was.
+
+    Where the set has a training and a test split (or one to validate), they are the sides; else 80 % train. UserError
+    without the library `datasets`, for a name that is none, and where the hub cannot be reached.
+    """
+    repo = name.removeprefix(HUB)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(f"{name}: write hf:OWNER/NAME, as in hf:torchgeo/ucmerced")
+    folder = _home() / repo.replace("/", "--")
+    make_once(folder, lambda partial: _export(repo, partial))
+    told, files = read_json(folder / TOLD), folder / "images"
+    found = folder_source(files)
+    return Facts(
+        name=name, title=f"{repo} of the Hugging Face hub", classes=tuple(told["classes"]),
+        readable=tuple(words(label) for label in told["names"]), counts=None, pixels=found.pixels, resolution="unknown",
+        licence=told["licence"], homepage=f"https://huggingface.co/datasets/{repo}", citation="see its card",
+        folders=(str(files),), split=str(folder / SIDES) if told["sides"] else "", revision=told["revision"],
+    )  # fmt: skip
+
+
+def _home() -> Path:
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "ddbench"
+
+
+def _export(repo: str, folder: Path) -> None:
+    revision, licence = _revision(repo)
+    data = _loaded(repo, revision)
+    picture, label = _columns(repo, next(iter(data.values())).features)
+    names = next(iter(data.values())).features[label].names
+    classes = [re.sub(r"[/\\\0]", "-", name).strip(". ") or "unnamed" for name in names]
+    sides = {"train": "train"} | dict.fromkeys([next((t for t in TEST if t in data), "")], "test")
+    sides = sides if set(sides) <= set(data) else {}
+    with open(folder / SIDES, "w", newline="", encoding="utf-8") as out:
+        rows = csv.writer(out)
+        rows.writerow(("file", "split"))
+        for part, number, row in _rows(data, picture):
+            path = Path(classes[row[label]]) / f"{part}-{number:06d}{_suffix(row[picture]['bytes'])}"
+            (folder / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "images" / path).write_bytes(row[picture]["bytes"])
+            if part in sides:
+                rows.writerow((path.as_posix(), sides[part]))
+    told = {"classes": classes, "names": names, "sides": bool(sides), "revision": revision, "licence": licence}
+    write_json(folder / TOLD, told)
+
+
+def _revision(repo: str) -> tuple[str, str]:
+    """The newest revision's hash, and the licence that the card names."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        info = HfApi().dataset_info(repo)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"hf:{repo}: the hub does not answer for it ({reason}). Is the name right, the network there?"
+        ) from None
+    return info.sha, str(getattr(info.card_data, "license", None) or "not stated")
+
+
+def _loaded(repo: str, revision: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"hf:{repo} needs the library `datasets`: pip install 'ddbench[hf]'") from None
+    return datasets.load_dataset(repo, revision=revision)
+
+
+def _columns(repo: str, features: Any) -> tuple[str, str]:
+    """The names of the columns with images and with classes."""
+    import datasets
+
+    pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not pictures or not labels:
+        has = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
+        raise UserError(f"hf:{repo} is no set of images with one class each: it has {has}")
+    return pictures[0], "label" if "label" in labels else labels[0]
+
+
+def _rows(data: Any, picture: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Every row of every split, the image as the bytes of its file."""
+    import datasets
+    from tqdm import tqdm
+
+    for part, rows in data.items():
+        raw = rows.cast_column(picture, datasets.Image(decode=False))
+        for number, row in enumerate(tqdm(raw, desc=f"writing {part}", leave=False, dynamic_ncols=True, disable=None)):
+            image = row[picture]
+            yield part, number, row | {picture: {"bytes": image["bytes"] or Path(image["path"]).read_bytes()}}
+
+
+def _suffix(data: bytes) -> str:
+    with Image.open(io.BytesIO(data)) as image:
+        return {"JPEG": ".jpg", "TIFF": ".tif"}.get(image.format, f".{image.format.lower()}")

@@ -1,0 +1,100 @@
+"""hf:OWNER/NAME on sets that the tests write: the library reads them as the hub's; only the hub does not answer."""
+
+from __future__ import annotations
+
+import io
+
+import datasets
+import pytest
+
+from ddbench import registry
+from ddbench.datasets import hub
+from ddbench.errors import UserError
+
+NAMES = ["Bare Land", "river/lake"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(hub, "_revision", lambda repo: ("5" * 40, "cc-by-4.0"))
+    datasets.disable_progress_bars()
+    return tmp_path
+
+
+def write(folder, picture, parts, **features):
+    """A set of ten images of each class in each part."""
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)} | features
+    for part in parts:
+        rows = {"image": [], "label": []}
+        for i in range(20):
+            out = io.BytesIO()
+            picture(f"{part}{i}", 12, 12).save(out, "JPEG" if i % 3 else "PNG")
+            rows["image"].append({"bytes": out.getvalue(), "path": None})
+            rows["label"].append(i % 2)
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        kept = {name: kind for name, kind in kinds.items() if name in rows}
+        made = datasets.Dataset.from_dict(rows, features=datasets.Features(kept))
+        made.to_parquet(folder / "data" / f"{part}-00000-of-00001.parquet")
+
+
+def test_its_own_sides_are_the_split(here, place, picture):
+    write(here / "me/scenes", picture, ["train", "test", "validation"])
+    source = registry.load("datasets", "hf:me/scenes")
+    assert source.classes == ("Bare Land", "river-lake")
+    assert source.readable == ("bare land", "river/lake")
+    split, data = source.describe(place), source.load(place, 12)
+    assert (data.train.counts(), data.test.counts()) == ((10, 10), (10, 10))
+    assert {name.split("/")[1].split("-")[0] for names in split.train for name in names} == {"train"}
+    assert {name.split("/")[1].split("-")[0] for names in split.test for name in names} == {"test"}
+    assert split.rule == f"sides.csv of the hub's, revision {'5' * 40}"
+    assert registry.short(source.name) == "hf:me/scenes"
+
+
+def test_files_are_kept_as_they_are(here, picture):
+    write(here / "me/scenes", picture, ["train"])
+    assert registry.load("datasets", "hf:me/scenes").pixels == 12
+    out = io.BytesIO()
+    picture("train2", 12, 12).save(out, "JPEG")
+    images = here / "home/ddbench/me--scenes/images"
+    assert (images / "Bare Land/train-000002.jpg").read_bytes() == out.getvalue()
+    assert (images / "river-lake/train-000003.png").is_file()
+
+
+def test_one_split_is_parted(here, place, picture):
+    write(here / "me/scenes", picture, ["train"])
+    source = registry.load("datasets", "hf:me/scenes")
+    assert [len(names) for names in source.describe(place).train] == [8, 8]
+    assert source.split_rule.startswith("80/20 of each class")
+    half = registry.load("datasets", "hf:me/scenes@50")
+    assert [len(names) for names in half.describe(place).train] == [5, 5]
+
+
+def test_it_is_got_once(here, picture, monkeypatch):
+    write(here / "me/scenes", picture, ["train"])
+    registry.load("datasets", "hf:me/scenes")
+    monkeypatch.setattr(hub, "_export", lambda *_: pytest.fail("it was there"))
+    registry.load("datasets", "hf:me/scenes")
+
+
+def test_what_is_no_set_of_images_with_classes_is_said(here):
+    (here / "me/words/data").mkdir(parents=True)
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(here / "me/words/data/train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match=r"hf:me/words is no set of images with one class each: it has text \(Value\)"):
+        registry.load("datasets", "hf:me/words")
+
+
+def test_names_and_a_hub_that_does_not_answer(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="write hf:OWNER/NAME"):
+        registry.load("datasets", "hf:scenes")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+
+    def silent(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", silent)
+    with pytest.raises(UserError, match=r"hf:me/scenes: the hub does not answer for it \(no network\)"):
+        registry.load("datasets", "hf:me/scenes")
+    assert not list((tmp_path / "ddbench").glob("me--scenes"))
