@@ -25,6 +25,8 @@ from tabulate import tabulate
 OURS = """
 import sys, time, json, resource
 from pathlib import Path
+import torch
+from ddbench.datasets import folder, tensors
 from ddbench.datasets.facts import Place
 from ddbench.registry import load
 place = Place(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5])

@@ -55,13 +55,13 @@ class Duplicates:
     near: tuple[Pair, ...]
 
 
-def trace(image: Image.Image, path: Path) -> Trace:
+def trace(image: Image.Image, path: str) -> Trace:
     """The hash is pHash: the lowest 8 x 8 cosines of a thumbnail, above their median or not."""
     bits = imagehash.phash(image).hash.ravel()
-    return Trace(image.size, hashlib.sha256(path.read_bytes()).digest(), int(np.packbits(bits).view(">u8")[0]))
+    return Trace(image.size, hashlib.sha256(Path(path).read_bytes()).digest(), int(np.packbits(bits).view(">u8")[0]))
 
 
-def duplicates(traces: Mapping[str, Trace], paths: Mapping[str, Path], split: Split) -> Duplicates:
+def duplicates(traces: Mapping[str, Trace], paths: Mapping[str, str], split: Split) -> Duplicates:
     """All pairs of equal files; of pictures whose hashes differ in at most BITS and that are ALIKE to a second look.
 
     The second look is at the pixels: hashes of flat images (water, desert) are noise. Found are copies saved otherwise,
@@ -90,14 +90,14 @@ def close_pairs(hashes: Sequence[int], bits: int = BITS) -> Iterator[tuple[int, 
                 yield start + int(row), start + int(column)
 
 
-def similarity(one: Path, other: Path) -> float:
+def similarity(one: str, other: str) -> float:
     """Correlation of two pictures as thumbnails, -1 to 1: of the colours' deviations from each picture's own mean."""
     first, second = map(_thumbnail, (one, other))
     scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / scale if scale else 0.0
 
 
-def _thumbnail(path: Path) -> np.ndarray:
+def _thumbnail(path: str) -> np.ndarray:
     small = np.asarray(read_rgb(path).resize((SIDE, SIDE), Image.Resampling.BOX), float)
     return small - small.mean((0, 1))
 

@@ -26,7 +26,7 @@ BATCH = 32  # files per task: large enough that handing out tasks costs nothing
 NAMED = 5  # files spelled out in a message
 
 
-def read_rgb(path: Path) -> Image.Image:
+def read_rgb(path: str | Path) -> Image.Image:
     """The first picture of a file in 8-bit RGB, upright.
 
     Grey is repeated, alpha dropped, palettes and CMYK are looked up by Pillow; of 16 bits the upper 8 are kept; an EXIF
@@ -36,7 +36,7 @@ def read_rgb(path: Path) -> Image.Image:
     return _opened(path)[0]
 
 
-def _opened(path: Path) -> tuple[Image.Image, int]:
+def _opened(path: str | Path) -> tuple[Image.Image, int]:
     """The picture, and how many the file has."""
     with Image.open(path) as image:
         width, height = image.size
@@ -60,7 +60,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGBA").convert("RGB") if image.mode in {"P", "PA"} else image.convert("RGB")
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
+def size_of(path: str) -> tuple[int, int] | None:
     """(width, height) as the file's head says; None where it cannot be read."""
     try:
         with Image.open(path) as image:
@@ -83,7 +83,7 @@ def square(image: Image.Image, size: int, resize: str = "lanczos") -> np.ndarray
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, Path], size: int, place: Place) -> None:
+def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], size: int, place: Place) -> None:
     """Fill the file `raw` with one square per name, in order; raises DatasetError that counts every unreadable file.
 
     Written in place, file by file: memory does not grow with the dataset.
@@ -102,7 +102,7 @@ def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, Path], si
 
 
 def each_image(
-    work: Callable[[int, Image.Image], T], names: Sequence[str], paths: Mapping[str, Path], desc: str, quiet: bool
+    work: Callable[[int, Image.Image], T], names: Sequence[str], paths: Mapping[str, str], desc: str, quiet: bool
 ) -> tuple[list[T | None], list[str], list[str]]:
     """`work(row, image)` for the image of each name, on all cores.
 
@@ -116,7 +116,7 @@ def each_image(
         try:
             image, count = _opened(paths[name])
         except Exception as error:  # Pillow's plugins raise many kinds
-            bad[row] = f"{name}: {str(error).replace(str(paths[name]), 'the file')}"
+            bad[row] = f"{name}: {str(error).replace(paths[name], 'the file')}"
             return
         if count > 1:
             several[row] = name

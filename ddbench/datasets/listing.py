@@ -21,7 +21,7 @@ class Listing:
 
     folder: Path
     files: tuple[tuple[str, ...], ...]
-    paths: dict[str, Path]
+    paths: dict[str, str]  # not Path: to make one takes longer than to find the file
     stamps: dict[str, tuple[int, int]]
 
 
@@ -44,33 +44,33 @@ def first_image(folder: Path, classes: Sequence[str]) -> Path:
     """The alphabetically first image of the first class that has one; raises DatasetError when there is none."""
     for name in classes:
         if images := _images(name, [folder / name]):
-            return images[min(images)][0]
+            return Path(images[min(images)][0])
     raise DatasetError(f"no image in the class folders of {folder} ({', '.join(classes)})")
 
 
-def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[Path, tuple[int, int]]]:
+def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[int, int]]]:
     """Path and (bytes, time of the last change) of each image of one class, by its name."""
-    images: dict[str, tuple[Path, tuple[int, int]]] = {}
+    images: dict[str, tuple[str, tuple[int, int]]] = {}
     for folder in folders:
         for entry in entries(folder):
             if not image_like(entry.name):
                 continue
-            path, name = folder / entry.name, f"{label}/{entry.name}"
+            name = f"{label}/{entry.name}"
             if name in images:
-                raise DatasetError(f"{images[name][0]} and {path} are both {name}: move one of them away")
-            images[name] = path, _stamp(entry, path)
+                raise DatasetError(f"{images[name][0]} and {entry.path} are both {name}: move one of them away")
+            images[name] = entry.path, _stamp(entry)
     return images
 
 
-def _stamp(entry: os.DirEntry, path: Path) -> tuple[int, int]:
+def _stamp(entry: os.DirEntry) -> tuple[int, int]:
     try:
         if entry.is_file():
             state = entry.stat()
             return state.st_size, state.st_mtime_ns
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
-    what = f"a link to {os.readlink(path)}, which is no file" if entry.is_symlink() else "no file"
-    raise DatasetError(f"{path} is {what}: remove it or put the image in its place")
+        raise DatasetError(f"{entry.path}: {error.strerror}") from None
+    what = f"a link to {os.readlink(entry.path)}, which is no file" if entry.is_symlink() else "no file"
+    raise DatasetError(f"{entry.path} is {what}: remove it or put the image in its place")
 
 
 def _check_classes(facts: Facts, layout: Layout) -> None:

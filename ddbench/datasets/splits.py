@@ -156,5 +156,5 @@ def _once(path: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def _with_bytes(sides: str, listing: Listing) -> str:
     found = hashlib.sha256(sides.encode())
     for name in sorted(listing.stamps):
-        found.update(listing.paths[name].read_bytes())
+        found.update(Path(listing.paths[name]).read_bytes())
     return found.hexdigest()
