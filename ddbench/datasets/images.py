@@ -22,6 +22,7 @@ EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "
 SIXTEEN_BIT = ("I;16", "I")  # the second: how Pillow opens some 16-bit PNG
 LARGEST = 100_000_000  # pixels of a file that is believed: ten thousand to a side
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
+MANY = 5000  # images from which on processes pack them: small ones keep the interpreter busier than Pillow
 BATCH = 32  # files per task: large enough that handing out tasks costs nothing
 NAMED = 5  # files spelled out in a message
 
@@ -46,6 +47,18 @@ def _opened(path: str | Path) -> tuple[Image.Image, int]:
             )
         count = getattr(image, "n_frames", 1)
         return _rgb(ImageOps.exif_transpose(image)), count
+
+
+class Unreadable(Exception):
+    """A file that is no image, is damaged, or has pixels of an unknown range: "name: reason"."""
+
+
+def opened(name: str, path: str) -> tuple[Image.Image, int]:
+    """The picture of a file, and how many it has; raises Unreadable."""
+    try:
+        return _opened(path)
+    except Exception as error:  # Pillow's plugins raise many kinds
+        raise Unreadable(f"{name}: {str(error).replace(path, 'the file')}") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -88,17 +101,24 @@ def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], siz
 
     Written in place, file by file: memory does not grow with the dataset.
     """
-    with open(raw, "r+b") as out:
+    if len(names) >= MANY and cores() > 1:
+        from ddbench.datasets.packers import write_in_processes
 
-        def pack(row: int, image: Image.Image) -> None:
-            write_row(out.fileno(), row, square(image, size, place.resize))
-
-        _, bad, several = each_image(pack, names, paths, "packing", place.quiet)
+        bad, several = write_in_processes(raw, names, paths, size, place)
+    else:
+        with open(raw, "r+b") as out:
+            pack = writer(out.fileno(), size, place.resize)
+            _, bad, several = each_image(pack, names, paths, "packing", place.quiet)
     if bad:
         raise DatasetError(unreadable_text(bad, len(names), os.path.commonpath(paths.values())))
     if several:
         more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
         log.warning("the first picture is used of files with several: %s%s", ", ".join(several[:NAMED]), more)
+
+
+def writer(descriptor: int, size: int, resize: str) -> Callable[[int, Image.Image], None]:
+    """Writes an image's square at its row of an open file."""
+    return lambda row, image: write_row(descriptor, row, square(image, size, resize))
 
 
 def each_image(
@@ -114,9 +134,9 @@ def each_image(
     def one(row: int) -> None:
         name = names[row]
         try:
-            image, count = _opened(paths[name])
-        except Exception as error:  # Pillow's plugins raise many kinds
-            bad[row] = f"{name}: {str(error).replace(paths[name], 'the file')}"
+            image, count = opened(name, paths[name])
+        except Unreadable as error:
+            bad[row] = str(error)
             return
         if count > 1:
             several[row] = name

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +151,32 @@ def test_a_file_that_may_not_be_read_is_named(toy, place, grow):
     (tree / "beach/beach04.png").chmod(0)
     with pytest.raises(DatasetError, match=r"beach04\.png: .*Permission denied"):
         toy.load(place, 8)
+
+
+def test_many_images_are_packed_by_processes_to_the_same_pixels(toy, place, grow, picture, monkeypatch, tmp_path):
+    tree = grow(place.root / "Images", toy.classes, 10, side=9)
+    alone = toy.load(place, 8)
+    monkeypatch.setattr("ddbench.datasets.images.MANY", 1)
+    together = toy.load(replace(place, shared=tmp_path / "other"), 8)
+    for one, other in ((alone.train, together.train), (alone.test, together.test)):
+        assert torch.equal(one.images, other.images)
+        assert one.names == other.names
+    (tree / "river/river01.png").write_bytes(b"")
+    (tree / "forest/forest02.png").write_text("no image")
+    with pytest.raises(DatasetError, match=r"2 of 30 images in .*\n(.*\n)*.*river/river01\.png: ") as caught:
+        toy.load(replace(place, shared=tmp_path / "third"), 8)
+    assert "forest/forest02.png: cannot identify image file 'the file'" in str(caught.value)
+    assert not list((tmp_path / "third").rglob("images.u8"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_a_full_disk_under_a_packing_process_is_said(toy, place, grow):
+    from ddbench.datasets.packers import write_in_processes
+
+    tree = grow(place.root / "Images", toy.classes, 2)
+    paths = {f"beach/{path.name}": str(path) for path in (tree / "beach").iterdir()}
+    with pytest.raises(OSError, match=r"No space left|Illegal seek"):
+        write_in_processes(Path("/dev/full"), list(paths), paths, 8, place)
 
 
 def test_a_disk_that_fills_up_leaves_no_pack(toy, place, grow, monkeypatch):
