@@ -66,10 +66,10 @@ orientation applied, of several pictures the first used; other kinds of pixels a
 are refused by name. The shorter side becomes the asked size by Lanczos (`--resize bilinear`: as DPD's release
 tests), widened by the reduction so that nothing aliases, and the middle is kept.
 
-**Measured** on two cores of an AMD EPYC, 64 px (`benchmarks/packing.py`, against ImageFolder, Resize and stack): packing
-`eurosat` 4.2 s, 1.87 times as fast, and `ucm` 1.9 s, 1.86 times, with the same pixels (`ucm`: but for rounding of where its
-odd sizes are cropped) at 530 MB; loading the packed 27 000 images 0.28 s and 12 MB. `data verify`, which decodes and
-compares all: `ucm` 2 s, `eurosat` 19 s.
+**Measured** on two cores of an AMD EPYC, 64 px (`benchmarks/packing.py`, against ImageFolder, Resize and stack):
+packing `eurosat` 4.2 s, 1.87 times as fast, and `ucm` 1.9 s, 1.86 times, with the same pixels (`ucm`: but for
+rounding of where its odd sizes are cropped) at 530 MB; loading the packed 27 000 images 0.28 s and 12 MB. `data
+verify`, which decodes and compares all: `ucm` 2 s, `eurosat` 19 s.
 
 **Known.**
 
