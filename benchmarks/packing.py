@@ -87,8 +87,7 @@ def one(root: Path, name: str, size: int, resize: str, repeat: int) -> dict:
             usual.append(told(USUAL, *given))
             ours.append(told(OURS, *given))
             again = told(AGAIN, *given)
-    sums = {"ours": ours[0]["sum"], "usual": usual[0]["sum"]}
-    apart = abs(sums["ours"] - sums["usual"]) / (ours[0]["count"] * 3 * size * size)
+    apart = abs(ours[0]["sum"] - usual[0]["sum"]) / (ours[0]["count"] * 3 * size * size)
     found = {"benchmark": "packing", "dataset": name, "size": size, "resize": resize, "images": ours[0]["count"]}
     for word, runs in (("usual", usual), ("ours", ours)):
         found[word] = {

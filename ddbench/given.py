@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ddbench import distilled
-from ddbench.datasets.facts import Place
+from ddbench.datasets.facts import FOLDER, Place
 from ddbench.distilled import Pictures, class_files
 from ddbench.errors import UserError
-from ddbench.registry import FOLDER, short
+from ddbench.registry import short
 from ddbench.runner import Jury, Plan
 from ddbench.runs import RunSpec
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ddbench.datasets.facts import FOLDER, HUB
 from ddbench.errors import UserError, unknown
 
 KINDS = ("methods", "datasets", "students", "protocols")
-FOLDER, HUB = "folder:", "hf:"
 SPLIT = "@"
 TOML = ".toml"
 

@@ -170,7 +170,8 @@ def write_row(descriptor: int, row: int, pixels: np.ndarray) -> None:
 def _on_all_cores(work: Callable[[int], object], count: int, desc: str, quiet: bool) -> None:
     """`work(row)` for each of `count` rows, with a bar.
 
-    Threads: Pillow decodes and resizes without the interpreter's lock (measured as fast as processes).
+    Threads: Pillow decodes and resizes without the interpreter's lock. Of large images that is nearly all of the work;
+    for many small ones see `packers`.
     """
 
     def batch(start: int) -> int:
