@@ -79,6 +79,28 @@ def test_it_is_got_once(here, picture, monkeypatch):
     registry.load("datasets", "hf:me/scenes")
 
 
+def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
+    write(here / "me/scenes", picture, ["train", "test"])
+    kept, written = hub._suffix, []
+
+    def killed(data):
+        written.append(data)
+        if len(written) > 25:
+            raise KeyboardInterrupt
+        return kept(data)
+
+    monkeypatch.setattr(hub, "_suffix", killed)
+    with pytest.raises(KeyboardInterrupt):
+        registry.load("datasets", "hf:me/scenes")
+    assert not (here / "home/ddbench/me--scenes").exists()
+    assert len(list((here / "home/ddbench").rglob("train-*"))) == 20  # half of it is there, under another name
+    monkeypatch.setattr(hub, "_suffix", kept)
+    registry.load("datasets", "hf:me/scenes")
+    images = here / "home/ddbench/me--scenes/images"
+    assert len(list(images.rglob("*-*.jpg")) + list(images.rglob("*-*.png"))) == 40
+    assert not list((here / "home/ddbench").glob("*.partial"))
+
+
 def test_what_is_no_set_of_images_with_classes_is_said(here):
     (here / "me/words/data").mkdir(parents=True)
     datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(here / "me/words/data/train-00000-of-00001.parquet")
