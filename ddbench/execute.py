@@ -20,7 +20,7 @@ from ddbench.team import join
 from ddbench.types import Dataset, DistilledSet, ImageSet
 
 if TYPE_CHECKING:
-    from ddbench.runner import Plan, Setting, Task
+    from ddbench.planning import Plan, Setting, Task
 
 CHECKED_BYTES = 256 << 20  # of the training images are compared before and after; beyond that every k-th image
 

@@ -14,8 +14,8 @@ from ddbench import distilled
 from ddbench.datasets.facts import FOLDER, Place
 from ddbench.distilled import Pictures, class_files
 from ddbench.errors import UserError
+from ddbench.planning import Jury, Plan
 from ddbench.registry import short
-from ddbench.runner import Jury, Plan
 from ddbench.runs import RunSpec
 
 if TYPE_CHECKING:

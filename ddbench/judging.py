@@ -23,7 +23,7 @@ from evaluators.accuracy import Scores, evaluate
 from evaluators.train import check_labelled, precision, train_student
 
 if TYPE_CHECKING:
-    from ddbench.runner import Jury, Setting, Task
+    from ddbench.planning import Jury, Setting, Task
 
 log = logging.getLogger("ddbench")
 

@@ -37,7 +37,7 @@ from evaluators.sizes import STUDENTS
 from evaluators.students import Student, build, features
 
 if TYPE_CHECKING:
-    from ddbench.runner import Setting
+    from ddbench.planning import Setting
 
 log = logging.getLogger("ddbench")
 METRICS = ("fid", "coverage", "ssim", "clip")

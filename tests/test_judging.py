@@ -11,10 +11,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 from third_party import write_anew, write_images, write_method
 
-from ddbench import runner, runs
+from ddbench import planning, runner, runs
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
-from ddbench.runner import Request, Setting
+from ddbench.planning import Request, Setting
 from ddbench.runs import corrupted_path
 from evaluators import robust
 from evaluators.protocols import QUICK_1
@@ -43,7 +43,7 @@ def home(tmp_path):
 
 def planned(home, protocol, students=("convnet",), images="images", **words):
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{images}", **{"ipcs": (2,), **words})
-    return runner.plan(request, runner.jury(students, f"{home}/{protocol}", 1), Place(None, home / "shared", True))
+    return planning.plan(request, planning.jury(students, f"{home}/{protocol}", 1), Place(None, home / "shared", True))
 
 
 def run(home, plan):
@@ -74,7 +74,9 @@ def test_corruptions_are_measured_beside_the_result_and_only_when_asked_for(home
     run(home, planned(home, "few.toml"))
     (path,) = (home / "runs").rglob("results/*/*.json")
     before = path.read_bytes()
-    asked = replace(planned(home, "few.toml"), jury=runner.jury(("convnet",), f"{home}/few.toml", 1, corruptions=True))
+    asked = replace(
+        planned(home, "few.toml"), jury=planning.jury(("convnet",), f"{home}/few.toml", 1, corruptions=True)
+    )
     assert run(home, asked) == runner.Outcome(1, 0, 1)
     assert path.read_bytes() == before
     found = json.loads(corrupted_path(path).read_text())
@@ -136,7 +138,7 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     entries, problems = runs.scan(home / "runs")
     assert entries == []
     assert ["it judged other images than the run has now" in problem.reason for problem in problems] == [True]
-    jury = runner.jury(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
+    jury = planning.jury(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
     assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 2
     one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
     np.testing.assert_allclose(one, other[::-1], atol=1e-6)
@@ -181,8 +183,8 @@ def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
     """This method's labels are upside down, so that it shows which ones were learnt."""
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
-    jury = runner.jury(("convnet",), f"{home}/{protocol}", 1)
-    assert run(home, runner.plan(request, jury, Place(None, home / "shared", True))).failed == 0
+    jury = planning.jury(("convnet",), f"{home}/{protocol}", 1)
+    assert run(home, planning.plan(request, jury, Place(None, home / "shared", True))).failed == 0
     (found,) = results(home)
     assert found.overall < 0.1
     assert (found.teacher, found.label_bytes) == ("", 4 * 2 * 4)
@@ -193,8 +195,8 @@ def test_hard_labels_are_hard(home):
     (home / "soft.py").write_text(SOFT)
     (home / "hard.toml").write_text(f'labels = "hard"\n{FEW}')
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
-    jury = runner.jury(("convnet",), f"{home}/hard.toml", 1)
-    run(home, runner.plan(request, jury, Place(None, home / "shared", True)))
+    jury = planning.jury(("convnet",), f"{home}/hard.toml", 1)
+    run(home, planning.plan(request, jury, Place(None, home / "shared", True)))
     (found,) = results(home)
     assert found.overall > 0.9
     assert found.label_bytes == 0
@@ -214,7 +216,9 @@ def test_a_teacher_that_diverges_is_not_the_students_divergence(home, monkeypatc
 def test_soft_labels_that_are_no_probabilities_are_refused(home):
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,), sets=("sure=1.5",))
-    plan = runner.plan(request, runner.jury(("convnet",), f"{home}/few.toml", 1), Place(None, home / "shared", True))
+    plan = planning.plan(
+        request, planning.jury(("convnet",), f"{home}/few.toml", 1), Place(None, home / "shared", True)
+    )
     assert run(home, plan).failed == 1
     assert (
         "soft labels of image 0 (of barn) are not probabilities"
@@ -260,7 +264,7 @@ def test_a_teacher_that_cannot_be_had_is_said_before_the_distillation(home, monk
 
 def test_a_student_that_a_protocol_has_no_row_for_is_named():
     with pytest.raises(UserError, match=r"student of protocol dc@1 'resnet18'.*convnet"):
-        runner.jury(("resnet18",), "dc@1", 1)
+        planning.jury(("resnet18",), "dc@1", 1)
 
 
 def test_a_student_without_imagenet_weights_is_named(home):

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from third_party import snapshot, write_images, write_method
 
-from ddbench import distilled, registry, runner, runs
+from ddbench import distilled, planning, registry, runner, runs
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.given import plan_given
-from ddbench.runner import Request, Setting
+from ddbench.planning import Request, Setting
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def home(tmp_path_factory):
 
 def plan_for(home, *sets, students=("convnet",), **words):
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipcs": (2,), "sets": sets, **words})
-    return runner.plan(request, runner.jury(students, "quick", 1), place_of(home))
+    return planning.plan(request, planning.jury(students, "quick", 1), place_of(home))
 
 
 def place_of(home):
@@ -59,13 +59,13 @@ def test_a_plan_writes_nothing(home, tmp_path):
     assert (spec.method, spec.dataset, spec.size) == ("pick", "folder:images", 8)
     assert spec.params == {"shift": 1, "do": "nothing", "batch": 4}
     assert spec.source == registry.source_of(f"{home}/pick.py:Pick")
-    assert [task.words for task in runner.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
+    assert [task.words for task in planning.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_full_takes_every_training_image_and_no_budget(home, tmp_path):
     request = Request("full", f"folder:{home}/images", ())
-    plan = runner.plan(request, runner.jury((), "quick", 1), place_of(home))
+    plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 0)
     train = plan.source.load(place_of(home), plan.specs[0].size).train
     (folder,) = (tmp_path / "folder-images8" / "full").glob("ipc0/seed0-*")
@@ -316,7 +316,7 @@ def test_folders_of_one_name_are_other_datasets(home, tmp_path):
     other = write_images(tmp_path / "images", {"barn": 10, "pond": 12}, seed=1)
     request = Request(f"{home}/pick.py:Pick", f"folder:{other}", (2,))
     place = Place(None, tmp_path / "shared", True)
-    spec = runner.plan(request, runner.jury((), "quick", 1), place).specs[0]
+    spec = planning.plan(request, planning.jury((), "quick", 1), place).specs[0]
     ours = plan_for(home).specs[0]
     assert (spec.dataset, spec.params, spec.split) == (ours.dataset, ours.params, ours.split)
     assert spec.digest != ours.digest
@@ -330,7 +330,7 @@ def test_what_a_method_says_of_its_weights_is_part_of_the_run(home, tmp_path):
     for weights in ("a", "b", "a"):
         (home / "weighty.py.weights").write_text(weights)
         request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
-        plan = runner.plan(request, runner.jury((), "quick", 1), place_of(home))
+        plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
         digests |= {plan.specs[0].digest}
     assert len(digests) == 2
 
@@ -341,7 +341,7 @@ def test_a_field_that_is_no_json_value_is_a_user_error(home):
     file.write_text(text)
     request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
     with pytest.raises(UserError, match="a field of pick cannot be written"):
-        runner.plan(request, runner.jury((), "quick", 1), place_of(home))
+        planning.plan(request, planning.jury((), "quick", 1), place_of(home))
 
 
 def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
@@ -359,7 +359,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
 
 def given_plan(home, folder):
     source = registry.load("datasets", f"folder:{home}/images")
-    return plan_given(folder, source, None, runner.jury((), "quick", 1), place_of(home))
+    return plan_given(folder, source, None, planning.jury((), "quick", 1), place_of(home))
 
 
 def test_a_folder_of_unequal_classes_has_the_larger_ones_ipc(home, tmp_path, caplog):

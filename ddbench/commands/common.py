@@ -17,7 +17,7 @@ from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.datasets.facts import Place
-    from ddbench.runner import Setting
+    from ddbench.planning import Setting
     from ddbench.runs import Entry, Problem
 
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}
@@ -52,7 +52,7 @@ class Globals:
 
     @property
     def setting(self) -> Setting:
-        from ddbench.runner import Setting
+        from ddbench.planning import Setting
 
         return Setting(self.runs, self.place, self.device, self.silent)
 

@@ -122,7 +122,7 @@ def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple
 
 def _given(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
     from ddbench.given import plan_given
-    from ddbench.runner import jury
+    from ddbench.planning import jury
     from ddbench.runner import run as run_plan
 
     plan = plan_given(folder, source, size, jury((), "quick", 1), options.place)

@@ -25,7 +25,7 @@ import click
 import numpy as np
 from tabulate import tabulate
 
-from ddbench import contact, distilled, leaderboard, runner
+from ddbench import contact, distilled, leaderboard, planning, runner
 from ddbench.datasets.facts import Place
 from ddbench.files import write_bytes
 from ddbench.runs import Entry, scan
@@ -48,11 +48,11 @@ PLAN = {
 }
 
 
-def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place, students=STUDENTS) -> runner.Plan:
+def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place, students=STUDENTS) -> planning.Plan:
     """One row of the table on one dataset."""
     method, preset, sets = PLAN[row]
-    request = runner.Request(method, dataset, (IPC,), SIZE, preset, None, sets, seeds)
-    return runner.plan(request, runner.jury(students, "quick", 1), place)
+    request = planning.Request(method, dataset, (IPC,), SIZE, preset, None, sets, seeds)
+    return planning.plan(request, planning.jury(students, "quick", 1), place)
 
 
 def recorded() -> dict[tuple[str, str, str, int], dict]:
@@ -106,7 +106,7 @@ def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[s
         if (row, dataset, student, seed) in known:
             continue
         click.echo(f"{student} on {dataset}, seed {seed}: {row}")
-        setting = runner.Setting(runs, place, quiet=True)
+        setting = planning.Setting(runs, place, quiet=True)
         failed += runner.run(planned(row, dataset, (seed,), place, (student,)), setting).failed
     sys.exit(failed > 0)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import torch
 
-from ddbench import distilled, runner
+from ddbench import distilled, planning, runner
 from ddbench.datasets.facts import Place
 from ddbench.judging import bars
 from ddbench.types import ImageSet
@@ -24,10 +24,10 @@ from evaluators.train import train_student
 SIZE, IPC, MOST = 64, 10, 4000
 
 
-def distil(preset: str, dataset: str, sets: tuple[str, ...], setting: runner.Setting) -> tuple[Path, ImageSet]:
+def distil(preset: str, dataset: str, sets: tuple[str, ...], setting: planning.Setting) -> tuple[Path, ImageSet]:
     """The folder of the distilled set, made when it is missing, and the training split."""
-    request = runner.Request("dpd", dataset, (IPC,), SIZE, preset, None, sets)
-    plan = runner.plan(request, runner.jury((), "quick", 1), setting.place)
+    request = planning.Request("dpd", dataset, (IPC,), SIZE, preset, None, sets)
+    plan = planning.plan(request, planning.jury((), "quick", 1), setting.place)
     runner.run(plan, setting)
     return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.place, SIZE).train
 
@@ -59,7 +59,7 @@ def accuracy(pictures: distilled.Pictures, train: ImageSet, student: str) -> flo
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE")
 @click.option("--student", default="convnet", show_default=True)
 def main(data_root: Path, shared: Path, runs: Path, dataset: str, preset: str, sets: tuple, student: str) -> None:  # noqa: PLR0913
-    folder, train = distil(preset, dataset, sets, runner.Setting(runs, Place(data_root, shared)))
+    folder, train = distil(preset, dataset, sets, planning.Setting(runs, Place(data_root, shared)))
     found = accuracy(distilled.read(folder), train, student)
     print(json.dumps({"dataset": dataset, "preset": preset, "set": sets, "student": student, "overall": found}))
 

@@ -1,0 +1,208 @@
+"""From words to a plan: every word is checked, nothing is written. No torch.
+
+`plan` says which runs are meant, `tasks` which pieces of work they consist of and which of those are done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ddbench import config, registry
+from ddbench.datasets.facts import Place, Split
+from ddbench.errors import UserError
+from ddbench.files import canonical
+from ddbench.runs import RunSpec, corrupted_path, result_path, wanting
+from evaluators.sizes import check_size
+
+log = logging.getLogger("ddbench")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where things lie and what computes. None of it changes which run is meant.
+
+    compiled: whether students are trained through torch.compile (evaluators.train).
+    """
+
+    runs: Path
+    place: Place
+    device: str = "auto"
+    quiet: bool = False
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Jury:
+    """The students that judge: names, a protocol (evaluators.protocols.Protocol), and how many of each.
+
+    corruptions: whether they are tested on corrupted images too (evaluators.robust).
+    """
+
+    students: tuple[str, ...]
+    protocol: Any
+    seeds: int = 1
+    corruptions: bool = False
+
+    def networks(self) -> list[tuple[str, Any]]:
+        """(student, the protocol that trains it) of every student, and of the teacher where there is one."""
+        found = [(student, self.protocol) for student in self.students]
+        if self.protocol.teacher:
+            student, title = self.protocol.teacher
+            found.append((student, registry.load("protocols", title)))
+        return found
+
+    def check_size(self, size: int) -> None:
+        """UserError when a student cannot take images of `size` pixels; a warning for another size than published."""
+        if self.protocol.size not in (0, size):
+            log.warning("%s is published at %d px, this is %d px", self.protocol.title, self.protocol.size, size)
+        try:
+            for student, row in self.networks():
+                check_size(student, size, row.init)
+        except ValueError as error:
+            raise UserError(f"{error}; --student and --size decide that") from None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, in the words of the command line.
+
+    ipcs: none for a method that takes every training image. size: None for the dataset's own.
+    """
+
+    method: str
+    dataset: str
+    ipcs: tuple[int, ...]
+    size: int | None = None
+    preset: str | None = None
+    config: Path | None = None
+    sets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs of one method on one dataset, one per IPC and seed, who judges them. exact: every class has `ipc` images."""
+
+    method: Any
+    source: Any
+    split: Split
+    specs: tuple[RunSpec, ...]
+    jury: Jury
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work whose existence on disk means that it is done. student: None for the distillation itself.
+
+    result, corrupted: the files of a student; the second when it is asked for.
+    """
+
+    spec: RunSpec
+    folder: Path
+    student: str | None = None
+    seed: int = 0
+    result: Path | None = None
+    corrupted: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """What its failure is recorded under: the result file, or the run's folder."""
+        return self.result or self.folder
+
+    @property
+    def done(self) -> bool:
+        if self.result is None:
+            return (self.folder / "distilled").exists()
+        return not any(wanting(path, self.folder) for path in (self.result, self.corrupted) if path)
+
+    @property
+    def words(self) -> str:
+        return f"train {self.student} seed {self.seed}" if self.student else "distil"
+
+
+def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False) -> Jury:
+    """Students by name; UserError for an unknown student or protocol, and for one that is not for judging."""
+    row = registry.load("protocols", protocol)
+    if not row.judges:
+        raise UserError(f"{row.title} is not for judging (`ddbench show {row.title}`); --protocol quick is, for one")
+    names = tuple(dict.fromkeys(registry.load("students", student) for student in students))
+    for name in names:
+        try:
+            row.recipe(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return Jury(names, row, seeds, corruptions)
+
+
+def plan(request: Request, judges: Jury, place: Place) -> Plan:
+    """Every word checked, the dataset's files listed; raises UserError and writes nothing."""
+    source = registry.load("datasets", request.dataset)
+    size = request.size or source.pixels
+    judges.check_size(size)
+    split = source.describe(place)  # before the method, whose module may import torch: missing data is said at once
+    cls = _method(request.method)
+    method = config.build(cls, request.preset, request.config, request.sets)
+    spec = RunSpec(
+        method=config.title(cls),
+        method_version=cls.version,
+        preset=request.preset,
+        params=_params(method),
+        dataset=registry.short(source.name),
+        split=split.rule,
+        fingerprint=split.fingerprint,
+        size=size,
+        ipc=0,
+        seed=0,
+        source=registry.source_of(request.method),
+        identity=method.identity() if callable(getattr(method, "identity", None)) else "",
+    )
+    return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), judges)
+
+
+def _ipcs(request: Request, cls: type) -> tuple[int, ...]:
+    """Images per class, 0 for all of them; UserError unless that is what the method takes."""
+    whole = getattr(cls, "whole", False)
+    if whole and request.ipcs:
+        raise UserError(f"{request.method} takes every training image: leave out --ipc")
+    if not whole and not request.ipcs:
+        raise UserError(f"how many images per class may {request.method} keep? Say --ipc 10, for one")
+    return tuple(dict.fromkeys(request.ipcs)) or (0,)
+
+
+def _method(name: str) -> type:
+    """The class of a method; UserError when it is none."""
+    cls = registry.load("methods", name)
+    has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
+    if not (is_dataclass(cls) and has_both and isinstance(getattr(cls, "name", None), str) and cls.name):
+        raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
+    return cls
+
+
+def _params(method: Any) -> dict[str, Any]:
+    params = config.params(method)
+    try:
+        canonical(params)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a field of {config.title(type(method))} cannot be written to spec.json: {error}") from None
+    return params
+
+
+def _each(spec: RunSpec, ipcs: tuple[int, ...], seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
+    """The same run with each IPC and each of the seeds."""
+    return tuple(replace(spec, ipc=ipc, seed=seed) for ipc in ipcs for seed in seeds)
+
+
+def tasks(plan: Plan, runs: Path) -> Iterator[Task]:
+    """Per run: the distillation, then each student with each of its seeds."""
+    for spec in plan.specs:
+        folder = spec.folder(runs)
+        yield Task(spec, folder)
+        for student in plan.jury.students:
+            for seed in range(plan.jury.seeds):
+                path = result_path(folder, plan.jury.protocol, student, seed)
+                yield Task(spec, folder, student, seed, path, corrupted_path(path) if plan.jury.corruptions else None)
