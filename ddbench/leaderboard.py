@@ -8,10 +8,11 @@ seeds.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ddbench.files import digest
 from ddbench.runs import Entry, Result
@@ -21,8 +22,8 @@ from ddbench.runs import Entry, Result
 class Column:
     """What a number is comparable within.
 
-    fingerprint: of the split. precision: "fp32" or "bf16", of the student's training. protocol_hash: of its row.
-    judge: evaluators.VERSION.
+    fingerprint: of the split, which `split` names. precision: "fp32" or "bf16", of the student's training.
+    protocol_hash: of its row. judge: evaluators.VERSION.
     """
 
     dataset: str
@@ -35,6 +36,7 @@ class Column:
     fingerprint: str
     protocol_hash: str
     judge: str
+    split: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
     """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
     scores: dict[str, _ByColumn] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: entry.spec.split):  # one split in two people's words has the first
         row = row_identity(entry)
         heads[row].add((entry.spec.method, entry.spec.preset))
         scores[row][column(entry)][entry.spec.digest].append(getattr(entry.result, metric))
@@ -87,7 +89,15 @@ def column(entry: Entry) -> Column:
     """The column an entry belongs to."""
     spec, result = entry.spec, entry.result
     where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, _precision(result))
-    return Column(*where, spec.fingerprint, result.protocol_hash, result.versions.get("evaluators", "1"))
+    judge = result.versions.get("evaluators", "1")
+    return Column(*where, spec.fingerprint, result.protocol_hash, judge, split_name(spec.split))
+
+
+def split_name(rule: str) -> str:
+    """The name of a split in words: "50/50 of each class ..., resized by bilinear" is "50/50 bilinear"."""
+    name = re.split(r" of | lists ", rule)[0].replace(" train, ", "/").removesuffix(" test")
+    details = re.findall(r", (?:resized by|revision) (\w+)", rule)
+    return " ".join([name, *(detail[:8] for detail in details)])
 
 
 def _precision(result: Result) -> str:

@@ -56,7 +56,9 @@ class RunSpec:
 
     def folder(self, runs: Path) -> Path:
         """Where this run lies."""
-        place = runs / f"{safe(self.dataset)}{self.size}" / safe(self.method) / f"ipc{self.ipc}"
+        name = safe(self.dataset)
+        name += "-" if name[-1].isdecimal() else ""  # ucm-80-64: ucm@80 at 64 px
+        place = runs / f"{name}{self.size}" / safe(self.method) / f"ipc{self.ipc}"
         return place / f"seed{self.seed}-{self.digest[:8]}"
 
 

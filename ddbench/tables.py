@@ -63,7 +63,7 @@ _WORDS: dict[str, Callable[[Column], str]] = {
     "student": lambda column: column.student,
     "init": lambda column: column.init,
     "precision": lambda column: column.precision,
-    "fingerprint": lambda column: f"split {column.fingerprint[:8]}",
+    "fingerprint": lambda column: f"split {column.split} ({column.fingerprint[:8]})",
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
     "judge": lambda column: f"judge {column.judge}",
 }
@@ -94,7 +94,7 @@ def _caption(board: Table) -> str:
 
 
 def _split(column: Column) -> str:
-    return f"{column.dataset} {column.fingerprint[:8]}"
+    return f"{column.dataset} {column.split} ({column.fingerprint[:8]})"
 
 
 def _csv(entries: Sequence[Entry]) -> str:

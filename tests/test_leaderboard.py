@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddbench.leaderboard import best, cell, common, row_identity, table
+from ddbench.leaderboard import best, cell, common, row_identity, split_name, table
 from ddbench.runs import Entry, Result, RunSpec
 
 SPEC = RunSpec("mine", 1, None, {"a": 1}, "scenes", "by index", "f" * 64, 32, 2, 0)
@@ -62,6 +62,30 @@ def test_the_order_of_results_does_not_matter():
     for _ in range(5):
         numbers.shuffle(entries)
         assert table(entries) == first
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        ("50/50 of each class by SHA-256 of class and file name", "50/50"),
+        ("50/50 of each class by SHA-256 of class and file name, resized by bilinear", "50/50 bilinear"),
+        ("1-600/rest of each class by the number in the file's name", "1-600/rest"),
+        ("torchgeo lists of files (arXiv:1911.06721), those to validate left out", "torchgeo"),
+        ("mine.csv of the user's", "mine.csv"),
+        ("sides.csv of the hub's, revision 0123456789abcdef", "sides.csv 01234567"),
+        ("40 train, 20 test of each class by index", "40/20"),
+    ],
+)
+def test_a_split_has_a_name(rule, name):
+    assert split_name(rule) == name
+
+
+def test_one_split_in_two_peoples_words_is_one_column():
+    words = ("b.csv of the user's", "a.csv of the user's")
+    both = [entry(0.5 + 0.2 * i, seed=i, spec={"split": said}) for i, said in enumerate(words)]
+    first, second = table(both), table(both[::-1])
+    assert [column.split for column in first.columns] == [column.split for column in second.columns] == ["a.csv"]
+    assert only_cell(both).n == 2
 
 
 @pytest.mark.parametrize(

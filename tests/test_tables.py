@@ -18,7 +18,7 @@ ENTRIES = [
     entry(0.20, student="resnet18"),
 ]
 HOW = "overall accuracy in %, mean ± sample std over n distillations"
-CAPTION = f"scenes, 32 px, 2 images per class, quick@1, scratch, fp32, split ffffffff; {HOW}"
+CAPTION = f"scenes, 32 px, 2 images per class, quick@1, scratch, fp32, split by index (ffffffff); {HOW}"
 
 
 def test_text():
@@ -100,10 +100,10 @@ def test_columns_say_what_tells_them_apart():
     heads = tables.render(entries).splitlines()[0]
     assert heads.split("  ")[-1].strip() == "ucm 2 images per class convnet"
     split = tables.render([entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]).splitlines()[0]
-    assert "convnet split eeeeeeee" in split
-    assert "convnet split ffffffff" in split
+    assert "convnet split by index (eeeeeeee)" in split
+    assert "convnet split by index (ffffffff)" in split
     two = tables.render([entry(0.1), entry(0.3, spec={"dataset": "ucm", "fingerprint": "e" * 64})])
-    assert "splits: scenes ffffffff, ucm eeeeeeee; " in two
+    assert "splits: scenes by index (ffffffff), ucm by index (eeeeeeee); " in two
 
 
 @pytest.mark.parametrize("form", tables.FORMATS)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddbench.commands.common import SIZE, SIZE_HELP, Globals, Group, grid
-from ddbench.datasets.facts import MissingDataError
+from ddbench.datasets.facts import DatasetError, MissingDataError
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.datasets.duplicates import Duplicates, Pair
+    from ddbench.datasets.folder import Report
 
 SPELLED = 20  # pairs that `verify` spells out
 
@@ -83,7 +84,7 @@ def verify(options: Globals, dataset: str) -> None:
 
     report = load("datasets", dataset).verify(options.place)
     click.echo(f"{report.name}: {sum(report.counts.values())} images in {report.folder}")
-    click.echo(grid([(name, str(count)) for name, count in report.counts.items()], ("class", "images")))
+    click.echo(grid(_per_class(report), ("class", "images", "equal files", "alike", "leaking")))
     click.echo("sizes: " + ", ".join(f"{width}x{height}: {count}" for (width, height), count in report.sizes.items()))
     for line in report.unreadable:
         click.echo(f"unreadable: {line}")
@@ -126,15 +127,28 @@ def _get(source: Any, options: Globals, given: Path | None) -> None:
         if given:
             raise UserError(f"--from is for datasets that are known; {source.name} is not got from anywhere")
         return
+    from ddbench.datasets.fetch import fetch
+
     try:
         source.describe(options.place)
     except MissingDataError:
-        from ddbench.datasets.fetch import fetch
-
         fetch(source, options.place, given)
+    except DatasetError as error:
+        if given:
+            raise UserError(f"{error}\nRemove what is there, then say --from again.") from None
+        raise
     else:
         if given:
             raise UserError(f"{source.name} is there already: leave out --from, or move it away")
+
+
+def _per_class(report: Report) -> Iterable[tuple[str, ...]]:
+    """Of each class: images, those in a pair of equal files, in one that looks alike, in one across the split."""
+    twice = report.duplicates
+    kinds = (twice.exact, twice.near, [p for p in (*twice.exact, *twice.near) if p.leak]) if twice else ((), (), ())
+    sets = [{name for pair in pairs for name in (pair.one, pair.other)} for pairs in kinds]
+    for label, count in report.counts.items():
+        yield label, str(count), *(str(sum(name.startswith(f"{label}/") for name in found)) for found in sets)
 
 
 def _twice(found: Duplicates | None) -> Iterable[str]:

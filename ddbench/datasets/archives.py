@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +18,18 @@ from typing import IO
 from tqdm import tqdm
 
 from ddbench.datasets.facts import DatasetError
-from ddbench.datasets.layout import image_like
+from ddbench.datasets.layout import LEFT_BY_ARCHIVERS, image_like
 
 OTHERS = (".rar", ".7z")  # nothing in Python unpacks these by itself
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,
+    RuntimeError,
+)  # fmt: skip
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+class NoRoomError(DatasetError):
+    """The images do not fit the disk."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ def _check(archive: Path, members: list[_Member], folder: Path) -> None:
         raise DatasetError(f"{archive} holds {outside[0]}, which leads out of its folder: nothing was unpacked")
     need, free = sum(m.size for m in members), shutil.disk_usage(folder).free
     if need > free:
-        raise DatasetError(f"{archive} needs {need / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB free")
+        raise NoRoomError(f"{archive} needs {need / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB free")
 
 
 @contextmanager
@@ -67,38 +79,38 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
                 yield _of_tar(archive, box)
         else:
             raise DatasetError(_no_archive(archive))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         raise DatasetError(f"{archive} cannot be unpacked ({error}). Get it again.") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise DatasetError(f"{archive} holds a name that is too long for this disk: {error.filename}") from None
 
 
 def _of_zip(archive: Path, box: zipfile.ZipFile) -> list[_Member]:
     files = [info for info in box.infolist() if not info.is_dir()]
-    _refuse_nested(archive, [info.filename for info in files])
-    return [
-        _Member(info.filename, info.file_size, lambda info=info: box.open(info))
-        for info in files
-        if _wanted(info.filename)
-    ]
+    named = [(info.filename.replace("\\", "/"), info) for info in files]  # as some tools of Windows write it
+    return _wanted(archive, [_Member(name, info.file_size, lambda info=info: box.open(info)) for name, info in named])
 
 
 def _of_tar(archive: Path, box: tarfile.TarFile) -> list[_Member]:
     files = [info for info in box.getmembers() if info.isfile()]
-    _refuse_nested(archive, [info.name for info in files])
-    return [
-        _Member(info.name, info.size, lambda info=info: box.extractfile(info)) for info in files if _wanted(info.name)
-    ]
+    return _wanted(archive, [_Member(info.name, info.size, lambda info=info: box.extractfile(info)) for info in files])
 
 
-def _wanted(name: str) -> bool:
-    path = PurePosixPath(name)
-    return image_like(path.name) and not any(part == "__MACOSX" for part in path.parts)
-
-
-def _refuse_nested(archive: Path, names: list[str]) -> None:
-    if nested := [name for name in names if name.lower().endswith((*OTHERS, ".zip"))]:
+def _wanted(archive: Path, members: list[_Member]) -> list[_Member]:
+    """The images; DatasetError for an archive that has none, but archives."""
+    images = [member for member in members if _is_image(PurePosixPath(member.name))]
+    nested = [member.name for member in members if member.name.lower().endswith((*OTHERS, *SUFFIXES))]
+    if nested and not images:
         raise DatasetError(
             f"{archive} holds {len(nested)} archives ({nested[0]}, ...): unpack it and them, then give the folder"
         )
+    return images
+
+
+def _is_image(path: PurePosixPath) -> bool:
+    return image_like(path.name) and LEFT_BY_ARCHIVERS not in path.parts
 
 
 def _no_archive(archive: Path) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from ddbench.datasets.facts import Split
-from ddbench.datasets.images import read_rgb
 
 BITS = 12  # of 64 that may differ between the hashes of pictures that are then compared
 SIDE = 32  # px of their thumbnails
@@ -23,11 +22,15 @@ ROWS = 256  # hashes compared with all others at once
 
 @dataclass(frozen=True)
 class Trace:
-    """What is kept of an image. size: (width, height). sha256: of the file. perceptual: its hash, 64 bits."""
+    """What is kept of an image. size: (width, height). sha256: of the file. perceptual: its hash, 64 bits.
+
+    thumbnail: uint8 (SIDE, SIDE, 3).
+    """
 
     size: tuple[int, int]
     sha256: bytes
     perceptual: int
+    thumbnail: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,12 @@ class Duplicates:
 def trace(image: Image.Image, path: str) -> Trace:
     """The hash is pHash: the lowest 8 x 8 cosines of a thumbnail, above their median or not."""
     bits = imagehash.phash(image).hash.ravel()
-    return Trace(image.size, hashlib.sha256(Path(path).read_bytes()).digest(), int(np.packbits(bits).view(">u8")[0]))
+    thumbnail = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+    sha256 = hashlib.sha256(Path(path).read_bytes()).digest()
+    return Trace(image.size, sha256, int(np.packbits(bits).view(">u8")[0]), thumbnail)
 
 
-def duplicates(traces: Mapping[str, Trace], paths: Mapping[str, str], split: Split) -> Duplicates:
+def duplicates(traces: Mapping[str, Trace], split: Split) -> Duplicates:
     """All pairs of equal files; of pictures whose hashes differ in at most BITS and that are ALIKE to a second look.
 
     The second look is at the pixels: hashes of flat images (water, desert) are noise. Found are copies saved otherwise,
@@ -76,7 +81,7 @@ def duplicates(traces: Mapping[str, Trace], paths: Mapping[str, str], split: Spl
     exact = tuple(pair(one, other, 1.0) for one, other in _equal(traces))
     close = ((names[i], names[j]) for i, j in close_pairs([found.perceptual for found in traces.values()]))
     other_bytes = ((a, b) for a, b in close if traces[a].sha256 != traces[b].sha256)
-    compared = ((a, b, similarity(paths[a], paths[b])) for a, b in other_bytes)
+    compared = ((a, b, similarity(traces[a].thumbnail, traces[b].thumbnail)) for a, b in other_bytes)
     return Duplicates(exact, tuple(pair(*found) for found in compared if found[2] >= ALIKE))
 
 
@@ -90,16 +95,11 @@ def close_pairs(hashes: Sequence[int], bits: int = BITS) -> Iterator[tuple[int, 
                 yield start + int(row), start + int(column)
 
 
-def similarity(one: str, other: str) -> float:
-    """Correlation of two pictures as thumbnails, -1 to 1: of the colours' deviations from each picture's own mean."""
-    first, second = map(_thumbnail, (one, other))
+def similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two thumbnails, -1 to 1: of the colours' deviations from each picture's own mean."""
+    first, second = (found - found.mean((0, 1)) for found in (one, other))
     scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / scale if scale else 0.0
-
-
-def _thumbnail(path: str) -> np.ndarray:
-    small = np.asarray(read_rgb(path).resize((SIDE, SIDE), Image.Resampling.BOX), float)
-    return small - small.mean((0, 1))
 
 
 def _equal(traces: Mapping[str, Trace]) -> Iterator[tuple[str, str]]:

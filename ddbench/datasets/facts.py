@@ -23,6 +23,7 @@ FOLDER = "folder:"
 HUB = "hf:"
 LISTS = "torchgeo"  # a split by that name is the lists of Neumann et al., which torchgeo uses
 CSV = ".csv"
+LONGEST = 60  # characters of a slug: a file name has at most 255 bytes
 
 
 class DatasetError(UserError):
@@ -124,7 +125,7 @@ class Facts:
         """
         if split.isdecimal() and 1 <= int(split) <= 99:
             percent = int(split)
-            if not self.numbered and percent == round(100 * self.train_fraction):
+            if not (self.numbered or self.split) and percent == round(100 * self.train_fraction):
                 return self
             return replace(self, name=f"{self.name}@{percent}", split=str(percent), train_fraction=percent / 100)
         if split.endswith(CSV) or (split == LISTS and self.lists):
@@ -137,10 +138,10 @@ class Facts:
 
     @property
     def slug(self) -> str:
-        """A name that is safe in a path: letters, digits, '.', '_' and '-'."""
+        """A name that is safe in a path: letters, digits, '.', '_' and '-', at most LONGEST of them."""
         kind, _, path = self.name.partition(":")
         words = [kind, Path(path).resolve().name] if path else [kind]
-        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)
+        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)[:LONGEST]
 
     @property
     def expected(self) -> tuple[int, ...] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
-from ddbench.datasets.archives import unpack
-from ddbench.datasets.facts import DatasetError, Facts, Place
-from ddbench.datasets.layout import find, way_out
+from ddbench.datasets.archives import NoRoomError, unpack
+from ddbench.datasets.facts import DatasetError, Facts, MissingDataError, Place
+from ddbench.datasets.layout import way_out
+from ddbench.datasets.listing import list_files
 from ddbench.files import locked, make_once
 
 log = logging.getLogger("ddbench")
@@ -16,22 +18,26 @@ RETRIES, PATIENCE = 3, 60  # of a transfer that broke off; seconds without a byt
 
 
 def fetch(facts: Facts, place: Place, given: Path | None = None) -> Path:
-    """The folder <root>/<name>, with the dataset's images below it; made now if there is none.
+    """The folder <root>/<name>, with the whole dataset below it; made now if there is none.
 
     given: the user's archive, which is unpacked, or folder, to which a link is made; else the archive is downloaded. An
-    interrupted download goes on where it stopped. Raises DatasetError where that cannot be done, saying what can.
+    interrupted download goes on where it stopped. What does not hold the dataset, whole, leaves no folder. Raises
+    DatasetError where that cannot be done, saying what can.
     """
     if place.root is None:
         raise DatasetError(f"where shall {facts.base} lie?\n{way_out(facts)}")
     folder = place.root.absolute() / facts.base
-    if given is not None and given.is_dir():
-        return _linked(facts, folder, given.absolute(), place)
-    archive = given or place.root.absolute() / ".downloads" / (facts.archive or facts.address.rpartition("/")[2])
-    if given is None:
-        _download(facts, archive, place.quiet)
-    make_once(folder, lambda partial: _unpacked(archive, partial, place.quiet))
-    if given is None:
-        archive.unlink(missing_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f"{folder.name}.fetching")):  # two at once download once
+        if folder.exists():
+            _whole(facts, folder, place, f"{folder} is there already: remove it, then run again.")
+        elif given is not None and given.is_dir():
+            _whole(facts, given.absolute(), place, f"{given} was not linked to.")
+            folder.symlink_to(given.absolute(), target_is_directory=True)
+        elif given is not None:
+            make_once(folder, lambda partial: _unpacked(facts, given, partial, place))
+        else:
+            _downloaded(facts, folder, place)
     return folder
 
 
@@ -58,6 +64,19 @@ def get(address: str, path: Path, checksum: str, quiet: bool) -> None:
             _transfer(address, arriving, quiet)
             _check(arriving, address, checksum)
             arriving.rename(path)
+
+
+def _downloaded(facts: Facts, folder: Path, place: Place) -> None:
+    archive = place.root.absolute() / ".downloads" / (facts.archive or facts.address.rpartition("/")[2])
+    _download(facts, archive, place.quiet)
+    try:
+        make_once(folder, lambda partial: _unpacked(facts, archive, partial, place))
+    except DatasetError as error:
+        if facts.checksum or isinstance(error, NoRoomError):
+            raise
+        archive.unlink()
+        raise DatasetError(f"{error}\nWhat was downloaded was thrown away: run again to get it anew.") from None
+    archive.unlink()
 
 
 def _download(facts: Facts, archive: Path, quiet: bool) -> None:
@@ -97,21 +116,20 @@ def _check(path: Path, address: str, checksum: str) -> None:
         )
 
 
-def _unpacked(archive: Path, partial: Path, quiet: bool) -> None:
+def _unpacked(facts: Facts, archive: Path, partial: Path, place: Place) -> None:
     if not archive.is_file():
         raise DatasetError(f"there is no {archive}")
-    log.info("unpacked %d images of %s", unpack(archive, partial, quiet), archive)
+    count = unpack(archive, partial, place.quiet)
+    _whole(facts, partial, place, f"{archive} was unpacked, and nothing of it kept.")
+    log.info("unpacked %d images of %s", count, archive)
 
 
-def _linked(facts: Facts, folder: Path, given: Path, place: Place) -> Path:
-    """A link to the user's folder, in which class folders of the dataset must be."""
-    if folder.exists():
-        raise DatasetError(f"{folder} is there already: remove it, then run again")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.symlink_to(given, target_is_directory=True)
+def _whole(facts: Facts, folder: Path, place: Place, otherwise: str) -> None:
+    """DatasetError, ending with `otherwise`, unless all classes and images of the dataset are in `folder`."""
     try:
-        find(facts, place)
-    except DatasetError:
-        folder.unlink()
-        raise
-    return folder
+        list_files(replace(facts, folders=(str(folder),)), place)
+    except MissingDataError:
+        some = ", ".join(facts.classes[:3])
+        raise DatasetError(f"{folder} holds no class folder of {facts.base} ({some}, ...). {otherwise}") from None
+    except DatasetError as error:
+        raise DatasetError(f"{str(error).splitlines()[0]}\n{otherwise}") from None

@@ -14,7 +14,7 @@ from ddbench.datasets.images import each_image, read_rgb, size_of, write_squares
 from ddbench.datasets.layout import class_folders
 from ddbench.datasets.listing import first_image, list_files
 from ddbench.datasets.pack import Plan, flat, packed
-from ddbench.datasets.splits import split_files
+from ddbench.datasets.splits import keep, split_files
 
 if TYPE_CHECKING:
     from ddbench.datasets.duplicates import Duplicates
@@ -47,6 +47,8 @@ def load_folders(facts: Facts, place: Place, size: int) -> Dataset:
     listing = list_files(facts, place)
     origin = [listing.stamps, place.resize]
     plan = Plan(facts.slug, size, facts.classes, split_files(facts, listing, place), origin)
+    if facts.given_by_path:
+        keep(plan.split, listing, place)
     pack = packed(plan, place.shared, lambda raw: write_squares(raw, plan.names, listing.paths, size, place))
     from ddbench.datasets.tensors import open_pack  # after packing: what is wrong with the data is said without torch
 
@@ -69,7 +71,7 @@ def verify_folders(facts: Facts, place: Place) -> Report:
     counts = {name: len(files) for name, files in zip(facts.classes, listing.files, strict=True)}
     return Report(
         facts.name, str(listing.folder), counts, dict(sizes.most_common()), tuple(bad), tuple(several),
-        duplicates(read, listing.paths, split),
+        duplicates(read, split),
     )  # fmt: skip
 
 

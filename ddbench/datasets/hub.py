@@ -2,15 +2,16 @@
 
 A set is downloaded once, at the revision that is then the newest, and its files are written as they are into class
 folders below HF_HOME; from there on it is a dataset like any other. The revision is part of the split's words, and so
-of every result.
+of every result. An older one cannot be asked for. Images without a class are left out.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from ddbench.datasets.facts import HUB, Facts
 from ddbench.datasets.folder import folder_source, words
 from ddbench.errors import UserError
 from ddbench.files import make_once, read_json, write_json
+
+log = logging.getLogger("ddbench")
 
 TOLD, SIDES = "hub.json", "sides.csv"
 TEST = ("test", "validation", "valid", "val")  # splits that are tested on, the first that there is
@@ -58,19 +61,30 @@ def _export(repo: str, folder: Path) -> None:
     picture, label = _columns(repo, next(iter(data.values())).features)
     names = next(iter(data.values())).features[label].names
     classes = [re.sub(r"[/\\\0]", "-", name).strip(". ") or "unnamed" for name in names]
-    sides = {"train": "train"} | dict.fromkeys([next((t for t in TEST if t in data), "")], "test")
-    sides = sides if set(sides) <= set(data) else {}
-    with open(folder / SIDES, "w", newline="", encoding="utf-8") as out:
-        rows = csv.writer(out)
-        rows.writerow(("file", "split"))
-        for part, number, row in _rows(data, picture):
-            path = Path(classes[row[label]]) / f"{part}-{number:06d}{_suffix(row[picture]['bytes'])}"
-            (folder / "images" / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "images" / path).write_bytes(row[picture]["bytes"])
-            if part in sides:
-                rows.writerow((path.as_posix(), sides[part]))
-    told = {"classes": classes, "names": names, "sides": bool(sides), "revision": revision, "licence": licence}
-    write_json(folder / TOLD, told)
+    written: dict[str, list[str]] = {part: [] for part in data}
+    for part, number, row in _rows(data, picture):
+        if row[label] is None or row[label] < 0:  # how the hub marks what has no class
+            continue
+        path = Path(classes[row[label]]) / f"{part}-{number:06d}{_suffix(row[picture]['bytes'])}"
+        (folder / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "images" / path).write_bytes(row[picture]["bytes"])
+        written[part].append(path.as_posix())
+    for part, files in written.items():
+        if bare := len(data[part]) - len(files):
+            log.warning("hf:%s: %d images of its split %s have no class and are left out", repo, bare, part)
+    told = {"classes": classes, "names": names, "revision": revision, "licence": licence}
+    write_json(folder / TOLD, told | {"sides": _write_sides(folder / SIDES, written)})
+
+
+def _write_sides(path: Path, written: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the set has sides of its own: a training split, and one to test or validate on."""
+    test = next((part for part in TEST if written.get(part)), "")
+    sides = {"train": written.get("train"), "test": written.get(test)}
+    if not all(sides.values()):
+        return False
+    with open(path, "w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows([("file", "split"), *((name, side) for side in sides for name in sides[side])])
+    return True
 
 
 def _revision(repo: str) -> tuple[str, str]:
@@ -93,7 +107,11 @@ def _loaded(repo: str, revision: str) -> Any:
         import datasets
     except ImportError:
         raise UserError(f"hf:{repo} needs the library `datasets`: pip install 'ddbench[hf]'") from None
-    return datasets.load_dataset(repo, revision=revision)
+    try:
+        return datasets.load_dataset(repo, revision=revision)
+    except Exception as error:  # of the hub, of the network, of the set: several libraries' own kinds
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"hf:{repo} at revision {revision[:8]} cannot be loaded: {reason[0]}") from error
 
 
 def _columns(repo: str, features: Any) -> tuple[str, str]:

@@ -44,7 +44,9 @@ def find(facts: Facts, place: Place) -> Layout:
 
 def candidates(facts: Facts) -> list[str]:
     """Where class folders may lie, below the data root; `data prepare` unpacks into the one that bears its name."""
-    return list(facts.folders) if facts.given_by_path else list(dict.fromkeys([*facts.folders, facts.base]))
+    if facts.given_by_path or os.path.isabs(facts.folders[0]):
+        return list(facts.folders)
+    return list(dict.fromkeys([*facts.folders, facts.base]))
 
 
 def plain(name: str) -> str:

@@ -29,7 +29,8 @@ def list_files(facts: Facts, place: Place) -> Listing:
     """The image files of `facts`; raises DatasetError unless classes and counts are those of the facts.
 
     Hidden files, and files whose suffix is not an image's, are ignored. What has an image's suffix and is no file (a
-    link to nowhere, a folder) is an error: nothing is left out silently.
+    link to nowhere, a folder) is an error, and so is a folder with images inside a class folder: nothing is left out
+    silently.
     """
     layout = find(facts, place)
     _check_classes(facts, layout)
@@ -54,12 +55,22 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
     for folder in folders:
         for entry in entries(folder):
             if not image_like(entry.name):
+                _refuse_inner(entry)
                 continue
             name = f"{label}/{entry.name}"
             if name in images:
                 raise DatasetError(f"{images[name][0]} and {entry.path} are both {name}: move one of them away")
             images[name] = entry.path, _stamp(entry)
     return images
+
+
+def _refuse_inner(entry: os.DirEntry) -> None:
+    """DatasetError for a folder inside a class folder that has images: whose would they be?"""
+    if entry.name[0] == "." or not entry.is_dir():
+        return
+    inner = next((name for _, _, files in os.walk(entry.path) for name in files if image_like(name)), None)
+    if inner:
+        raise DatasetError(f"{entry.path}, inside a class folder, has images ({inner}): move them into it, or away")
 
 
 def _stamp(entry: os.DirEntry) -> tuple[int, int]:

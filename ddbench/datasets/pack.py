@@ -81,8 +81,10 @@ def _write(partial: Path, plan: Plan, fill: Callable[[Path], None]) -> None:
         out.truncate(len(plan.names) * 3 * plan.size**2)
     try:
         fill(raw)
-    except BaseException:
+    except BaseException as error:
         raw.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # of a descriptor: a disk that is full
+            raise OSError(error.errno, error.strerror, str(raw)) from None
         raise
     write_json(partial / "index.json", _index(plan, sha256_of(raw)))
 

@@ -13,14 +13,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ddbench.datasets.facts import Place
+from ddbench.datasets.facts import DatasetError, Place
 from ddbench.datasets.images import BATCH, Unreadable, cores, opened, writer
 
+MOST = 16  # processes: each has about 60 MB
 Row = tuple[int, str, str]  # its number, the image's name, its path
 
 
@@ -29,7 +31,7 @@ def write_in_processes(
 ) -> tuple[list[str], list[str]]:
     """Fill every row of the file `raw`: "name: reason" of what cannot be read; names of files with several pictures."""
     rows = [(row, name, paths[name]) for row, name in enumerate(names)]
-    workers = [_start(raw, size, place.resize) for _ in range(cores())]
+    workers = [_start(raw, size, place.resize) for _ in range(min(cores(), MOST))]
     found: list[dict[str, Any]] = []
     try:
         with (
@@ -51,14 +53,14 @@ def write_in_processes(
 def _start(raw: Path, size: int, resize: str) -> subprocess.Popen:
     package = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-P", "-m", "ddbench.datasets.packers", str(raw), str(size), resize]
-    env = os.environ | {"PYTHONPATH": package}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _listen(worker: subprocess.Popen, rows: Sequence[Row], bar: tqdm) -> list[dict[str, Any]]:
     """Give a process its rows, and what it says of them. Raises OSError for a disk that is full."""
     found = []
-    with worker.stdin as given:
+    with suppress(BrokenPipeError), worker.stdin as given:  # one that died is found by its status
         json.dump(rows, given)
     for line in worker.stdout:
         told = json.loads(line)
@@ -66,8 +68,8 @@ def _listen(worker: subprocess.Popen, rows: Sequence[Row], bar: tqdm) -> list[di
             raise OSError(told["errno"], told["error"], told["file"])
         bar.update(told["done"])
         found.append(told)
-    if worker.wait():
-        raise RuntimeError("a process that was packing failed; its error is above")
+    if status := worker.wait():
+        raise DatasetError(f"a process that was packing ended with status {status} (-9: it was killed); run again")
     return found
 
 
@@ -92,5 +94,7 @@ def _work(raw: str, size: int, resize: str) -> None:
 if __name__ == "__main__":
     try:
         _work(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    except BrokenPipeError:  # whoever asked is gone
+        os._exit(1)
     except OSError as error:
         print(json.dumps({"errno": error.errno, "error": error.strerror, "file": sys.argv[1]}), flush=True)

@@ -59,11 +59,12 @@ DPD's own lists for `ucm` and `aid` are not public; its ratio is the default.
 
 **Layouts.** Class folders are found without regard to case, spaces, underscores and hyphens, nested or not, in one
 folder or in one for each side of somebody's split, below any of the folders that `ddbench data show NAME` lists or
-below `DATA_ROOT/NAME`. Classes keep the documented order and name.
+below `DATA_ROOT/NAME`. Classes keep the documented order and name. A folder with images inside a class folder is an
+error. `data prepare` keeps nothing of an archive or download that does not hold the whole dataset.
 
 **Pixels.** Grey is repeated, alpha dropped, palettes and CMYK looked up, of 16 bits the upper 8 kept, an EXIF
 orientation applied, of several pictures the first used; other kinds of pixels and files of more than 100 million
-are refused by name. The shorter side becomes the asked size by Lanczos (`--resize bilinear`: as DPD's release
+are refused by name, and so are 16 bits of which only the lower 8 are used. The shorter side becomes the asked size by Lanczos (`--resize bilinear`: as DPD's release
 tests), widened by the reduction so that nothing aliases, and the middle is kept.
 
 **Measured** on two cores of an AMD EPYC, 64 px (`benchmarks/packing.py`, against ImageFolder, Resize and stack):

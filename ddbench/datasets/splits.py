@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ddbench.datasets.facts import CSV, LISTS, DatasetError, Facts, Place, Split
 from ddbench.datasets.listing import Listing
+from ddbench.files import digest, write_bytes
 
 SPLIT_SEED = 0
 SIDES = ("train", "test")
@@ -29,7 +30,7 @@ def split_files(facts: Facts, listing: Listing, place: Place) -> Split:
         if empty := [c for c, names in zip(facts.classes, side, strict=True) if not names]:
             raise DatasetError(f"{facts.name}: the split leaves no image to {word} in {', '.join(empty)}")
     sides = fingerprint(train, test)
-    rule, found = facts.split_rule, _with_bytes(sides, listing) if facts.given_by_path else sides
+    rule, found = facts.split_rule, _with_bytes(sides, listing, place) if facts.given_by_path else sides
     if place.resize != Place.resize:
         rule, found = f"{rule}, resized by {place.resize}", digest_of([found, place.resize])
     return Split(rule, found, train, test)
@@ -52,7 +53,7 @@ def _sides(facts: Facts, listing: Listing, place: Place) -> Sides:
     if facts.split == LISTS:
         from ddbench.datasets.fetch import published  # the network
 
-        return _told(facts, listing, published(facts, place), "the published lists")
+        return _told(facts, listing, list(published(facts, place).items()), "the published lists")
     if facts.split.endswith(CSV):
         return _told(facts, listing, _read(Path(facts.split)), facts.split)
     if facts.numbered and not facts.split:
@@ -90,15 +91,18 @@ def _number(name: str) -> int:
     return int(found[-1])
 
 
-def _told(facts: Facts, listing: Listing, sides: Mapping[str, str], where: str) -> Sides:
+def _told(facts: Facts, listing: Listing, sides: Sequence[tuple[str, str]], where: str) -> Sides:
     """As a list says: "train" or "test" by "class/file", or by the file's name alone. What it leaves out is in neither.
 
     Suffixes do not count: the published lists say .jpg of what is a .tif.
     """
     names = [name for per_class in listing.files for name in per_class]
     meant = _meant(names)
-    found = {meant.get(_stem(said), [said])[0]: side for said, side in sides.items()}
-    _check_told(facts, sides, meant, where)
+    _check_told(facts, [said for said, _ in sides], meant, where)
+    found: dict[str, str] = {}
+    for said, side in sides:
+        if found.setdefault(meant[_stem(said)][0], side) != side:
+            raise DatasetError(f"{where} has {said} on both sides")
     train, test = (
         tuple(tuple(name for name in per_class if found.get(name) == side) for per_class in listing.files)
         for side in SIDES
@@ -115,12 +119,12 @@ def _meant(names: Sequence[str]) -> dict[str, list[str]]:
     return meant
 
 
-def _check_told(facts: Facts, sides: Iterable[str], meant: Mapping[str, Sequence[str]], where: str) -> None:
-    unknown = sorted(said for said in sides if _stem(said) not in meant)
+def _check_told(facts: Facts, names: Iterable[str], meant: Mapping[str, Sequence[str]], where: str) -> None:
+    unknown = sorted(said for said in names if _stem(said) not in meant)
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DatasetError(f"{where}: {facts.base} has no {', '.join(unknown[:3])}{more}")
-    if several := sorted(said for said in sides if len(meant[_stem(said)]) > 1):
+    if several := sorted(said for said in names if len(meant[_stem(said)]) > 1):
         both = " or ".join(meant[_stem(several[0])][:2])
         raise DatasetError(f"{where}: {several[0]} may be {both}: write class/file")
 
@@ -129,10 +133,10 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path) -> list[tuple[str, str]]:
     """The user's file: a header with `file` and `split`, rows such as "beach/beach07.tif,train"."""
     try:
-        with open(path, newline="", encoding="utf-8") as lines:
+        with open(path, newline="", encoding="utf-8-sig") as lines:  # as Excel writes it
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"the split {path} cannot be read: {error}") from None
@@ -140,21 +144,30 @@ def _read(path: Path) -> dict[str, str]:
         raise DatasetError(
             f"{path} needs a line `file,split` and one for each image, such as `beach/beach07.tif,train`"
         )
+    if any(not row["file"] for row in rows):
+        raise DatasetError(f"{path} has a line without a file")
     if odd := [row for row in rows if row["split"] not in SIDES]:
         raise DatasetError(f"{path}: the split of {odd[0]['file']} is '{odd[0]['split']}'; known: {', '.join(SIDES)}")
-    return _once(path, rows)
+    return [(row["file"], row["split"]) for row in rows]
 
 
-def _once(path: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    sides: dict[str, str] = {}
-    for row in rows:
-        if sides.setdefault(row["file"], row["split"]) != row["split"]:
-            raise DatasetError(f"{path} has {row['file']} on both sides")
-    return sides
-
-
-def _with_bytes(sides: str, listing: Listing) -> str:
+def _with_bytes(sides: str, listing: Listing, place: Place) -> str:
+    """SHA-256 (hex) of the sides and of all files' bytes; read once as long as no file's size or date changes."""
+    kept = _kept(sides, listing, place)
+    if kept.exists():
+        return kept.read_text()
     found = hashlib.sha256(sides.encode())
     for name in sorted(listing.stamps):
         found.update(Path(listing.paths[name]).read_bytes())
     return found.hexdigest()
+
+
+def keep(split: Split, listing: Listing, place: Place) -> None:
+    """Note the fingerprint of a folder's bytes below place.shared, so that later commands need not read them again."""
+    plain = fingerprint(split.train, split.test)
+    if place.resize == Place.resize and not (kept := _kept(plain, listing, place)).exists():
+        write_bytes(kept, split.fingerprint.encode())
+
+
+def _kept(sides: str, listing: Listing, place: Place) -> Path:
+    return place.shared / f"bytes-{digest([sides, listing.paths, listing.stamps])[:16]}.sha256"

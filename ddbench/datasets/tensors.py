@@ -18,7 +18,10 @@ def open_pack(folder: Path, name: str, readable: tuple[str, ...]) -> Dataset:
     The map is private: writing to a tensor changes this process's copy, never the file. Raises DatasetError when the
     file does not have the size its index says.
     """
-    index = read_json(folder / "index.json")
+    try:
+        index = read_json(folder / "index.json")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{folder} is no pack ({error}): delete it and run again") from None
     images = _map(folder / "images.u8", len(index["names"]), index["size"])
     labels, names, cut = torch.tensor(index["labels"]), tuple(index["names"]), index["train"]
     classes = tuple(index["classes"])

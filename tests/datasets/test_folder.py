@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,14 +171,40 @@ def test_many_images_are_packed_by_processes_to_the_same_pixels(toy, place, grow
     assert not list((tmp_path / "third").rglob("images.u8"))
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
-def test_a_full_disk_under_a_packing_process_is_said(toy, place, grow):
+def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, place, grow, tmp_path):
     from ddbench.datasets.packers import write_in_processes
 
     tree = grow(place.root / "Images", toy.classes, 2)
     paths = {f"beach/{path.name}": str(path) for path in (tree / "beach").iterdir()}
-    with pytest.raises(OSError, match=r"No space left|Illegal seek"):
-        write_in_processes(Path("/dev/full"), list(paths), paths, 8, place)
+    raw, (soft, hard) = tmp_path / "images.u8", resource.getrlimit(resource.RLIMIT_FSIZE)
+    raw.write_bytes(b"")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # what the processes inherit; a full disk ends like this
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*images\.u8"):
+            write_in_processes(raw, list(paths), paths, 8, place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_process_that_is_killed_while_it_packs_is_said(toy, place, grow, monkeypatch):
+    grow(place.root / "Images", toy.classes, 10)
+    monkeypatch.setattr("ddbench.datasets.images.MANY", 1)
+    monkeypatch.setattr("ddbench.datasets.packers.sys.executable", "/bin/false")
+    with pytest.raises(DatasetError, match="a process that was packing ended with status 1"):
+        toy.load(place, 8)
+    assert packs(place) == []
+
+
+def test_packing_processes_find_what_the_environment_says(toy, place, grow, monkeypatch, tmp_path):
+    """Where the libraries themselves come by PYTHONPATH, as modules of a cluster do."""
+    grow(place.root / "Images", toy.classes, 10)
+    monkeypatch.setattr("ddbench.datasets.images.MANY", 1)
+    (tmp_path / "extra/json").mkdir(parents=True)
+    (tmp_path / "extra/json/__init__.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))
+    with pytest.raises(DatasetError, match="status 7"):
+        toy.load(place, 8)
+    assert (tmp_path / "seen").exists()
 
 
 def test_a_disk_that_fills_up_leaves_no_pack(toy, place, grow, monkeypatch):
@@ -188,7 +214,7 @@ def test_a_disk_that_fills_up_leaves_no_pack(toy, place, grow, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("ddbench.datasets.images.os.pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device: .*images\.u8"):
         toy.load(place, 8)
     assert packs(place) == []
     assert not list(place.shared.rglob("images.u8"))
@@ -285,6 +311,24 @@ def test_a_pack_that_somebody_cut_is_refused(toy, place, grow):
     os.truncate(pack / "images.u8", 1000)
     with pytest.raises(DatasetError, match="has 1000 bytes, not 5760"):
         toy.load(place, 8)
+
+
+def test_a_pack_without_its_index_is_told(toy, place, grow):
+    grow(place.root / "Images", toy.classes, 10)
+    toy.load(place, 8)
+    (packs(place)[0] / "index.json").unlink()
+    with pytest.raises(DatasetError, match=r"is no pack .*: delete it and run again"):
+        toy.load(place, 8)
+
+
+def test_a_folders_bytes_are_read_once(place, grow, tmp_path, monkeypatch):
+    source = folder_source(grow(tmp_path / "tree", ["a", "b"], 4))
+    split = source.load(place, 8).fingerprint
+    with monkeypatch.context() as blind:
+        blind.setattr("ddbench.datasets.splits.Path.read_bytes", lambda path: pytest.fail(f"{path} was read again"))
+        assert source.describe(place).fingerprint == split
+    (tmp_path / "tree/a/a00.png").write_bytes((tmp_path / "tree/b/b00.png").read_bytes())
+    assert source.describe(place).fingerprint != split
 
 
 def test_a_leftover_partial_pack_is_not_taken(toy, place, grow):

@@ -24,7 +24,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(folder, picture, parts, **features):
+def write(folder, picture, parts, label_of=lambda i: i % 2, **features):
     """A set of ten images of each class in each part."""
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)} | features
     for part in parts:
@@ -33,7 +33,7 @@ def write(folder, picture, parts, **features):
             out = io.BytesIO()
             picture(f"{part}{i}", 12, 12).save(out, "JPEG" if i % 3 else "PNG")
             rows["image"].append({"bytes": out.getvalue(), "path": None})
-            rows["label"].append(i % 2)
+            rows["label"].append(label_of(i))
         (folder / "data").mkdir(parents=True, exist_ok=True)
         kept = {name: kind for name, kind in kinds.items() if name in rows}
         made = datasets.Dataset.from_dict(rows, features=datasets.Features(kept))
@@ -70,6 +70,34 @@ def test_one_split_is_parted(here, place, picture):
     assert source.split_rule.startswith("80/20 of each class")
     half = registry.load("datasets", "hf:me/scenes@50")
     assert [len(names) for names in half.describe(place).train] == [5, 5]
+
+
+@pytest.mark.parametrize("bare", [-1, None])
+def test_images_without_a_class_are_left_out_and_said(here, place, picture, caplog, bare):
+    write(here / "me/scenes", picture, ["train"])
+    write(here / "me/scenes", picture, ["test"], label_of=lambda i: bare)
+    source = registry.load("datasets", "hf:me/scenes")
+    assert [len(a) + len(b) for a, b in zip(*sides(source, place), strict=True)] == [10, 10]
+    assert "hf:me/scenes: 20 images of its split test have no class and are left out" in caplog.text
+    assert source.split_rule.startswith("80/20")
+
+
+def sides(source, place):
+    split = source.describe(place)
+    return split.train, split.test
+
+
+def test_a_ratio_is_a_ratio_where_the_set_has_sides(here, place, picture):
+    write(here / "me/scenes", picture, ["train", "test"])
+    train, test = sides(registry.load("datasets", "hf:me/scenes@80"), place)
+    assert ([len(c) for c in train], [len(c) for c in test]) == ([16, 16], [4, 4])
+    assert {name.split("/")[1].split("-")[0] for names in train for name in names} == {"train", "test"}
+
+
+def test_a_set_that_cannot_be_loaded_is_said(here, monkeypatch):
+    (here / "me/scenes").mkdir(parents=True)
+    with pytest.raises(UserError, match="hf:me/scenes at revision 55555555 cannot be loaded: "):
+        registry.load("datasets", "hf:me/scenes")
 
 
 def test_it_is_got_once(here, picture, monkeypatch):

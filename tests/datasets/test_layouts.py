@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
+import zipfile
 from dataclasses import replace
 
 import pytest
 
-from ddbench.datasets.facts import DatasetError
+from ddbench.datasets.facts import DatasetError, MissingDataError
+from ddbench.datasets.fetch import fetch
 from ddbench.datasets.folder import folder_source
 from ddbench.datasets.layout import plain
 from ddbench.registry import load, names
@@ -18,6 +23,11 @@ KNOWN = {
     "ucm": (21, 2100), "aid": (30, 10_000), "nwpu": (45, 31_500), "eurosat": (10, 27_000), "patternnet": (38, 30_400),
     "whu-rs19": (19, 1005), "rsscn7": (7, 2800), "siri-whu": (12, 2400), "optimal31": (31, 1860),
     "rsi-cb256": (35, 24_747), "clrs": (25, 15_000), "mlrsnet": (46, 109_161),
+}  # fmt: skip
+TOLD = {
+    "aid": "7a362d82b837", "clrs": "546870d5dd7c", "eurosat": "d0eac52b8afb", "mlrsnet": "b4faf4b6072e",
+    "nwpu": "df2fb0eaa03a", "optimal31": "280e152b6976", "patternnet": "beae8580004b", "rsi-cb256": "48f5ea3ddde2",
+    "rsscn7": "eeb2bb3cbbe4", "siri-whu": "a4134e1bb8da", "ucm": "babe260d8084", "whu-rs19": "97df88e36421",
 }  # fmt: skip
 FILES = {
     "ucm": "{c}{i:02d}.tif", "aid": "{low}_{n}.jpg", "nwpu": "{c}_{k:03d}.jpg", "eurosat": "{c}_{n}.jpg",
@@ -164,6 +174,22 @@ def test_a_link_to_an_image_is_that_image(toy, place, grow, tmp_path):
     assert (toy.load(place, 8).train.images == before).all()
 
 
+def test_images_in_a_folder_inside_a_class_are_an_error(tmp_path, place, grow):
+    tree = grow(tmp_path / "tree", ["a", "b"], 4)
+    (tree / "a/.thumbnails").mkdir()
+    (tree / "a/a00.png").rename(tree / "a/.thumbnails/a00.png")
+    (tree / "b/notes").mkdir()
+    assert [len(names) for names in folder_source(tree).describe(place).train] == [2, 3]
+    grow(tree / "b/notes", ["more"], 1)
+    with pytest.raises(DatasetError, match=r"b/notes, inside a class folder, has images \(more00\.png\)"):
+        folder_source(tree).describe(place)
+
+
+def test_a_very_long_folder(tmp_path, place, grow):
+    tree = grow(tmp_path / ("x" * 250), ["a", "b"], 4)
+    assert folder_source(tree).load(place, 8).train.counts() == (3, 3)
+
+
 def test_long_and_foreign_names(tmp_path, place, picture):
     for label in ("пляж", "森"):
         (tmp_path / "tree" / label).mkdir(parents=True)
@@ -172,3 +198,60 @@ def test_long_and_foreign_names(tmp_path, place, picture):
     data = folder_source(tmp_path / "tree").load(place, 8)
     assert data.train.classes == ("пляж", "森")
     assert data.train.counts() == (2, 2)
+
+
+def archived(tree, path):
+    with zipfile.ZipFile(path, "w") as box:
+        for file in sorted(path for path in tree.rglob("*") if path.is_file()):
+            box.write(file, file.relative_to(tree))
+    return path
+
+
+@pytest.fixture
+def offered(place, picture, tmp_path, served, request):
+    """A dataset's release with four images of a class, at an address on this machine, and where it is served from."""
+    facts = small(BY_NAME[request.param])
+    write(picture, tmp_path / "release" / facts.folders[0], facts)
+    path = archived(tmp_path / "release", served.folder / "release.zip")
+    checksum = f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return replace(facts, address=f"{served.address}/release.zip", archive="", checksum=checksum), path
+
+
+ALL = pytest.mark.parametrize("offered", sorted(KNOWN), indirect=True)
+
+
+@ALL
+def test_downloaded_verified_unpacked_packed(offered, place):
+    facts, _ = offered
+    fetch(facts, place)
+    data = facts.load(place, 8)
+    counts = [a + b for a, b in zip(data.train.counts(), data.test.counts(), strict=True)]
+    assert counts == [FEW] * len(facts.classes)
+    assert facts.verify(place).ok
+
+
+@ALL
+def test_a_wrong_checksum_leaves_nothing(offered, place):
+    facts, _ = offered
+    with pytest.raises(DatasetError, match="it was thrown away"):
+        fetch(replace(facts, checksum=f"MD5 {'0' * 32}"), place)
+    with pytest.raises(MissingDataError):
+        facts.describe(place)
+
+
+@ALL
+def test_a_release_that_lacks_a_class_is_not_kept(offered, place, tmp_path):
+    facts, path = offered
+    shutil.rmtree(tmp_path / "release" / facts.folders[0] / facts.classes[-1])
+    archived(tmp_path / "release", path)
+    with pytest.raises(DatasetError, match=f"1 missing \\({re.escape(facts.classes[-1])}\\)"):
+        fetch(facts, place, path)
+    with pytest.raises(MissingDataError):
+        facts.describe(place)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_classes_and_counts_are_those_of_the_literature(source):
+    """By their SHA-256, taken once from lists that were compared with the releases' papers and pages."""
+    told = json.dumps([source.classes, source.expected or source.total])
+    assert hashlib.sha256(told.encode()).hexdigest()[:12] == TOLD[source.name]

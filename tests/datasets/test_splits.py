@@ -76,6 +76,8 @@ def test_a_file_of_the_users(toy, place, tree, tmp_path):
     assert split.rule == "mine.csv of the user's"
     data = facts.load(place, 8)
     assert (data.train.counts(), data.test.counts()) == ((3, 3, 3), (5, 5, 5))
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "mine.csv").read_bytes())  # as Excel does
+    assert facts.describe(place) == split
     other = toy.with_split(write(tmp_path / "mine.csv", [*rows[:-1], rows[-1].replace("test", "train")]))
     assert other.describe(place).fingerprint != split.fingerprint
 
@@ -86,6 +88,8 @@ def test_a_file_of_the_users(toy, place, tree, tmp_path):
         (["beach/beach99.png,train"], r"toy has no beach/beach99\.png"),
         (["beach/beach01.png,valid"], r"the split of beach/beach01\.png is 'valid'; known: train, test"),
         (["beach/beach01.png,train", "beach/beach01.png,test"], "on both sides"),
+        (["beach/beach01.png,train", "beach01.jpg,test"], "has beach01.jpg on both sides"),
+        (["beach/beach01.png,train", ",test"], "has a line without a file"),
         (["beach/beach01.png,train", "beach/beach02.png,test"], "leaves no image to train in river, forest"),
         ([], "needs a line"),
     ],
