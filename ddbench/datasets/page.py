@@ -63,9 +63,10 @@ below `DATA_ROOT/NAME`. Classes keep the documented order and name. A folder wit
 error. `data prepare` keeps nothing of an archive or download that does not hold the whole dataset.
 
 **Pixels.** Grey is repeated, alpha dropped, palettes and CMYK looked up, of 16 bits the upper 8 kept, an EXIF
-orientation applied, of several pictures the first used; other kinds of pixels and files of more than 100 million
-are refused by name, and so are 16 bits of which only the lower 8 are used. The shorter side becomes the asked size by Lanczos (`--resize bilinear`: as DPD's release
-tests), widened by the reduction so that nothing aliases, and the middle is kept.
+orientation applied, of several pictures the first used; other kinds of pixels and files of more than 100 million are
+refused by name, and so are 16 bits of which only the lower 8 are used. The shorter side becomes the asked size by
+Lanczos (`--resize bilinear`: as DPD's release tests), widened by the reduction so that nothing aliases, and the
+middle is kept.
 
 **Measured** on two cores of an AMD EPYC, 64 px (`benchmarks/packing.py`, against ImageFolder, Resize and stack):
 packing `eurosat` 4.2 s, 1.87 times as fast, and `ucm` 1.9 s, 1.86 times, with the same pixels (`ucm`: but for
