@@ -109,12 +109,17 @@ def _remove_beside(folder: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def locked(path: Path) -> AbstractContextManager:
-    """A lock for a file or folder, held until the end of the `with`; waits for another process, and says so."""
+def locked(path: Path, patience: float | None = None) -> AbstractContextManager:
+    """A lock for a file or folder, held until the end of the `with`; waits for another process, and says so.
+
+    patience: seconds after which waiting ends with filelock.Timeout; None for no end.
+    """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        return lock.acquire(timeout=1)
+        return lock.acquire(timeout=1 if patience is None else patience)
     except Timeout:
+        if patience is not None:
+            raise
         log.info("waiting for another process that is making %s", path)
         return lock.acquire()
 

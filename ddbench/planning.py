@@ -25,7 +25,8 @@ log = logging.getLogger("ddbench")
 class Setting:
     """Where things lie and what computes. None of it changes which run is meant.
 
-    compiled: whether students are trained through torch.compile (evaluators.train).
+    compiled: whether students are trained through torch.compile (evaluators.train). patience: how many seconds to wait
+    for another process that is at the same run; None for as long as it takes.
     """
 
     runs: Path
@@ -33,6 +34,7 @@ class Setting:
     device: str = "auto"
     quiet: bool = False
     compiled: bool = False
+    patience: float | None = None
 
 
 @dataclass(frozen=True)

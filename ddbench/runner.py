@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import shutil
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddbench import contact, distilled
 from ddbench.errors import UserError, ran_out
-from ddbench.files import sweep, write_bytes
+from ddbench.files import locked, sweep, write_bytes
 from ddbench.planning import Jury, Plan, Setting, Task, tasks
 from ddbench.runs import Failure, failure_path, read_failure, write_failure
 from ddbench.team import join
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ddbench.types import Dataset
 
 log = logging.getLogger("ddbench")
+
+LOCKS = ".locks"  # in the runs folder: one for each run that somebody is at
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,50 @@ class Outcome:
     failed: int
     kept: int
 
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(self.done + other.done, self.failed + other.failed, self.kept + other.kept)
+
 
 def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
     """Do every task that is not done. A task that fails is recorded and costs only what needs it.
 
     One that failed earlier is taken up again with `retry`, else reported. UserError (something the user must provide is
-    missing) is raised, and leaves nothing behind. Of several processes of one launch the lead does the tasks; the
-    others help it with the distillations of a method that is `parallel`, and return None. There a failure ends all.
+    missing) is raised, and leaves nothing behind. A run that another process is at is waited for, filelock.Timeout
+    where the setting's patience ends. Of several processes of one launch the lead does the tasks; the others help it
+    with the distillations of a method that is `parallel`, and return None. There a failure ends all.
     """
     if not join(setting.device == "cpu").lead:
         return _assist(plan, setting)
     load = cache(lambda size: plan.source.load(setting.place, size))
+    outcome = Outcome(0, 0, 0)
+    for spec in plan.specs:
+        one = replace(plan, specs=(spec,))
+        with _alone(one, setting):
+            outcome += _run(one, setting, retry, load)
+    return outcome
+
+
+@contextmanager
+def _alone(plan: Plan, setting: Setting) -> Iterator[None]:
+    """No other process does the tasks of this plan of one run meanwhile."""
+    if all(task.done for task in tasks(plan, setting.runs)):
+        yield
+        return
+    locks = setting.runs / LOCKS
+    made_here = _missing_parents(locks)
+    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(locks / plan.specs[0].digest[:16], setting.patience):
+            yield
+    except UserError:
+        _forget(locks, made_here)
+        raise
+
+
+def _run(plan: Plan, setting: Setting, retry: bool, load: Callable[[int], Dataset]) -> Outcome:
+    """The tasks of one run."""
     done = failed = kept = 0
-    lost: set[Path] = set()
+    lost = False
     for task in tasks(plan, setting.runs):
         there = task.done  # looked at once, and so is the failure: others may be at it too
         before = None if there or retry else read_failure(task.path)
@@ -56,7 +90,7 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
         if there:
             _tidy(task)
             kept += 1
-        elif task.folder in lost:
+        elif lost:
             log.warning("%s: skipped, there is no distilled set", _where(task))
         elif not before and _attempt(task, plan, setting, load):
             done += 1
@@ -64,8 +98,8 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
             if before:
                 log.error("%s: %s earlier (%s); --retry tries again", _where(task), before.status, before.error)
             failed += 1
-            lost |= {task.folder} if task.student is None else set()
-        if task.student is None and task.folder not in lost:
+            lost = task.student is None
+        if task.student is None and not lost:
             _contact_sheet(task.folder)
     return Outcome(done, failed, kept)
 
