@@ -17,6 +17,7 @@ from ddbench.commands.new import new
 from ddbench.commands.quality import quality
 from ddbench.commands.robustness import robustness
 from ddbench.commands.run import evaluate, run
+from ddbench.commands.sweep import sweep
 from ddbench.team import join
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -96,7 +97,7 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     ctx.obj = Globals(quiet=quiet, **folders)
 
 
-for command in (run, evaluate, quality, leaderboard, robustness, data, list_names, show, check, new):
+for command in (run, sweep, evaluate, quality, leaderboard, robustness, data, list_names, show, check, new):
     cli.add_command(command)
 
 

@@ -1,0 +1,130 @@
+"""`ddbench sweep`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ddbench.commands.common import Globals, comparable, log, log_to_stderr, report_problems
+
+if TYPE_CHECKING:
+    from ddbench.planning import Setting
+    from ddbench.sweeping import Tally
+    from ddbench.sweeps import Cell
+
+
+@click.command()
+@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells at a time, each in a process."
+)
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler's, such as tcp://head:8786, in place of --jobs.")
+@click.option("--compiled", is_flag=True, help="Train students through torch.compile, as `ddbench run` does.")
+@click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and about how long it takes; write nothing.")
+@click.pass_obj
+def sweep(options: Globals, plan: Path, jobs: int, scheduler: str | None, **how: bool) -> None:
+    """Run a grid of methods, datasets, IPCs, seeds, students and protocols, written down in PLAN.
+
+    Only what is missing is done, so an interrupted sweep goes on when it is called again. What fails costs its cell (a
+    run and its students): it is recorded, the sweep goes on, and the exit status is 1. A cell whose process is killed
+    is begun again, twice. Several sweeps may work on one runs folder at once, on several machines too.
+
+    \b
+    A plan (sizes, seeds, students, student_seeds and protocols may be left out):
+      datasets = ["ucm", "scenes"]
+      ipcs = [1, 10]
+      sizes = [64]
+      seeds = 3                      # 0, 1, 2; or a list
+      students = ["convnet", "resnet18"]
+      methods = [
+          "random", "full",
+          { method = "dpd", preset = "tiny" },
+          { method = "dm", preset = "tiny", set = ["iterations=500", "rate=0.05"], ipcs = [1] },
+          { method = "my_method.py:MyMethod", config = "mine.toml" },
+      ]
+
+    \b
+    Examples:
+      ddbench sweep plan.toml --dry-run
+      ddbench sweep plan.toml --jobs 2
+      ddbench sweep plan.toml --scheduler tcp://head:8786
+    """
+    from ddbench.sweeps import cells, read_plan
+
+    options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute())
+    grid = cells(*read_plan(plan), options.place, options.runs)
+    if how["dry_run"]:
+        return _show(grid, options.runs, jobs)
+    tally = _carry_out(grid, options, (jobs, scheduler), how["compiled"], how["retry"])
+    log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.kept)
+    _print_tables(grid, options)
+    if tally.failed:
+        raise SystemExit(1)
+    return None
+
+
+def _carry_out(
+    grid: Sequence[Cell], options: Globals, where: tuple[int, str | None], compiled: bool, retry: bool
+) -> Tally:
+    """Do what is missing, but for what failed earlier unless that is to be tried again."""
+    from ddbench.sweeping import Tally
+
+    missing = [cell for cell in grid if cell.missing]
+    todo = [cell for cell in missing if retry or not cell.given_up]
+    for cell in missing:
+        if cell not in todo:
+            log.error("%s: failed earlier; --retry tries again", cell.title)
+    before = Tally(failed=len(missing) - len(todo), kept=len(grid) - len(missing))
+    setting = replace(options.setting, quiet=True, compiled=compiled)
+    return before + _done(todo, (setting, retry), where, options.silent) if todo else before
+
+
+def _done(todo: Sequence[Cell], given: tuple[Setting, bool], where: tuple[int, str | None], silent: bool) -> Tally:
+    from tqdm import tqdm
+
+    from ddbench.sweeping import carry_out, cluster, local, work
+
+    jobs, scheduler = where
+    pool = cluster(scheduler) if scheduler else local(jobs, partial(log_to_stderr, logging.WARNING))
+    with pool as submit, tqdm(total=len(todo), desc="cells", disable=silent, dynamic_ncols=True) as bar:
+
+        def told(cell: Cell, how: str, number: int) -> None:
+            bar.update()
+            log.info("%d/%d %s: %s", number, len(todo), cell.title, how)
+
+        return carry_out(todo, lambda cell: submit(work, cell, *given), told)
+
+
+def _show(grid: Sequence[Cell], runs: Path, jobs: int) -> None:
+    """What is to be done, and about how long it takes."""
+    from ddbench.sweeps import estimate
+
+    missing = [task for cell in grid for task in cell.missing]
+    for cell in grid:
+        words = ", ".join(
+            f"{task.words} ({task.path.parent.name})" if task.student else task.words for task in cell.missing
+        )
+        click.echo(f"{cell.title}: {words or 'there already'}")
+    found = estimate(missing, runs)
+    click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {found.words(jobs)}")
+
+
+def _print_tables(grid: Sequence[Cell], options: Globals) -> None:
+    """One table for each dataset, size and IPC, of the plan's runs alone."""
+    from ddbench.runs import scan
+    from ddbench.tables import render
+
+    entries, problems = scan(options.runs)
+    report_problems(problems)
+    wanted = {cell.tasks[0].spec.digest for cell in grid}
+    mine = [entry for entry in entries if entry.spec.digest in wanted]
+    specs = [cell.tasks[0].spec for cell in grid]
+    for fingerprint, size, ipc in dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs):
+        click.echo(render(comparable(mine, fingerprint=fingerprint, size=size, ipc=ipc)))

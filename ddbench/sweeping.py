@@ -1,0 +1,202 @@
+"""Doing a sweep's cells, in processes of this machine or on a cluster, through futures. No torch in this process.
+
+What happens to a cell costs that cell: it fails, its process is killed, another sweep is at it.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from filelock import Timeout
+
+from ddbench import planning, runner
+from ddbench.errors import UserError
+from ddbench.planning import Setting
+from ddbench.runner import Outcome
+from ddbench.runs import Failure, write_failure, write_spec
+from ddbench.sweeps import Cell
+
+log = logging.getLogger("ddbench")
+
+PATIENCE = 5  # seconds that a cell waits for another process that is at it, before others are taken up
+WAITING = 5  # seconds for a scheduler to answer
+TIMES = 3  # that a cell is begun whose process dies
+
+Submit = Callable[..., Future]
+_one_at_a_time = threading.Lock()  # a worker with several threads would mix the seeds of two cells
+
+
+class DiedError(Exception):
+    """The process that was at a cell is gone. again: whether to begin it again, which a cluster has done by itself."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__("the process that was at it is gone: killed, perhaps for want of memory")
+        self.again = again
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Cells: done now; failed, now or earlier; there already."""
+
+    done: int = 0
+    failed: int = 0
+    kept: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.done + other.done, self.failed + other.failed, self.kept + other.kept)
+
+
+def work(cell: Cell, setting: Setting, retry: bool) -> Outcome | None:
+    """Do a cell in this process; None when another process is at it. Failures are recorded, never raised."""
+    with _one_at_a_time:
+        outcome = Outcome(0, 0, 0)
+        for protocol in cell.protocols:
+            try:
+                outcome += _judged(cell, protocol, replace(setting, patience=PATIENCE), retry)
+            except Timeout:
+                return None
+            except UserError as error:
+                _record(cell, Failure("failed", str(error), ""))
+                log.error("%s: %s", cell.title, error)
+                return outcome + Outcome(0, 1, 0)
+        return outcome
+
+
+def _judged(cell: Cell, protocol: str, setting: Setting, retry: bool) -> Outcome:
+    plan = planning.plan(cell.request, planning.jury(cell.students, protocol, cell.student_seeds), setting.place)
+    if plan.specs[0].digest != cell.tasks[0].spec.digest:
+        raise UserError(
+            f"{cell.title}: here these words mean another run: other code or data than where the sweep was begun"
+        )
+    return runner.run(plan, setting, retry)
+
+
+def _record(cell: Cell, failure: Failure) -> None:
+    """Note the failure at what the cell still misses first."""
+    task = next(iter(cell.missing), cell.tasks[0])
+    write_spec(task.folder, task.spec)
+    write_failure(task.path, failure)
+
+
+def carry_out(cells: Sequence[Cell], submit: Callable[[Cell], Future], told: Callable[[Cell, str, int], None]) -> Tally:
+    """Have every cell done by `submit(cell)`, and tell of each how it ended; the order is kept as far as it can be.
+
+    A cell that another sweep is at is asked about again; one whose process died is begun again, TIMES in all.
+    """
+    begun: Counter[str] = Counter()
+    tally: Counter[str] = Counter()
+    running = {submit(cell): cell for cell in cells}
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            cell = running.pop(future)
+            how = _how(cell, future, begun)
+            if how:
+                tally[how] += 1
+                told(cell, how, tally.total())
+            else:
+                running[submit(cell)] = cell
+    return Tally(**tally)
+
+
+def _how(cell: Cell, future: Future, begun: Counter[str]) -> str:
+    """ "done", "failed" or "kept"; empty for a cell that is to be submitted again."""
+    begun[cell.title] += 1
+    try:
+        outcome = future.result()
+    except DiedError as error:
+        if error.again and begun[cell.title] < TIMES:
+            log.warning("%s: %s; begun again", cell.title, error)
+            return ""
+        return _lost(cell, Failure("died", str(error), ""))
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        return _lost(cell, Failure("failed", text, "".join(traceback.format_exception(error))))
+    if outcome is None:
+        return ""
+    return "failed" if outcome.failed else "done" if outcome.done else "kept"
+
+
+def _lost(cell: Cell, failure: Failure) -> str:
+    _record(cell, failure)
+    log.error("%s: %s; --retry tries again", cell.title, failure.error)
+    return "failed"
+
+
+@contextmanager
+def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
+    """Processes of this machine, `jobs` at a time, each of which calls `prepare` first; they end with this process."""
+    from pebble import ProcessExpired, ProcessPool
+
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    fresh = multiprocessing.get_context("spawn")  # no fork: it would inherit threads
+    pool = ProcessPool(jobs, initializer=_begin, initargs=(threads, prepare), context=fresh)
+    try:
+        yield lambda work, *given: _translated(pool.schedule(work, given), ProcessExpired, again=True)
+        pool.close()
+    except BaseException:
+        pool.stop()
+        raise
+    finally:
+        pool.join()
+
+
+def _begin(threads: int, prepare: Callable[[], None]) -> None:
+    """In a new process: its share of the cores, and an end when whoever asked is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began it ends it
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    prepare()
+    threading.Thread(target=_watch, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _watch(parent: multiprocessing.Process) -> None:
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Submit]:
+    """The workers of a Dask scheduler; what was not begun when this process ends is taken back."""
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError:
+        raise UserError("--scheduler needs the library `distributed`: pip install 'ddbench[dask]'") from None
+    try:
+        client = Client(address, timeout=WAITING)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"no Dask scheduler answers at {address} ({error}); it looks like tcp://HOST:8786") from None
+    with client:
+        executor = client.get_executor(pure=False)
+        try:
+            yield lambda work, *given: _translated(executor.submit(work, *given), KilledWorker, again=False)
+        finally:
+            executor.shutdown(wait=False)
+
+
+def _translated(inner: Future, died: type[Exception], again: bool) -> Future:
+    """The same future, with DiedError in place of the library's own word for it."""
+    outer: Future = Future()
+
+    def over(done: Future) -> None:
+        if done.cancelled():
+            outer.cancel()
+            return
+        error = done.exception()
+        if isinstance(error, died):
+            outer.set_exception(DiedError(again))
+        elif error is not None:
+            outer.set_exception(error)
+        else:
+            outer.set_result(done.result())
+
+    inner.add_done_callback(over)
+    return outer

@@ -1,0 +1,215 @@
+"""A sweep's plan: from a TOML file to cells, in the order in which to do them, and how long they may take. No torch.
+
+A *cell* is one run (method, dataset, size, IPC, seed) with every student and protocol that judges it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ddbench import planning, registry
+from ddbench.config import checked, read_toml
+from ddbench.datasets.facts import FOLDER, Place
+from ddbench.errors import UserError
+from ddbench.planning import Request, Task
+from ddbench.runs import read_failure, scan
+
+METHODS = "methods"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One method of a plan: its name, and what `ddbench run` calls --preset, --config and --set.
+
+    ipcs, seeds: in place of the plan's.
+    """
+
+    method: str
+    preset: str | None = None
+    config: str | None = None
+    set: tuple[str, ...] = ()
+    ipcs: tuple[int, ...] | None = None
+    seeds: int | tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a plan asks for: the grid of methods, datasets, sizes, IPCs and distillation seeds, and who judges.
+
+    sizes: none for each dataset's own. seeds: K for 0 to K-1, or a list. student_seeds: students of each kind.
+    """
+
+    datasets: tuple[str, ...]
+    ipcs: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    seeds: int | tuple[int, ...] = 1
+    students: tuple[str, ...] = ("convnet",)
+    student_seeds: int = 1
+    protocols: tuple[str, ...] = ("quick",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run and its students, in words that another process understands.
+
+    request: with one IPC (none for all images) and one seed. tasks: distilling, then each student of each protocol.
+    """
+
+    request: Request
+    students: tuple[str, ...]
+    protocols: tuple[str, ...]
+    student_seeds: int
+    tasks: tuple[Task, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.tasks[0].folder
+
+    @property
+    def title(self) -> str:
+        """Its place below the runs folder: "ucm64/dm/ipc10/seed0-0123abcd"."""
+        return "/".join(self.folder.parts[-4:])
+
+    @property
+    def missing(self) -> list[Task]:
+        """What is not done yet."""
+        return [task for task in self.tasks if not task.done]
+
+    @property
+    def given_up(self) -> bool:
+        """Whether all that is missing failed earlier, or needs what failed."""
+        if read_failure(self.folder):
+            return True
+        return all(read_failure(task.path) for task in self.missing)
+
+
+def read_plan(path: Path) -> tuple[Sweep, tuple[Ask, ...]]:
+    """The plan in a TOML file; UserError naming what is wrong in it, and what may be there."""
+    told = read_toml(path)
+    methods = told.pop(METHODS, None)
+    if not isinstance(methods, list) or not methods:
+        raise UserError(
+            f'{path}: methods must be a list: methods = ["random", {{method = "dm", preset = "tiny"}}], for one'
+        )
+    if "datasets" not in told:
+        raise UserError(f'{path}: datasets must be a list, such as datasets = ["ucm", "scenes"]')
+    sweep = Sweep(**checked(Sweep, told, str(path)))
+    for name in ("datasets", "students", "protocols"):
+        if not getattr(sweep, name):
+            raise UserError(f"{path}: {name} is empty, so there is nothing to do")
+    return sweep, tuple(_ask(method, path) for method in methods)
+
+
+def _ask(method: Any, path: Path) -> Ask:
+    if isinstance(method, str):
+        return Ask(method)
+    if not isinstance(method, dict) or "method" not in method:
+        raise UserError(f"{path}: {method!r} in methods is neither a name nor a table with a key `method`")
+    return Ask(**checked(Ask, method, f"{path}, methods"))
+
+
+def cells(sweep: Sweep, asks: Sequence[Ask], place: Place, runs: Path) -> list[Cell]:
+    """Every cell of the grid, once; the first of each method on each dataset and size comes before all others.
+
+    So what those share (a teacher, a fine-tuned model) is made once, and by several processes at once. Every word is
+    checked; UserError, and nothing is written.
+    """
+    juries = [planning.jury(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols]
+    found: dict[str, tuple[tuple, Cell]] = {}
+    for (a, ask), (d, dataset), size in product(enumerate(asks), enumerate(sweep.datasets), sweep.sizes or (None,)):
+        request = _request(sweep, ask, dataset, size)
+        plans = [planning.plan(request, jury, place) for jury in juries]
+        for rank, spec in enumerate(plans[0].specs):
+            one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
+            parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
+            tasks = tuple({task.path: task for part in parts for task in part}.values())
+            cell = Cell(one, sweep.students, sweep.protocols, sweep.student_seeds, tasks)
+            key = (0, a, d, spec.size, rank) if rank == 0 else (1, d, spec.size, a, rank)
+            found.setdefault(spec.digest, (key, cell))
+    return [cell for _, cell in sorted(found.values(), key=lambda pair: pair[0])]
+
+
+def _request(sweep: Sweep, ask: Ask, dataset: str, size: int | None) -> Request:
+    whole = getattr(registry.load("methods", ask.method), "whole", False)
+    ipcs = () if whole else sweep.ipcs if ask.ipcs is None else ask.ipcs
+    seeds = sweep.seeds if ask.seeds is None else ask.seeds
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
+    if not seeds or min(seeds) < 0 or (ipcs and min(ipcs) < 1):
+        raise UserError(
+            f"{ask.method}: seeds {list(seeds)}, ipcs {list(ipcs)}: one seed from 0 on at least, IPC from 1"
+        )
+    config = Path(ask.config).absolute() if ask.config else None
+    return Request(_absolute(ask.method), _absolute(dataset), ipcs, size, ask.preset, config, ask.set, seeds)
+
+
+def _absolute(word: str) -> str:
+    """FILE.py:CLASS and folder:PATH as they are found from any folder."""
+    if word.startswith(FOLDER):
+        return f"{FOLDER}{Path(word.removeprefix(FOLDER)).expanduser().absolute()}"
+    return str(Path(word).absolute()) if ".py:" in word else word
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """seconds: of the tasks of which anything like them was ever done. known: how many; of is how many there are."""
+
+    seconds: float
+    known: int
+    of: int
+
+    def words(self, jobs: int) -> str:
+        """For so many at a time: "about 1 h 20 min with 2 at a time; nothing like 3 of 10 pieces was ever done"."""
+        if not self.known:
+            return "how long it takes is unknown: nothing like it was ever done here"
+        minutes, unknown = round(self.seconds / 60 / jobs), self.of - self.known
+        time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+        but = f"; nothing like {unknown} of {self.of} pieces was ever done" if unknown else ""
+        return f"about {time} with {jobs} at a time{but}"
+
+
+def estimate(missing: Iterable[Task], runs: Path) -> Estimate:
+    """How long the tasks may take one after the other, from what results and distillations below `runs` took."""
+    near, far = _costs(runs)
+    found = []
+    for exact, like in (keys := [_keys(task) for task in missing]):
+        seconds = near.get(exact) or far.get(like)
+        found += [statistics.median(seconds)] if seconds else []
+    return Estimate(sum(found), len(found), len(keys))
+
+
+def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list[float]]]:
+    """Seconds of what was done, by what it was, and by what it was on any dataset."""
+    near: dict[tuple, list[float]] = defaultdict(list)
+    far: dict[tuple, list[float]] = defaultdict(list)
+    for task, seconds in _done(runs):
+        exact, like = _keys(task)
+        near[exact].append(seconds)
+        far[like].append(seconds)
+    return near, far
+
+
+def _done(runs: Path) -> Iterator[tuple[Task, float]]:
+    from ddbench.files import read_json
+
+    seen = set()
+    for entry in scan(runs)[0]:
+        folder = entry.path.parents[2]
+        yield Task(entry.spec, folder, entry.result.student, entry.result.seed, entry.path), entry.result.seconds
+        if folder not in seen and (folder / "distill.json").exists():
+            seen.add(folder)
+            yield Task(entry.spec, folder), read_json(folder / "distill.json")["seconds"]
+
+
+def _keys(task: Task) -> tuple[tuple, tuple]:
+    spec = task.spec
+    if task.student:
+        like = (task.student, task.path.parent.name, spec.size, spec.ipc)
+    else:
+        like = (spec.method, spec.method_version, repr(sorted(spec.params.items())), spec.size, spec.ipc)
+    return (*like, spec.dataset), like

@@ -1,0 +1,242 @@
+"""Cells in real processes: done, failing, killed, begun again; two sweeps at once; Ctrl-C; a Dask cluster."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from third_party import write_images
+
+from ddbench import runs, sweeping, sweeps
+from ddbench.commands.common import log_to_stderr
+from ddbench.datasets.facts import Place
+from ddbench.planning import Setting
+
+METHOD = '''
+"""A method that notes when it is begun, and then may die, hang, fail or ask, as its settings say."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ddbench.errors import UserError
+from ddbench.types import DistilledSet
+
+
+@dataclass(frozen=True)
+class Mortal:
+    name: ClassVar[str] = "mortal"
+    version: ClassVar[int] = 1
+    deaths: int = 0
+    hangs: int = 0
+    fails: bool = False
+    asks: bool = False
+
+    def distill(self, train, ipc, ctx):
+        log = ctx.shared / f"begun-{self.deaths}-{self.hangs}-{self.fails}-{self.asks}-{ctx.seed}.txt"
+        with open(log, "a") as out:
+            out.write(f"{os.getpid()}\\n")
+        times = len(log.read_text().splitlines())
+        if times <= self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if times <= self.hangs:
+            time.sleep(600)
+        if self.fails:
+            raise RuntimeError("out of ideas")
+        if self.asks:
+            raise UserError("there is no base model; get it from a shop")
+        index = [i for c in range(len(train.classes)) for i in train.of_class(c)[:ipc].tolist()]
+        return DistilledSet(train.images[index], train.labels[index], train.classes, train.readable)
+'''
+FEW = """
+[recipes.convnet]
+optimizer = "adamw"
+lr = 0.002
+weight_decay = 0.01
+batch = 8
+epochs = 1
+min_steps = 5
+"""
+PLAN = """
+datasets = ["folder:{home}/images"]
+ipcs = [1]
+protocols = ["{home}/few.toml"]
+methods = [{methods}]
+"""
+LIMIT = 120  # seconds after which something hangs
+
+
+@pytest.fixture
+def home(tmp_path):
+    write_images(tmp_path / "images", {"barn": 4, "pond": 4})
+    (tmp_path / "mortal.py").write_text(METHOD)
+    (tmp_path / "few.toml").write_text(FEW)
+    return tmp_path
+
+
+def plan(home, *sets, seeds=1):
+    """A plan of the method with each of the settings."""
+    one = '{{ method = "{home}/mortal.py:Mortal", set = [{sets}], seeds = {seeds} }}'
+    methods = ", ".join(one.format(home=home, seeds=seeds, sets=f'"{s}"' if s else "") for s in sets)
+    (home / "plan.toml").write_text(PLAN.format(home=home, methods=methods))
+    return home / "plan.toml"
+
+
+def cells(home, path):
+    return sweeps.cells(*sweeps.read_plan(path), place(home), home / "runs")
+
+
+def place(home):
+    return Place(None, home / "shared", True)
+
+
+def setting(home):
+    return Setting(home / "runs", place(home), "cpu", True)
+
+
+def begun(home, words):
+    """The processes that began a cell."""
+    found = home / "shared" / f"begun-{words}.txt"
+    return [int(line) for line in found.read_text().split()] if found.exists() else []
+
+
+def command(home, *words):
+    head = [sys.executable, "-m", "ddbench", "--runs", home / "runs", "--shared", home / "shared", "--device", "cpu"]
+    return [str(word) for word in [*head, "sweep", home / "plan.toml", *words]]
+
+
+def started(home, *words):
+    return subprocess.Popen(command(home, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(seen):
+    deadline = time.monotonic() + LIMIT
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def gone(process):
+    """Whether a process has ended, be it that nobody has asked for its status."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_what_happens_to_a_cell_costs_that_cell(home):
+    grid = cells(home, plan(home, "", "deaths=2", "deaths=9", "fails=true", "asks=true"))
+    told = []
+    with sweeping.local(2, partial(log_to_stderr, logging.CRITICAL)) as submit:
+        how = lambda cell: submit(sweeping.work, cell, setting(home), False)  # noqa: E731
+        tally = sweeping.carry_out(grid, how, lambda *line: told.append(line))
+    assert tally == sweeping.Tally(done=2, failed=3)
+    assert sorted(number for _, _, number in told) == [1, 2, 3, 4, 5]
+    fine, revived, dead, failing, asking = grid
+    assert [cell.missing for cell in (fine, revived)] == [[], []]
+    assert len(set(begun(home, "2-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == sweeping.TIMES
+    said = {cell.title: runs.read_failure(cell.folder) for cell in (dead, failing, asking)}
+    assert [failure.status for failure in said.values()] == ["died", "failed", "failed"]
+    assert "out of ideas" in said[failing.title].trace
+    assert said[asking.title].error == "there is no base model; get it from a shop"
+    assert all(cell.given_up for cell in (dead, failing, asking))
+    assert len(runs.scan(home / "runs")[0]) == 2
+
+
+def test_a_sweep_by_its_command(home):
+    plan(home, "", "fails=true", seeds=2)
+    dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
+    assert "4 cells, 8 pieces of work to do; how long it takes is unknown" in dry.stdout
+    assert not (home / "runs").exists()
+    first = subprocess.run(command(home, "--jobs", "2"), capture_output=True, text=True)
+    assert first.returncode == 1, first.stderr
+    assert "4 cells: 2 done now, 2 failed, 0 there already" in first.stderr
+    assert "(n=2)" in first.stdout
+    again = subprocess.run(command(home), capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "4 cells: 0 done now, 2 failed, 2 there already" in again.stderr
+    assert again.stderr.count("failed earlier; --retry tries again") == 2
+    assert len(begun(home, "0-0-True-False-0")) == 1
+    assert subprocess.run(command(home, "--retry"), capture_output=True).returncode == 1
+    assert len(begun(home, "0-0-True-False-0")) == 2
+    dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
+    assert "4 cells, 4 pieces of work to do; about 0 min with 1 at a time" in dry.stdout
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work(home):
+    plan(home, "", seeds=4)
+    both = [started(home), started(home)]
+    said = [process.communicate(timeout=LIMIT)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [len(begun(home, f"0-0-False-False-{seed}")) for seed in range(4)] == [1] * 4
+    assert sum(int(line.split()[2]) for text in said for line in text.splitlines() if "done now" in line) == 4
+    entries, problems = runs.scan(home / "runs")
+    assert (len(entries), problems) == (4, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_it_ends_with_what_it_began_and_goes_on_later(home, how):
+    plan(home, "hangs=1", seeds=2)
+    process = started(home, "--jobs", "2")
+    until(lambda: all(begun(home, f"0-1-False-False-{seed}") for seed in (0, 1)))
+    workers = [begun(home, f"0-1-False-False-{seed}")[0] for seed in (0, 1)]
+    process.send_signal(how)
+    process.communicate(timeout=LIMIT)
+    assert process.returncode != 0
+    until(lambda: all(gone(worker) for worker in workers))
+    assert all(len(cell.missing) == 2 for cell in cells(home, home / "plan.toml"))
+    again = subprocess.run(command(home), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "2 cells: 2 done now, 0 failed" in again.stderr
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """The address of a real scheduler with two workers, processes of this machine."""
+    env = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING": "False", "OMP_NUM_THREADS": "1"}
+    run = lambda *words: subprocess.Popen([sys.executable, "-m", "dask", *map(str, words)], env=env, cwd=tmp_path,  # noqa: E731
+                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    told = tmp_path / "scheduler.json"
+    head = run("scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", told)
+    until(told.exists)
+    address = json.loads(told.read_text())["address"]
+    workers = [run("worker", address, "--nthreads", 2, "--no-dashboard", "--no-nanny") for _ in range(2)]
+    yield address, workers
+    for process in (head, *workers):
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_on_a_cluster_a_lost_worker_costs_no_cell(home, scheduler):
+    address, workers = scheduler
+    text = plan(home, "hangs=1", "", seeds=1).read_text()
+    (home / "plan.toml").write_text(text.replace("set = [], seeds = 1", "set = [], seeds = 3"))
+    process = started(home, "--scheduler", address)
+    until(lambda: begun(home, "0-1-False-False-0"))
+    (victim,) = begun(home, "0-1-False-False-0")
+    assert victim in [worker.pid for worker in workers]
+    os.kill(victim, signal.SIGKILL)
+    said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said
+    assert "4 cells: 4 done now, 0 failed" in said[1]
+    assert len(set(begun(home, "0-1-False-False-0"))) == 2
+    assert [len(begun(home, f"0-0-False-False-{seed}")) for seed in range(3)] == [1, 1, 1]
+
+
+def test_no_scheduler_there_is_said(home):
+    plan(home, "")
+    done = subprocess.run(command(home, "--scheduler", "tcp://127.0.0.1:9"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr

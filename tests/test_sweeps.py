@@ -1,0 +1,154 @@
+"""A plan's words, its cells and their order, what is missing of them, how long they may take. Nothing is run."""
+
+import dataclasses
+
+import pytest
+from third_party import write_images, write_method
+
+from ddbench import planning, runs, sweeps
+from ddbench.datasets.facts import Place
+from ddbench.errors import UserError
+
+PLAN = """
+datasets = ["folder:{home}/images", "folder:{home}/others"]
+ipcs = [1, 2]
+seeds = 2
+students = ["convnet", "resnet18"]
+protocols = ["quick", "dc@1"]
+methods = [
+    "random",
+    {{ method = "{home}/pick.py:Pick", set = ["shift=3"], ipcs = [2], seeds = [5] }},
+    "full",
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    for seed, name in enumerate(("images", "others")):
+        write_images(home / name, {"barn": 10, "pond": 12}, size=32, seed=seed)
+    write_method(home)
+    (home / "plan.toml").write_text(PLAN.format(home=home).replace(', "resnet18"', "").replace(', "dc@1"', ""))
+    return home
+
+
+def grid(home, tmp_path, text=None):
+    path = tmp_path / "plan.toml"
+    path.write_text(text or (home / "plan.toml").read_text())
+    return sweeps.cells(*sweeps.read_plan(path), Place(None, home / "shared", True), tmp_path / "runs")
+
+
+def facts(cells):
+    return [(c.tasks[0].spec.dataset, c.tasks[0].spec.method, c.tasks[0].spec.ipc, c.tasks[0].spec.seed) for c in cells]
+
+
+def test_the_grid_in_order(home, tmp_path):
+    images, others = "folder:images", "folder:others"
+    assert facts(grid(home, tmp_path)) == [
+        (images, "random", 1, 0), (others, "random", 1, 0),
+        (images, "pick", 2, 5), (others, "pick", 2, 5),
+        (images, "full", 0, 0), (others, "full", 0, 0),
+        (images, "random", 1, 1), (images, "random", 2, 0), (images, "random", 2, 1), (images, "full", 0, 1),
+        (others, "random", 1, 1), (others, "random", 2, 0), (others, "random", 2, 1), (others, "full", 0, 1),
+    ]  # fmt: skip
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_student_of_every_protocol(home, tmp_path):
+    text = PLAN.format(home=home).replace("dc@1", "quick@1")
+    cell = grid(home, tmp_path, text)[0]
+    assert [(task.student, task.path.parent.name) for task in cell.tasks] == [
+        (None, "ipc1"), ("convnet", "quick-v1"), ("resnet18", "quick-v1"),
+    ]  # fmt: skip
+    assert cell.missing == list(cell.tasks)
+
+
+def test_what_is_asked_twice_is_one_cell(home, tmp_path):
+    text = (home / "plan.toml").read_text().replace('"random",', '"random", { method = "random", preset = "tiny" },')
+    assert facts(grid(home, tmp_path, text)) == facts(grid(home, tmp_path))
+
+
+def test_paths_are_found_from_anywhere(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    text = (home / "plan.toml").read_text().replace(f"{home}/", "")
+    requests = [cell.request for cell in grid(home, tmp_path, text)]
+    assert {request.dataset for request in requests} == {f"folder:{home}/images", f"folder:{home}/others"}
+    assert {request.method for request in requests} == {"random", "full", f"{home}/pick.py:Pick"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("datasets =", "dataset =", r"datasets must be a list, such as datasets = \[\"ucm\""),
+        ("ipcs = [1, 2]", "ipc = [1]", r"unknown key of Sweep .*'ipc'; did you mean ipcs"),
+        ("seeds = 2", 'seeds = "two"', r"seeds = 'two' is wrong; expected an integer or a list"),
+        ("seeds = 2", "seeds = 0", r"random: seeds \[\], ipcs \[1, 2\]: one seed"),
+        ("ipcs = [1, 2]", "ipcs = [0]", r"ipcs \[0\]"),
+        ("ipcs = [1, 2]", "", r"how many images per class may random keep"),
+        ('students = ["convnet"]', "students = []", "students is empty"),
+        ('"random"', '"randm"', "unknown method 'randm'; did you mean random"),
+        ('"random"', '{ name = "random" }', "neither a name nor a table with a key `method`"),
+        ('"random"', '{ method = "random", sets = [] }', r"unknown key of Ask .*'sets'; did you mean set"),
+        ("methods =", "method =", "methods must be a list"),
+        ("shift=3", "shft=3", "unknown .*'shft'; did you mean shift"),
+    ],
+)
+def test_words_that_are_off(home, tmp_path, old, new, said):
+    text = (home / "plan.toml").read_text()
+    assert old in text
+    with pytest.raises(UserError, match=said):
+        grid(home, tmp_path, text.replace(old, new, 1))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_is_no_toml(tmp_path):
+    (tmp_path / "plan.toml").write_text("methods = [")
+    with pytest.raises(UserError, match=r"plan\.toml"):
+        sweeps.read_plan(tmp_path / "plan.toml")
+
+
+def result(task, seconds):
+    """What a student's task would write."""
+    made = runs.Result(task.spec.digest, "c", task.student, "scratch", task.seed, "quick", 1, "h", 0.5, 0.5, {}, [], 8,
+                       seconds, 1, "cpu", {}, None, None)  # fmt: skip
+    runs.write_result(task.path, made)
+
+
+def test_what_is_missing_and_what_was_given_up(home, tmp_path):
+    first, second = grid(home, tmp_path)[:2]
+    distil, train = first.tasks
+    assert not first.given_up
+    runs.write_failure(distil.path, runs.Failure("oom", "too large", ""))
+    assert first.given_up
+    runs.failure_path(distil.path).unlink()
+    (distil.folder / "distilled").mkdir(parents=True)
+    assert first.missing == [train]
+    runs.write_failure(train.path, runs.Failure("failed", "no", ""))
+    assert first.given_up
+    assert not second.given_up
+
+
+def test_how_long_it_may_take(home, tmp_path):
+    cells = grid(home, tmp_path)
+    missing = [task for cell in cells for task in cell.missing]
+    assert sweeps.estimate(missing, tmp_path / "runs").words(1) == (
+        "how long it takes is unknown: nothing like it was ever done here"
+    )
+    for cell, seconds in ((cells[0], 60.0), (cells[6], 120.0)):  # random at IPC 1 on the first folder, seeds 0 and 1
+        runs.write_spec(cell.folder, cell.tasks[0].spec)
+        result(cell.tasks[1], seconds)
+        runs.write_json(cell.folder / "distill.json", {"seconds": 2 * seconds})
+    left = [task for cell in cells for task in cell.tasks]
+    found = sweeps.estimate(left, tmp_path / "runs")
+    # by hand: students at IPC 1 take 90 s: two on the first folder, two on the other, of which none was done; the
+    # same four distillations 180 s; of 28 pieces of work these are 8
+    assert found == sweeps.Estimate(4 * 90.0 + 4 * 180.0, 8, 28)
+    assert found.words(2) == "about 9 min with 2 at a time; nothing like 20 of 28 pieces was ever done"
+    assert dataclasses.replace(found, seconds=7500.0, known=28).words(1) == "about 2 h 5 min with 1 at a time"
+
+
+def test_a_cell_says_where_it_lies(home, tmp_path):
+    cell = grid(home, tmp_path)[0]
+    assert cell.title == f"folder-images32/random/ipc1/seed0-{cell.tasks[0].spec.digest[:8]}"
+    assert isinstance(cell.request, planning.Request)
