@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import orjson
 from filelock import FileLock, Timeout
 
 log = logging.getLogger("ddbench")
@@ -74,8 +75,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; a ValueError names the file that is not JSON."""
+    with open(path, "rb") as file:
+        data = file.read()
     try:
-        return json.loads(path.read_text())
+        return orjson.loads(data)
     except ValueError as error:
         raise ValueError(f"{path} is not readable JSON ({error})") from None
 

@@ -13,6 +13,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from ddbench.files import digest
 from ddbench.runs import Entry, Result
@@ -75,8 +76,9 @@ def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
     """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
     scores: dict[str, _ByColumn] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
+    rows_of: dict[int, str] = {}  # by the spec: a hundred results may have one
     for entry in sorted(entries, key=lambda entry: entry.spec.split):  # one split in two people's words has the first
-        row = row_identity(entry)
+        row = rows_of.get(id(entry.spec)) or rows_of.setdefault(id(entry.spec), row_identity(entry))
         heads[row].add((entry.spec.method, entry.spec.preset))
         scores[row][column(entry)][entry.spec.digest].append(getattr(entry.result, metric))
     labels = _labels(heads)
@@ -90,9 +92,13 @@ def column(entry: Entry) -> Column:
     spec, result = entry.spec, entry.result
     where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, _precision(result))
     judge = result.versions.get("evaluators", "1")
-    return Column(*where, spec.fingerprint, result.protocol_hash, judge, split_name(spec.split))
+    return _column(*where, spec.fingerprint, result.protocol_hash, judge, split_name(spec.split))
 
 
+_column = cache(Column)  # a hundred thousand results have some hundred columns
+
+
+@cache
 def split_name(rule: str) -> str:
     """The name of a split in words: "50/50 of each class ..., resized by bilinear" is "50/50 bilinear"."""
     name = re.split(r" of | lists ", rule)[0].replace(" train, ", "/").removesuffix(" test")

@@ -1,4 +1,4 @@
-"""What is on disk below `--runs`: specs, results, failures, and reading them all back. No torch.
+"""What is on disk below `--runs`: specs, results, failures. `ddbench.scanning` reads them all. No torch.
 
 <dataset><size>/<method>/ipc<n>/seed<s>-<8 hex>/
     spec.json                   what was asked for, complete
@@ -14,9 +14,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +122,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A file below the runs folder that is not used, and why."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
 class Failure:
     """Why there is no result. status: "oom", "diverged" or "failed"."""
 
@@ -210,20 +203,12 @@ def wanting(path: Path, folder: Path) -> bool:
         return False
 
 
-def failures(runs: Path) -> list[Problem]:
-    """What has no result because it failed, in path order: no table knows of it."""
-    problems: list[Problem] = []
-    for folder in _run_folders(runs):
-        for path in sorted([*folder.glob("failed.json"), *folder.glob(f"results/*/*{FAILED}")]):
-            said = _tried(read_json, path, problems)
-            if isinstance(said, dict):
-                problems.append(Problem(path, f"{said.get('status')}, and so in no mean: {said.get('error')}"))
-    return problems
+def read_result(path: Path, whole: bool = True) -> Result:
+    """Read a result file; ValueError when it is not one, of a newer schema, or holds impossible numbers.
 
-
-def read_result(path: Path) -> Result:
-    """Read a result file; ValueError when it is not one, of a newer schema, or holds impossible numbers."""
-    result = _read(path, Result)
+    whole: with the accuracies of each class and the confusions.
+    """
+    result = _read(path, Result, None if whole else _lighten)
     for name in ("overall", "average", "seconds"):
         value = getattr(result, name)
         if not math.isfinite(value) or value < 0 or (name != "seconds" and value > 1):
@@ -231,97 +216,61 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def scan(runs: Path) -> tuple[list[Entry], list[Problem]]:
-    """Every result below `runs` and every file that could not be used, both in path order."""
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    for folder in _run_folders(runs):
-        spec = _tried(read_spec, folder / "spec.json", problems)
-        found = []
-        for path in _result_files(folder) if spec else ():
-            result = _tried(lambda file, spec=spec: _belonging(file, spec), path, problems)
-            if result:
-                found.append(Entry(spec, result, path))
-        entries += _of_one_set(folder, found, problems)
-    return entries, problems
+def _lighten(value: dict[str, Any]) -> None:
+    """Leave what a table needs of a result; its texts become those of other results where they are equal."""
+    for name, item in value.items():
+        if type(item) is str:
+            value[name] = sys.intern(item)
+    value |= {"per_class": {}, "confusion": [], "versions": _same_versions(tuple(value["versions"].items()))}
 
 
-def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> list[Entry]:
-    """Those that judged the images which are there now; the others are problems.
+@cache
+def _same_versions(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    return dict(items)
 
-    Where the images are gone, results of one set are kept, of several none.
+
+def _read(path: Path, cls: type, change: Callable[[dict[str, Any]], None] | None = None) -> Any:
+    """A JSON object with exactly the fields of `cls` (those with a default may be missing), of a schema we know.
+
+    change: what is done to it once it was checked.
     """
-    gone = not (folder / "distilled").exists()
-    if not found or (gone and len({entry.result.content for entry in found}) == 1):
-        return found
-    content = _tried(content_of, folder, problems)
-    foreign = [entry for entry in found if entry.result.content != content]
-    problems += [Problem(e.path, "it judged other images than the run has now: run its command again") for e in foreign]
-    return [entry for entry in found if entry.result.content == content]
-
-
-def _run_folders(runs: Path) -> Iterator[Path]:
-    """A run folder is one with a spec or with results: a spec that got lost must be noticed."""
-    for folder in sorted(runs.glob("*/*/ipc*/seed*-*")):
-        if (folder / "spec.json").exists() or (folder / "results").is_dir():
-            yield folder
-
-
-def _result_files(folder: Path) -> list[Path]:
-    files = folder.glob("results/*/*.json")
-    return sorted(path for path in files if not path.name.startswith(".") and not path.name.endswith(FAILED))
-
-
-def _belonging(path: Path, spec: RunSpec) -> Result:
-    result = read_result(path)
-    if result.run != spec.digest:
-        raise ValueError("it belongs to another run than the spec beside it")
-    return result
-
-
-def _tried(read: Callable[[Path], Any], path: Path, problems: list[Problem]) -> Any | None:
-    try:
-        return read(path)
-    except (ValueError, OSError) as error:
-        problems.append(Problem(path, str(error).replace(f"{path} ", "")))
-        return None
-
-
-def _read(path: Path, cls: type) -> Any:
-    """A JSON object with exactly the fields of `cls` (those with a default may be missing), of a schema we know."""
     value = read_json(path)
     if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
         raise ValueError("is not a file of ddbench")
     if value["schema"] > SCHEMA:
         raise ValueError(f"was written by a newer ddbench (schema {value['schema']}, this one knows {SCHEMA})")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    if "schema" not in fields:
+    known, needed = _schema(cls)
+    if "schema" not in known:
         value.pop("schema")
-    _check_fields(value, fields)
+    if not needed <= value.keys() <= known.keys():
+        missing, extra = sorted(needed - value.keys()), sorted(value.keys() - known.keys())
+        raise ValueError(f"is not a file of ddbench (missing: {missing}, unknown: {extra})")
+    for name, item in value.items():
+        if type(item) not in known[name][1]:
+            raise ValueError(f"{name} is {item!r}, not {known[name][0]}")
+    if change:
+        change(value)
     return cls(**value)
 
 
-def _check_fields(value: dict[str, Any], fields: dict[str, dataclasses.Field]) -> None:
-    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    missing, extra = sorted(needed - set(value)), sorted(set(value) - set(fields))
-    if missing or extra:
-        raise ValueError(f"is not a file of ddbench (missing: {missing}, unknown: {extra})")
-    for name, item in value.items():
-        kind = fields[name].type
-        if not isinstance(item, _JSON[kind]) or (isinstance(item, bool) and "bool" not in kind):
-            raise ValueError(f"{name} is {item!r}, not {kind}")
+@cache
+def _schema(cls: type) -> tuple[dict[str, tuple[str, frozenset[type]]], frozenset[str]]:
+    """Of each field its type in words and what JSON may have for it; the fields without a default."""
+    fields = dataclasses.fields(cls)
+    needed = frozenset(field.name for field in fields if field.default is dataclasses.MISSING)
+    return {field.name: (field.type, _JSON[field.type]) for field in fields}, needed
 
 
-_JSON: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "int": (int,),
-    "int | None": (int, type(None)),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "bool | None": (bool, type(None)),
-    "Mapping[str, Any]": (dict,),
-    "Mapping[str, str]": (dict,),
-    "Mapping[str, float]": (dict,),
-    "list[list[int]]": (list,),
+_JSON: dict[str, frozenset[type]] = {
+    "str": frozenset({str}),
+    "str | None": frozenset({str, type(None)}),
+    "int": frozenset({int}),
+    "int | None": frozenset({int, type(None)}),
+    "float": frozenset({int, float}),
+    "float | None": frozenset({int, float, type(None)}),
+    "bool | None": frozenset({bool, type(None)}),
+    "Mapping[str, Any]": frozenset({dict}),
+    "Mapping[str, str]": frozenset({dict}),
+    "Mapping[str, float]": frozenset({dict}),
+    "list[list[int]]": frozenset({list}),
 }

@@ -18,7 +18,8 @@ from ddbench.config import checked, read_toml
 from ddbench.datasets.facts import FOLDER, Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Task
-from ddbench.runs import read_failure, scan
+from ddbench.runs import read_failure
+from ddbench.scanning import scan
 
 METHODS = "methods"
 

@@ -18,7 +18,7 @@ PLAIN = ("ddbench.types", "ddbench.context", "ddbench.files", "ddbench.errors", 
 TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.dsa", "evaluators.train",
             "evaluators.recipes")  # fmt: skip
 ROWS = ("evaluators.protocols", "evaluators.recipes", "evaluators.sizes")
-READ_BACK = ("ddbench.runs", "ddbench.distilled", "ddbench.files", "ddbench.errors")
+READ_BACK = ("ddbench.runs", "ddbench.scanning", "ddbench.distilled", "ddbench.files", "ddbench.errors")
 
 # module (or package) -> what it may import of ours; the longest matching prefix counts
 ARROWS = {
@@ -33,12 +33,14 @@ ARROWS = {
     "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "ddbench.custom", *ROWS),
     "ddbench.custom": ("ddbench.errors", "ddbench.files", "ddbench.config", *ROWS),
     "ddbench.runs": ("ddbench.files", "evaluators"),  # its VERSION
+    "ddbench.scanning": ("ddbench.runs", "ddbench.files"),
     "ddbench.distilled": ("ddbench.files",),
     "ddbench.contact": ("ddbench.distilled",),
     "ddbench.shown": ("ddbench.contact", "ddbench.distilled", "ddbench.files", "ddbench.types",
                       "ddbench.datasets.facts"),
     "ddbench.provenance": ("evaluators",),
-    "ddbench.leaderboard": READ_BACK,
+    "ddbench.comparing": (),
+    "ddbench.leaderboard": (*READ_BACK, "ddbench.comparing"),
     "ddbench.robustness": (*READ_BACK, "ddbench.leaderboard"),
     "ddbench.tables": (*READ_BACK, "ddbench.leaderboard"),
     "ddbench.datasets": (*PLAIN, "ddbench.datasets"),
@@ -49,8 +51,8 @@ ARROWS = {
                          "ddbench.datasets.facts", "evaluators.sizes"),
     "ddbench.runner": (*READ_BACK, "ddbench.team", "ddbench.planning", "ddbench.contact", "ddbench.execute",
                        "ddbench.judging", "ddbench.types"),
-    "ddbench.sweeps": ("ddbench.planning", "ddbench.registry", "ddbench.config", "ddbench.runs", "ddbench.files",
-                       "ddbench.errors", "ddbench.datasets.facts"),
+    "ddbench.sweeps": ("ddbench.planning", "ddbench.registry", "ddbench.config", "ddbench.runs", "ddbench.scanning",
+                       "ddbench.files", "ddbench.errors", "ddbench.datasets.facts"),
     "ddbench.sweeping": ("ddbench.sweeps", "ddbench.planning", "ddbench.runner", "ddbench.runs", "ddbench.errors"),
     "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.planning"),
     "ddbench.judging": (*READ_BACK, *PLAIN, "ddbench.memory", "ddbench.planning", "ddbench.execute", "ddbench.teacher",

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from third_party import write_anew, write_images, write_method
 
-from ddbench import planning, runner, runs
+from ddbench import planning, runner, runs, scanning
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Setting
@@ -51,7 +51,7 @@ def run(home, plan):
 
 
 def results(home):
-    entries, problems = runs.scan(home / "runs")
+    entries, problems = scanning.scan(home / "runs")
     assert problems == []
     return [entry.result for entry in entries]
 
@@ -135,14 +135,14 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     run(home, planned(home, "taught.toml"))
     folder = planned(home, "taught.toml").specs[0].folder(home / "runs")
     write_anew(folder, lambda images: images[::-1].copy())
-    entries, problems = runs.scan(home / "runs")
+    entries, problems = scanning.scan(home / "runs")
     assert entries == []
     assert ["it judged other images than the run has now" in problem.reason for problem in problems] == [True]
     jury = planning.jury(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
     assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 2
     one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
     np.testing.assert_allclose(one, other[::-1], atol=1e-6)
-    entries, problems = runs.scan(home / "runs")
+    entries, problems = scanning.scan(home / "runs")
     assert [(entry.result.seed, entry.result.content) for entry in entries] == [
         (s, runs.content_of(folder)) for s in (0, 1)
     ]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from third_party import snapshot, write_images, write_method
 
-from ddbench import distilled, planning, registry, runner, runs
+from ddbench import distilled, planning, registry, runner, runs, scanning
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.given import plan_given
@@ -113,7 +113,7 @@ def test_what_is_on_disk_is_real_training_images(done, home):
 
 def test_the_result_says_what_was_judged_and_how(done):
     plan, place, _ = done
-    (entry,), problems = runs.scan(place)
+    (entry,), problems = scanning.scan(place)
     assert problems == []
     assert entry.spec == plan.specs[0]
     found = entry.result
@@ -162,7 +162,7 @@ def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, stat
     assert said in recorded.error
     assert "in distill" in recorded.trace
     assert "there is no distilled set" in caplog.text
-    assert runs.scan(tmp_path) == ([], [])
+    assert scanning.scan(tmp_path) == ([], [])
 
 
 def test_what_diverged_keeps_its_last_state(home, tmp_path):
@@ -282,7 +282,7 @@ def test_killed_while_judging(done, home, tmp_path):
     assert list(folder.rglob("results/*/*.json")) == []
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 1)
     assert same_files(tmp_path, place)
-    (one,), (two,) = runs.scan(tmp_path)[0], runs.scan(place)[0]
+    (one,), (two,) = scanning.scan(tmp_path)[0], scanning.scan(place)[0]
     assert (one.result.run, one.result.content) == (two.result.run, two.result.content)
     assert (one.result.overall, one.result.confusion) == (two.result.overall, two.result.confusion)
 
@@ -352,7 +352,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
     given = plan_given(folder, source, None, plan.jury, place_of(home))
     assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
     runner.run(given, setting(home, tmp_path))
-    (mine,), (theirs,) = runs.scan(place)[0], runs.scan(tmp_path)[0]
+    (mine,), (theirs,) = scanning.scan(place)[0], scanning.scan(tmp_path)[0]
     assert mine.result.content == theirs.result.content == theirs.spec.params["content"]
     assert mine.result.confusion == theirs.result.confusion
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddbench import distilled, files, runs
+from ddbench import distilled, files, runs, scanning
 from ddbench.distilled import Pictures
 from ddbench.runs import Failure, Result, RunSpec
 
@@ -83,14 +83,14 @@ def test_where_a_run_lies():
 
 def test_what_is_written_is_read_back(tmp_path):
     path = write(tmp_path)
-    entries, problems = runs.scan(tmp_path)
+    entries, problems = scanning.scan(tmp_path)
     assert problems == []
     assert entries == [runs.Entry(SPEC, result(), path)]
     assert json.loads(path.read_text())["schema"] == 1
 
 
 def test_a_missing_runs_folder_holds_nothing(tmp_path):
-    assert runs.scan(tmp_path / "none") == ([], [])
+    assert scanning.scan(tmp_path / "none") == ([], [])
     assert not (tmp_path / "none").exists()
 
 
@@ -121,14 +121,14 @@ def edited(**changes):
         (edited(overall="0.9"), "overall is '0.9', not float"),
         (edited(overall=True), "overall is True, not float"),
         (edited(overall=62.5), "overall is 62.5"),
-        (edited(average=float("nan")), "average is nan"),
+        (edited(average=float("nan")), "is not readable JSON"),
         (edited(run="0" * 64), "belongs to another run"),
     ],
 )
 def test_a_result_that_cannot_be_used_is_named_and_costs_no_other(tmp_path, edit, reason):
     good, bad = write(tmp_path), write(tmp_path, seed=1)
     edit(bad)
-    entries, problems = runs.scan(tmp_path)
+    entries, problems = scanning.scan(tmp_path)
     assert [entry.path for entry in entries] == [good]
     assert [problem.path for problem in problems] == [bad]
     assert reason in problems[0].reason
@@ -147,7 +147,7 @@ def test_without_its_spec_a_run_is_not_used(tmp_path, edit, reason):
     write(tmp_path)
     other = write(tmp_path, dataclasses.replace(SPEC, seed=1))
     edit(SPEC.folder(tmp_path) / "spec.json")
-    entries, problems = runs.scan(tmp_path)
+    entries, problems = scanning.scan(tmp_path)
     assert [entry.path for entry in entries] == [other]
     assert [(problem.path.name, reason in problem.reason) for problem in problems] == [("spec.json", True)]
 
@@ -157,9 +157,9 @@ def test_half_written_files_and_failures_are_no_results(tmp_path):
     path.with_name(f".{path.name}.123.tmp").write_text("{")
     runs.write_failure(path.with_name("convnet-scratch-seed1.json"), Failure("oom", "e", "t"))
     runs.write_failure(path.parents[2], Failure("failed", "e", "t"))
-    entries, problems = runs.scan(tmp_path)
+    entries, problems = scanning.scan(tmp_path)
     assert (len(entries), problems) == (1, [])
-    assert [(failed.path.name, failed.reason) for failed in runs.failures(tmp_path)] == [
+    assert [(failed.path.name, failed.reason) for failed in scanning.failures(tmp_path)] == [
         ("failed.json", "failed, and so in no mean: e"),
         ("convnet-scratch-seed1.failed.json", "oom, and so in no mean: e"),
     ]
@@ -170,7 +170,7 @@ def test_results_of_other_images_than_there_are_now_are_not_used(tmp_path):
     manifest = path.parents[2] / "distilled" / "manifest.json"
     for content, used in (("c" * 64, [path]), ("d" * 64, [])):
         files.write_json(manifest, {"content": content})
-        entries, problems = runs.scan(tmp_path)
+        entries, problems = scanning.scan(tmp_path)
         assert [entry.path for entry in entries] == used
         assert runs.wanting(path, path.parents[2]) == (not used)
         assert ["run its command again" in problem.reason for problem in problems] == [True] * (not used)

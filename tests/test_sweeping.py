@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from third_party import write_images
 
-from ddbench import runs, sweeping, sweeps
+from ddbench import runs, scanning, sweeping, sweeps
 from ddbench.commands.common import log_to_stderr
 from ddbench.datasets.facts import Place
 from ddbench.planning import Setting
@@ -149,7 +149,7 @@ def test_what_happens_to_a_cell_costs_that_cell(home):
     assert "out of ideas" in said[failing.title].trace
     assert said[asking.title].error == "there is no base model; get it from a shop"
     assert all(cell.given_up for cell in (dead, failing, asking))
-    assert len(runs.scan(home / "runs")[0]) == 2
+    assert len(scanning.scan(home / "runs")[0]) == 2
 
 
 def test_a_sweep_by_its_command(home):
@@ -180,7 +180,7 @@ def test_two_sweeps_at_once_share_the_work(home):
     assert [process.returncode for process in both] == [0, 0], said
     assert [len(begun(home, f"0-0-False-False-{seed}")) for seed in range(4)] == [1] * 4
     assert sum(int(line.split()[2]) for text in said for line in text.splitlines() if "done now" in line) == 4
-    entries, problems = runs.scan(home / "runs")
+    entries, problems = scanning.scan(home / "runs")
     assert (len(entries), problems) == (4, [])
 
 

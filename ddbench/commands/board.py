@@ -41,10 +41,10 @@ def leaderboard(
     """
     from ddbench.files import write_bytes
     from ddbench.registry import short
-    from ddbench.runs import failures, scan
+    from ddbench.scanning import failures, scan
     from ddbench.tables import render
 
-    entries, problems = scan(options.runs)
+    entries, problems = scan(options.runs, whole=form == "json")
     report_problems([*problems, *failures(options.runs)])
     dataset = short(dataset) if dataset else None
     _check_words(entries, dataset, protocol)

@@ -43,7 +43,7 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     """
     from ddbench.registry import short
     from ddbench.robustness import FULL, Roles, lines
-    from ddbench.runs import failures, scan
+    from ddbench.scanning import failures, scan
 
     entries, problems = scan(options.runs)
     report_problems([*problems, *failures(options.runs)])

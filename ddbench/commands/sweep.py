@@ -118,7 +118,7 @@ def _show(grid: Sequence[Cell], runs: Path, jobs: int) -> None:
 
 def _print_tables(grid: Sequence[Cell], options: Globals) -> None:
     """One table for each dataset, size and IPC, of the plan's runs alone."""
-    from ddbench.runs import scan
+    from ddbench.scanning import scan
     from ddbench.tables import render
 
     entries, problems = scan(options.runs)

@@ -28,7 +28,8 @@ from tabulate import tabulate
 from ddbench import contact, distilled, leaderboard, planning, runner
 from ddbench.datasets.facts import Place
 from ddbench.files import write_bytes
-from ddbench.runs import Entry, scan
+from ddbench.runs import Entry
+from ddbench.scanning import scan
 
 STUDENTS = ("convnet", "resnet18")
 DATASETS = ("eurosat", "ucm")

@@ -1,0 +1,128 @@
+"""Reading back all that is below `--runs`: every result, and every file that could not be used. No torch."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddbench.files import read_json
+from ddbench.runs import FAILED, Entry, Result, RunSpec, content_of, read_result, read_spec
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file below the runs folder that is not used, and why."""
+
+    path: Path
+    reason: str
+
+
+def scan(runs: Path, whole: bool = True) -> tuple[list[Entry], list[Problem]]:
+    """Every result below `runs` and every file that could not be used, both in path order.
+
+    whole: with the accuracies of each class and the confusions, which are most of a result; a table needs neither.
+    """
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    with _no_collecting():
+        for folder in _run_folders(runs):
+            spec = _tried(read_spec, folder / "spec.json", problems)
+            found = []
+            for path in _result_files(folder) if spec else ():
+                result = _tried(lambda file, spec=spec: _belonging(file, spec, whole), path, problems)
+                if result:
+                    found.append(Entry(spec, result, path))
+            entries += _of_one_set(folder, found, problems)
+    return entries, problems
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """No search for cycles meanwhile: it takes as long as all the reading, and finds none."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def failures(runs: Path) -> list[Problem]:
+    """What has no result because it failed, in path order: no table knows of it."""
+    problems: list[Problem] = []
+    for folder in _run_folders(runs):
+        for path in _failed_files(folder):
+            said = _tried(read_json, path, problems)
+            if isinstance(said, dict):
+                problems.append(Problem(path, f"{said.get('status')}, and so in no mean: {said.get('error')}"))
+    return problems
+
+
+def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> list[Entry]:
+    """Those that judged the images which are there now; the others are problems.
+
+    Where the images are gone, results of one set are kept, of several none.
+    """
+    gone = not (folder / "distilled").exists()
+    if not found or (gone and len({entry.result.content for entry in found}) == 1):
+        return found
+    content = _tried(content_of, folder, problems)
+    foreign = [entry for entry in found if entry.result.content != content]
+    problems += [Problem(e.path, "it judged other images than the run has now: run its command again") for e in foreign]
+    return [entry for entry in found if entry.result.content == content]
+
+
+def _run_folders(runs: Path) -> Iterator[Path]:
+    """A run folder is one with a spec or with results: a spec that got lost must be noticed."""
+    for folder in sorted(runs.glob("*/*/ipc*/seed*-*")):
+        if (folder / "spec.json").exists() or (folder / "results").is_dir():
+            yield folder
+
+
+def _result_files(folder: Path) -> list[Path]:
+    return [under / name for under, name in _judged(folder) if name.endswith(".json") and not name.endswith(FAILED)]
+
+
+def _failed_files(folder: Path) -> list[Path]:
+    own = folder / "failed.json"
+    return [
+        *([own] if own.exists() else []),
+        *(under / name for under, name in _judged(folder) if name.endswith(FAILED)),
+    ]
+
+
+def _judged(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each protocol's folder and the name of each file in it, sorted. Path.glob takes longer than reading the files."""
+    for protocol in sorted(_names(folder / "results")):
+        under = folder / "results" / protocol
+        for name in sorted(_names(under)):
+            yield under, name
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder and not hidden; nothing where there is no folder."""
+    try:
+        return [name for name in os.listdir(folder) if name[0] != "."]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _belonging(path: Path, spec: RunSpec, whole: bool) -> Result:
+    result = read_result(path, whole)
+    if result.run != spec.digest:
+        raise ValueError("it belongs to another run than the spec beside it")
+    return result
+
+
+def _tried(read: Callable[[Path], Any], path: Path, problems: list[Problem]) -> Any | None:
+    try:
+        return read(path)
+    except (ValueError, OSError) as error:
+        problems.append(Problem(path, str(error).replace(f"{path} ", "")))
+        return None
