@@ -13,6 +13,7 @@ from ddbench.commands.board import leaderboard
 from ddbench.commands.common import Globals, Group, log_to_stderr
 from ddbench.commands.data import data
 from ddbench.commands.info import check, list_names, show
+from ddbench.commands.merge import merge
 from ddbench.commands.new import new
 from ddbench.commands.quality import quality
 from ddbench.commands.robustness import robustness
@@ -97,7 +98,7 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     ctx.obj = Globals(quiet=quiet, **folders)
 
 
-for command in (run, sweep, evaluate, quality, leaderboard, robustness, data, list_names, show, check, new):
+for command in (run, sweep, evaluate, quality, leaderboard, merge, robustness, data, list_names, show, check, new):
     cli.add_command(command)
 
 

@@ -12,11 +12,14 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
+from ddbench.comparing import between, half_width, ties, within
 from ddbench.files import digest
 from ddbench.runs import Entry, Result
+
+RANDOM, FULL = "random", "full"  # the anchors
 
 
 @dataclass(frozen=True, order=True)
@@ -42,12 +45,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Accuracy as fractions. std: ddof = 1, None for one distillation. n: distillations. students: trained in all."""
+    """Accuracy as fractions. std: ddof = 1, None for one distillation. n: distillations. students: trained in all.
+
+    half_width: of the 95 % interval of the mean. within, between: deviation among the students of a distillation, and
+    among distillations without it; see ddbench.comparing. by_seed: the mean of a distillation by its seed.
+    """
 
     mean: float
     std: float | None
     n: int
     students: int
+    half_width: float | None = None
+    within: float | None = None
+    between: float | None = None
+    by_seed: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,8 @@ class Table:
     rows: tuple[Row, ...]
 
 
-_ByColumn = Mapping[Column, Mapping[str, list[float]]]  # column -> digest of the run -> one accuracy per student
+_Cells = Mapping[Column, Cell]
+_ByColumn = Mapping[Column, Mapping[tuple[int, str], list[float]]]  # column -> seed and digest of the run -> accuracies
 
 
 def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
@@ -80,11 +92,16 @@ def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
     for entry in sorted(entries, key=lambda entry: entry.spec.split):  # one split in two people's words has the first
         row = rows_of.get(id(entry.spec)) or rows_of.setdefault(id(entry.spec), row_identity(entry))
         heads[row].add((entry.spec.method, entry.spec.preset))
-        scores[row][column(entry)][entry.spec.digest].append(getattr(entry.result, metric))
+        scores[row][column(entry)][entry.spec.seed, entry.spec.digest].append(getattr(entry.result, metric))
     labels = _labels(heads)
     rows = [Row(labels[row], *_head(heads[row]), row, _cells(scores[row])) for row in scores]
     columns = {column for row in rows for column in row.cells}
-    return Table(tuple(sorted(columns)), tuple(sorted(rows, key=lambda row: (row.label.lower(), row.identity))))
+    return Table(tuple(sorted(columns)), tuple(sorted(rows, key=_place)))
+
+
+def _place(row: Row) -> tuple:
+    """The anchors stand at the ends: random images first, all of them last."""
+    return row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity
 
 
 def column(entry: Entry) -> Column:
@@ -117,18 +134,40 @@ def row_identity(entry: Entry) -> str:
     return digest([spec.method, spec.method_version, spec.source, spec.identity, dict(spec.params)])
 
 
-def cell(by_run: Iterable[list[float]]) -> Cell:
-    """Fold accuracies, one list per distillation holding one number per student."""
-    runs = list(by_run)
+def cell(found: Iterable[tuple[int, list[float]]]) -> Cell:
+    """Fold accuracies: of each distillation its seed, and one number per student."""
+    seeds, runs = zip(*found, strict=True)
     means = [statistics.fmean(run) for run in runs]
     std = statistics.stdev(means) if len(means) > 1 else None
-    return Cell(statistics.fmean(means), std, len(means), sum(map(len, runs)))
+    by_seed = {seed: statistics.fmean(m for s, m in zip(seeds, means, strict=True) if s == seed) for seed in seeds}
+    parts = {"half_width": half_width(means), "within": within(runs), "between": between(runs), "by_seed": by_seed}
+    return Cell(statistics.fmean(means), std, len(means), sum(map(len, runs)), **parts)
 
 
-def best(table: Table, column: Column) -> float | None:
-    """The highest mean of a column; None for an empty one."""
-    means = [row.cells[column].mean for row in table.rows if column in row.cells]
-    return max(means, default=None)
+def best(table: Table, column: Column) -> set[str]:
+    """Identities of the rows that lead a column, and of those that a test does not tell from it (comparing.ties).
+
+    What takes all training images is an anchor and competes with nobody.
+    """
+    rows = [row for row in table.rows if column in row.cells]
+    return ties({row.identity: row.cells[column].by_seed for row in rows if row.method != FULL})
+
+
+def anchored(board: Table) -> Table:
+    """With the accuracy of all training images in every column that differs from its own by the IPC alone.
+
+    Where there is such a column, its own is left out. It is what IPC is compared with, and depends on none.
+    """
+    whole = {column: [c for c in board.columns if c.ipc and replace(c, ipc=0) == column] for column in board.columns}
+    moved = {column: others for column, others in whole.items() if column.ipc == 0 and others}
+    only = {column for column in moved if all(row.method == FULL for row in board.rows if column in row.cells)}
+    rows = [replace(row, cells=_spread(row.cells, moved, only)) for row in board.rows]
+    return Table(tuple(column for column in board.columns if column not in only), tuple(rows))
+
+
+def _spread(cells: _Cells, moved: Mapping[Column, list[Column]], gone: set[Column]) -> _Cells:
+    found = {column: cell for column, cell in cells.items() if column not in gone}
+    return found | {other: cells[column] for column in gone if column in cells for other in moved[column]}
 
 
 def common(table: Table) -> dict[str, str]:
@@ -142,8 +181,11 @@ def common(table: Table) -> dict[str, str]:
 
 
 def _cells(by_column: _ByColumn) -> dict[Column, Cell]:
-    # Sorted by the run's digest: the arithmetic must not depend on the order in which files were found.
-    return {column: cell(sorted(runs[key]) for key in sorted(runs)) for column, runs in by_column.items()}
+    # Sorted by the run's seed: the arithmetic must not depend on the order in which files were found.
+    return {
+        column: cell([(seed, sorted(found)) for (seed, _), found in sorted(runs.items())])
+        for column, runs in by_column.items()
+    }
 
 
 def _head(found: set[tuple[str, str | None]]) -> tuple[str, str | None]:

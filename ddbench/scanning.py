@@ -30,7 +30,7 @@ def scan(runs: Path, whole: bool = True) -> tuple[list[Entry], list[Problem]]:
     entries: list[Entry] = []
     problems: list[Problem] = []
     with _no_collecting():
-        for folder in _run_folders(runs):
+        for folder in run_folders(runs):
             spec = _tried(read_spec, folder / "spec.json", problems)
             found = []
             for path in _result_files(folder) if spec else ():
@@ -56,7 +56,7 @@ def _no_collecting() -> Iterator[None]:
 def failures(runs: Path) -> list[Problem]:
     """What has no result because it failed, in path order: no table knows of it."""
     problems: list[Problem] = []
-    for folder in _run_folders(runs):
+    for folder in run_folders(runs):
         for path in _failed_files(folder):
             said = _tried(read_json, path, problems)
             if isinstance(said, dict):
@@ -78,7 +78,7 @@ def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> li
     return [entry for entry in found if entry.result.content == content]
 
 
-def _run_folders(runs: Path) -> Iterator[Path]:
+def run_folders(runs: Path) -> Iterator[Path]:
     """A run folder is one with a spec or with results: a spec that got lost must be noticed."""
     for folder in sorted(runs.glob("*/*/ipc*/seed*-*")):
         if (folder / "spec.json").exists() or (folder / "results").is_dir():

@@ -7,51 +7,81 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import chain
 
 from tabulate import tabulate
 
-from ddbench.leaderboard import Cell, Column, Row, Table, best, common, row_identity, table
+from ddbench.derived import Costs, ranks, shown
+from ddbench.latex import latex
+from ddbench.leaderboard import Cell, Column, Row, Table, anchored, common, row_identity, table
 from ddbench.runs import Entry
 
+Extras = tuple[str, ...]
+
+RANK = "rank"
 MISSING = "-"
 UNSAID = ("protocol_hash", "judge")  # not in a caption: a protocol's title says as much, as long as it is one
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 
-def render(entries: Sequence[Entry], form: str = "text") -> str:
+def render(entries: Sequence[Entry], form: str = "text", extras: Sequence[str] = (), spent: Costs | None = None) -> str:
     """The leaderboard of `entries` in one of FORMATS, ending with a newline.
 
-    text, markdown and latex show per cent, mean ± sample standard deviation over distillation seeds; csv and json hold
-    fractions in full precision, json with every result and the spec of its run.
+    text, markdown and latex show per cent, mean ± sample standard deviation over distillation seeds, all training
+    images in every column; csv and json hold fractions in full precision, json with every result and the spec of its
+    run. extras: names of derived.EXTRAS, and "rank". spent: what "seconds" and "bytes" of them ask.
     """
-    return _FORMATS[form](entries)
-
-
-def _text(entries: Sequence[Entry]) -> str:
-    return _grid(table(entries), "simple", lambda line: line)
-
-
-def _markdown(entries: Sequence[Entry]) -> str:
-    return _grid(table(entries), "pipe", lambda line: f"*{line}*")
-
-
-def _grid(board: Table, style: str, caption: Callable[[str], str]) -> str:
+    if form in _WHOLE:
+        return _WHOLE[form](entries)
+    board = anchored(table(entries))
     if not board.rows:
         return "no results yet\n"
-    heads = ["method", *_heads(board)]
-    body = [[row.label, *(_shown(row, column) for column in board.columns)] for row in board.rows]
-    align = ["left"] + ["right"] * len(board.columns)
-    grid = tabulate(body, heads, tablefmt=style, disable_numparse=True, colalign=align)
-    return f"{grid}\n\n{caption(_caption(board))}\n"
+    return _SHOWN[form](board, tuple(extras), spent or Costs())
+
+
+def _text(board: Table, extras: Extras, spent: Costs) -> str:
+    return _grid(board, extras, spent, "simple", "%s")
+
+
+def _markdown(board: Table, extras: Extras, spent: Costs) -> str:
+    return _grid(board, extras, spent, "pipe", "*%s*")
+
+
+def _grid(board: Table, extras: Extras, spent: Costs, style: str, caption: str) -> str:
+    heads = [[head, *(f"{head} {name}" for name in _of_cells(extras))] for head in _heads(board)]
+    body = []
+    for row, beside in zip(board.rows, _beside(board, extras, spent), strict=True):
+        cells = [[_shown(row, column), *more] for column, more in zip(board.columns, beside, strict=False)]
+        body.append([row.label, *chain.from_iterable([*cells, *beside[len(board.columns) :]])])
+    first = ["method", *chain.from_iterable(heads), *([RANK] if RANK in extras else [])]
+    align = ["left"] + ["right"] * (len(first) - 1)
+    grid = tabulate(body, first, tablefmt=style, disable_numparse=True, colalign=align)
+    return f"{grid}\n\n{caption % _caption(board)}\n"
+
+
+def _of_cells(extras: Extras) -> Extras:
+    return tuple(name for name in extras if name != RANK)
+
+
+def _beside(board: Table, extras: Extras, spent: Costs) -> list[list[list[str]]]:
+    """By row, by column, what is shown beside the accuracy; the row's rank after all columns."""
+    found = ranks(board) if RANK in extras else {}
+    return [
+        [
+            *([shown(name, board, row, column, spent) for name in _of_cells(extras)] for column in board.columns),
+            *([[f"{found[row.identity]:.1f}" if row.identity in found else MISSING]] if RANK in extras else []),
+        ]
+        for row in board.rows
+    ]
 
 
 def _shown(row: Row, column: Column) -> str:
-    return _number(row.cells[column], " ± ") if column in row.cells else MISSING
+    return _number(row.cells[column]) if column in row.cells else MISSING
 
 
-def _number(cell: Cell, plus_minus: str) -> str:
+def _number(cell: Cell) -> str:
     """ "61.2 ± 0.8 (n=3)"; without a deviation for a single distillation."""
-    spread = "" if cell.std is None else f"{plus_minus}{100 * cell.std:.1f}"
+    spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
     return f"{100 * cell.mean:.1f}{spread} (n={cell.n})"
 
 
@@ -99,11 +129,11 @@ def _split(column: Column) -> str:
 
 def _csv(entries: Sequence[Entry]) -> str:
     out = io.StringIO()
-    lines = _lines(table(entries))
-    fields = ["method", "label", "preset", "identity", *Column.__dataclass_fields__, *Cell.__dataclass_fields__]
-    writer = csv.DictWriter(out, fields, lineterminator="\n")
+    cells = [name for name in Cell.__dataclass_fields__ if name != "by_seed"]
+    fields = ["method", "label", "preset", "identity", *Column.__dataclass_fields__, *cells]
+    writer = csv.DictWriter(out, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(_lines(table(entries)))
     return out.getvalue()
 
 
@@ -131,51 +161,31 @@ def _whole(entry: Entry) -> dict:
     return {**head, "spec": asdict(entry.spec), "result": asdict(entry.result)}
 
 
-def _latex(entries: Sequence[Entry]) -> str:
-    """A table for booktabs: per cent, the best mean of a column bold."""
-    board = table(entries)
-    heads = " & ".join(escape(head) for head in ("method", *_heads(board)))
-    lines = [_latex_row(board, row) for row in board.rows]
-    body = "\n".join([f"{heads} \\\\", "\\midrule", *lines])
-    return _LATEX % (escape(_caption(board)), "r" * len(board.columns), body)
+def _latex(board: Table, extras: Extras, spent: Costs) -> str:
+    return latex(board, _levels(board, extras), f"{_caption(board)}, {_ns(board)}", _beside(board, extras, spent))
 
 
-_LATEX = """%% needs \\usepackage{booktabs}
-\\begin{table}
-\\centering
-\\caption{%s}
-\\begin{tabular}{l%s}
-\\toprule
-%s
-\\bottomrule
-\\end{tabular}
-\\end{table}
-"""
+def _ns(board: Table) -> str:
+    """How many distillations the means are of: a LaTeX cell does not say."""
+    counts = sorted({cell.n for row in board.rows for cell in row.cells.values()})
+    return f"n = {counts[0]}" if len(counts) == 1 else f"n from {counts[0]} to {counts[-1]}"
 
 
-def _latex_row(board: Table, row: Row) -> str:
-    cells = [_latex_cell(row.cells.get(column), best(board, column)) for column in board.columns]
-    return " & ".join([escape(row.label), *cells]) + " \\\\"
+def _levels(board: Table, extras: Extras) -> list[list[str]]:
+    """Heads of datasets, of images per class, of whatever else differs; at the least the student."""
+    shared, inner, width = common(board), _of_cells(extras), 1 + len(_of_cells(extras))
+    parts = (("dataset", "size"), ("ipc",), tuple(name for name in _WORDS if name not in ("dataset", "size", "ipc")))
+    levels = []
+    for part in parts:
+        varying = [name for name in part if name not in shared or name == "student"]
+        words = [" ".join(_WORDS[name](column) for name in varying if not _follows(name)) for column in board.columns]
+        levels += [[word for word in words for _ in range(width)]] if any(words) else []
+    if inner:
+        levels.append(["accuracy", *inner] * len(board.columns))
+    if RANK in extras:
+        levels = [[*level, RANK if level is levels[-1] else ""] for level in levels]
+    return levels
 
 
-def _latex_cell(cell: Cell | None, top: float | None) -> str:
-    """Ties at the printed precision are all bold: the table cannot show which of them is ahead."""
-    if cell is None:
-        return "--"
-    mean = f"{100 * cell.mean:.1f}"
-    mean = f"\\textbf{{{mean}}}" if mean == f"{100 * top:.1f}" else mean
-    return mean if cell.std is None else f"{mean} $\\pm$ {100 * cell.std:.1f}"
-
-
-_ESCAPES = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}  # fmt: skip
-
-
-def escape(text: str) -> str:
-    """`text` as LaTeX sets it literally."""
-    return "".join(_ESCAPES.get(sign, sign) for sign in text)
-
-
-_FORMATS = {"text": _text, "markdown": _markdown, "latex": _latex, "csv": _csv, "json": _json}
+_WHOLE = {"csv": _csv, "json": _json}
+_SHOWN = {"text": _text, "markdown": _markdown, "latex": _latex}

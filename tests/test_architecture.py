@@ -42,7 +42,9 @@ ARROWS = {
     "ddbench.comparing": (),
     "ddbench.leaderboard": (*READ_BACK, "ddbench.comparing"),
     "ddbench.robustness": (*READ_BACK, "ddbench.leaderboard"),
-    "ddbench.tables": (*READ_BACK, "ddbench.leaderboard"),
+    "ddbench.derived": (*READ_BACK, "ddbench.leaderboard", "ddbench.comparing"),
+    "ddbench.latex": ("ddbench.leaderboard",),
+    "ddbench.tables": (*READ_BACK, "ddbench.leaderboard", "ddbench.derived", "ddbench.latex"),
     "ddbench.datasets": (*PLAIN, "ddbench.datasets"),
     "ddbench.methods": (*PLAIN, *TEACHERS, "ddbench.methods"),
     # the command that trains the embedded base model: it is not a method, and reads training images itself
@@ -54,6 +56,7 @@ ARROWS = {
     "ddbench.sweeps": ("ddbench.planning", "ddbench.registry", "ddbench.config", "ddbench.runs", "ddbench.scanning",
                        "ddbench.files", "ddbench.errors", "ddbench.datasets.facts"),
     "ddbench.sweeping": ("ddbench.sweeps", "ddbench.planning", "ddbench.runner", "ddbench.runs", "ddbench.errors"),
+    "ddbench.merging": ("ddbench.runner", "ddbench.runs", "ddbench.scanning", "ddbench.files", "ddbench.errors"),
     "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.planning"),
     "ddbench.judging": (*READ_BACK, *PLAIN, "ddbench.memory", "ddbench.planning", "ddbench.execute", "ddbench.teacher",
                         "evaluators"),

@@ -6,8 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ddbench.leaderboard import best, cell, common, row_identity, split_name, table
+from ddbench.leaderboard import anchored, best, cell, common, row_identity, split_name, table
 from ddbench.runs import Entry, Result, RunSpec
 
 SPEC = RunSpec("mine", 1, None, {"a": 1}, "scenes", "by index", "f" * 64, 32, 2, 0)
@@ -51,7 +53,7 @@ def test_one_distillation_has_no_deviation_however_many_students():
 
 
 def test_the_deviation_is_the_samples():
-    assert cell([[0.0], [1.0]]).std == pytest.approx(math.sqrt(0.5), abs=1e-15)
+    assert cell([(0, [0.0]), (1, [1.0])]).std == pytest.approx(math.sqrt(0.5), abs=1e-15)
 
 
 def test_the_order_of_results_does_not_matter():
@@ -141,8 +143,66 @@ def test_best_and_missing():
     board = table([entry(0.2), entry(0.8, spec={"method": "other"}), entry(0.1, spec={"method": "other", "ipc": 9})])
     two, nine = board.columns
     assert (two.ipc, nine.ipc) == (2, 9)
-    assert (best(board, two), best(board, nine)) == (0.8, 0.1)
+    (other,) = (row.identity for row in board.rows if row.method == "other")
+    assert best(board, two) == best(board, nine) == {other}
     assert [nine in row.cells for row in board.rows] == [False, True]
+
+
+def test_the_best_and_those_that_a_test_does_not_tell_from_it():
+    near = {"best": (0.70, 0.72, 0.71, 0.73), "near": (0.71, 0.70, 0.72, 0.70), "far": (0.50, 0.53, 0.51, 0.52)}
+    entries = [entry(a, seed=i, spec={"method": m}) for m, found in near.items() for i, a in enumerate(found)]
+    board = table([*entries, entry(0.99, spec={"method": "full"})])
+    assert {row.method for row in board.rows if row.identity in best(board, board.columns[0])} == {"best", "near"}
+
+
+def test_anchors_stand_at_the_ends():
+    entries = [entry(0.5, spec={"method": name}) for name in ("zoom", "full", "random", "dm")]
+    assert [row.method for row in table(entries).rows] == ["random", "dm", "zoom", "full"]
+
+
+def test_all_training_images_are_compared_with_every_ipc():
+    entries = [entry(0.5), entry(0.6, spec={"ipc": 9}), entry(0.9, spec={"method": "full", "ipc": 0})]
+    elsewhere = entry(0.95, student="resnet18", spec={"method": "full", "ipc": 0})
+    board = anchored(table([*entries, elsewhere]))
+    assert [(column.ipc, column.student) for column in board.columns] == [
+        (0, "resnet18"),
+        (2, "convnet"),
+        (9, "convnet"),
+    ]
+    assert [board.rows[1].cells[column].mean for column in board.columns] == [0.95, 0.9, 0.9]
+    assert sorted(cell.mean for cell in board.rows[0].cells.values()) == [0.5, 0.6]
+
+
+def test_a_failed_run_changes_no_mean():
+    before = table([entry(0.4), entry(0.6, seed=1)])
+    assert (
+        table([entry(0.4), entry(0.6, seed=1), entry(0.9, seed=7, spec={"ipc": 5})]).rows[0].cells[before.columns[0]]
+        == before.rows[0].cells[before.columns[0]]
+    )
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 2), st.sampled_from(["quick", "long"]),
+                          st.sampled_from(["scratch", "imagenet"]), st.sampled_from("ef")), unique=True, max_size=12),
+       st.randoms(use_true_random=False))  # fmt: skip
+def test_only_what_is_comparable_is_pooled_and_the_order_does_not_matter(keys, numbers):
+    made = {}
+    for seed, student, ipc, protocol, init, split in keys:
+        spec = {"ipc": ipc, "fingerprint": split * 64}
+        made[seed, student, ipc, protocol, init, split] = entry(
+            numbers.random(), seed=seed, student_seed=student, spec=spec, protocol=protocol, init=init
+        )
+    board = table(made.values())
+    shuffled = list(made.values())
+    numbers.shuffle(shuffled)
+    assert table(shuffled) == board
+    for column, one in (pair for row in board.rows for pair in row.cells.items()):
+        mine = [(key, e.result.overall) for key, e in made.items()
+                if key[2:] == (column.ipc, column.protocol[:-2], column.init, column.fingerprint[0])]  # fmt: skip
+        by_seed = {s: [a for key, a in mine if key[0] == s] for s in {key[0] for key, _ in mine}}
+        assert one.students == len(mine)
+        assert one.by_seed == pytest.approx({s: sum(found) / len(found) for s, found in by_seed.items()})
+        assert one.mean == pytest.approx(sum(one.by_seed.values()) / len(by_seed))
 
 
 def test_what_all_columns_share():

@@ -4,12 +4,14 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
+import subprocess
 
 import pytest
 from test_leaderboard import entry
 
-from ddbench import tables
-from ddbench.commands.board import FORMATS
+from ddbench import derived, latex, tables
+from ddbench.commands.board import EXTRAS, FORMATS
 
 ENTRIES = [
     entry(0.50, seed=0),
@@ -43,6 +45,10 @@ def test_what_tells_columns_apart_is_said():
     assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == ["convnet judge 1", "convnet judge 2"]
 
 
+def test_the_command_knows_what_can_be_shown():
+    assert (*derived.EXTRAS, tables.RANK) == EXTRAS
+
+
 def test_markdown():
     lines = tables.render(ENTRIES, "markdown").splitlines()
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["mine", "55.0 ± 7.1 (n=2)", "20.0 (n=1)"]
@@ -69,7 +75,7 @@ def test_latex_is_escaped_bold_and_booktabs():
     ],
 )
 def test_every_special_character_is_escaped(text, expected):
-    assert tables.escape(text) == expected
+    assert latex.escape(text) == expected
 
 
 def test_what_cannot_be_told_apart_as_printed_is_bold_together():
@@ -113,3 +119,65 @@ def test_an_empty_board_has_every_format(form):
 
 def test_the_command_line_offers_all_formats():
     assert FORMATS == tables.FORMATS
+
+
+BOARD = [
+    *(entry(0.30 + 0.02 * i, seed=i, spec={"method": "random", "ipc": ipc}) for i in range(3) for ipc in (1, 10)),
+    *(entry(0.50 + 0.02 * i, seed=i, spec={"method": "a_b&50%", "ipc": ipc}) for i in range(3) for ipc in (1, 10)),
+    *(entry(0.40 + 0.01 * i, seed=i, spec={"method": "other", "dataset": "ucm", "ipc": 10}) for i in range(2)),
+    entry(0.80, spec={"method": "full", "ipc": 0}),
+]
+
+
+def cells_of(text, line):
+    return [cell.strip() for cell in text.splitlines()[line].split("&")]
+
+
+def test_latex_heads_have_a_level_for_datasets_and_one_for_ipc():
+    lines = tables.render(BOARD, "latex").splitlines()
+    top = lines.index("\\toprule")
+    assert lines[top + 1 : top + 6] == [
+        r" & \multicolumn{2}{c}{scenes} & ucm \\",
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}",
+        r" & 1 images per class & 10 images per class & 10 images per class \\",
+        r"\cmidrule(lr){2-2} \cmidrule(lr){3-3} \cmidrule(lr){4-4}",
+        r"method & convnet & convnet & convnet \\",
+    ]
+    assert r"a\_b\&50\% & \textbf{52.0} $\pm$ 2.0 & \textbf{52.0} $\pm$ 2.0 & -- \\" in lines
+    assert r"full & 80.0 & 80.0 & -- \\" in lines
+    assert "n from 1 to 3" in next(line for line in lines if line.startswith("\\caption"))
+
+
+def test_what_is_shown_beside_an_accuracy():
+    entries = [*BOARD[:12], BOARD[-1]]
+    lines = tables.render(entries, "markdown", ("gain", "share", "interval", "rank")).splitlines()
+    heads, mine = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], lines[3]))
+    assert heads[1:5] == [f"1 images per class convnet{word}" for word in ("", " gain", " share", " interval")]
+    # by hand: 52 - 32; 52 / 80; 2 * 4.302653 / sqrt(3)
+    assert mine == ["a_b&50%", *["52.0 ± 2.0 (n=3)", "+20.0", "65.0 %", "± 5.0"] * 2, "1.0"]
+
+
+def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
+    lines = tables.render(BOARD, "markdown", ("rank",)).splitlines()
+    ranks = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines[2:6]}
+    assert ranks == {"random": "-", "a_b&50%": "-", "other": "-", "full": "-"}
+
+
+def test_costs_and_components():
+    entries = [entry(a, seed=s, student_seed=j, image_bytes=2_000_000, label_bytes=500_000)
+               for s, found in enumerate([(0.4, 0.6), (0.6, 0.8)]) for j, a in enumerate(found)]  # fmt: skip
+    spent = derived.costs(entries, lambda found: {0: 10.0, 1: None}[found.spec.seed])
+    line = tables.render(entries, "text", ("components", "seconds", "bytes"), spent).splitlines()[2]
+    assert "10.0 / 14.1" in line
+    assert "10 s" in line
+    assert "2.50 MB" in line
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
+def test_latex_compiles_as_it_is(tmp_path):
+    body = tables.render(BOARD, "latex", ("gain", "share", "rank"))
+    text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"
+    (tmp_path / "table.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from ddbench.errors import unknown
 if TYPE_CHECKING:
     from ddbench.runs import Entry
 
+EXTRAS = ("interval", "components", "gain", "share", "seconds", "bytes", "rank")  # derived.EXTRAS and rank, likewise
 FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeated so that --help stays instant
 
 
@@ -21,35 +22,48 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeat
 @click.option("--dataset", metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
 @click.option("--protocol", metavar="NAME", help="Only this protocol: NAME (every version) or NAME@VERSION.")
+@click.option(
+    "--with",
+    "extras",
+    type=click.Choice(EXTRAS),
+    multiple=True,
+    help="Show beside each accuracy: its 95 % interval; deviations among distillations / among students; the "
+    "gain over random, in points; the share of full; seconds of a distillation; bytes of a set. Or mean ranks.",
+)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
 @click.pass_obj
-def leaderboard(
-    options: Globals, dataset: str | None, ipc: int | None, protocol: str | None, form: str, output: Path | None
-) -> None:
+def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol: str | None, **look: Any) -> None:
     """Compare all results below --runs.
 
     Text, Markdown and LaTeX show per cent, mean ± sample standard deviation over n distillations (within one, the mean
     over its students comes first). CSV and JSON hold fractions; JSON holds every result in full. A file that cannot be
     used is named and left out, and the exit status is 1. What failed or diverged is named: it is in no mean.
 
+    The anchors stand first (random) and last (full: all training images, in every column). LaTeX sets the best mean of
+    a column bold, and what a paired t-test over shared distillation seeds (Holm's correction, 5 %) does not tell from
+    it. A mean rank is given to rows without a gap alone.
+
     \b
     Examples:
       ddbench leaderboard
+      ddbench leaderboard --with gain --with share --with rank
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
+    from ddbench.derived import costs
     from ddbench.files import write_bytes
     from ddbench.registry import short
     from ddbench.scanning import failures, scan
     from ddbench.tables import render
 
+    form, output, extras = look["form"], look["output"], look["extras"]
     entries, problems = scan(options.runs, whole=form == "json")
     report_problems([*problems, *failures(options.runs)])
     dataset = short(dataset) if dataset else None
     _check_words(entries, dataset, protocol)
     chosen = [entry for entry in comparable(entries, dataset=dataset, ipc=ipc) if _under(entry, protocol)]
-    text = render(chosen, form)
+    text = render(chosen, form, extras, costs(chosen, _seconds) if {"seconds", "bytes"} & set(extras) else None)
     if output:
         write_bytes(output, text.encode())
         log.info("written to %s", output)
@@ -57,6 +71,16 @@ def leaderboard(
         click.echo(text, nl=False)
     if problems:
         raise SystemExit(1)
+
+
+def _seconds(entry: Entry) -> float | None:
+    """Of the entry's distillation, as its run says."""
+    from ddbench.files import read_json
+
+    try:
+        return float(read_json(entry.path.parents[2] / "distill.json")["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_words(entries: Sequence[Entry], dataset: str | None, protocol: str | None) -> None:

@@ -1,0 +1,94 @@
+"""A leaderboard as LaTeX sets it: booktabs, heads of several levels, the best and its ties bold. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from ddbench.leaderboard import Cell, Table, best
+
+Beside = Sequence[Sequence[Sequence[str]]]  # by row, by column, further cells; after all columns those of the row
+
+_TABLE = r"""%% needs \usepackage{booktabs}
+\begin{table}
+\centering
+\caption{%s}
+\begin{tabular}{l%s}
+\toprule
+%s
+\bottomrule
+\end{tabular}
+\end{table}
+"""
+_ESCAPES = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}  # fmt: skip
+BOLD = (
+    "Bold: the highest mean, those equal to it as printed, and those that a paired t-test over shared distillation "
+    "seeds does not tell from it (two-sided, 5 %, Holm's correction within a column)"
+)
+
+
+def escape(text: str) -> str:
+    """`text` as LaTeX sets it literally."""
+    return "".join(_ESCAPES.get(sign, sign) for sign in text)
+
+
+def latex(board: Table, levels: Sequence[Sequence[str]], caption: str, extras: Beside) -> str:
+    """The table. levels: lines of heads, outermost first, a word for each cell."""
+    lines = [*_heads(levels), "\\midrule", *_rows(board, extras)]
+    return _TABLE % (escape(f"{caption}. {BOLD}."), "r" * len(levels[-1]), "\n".join(lines))
+
+
+def _heads(levels: Sequence[Sequence[str]]) -> list[str]:
+    """Equal neighbours share a head, which a rule below holds together."""
+    lines, fixed = [], [()] * len(levels[0])
+    for depth, level in enumerate(levels):
+        fixed = [(*outer, word) for outer, word in zip(fixed, level, strict=True)]
+        spans = [(group[0][-1], len(group)) for group in (list(found) for _, found in groupby(fixed))]
+        cells = [f"\\multicolumn{{{n}}}{{c}}{{{escape(word)}}}" if n > 1 else escape(word) for word, n in spans]
+        last = depth == len(levels) - 1
+        lines.append(" & ".join(["method" if last else "", *cells]) + " \\\\")
+        if not last:
+            lines.append(_rules([n for _, n in spans]))
+    return lines
+
+
+def _rules(widths: Sequence[int]) -> str:
+    starts = [2 + sum(widths[:i]) for i in range(len(widths))]
+    return " ".join(f"\\cmidrule(lr){{{a}-{a + n - 1}}}" for a, n in zip(starts, widths, strict=True))
+
+
+def _rows(board: Table, extras: Beside) -> list[str]:
+    """A line of the table for each row."""
+    leading, lines = {column: best(board, column) for column in board.columns}, []
+    tops = {
+        column: {_mean(row.cells[column]) for row in board.rows if row.identity in leading[column]}
+        for column in board.columns
+    }
+    for row, beside in zip(board.rows, extras, strict=True):
+        cells = [escape(row.label)]
+        for column, more in zip(board.columns, beside, strict=False):
+            cell = row.cells.get(column)
+            cells.append(_cell(cell, row.identity in leading[column] or _equal(cell, tops[column], row.method)))
+            cells += [escape(text) for text in more]
+        cells += [escape(text) for more in beside[len(board.columns) :] for text in more]
+        lines.append(" & ".join(cells) + " \\\\")
+    return lines
+
+
+def _equal(cell: Cell | None, tops: set[str], method: str) -> bool:
+    return cell is not None and method != "full" and _mean(cell) == max(tops, key=float, default="")
+
+
+def _mean(cell: Cell) -> str:
+    return f"{100 * cell.mean:.1f}"
+
+
+def _cell(cell: Cell | None, bold: bool) -> str:
+    if cell is None:
+        return "--"
+    mean = f"\\textbf{{{_mean(cell)}}}" if bold else _mean(cell)
+    return mean if cell.std is None else f"{mean} $\\pm$ {100 * cell.std:.1f}"

@@ -1,0 +1,136 @@
+"""Runs folders of several machines become one; what they have otherwise is named and kept."""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from third_party import snapshot, write_anew, write_images, write_method
+
+from ddbench import merging, planning, runner, scanning
+from ddbench.cli import cli
+from ddbench.datasets.facts import Place
+from ddbench.errors import UserError
+from ddbench.planning import Request, Setting
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A runs folder with two distillations and a student of each."""
+    home = tmp_path_factory.mktemp("home")
+    write_images(home / "images", {"barn": 10, "pond": 12})
+    write_method(home)
+    place = Place(None, home / "shared", True)
+    request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", (2,), seeds=(0, 1))
+    plan = planning.plan(request, planning.jury(("convnet",), "quick", 1), place)
+    assert runner.run(plan, Setting(home / "runs", place, "cpu", True)) == runner.Outcome(4, 0, 0)
+    return home / "runs"
+
+
+@pytest.fixture
+def two(done, tmp_path):
+    """The folder twice: ours, theirs."""
+    for name in ("ours", "theirs"):
+        shutil.copytree(done, tmp_path / name)
+    return tmp_path / "ours", tmp_path / "theirs"
+
+
+def seed(runs, number):
+    (folder,) = runs.glob(f"*/*/ipc*/seed{number}-*")
+    return folder
+
+
+def result(runs, number):
+    (path,) = seed(runs, number).glob("results/*/*.json")
+    return path
+
+
+def edited(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def shown(entries):
+    return sorted((e.spec.seed, e.result.overall) for e in entries)
+
+
+def test_what_only_they_have_is_copied(done, two):
+    ours, theirs = two
+    shutil.rmtree(seed(ours, 0))
+    result(ours, 1).unlink()
+    merged = merging.merge(ours, (theirs,))
+    assert (merged.runs, merged.results, merged.same, merged.conflicts) == (1, 1, 0, [])
+    assert snapshot(ours) == snapshot(done)
+
+
+def test_into_an_empty_folder_and_again(done, tmp_path):
+    first = merging.merge(tmp_path / "all", (done,))
+    assert (first.runs, first.same) == (2, 0)
+    again = merging.merge(tmp_path / "all", (done,))
+    assert (again.runs, again.results, again.same) == (0, 0, 2)
+    assert shown(scanning.scan(tmp_path / "all")[0]) == shown(scanning.scan(done)[0])
+
+
+def test_a_run_that_was_only_begun_here_is_completed(done, two):
+    ours, theirs = two
+    shutil.rmtree(seed(ours, 0) / "distilled")
+    result(ours, 0).unlink()
+    (seed(ours, 0) / "failed.json").write_text('{"status": "died", "error": "killed", "trace": ""}')
+    merging.merge(ours, (theirs,))
+    assert snapshot(ours) == snapshot(done)
+
+
+def test_seconds_and_versions_are_no_conflict(two):
+    ours, theirs = two
+    edited(result(theirs, 0), seconds=1234.5, versions={"torch": "9"}, commit="e" * 40)
+    before = snapshot(ours)
+    assert merging.merge(ours, (theirs,)).conflicts == []
+    assert snapshot(ours) == before
+
+
+def test_another_result_of_the_same_student_is_kept_and_named(two):
+    ours, theirs = two
+    edited(result(theirs, 0), overall=0.123)
+    before = shown(scanning.scan(ours)[0])
+    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    assert mine == result(ours, 0)
+    assert json.loads(kept.read_text())["overall"] == 0.123
+    assert kept.is_relative_to(ours / "conflicts" / "theirs")
+    entries, problems = scanning.scan(ours)
+    assert (shown(entries), problems) == (before, [])
+
+
+def test_another_set_of_the_same_run_is_kept_whole(two):
+    ours, theirs = two
+    write_anew(seed(theirs, 1), lambda images: 255 - images)
+    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    assert mine == seed(ours, 1)
+    assert snapshot(kept) == snapshot(seed(theirs, 1))
+
+
+def test_a_damaged_spec_is_skipped_and_named(two):
+    ours, theirs = two
+    (seed(theirs, 0) / "spec.json").write_text("{")
+    merged = merging.merge(ours, (theirs,))
+    assert "spec.json is not readable JSON" in merged.skipped[0]
+
+
+def test_folders_that_are_none(two, tmp_path):
+    with pytest.raises(UserError, match="there is no runs folder"):
+        merging.merge(two[0], (tmp_path / "gone",))
+    with pytest.raises(UserError, match="is the folder to merge into"):
+        merging.merge(two[0], (two[0],))
+
+
+def test_the_command(two):
+    ours, theirs = two
+    shutil.rmtree(seed(ours, 1))
+    fine = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])
+    assert (fine.exit_code, fine.stdout) == (
+        0,
+        "1 runs and 0 further results copied, 1 were there already, 0 conflicts\n",
+    )
+    edited(result(theirs, 0), overall=0.123)
+    off = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])
+    assert off.exit_code == 1
+    assert "conflict: " in off.output
+    assert "1 conflicts" in off.output
