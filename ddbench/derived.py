@@ -41,12 +41,12 @@ def costs(entries: Iterable[Entry], seconds: Callable[[Entry], float | None]) ->
 def shown(name: str, board: Table, row: Row, where: Column, costs: Costs) -> str:
     """One cell of the derived column `name`; empty where it cannot be known."""
     cell = row.cells.get(where)
-    return EXTRAS[name](cell, board, (row.identity, where), costs) if cell else ""
+    return EXTRAS[name](cell, board, (row.identity, where), costs) if cell and not row.source else ""
 
 
 def ranks(board: Table) -> dict[str, float]:
     """The mean rank of each row over all columns; none for rows that lack one, nor for the anchor of all images."""
-    means = {row.identity: {c: cell.mean for c, cell in row.cells.items()} for row in board.rows if row.method != FULL}
+    means = {row.identity: {c: cell.mean for c, cell in row.cells.items()} for row in board.rows if row.competes}
     return average_ranks(means)
 
 
@@ -80,7 +80,7 @@ def _bytes(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
 
 def _anchor(board: Table, method: str, where: Column) -> Cell | None:
     """The anchor's accuracy in a column; None where there is none, or several."""
-    found = [row.cells[where] for row in board.rows if row.method == method and where in row.cells]
+    found = [row.cells[where] for row in board.rows if row.method == method and not row.source and where in row.cells]
     return found[0] if len(found) == 1 else None
 
 

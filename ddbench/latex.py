@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from ddbench.leaderboard import Cell, Table, best
+from ddbench.leaderboard import Cell, Row, Table, best
 
 Beside = Sequence[Sequence[Sequence[str]]]  # by row, by column, further cells; after all columns those of the row
 
@@ -69,18 +69,18 @@ def _rows(board: Table, extras: Beside) -> list[str]:
         for column in board.columns
     }
     for row, beside in zip(board.rows, extras, strict=True):
-        cells = [escape(row.label)]
+        cells = [("{}" if row.label[0] in "[*" else "") + escape(row.label)]  # after \\ these would be read as its own
         for column, more in zip(board.columns, beside, strict=False):
             cell = row.cells.get(column)
-            cells.append(_cell(cell, row.identity in leading[column] or _equal(cell, tops[column], row.method)))
+            cells.append(_cell(cell, row.identity in leading[column] or _equal(cell, tops[column], row)))
             cells += [escape(text) for text in more]
         cells += [escape(text) for more in beside[len(board.columns) :] for text in more]
         lines.append(" & ".join(cells) + " \\\\")
     return lines
 
 
-def _equal(cell: Cell | None, tops: set[str], method: str) -> bool:
-    return cell is not None and method != "full" and _mean(cell) == max(tops, key=float, default="")
+def _equal(cell: Cell | None, tops: set[str], row: Row) -> bool:
+    return cell is not None and row.competes and _mean(cell) == max(tops, key=float, default="")
 
 
 def _mean(cell: Cell) -> str:

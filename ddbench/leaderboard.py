@@ -63,13 +63,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method with one set of parameters. label: unique within a table. identity: SHA-256 of what makes the row."""
+    """One method with one set of parameters. label: unique within a table. identity: SHA-256 of what makes the row.
+
+    source: the paper that reports it, empty for what was computed.
+    """
 
     label: str
     method: str
     preset: str | None
     identity: str
     cells: Mapping[Column, Cell]
+    source: str = ""
+
+    @property
+    def competes(self) -> bool:
+        """Not what takes all training images, which is an anchor, nor what somebody else computed."""
+        return self.method != FULL and not self.source
 
 
 @dataclass(frozen=True)
@@ -145,12 +154,9 @@ def cell(found: Iterable[tuple[int, list[float]]]) -> Cell:
 
 
 def best(table: Table, column: Column) -> set[str]:
-    """Identities of the rows that lead a column, and of those that a test does not tell from it (comparing.ties).
-
-    What takes all training images is an anchor and competes with nobody.
-    """
+    """Identities of the rows that lead a column, and of those that a test does not tell from it (comparing.ties)."""
     rows = [row for row in table.rows if column in row.cells]
-    return ties({row.identity: row.cells[column].by_seed for row in rows if row.method != FULL})
+    return ties({row.identity: row.cells[column].by_seed for row in rows if row.competes})
 
 
 def anchored(board: Table) -> Table:

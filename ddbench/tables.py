@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 
 from tabulate import tabulate
@@ -14,6 +14,7 @@ from tabulate import tabulate
 from ddbench.derived import Costs, ranks, shown
 from ddbench.latex import latex
 from ddbench.leaderboard import Cell, Column, Row, Table, anchored, common, row_identity, table
+from ddbench.reported import Reported, beside
 from ddbench.runs import Entry
 
 Extras = tuple[str, ...]
@@ -24,39 +25,49 @@ UNSAID = ("protocol_hash", "judge")  # not in a caption: a protocol's title says
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 
-def render(entries: Sequence[Entry], form: str = "text", extras: Sequence[str] = (), spent: Costs | None = None) -> str:
+@dataclass(frozen=True)
+class Look:
+    """What a table shows besides. extras: of derived.EXTRAS, and "rank". spent: what "seconds" and "bytes" ask for."""
+
+    extras: tuple[str, ...] = ()
+    spent: Costs = field(default_factory=Costs)
+    reported: tuple[Reported, ...] = ()
+
+
+def render(entries: Sequence[Entry], form: str = "text", look: Look | None = None) -> str:
     """The leaderboard of `entries` in one of FORMATS, ending with a newline.
 
     text, markdown and latex show per cent, mean ± sample standard deviation over distillation seeds, all training
     images in every column; csv and json hold fractions in full precision, json with every result and the spec of its
-    run. extras: names of derived.EXTRAS, and "rank". spent: what "seconds" and "bytes" of them ask.
+    run. UserError for a reported number that fits no column.
     """
     if form in _WHOLE:
         return _WHOLE[form](entries)
-    board = anchored(table(entries))
+    board, look = anchored(table(entries)), look or Look()
     if not board.rows:
         return "no results yet\n"
-    return _SHOWN[form](board, tuple(extras), spent or Costs())
+    board, sources = beside(board, look.reported)
+    said = "".join(f"; [{i}] reported by {source}, not computed here" for i, source in enumerate(sources, 1))
+    return _SHOWN[form](board, look.extras, look.spent, said)
 
 
-def _text(board: Table, extras: Extras, spent: Costs) -> str:
-    return _grid(board, extras, spent, "simple", "%s")
+def _text(board: Table, extras: Extras, spent: Costs, said: str) -> str:
+    return f"{_grid(board, extras, spent, 'simple')}\n\n{_caption(board)}{said}\n"
 
 
-def _markdown(board: Table, extras: Extras, spent: Costs) -> str:
-    return _grid(board, extras, spent, "pipe", "*%s*")
+def _markdown(board: Table, extras: Extras, spent: Costs, said: str) -> str:
+    return f"{_grid(board, extras, spent, 'pipe')}\n\n*{_caption(board)}{said}*\n"
 
 
-def _grid(board: Table, extras: Extras, spent: Costs, style: str, caption: str) -> str:
+def _grid(board: Table, extras: Extras, spent: Costs, style: str) -> str:
     heads = [[head, *(f"{head} {name}" for name in _of_cells(extras))] for head in _heads(board)]
     body = []
-    for row, beside in zip(board.rows, _beside(board, extras, spent), strict=True):
-        cells = [[_shown(row, column), *more] for column, more in zip(board.columns, beside, strict=False)]
-        body.append([row.label, *chain.from_iterable([*cells, *beside[len(board.columns) :]])])
+    for row, others in zip(board.rows, _beside(board, extras, spent), strict=True):
+        cells = [[_shown(row, column), *more] for column, more in zip(board.columns, others, strict=False)]
+        body.append([row.label, *chain.from_iterable([*cells, *others[len(board.columns) :]])])
     first = ["method", *chain.from_iterable(heads), *([RANK] if RANK in extras else [])]
     align = ["left"] + ["right"] * (len(first) - 1)
-    grid = tabulate(body, first, tablefmt=style, disable_numparse=True, colalign=align)
-    return f"{grid}\n\n{caption % _caption(board)}\n"
+    return tabulate(body, first, tablefmt=style, disable_numparse=True, colalign=align)
 
 
 def _of_cells(extras: Extras) -> Extras:
@@ -82,7 +93,7 @@ def _shown(row: Row, column: Column) -> str:
 def _number(cell: Cell) -> str:
     """ "61.2 ± 0.8 (n=3)"; without a deviation for a single distillation."""
     spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
-    return f"{100 * cell.mean:.1f}{spread} (n={cell.n})"
+    return f"{100 * cell.mean:.1f}{spread}" + (f" (n={cell.n})" if cell.n else "")
 
 
 _WORDS: dict[str, Callable[[Column], str]] = {
@@ -161,13 +172,14 @@ def _whole(entry: Entry) -> dict:
     return {**head, "spec": asdict(entry.spec), "result": asdict(entry.result)}
 
 
-def _latex(board: Table, extras: Extras, spent: Costs) -> str:
-    return latex(board, _levels(board, extras), f"{_caption(board)}, {_ns(board)}", _beside(board, extras, spent))
+def _latex(board: Table, extras: Extras, spent: Costs, said: str) -> str:
+    caption = f"{_caption(board)}, {_ns(board)}{said}"
+    return latex(board, _levels(board, extras), caption, _beside(board, extras, spent))
 
 
 def _ns(board: Table) -> str:
     """How many distillations the means are of: a LaTeX cell does not say."""
-    counts = sorted({cell.n for row in board.rows for cell in row.cells.values()})
+    counts = sorted({cell.n for row in board.rows if not row.source for cell in row.cells.values()})
     return f"n = {counts[0]}" if len(counts) == 1 else f"n from {counts[0]} to {counts[-1]}"
 
 

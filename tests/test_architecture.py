@@ -44,7 +44,8 @@ ARROWS = {
     "ddbench.robustness": (*READ_BACK, "ddbench.leaderboard"),
     "ddbench.derived": (*READ_BACK, "ddbench.leaderboard", "ddbench.comparing"),
     "ddbench.latex": ("ddbench.leaderboard",),
-    "ddbench.tables": (*READ_BACK, "ddbench.leaderboard", "ddbench.derived", "ddbench.latex"),
+    "ddbench.reported": ("ddbench.leaderboard", "ddbench.config", "ddbench.files", "ddbench.errors"),
+    "ddbench.tables": (*READ_BACK, "ddbench.leaderboard", "ddbench.derived", "ddbench.latex", "ddbench.reported"),
     "ddbench.datasets": (*PLAIN, "ddbench.datasets"),
     "ddbench.methods": (*PLAIN, *TEACHERS, "ddbench.methods"),
     # the command that trains the embedded base model: it is not a method, and reads training images itself

@@ -12,6 +12,9 @@ from test_leaderboard import entry
 
 from ddbench import derived, latex, tables
 from ddbench.commands.board import EXTRAS, FORMATS
+from ddbench.errors import UserError
+from ddbench.reported import Reported, read_reported
+from ddbench.tables import Look
 
 ENTRIES = [
     entry(0.50, seed=0),
@@ -150,7 +153,7 @@ def test_latex_heads_have_a_level_for_datasets_and_one_for_ipc():
 
 def test_what_is_shown_beside_an_accuracy():
     entries = [*BOARD[:12], BOARD[-1]]
-    lines = tables.render(entries, "markdown", ("gain", "share", "interval", "rank")).splitlines()
+    lines = tables.render(entries, "markdown", Look(("gain", "share", "interval", "rank"))).splitlines()
     heads, mine = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], lines[3]))
     assert heads[1:5] == [f"1 images per class convnet{word}" for word in ("", " gain", " share", " interval")]
     # by hand: 52 - 32; 52 / 80; 2 * 4.302653 / sqrt(3)
@@ -158,7 +161,7 @@ def test_what_is_shown_beside_an_accuracy():
 
 
 def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
-    lines = tables.render(BOARD, "markdown", ("rank",)).splitlines()
+    lines = tables.render(BOARD, "markdown", Look(("rank",))).splitlines()
     ranks = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines[2:6]}
     assert ranks == {"random": "-", "a_b&50%": "-", "other": "-", "full": "-"}
 
@@ -167,7 +170,7 @@ def test_costs_and_components():
     entries = [entry(a, seed=s, student_seed=j, image_bytes=2_000_000, label_bytes=500_000)
                for s, found in enumerate([(0.4, 0.6), (0.6, 0.8)]) for j, a in enumerate(found)]  # fmt: skip
     spent = derived.costs(entries, lambda found: {0: 10.0, 1: None}[found.spec.seed])
-    line = tables.render(entries, "text", ("components", "seconds", "bytes"), spent).splitlines()[2]
+    line = tables.render(entries, "text", Look(("components", "seconds", "bytes"), spent)).splitlines()[2]
     assert "10.0 / 14.1" in line
     assert "10 s" in line
     assert "2.50 MB" in line
@@ -175,9 +178,68 @@ def test_costs_and_components():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
 def test_latex_compiles_as_it_is(tmp_path):
-    body = tables.render(BOARD, "latex", ("gain", "share", "rank"))
+    body = tables.render(BOARD, "latex", Look(("gain", "share", "rank")))
     text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"
     (tmp_path / "table.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+PAPER = Reported("DPD", "arXiv:2601.15829, table 2", "scenes", 10, 99.5, std=0.4, n=5)
+
+
+def test_a_reported_number_is_marked_and_never_bold():
+    lines = tables.render(
+        BOARD, "latex", Look(("gain",), reported=(PAPER, dataclasses.replace(PAPER, ipc=1)))
+    ).splitlines()
+    (line,) = (line for line in lines if line.startswith("DPD"))
+    assert line == r"DPD [1] & 99.5 $\pm$ 0.4 &  & 99.5 $\pm$ 0.4 &  & -- &  \\"
+    assert any(r"\textbf{52.0}" in line for line in lines)
+    assert "[1] reported by arXiv:2601.15829, table 2, not computed here" in "\n".join(lines)
+    text = tables.render(BOARD, "text", Look(("rank",), reported=(PAPER,)))
+    assert "99.5 ± 0.4 (n=5)" in text
+    assert text.count("[1]") == 2
+
+
+def test_a_reported_number_changes_no_computed_one():
+    bare = tables.render(BOARD, "text").splitlines()
+    marked = tables.render(BOARD, "text", Look(reported=(PAPER,))).splitlines()
+    assert [line.split() for line in bare[2:6]] == [line.split() for line in marked[2:6]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ipc": 50}, "no column with dataset scenes, ipc 50"),
+        ({"dataset": "aid"}, "no column with dataset aid"),
+        ({"student": "vit_tiny"}, "student vit_tiny"),
+    ],
+)
+def test_a_reported_number_without_a_column_is_an_error(changes, said):
+    with pytest.raises(UserError, match=f"DPD of arXiv.*{said}"):
+        tables.render(BOARD, "text", Look(reported=(dataclasses.replace(PAPER, **changes),)))
+
+
+def test_a_reported_number_with_several_columns_is_an_error():
+    both = [*BOARD, entry(0.5, student="resnet18", spec={"ipc": 10})]
+    with pytest.raises(UserError, match=r"which of 2 columns .*size 32, convnet, quick@1, scratch; size 32, resnet18"):
+        tables.render(both, "text", Look(reported=(PAPER,)))
+    tables.render(both, "text", Look(reported=(dataclasses.replace(PAPER, student="resnet18"),)))
+
+
+def test_a_file_of_reported_numbers(tmp_path):
+    words = [f'{name} = "{getattr(PAPER, name)}"' for name in ("method", "source", "dataset")]
+    path = tmp_path / "papers.toml"
+    path.write_text("\n".join(["[[reported]]", *words, "ipc = 10", "percent = 99.5", "std = 0.4", "n = 5"]))
+    assert read_reported(path) == (PAPER,)
+    for old, new, said in (
+        ("percent = 99.5", "percent = 995", "995.0 is no percentage"),
+        ("percent = 99.5", "", "a reported number needs percent"),
+        ("std", "sdt", "unknown key of Reported .*'sdt'; did you mean std"),
+        ("[[reported]]", "[reported]", r"needs a table \[\[reported\]\]"),
+    ):
+        path.write_text(path.read_text().replace(old, new))
+        with pytest.raises(UserError, match=said):
+            read_reported(path)
+        path.write_text(path.read_text().replace(new, old) if new else path.read_text() + "\npercent = 99.5")

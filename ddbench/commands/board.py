@@ -31,6 +31,12 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeat
     "gain over random, in points; the share of full; seconds of a distillation; bytes of a set. Or mean ranks.",
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option(
+    "--reported",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="F.toml",
+    help="Numbers from papers to stand beside, marked: see docs/tables.md.",
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
 @click.pass_obj
 def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol: str | None, **look: Any) -> None:
@@ -51,11 +57,12 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
-    from ddbench.derived import costs
+    from ddbench.derived import Costs, costs
     from ddbench.files import write_bytes
     from ddbench.registry import short
+    from ddbench.reported import read_reported
     from ddbench.scanning import failures, scan
-    from ddbench.tables import render
+    from ddbench.tables import Look, render
 
     form, output, extras = look["form"], look["output"], look["extras"]
     entries, problems = scan(options.runs, whole=form == "json")
@@ -63,7 +70,9 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     dataset = short(dataset) if dataset else None
     _check_words(entries, dataset, protocol)
     chosen = [entry for entry in comparable(entries, dataset=dataset, ipc=ipc) if _under(entry, protocol)]
-    text = render(chosen, form, extras, costs(chosen, _seconds) if {"seconds", "bytes"} & set(extras) else None)
+    spent = costs(chosen, _seconds) if {"seconds", "bytes"} & set(extras) else Costs()
+    papers = read_reported(look["reported"]) if look["reported"] else ()
+    text = render(chosen, form, Look(extras, spent, papers))
     if output:
         write_bytes(output, text.encode())
         log.info("written to %s", output)
