@@ -16,6 +16,7 @@ from ddbench.commands.info import check, list_names, show
 from ddbench.commands.merge import merge
 from ddbench.commands.new import new
 from ddbench.commands.quality import quality
+from ddbench.commands.report import report
 from ddbench.commands.robustness import robustness
 from ddbench.commands.run import evaluate, run
 from ddbench.commands.sweep import sweep
@@ -98,7 +99,8 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     ctx.obj = Globals(quiet=quiet, **folders)
 
 
-for command in (run, sweep, evaluate, quality, leaderboard, merge, robustness, data, list_names, show, check, new):
+COMMANDS = (run, sweep, evaluate, quality, leaderboard, report, merge, robustness, data, list_names, show, check, new)
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -57,6 +57,7 @@ ARROWS = {
     "ddbench.sweeps": ("ddbench.planning", "ddbench.registry", "ddbench.config", "ddbench.runs", "ddbench.scanning",
                        "ddbench.files", "ddbench.errors", "ddbench.datasets.facts"),
     "ddbench.sweeping": ("ddbench.sweeps", "ddbench.planning", "ddbench.runner", "ddbench.runs", "ddbench.errors"),
+    "ddbench.report": (*READ_BACK, "ddbench", "ddbench.report", "ddbench.leaderboard"),
     "ddbench.merging": ("ddbench.runner", "ddbench.runs", "ddbench.scanning", "ddbench.files", "ddbench.errors"),
     "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.planning"),
     "ddbench.judging": (*READ_BACK, *PLAIN, "ddbench.memory", "ddbench.planning", "ddbench.execute", "ddbench.teacher",

@@ -1,0 +1,123 @@
+"""What the page knows of each cell: numbers, per-class accuracies, confusions, provenance. No torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddbench.files import read_json
+from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
+from ddbench.runs import Entry, RunSpec
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One cell with the results behind it."""
+
+    row: Row
+    where: Column
+    cell: Cell
+    entries: tuple[Entry, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a distillation: mean over the runs that say it."""
+        found = [took for run in self.runs if (took := cost(run).get("seconds")) is not None]
+        return sum(found) / len(found) if found else None
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """The folders of its runs."""
+        return tuple(dict.fromkeys(entry.path.parents[2] for entry in self.entries))
+
+
+def gathered(entries: Sequence[Entry]) -> tuple[Table, list[Fact]]:
+    """The table, and a fact for each cell that was computed in its own column."""
+    board, behind = table(entries), {}
+    for entry in entries:
+        behind.setdefault((row_identity(entry), column(entry)), []).append(entry)
+    facts = [
+        Fact(row, where, cell, tuple(sorted(behind[row.identity, where], key=lambda e: (e.spec.seed, e.result.seed))))
+        for row in board.rows
+        for where, cell in sorted(row.cells.items())
+    ]
+    return anchored(board), facts
+
+
+def cost(run: Path) -> dict[str, Any]:
+    """What distill.json of a run says; empty without one."""
+    try:
+        return read_json(run / "distill.json")
+    except (OSError, ValueError):
+        return {}
+
+
+def told(board: Table, fact: Fact) -> dict[str, Any]:
+    """A fact as the page's script reads it."""
+    cell, where = fact.cell, fact.where
+    anchors = {name: _anchor(board, name, where) for name in (RANDOM, FULL)}
+    return {
+        "method": fact.row.label, "dataset": where.dataset, "size": where.size, "ipc": where.ipc,
+        "protocol": where.protocol, "student": where.student, "init": where.init, "precision": where.precision,
+        "split": f"{where.split} ({where.fingerprint[:8]})", "mean": cell.mean, "std": cell.std, "n": cell.n,
+        "students": cell.students, "interval": cell.half_width, "within": cell.within, "between": cell.between,
+        "gain": None if anchors[RANDOM] is None else cell.mean - anchors[RANDOM],
+        "share": cell.mean / anchors[FULL] if anchors[FULL] else None,
+        "seconds": fact.seconds, "classes": _per_class(fact.entries), "confusion": _confusion(fact.entries),
+        "results": [_provenance(entry) for entry in fact.entries],
+    }  # fmt: skip
+
+
+def _anchor(board: Table, method: str, where: Column) -> float | None:
+    found = [row.cells[where].mean for row in board.rows if row.method == method and where in row.cells]
+    return found[0] if len(found) == 1 else None
+
+
+def _per_class(entries: Iterable[Entry]) -> dict[str, float]:
+    """Accuracy by class, mean over students first."""
+    by_run: dict[str, list[list[float]]] = {}
+    names: list[str] = []
+    for entry in entries:
+        names = list(entry.result.per_class)
+        by_run.setdefault(entry.spec.digest, []).append(list(entry.result.per_class.values()))
+    means = np.mean([np.mean(found, axis=0) for found in by_run.values()], axis=0)
+    return dict(zip(names, np.atleast_1d(means).round(4).tolist(), strict=True)) if names else {}
+
+
+def _confusion(entries: Iterable[Entry]) -> list[list[int]]:
+    """Counts over all results, rows true."""
+    return np.sum([entry.result.confusion for entry in entries], axis=0).tolist()
+
+
+def _provenance(entry: Entry) -> dict[str, Any]:
+    result = entry.result
+    return {
+        "seed": entry.spec.seed, "student_seed": result.seed, "overall": result.overall, "average": result.average,
+        "seconds": result.seconds, "device": result.device, "versions": dict(result.versions),
+        "commit": result.commit, "dirty": result.dirty, "content": result.content,
+        "path": str(entry.path), "source": entry.spec.source,
+        "command": command(entry.spec, result.student, result.title, result.seed),
+    }  # fmt: skip
+
+
+def command(spec: RunSpec, student: str, protocol: str, student_seed: int) -> str:
+    """What makes this result again, every setting said."""
+    words = ["ddbench", "run", "--method", spec.method, "--dataset", spec.dataset, "--size", str(spec.size)]
+    words += ["--ipc", str(spec.ipc)] if spec.ipc else []
+    for name, value in spec.params.items():
+        words += ["--set", f"{name}={_word(value)}"]
+    words += ["--seed", str(spec.seed), "--student", student, "--protocol", protocol]
+    words += ["--student-seeds", str(student_seed + 1)] if student_seed else []
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    """A setting as `--set` takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_word, value))
+    return {"True": "true", "False": "false", "None": "none"}.get(str(value), str(value))

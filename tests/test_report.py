@@ -1,0 +1,193 @@
+"""The page: it holds everything, says where each number is from, and works in a browser."""
+
+import dataclasses
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_leaderboard import RESULT, SPEC
+
+from ddbench import distilled, runs
+from ddbench.cli import cli
+from ddbench.datasets.facts import Place
+from ddbench.files import write_json
+from ddbench.planning import Request, jury, plan
+from ddbench.report.facts import command
+from ddbench.report.page import page
+from ddbench.scanning import scan
+from evaluators.protocols import QUICK_1
+
+CLASSES = ("barn", "pond <& sea>", "wood")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def write_run(folder, method, ipc, seed, accuracy, size=16):
+    """A run with its images, costs and two students."""
+    spec = dataclasses.replace(SPEC, method=method, ipc=ipc, seed=seed, size=size, params={"a": 1, "names": ["x", "y"]})
+    run = spec.folder(folder)
+    numbers = np.random.default_rng(seed)
+    images = numbers.integers(0, 256, (3 * ipc, size, size, 3), dtype=np.uint8)
+    (run / "distilled").mkdir(parents=True)
+    pictures = distilled.Pictures(images, np.repeat(np.arange(3), ipc), CLASSES)
+    distilled.write(run / "distilled", pictures)
+    runs.write_spec(run, spec)
+    write_json(run / "distill.json", {"seconds": 10.0 * ipc, "stages": [{"stage": "teacher", "seconds": 5.0}]})
+    for student in range(2):
+        per_class = dict(zip(CLASSES, (accuracy, accuracy / 2, 0.1), strict=True))
+        changes = {
+            "run": spec.digest,
+            "content": pictures.content(),
+            "seed": student,
+            "overall": accuracy + 0.01 * student,
+        }
+        shown = {"per_class": per_class, "confusion": [[5, 1, 0], [2, 4, 0], [0, 0, 6]]}
+        result = dataclasses.replace(RESULT, **changes, **shown)
+        runs.write_result(runs.result_path(run, QUICK_1, "convnet", student), result)
+    return spec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for method, accuracy in (("random", 0.3), ("dm", 0.5), ("<script>alert(1)</script>", 0.37)):
+        for ipc in (1, 3):
+            for seed in range(2):
+                write_run(folder, method, ipc, seed, accuracy + 0.1 * (ipc == 3) + 0.02 * seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    return page(*scan(folder))
+
+
+class Checked(HTMLParser):
+    """Every element that is opened is closed; what is loaded from elsewhere."""
+
+    VOID = frozenset({"meta", "input", "img", "br", "link", "path", "use", "rect", "circle"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.loaded += [
+            value for name, value in attrs if name in ("src", "href") and not value.startswith(("#", "data:"))
+        ]
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_it_is_whole_and_loads_nothing(text):
+    checked = Checked()
+    checked.feed(text)
+    assert checked.open == []
+    assert checked.loaded == []
+    assert {"leaderboard", "plots", "classes", "sets", "data"} <= set(checked.ids)
+
+
+def test_every_number_is_that_of_the_results(text, folder):
+    cells = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    assert len(cells) == 6
+    (dm,) = (cell for cell in cells if (cell["method"], cell["ipc"]) == ("dm", 3))
+    # by hand: distillations 0.605, 0.625; random 0.405, 0.425
+    assert (dm["mean"], dm["n"], dm["students"]) == (pytest.approx(0.615), 2, 4)
+    assert (dm["gain"], dm["share"], dm["seconds"]) == (pytest.approx(0.2), None, 30.0)
+    assert dm["confusion"] == [[20, 4, 0], [8, 16, 0], [0, 0, 24]]
+    assert dm["classes"] == {"barn": 0.61, "pond <& sea>": 0.305, "wood": 0.1}
+    paths = {result["path"] for cell in cells for result in cell["results"]}
+    assert paths == {str(entry.path) for entry in scan(folder)[0]}
+
+
+def test_names_are_never_markup(text):
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_command_makes_the_same_run(tmp_path):
+    request = Request("dm", "scenes", (2,), 32, "tiny", None, ("rate=0.3",), (4,))
+    spec = plan(request, jury(("convnet",), "quick@1", 1), Place(None, tmp_path, True)).specs[0]
+    words = command(spec, "convnet", "quick@1", 0).split()[1:]
+    done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "--shared", str(tmp_path), "-q", *words, "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == f"to do: {spec.folder(tmp_path)}: distil"
+
+
+def test_fifty_runs_stay_under_ten_megabytes(tmp_path):
+    for seed in range(50):
+        write_run(tmp_path, "noise", 10, seed, 0.5, size=64)  # nothing is larger than noise
+    assert len(page(*scan(tmp_path))) < 10_000_000
+
+
+def test_no_results_yet_is_a_page_too(tmp_path):
+    assert "0 cells" in page([], [])
+
+
+def test_the_command_line(folder, tmp_path):
+    done = CliRunner().invoke(cli, ["--runs", str(folder), "report", "--output", str(tmp_path / "out.html")])
+    assert done.exit_code == 0, done.output
+    assert re.fullmatch(r".*out\.html: \d\.\d MB\n", done.stdout)
+    shutil.copytree(folder, tmp_path / "runs")
+    next((tmp_path / "runs").rglob("results/*/*.json")).write_text("{")
+    off = CliRunner().invoke(cli, ["--runs", str(tmp_path / "runs"), "report", "--output", str(tmp_path / "out.html")])
+    assert off.exit_code == 1
+    assert "is not readable JSON" in (tmp_path / "out.html").read_text()
+
+
+TRIED = """
+<script>
+const said = {};
+const lines = () => [...document.querySelectorAll("#board tbody tr")];
+const rows = () => lines().map(r => r.cells[0].textContent + " " + r.cells[6].textContent);
+said.first = rows();
+document.querySelectorAll("#board th button")[6].click();
+said.sorted = rows();
+said.aria = document.querySelectorAll("#board th")[6].getAttribute("aria-sort");
+const search = document.querySelector("#filters input");
+search.value = "DM"; search.dispatchEvent(new Event("input"));
+said.searched = rows();
+const ipc = document.querySelectorAll("#filters select")[2];
+ipc.value = "3"; ipc.dispatchEvent(new Event("change"));
+said.filtered = rows();
+document.querySelector("#board tbody tr").dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"}));
+said.opened = document.getElementById("details").open;
+said.command = document.querySelector("#details pre").textContent;
+document.querySelector("#details .close").click();
+document.querySelector(".zoom").click();
+said.large = document.getElementById("large").open;
+said.confusion = document.querySelectorAll("#confusion tbody td").length;
+said.wide = document.documentElement.scrollWidth > window.innerWidth;
+document.body.append(Object.assign(document.createElement("output"), {id: "said", textContent: JSON.stringify(said)}));
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [500, 1200])
+def test_in_a_browser(text, tmp_path, width):
+    (tmp_path / "page.html").write_text(text.replace("</body>", TRIED))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},800", "--enable-logging=stderr",
+             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"]  # fmt: skip
+    done = subprocess.run([CHROMIUM, *words, tmp_path / "page.html"], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    said = json.loads(html.unescape(re.search(r'<output id="said">(.*?)</output>', done.stdout).group(1)))
+    odd = "<script>alert(1)</script>"
+    assert [line.partition(" ")[0] for line in said["first"]] == ["dm", "dm", odd, "random", odd, "random"]
+    assert said["sorted"] == said["first"][::-1]
+    assert said["aria"] == "ascending"
+    assert said["searched"] == ["dm 51.5 ± 1.4", "dm 61.5 ± 1.4"]
+    assert said["filtered"] == ["dm 61.5 ± 1.4"]
+    assert (said["opened"], said["large"], said["confusion"]) == (True, True, 9)
+    start = "ddbench run --method dm --dataset scenes --size 16 --ipc 3 --set a=1 --set names=x,y --seed 0 --student"
+    assert said["command"].startswith(start)
+    assert not said["wide"], "the page is wider than the screen"
