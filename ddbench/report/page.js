@@ -4,13 +4,13 @@ const percent = value => value === null ? "" : (100 * value).toFixed(1);
 const signed = value => value === null ? "" : (value < 0 ? "−" : "+") + Math.abs(100 * value).toFixed(1);
 const columns = [
   {key: "method", head: "method", text: true},
+  {key: "mean", head: "accuracy", show: c => percent(c.mean) + (c.std === null ? "" : " ± " + percent(c.std))},
+  {key: "n", head: "n"},
   {key: "dataset", head: "dataset", text: true, filter: true},
   {key: "size", head: "px", filter: true},
   {key: "ipc", head: "IPC", filter: true, show: c => c.ipc || "all"},
   {key: "protocol", head: "protocol", text: true, filter: true},
   {key: "student", head: "student", text: true, filter: true},
-  {key: "mean", head: "accuracy", show: c => percent(c.mean) + (c.std === null ? "" : " ± " + percent(c.std))},
-  {key: "n", head: "n"},
   {key: "gain", head: "over random", show: c => signed(c.gain)},
   {key: "share", head: "of full, %", show: c => percent(c.share)},
   {key: "seconds", head: "seconds", show: c => c.seconds === null ? "" : c.seconds.toFixed(0)},
