@@ -168,7 +168,8 @@ document.querySelector(".zoom").click();
 said.large = document.getElementById("large").open;
 said.confusion = document.querySelectorAll("#confusion tbody td").length;
 said.wide = [...document.querySelectorAll("body *")].filter(
-  e => e.getBoundingClientRect().right > window.innerWidth + 1 && !e.closest(".wide, dialog, svg")).map(e => e.outerHTML.slice(0, 80));
+  e => e.getBoundingClientRect().right > window.innerWidth + 1 && !e.closest(".wide, dialog, svg")
+).map(e => e.outerHTML.slice(0, 80));
 document.body.append(Object.assign(document.createElement("output"), {id: "said", textContent: JSON.stringify(said)}));
 </script></body>"""
 
