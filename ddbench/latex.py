@@ -73,10 +73,15 @@ def _rows(board: Table, extras: Beside) -> list[str]:
         for column, more in zip(board.columns, beside, strict=False):
             cell = row.cells.get(column)
             cells.append(_cell(cell, row.identity in leading[column] or _equal(cell, tops[column], row)))
-            cells += [escape(text) for text in more]
+            cells += [_signed(text) for text in more]
         cells += [escape(text) for more in beside[len(board.columns) :] for text in more]
         lines.append(" & ".join(cells) + " \\\\")
     return lines
+
+
+def _signed(text: str) -> str:
+    """A cell beside an accuracy; a minus is none of the text's hyphens."""
+    return f"$-${escape(text[1:])}" if text.startswith("-") and len(text) > 1 else escape(text)
 
 
 def _equal(cell: Cell | None, tops: set[str], row: Row) -> bool:

@@ -99,7 +99,9 @@ def _number(cell: Cell) -> str:
 _WORDS: dict[str, Callable[[Column], str]] = {
     "dataset": lambda column: column.dataset,
     "size": lambda column: f"{column.size} px",
-    "ipc": lambda column: f"{column.ipc} images per class" if column.ipc else "all training images",
+    "ipc": lambda column: (
+        f"{column.ipc} image{'s' * (column.ipc > 1)} per class" if column.ipc else "all training images"
+    ),
     "protocol": lambda column: column.protocol,
     "student": lambda column: column.student,
     "init": lambda column: column.init,
@@ -189,7 +191,7 @@ def _levels(board: Table, extras: Extras) -> list[list[str]]:
     parts = (("dataset", "size"), ("ipc",), tuple(name for name in _WORDS if name not in ("dataset", "size", "ipc")))
     levels = []
     for part in parts:
-        varying = [name for name in part if name not in shared or name == "student"]
+        varying = [name for name in part if name not in shared or (name == "student" and not levels)]
         words = [" ".join(_WORDS[name](column) for name in varying if not _follows(name)) for column in board.columns]
         levels += [[word for word in words for _ in range(width)]] if any(words) else []
     if inner:
