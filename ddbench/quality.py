@@ -4,6 +4,7 @@
     coverage   DPD's intra-class coverage
     ssim       DPD's NN-SSIM: how near a distilled image is to a copy of a real one
     clip       CLIP score and zero-shot accuracy
+    map        where the images lie in the plane in which real features vary most, for `ddbench report`
 
 Features are those of STUDENT/PROTOCOL, trained on the real training split (a stage, made once), or of STUDENT/imagenet.
 A network that knows ImageNet sees images at 256 px, whatever the size of the run; another one at the run's.
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     from ddbench.planning import Setting
 
 log = logging.getLogger("ddbench")
-METRICS = ("fid", "coverage", "ssim", "clip")
-FEATURES = {"fid": "inception_v3/fid@1", "coverage": "resnet18/imagenet"}  # DPD's release
+METRICS = ("fid", "coverage", "ssim", "clip", "map")
+FEATURES = {"fid": "inception_v3/fid@1", "coverage": "resnet18/imagenet", "map": "resnet18/imagenet"}  # DPD's release
+POINTS = 40  # real images of a class that a map shows
 LARGE, MIDDLE = 256, 224  # pixels that networks which know ImageNet are given; the crop of those used as they are
 
 
@@ -152,6 +154,19 @@ def _coverage(subject: Subject, pictures: distilled.Pictures, words: str) -> tup
     return weights, {"coverage": mean, "per_class": dict(zip(pictures.classes, by_class, strict=True))}
 
 
+def _map(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+    weights, real, fake = _both(subject, pictures, words)
+    mean, axes, share = fidelity.principal_plane(real)
+    values: dict[str, Any] = {"explained": share}
+    sides = (("real", real, subject.load(subject.spec.size).train.labels), ("distilled", fake, pictures.labels))
+    for side, found, labels in sides:
+        points, of = ((found.double() - mean) @ axes).tolist(), torch.as_tensor(labels)
+        shown = [torch.nonzero(of == label).flatten() for label in range(len(pictures.classes))]
+        shown = [rows[:: -(-len(rows) // POINTS)] for rows in shown] if side == "real" else shown
+        values[side] = {name: [points[i] for i in rows] for name, rows in zip(pictures.classes, shown, strict=True)}
+    return weights, values
+
+
 def _ssim(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     train, fake = subject.load(subject.spec.size).train, images_of(pictures)
     found = []
@@ -180,7 +195,7 @@ def _clip(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[s
     return clip.digest(model), {"clip_score": score, "zero_shot_accuracy": accuracy}
 
 
-_MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim": _ssim, "clip": _clip}
+_MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim": _ssim, "clip": _clip, "map": _map}
 
 
 def _both(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, Tensor, Tensor]:

@@ -84,6 +84,19 @@ def intra_class_coverage(real: Tensor, real_labels: Tensor, fake: Tensor, fake_l
     return tuple(float((a @ b.T).amax(1).clamp(-1, 1).mean()) for a, b in pairs)
 
 
+def principal_plane(real: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The plane in which the features (n, d) vary most: their mean (d), its two directions (d, 2), the share it holds.
+
+    float64. Of each direction the largest component is positive, so that two calls draw the same picture.
+    """
+    _require_finite(real, real)
+    mean = real.double().mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((real.double() - mean).T))
+    axes = vectors[:, -2:].flip(1)
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    return mean, axes, float(values[-2:].sum() / values.sum().clamp_min(1e-300))
+
+
 @dataclass(frozen=True)
 class Neighbourhoods:
     """precision, recall: Kynkaanniemi et al. 2019, arXiv:1904.06991. density, coverage: Naeem et al. 2020, 2002.09797.

@@ -10,12 +10,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from sklearn.decomposition import PCA
 from small_clip import write_clip
 from third_party import write_anew, write_images, write_method
 
 from ddbench import distilled, registry, runs
 from ddbench.cli import cli
 from ddbench.datasets.facts import Place
+from ddbench.report.page import page
+from ddbench.scanning import scan
 from evaluators import clip, fidelity
 from evaluators.students import build, features
 from evaluators.train import DivergedError
@@ -97,6 +100,23 @@ def test_copies_are_found(measured, sets):
     assert values["nn_ssim"] == pytest.approx(float(every.mean()), abs=1e-5)
     assert values["std"] == pytest.approx(float(every.std(correction=0)), abs=1e-5)
     assert measured["ssim"]["by"] == "256"
+
+
+def test_a_map_is_the_plane_in_which_real_features_vary_most(home, measured, sets, tmp_path):
+    home = shutil.copytree(home, tmp_path / "home", ignore=shutil.ignore_patterns("images"))
+    (home / "images").symlink_to(next(iter(measured.values()))["path"].partition("/runs/")[0] + "/images")
+    found = quality(home, run_of(home), "--metric", "map", "--features", FEATURES)["map"]["values"]
+    network = build("convnet", 8, 2, 0)
+    (stage,) = (home / "shared").glob("teacher-*")
+    network.load_state_dict(load_file(stage / "model.safetensors"))
+    real, fake = features(network, sets[0]).double(), features(network, sets[2]).double()
+    own = PCA(2).fit(real.numpy())
+    assert found["explained"] == pytest.approx(own.explained_variance_ratio_.sum(), abs=1e-5)
+    distilled_points = np.concatenate([found["distilled"][name] for name in ("barn", "pond")])
+    assert np.abs(distilled_points) == pytest.approx(np.abs(own.transform(fake.numpy())), abs=1e-2)
+    assert [len(found["real"][name]) for name in ("barn", "pond")] == [int((sets[1] == i).sum()) for i in (0, 1)]
+    text = page(*scan(home / "runs"))
+    assert "where its images (black edges) lie among real ones" in text
 
 
 def test_what_was_measured_is_recorded(measured, home, sets):

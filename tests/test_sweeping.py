@@ -115,7 +115,11 @@ def command(home, *words):
 
 
 def started(home, *words):
-    return subprocess.Popen(command(home, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """Begun where Ctrl-C counts: a shell has what it starts in the background ignore it."""
+    heeding = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(
+        command(home, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    )
 
 
 def until(seen):

@@ -20,7 +20,7 @@ FEATURES = (
     "Whose features: a student trained on the real training images, or STUDENT/imagenet.  "
     "[default, as DPD's release: inception_v3/fid@1 for fid, resnet18/imagenet for coverage]"
 )
-METRICS = ("fid", "coverage", "ssim", "clip")  # quality.METRICS, repeated so that --help stays instant
+METRICS = ("fid", "coverage", "ssim", "clip", "map")  # quality.METRICS, repeated so that --help stays instant
 
 
 @click.command()
@@ -53,7 +53,8 @@ def quality(
 
     FOLDERS are runs (with a spec.json) or folders of images (one sub-folder per class, as for `ddbench evaluate`).
     fid: FID, KID, precision, recall, density, coverage. coverage: intra-class coverage. ssim: NN-SSIM, how near an
-    image is to a copy of a real one. clip: CLIP score and zero-shot accuracy. Each is a file in the run's quality/ and
+    image is to a copy of a real one. clip: CLIP score and zero-shot accuracy. map: where the images lie among real
+    ones, two numbers each, which `ddbench report` draws. Each is a file in the run's quality/ and
     is not measured again; one whose weights cannot be had does not stop the others. FID depends on the number of
     images: compare it within one dataset and IPC only.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ddbench import __version__
+from ddbench.files import read_json
 from ddbench.leaderboard import Table
 from ddbench.report import plots
 from ddbench.report.facts import Fact, gathered, told
 from ddbench.report.pictures import sheet
-from ddbench.runs import Entry
+from ddbench.runs import Entry, content_of
 from ddbench.scanning import Problem
+
+log = logging.getLogger("ddbench")
 
 PICTURES = 7_000_000  # bytes of all pictures as they are stored in the page
 LARGEST = 400_000  # of one sheet
@@ -23,11 +27,12 @@ LARGEST = 400_000  # of one sheet
 
 @dataclass(frozen=True)
 class Shown:
-    """One distilled set: what it is, its sheet as a data address, the classes of its rows."""
+    """One distilled set: what it is, its sheet as a data address, the classes of its rows; maps: data addresses."""
 
     title: str
     address: str
     classes: list[str]
+    maps: list[str]
 
 
 def page(entries: Sequence[Entry], problems: Sequence[Problem]) -> str:
@@ -72,5 +77,15 @@ def _sheets(facts: Sequence[Fact]) -> list[Shown]:
         if made := sheet(run, budget):
             seed = run.name.partition("-")[0].removeprefix("seed")
             title = f"{fact.where.dataset}, {fact.where.size} px, IPC {fact.where.ipc}: {fact.row.label}, seed {seed}"
-            found.append(Shown(title, *made))
+            found.append(Shown(title, *made, _maps(run)))
     return found
+
+
+def _maps(run: Path) -> list[str]:
+    """Of the set that is there now, one for each network that `ddbench quality --metric map` asked."""
+    try:
+        found = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
+        return [plots.plane(one["values"]) for one in found if one["content"] == content_of(run)]
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("no map of %s: %s", run, error)
+        return []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 from ddbench.leaderboard import FULL, Row, Table
 from ddbench.report.facts import Fact, cost
@@ -71,6 +73,26 @@ def stages(facts: Sequence[Fact]) -> str:
     axes.invert_yaxis()
     axes.set(xlabel="seconds")
     return _svg(fig, axes)
+
+
+def plane(found: Mapping[str, Any]) -> str:
+    """Where a set's images lie among real ones (quality.json of the metric map), as an address of a picture."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(SETTINGS):
+        fig = Figure(figsize=(8, 6), dpi=80, layout="constrained")
+        axes = fig.subplots()
+        for i, name in enumerate(found["real"]):
+            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+            axes.scatter(*zip(*found["real"][name], strict=True), s=8, color=colour, marker=marker, alpha=0.35)
+            own = list(zip(*found["distilled"][name], strict=True)) or [(), ()]
+            axes.scatter(*own, s=70, color=colour, marker=marker, edgecolors="black", label=name)
+        axes.set(xticks=[], yticks=[], xlabel=f"the plane holds {100 * found['explained']:.0f} % of the variance")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        out = io.BytesIO()
+        fig.savefig(out, format="webp", pil_kwargs={"quality": 80})
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def kind(column) -> tuple:
