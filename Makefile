@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# a process for each core (four at most), one thread each; a test file stays in one of them
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all lint clean
 
@@ -22,7 +24,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(AT_ONCE)
 
 test-all: lint
 	$(BIN)/python -m pytest -m ''

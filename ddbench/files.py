@@ -74,11 +74,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a ValueError names the file that is not JSON."""
+    """Read a JSON file, of Python's kind where it is not of the standard's (Infinity); a ValueError names the file."""
     with open(path, "rb") as file:
         data = file.read()
     try:
         return orjson.loads(data)
+    except ValueError:
+        pass
+    try:
+        return json.loads(data)
     except ValueError as error:
         raise ValueError(f"{path} is not readable JSON ({error})") from None
 

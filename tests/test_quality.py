@@ -113,7 +113,7 @@ def test_a_map_is_the_plane_in_which_real_features_vary_most(home, measured, set
     own = PCA(2).fit(real.numpy())
     assert found["explained"] == pytest.approx(own.explained_variance_ratio_.sum(), abs=1e-5)
     distilled_points = np.concatenate([found["distilled"][name] for name in ("barn", "pond")])
-    assert np.abs(distilled_points) == pytest.approx(np.abs(own.transform(fake.numpy())), abs=1e-2)
+    assert np.abs(distilled_points) == pytest.approx(np.abs(own.transform(fake.numpy())), abs=5e-2)
     assert [len(found["real"][name]) for name in ("barn", "pond")] == [int((sets[1] == i).sum()) for i in (0, 1)]
     text = page(*scan(home / "runs"))
     assert "where its images (black edges) lie among real ones" in text

@@ -121,7 +121,7 @@ def edited(**changes):
         (edited(overall="0.9"), "overall is '0.9', not float"),
         (edited(overall=True), "overall is True, not float"),
         (edited(overall=62.5), "overall is 62.5"),
-        (edited(average=float("nan")), "is not readable JSON"),
+        (edited(average=float("nan")), "average is nan"),
         (edited(run="0" * 64), "belongs to another run"),
     ],
 )

@@ -11,9 +11,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,16 @@ def write_in_processes(
 ) -> tuple[list[str], list[str]]:
     """Fill every row of the file `raw`: "name: reason" of what cannot be read; names of files with several pictures."""
     rows = [(row, name, paths[name]) for row, name in enumerate(names)]
-    workers = [_start(raw, size, place.resize) for _ in range(min(cores(), MOST))]
+    count = min(cores(), MOST)
+    parts = [rows[first::count] for first in range(count)]
+    workers = [_start(raw, size, place.resize, part) for part in parts]
     found: list[dict[str, Any]] = []
     try:
         with (
             ThreadPoolExecutor(len(workers)) as pool,
             tqdm(total=len(rows), desc="packing", disable=place.quiet, leave=False, dynamic_ncols=True) as bar,
         ):
-            jobs = [(worker, rows[first :: len(workers)], bar) for first, worker in enumerate(workers)]
-            for lines in pool.map(lambda job: _listen(*job), jobs):
+            for lines in pool.map(lambda worker: _listen(worker, bar), workers):
                 found += lines
     finally:
         for worker in workers:
@@ -50,18 +51,20 @@ def write_in_processes(
     return [what for _, what in bad], [name for _, name in several]
 
 
-def _start(raw: Path, size: int, resize: str) -> subprocess.Popen:
+def _start(raw: Path, size: int, resize: str, rows: Sequence[Row]) -> subprocess.Popen:
+    """A process that reads its rows from a file without a name: one that dies leaves no pipe to break."""
     package = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-P", "-m", "ddbench.datasets.packers", str(raw), str(size), resize]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def _listen(worker: subprocess.Popen, rows: Sequence[Row], bar: tqdm) -> list[dict[str, Any]]:
-    """Give a process its rows, and what it says of them. Raises OSError for a disk that is full."""
-    found = []
-    with suppress(BrokenPipeError), worker.stdin as given:  # one that died is found by its status
+    with tempfile.TemporaryFile("w+") as given:
         json.dump(rows, given)
+        given.seek(0)
+        return subprocess.Popen(command, env=env, stdin=given, stdout=subprocess.PIPE, text=True)
+
+
+def _listen(worker: subprocess.Popen, bar: tqdm) -> list[dict[str, Any]]:
+    """What a process says of its rows. Raises OSError for a disk that is full."""
+    found = []
     for line in worker.stdout:
         told = json.loads(line)
         if "errno" in told:

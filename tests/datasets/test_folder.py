@@ -178,10 +178,10 @@ def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, pl
     paths = {f"beach/{path.name}": str(path) for path in (tree / "beach").iterdir()}
     raw, (soft, hard) = tmp_path / "images.u8", resource.getrlimit(resource.RLIMIT_FSIZE)
     raw.write_bytes(b"")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # what the processes inherit; a full disk ends like this
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # what the processes inherit; a full disk ends like this
     try:
         with pytest.raises(OSError, match=r"File too large: .*images\.u8"):
-            write_in_processes(raw, list(paths), paths, 8, place)
+            write_in_processes(raw, list(paths), paths, 32, place)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
