@@ -27,7 +27,13 @@ def within(runs: Sequence[Sequence[float]]) -> float | None:
     if not several:
         return None
     freedom = sum(len(run) - 1 for run in several)
-    return math.sqrt(sum((len(run) - 1) * statistics.variance(run) for run in several) / freedom)
+    return math.sqrt(math.fsum(_squares(run) for run in several) / freedom)
+
+
+def _squares(run: Sequence[float]) -> float:
+    """The sum of squared deviations from the mean; statistics.variance takes ten times as long."""
+    mean = math.fsum(run) / len(run)
+    return math.fsum((value - mean) ** 2 for value in run)
 
 
 def between(runs: Sequence[Sequence[float]]) -> float | None:

@@ -216,11 +216,14 @@ def read_result(path: Path, whole: bool = True) -> Result:
     return result
 
 
+_TEXTS = frozenset(field.name for field in dataclasses.fields(Result) if field.type in ("str", "str | None"))
+
+
 def _lighten(value: dict[str, Any]) -> None:
     """Leave what a table needs of a result; its texts become those of other results where they are equal."""
-    for name, item in value.items():
-        if type(item) is str:
-            value[name] = sys.intern(item)
+    for name in _TEXTS & value.keys():
+        if value[name] is not None:
+            value[name] = sys.intern(value[name])
     value |= {"per_class": {}, "confusion": [], "versions": _same_versions(tuple(value["versions"].items()))}
 
 

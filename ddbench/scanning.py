@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,48 @@ class Problem:
     reason: str
 
 
-def scan(runs: Path, whole: bool = True) -> tuple[list[Entry], list[Problem]]:
-    """Every result below `runs` and every file that could not be used, both in path order.
+@dataclass(frozen=True)
+class Found:
+    """entries: every result. problems: files that could not be used. failed: what has no result because it failed."""
+
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    failed: list[Problem] = field(default_factory=list)
+
+
+def read_all(runs: Path, whole: bool = True) -> Found:
+    """All that is below `runs`, in path order.
 
     whole: with the accuracies of each class and the confusions, which are most of a result; a table needs neither.
     """
-    entries: list[Entry] = []
-    problems: list[Problem] = []
+    found = Found()
     with _no_collecting():
         for folder in run_folders(runs):
-            spec = _tried(read_spec, folder / "spec.json", problems)
-            found = []
-            for path in _result_files(folder) if spec else ():
-                result = _tried(lambda file, spec=spec: _belonging(file, spec, whole), path, problems)
-                if result:
-                    found.append(Entry(spec, result, path))
-            entries += _of_one_set(folder, found, problems)
-    return entries, problems
+            _read_run(folder, whole, found)
+    return found
+
+
+def scan(runs: Path, whole: bool = True) -> tuple[list[Entry], list[Problem]]:
+    """Every result below `runs` and every file that could not be used."""
+    found = read_all(runs, whole)
+    return found.entries, found.problems
+
+
+def _read_run(folder: Path, whole: bool, found: Found) -> None:
+    spec, entries = _tried(read_spec, folder / "spec.json", found.problems), []
+    own = folder / "failed.json"
+    failed = [own] if own.exists() else []
+    for under, name in _judged(folder):
+        if name.endswith(FAILED):
+            failed.append(under / name)
+        elif name.endswith(".json") and spec:
+            result = _tried(lambda file: _belonging(file, spec, whole), under / name, found.problems)
+            entries += [Entry(spec, result, under / name)] if result else []
+    found.entries.extend(_of_one_set(folder, entries, found.problems))
+    for path in failed:
+        said = _tried(read_json, path, found.failed)
+        if isinstance(said, dict):
+            found.failed.append(Problem(path, f"{said.get('status')}, and so in no mean: {said.get('error')}"))
 
 
 @contextmanager
@@ -51,17 +76,6 @@ def _no_collecting() -> Iterator[None]:
     finally:
         if before:
             gc.enable()
-
-
-def failures(runs: Path) -> list[Problem]:
-    """What has no result because it failed, in path order: no table knows of it."""
-    problems: list[Problem] = []
-    for folder in run_folders(runs):
-        for path in _failed_files(folder):
-            said = _tried(read_json, path, problems)
-            if isinstance(said, dict):
-                problems.append(Problem(path, f"{said.get('status')}, and so in no mean: {said.get('error')}"))
-    return problems
 
 
 def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> list[Entry]:
@@ -83,18 +97,6 @@ def run_folders(runs: Path) -> Iterator[Path]:
     for folder in sorted(runs.glob("*/*/ipc*/seed*-*")):
         if (folder / "spec.json").exists() or (folder / "results").is_dir():
             yield folder
-
-
-def _result_files(folder: Path) -> list[Path]:
-    return [under / name for under, name in _judged(folder) if name.endswith(".json") and not name.endswith(FAILED)]
-
-
-def _failed_files(folder: Path) -> list[Path]:
-    own = folder / "failed.json"
-    return [
-        *([own] if own.exists() else []),
-        *(under / name for under, name in _judged(folder) if name.endswith(FAILED)),
-    ]
 
 
 def _judged(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -159,7 +159,7 @@ def test_half_written_files_and_failures_are_no_results(tmp_path):
     runs.write_failure(path.parents[2], Failure("failed", "e", "t"))
     entries, problems = scanning.scan(tmp_path)
     assert (len(entries), problems) == (1, [])
-    assert [(failed.path.name, failed.reason) for failed in scanning.failures(tmp_path)] == [
+    assert [(failed.path.name, failed.reason) for failed in scanning.read_all(tmp_path).failed] == [
         ("failed.json", "failed, and so in no mean: e"),
         ("convnet-scratch-seed1.failed.json", "oom, and so in no mean: e"),
     ]

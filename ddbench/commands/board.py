@@ -61,15 +61,15 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     from ddbench.files import write_bytes
     from ddbench.registry import short
     from ddbench.reported import read_reported
-    from ddbench.scanning import failures, scan
+    from ddbench.scanning import read_all
     from ddbench.tables import Look, render
 
     form, output, extras = look["form"], look["output"], look["extras"]
-    entries, problems = scan(options.runs, whole=form == "json")
-    report_problems([*problems, *failures(options.runs)])
+    found = read_all(options.runs, whole=form == "json")
+    report_problems([*found.problems, *found.failed])
     dataset = short(dataset) if dataset else None
-    _check_words(entries, dataset, protocol)
-    chosen = [entry for entry in comparable(entries, dataset=dataset, ipc=ipc) if _under(entry, protocol)]
+    _check_words(found.entries, dataset, protocol)
+    chosen = [entry for entry in comparable(found.entries, dataset=dataset, ipc=ipc) if _under(entry, protocol)]
     spent = costs(chosen, _seconds) if {"seconds", "bytes"} & set(extras) else Costs()
     papers = read_reported(look["reported"]) if look["reported"] else ()
     text = render(chosen, form, Look(extras, spent, papers))
@@ -78,7 +78,7 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
         log.info("written to %s", output)
     else:
         click.echo(text, nl=False)
-    if problems:
+    if found.problems:
         raise SystemExit(1)
 
 

@@ -25,12 +25,11 @@ def report(options: Globals, output: Path) -> None:
     """
     from ddbench.files import write_bytes
     from ddbench.report.page import page
-    from ddbench.scanning import failures, scan
+    from ddbench.scanning import read_all
 
-    entries, problems = scan(options.runs)
-    failed = failures(options.runs)
-    report_problems(problems)
-    write_bytes(output, page(entries, [*problems, *failed]).encode())
+    found = read_all(options.runs)
+    report_problems(found.problems)
+    write_bytes(output, page(found.entries, [*found.problems, *found.failed]).encode())
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
-    if problems:
+    if found.problems:
         raise SystemExit(1)

@@ -43,11 +43,11 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     """
     from ddbench.registry import short
     from ddbench.robustness import FULL, Roles, lines
-    from ddbench.scanning import failures, scan
+    from ddbench.scanning import read_all
 
-    entries, problems = scan(options.runs)
-    report_problems([*problems, *failures(options.runs)])
-    of_set = comparable(entries, dataset=short(dataset) if dataset else None)
+    there = read_all(options.runs)
+    report_problems([*there.problems, *there.failed])
+    of_set = comparable(there.entries, dataset=short(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
     titles = _titles(**roles)
     found = lines(chosen, Roles(**titles), weight)
@@ -55,7 +55,7 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     click.echo(json.dumps([asdict(line) for line in found], indent=2) if form == "json" else _table(found, form))
     if found and form != "json":
         click.echo(f"\n{said}; HLR against `full` under {titles['hard']}")
-    if problems:
+    if there.problems:
         raise SystemExit(1)
 
 
