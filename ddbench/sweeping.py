@@ -93,13 +93,13 @@ def carry_out(cells: Sequence[Cell], submit: Callable[[Cell], Future], told: Cal
 
     A cell that another sweep is at is asked about again; one whose process died is begun again, TIMES in all.
     """
-    begun: Counter[str] = Counter()
+    deaths: Counter[str] = Counter()
     tally: Counter[str] = Counter()
     running = {submit(cell): cell for cell in cells}
     while running:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             cell = running.pop(future)
-            how = _how(cell, future, begun)
+            how = _how(cell, future, deaths)
             if how:
                 tally[how] += 1
                 told(cell, how, tally.total())
@@ -108,13 +108,13 @@ def carry_out(cells: Sequence[Cell], submit: Callable[[Cell], Future], told: Cal
     return Tally(**tally)
 
 
-def _how(cell: Cell, future: Future, begun: Counter[str]) -> str:
+def _how(cell: Cell, future: Future, deaths: Counter[str]) -> str:
     """ "done", "failed" or "kept"; empty for a cell that is to be submitted again."""
-    begun[cell.title] += 1
     try:
         outcome = future.result()
     except DiedError as error:
-        if error.again and begun[cell.title] < TIMES:
+        deaths[cell.title] += 1
+        if error.again and deaths[cell.title] < TIMES:
             log.warning("%s: %s; begun again", cell.title, error)
             return ""
         return _lost(cell, Failure("died", str(error), ""))
