@@ -167,13 +167,14 @@ def anchored(board: Table) -> Table:
     whole = {column: [c for c in board.columns if c.ipc and replace(c, ipc=0) == column] for column in board.columns}
     moved = {column: others for column, others in whole.items() if column.ipc == 0 and others}
     only = {column for column in moved if all(row.method == FULL for row in board.rows if column in row.cells)}
-    rows = [replace(row, cells=_spread(row.cells, moved, only)) for row in board.rows]
+    rows = [replace(row, cells=_spread(row, moved, only)) for row in board.rows]
     return Table(tuple(column for column in board.columns if column not in only), tuple(rows))
 
 
-def _spread(cells: _Cells, moved: Mapping[Column, list[Column]], gone: set[Column]) -> _Cells:
-    found = {column: cell for column, cell in cells.items() if column not in gone}
-    return found | {other: cells[column] for column in gone if column in cells for other in moved[column]}
+def _spread(row: Row, moved: Mapping[Column, list[Column]], gone: set[Column]) -> _Cells:
+    found = {column: cell for column, cell in row.cells.items() if column not in gone}
+    own = row.cells.keys() & moved.keys() if row.method == FULL else set()
+    return found | {other: row.cells[column] for column in own for other in moved[column]}
 
 
 def common(table: Table) -> dict[str, str]:

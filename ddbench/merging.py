@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddbench.errors import UserError
-from ddbench.files import locked, make_once, read_json
+from ddbench.files import digest, locked, make_once, read_json
 from ddbench.runner import LOCKS
-from ddbench.runs import FAILED, content_of, failure_path, read_spec
+from ddbench.runs import FAILED, content_of, failure_path, read_result, read_spec
 from ddbench.scanning import run_folders
 
 CONFLICTS = "conflicts"
@@ -53,6 +53,8 @@ def merge(runs: Path, others: tuple[Path, ...]) -> Merged:
             raise UserError(f"{other} is the folder to merge into")
         for folder in run_folders(other):
             _merge_run(runs, other, folder, merged)
+        if (other / CONFLICTS).exists():
+            merged.skipped.append(f"{other / CONFLICTS}: what an earlier merge could not decide is not carried over")
     return merged
 
 
@@ -65,26 +67,57 @@ def _merge_run(runs: Path, other: Path, folder: Path, merged: Merged) -> None:
     ours = runs / folder.relative_to(other)
     (runs / LOCKS).mkdir(parents=True, exist_ok=True)
     with locked(runs / LOCKS / spec.digest[:16]):
-        if make_once(ours, lambda partial: shutil.copytree(folder, partial, dirs_exist_ok=True, ignore=_passing)):
+        bad = _unusable(folder, merged)
+        if make_once(ours, lambda partial: _copy(folder, partial, bad)):
             merged.runs += 1
-        elif _content(ours) is None and _content(folder) is not None:
-            _complete(ours, folder, merged)
+        elif _content(ours) is None and _content(folder) is not None and not _others(ours, _content(folder)):
+            _complete(ours, folder)
+            _merge_results(runs, other, ours, folder, merged)
         elif _content(folder) is not None and _content(ours) != _content(folder):
             _keep(runs, other, ours, folder, merged)
         else:
             _merge_results(runs, other, ours, folder, merged)
 
 
-def _complete(ours: Path, folder: Path, merged: Merged) -> None:
-    """Ours was begun, theirs is done."""
-    results = sum(1 for _ in _results(folder))
-    shutil.copytree(folder, ours, dirs_exist_ok=True, ignore=_passing)
+def _unusable(folder: Path, merged: Merged) -> set[Path]:
+    """Results that nobody can use; they are named, and stay where they are."""
+    bad = set()
+    for path in folder.glob("results/*/*.json"):
+        try:
+            if not path.name.endswith(FAILED):
+                read_result(path)
+        except (OSError, ValueError) as error:
+            merged.skipped.append(f"{path}: {error}")
+            bad.add(path)
+    return bad
+
+
+def _copy(folder: Path, target: Path, bad: set[Path]) -> None:
+    """All but `bad`, and what a process at work leaves: locks, temporary files, checkpoints."""
+    ignored = lambda place, names: [n for n in names if n.startswith(".") or Path(place, n) in bad]  # noqa: E731
+    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=ignored)
+
+
+def _others(ours: Path, content: str) -> bool:
+    """Whether ours has results of another set, whose images are gone."""
+    found = [path for path in _results(ours) if path.parent.parent.name == "results"]
+    return any(_said(path, "content") != content for path in found)
+
+
+def _complete(ours: Path, folder: Path) -> None:
+    """Ours was begun, theirs has a set: take it."""
+    make_once(ours / "distilled", lambda partial: _copy(folder / "distilled", partial, set()))
+    for name in ("distill.json", "contact.png"):
+        if (folder / name).exists() and not (ours / name).exists():
+            make_copy(folder / name, ours / name)
     failure_path(ours).unlink(missing_ok=True)
-    merged.results += results
 
 
 def _merge_results(runs: Path, other: Path, ours: Path, folder: Path, merged: Merged) -> None:
+    bad = {Path(line.partition(": ")[0]) for line in merged.skipped}
     for theirs in _results(folder):
+        if theirs in bad:
+            continue
         mine = ours / theirs.relative_to(folder)
         if not mine.exists():
             mine.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +139,12 @@ def make_copy(source: Path, target: Path) -> None:
 
 def _keep(runs: Path, other: Path, ours: Path, theirs: Path, merged: Merged) -> None:
     """Copy theirs to where no table looks."""
-    kept = runs / CONFLICTS / other.resolve().name / theirs.relative_to(other)
+    source = f"{other.resolve().name}-{digest(str(other.resolve()))[:8]}"  # several may be called alike
+    kept = runs / CONFLICTS / source / theirs.relative_to(other)
     kept.parent.mkdir(parents=True, exist_ok=True)
     if theirs.is_dir():
-        shutil.copytree(theirs, kept, dirs_exist_ok=True, ignore=_passing)
+        shutil.rmtree(kept, ignore_errors=True)
+        _copy(theirs, kept, set())
     else:
         make_copy(theirs, kept)
     merged.conflicts.append((ours, kept))
@@ -130,14 +165,11 @@ def _content(folder: Path) -> str | None:
         return None
 
 
-def _said(path: Path) -> object:
-    """What a result says, without what passes."""
+def _said(path: Path, name: str = "") -> object:
+    """What a result says, without what passes; or one thing that it says."""
     try:
+        if name:
+            return read_json(path)[name]
         return {name: value for name, value in read_json(path).items() if name not in PASSING}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, KeyError, TypeError):
         return path.read_bytes()
-
-
-def _passing(folder: str, names: list[str]) -> list[str]:
-    """What a process at work leaves: locks, temporary files, checkpoints."""
-    return [name for name in names if name.startswith(".")]

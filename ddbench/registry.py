@@ -132,8 +132,8 @@ def _known_methods() -> str:
 
 
 def _module_from_file(path: Path) -> ModuleType:
-    """Import a file once under a name of its own; dataclasses and type hints need it in sys.modules."""
-    key = f"_ddbench_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    """Import a file once, as it is now, under a name of its own; dataclasses and type hints need it in sys.modules."""
+    key = f"_ddbench_{path.stem}_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]}"
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)

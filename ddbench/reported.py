@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +47,10 @@ def _one(values: dict, path: Path) -> Reported:
     if lacking := [name for name in ("method", "source", "dataset", "ipc", "percent") if name not in found]:
         raise UserError(f"{path}: a reported number needs {', '.join(lacking)}: it has {values}")
     made = Reported(**found)
-    if not 0 <= made.percent <= 100 or not math.isfinite(made.std or 0):
+    if not 0 <= made.percent <= 100:
         raise UserError(f"{path}: {made.percent} is no percentage from 0 to 100")
+    if (made.std or 0) < 0 or (made.n is not None and made.n < 1):
+        raise UserError(f"{path}: std {made.std} and n {made.n} of {made.method}: from 0, and from 1")
     return made
 
 
@@ -62,7 +63,10 @@ def beside(board: Table, reported: Sequence[Reported]) -> tuple[Table, tuple[str
     rows: dict[tuple[str, str], dict[Column, Cell]] = {}
     for one in reported:
         cell = Cell(one.percent / 100, None if one.std is None else one.std / 100, one.n or 0, 0)
-        rows.setdefault((one.method, one.source), {})[_column(board, one)] = cell
+        cells, where = rows.setdefault((one.method, one.source), {}), _column(board, one)
+        if where in cells:
+            raise UserError(f"{one.method} of {one.source} is reported twice for {one.dataset}, IPC {one.ipc}")
+        cells[where] = cell
     made = [
         Row(f"{method} [{sources.index(source) + 1}]", method, None, digest([method, source]), cells, source)
         for (method, source), cells in rows.items()

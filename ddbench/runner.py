@@ -74,7 +74,9 @@ def _alone(plan: Plan, setting: Setting) -> Iterator[None]:
         with locked(locks / plan.specs[0].digest[:16], setting.patience):
             yield
     except UserError:
-        _forget(locks, made_here)
+        if locks in made_here:  # others may hold locks there by now
+            (locks / f".{plan.specs[0].digest[:16]}.lock").unlink(missing_ok=True)
+            _remove_empty(made_here)
         raise
 
 
@@ -128,7 +130,7 @@ def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
         _execute(task, plan, setting, load)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a method that calls sys.exit() costs its task alone
         failure = _failure(error, task, plan.jury)
         write_failure(task.path, failure)
         log.error("%s: %s; the trace is in %s", _where(task), failure.error, failure_path(task.path))
@@ -168,7 +170,11 @@ def _forget(folder: Path, made_here: list[Path]) -> None:
     """Remove a run folder that this process made, and its parents as far as they are empty."""
     if folder in made_here:
         shutil.rmtree(folder, ignore_errors=True)
-    for parent in made_here[1:]:
+    _remove_empty(made_here[1:])
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for parent in folders:
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
 
@@ -186,7 +192,7 @@ def _where(task: Task) -> str:
     return f"{'/'.join(task.folder.parts[-4:])}: {task.words}"
 
 
-def _failure(error: Exception, task: Task, jury: Jury) -> Failure:
+def _failure(error: BaseException, task: Task, jury: Jury) -> Failure:
     kind, summary = status(error), _summary(error)
     said = f"{summary} ({_memory_words(task, jury)})" if kind == "oom" else summary
     return Failure(kind, said, "".join(traceback.format_exception(error)))
@@ -204,12 +210,12 @@ def _memory_words(task: Task, jury: Jury) -> str:
     return f"{' '.join(sets)} at {size}: smaller needs less"
 
 
-def _summary(error: Exception) -> str:
+def _summary(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def status(error: Exception) -> str:
+def status(error: BaseException) -> str:
     """One word for what went wrong: oom, diverged or failed."""
     if ran_out(error):
         return "oom"

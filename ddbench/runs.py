@@ -172,7 +172,10 @@ def write_failure(path: Path, failure: Failure) -> None:
 def read_failure(path: Path) -> Failure | None:
     """The recorded failure of a result file or a run folder; None without one."""
     recorded = failure_path(path)
-    return Failure(**read_json(recorded)) if recorded.exists() else None
+    try:
+        return Failure(**read_json(recorded)) if recorded.exists() else None
+    except (OSError, ValueError, TypeError) as error:
+        return Failure("failed", f"its record cannot be read ({error})", "")
 
 
 def read_spec(path: Path) -> RunSpec:
@@ -181,6 +184,14 @@ def read_spec(path: Path) -> RunSpec:
     if not path.parent.name.endswith(spec.digest[:8]):
         raise ValueError(f"the spec was edited: its digest {spec.digest[:8]} is not that of the folder")
     return spec
+
+
+def seconds_of(folder: Path) -> float | None:
+    """What a run's distillation took, as distill.json says; None where it does not."""
+    try:
+        return float(read_json(folder / "distill.json")["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def content_of(folder: Path) -> str:
@@ -213,6 +224,9 @@ def read_result(path: Path, whole: bool = True) -> Result:
         value = getattr(result, name)
         if not math.isfinite(value) or value < 0 or (name != "seconds" and value > 1):
             raise ValueError(f"{name} is {value}")
+    for name in ("kappa", "macro_f1", "calibration"):
+        if not math.isfinite(getattr(result, name) or 0.0):
+            raise ValueError(f"{name} is {getattr(result, name)}")
     return result
 
 
@@ -224,6 +238,8 @@ def _lighten(value: dict[str, Any]) -> None:
     for name in _TEXTS & value.keys():
         if value[name] is not None:
             value[name] = sys.intern(value[name])
+    if any(type(version) is not str for version in value["versions"].values()):
+        raise ValueError("versions are not text")
     value |= {"per_class": {}, "confusion": [], "versions": _same_versions(tuple(value["versions"].items()))}
 
 

@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,22 @@ def read_all(runs: Path, whole: bool = True) -> Found:
 
     whole: with the accuracies of each class and the confusions, which are most of a result; a table needs neither.
     """
-    found = Found()
+    found, seen = Found(), {}
     with _no_collecting():
         for folder in run_folders(runs):
             _read_run(folder, whole, found)
-    return found
+    for entry in found.entries:
+        first = seen.setdefault(_key(entry), entry)
+        if first is not entry:
+            found.problems.append(Problem(entry.path, f"the same result is in {first.path}"))
+    return replace(found, entries=list(seen.values()))
+
+
+def _key(entry: Entry) -> tuple:
+    """What one result is of; a copied folder has it twice."""
+    spec, result = entry.spec, entry.result
+    judged = (result.title, result.protocol_hash, result.versions.get("evaluators", "1"), result.precision)
+    return (spec.digest, *judged, result.student, result.init, result.seed)
 
 
 def scan(runs: Path, whole: bool = True) -> tuple[list[Entry], list[Problem]]:
@@ -119,6 +130,8 @@ def _belonging(path: Path, spec: RunSpec, whole: bool) -> Result:
     result = read_result(path, whole)
     if result.run != spec.digest:
         raise ValueError("it belongs to another run than the spec beside it")
+    if path.name != f"{result.student}-{result.init}-seed{result.seed}.json":
+        raise ValueError("its name is not that of its student and seed: a copy?")
     return result
 
 

@@ -23,7 +23,7 @@ from ddbench import planning, runner
 from ddbench.errors import UserError
 from ddbench.planning import Setting
 from ddbench.runner import Outcome
-from ddbench.runs import Failure, write_failure, write_spec
+from ddbench.runs import Failure, read_failure, write_failure, write_spec
 from ddbench.sweeps import Cell
 
 log = logging.getLogger("ddbench")
@@ -63,6 +63,8 @@ def work(cell: Cell, setting: Setting, retry: bool) -> Outcome | None:
         for protocol in cell.protocols:
             try:
                 outcome += _judged(cell, protocol, replace(setting, patience=PATIENCE), retry)
+                if read_failure(cell.folder):  # of the distillation: no protocol has anything to judge
+                    return outcome
             except Timeout:
                 return None
             except UserError as error:
@@ -82,8 +84,9 @@ def _judged(cell: Cell, protocol: str, setting: Setting, retry: bool) -> Outcome
 
 
 def _record(cell: Cell, failure: Failure) -> None:
-    """Note the failure at what the cell still misses first."""
-    task = next(iter(cell.missing), cell.tasks[0])
+    """Note the failure at what the cell misses first and has no failure of its own."""
+    missing = cell.missing or [cell.tasks[0]]
+    task = next((task for task in missing if not read_failure(task.path)), missing[0])
     write_spec(task.folder, task.spec)
     write_failure(task.path, failure)
 
@@ -187,11 +190,8 @@ def _translated(inner: Future, died: type[Exception], again: bool) -> Future:
     outer: Future = Future()
 
     def over(done: Future) -> None:
-        if done.cancelled():
-            outer.cancel()
-            return
-        error = done.exception()
-        if isinstance(error, died):
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled() or isinstance(error, died):
             outer.set_exception(DiedError(again))
         elif error is not None:
             outer.set_exception(error)

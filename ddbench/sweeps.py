@@ -18,7 +18,7 @@ from ddbench.config import checked, read_toml
 from ddbench.datasets.facts import FOLDER, Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Task
-from ddbench.runs import read_failure
+from ddbench.runs import read_failure, seconds_of
 from ddbench.scanning import scan
 
 METHODS = "methods"
@@ -85,7 +85,7 @@ class Cell:
     @property
     def given_up(self) -> bool:
         """Whether all that is missing failed earlier, or needs what failed."""
-        if read_failure(self.folder):
+        if not self.tasks[0].done and read_failure(self.folder):
             return True
         return all(read_failure(task.path) for task in self.missing)
 
@@ -130,7 +130,7 @@ def cells(sweep: Sweep, asks: Sequence[Ask], place: Place, runs: Path) -> list[C
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
             tasks = tuple({task.path: task for part in parts for task in part}.values())
-            cell = Cell(one, sweep.students, sweep.protocols, sweep.student_seeds, tasks)
+            cell = Cell(one, sweep.students, tuple(map(_absolute, sweep.protocols)), sweep.student_seeds, tasks)
             key = (0, a, d, spec.size, rank) if rank == 0 else (1, d, spec.size, a, rank)
             found.setdefault(spec.digest, (key, cell))
     return [cell for _, cell in sorted(found.values(), key=lambda pair: pair[0])]
@@ -150,10 +150,10 @@ def _request(sweep: Sweep, ask: Ask, dataset: str, size: int | None) -> Request:
 
 
 def _absolute(word: str) -> str:
-    """FILE.py:CLASS and folder:PATH as they are found from any folder."""
+    """FILE.py:CLASS, folder:PATH and a protocol's FILE.toml as they are found from any folder."""
     if word.startswith(FOLDER):
         return f"{FOLDER}{Path(word.removeprefix(FOLDER)).expanduser().absolute()}"
-    return str(Path(word).absolute()) if ".py:" in word else word
+    return str(Path(word).absolute()) if ".py:" in word or word.endswith(".toml") else word
 
 
 @dataclass(frozen=True)
@@ -196,15 +196,13 @@ def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list
 
 
 def _done(runs: Path) -> Iterator[tuple[Task, float]]:
-    from ddbench.files import read_json
-
     seen = set()
     for entry in scan(runs)[0]:
         folder = entry.path.parents[2]
         yield Task(entry.spec, folder, entry.result.student, entry.result.seed, entry.path), entry.result.seconds
-        if folder not in seen and (folder / "distill.json").exists():
-            seen.add(folder)
-            yield Task(entry.spec, folder), read_json(folder / "distill.json")["seconds"]
+        if folder not in seen and (took := seconds_of(folder)) is not None:
+            yield Task(entry.spec, folder), took
+        seen.add(folder)
 
 
 def _keys(task: Task) -> tuple[tuple, tuple]:

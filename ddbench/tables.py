@@ -64,7 +64,8 @@ def _grid(board: Table, extras: Extras, spent: Costs, style: str) -> str:
     body = []
     for row, others in zip(board.rows, _beside(board, extras, spent), strict=True):
         cells = [[_shown(row, column), *more] for column, more in zip(board.columns, others, strict=False)]
-        body.append([row.label, *chain.from_iterable([*cells, *others[len(board.columns) :]])])
+        label = row.label.replace("|", "\\|") if style == "pipe" else row.label
+        body.append([label, *chain.from_iterable([*cells, *others[len(board.columns) :]])])
     first = ["method", *chain.from_iterable(heads), *([RANK] if RANK in extras else [])]
     align = ["left"] + ["right"] * (len(first) - 1)
     return tabulate(body, first, tablefmt=style, disable_numparse=True, colalign=align)
@@ -194,6 +195,12 @@ def _levels(board: Table, extras: Extras) -> list[list[str]]:
         varying = [name for name in part if name not in shared or (name == "student" and not levels)]
         words = [" ".join(_WORDS[name](column) for name in varying if not _follows(name)) for column in board.columns]
         levels += [[word for word in words for _ in range(width)]] if any(words) else []
+    if levels and len(set(zip(*levels, strict=True))) < len(
+        board.columns
+    ):  # only a split's or a recipe's digest differs
+        details = [name for name in _WORDS if name not in shared and _follows(name)]
+        words = [" ".join(_WORDS[name](column) for name in details) for column in board.columns]
+        levels.append([word for word in words for _ in range(width)])
     if inner:
         levels.append(["accuracy", *inner] * len(board.columns))
     if RANK in extras:

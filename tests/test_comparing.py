@@ -64,8 +64,7 @@ def test_the_paired_test_is_scipys(one, other):
         return
     apart = [one[s] - other[s] for s in shared]
     if statistics.stdev(apart) < 1e-12:
-        assert found in (0.0, 1.0) or abs(statistics.fmean(apart)) > 0
-        return
+        return  # all apart by the same but for rounding: see below
     expected = stats.ttest_rel([one[s] for s in shared], [other[s] for s in shared]).pvalue
     assert found == pytest.approx(expected, abs=1e-9)
 

@@ -94,9 +94,38 @@ def test_another_result_of_the_same_student_is_kept_and_named(two):
     ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
     assert mine == result(ours, 0)
     assert json.loads(kept.read_text())["overall"] == 0.123
-    assert kept.is_relative_to(ours / "conflicts" / "theirs")
+    assert kept.relative_to(ours).parts[0] == "conflicts"
+    assert kept.relative_to(ours).parts[1].startswith("theirs-")
     entries, problems = scanning.scan(ours)
     assert (shown(entries), problems) == (before, [])
+
+
+def test_two_folders_of_one_name_keep_a_conflict_each(done, two, tmp_path):
+    ours, _ = two
+    for name, overall in (("a", 0.11), ("b", 0.22)):
+        shutil.copytree(done, tmp_path / name / "runs")
+        edited(result(tmp_path / name / "runs", 0), overall=overall)
+    conflicts = merging.merge(ours, (tmp_path / "a/runs", tmp_path / "b/runs")).conflicts
+    assert [json.loads(kept.read_text())["overall"] for _, kept in conflicts] == [0.11, 0.22]
+    assert "is not carried over" in merging.merge(tmp_path / "all", (ours,)).skipped[0]
+
+
+def test_results_of_a_set_that_is_gone_are_not_replaced(two):
+    ours, theirs = two
+    shutil.rmtree(seed(ours, 0) / "distilled")
+    edited(result(ours, 0), overall=0.77, content="e" * 64)
+    before = result(ours, 0).read_bytes()
+    assert len(merging.merge(ours, (theirs,)).conflicts) == 1
+    assert result(ours, 0).read_bytes() == before
+
+
+def test_what_nobody_can_read_is_not_copied(two, tmp_path):
+    ours, theirs = two
+    result(theirs, 0).write_text("{")
+    merged = merging.merge(tmp_path / "all", (theirs,))
+    assert (merged.runs, len(merged.skipped)) == (2, 1)
+    assert scanning.scan(tmp_path / "all")[1] == []
+    assert merging.merge(ours, (theirs,)).conflicts == []
 
 
 def test_another_set_of_the_same_run_is_kept_whole(two):

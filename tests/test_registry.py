@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from third_party import write_method
 
 from ddbench import config, registry
 from ddbench.errors import UserError
@@ -146,3 +147,11 @@ def test_every_preset_of_ours_fits_its_method():
         cls = registry.load("methods", method)
         for preset in config.presets(cls):
             assert isinstance(config.build(cls, preset), cls)
+
+
+def test_a_file_that_was_edited_is_loaded_anew(tmp_path):
+    words = write_method(tmp_path)
+    before, source = registry.load("methods", words), registry.source_of(words)
+    (tmp_path / "pick.py").write_text((tmp_path / "pick.py").read_text().replace("shift: int = 0", "shift: int = 7"))
+    assert (before().shift, registry.load("methods", words)().shift) == (0, 7)
+    assert registry.source_of(words) != source

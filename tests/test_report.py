@@ -130,6 +130,13 @@ def test_fifty_runs_stay_under_ten_megabytes(tmp_path):
     assert len(page(*scan(tmp_path))) < 10_000_000
 
 
+def test_odd_names_and_results_without_classes_are_drawn(tmp_path):
+    write_run(tmp_path, "_cost$\\bad$", 1, 0, 0.5)
+    for path in tmp_path.rglob("results/*/*seed1.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"per_class": {}, "confusion": []}))
+    assert "1 cells" in page(*scan(tmp_path))
+
+
 def test_no_results_yet_is_a_page_too(tmp_path):
     assert "0 cells" in page([], [])
 

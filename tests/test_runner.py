@@ -225,6 +225,12 @@ def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_method_that_ends_the_process_costs_its_run(home, tmp_path):
+    plan = plan_for(home, "do=exit")
+    assert runner.run(plan, setting(home, tmp_path)).failed == 1
+    assert runs.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
+
+
 def test_one_failing_student_costs_one_cell(home, tmp_path):
     plan = plan_for(home)
     runner.run(plan_for(home, students=()), setting(home, tmp_path))

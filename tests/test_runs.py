@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,14 @@ def test_a_damaged_image_is_named(tmp_path):
     (tmp_path / "pond/001.png").write_bytes((tmp_path / "pond/001.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"pond/001\.png is not a readable image"):
         distilled.read(tmp_path)
+
+
+def test_a_copy_of_a_result_is_named_and_counts_once(tmp_path):
+    path = write(tmp_path)
+    shutil.copy(path, path.with_name("convnet-scratch-seed0 (copy).json"))
+    shutil.copytree(tmp_path / "scenes32", tmp_path / "scenes32.bak")
+    entries, problems = scanning.scan(tmp_path)
+    assert [entry.path for entry in entries] == [path]
+    said = [problem.reason for problem in problems]
+    assert said.count("its name is not that of its student and seed: a copy?") == 2
+    assert [reason for reason in said if "the same result is in" in reason] == [f"the same result is in {path}"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -156,6 +157,36 @@ def test_what_happens_to_a_cell_costs_that_cell(home):
     assert len(scanning.scan(home / "runs")[0]) == 2
 
 
+def test_a_future_that_was_taken_back_is_a_death_and_no_wait():
+    inner = Future()
+    outer = sweeping._translated(inner, KeyError, again=False)
+    inner.cancel()
+    with pytest.raises(sweeping.DiedError):
+        outer.result(timeout=5)
+
+
+def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_failure_yet(home):
+    (cell,) = cells(home, plan(home, ""))
+    outcomes = [
+        None,
+        None,
+        sweeping.DiedError(again=True),
+        sweeping.DiedError(again=True),
+        sweeping.DiedError(again=True),
+    ]
+
+    def submit(cell):
+        future = Future()
+        found = outcomes.pop(0)
+        future.set_exception(found) if isinstance(found, Exception) else future.set_result(found)
+        return future
+
+    runs.write_failure(cell.tasks[0].path, runs.Failure("oom", "its own", "trace"))
+    assert sweeping.carry_out([cell], submit, lambda *_: None) == sweeping.Tally(failed=1)
+    assert outcomes == []
+    assert [runs.read_failure(task.path).status for task in cell.tasks] == ["oom", "died"]
+
+
 def test_a_sweep_by_its_command(home):
     plan(home, "", "fails=true", seeds=2)
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
@@ -174,6 +205,9 @@ def test_a_sweep_by_its_command(home):
     assert len(begun(home, "0-0-True-False-0")) == 2
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
     assert "4 cells, 4 pieces of work to do; about 0 min with 1 at a time" in dry.stdout
+    assert dry.stdout.count("(failed earlier: only with --retry)") == 2
+    next((home / "runs").rglob("results/*/*.json")).write_text("{")
+    assert subprocess.run(command(home), capture_output=True).returncode == 1
 
 
 @pytest.mark.slow

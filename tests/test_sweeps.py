@@ -129,6 +129,15 @@ def test_what_is_missing_and_what_was_given_up(home, tmp_path):
     assert not second.given_up
 
 
+def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
+    cell = grid(home, tmp_path)[0]
+    runs.write_failure(cell.folder, runs.Failure("oom", "too large", ""))
+    (cell.folder / "distilled").mkdir()
+    assert not cell.given_up
+    runs.failure_path(cell.folder).write_text("{")
+    assert runs.read_failure(cell.folder).status == "failed"
+
+
 def test_how_long_it_may_take(home, tmp_path):
     cells = grid(home, tmp_path)
     missing = [task for cell in cells for task in cell.missing]

@@ -174,9 +174,22 @@ def test_costs_and_components():
     assert "2.50 MB" in line
 
 
+def test_latex_heads_tell_two_splits_apart():
+    two = [entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]
+    text = tables.render(two, "latex")
+    assert r"split by index (eeeeeeee) & split by index (ffffffff)" in text
+
+
+def test_one_ipc_has_all_training_images_beside_it(tmp_path):
+    from ddbench.commands.board import _asked
+
+    assert [_asked(one, 10, None) for one in (BOARD[0], BOARD[1], BOARD[-1])] == [False, True, True]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
 def test_latex_compiles_as_it_is(tmp_path):
-    body = tables.render(BOARD, "latex", Look(("gain", "share", "rank")))
+    odd = entry(0.3, spec={"method": 'say "x" <|>^~\\{}$#', "ipc": 10})
+    body = tables.render([*BOARD, odd], "latex", Look(("gain", "share", "rank")))
     text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"
     (tmp_path / "table.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]

@@ -50,6 +50,8 @@ class Pick:
     def _misbehave(self, train, ctx):
         if self.do == "fail" and not os.environ.get("PICK_WORKS"):
             raise RuntimeError("out of ideas")
+        if self.do == "exit":
+            raise SystemExit(3)
         if self.do == "oom":
             torch.empty(self.batch, 1 << 58)
         if self.do == "diverge":

@@ -61,6 +61,7 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     from ddbench.files import write_bytes
     from ddbench.registry import short
     from ddbench.reported import read_reported
+    from ddbench.runs import seconds_of
     from ddbench.scanning import read_all
     from ddbench.tables import Look, render
 
@@ -69,8 +70,12 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     report_problems([*found.problems, *found.failed])
     dataset = short(dataset) if dataset else None
     _check_words(found.entries, dataset, protocol)
-    chosen = [entry for entry in comparable(found.entries, dataset=dataset, ipc=ipc) if _under(entry, protocol)]
-    spent = costs(chosen, _seconds) if {"seconds", "bytes"} & set(extras) else Costs()
+    chosen = [entry for entry in comparable(found.entries, dataset=dataset) if _asked(entry, ipc, protocol)]
+    spent = (
+        costs(chosen, lambda entry: seconds_of(entry.path.parents[2]))
+        if {"seconds", "bytes"} & set(extras)
+        else Costs()
+    )
     papers = read_reported(look["reported"]) if look["reported"] else ()
     text = render(chosen, form, Look(extras, spent, papers))
     if output:
@@ -80,16 +85,6 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
         click.echo(text, nl=False)
     if found.problems:
         raise SystemExit(1)
-
-
-def _seconds(entry: Entry) -> float | None:
-    """Of the entry's distillation, as its run says."""
-    from ddbench.files import read_json
-
-    try:
-        return float(read_json(entry.path.parents[2] / "distill.json")["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _check_words(entries: Sequence[Entry], dataset: str | None, protocol: str | None) -> None:
@@ -104,5 +99,6 @@ def _check_words(entries: Sequence[Entry], dataset: str | None, protocol: str | 
         raise unknown("protocol", protocol, protocols)
 
 
-def _under(entry: Entry, protocol: str | None) -> bool:
-    return protocol in (None, entry.result.protocol, entry.result.title)
+def _asked(entry: Entry, ipc: int | None, protocol: str | None) -> bool:
+    """All training images stand beside every number of them."""
+    return ipc in (None, entry.spec.ipc or ipc) and protocol in (None, entry.result.protocol, entry.result.title)

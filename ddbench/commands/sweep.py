@@ -58,16 +58,26 @@ def sweep(options: Globals, plan: Path, jobs: int, scheduler: str | None, **how:
     """
     from ddbench.sweeps import cells, read_plan
 
-    options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute())
+    data = options.data.absolute() if options.data else None
+    options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute(), data=data)
+    _check_device(options.device, scheduler)
     grid = cells(*read_plan(plan), options.place, options.runs)
     if how["dry_run"]:
         return _show(grid, options.runs, jobs)
     tally = _carry_out(grid, options, (jobs, scheduler), how["compiled"], how["retry"])
     log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.kept)
-    _print_tables(grid, options)
-    if tally.failed:
+    off = _print_tables(grid, options)
+    if tally.failed or off:
         raise SystemExit(1)
     return None
+
+
+def _check_device(device: str, scheduler: str | None) -> None:
+    """UserError for a device that this machine has not, unless it is a cluster's that computes."""
+    if scheduler is None and device.startswith("cuda"):
+        from ddbench import execute  # torch
+
+        execute.device(device)
 
 
 def _carry_out(
@@ -111,13 +121,14 @@ def _show(grid: Sequence[Cell], runs: Path, jobs: int) -> None:
         words = ", ".join(
             f"{task.words} ({task.path.parent.name})" if task.student else task.words for task in cell.missing
         )
-        click.echo(f"{cell.title}: {words or 'there already'}")
+        before = " (failed earlier: only with --retry)" if words and cell.given_up else ""
+        click.echo(f"{cell.title}: {words or 'there already'}{before}")
     found = estimate(missing, runs)
     click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {found.words(jobs)}")
 
 
-def _print_tables(grid: Sequence[Cell], options: Globals) -> None:
-    """One table for each dataset, size and IPC, of the plan's runs alone."""
+def _print_tables(grid: Sequence[Cell], options: Globals) -> bool:
+    """One table for each dataset, size and IPC, of the plan's runs alone; whether a file of theirs cannot be used."""
     from ddbench.scanning import scan
     from ddbench.tables import render
 
@@ -128,3 +139,5 @@ def _print_tables(grid: Sequence[Cell], options: Globals) -> None:
     specs = [cell.tasks[0].spec for cell in grid]
     for fingerprint, size, ipc in dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs):
         click.echo(render(comparable(mine, fingerprint=fingerprint, size=size, ipc=ipc)))
+    folders = {cell.folder for cell in grid}
+    return any(folders & {problem.path, *problem.path.parents} for problem in problems)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ddbench.datasets.facts import FOLDER
 from ddbench.files import read_json
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
 from ddbench.runs import Entry, RunSpec
@@ -52,9 +53,10 @@ def gathered(entries: Sequence[Entry]) -> tuple[Table, list[Fact]]:
 def cost(run: Path) -> dict[str, Any]:
     """What distill.json of a run says; empty without one."""
     try:
-        return read_json(run / "distill.json")
+        found = read_json(run / "distill.json")
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def told(board: Table, fact: Fact) -> dict[str, Any]:
@@ -83,15 +85,20 @@ def _per_class(entries: Iterable[Entry]) -> dict[str, float]:
     by_run: dict[str, list[list[float]]] = {}
     names: list[str] = []
     for entry in entries:
+        if not entry.result.per_class:
+            continue
         names = list(entry.result.per_class)
         by_run.setdefault(entry.spec.digest, []).append(list(entry.result.per_class.values()))
+    if not names:
+        return {}
     means = np.mean([np.mean(found, axis=0) for found in by_run.values()], axis=0)
-    return dict(zip(names, np.atleast_1d(means).round(4).tolist(), strict=True)) if names else {}
+    return dict(zip(names, np.atleast_1d(means).round(4).tolist(), strict=True))
 
 
 def _confusion(entries: Iterable[Entry]) -> list[list[int]]:
-    """Counts over all results, rows true."""
-    return np.sum([entry.result.confusion for entry in entries], axis=0).tolist()
+    """Counts over all results, rows true; none where results have none, or of other classes."""
+    found = [np.array(entry.result.confusion) for entry in entries]
+    return np.sum(found, axis=0).tolist() if len({part.shape for part in found}) == 1 and found[0].ndim == 2 else []
 
 
 def _provenance(entry: Entry) -> dict[str, Any]:
@@ -107,11 +114,14 @@ def _provenance(entry: Entry) -> dict[str, Any]:
 
 def command(spec: RunSpec, student: str, protocol: str, student_seed: int) -> str:
     """What makes this result again, every setting said."""
-    words = ["ddbench", "run", "--method", spec.method, "--dataset", spec.dataset, "--size", str(spec.size)]
-    words += ["--ipc", str(spec.ipc)] if spec.ipc else []
-    for name, value in spec.params.items():
+    given = spec.method.removeprefix(FOLDER) if spec.method.startswith(FOLDER) else ""  # anybody's images
+    words = ["ddbench", *(["--resize", "bilinear"] if spec.split.endswith("resized by bilinear") else [])]
+    words += ["evaluate", given] if given else ["run", "--method", spec.method]
+    words += ["--dataset", spec.dataset, "--size", str(spec.size)]
+    words += ["--ipc", str(spec.ipc)] if spec.ipc and not given else []
+    for name, value in ({} if given else spec.params).items():
         words += ["--set", f"{name}={_word(value)}"]
-    words += ["--seed", str(spec.seed), "--student", student, "--protocol", protocol]
+    words += [*([] if given else ["--seed", str(spec.seed)]), "--student", student, "--protocol", protocol]
     words += ["--student-seeds", str(student_seed + 1)] if student_seed else []
     return shlex.join(words)
 

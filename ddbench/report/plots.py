@@ -27,7 +27,7 @@ def curves(board: Table, alike: tuple) -> str:
         if row.method == FULL and found:
             axes.axhline(found[0][1], color="grey", linestyle=":", label="full")
         elif found:
-            axes.errorbar(*zip(*found, strict=True), label=row.label, capsize=3, **look)
+            axes.errorbar(*zip(*found, strict=True), label=plain(row.label), capsize=3, **look)
     axes.set(xscale="log", xlabel="images per class", ylabel="overall accuracy, %")
     ticks = sorted({c.ipc for c in columns})
     axes.set_xticks(ticks, [str(ipc) for ipc in ticks])
@@ -44,7 +44,7 @@ def against_cost(facts: Sequence[Fact], rows: Sequence[Row]) -> str:
     fig, axes = _figure()
     for fact in known:
         look = looks[fact.row.identity] | {"linestyle": "none"}
-        label = f"{fact.row.label}, IPC {fact.where.ipc}"
+        label = plain(f"{fact.row.label}, IPC {fact.where.ipc}")
         axes.plot(max(fact.seconds, 0.1), 100 * fact.cell.mean, label=label, **look)
     axes.set(xscale="log", xlabel="seconds of a distillation", ylabel="overall accuracy, %")
     return _svg(fig, axes)
@@ -59,7 +59,7 @@ def stages(facts: Sequence[Fact]) -> str:
             whole = cost(run).get("seconds")
             if whole is not None and whole >= 1:
                 rest = max(0.0, whole - sum(parts.values()))
-                title = f"{fact.row.label}, IPC {fact.where.ipc}, {run.name.partition('-')[0]}"
+                title = plain(f"{fact.row.label}, IPC {fact.where.ipc}, {run.name.partition('-')[0]}")
                 bars[title] = parts | {"the rest": rest}
     if not bars:
         return ""
@@ -75,6 +75,11 @@ def stages(facts: Sequence[Fact]) -> str:
     return _svg(fig, axes)
 
 
+def plain(label: str) -> str:
+    """A label that matplotlib takes as it is: no formula, and not hidden for its underscore."""
+    return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
+
+
 def plane(found: Mapping[str, Any]) -> str:
     """Where a set's images lie among real ones (quality.json of the metric map), as an address of a picture."""
     from matplotlib import rc_context
@@ -87,9 +92,9 @@ def plane(found: Mapping[str, Any]) -> str:
             colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
             axes.scatter(*zip(*found["real"][name], strict=True), s=8, color=colour, marker=marker, alpha=0.35)
             own = list(zip(*found["distilled"][name], strict=True)) or [(), ()]
-            axes.scatter(*own, s=70, color=colour, marker=marker, edgecolors="black", label=name)
+            axes.scatter(*own, s=70, color=colour, marker=marker, edgecolors="black", label=plain(name))
         axes.set(xticks=[], yticks=[], xlabel=f"the plane holds {100 * found['explained']:.0f} % of the variance")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=1 + len(found["real"]) // 24)
         out = io.BytesIO()
         fig.savefig(out, format="webp", pil_kwargs={"quality": 80})
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
