@@ -8,12 +8,15 @@ const columns = [
   {key: "n", head: "n"},
   {key: "dataset", head: "dataset", text: true, filter: true},
   {key: "size", head: "px", filter: true},
-  {key: "ipc", head: "IPC", filter: true, show: c => c.ipc || "all"},
+  {key: "ipc", head: "IPC", filter: true, show: c => c.ipc || "all images"},
   {key: "protocol", head: "protocol", text: true, filter: true},
   {key: "student", head: "student", text: true, filter: true},
   {key: "gain", head: "over random", show: c => signed(c.gain)},
   {key: "share", head: "of full, %", show: c => percent(c.share)},
   {key: "seconds", head: "seconds", show: c => c.seconds === null ? "" : c.seconds.toFixed(0)},
+  {key: "init", head: "start", text: true, filter: true},
+  {key: "precision", head: "precision", text: true, filter: true},
+  {key: "split", head: "split", text: true, filter: true},
 ];
 const chosen = {};
 let order = {key: "mean", up: false};
@@ -115,8 +118,8 @@ function classes() {
   }
   one.value = String(cells.indexOf(cells.reduce((a, b) => b.mean > a.mean ? b : a)));
   const best = cells[one.value];
-  const beside = c => ["dataset", "size", "ipc", "protocol", "student", "init"].every(key => c[key] === best[key]);
-  other.value = String(Math.max(0, cells.findIndex(c => c.method.startsWith("random") && beside(c))));
+  const beside = c => ["dataset", "size", "ipc", "protocol", "student", "init", "precision", "split"].every(key => c[key] === best[key]);
+  other.value = String(Math.max(0, cells.findIndex(c => c.name === "random" && beside(c))));
   differ();
 }
 

@@ -61,7 +61,7 @@ def _plots(board: Table, facts: Sequence[Fact]) -> list[dict[str, str]]:
         mine = [fact for fact in facts if plots.kind(fact.where) == kind]
         where = mine[0].where
         found.append({
-            "title": f"{where.dataset}, {where.size} px, {where.protocol}, {where.student}, {where.init}",
+            "title": f"{where.dataset}, {where.size} px, {where.protocol}, {where.student}, {where.init}, split {where.split}",
             "curves": plots.curves(board, kind), "cost": plots.against_cost(mine, board.rows),
             "stages": plots.stages(mine),
         })  # fmt: skip
