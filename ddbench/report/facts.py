@@ -64,7 +64,8 @@ def told(board: Table, fact: Fact) -> dict[str, Any]:
     cell, where = fact.cell, fact.where
     anchors = {name: _anchor(board, name, where) for name in (RANDOM, FULL)}
     return {
-        "method": fact.row.label, "name": fact.row.method, "dataset": where.dataset, "size": where.size, "ipc": where.ipc,
+        "method": fact.row.label, "name": fact.row.method,
+        "dataset": where.dataset, "size": where.size, "ipc": where.ipc,
         "protocol": where.protocol, "student": where.student, "init": where.init, "precision": where.precision,
         "split": f"{where.split} ({where.fingerprint[:8]})", "mean": cell.mean, "std": cell.std, "n": cell.n,
         "students": cell.students, "interval": cell.half_width, "within": cell.within, "between": cell.between,

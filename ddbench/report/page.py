@@ -60,8 +60,9 @@ def _plots(board: Table, facts: Sequence[Fact]) -> list[dict[str, str]]:
     for kind in plots.kinds(board):
         mine = [fact for fact in facts if plots.kind(fact.where) == kind]
         where = mine[0].where
+        judged = f"{where.protocol}, {where.student}, {where.init}"
         found.append({
-            "title": f"{where.dataset}, {where.size} px, {where.protocol}, {where.student}, {where.init}, split {where.split}",
+            "title": f"{where.dataset}, {where.size} px, split {where.split}, {judged}",
             "curves": plots.curves(board, kind), "cost": plots.against_cost(mine, board.rows),
             "stages": plots.stages(mine),
         })  # fmt: skip
