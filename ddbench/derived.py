@@ -61,12 +61,12 @@ def _components(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
 
 
 def _gain(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
-    anchor = _anchor(board, RANDOM, key[1])
+    anchor = anchor_of(board, RANDOM, key[1])
     return "" if anchor is None else f"{100 * (cell.mean - anchor.mean):+.1f}"
 
 
 def _share(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
-    anchor = _anchor(board, FULL, key[1])
+    anchor = anchor_of(board, FULL, key[1])
     return "" if not anchor or not anchor.mean else f"{100 * cell.mean / anchor.mean:.1f} %"
 
 
@@ -78,7 +78,7 @@ def _bytes(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
     return f"{costs.size[key] / 1e6:.2f} MB" if key in costs.size else ""
 
 
-def _anchor(board: Table, method: str, where: Column) -> Cell | None:
+def anchor_of(board: Table, method: str, where: Column) -> Cell | None:
     """The anchor's accuracy in a column; None where there is none, or several."""
     found = [row.cells[where] for row in board.rows if row.method == method and not row.source and where in row.cells]
     return found[0] if len(found) == 1 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from ddbench.leaderboard import Cell, Row, Table, best
+from ddbench.leaderboard import Cell, Column, Table, best
 
 Beside = Sequence[Sequence[Sequence[str]]]  # by row, by column, further cells; after all columns those of the row
 
@@ -63,16 +63,12 @@ def _rules(widths: Sequence[int]) -> str:
 
 def _rows(board: Table, extras: Beside) -> list[str]:
     """A line of the table for each row."""
-    leading, lines = {column: best(board, column) for column in board.columns}, []
-    tops = {
-        column: {_mean(row.cells[column]) for row in board.rows if row.identity in leading[column]}
-        for column in board.columns
-    }
+    bold, lines = {column: _bold(board, column) for column in board.columns}, []
     for row, beside in zip(board.rows, extras, strict=True):
         cells = [("{}" if row.label[0] in "[*" else "") + escape(row.label)]  # after \\ these would be read as its own
         for column, more in zip(board.columns, beside, strict=False):
             cell = row.cells.get(column)
-            cells.append(_cell(cell, row.identity in leading[column] or _equal(cell, tops[column], row)))
+            cells.append(_cell(cell, row.identity in bold[column]))
             cells += [_signed(text) for text in more]
         cells += [escape(text) for more in beside[len(board.columns) :] for text in more]
         lines.append(" & ".join(cells) + " \\\\")
@@ -84,8 +80,12 @@ def _signed(text: str) -> str:
     return f"$-${escape(text[1:])}" if text.startswith("-") and len(text) > 1 else escape(text)
 
 
-def _equal(cell: Cell | None, tops: set[str], row: Row) -> bool:
-    return cell is not None and row.competes and _mean(cell) == max(tops, key=float, default="")
+def _bold(board: Table, column: Column) -> set[str]:
+    """Identities of the leading rows, and of those whose mean is printed like the highest."""
+    leading = best(board, column)
+    means = {r.identity: _mean(r.cells[column]) for r in board.rows if r.competes and column in r.cells}
+    top = max((means[row] for row in leading), key=float, default="")
+    return leading | {row for row, mean in means.items() if mean == top}
 
 
 def _mean(cell: Cell) -> str:

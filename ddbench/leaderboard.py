@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ddbench.comparing import between, half_width, ties, within
-from ddbench.files import digest
 from ddbench.runs import Entry, Result
 
 RANDOM, FULL = "random", "full"  # the anchors
@@ -41,6 +40,16 @@ class Column:
     protocol_hash: str
     judge: str
     split: str = field(default="", compare=False)
+
+    @property
+    def any_ipc(self) -> Column:
+        """What all columns share that differ by the IPC alone; it is that of all training images."""
+        return replace(self, ipc=0)
+
+    @property
+    def parted(self) -> str:
+        """The split by its name and the beginning of its fingerprint."""
+        return f"{self.split} ({self.fingerprint[:8]})"
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,8 @@ def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
     """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
     scores: dict[str, _ByColumn] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
-    rows_of: dict[int, str] = {}  # by the spec: a hundred results may have one
     for entry in sorted(entries, key=lambda entry: entry.spec.split):  # one split in two people's words has the first
-        row = rows_of.get(id(entry.spec)) or rows_of.setdefault(id(entry.spec), row_identity(entry))
+        row = row_identity(entry)
         heads[row].add((entry.spec.method, entry.spec.preset))
         scores[row][column(entry)][entry.spec.seed, entry.spec.digest].append(getattr(entry.result, metric))
     labels = _labels(heads)
@@ -138,9 +146,8 @@ def _precision(result: Result) -> str:
 
 
 def row_identity(entry: Entry) -> str:
-    """SHA-256 (hex) of the method, its version, source, identity and complete parameters."""
-    spec = entry.spec
-    return digest([spec.method, spec.method_version, spec.source, spec.identity, dict(spec.params)])
+    """What makes the row an entry belongs to: its method, as it was set."""
+    return entry.spec.method_digest
 
 
 def cell(found: Iterable[tuple[int, list[float]]]) -> Cell:
@@ -164,7 +171,7 @@ def anchored(board: Table) -> Table:
 
     Where there is such a column, its own is left out. It is what IPC is compared with, and depends on none.
     """
-    whole = {column: [c for c in board.columns if c.ipc and replace(c, ipc=0) == column] for column in board.columns}
+    whole = {column: [c for c in board.columns if c.ipc and c.any_ipc == column] for column in board.columns}
     moved = {column: others for column, others in whole.items() if column.ipc == 0 and others}
     only = {column for column in moved if all(row.method == FULL for row in board.rows if column in row.cells)}
     rows = [replace(row, cells=_spread(row, moved, only)) for row in board.rows]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ddbench.errors import UserError
 from ddbench.files import digest, locked, make_once, read_json
@@ -18,15 +19,8 @@ from ddbench.runs import FAILED, content_of, failure_path, read_result, read_spe
 from ddbench.scanning import run_folders
 
 CONFLICTS = "conflicts"
-PASSING = (
-    "seconds",
-    "memory_bytes",
-    "device",
-    "versions",
-    "commit",
-    "dirty",
-    "compiled",
-)  # of a result: not what it says
+# of a result: what it took and where, not what it says
+PASSING = frozenset({"seconds", "memory_bytes", "device", "versions", "commit", "dirty", "compiled"})
 
 
 @dataclass
@@ -70,13 +64,16 @@ def _merge_run(runs: Path, other: Path, folder: Path, merged: Merged) -> None:
         bad = _unusable(folder, merged)
         if make_once(ours, lambda partial: _copy(folder, partial, bad)):
             merged.runs += 1
-        elif _content(ours) is None and _content(folder) is not None and not _others(ours, _content(folder)):
-            _complete(ours, folder)
-            _merge_results(runs, other, ours, folder, merged)
-        elif _content(folder) is not None and _content(ours) != _content(folder):
+            return
+        mine, theirs = _content(ours), _content(folder)
+        if theirs is not None and mine != theirs and (mine is not None or _others(ours, theirs)):
             _keep(runs, other, ours, folder, merged)
-        else:
-            _merge_results(runs, other, ours, folder, merged)
+            return
+        if mine is None and theirs is not None:
+            _complete(ours, folder)
+        for result in _results(folder):
+            if result not in bad:
+                _merge_result(runs, other, (ours / result.relative_to(folder), result), merged)
 
 
 def _unusable(folder: Path, merged: Merged) -> set[Path]:
@@ -100,8 +97,8 @@ def _copy(folder: Path, target: Path, bad: set[Path]) -> None:
 
 def _others(ours: Path, content: str) -> bool:
     """Whether ours has results of another set, whose images are gone."""
-    found = [path for path in _results(ours) if path.parent.parent.name == "results"]
-    return any(_said(path, "content") != content for path in found)
+    found = [_said(path) for path in _results(ours) if path.parent.parent.name == "results"]
+    return any(not isinstance(said, dict) or said.get("content") != content for said in found)
 
 
 def _complete(ours: Path, folder: Path) -> None:
@@ -113,21 +110,17 @@ def _complete(ours: Path, folder: Path) -> None:
     failure_path(ours).unlink(missing_ok=True)
 
 
-def _merge_results(runs: Path, other: Path, ours: Path, folder: Path, merged: Merged) -> None:
-    bad = {Path(line.partition(": ")[0]) for line in merged.skipped}
-    for theirs in _results(folder):
-        if theirs in bad:
-            continue
-        mine = ours / theirs.relative_to(folder)
-        if not mine.exists():
-            mine.parent.mkdir(parents=True, exist_ok=True)
-            make_copy(theirs, mine)
-            failure_path(mine).unlink(missing_ok=True)
-            merged.results += 1
-        elif _said(mine) == _said(theirs):
-            merged.same += 1
-        else:
-            _keep(runs, other, mine, theirs, merged)
+def _merge_result(runs: Path, other: Path, pair: tuple[Path, Path], merged: Merged) -> None:
+    mine, theirs = pair
+    if not mine.exists():
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        make_copy(theirs, mine)
+        failure_path(mine).unlink(missing_ok=True)
+        merged.results += 1
+    elif _said(mine) == _said(theirs):
+        merged.same += 1
+    else:
+        _keep(runs, other, mine, theirs, merged)
 
 
 def make_copy(source: Path, target: Path) -> None:
@@ -165,11 +158,9 @@ def _content(folder: Path) -> str | None:
         return None
 
 
-def _said(path: Path, name: str = "") -> object:
-    """What a result says, without what passes; or one thing that it says."""
+def _said(path: Path) -> dict[str, Any] | bytes:
+    """What a result says, without what passes; its bytes where that cannot be read."""
     try:
-        if name:
-            return read_json(path)[name]
         return {name: value for name, value in read_json(path).items() if name not in PASSING}
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError):
         return path.read_bytes()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,15 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
         identity=method.identity() if callable(getattr(method, "identity", None)) else "",
     )
     return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), judges)
+
+
+def plans(request: Request, juries: Sequence[Jury], place: Place) -> list[Plan]:
+    """The same runs before each jury; the dataset's files are listed once."""
+    first, *others = juries
+    made = plan(request, first, place)
+    for jury in others:
+        jury.check_size(made.specs[0].size)
+    return [replace(made, jury=jury) for jury in juries]
 
 
 def _ipcs(request: Request, cls: type) -> tuple[int, ...]:

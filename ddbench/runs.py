@@ -55,6 +55,11 @@ class RunSpec:
         """SHA-256 (hex) of the identity."""
         return digest({key: value for key, value in asdict(self).items() if key != "preset"})
 
+    @cached_property
+    def method_digest(self) -> str:
+        """SHA-256 (hex) of the method, its version, source, identity and complete parameters."""
+        return digest([self.method, self.method_version, self.source, self.identity, dict(self.params)])
+
     def folder(self, runs: Path) -> Path:
         """Where this run lies."""
         name = safe(self.dataset)
@@ -119,6 +124,11 @@ class Entry:
     spec: RunSpec
     result: Result
     path: Path
+
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        return self.path.parents[2]
 
 
 @dataclass(frozen=True)
@@ -227,10 +237,15 @@ def read_result(path: Path, whole: bool = True) -> Result:
     for name in ("kappa", "macro_f1", "calibration"):
         if not math.isfinite(getattr(result, name) or 0.0):
             raise ValueError(f"{name} is {getattr(result, name)}")
+    if any(type(version) is not str for version in result.versions.values()):
+        raise ValueError("versions are not text")
     return result
 
 
 _TEXTS = frozenset(field.name for field in dataclasses.fields(Result) if field.type in ("str", "str | None"))
+
+
+_versions: dict[str, Mapping[str, str]] = {}  # a hundred thousand results have a few
 
 
 def _lighten(value: dict[str, Any]) -> None:
@@ -238,14 +253,8 @@ def _lighten(value: dict[str, Any]) -> None:
     for name in _TEXTS & value.keys():
         if value[name] is not None:
             value[name] = sys.intern(value[name])
-    if any(type(version) is not str for version in value["versions"].values()):
-        raise ValueError("versions are not text")
-    value |= {"per_class": {}, "confusion": [], "versions": _same_versions(tuple(value["versions"].items()))}
-
-
-@cache
-def _same_versions(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
-    return dict(items)
+    versions = _versions.setdefault(repr(value["versions"]), value["versions"])
+    value |= {"per_class": {}, "confusion": [], "versions": versions}
 
 
 def _read(path: Path, cls: type, change: Callable[[dict[str, Any]], None] | None = None) -> Any:

@@ -59,28 +59,29 @@ class Tally:
 def work(cell: Cell, setting: Setting, retry: bool) -> Outcome | None:
     """Do a cell in this process; None when another process is at it. Failures are recorded, never raised."""
     with _one_at_a_time:
-        outcome = Outcome(0, 0, 0)
-        for protocol in cell.protocols:
-            try:
-                outcome += _judged(cell, protocol, replace(setting, patience=PATIENCE), retry)
-                if read_failure(cell.folder):  # of the distillation: no protocol has anything to judge
-                    return outcome
-            except Timeout:
-                return None
-            except UserError as error:
-                _record(cell, Failure("failed", str(error), ""))
-                log.error("%s: %s", cell.title, error)
-                return outcome + Outcome(0, 1, 0)
-        return outcome
+        try:
+            return _judged(cell, replace(setting, patience=PATIENCE), retry)
+        except Timeout:
+            return None
+        except UserError as error:
+            _record(cell, Failure("failed", str(error), ""))
+            log.error("%s: %s", cell.title, error)
+            return Outcome(0, 1, 0)
 
 
-def _judged(cell: Cell, protocol: str, setting: Setting, retry: bool) -> Outcome:
-    plan = planning.plan(cell.request, planning.jury(cell.students, protocol, cell.student_seeds), setting.place)
-    if plan.specs[0].digest != cell.tasks[0].spec.digest:
+def _judged(cell: Cell, setting: Setting, retry: bool) -> Outcome:
+    juries = [planning.jury(cell.students, protocol, cell.student_seeds) for protocol in cell.protocols]
+    plans = planning.plans(cell.request, juries, setting.place)
+    if plans[0].specs[0].digest != cell.tasks[0].spec.digest:
         raise UserError(
             f"{cell.title}: here these words mean another run: other code or data than where the sweep was begun"
         )
-    return runner.run(plan, setting, retry)
+    outcome = Outcome(0, 0, 0)
+    for plan in plans:
+        outcome += runner.run(plan, setting, retry)
+        if read_failure(cell.folder):  # of the distillation: no protocol has anything to judge
+            break
+    return outcome
 
 
 def _record(cell: Cell, failure: Failure) -> None:

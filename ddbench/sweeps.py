@@ -125,7 +125,7 @@ def cells(sweep: Sweep, asks: Sequence[Ask], place: Place, runs: Path) -> list[C
     found: dict[str, tuple[tuple, Cell]] = {}
     for (a, ask), (d, dataset), size in product(enumerate(asks), enumerate(sweep.datasets), sweep.sizes or (None,)):
         request = _request(sweep, ask, dataset, size)
-        plans = [planning.plan(request, jury, place) for jury in juries]
+        plans = planning.plans(request, juries, place)
         for rank, spec in enumerate(plans[0].specs):
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
@@ -197,8 +197,8 @@ def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list
 
 def _done(runs: Path) -> Iterator[tuple[Task, float]]:
     seen = set()
-    for entry in scan(runs)[0]:
-        folder = entry.path.parents[2]
+    for entry in scan(runs, whole=False)[0]:
+        folder = entry.folder
         yield Task(entry.spec, folder, entry.result.student, entry.result.seed, entry.path), entry.result.seconds
         if folder not in seen and (took := seconds_of(folder)) is not None:
             yield Task(entry.spec, folder), took

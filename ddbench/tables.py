@@ -107,7 +107,7 @@ _WORDS: dict[str, Callable[[Column], str]] = {
     "student": lambda column: column.student,
     "init": lambda column: column.init,
     "precision": lambda column: column.precision,
-    "fingerprint": lambda column: f"split {column.split} ({column.fingerprint[:8]})",
+    "fingerprint": lambda column: f"split {column.parted}",
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
     "judge": lambda column: f"judge {column.judge}",
 }
@@ -117,10 +117,15 @@ def _heads(board: Table) -> list[str]:
     """What tells each column from the others; at least the student."""
     shared = common(board)
     varying = [name for name in _WORDS if name not in shared or name == "student"]
-    plain = [" ".join(_WORDS[name](column) for name in varying if not _follows(name)) for column in board.columns]
+    plain = _words(board, [name for name in varying if not _follows(name)])
     often = {head for head in plain if plain.count(head) > 1}
-    details = [" ".join(_WORDS[name](column) for name in varying if _follows(name)) for column in board.columns]
+    details = _words(board, [name for name in varying if _follows(name)])
     return [f"{head} {detail}" if head in often else head for head, detail in zip(plain, details, strict=True)]
+
+
+def _words(board: Table, names: Sequence[str]) -> list[str]:
+    """What each column has under these names."""
+    return [" ".join(_WORDS[name](column) for name in names) for column in board.columns]
 
 
 def _follows(name: str) -> bool:
@@ -132,13 +137,9 @@ def _caption(board: Table) -> str:
     shared = common(board)
     said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and name not in UNSAID]
     if board.columns and "fingerprint" not in shared:
-        said.append(f"splits: {', '.join(sorted({_split(column) for column in board.columns}))}")
+        said.append(f"splits: {', '.join(sorted({f'{c.dataset} {c.parted}' for c in board.columns}))}")
     how = "overall accuracy in %, mean ± sample std over n distillations"
     return f"{', '.join(said)}; {how}" if said else how
-
-
-def _split(column: Column) -> str:
-    return f"{column.dataset} {column.split} ({column.fingerprint[:8]})"
 
 
 def _csv(entries: Sequence[Entry]) -> str:
@@ -188,19 +189,16 @@ def _ns(board: Table) -> str:
 
 def _levels(board: Table, extras: Extras) -> list[list[str]]:
     """Heads of datasets, of images per class, of whatever else differs; at the least the student."""
-    shared, inner, width = common(board), _of_cells(extras), 1 + len(_of_cells(extras))
+    shared, inner = common(board), _of_cells(extras)
     parts = (("dataset", "size"), ("ipc",), tuple(name for name in _WORDS if name not in ("dataset", "size", "ipc")))
-    levels = []
+    levels: list[list[str]] = []
     for part in parts:
         varying = [name for name in part if name not in shared or (name == "student" and not levels)]
-        words = [" ".join(_WORDS[name](column) for name in varying if not _follows(name)) for column in board.columns]
-        levels += [[word for word in words for _ in range(width)]] if any(words) else []
-    if levels and len(set(zip(*levels, strict=True))) < len(
-        board.columns
-    ):  # only a split's or a recipe's digest differs
-        details = [name for name in _WORDS if name not in shared and _follows(name)]
-        words = [" ".join(_WORDS[name](column) for name in details) for column in board.columns]
-        levels.append([word for word in words for _ in range(width)])
+        words = _words(board, [name for name in varying if not _follows(name)])
+        levels += [words] if any(words) else []
+    if len(set(zip(*levels, strict=True))) < len(board.columns):  # only a digest tells some apart
+        levels.append(_words(board, [name for name in _WORDS if name not in shared and _follows(name)]))
+    levels = [[word for word in level for _ in range(1 + len(inner))] for level in levels]
     if inner:
         levels.append(["accuracy", *inner] * len(board.columns))
     if RANK in extras:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from third_party import write_anew, write_images, write_method
+from third_party import few, write_anew, write_images, write_method
 
 from ddbench import planning, runner, runs, scanning
 from ddbench.datasets.facts import Place
@@ -19,16 +19,7 @@ from ddbench.runs import corrupted_path
 from evaluators import robust
 from evaluators.protocols import QUICK_1
 
-# Rows of a few steps: what a student learns here is not the question.
-FEW = """
-[recipes.convnet]
-optimizer = "adamw"
-lr = 0.002
-weight_decay = 0.01
-batch = 8
-epochs = 1
-min_steps = 20
-"""
+FEW = few(20)
 TAUGHT = f'teacher = ["convnet", "quick@1"]\n{FEW}temperature = 2.0\n'
 
 

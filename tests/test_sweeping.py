@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from third_party import write_images
+from third_party import few, write_images
 
 from ddbench import runs, scanning, sweeping, sweeps
 from ddbench.commands.common import log_to_stderr
@@ -58,15 +58,6 @@ class Mortal:
         index = [i for c in range(len(train.classes)) for i in train.of_class(c)[:ipc].tolist()]
         return DistilledSet(train.images[index], train.labels[index], train.classes, train.readable)
 '''
-FEW = """
-[recipes.convnet]
-optimizer = "adamw"
-lr = 0.002
-weight_decay = 0.01
-batch = 8
-epochs = 1
-min_steps = 5
-"""
 PLAN = """
 datasets = ["folder:{home}/images"]
 ipcs = [1]
@@ -80,7 +71,7 @@ LIMIT = 120  # seconds after which something hangs
 def home(tmp_path):
     write_images(tmp_path / "images", {"barn": 4, "pond": 4})
     (tmp_path / "mortal.py").write_text(METHOD)
-    (tmp_path / "few.toml").write_text(FEW)
+    (tmp_path / "few.toml").write_text(few(5))
     return tmp_path
 
 

@@ -67,6 +67,12 @@ class Pick:
 '''
 
 
+def few(steps: int) -> str:
+    """A protocol's row of a few steps, as TOML: what a student learns is not the question."""
+    row = {"optimizer": '"adamw"', "lr": 0.002, "weight_decay": 0.01, "batch": 8, "epochs": 1, "min_steps": steps}
+    return "\n[recipes.convnet]\n" + "".join(f"{name} = {value}\n" for name, value in row.items())
+
+
 def write_method(folder: Path, name: str = "pick.py") -> str:
     """Write the method's file; the words for --method."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -71,11 +71,7 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     dataset = short(dataset) if dataset else None
     _check_words(found.entries, dataset, protocol)
     chosen = [entry for entry in comparable(found.entries, dataset=dataset) if _asked(entry, ipc, protocol)]
-    spent = (
-        costs(chosen, lambda entry: seconds_of(entry.path.parents[2]))
-        if {"seconds", "bytes"} & set(extras)
-        else Costs()
-    )
+    spent = costs(chosen, lambda entry: seconds_of(entry.folder)) if {"seconds", "bytes"} & set(extras) else Costs()
     papers = read_reported(look["reported"]) if look["reported"] else ()
     text = render(chosen, form, Look(extras, spent, papers))
     if output:

@@ -87,10 +87,12 @@ def _carry_out(
     from ddbench.sweeping import Tally
 
     missing = [cell for cell in grid if cell.missing]
-    todo = [cell for cell in missing if retry or not cell.given_up]
+    todo: list[Cell] = []
     for cell in missing:
-        if cell not in todo:
+        if not retry and cell.given_up:
             log.error("%s: failed earlier; --retry tries again", cell.title)
+        else:
+            todo.append(cell)
     before = Tally(failed=len(missing) - len(todo), kept=len(grid) - len(missing))
     setting = replace(options.setting, quiet=True, compiled=compiled)
     return before + _done(todo, (setting, retry), where, options.silent) if todo else before
@@ -132,7 +134,7 @@ def _print_tables(grid: Sequence[Cell], options: Globals) -> bool:
     from ddbench.scanning import scan
     from ddbench.tables import render
 
-    entries, problems = scan(options.runs)
+    entries, problems = scan(options.runs, whole=False)
     report_problems(problems)
     wanted = {cell.tasks[0].spec.digest for cell in grid}
     mine = [entry for entry in entries if entry.spec.digest in wanted]

@@ -11,41 +11,39 @@ from typing import Any
 import numpy as np
 
 from ddbench.datasets.facts import FOLDER
+from ddbench.derived import anchor_of, costs
 from ddbench.files import read_json
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
-from ddbench.runs import Entry, RunSpec
+from ddbench.runs import Entry, RunSpec, seconds_of
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One cell with the results behind it."""
+    """One cell with the results behind it. seconds: of a distillation, mean over the runs that say it."""
 
     row: Row
     where: Column
     cell: Cell
     entries: tuple[Entry, ...]
-
-    @property
-    def seconds(self) -> float | None:
-        """Of a distillation: mean over the runs that say it."""
-        found = [took for run in self.runs if (took := cost(run).get("seconds")) is not None]
-        return sum(found) / len(found) if found else None
+    seconds: float | None
 
     @property
     def runs(self) -> tuple[Path, ...]:
         """The folders of its runs."""
-        return tuple(dict.fromkeys(entry.path.parents[2] for entry in self.entries))
+        return tuple(dict.fromkeys(entry.folder for entry in self.entries))
 
 
 def gathered(entries: Sequence[Entry]) -> tuple[Table, list[Fact]]:
     """The table, and a fact for each cell that was computed in its own column."""
     board, behind = table(entries), {}
+    seconds = costs(entries, lambda entry: seconds_of(entry.folder)).seconds
     for entry in entries:
         behind.setdefault((row_identity(entry), column(entry)), []).append(entry)
     facts = [
-        Fact(row, where, cell, tuple(sorted(behind[row.identity, where], key=lambda e: (e.spec.seed, e.result.seed))))
+        Fact(row, where, cell, tuple(sorted(behind[key], key=lambda e: (e.spec.seed, e.result.seed))), seconds.get(key))
         for row in board.rows
         for where, cell in sorted(row.cells.items())
+        for key in [(row.identity, where)]
     ]
     return anchored(board), facts
 
@@ -62,23 +60,18 @@ def cost(run: Path) -> dict[str, Any]:
 def told(board: Table, fact: Fact) -> dict[str, Any]:
     """A fact as the page's script reads it."""
     cell, where = fact.cell, fact.where
-    anchors = {name: _anchor(board, name, where) for name in (RANDOM, FULL)}
+    random, full = (anchor_of(board, name, where) for name in (RANDOM, FULL))
     return {
         "method": fact.row.label, "name": fact.row.method,
         "dataset": where.dataset, "size": where.size, "ipc": where.ipc,
         "protocol": where.protocol, "student": where.student, "init": where.init, "precision": where.precision,
-        "split": f"{where.split} ({where.fingerprint[:8]})", "mean": cell.mean, "std": cell.std, "n": cell.n,
+        "split": where.parted, "mean": cell.mean, "std": cell.std, "n": cell.n,
         "students": cell.students, "interval": cell.half_width, "within": cell.within, "between": cell.between,
-        "gain": None if anchors[RANDOM] is None else cell.mean - anchors[RANDOM],
-        "share": cell.mean / anchors[FULL] if anchors[FULL] else None,
+        "gain": cell.mean - random.mean if random else None,
+        "share": cell.mean / full.mean if full and full.mean else None,
         "seconds": fact.seconds, "classes": _per_class(fact.entries), "confusion": _confusion(fact.entries),
         "results": [_provenance(entry) for entry in fact.entries],
     }  # fmt: skip
-
-
-def _anchor(board: Table, method: str, where: Column) -> float | None:
-    found = [row.cells[where].mean for row in board.rows if row.method == method and where in row.cells]
-    return found[0] if len(found) == 1 else None
 
 
 def _per_class(entries: Iterable[Entry]) -> dict[str, float]:

@@ -58,7 +58,7 @@ def _plots(board: Table, facts: Sequence[Fact]) -> list[dict[str, str]]:
     """For each dataset, size, protocol and student: its title, and the drawings that there is something for."""
     found = []
     for kind in plots.kinds(board):
-        mine = [fact for fact in facts if plots.kind(fact.where) == kind]
+        mine = [fact for fact in facts if fact.where.any_ipc == kind]
         where = mine[0].where
         judged = f"{where.protocol}, {where.student}, {where.init}"
         found.append({

@@ -27,11 +27,16 @@ def sheet(run: Path, budget: int) -> tuple[str, list[str]] | None:
         log.warning("no pictures of %s: %s", run, error)
         return None
     image = _grid(pictures)
-    data = _webp(image, QUALITY)
+    data = _webp(image)
     while len(data) > budget and min(image.size) > 64:
         image = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
-        data = _webp(image, QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(data).decode()}", list(pictures.classes)
+        data = _webp(image)
+    return address(data), list(pictures.classes)
+
+
+def address(webp: bytes) -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
 def _grid(pictures: distilled.Pictures) -> Image.Image:
@@ -47,7 +52,7 @@ def _grid(pictures: distilled.Pictures) -> Image.Image:
     return page
 
 
-def _webp(image: Image.Image, quality: int) -> bytes:
+def _webp(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    image.save(out, "WEBP", quality=quality, method=4)
+    image.save(out, "WEBP", quality=QUALITY, method=4)
     return out.getvalue()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-from ddbench.leaderboard import FULL, Row, Table
+from ddbench.leaderboard import FULL, Column, Row, Table
 from ddbench.report.facts import Fact, cost
+from ddbench.report.pictures import address
 
 # Okabe and Ito (2008): told apart by the colour-blind; markers and dashes tell the rest
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
@@ -18,10 +18,10 @@ SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "ddbench", "font.size": 11, 
             "axes.spines.right": False, "legend.frameon": False}  # fmt: skip
 
 
-def curves(board: Table, alike: tuple) -> str:
+def curves(board: Table, alike: Column) -> str:
     """Accuracy over images per class, one line a method, deviations as bars; `full` is a level."""
     fig, axes = _figure()
-    columns = [c for c in board.columns if kind(c) == alike and c.ipc]
+    columns = [c for c in board.columns if c.any_ipc == alike and c.ipc]
     for row, look in zip(board.rows, _looks(board.rows), strict=True):
         found = [(c.ipc, 100 * row.cells[c].mean, 100 * (row.cells[c].std or 0)) for c in columns if c in row.cells]
         if row.method == FULL and found:
@@ -97,17 +97,12 @@ def plane(found: Mapping[str, Any]) -> str:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=1 + len(found["real"]) // 24)
         out = io.BytesIO()
         fig.savefig(out, format="webp", pil_kwargs={"quality": 80})
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return address(out.getvalue())
 
 
-def kind(column) -> tuple:
-    return (column.dataset, column.size, column.protocol, column.student, column.init, column.precision,
-            column.fingerprint, column.protocol_hash, column.judge)  # fmt: skip
-
-
-def kinds(board: Table) -> list[tuple]:
-    """What columns of one plot share: all but the IPC."""
-    return list(dict.fromkeys(kind(column) for column in board.columns if column.ipc))
+def kinds(board: Table) -> list[Column]:
+    """What the columns of one plot share: all but the IPC."""
+    return list(dict.fromkeys(column.any_ipc for column in board.columns if column.ipc))
 
 
 def _looks(rows: Sequence[Row]) -> list[dict]:
