@@ -51,11 +51,16 @@ def write_in_processes(
     return [what for _, what in bad], [name for _, name in several]
 
 
+def fresh(module: str, *arguments: object) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of a new interpreter that runs a module of ours, wherever it was found."""
+    package = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return [sys.executable, "-P", "-m", module, *map(str, arguments)], os.environ | {"PYTHONPATH": paths}
+
+
 def _start(raw: Path, size: int, resize: str, rows: Sequence[Row]) -> subprocess.Popen:
     """A process that reads its rows from a file without a name: one that dies leaves no pipe to break."""
-    package = str(Path(__file__).resolve().parents[2])
-    command = [sys.executable, "-P", "-m", "ddbench.datasets.packers", str(raw), str(size), resize]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    command, env = fresh("ddbench.datasets.packers", raw, size, resize)
     with tempfile.TemporaryFile("w+") as given:
         json.dump(rows, given)
         given.seek(0)

@@ -21,6 +21,7 @@ from ddbench.datasets.facts import Place, Split
 from ddbench.datasets.folder import Report
 from ddbench.datasets.images import cores, write_row
 from ddbench.datasets.pack import Plan, flat, packed, sha256_of
+from ddbench.datasets.packers import fresh
 from ddbench.datasets.splits import fingerprint
 from ddbench.files import digest, read_json
 
@@ -138,10 +139,9 @@ def _draw_on_all_cores(arguments: list[str], total: int, quiet: bool) -> None:
 
 
 def _start(arguments: list[str], tick: int) -> subprocess.Popen:
-    package = str(Path(__file__).resolve().parents[2])
+    command, env = fresh("ddbench.datasets.scenes", *arguments)
     # one thread each: BLAS threads of several processes would fight for the cores
-    env = os.environ | {"PYTHONPATH": package, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-P", "-m", "ddbench.datasets.scenes", *arguments], env=env, stdout=tick)
+    return subprocess.Popen(command, env=env | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, stdout=tick)
 
 
 def _draw_rows(raw: str, *numbers: str) -> None:

@@ -51,3 +51,12 @@ def test_a_worker_that_fails_is_an_error(place, monkeypatch):
     with pytest.raises(RuntimeError, match="failed"):
         Scenes(per_class_train=2, per_class_test=1).load(place, 8)
     assert not list(place.shared.glob("packed-*"))
+
+
+def test_drawing_processes_find_what_the_environment_says(place, monkeypatch, tmp_path):
+    (tmp_path / "extra/tqdm").mkdir(parents=True)
+    (tmp_path / "extra/tqdm/__init__.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))
+    with pytest.raises(RuntimeError, match="failed"):
+        Scenes(1, 1).load(place, 8)
+    assert (tmp_path / "seen").exists()
