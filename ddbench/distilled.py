@@ -78,7 +78,7 @@ def read(folder: Path) -> Pictures:
         classes, labels, extras = tuple(manifest["classes"]), manifest["labels"], manifest["extras"]
     except (OSError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a distilled set: its manifest.json lacks something ({error})") from None
-    images, of = _read_images(folder, classes)
+    images, of = read_images(folder, classes)
     pictures = Pictures(images, of, classes, read_soft(folder) if labels == "soft" else None, extras)
     if pictures.content() != manifest.get("content"):
         raise ValueError(f"{folder} was changed after it was made: its content is not that of its manifest.json")
@@ -117,11 +117,8 @@ def read_image(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is not a readable image ({error})") from None
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGES and not path.name.startswith(".")
-
-
-def _read_images(folder: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def read_images(folder: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n, h, w, 3) of `<class>/*`, class by class, and labels int64 (n,); ValueError for what is off."""
     files = class_files(folder)
     labelled = [(path, label) for label, name in enumerate(classes) for path in files.get(name, [])]
     if not labelled:
@@ -131,6 +128,10 @@ def _read_images(folder: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np
         if image.shape != images[0].shape:
             raise ValueError(f"{path} has {image.shape[1]}x{image.shape[0]} pixels, the first image other ones")
     return np.stack(images), np.array([label for _, label in labelled], dtype=np.int64)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGES and not path.name.startswith(".")
 
 
 def _write_soft(folder: Path, soft: np.ndarray) -> None:

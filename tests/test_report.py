@@ -1,7 +1,9 @@
 """The page: it holds everything, says where each number is from, and works in a browser."""
 
+import base64
 import dataclasses
 import html
+import io
 import json
 import re
 import shutil
@@ -11,9 +13,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from test_leaderboard import RESULT, SPEC
 
-from ddbench import distilled, runs
+from ddbench import custom, distilled, runs
 from ddbench.cli import cli
 from ddbench.datasets.facts import Place
 from ddbench.files import write_json
@@ -124,10 +127,48 @@ def test_the_command_makes_the_same_run(tmp_path):
     assert done.stdout.splitlines()[0] == f"to do: {spec.folder(tmp_path)}: distil"
 
 
+def test_the_command_of_a_protocol_of_ones_own_names_its_file(tmp_path):
+    (tmp_path / "short-er.toml").write_text('like = "quick@1"\nrecipes.convnet.epochs = 2\n')
+    title = custom.read(tmp_path / "short-er.toml").title
+    assert command(SPEC, "convnet", title, 0).endswith("--protocol short-er.toml")
+
+
 def test_fifty_runs_stay_under_ten_megabytes(tmp_path):
     for seed in range(50):
         write_run(tmp_path, "noise", 10, seed, 0.5, size=64)  # nothing is larger than noise
     assert len(page(*scan(tmp_path))) < 10_000_000
+
+
+def test_all_pictures_of_a_run_share_its_part_of_the_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr("ddbench.report.page.PICTURES", 500_000)
+    numbers = np.random.default_rng(0)
+    for seed in range(4):
+        run = write_run(tmp_path, "noise", 10, seed, 0.5, size=64).folder(tmp_path)
+        points = lambda: {name: numbers.normal(size=(200, 2)).tolist() for name in CLASSES}  # noqa: E731
+        values = {"real": points(), "distilled": points(), "explained": 0.5}
+        for network in "abc":
+            write_json(run / f"quality/map-{network}.json", {"content": runs.content_of(run), "values": values})
+    stored = re.findall(r'src="data:image/webp;base64,([^"]*)"', page(*scan(tmp_path)))
+    assert len(stored) == 4 * 4
+    assert sum(map(len, stored)) < 500_000
+
+
+def test_prototypes_stand_beside_what_was_made_of_them(tmp_path):
+    run = write_run(tmp_path / "runs", "dpd", 2, 0, 0.5).folder(tmp_path / "runs")
+    for name in CLASSES:
+        (tmp_path / "shared/prototypes-12/images" / name).mkdir(parents=True)
+        for number, red in enumerate((255, 128)):
+            picture = Image.new("RGB", (16, 16), (red, 0, 0))
+            picture.save(tmp_path / "shared/prototypes-12/images" / name / f"{number:03d}.png")
+    write_json(run / "distill.json", {"stages": [{"stage": "prototypes", "seconds": 1.0, "folder": "prototypes-12"}]})
+    text = page(*scan(tmp_path / "runs"), tmp_path / "shared")
+    assert text.count("data:image/webp") == 2
+    stored = re.search(r'webp;base64,([^"]*)" alt="[^"]*prototypes', text).group(1)
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"))
+    assert seen.shape == (16, 3 * 2 * 16, 3)  # three classes of two on one line
+    reds = seen[4:12, 8::16, 0].astype(int)
+    assert np.abs(reds - [255, 128] * 3).max() < 20
+    assert page(*scan(tmp_path / "runs"), tmp_path / "elsewhere").count("data:image/webp") == 1
 
 
 def test_odd_names_and_results_without_classes_are_drawn(tmp_path):

@@ -115,9 +115,15 @@ def command(spec: RunSpec, student: str, protocol: str, student_seed: int) -> st
     words += ["--ipc", str(spec.ipc)] if spec.ipc and not given else []
     for name, value in ({} if given else spec.params).items():
         words += ["--set", f"{name}={_word(value)}"]
-    words += [*([] if given else ["--seed", str(spec.seed)]), "--student", student, "--protocol", protocol]
+    words += [*([] if given else ["--seed", str(spec.seed)]), "--student", student, "--protocol", _file_of(protocol)]
     words += ["--student-seeds", str(student_seed + 1)] if student_seed else []
     return shlex.join(words)
+
+
+def _file_of(protocol: str) -> str:
+    """A protocol as `--protocol` takes it; of one's own the name of its file, which its title has."""
+    own = protocol.removeprefix("custom:")
+    return protocol if own == protocol else f"{own.rpartition('-')[0]}.toml"
 
 
 def _word(value: Any) -> str:

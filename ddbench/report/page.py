@@ -10,13 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ddbench import __version__
-from ddbench.files import read_json
 from ddbench.leaderboard import Table
-from ddbench.report import plots
+from ddbench.report import pictures, plots
 from ddbench.report.facts import Fact, gathered, told
-from ddbench.report.pictures import sheet
-from ddbench.runs import Entry, content_of
+from ddbench.runs import Entry
 from ddbench.scanning import Problem
 
 log = logging.getLogger("ddbench")
@@ -27,23 +27,25 @@ LARGEST = 400_000  # of one sheet
 
 @dataclass(frozen=True)
 class Shown:
-    """One distilled set: what it is, its sheet as a data address, the classes of its rows; maps: data addresses."""
+    """One distilled set: what it is, the classes in the order shown, its pictures: (what one shows, a data address)."""
 
     title: str
-    address: str
-    classes: list[str]
-    maps: list[str]
+    classes: tuple[str, ...]
+    pictures: list[tuple[str, str]]
 
 
-def page(entries: Sequence[Entry], problems: Sequence[Problem]) -> str:
-    """The whole page; it needs nothing but itself. problems: what could not be used, or failed: named at the top."""
+def page(entries: Sequence[Entry], problems: Sequence[Problem], shared: Path | None = None) -> str:
+    """The whole page; it needs nothing but itself.
+
+    problems: what could not be used, or failed: named at the top. shared: where the runs' stages are, for prototypes.
+    """
     from jinja2 import Environment, StrictUndefined
 
     board, facts = gathered(entries)
     here = files("ddbench.report")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string((here / "page.html.j2").read_text())
     return template.render(
-        facts=facts, plots=_plots(board, facts), sheets=_sheets(facts), problems=problems, version=__version__,
+        facts=facts, plots=_plots(board, facts), sheets=_sheets(facts, shared), problems=problems, version=__version__,
         style=(here / "page.css").read_text(), script=(here / "page.js").read_text(),
         data=_script([told(board, fact) for fact in facts]),
     )  # fmt: skip
@@ -69,24 +71,35 @@ def _plots(board: Table, facts: Sequence[Fact]) -> list[dict[str, str]]:
     return found
 
 
-def _sheets(facts: Sequence[Fact]) -> list[Shown]:
+def _sheets(facts: Sequence[Fact], shared: Path | None) -> list[Shown]:
     """One for each distilled set under a budget; those of all training images are not shown."""
     runs: dict[Path, Fact] = {run: fact for fact in facts if fact.where.ipc for run in fact.runs}
-    budget = min(LARGEST, PICTURES * 3 // 4 // max(1, len(runs)))  # base64 makes four of three
-    found = []
-    for run, fact in runs.items():
-        if made := sheet(run, budget):
-            seed = run.name.partition("-")[0].removeprefix("seed")
-            title = f"{fact.where.dataset}, {fact.where.size} px, IPC {fact.where.ipc}: {fact.row.label}, seed {seed}"
-            found.append(Shown(title, *made, _maps(run)))
-    return found
+    gone = [run for run in runs if not (run / "distilled").is_dir()]
+    if gone:
+        log.warning(
+            "no pictures of %d runs, whose images are not here: %s%s", len(gone), gone[0], ", ..." * (len(gone) > 1)
+        )
+    shown = [(run, fact, _pictures(run, shared)) for run, fact in runs.items() if run not in gone]
+    budget = PICTURES * 3 // 4 // max(1, len(shown))  # base64 makes four of three
+    return [Shown(_title(run, fact), classes, _stored(found, budget)) for run, fact, (found, classes) in shown if found]
 
 
-def _maps(run: Path) -> list[str]:
-    """Of the set that is there now, one for each network that `ddbench quality --metric map` asked."""
-    try:
-        found = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
-        return [plots.plane(one["values"]) for one in found if one["content"] == content_of(run)]
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("no map of %s: %s", run, error)
-        return []
+def _title(run: Path, fact: Fact) -> str:
+    seed = run.name.partition("-")[0].removeprefix("seed")
+    return f"{fact.where.dataset}, {fact.where.size} px, IPC {fact.where.ipc}: {fact.row.label}, seed {seed}"
+
+
+def _pictures(run: Path, shared: Path | None) -> tuple[list[tuple[str, Image.Image]], tuple[str, ...]]:
+    """What there is to see of a run, in words and drawn; its classes."""
+    made = pictures.sheet(run)
+    if not made:
+        return [], ()
+    image, classes = made
+    real = pictures.prototypes(run, shared, classes) if shared else None
+    maps = [("where its images (black edges) lie among real ones", drawn) for drawn in pictures.maps(run)]
+    beside = [("the real images it was made from (prototypes)", real)] if real else []
+    return [("the distilled images", image), *beside, *maps], classes
+
+
+def _stored(found: Sequence[tuple[str, Image.Image]], budget: int) -> list[tuple[str, str]]:
+    return [(words, pictures.address(image, min(LARGEST, budget // len(found)))) for words, image in found]

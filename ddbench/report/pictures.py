@@ -1,4 +1,4 @@
-"""The page's pictures: a sheet of each distilled set, small enough for fifty of them. No torch."""
+"""The page's pictures: sheets of images, small enough for fifty distilled sets. No torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ddbench import distilled
+from ddbench.files import read_json
+from ddbench.report.facts import cost
+from ddbench.runs import content_of
 
 log = logging.getLogger("ddbench")
 
@@ -19,36 +22,61 @@ LARGEST = 96  # px of one
 QUALITY = 85
 
 
-def sheet(run: Path, budget: int) -> tuple[str, list[str]] | None:
-    """A data address of the sheet, one row a class, of about `budget` bytes; the classes. None without images."""
+def sheet(run: Path) -> tuple[Image.Image, tuple[str, ...]] | None:
+    """The distilled set of a run, class after class, and the classes; None without images."""
     try:
         pictures = distilled.read(run / "distilled")
     except (OSError, ValueError) as error:
         log.warning("no pictures of %s: %s", run, error)
         return None
-    image = _grid(pictures)
+    return _grid(pictures), pictures.classes
+
+
+def prototypes(run: Path, shared: Path, classes: tuple[str, ...]) -> Image.Image | None:
+    """The real images that a run's own were made from, laid out as they are; None where it has none, or not here."""
+    stages = cost(run).get("stages", [])
+    stage = next((Path(part["folder"]).name for part in stages if part["stage"] == "prototypes"), "")
+    if not stage or not (shared / stage / "images").is_dir():
+        return None
+    try:
+        return _grid(distilled.Pictures(*distilled.read_images(shared / stage / "images", classes), classes))
+    except (OSError, ValueError) as error:
+        log.warning("no prototypes of %s: %s", run, error)
+        return None
+
+
+def maps(run: Path) -> list[Image.Image]:
+    """Of the set that is there now, one for each network that `ddbench quality --metric map` asked."""
+    from ddbench.report.plots import plane
+
+    try:
+        found = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
+        return [plane(one["values"]) for one in found if one["content"] == content_of(run)]
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("no map of %s: %s", run, error)
+        return []
+
+
+def address(image: Image.Image, budget: int) -> str:
+    """A picture as an address that holds it, made smaller until it is of about `budget` bytes."""
     data = _webp(image)
     while len(data) > budget and min(image.size) > 64:
         image = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
         data = _webp(image)
-    return address(data), list(pictures.classes)
-
-
-def address(webp: bytes) -> str:
-    """A picture as an address that holds it."""
-    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
+    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
 def _grid(pictures: distilled.Pictures) -> Image.Image:
-    """Images side by side without a gap; a class with fewer leaves white."""
+    """Images without a gap, class after class: one to a line, or several where each has few; white where one lacks."""
     side = min(LARGEST, pictures.images.shape[1])
-    across = min(ACROSS, max(pictures.counts))
-    page = Image.new("RGB", (across * side, len(pictures.classes) * side), "white")
+    wide = min(ACROSS, max(pictures.counts))  # images of a class
+    beside = min(ACROSS // wide, len(pictures.classes))  # classes on a line
+    page = Image.new("RGB", (beside * wide * side, -(-len(pictures.classes) // beside) * side), "white")
     for label in range(len(pictures.classes)):
-        for place, index in enumerate(np.flatnonzero(pictures.labels == label)[:across]):
+        for place, index in enumerate(np.flatnonzero(pictures.labels == label)[:wide]):
             tile = Image.fromarray(pictures.images[index])
             tile = tile if tile.width == side else tile.resize((side, side), Image.Resampling.LANCZOS)
-            page.paste(tile, (place * side, label * side))
+            page.paste(tile, ((label % beside * wide + place) * side, label // beside * side))
     return page
 
 

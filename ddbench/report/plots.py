@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
+
+from PIL import Image
 
 from ddbench.leaderboard import FULL, Column, Row, Table
 from ddbench.report.facts import Fact, cost
-from ddbench.report.pictures import address
 
 # Okabe and Ito (2008): told apart by the colour-blind; markers and dashes tell the rest
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
@@ -66,9 +67,12 @@ def stages(facts: Sequence[Fact]) -> str:
     fig, axes = _figure(height=1.2 + 0.3 * len(bars))
     names = list(dict.fromkeys(name for parts in bars.values() for name in parts))
     left = dict.fromkeys(bars, 0.0)
-    for name, colour in zip(names, cycle(COLOURS), strict=False):
+    looks = product(("", "///"), COLOURS)  # a hatch tells the ninth from the first
+    for name, (hatch, colour) in zip(names, cycle(looks), strict=False):
         widths = [parts.get(name, 0.0) for parts in bars.values()]
-        axes.barh(list(bars), widths, left=list(left.values()), label=name, color=colour, edgecolor="white")
+        axes.barh(
+            list(bars), widths, left=list(left.values()), label=name, color=colour, hatch=hatch, edgecolor="white"
+        )
         left = {bar: at + width for (bar, at), width in zip(left.items(), widths, strict=True)}
     axes.invert_yaxis()
     axes.set(xlabel="seconds")
@@ -80,8 +84,8 @@ def plain(label: str) -> str:
     return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
-def plane(found: Mapping[str, Any]) -> str:
-    """Where a set's images lie among real ones (quality.json of the metric map), as an address of a picture."""
+def plane(found: Mapping[str, Any]) -> Image.Image:
+    """Where a set's images lie among real ones (values of the metric map), drawn."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -96,8 +100,8 @@ def plane(found: Mapping[str, Any]) -> str:
         axes.set(xticks=[], yticks=[], xlabel=f"the plane holds {100 * found['explained']:.0f} % of the variance")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=1 + len(found["real"]) // 24)
         out = io.BytesIO()
-        fig.savefig(out, format="webp", pil_kwargs={"quality": 80})
-    return address(out.getvalue())
+        fig.savefig(out, format="png")
+    return Image.open(out).convert("RGB")
 
 
 def kinds(board: Table) -> list[Column]:
@@ -127,9 +131,9 @@ def _svg(fig, axes) -> str:
     """The drawing as a part of an HTML page, its legend beside it."""
     from matplotlib import rc_context
 
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     out = io.StringIO()
     with rc_context(SETTINGS):
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
         fig.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
