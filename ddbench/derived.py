@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ddbench.comparing import average_ranks
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, column, row_identity
@@ -71,11 +71,19 @@ def _share(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
 
 
 def _seconds(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
-    return f"{costs.seconds[key]:.0f} s" if key in costs.seconds else ""
+    found = _whole_or(costs.seconds, key)
+    return "" if found is None else f"{found:.0f} s"
 
 
 def _bytes(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
-    return f"{costs.size[key] / 1e6:.2f} MB" if key in costs.size else ""
+    found = _whole_or(costs.size, key)
+    return "" if found is None else f"{found / 1e6:.2f} MB"
+
+
+def _whole_or(found: Mapping[Key, float], key: Key) -> float | None:
+    """What a cell cost; one of all training images, which stands in columns of every IPC, has it in its own."""
+    row, where = key
+    return found.get(key, found.get((row, replace(where, ipc=0))))
 
 
 def anchor_of(board: Table, method: str, where: Column) -> Cell | None:

@@ -99,17 +99,17 @@ class Table:
 
 
 _Cells = Mapping[Column, Cell]
-_ByColumn = Mapping[Column, Mapping[tuple[int, str], list[float]]]  # column -> seed and digest of the run -> accuracies
+_ByColumn = Mapping[Column, Mapping[int, Mapping[int, list[float]]]]  # column -> seed -> student's seed -> accuracies
 
 
 def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
     """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
-    scores: dict[str, _ByColumn] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    scores: dict[str, _ByColumn] = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list))))
     heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
     for entry in sorted(entries, key=lambda entry: entry.spec.split):  # one split in two people's words has the first
         row = row_identity(entry)
         heads[row].add((entry.spec.method, entry.spec.preset))
-        scores[row][column(entry)][entry.spec.seed, entry.spec.digest].append(getattr(entry.result, metric))
+        scores[row][column(entry)][entry.spec.seed][entry.result.seed].append(getattr(entry.result, metric))
     labels = _labels(heads)
     rows = [Row(labels[row], *_head(heads[row]), row, _cells(scores[row])) for row in scores]
     columns = {column for row in rows for column in row.cells}
@@ -151,11 +151,11 @@ def row_identity(entry: Entry) -> str:
 
 
 def cell(found: Iterable[tuple[int, list[float]]]) -> Cell:
-    """Fold accuracies: of each distillation its seed, and one number per student."""
+    """Fold accuracies: of each distillation its seed, which no other has, and one number per student."""
     seeds, runs = zip(*found, strict=True)
     means = [statistics.fmean(run) for run in runs]
     std = statistics.stdev(means) if len(means) > 1 else None
-    by_seed = {seed: statistics.fmean(m for s, m in zip(seeds, means, strict=True) if s == seed) for seed in seeds}
+    by_seed = dict(zip(seeds, means, strict=True))
     parts = {"half_width": half_width(means), "within": within(runs), "between": between(runs), "by_seed": by_seed}
     return Cell(statistics.fmean(means), std, len(means), sum(map(len, runs)), **parts)
 
@@ -195,11 +195,16 @@ def common(table: Table) -> dict[str, str]:
 
 
 def _cells(by_column: _ByColumn) -> dict[Column, Cell]:
-    # Sorted by the run's seed: the arithmetic must not depend on the order in which files were found.
+    # Sorted by the run's seed: the arithmetic must not depend on the order in which files were found. A student that
+    # one split in two people's words has twice counts once, as the mean.
     return {
-        column: cell([(seed, sorted(found)) for (seed, _), found in sorted(runs.items())])
+        column: cell([(seed, sorted(map(_mean, found.values()))) for seed, found in sorted(runs.items())])
         for column, runs in by_column.items()
     }
+
+
+def _mean(found: list[float]) -> float:
+    return found[0] if len(found) == 1 else statistics.fmean(sorted(found))
 
 
 def _head(found: set[tuple[str, str | None]]) -> tuple[str, str | None]:

@@ -144,8 +144,8 @@ def _keep(runs: Path, other: Path, ours: Path, theirs: Path, merged: Merged) -> 
 
 
 def _results(folder: Path) -> Iterator[Path]:
-    """Results and what lies beside them, but for failures."""
-    for path in sorted(folder.glob("results/**/*.json")):
+    """Results, what lies beside them, and what `ddbench quality` measured, but for failures."""
+    for path in sorted([*folder.glob("results/**/*.json"), *folder.glob("quality/*.json")]):
         if not path.name.endswith(FAILED) and not path.name.startswith("."):
             yield path
 

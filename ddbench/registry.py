@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ddbench.datasets.facts import FOLDER, HUB
+from ddbench.datasets.facts import CSV, FOLDER, HUB
 from ddbench.errors import UserError, unknown
 
 KINDS = ("methods", "datasets", "students", "protocols")
@@ -71,7 +71,10 @@ def source_of(name: str) -> str:
 
 
 def short(dataset: str) -> str:
-    """A dataset's name in results: of folder:PATH only the last part, so that it does not matter where it lies."""
+    """A dataset's name in results: of folder:PATH and @FILE.csv the last part: it matters not where they lie."""
+    base, at, split = dataset.rpartition(SPLIT)
+    if at and split.endswith(CSV):
+        return f"{short(base)}{SPLIT}{Path(split).name}"
     if not dataset.startswith(FOLDER):
         return dataset
     path, at, split = dataset.removeprefix(FOLDER).rpartition(SPLIT)

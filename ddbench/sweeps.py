@@ -15,7 +15,7 @@ from typing import Any
 
 from ddbench import planning, registry
 from ddbench.config import checked, read_toml
-from ddbench.datasets.facts import FOLDER, Place
+from ddbench.datasets.facts import CSV, FOLDER, Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Task
 from ddbench.runs import read_failure, seconds_of
@@ -150,7 +150,10 @@ def _request(sweep: Sweep, ask: Ask, dataset: str, size: int | None) -> Request:
 
 
 def _absolute(word: str) -> str:
-    """FILE.py:CLASS, folder:PATH and a protocol's FILE.toml as they are found from any folder."""
+    """FILE.py:CLASS, folder:PATH, DATASET@FILE.csv and a protocol's FILE.toml as they are found from any folder."""
+    base, at, split = word.rpartition(registry.SPLIT)
+    if at and split.endswith(CSV):
+        return f"{_absolute(base)}{registry.SPLIT}{Path(split).absolute()}"
     if word.startswith(FOLDER):
         return f"{FOLDER}{Path(word.removeprefix(FOLDER)).expanduser().absolute()}"
     return str(Path(word).absolute()) if ".py:" in word or word.endswith(".toml") else word

@@ -68,6 +68,10 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         (("--device", "gpu", *RUN), "'gpu' is not one of auto, cpu, cuda"),
         (("evaluate", "nowhere", "--dataset", "scenes"), "nowhere is not a folder"),
         (("leaderboard", "--dataset", "scnes"), r"unknown dataset 'scnes'; did you mean scenes\?"),
+        (
+            ("leaderboard", "--with", "gain", "--format", "json"),
+            "--with and --reported are for text, markdown and latex",
+        ),
         (("leaderboard", "--protocol", "quik@1"), r"unknown protocol 'quik@1'; did you mean quick@1"),
         (("show", "rnadom"), r"unknown name 'rnadom'; did you mean random\?"),
         (("check", "randon"), r"unknown method 'randon'; did you mean random\?"),

@@ -90,6 +90,19 @@ def test_one_split_in_two_peoples_words_is_one_column():
     assert only_cell(both).n == 2
 
 
+def test_one_distillation_in_two_peoples_words_counts_once():
+    """Its seed, its images and its students are the same: what a second file says adds no evidence."""
+    words = ("b.csv of the user's", "a.csv of the user's")
+    twice = [entry(0.5 + s / 10, seed=s, student_seed=0, spec={"split": said}) for said in words for s in range(3)]
+    once = only_cell(twice[:3])
+    assert only_cell(twice) == once
+    assert (once.n, once.students) == (3, 3)
+    more = entry(0.9, seed=0, student_seed=1, spec={"split": words[1]})
+    found = only_cell([*twice, more])
+    assert (found.n, found.students) == (3, 4)
+    assert found.by_seed[0] == pytest.approx((0.5 + 0.9) / 2)
+
+
 @pytest.mark.parametrize(
     ("spec", "changes"),
     [

@@ -119,6 +119,21 @@ def test_results_of_a_set_that_is_gone_are_not_replaced(two):
     assert result(ours, 0).read_bytes() == before
 
 
+def test_what_quality_measured_goes_along(two):
+    ours, theirs = two
+    for runs, name in ((ours, "both"), (theirs, "both"), (theirs, "theirs")):
+        path = seed(runs, 0) / f"quality/fid-{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"values": {"fid": 3.5}, "seconds": 1.0 if runs == ours else 2.0}))
+    merged = merging.merge(ours, (theirs,))
+    assert sorted(path.name for path in (seed(ours, 0) / "quality").iterdir()) == ["fid-both.json", "fid-theirs.json"]
+    assert (merged.results, merged.conflicts) == (1, [])
+    edited(seed(theirs, 0) / "quality/fid-both.json", values={"fid": 4.5})
+    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    assert json.loads(mine.read_text())["values"]["fid"] == 3.5
+    assert json.loads(kept.read_text())["values"]["fid"] == 4.5
+
+
 def test_what_nobody_can_read_is_not_copied(two, tmp_path):
     ours, theirs = two
     result(theirs, 0).write_text("{")

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from third_party import write_images, write_method
 
-from ddbench import planning, runs, sweeps
+from ddbench import planning, registry, runs, sweeps
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 
@@ -75,6 +75,22 @@ def test_paths_are_found_from_anywhere(home, tmp_path, monkeypatch):
     requests = [cell.request for cell in grid(home, tmp_path, text)]
     assert {request.dataset for request in requests} == {f"folder:{home}/images", f"folder:{home}/others"}
     assert {request.method for request in requests} == {"random", "full", f"{home}/pick.py:Pick"}
+
+
+def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    (home / "lists").mkdir()
+    files = [path.relative_to(home / "images") for path in sorted((home / "images").glob("*/*"))]
+    lines = [f"{path},{'train' if i % 2 else 'test'}" for i, path in enumerate(files)]
+    (home / "lists/odd.csv").write_text("\n".join(["file,split", *lines]))
+    text = (home / "plan.toml").read_text().replace(f"{home}/others", f"{home}/images@lists/odd.csv")
+    made = grid(home, tmp_path, text)
+    sided = {cell.request.dataset for cell in made} - {f"folder:{home}/images"}
+    assert sided == {f"folder:{home}/images@{home}/lists/odd.csv"}
+    named = {cell.tasks[0].spec.dataset for cell in made}
+    assert named == {"folder:images", "folder:images@odd.csv"}
+    assert {registry.short(dataset) for dataset in sided} == {"folder:images@odd.csv"}
+    assert registry.short("ucm@lists/odd.csv") == "ucm@odd.csv"
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_latex_is_escaped_bold_and_booktabs():
     [
         ("a_b_c", r"a\_b\_c"),
         ("#1 {x}", r"\#1 \{x\}"),
+        ("é − 漢字", "é $-$ U+6F22U+5B57"),
         ("\\~^$&%", r"\textbackslash{}\textasciitilde{}\textasciicircum{}\$\&\%"),
     ],
 )
@@ -174,6 +175,12 @@ def test_costs_and_components():
     assert "2.50 MB" in line
 
 
+def test_what_all_images_cost_stands_beside_them_in_every_column():
+    spent = derived.costs(BOARD, lambda found: 7.0 if found.spec.method == "full" else 1.0)
+    *_, full = tables.render(BOARD[:12] + BOARD[-1:], "markdown", Look(("seconds",), spent)).splitlines()[:-2]
+    assert [cell.strip() for cell in full.strip("|").split("|")] == ["full", *["80.0 (n=1)", "7 s"] * 2]
+
+
 def test_latex_heads_tell_two_splits_apart():
     two = [entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]
     text = tables.render(two, "latex")
@@ -188,7 +195,7 @@ def test_one_ipc_has_all_training_images_beside_it(tmp_path):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
 def test_latex_compiles_as_it_is(tmp_path):
-    odd = entry(0.3, spec={"method": 'say "x" <|>^~\\{}$#', "ipc": 10})
+    odd = entry(0.3, spec={"method": 'say "x" <|>^~\\{}$# 漢字 µα ≥ Łódź «Þ»', "ipc": 10})
     body = tables.render([*BOARD, odd], "latex", Look(("gain", "share", "rank")))
     text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"
     (tmp_path / "table.tex").write_text(text)

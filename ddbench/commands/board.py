@@ -66,6 +66,10 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     from ddbench.tables import Look, render
 
     form, output, extras = look["form"], look["output"], look["extras"]
+    if form in ("csv", "json") and (extras or look["reported"]):
+        raise click.UsageError(
+            f"--with and --reported are for text, markdown and latex; {form} holds all that is computed"
+        )
     found = read_all(options.runs, whole=form == "json")
     report_problems([*found.problems, *found.failed])
     dataset = short(dataset) if dataset else None
