@@ -111,7 +111,8 @@ def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) 
 
 
 def _made(plan: Plan, spec: RunSpec, train: ImageSet, ctx: Context) -> DistilledSet:
-    with global_seed(seed_of(spec.seed, "global"), ctx.device):
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    with exact, global_seed(seed_of(spec.seed, "global"), ctx.device):
         return plan.method.distill(train, spec.ipc, ctx)
 
 

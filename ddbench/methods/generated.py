@@ -91,8 +91,7 @@ class Generated:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class, each sampled."""
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with exact, global_seed(seed_of(0, "generated"), ctx.device):  # loading and LoRA draw from global generators
+        with global_seed(seed_of(0, "generated"), ctx.device):  # loading and LoRA draw from global generators
             model = load_model(self.base, ctx.device)
             self._check(model, train)
             stages = Stages(model, train, ctx, self.batch)

@@ -115,8 +115,7 @@ class DPD:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class."""
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with exact, global_seed(seed_of(0, "dpd"), ctx.device):  # loading and LoRA draw from the global generators
+        with global_seed(seed_of(0, "dpd"), ctx.device):  # loading and LoRA draw from the global generators
             return self._distill(train, ipc, ctx)
 
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
