@@ -75,7 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file, of Python's kind where it is not of the standard's (Infinity); a ValueError names the file."""
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:  # read whole: a buffer would only cost
         data = file.read()
     try:
         return orjson.loads(data)

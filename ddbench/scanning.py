@@ -68,8 +68,9 @@ def _read_run(folder: Path, whole: bool, found: Found) -> None:
         if name.endswith(FAILED):
             failed.append(under / name)
         elif name.endswith(".json") and spec:
-            result = _tried(lambda file: _belonging(file, spec, whole), under / name, found.problems)
-            entries += [Entry(spec, result, under / name)] if result else []
+            path = under / name
+            result = _tried(lambda file: _belonging(file, spec, whole), path, found.problems)
+            entries += [Entry(spec, result, path)] if result else []
     found.entries.extend(_of_one_set(folder, entries, found.problems))
     for path in failed:
         said = _tried(read_json, path, found.failed)
