@@ -141,12 +141,21 @@ def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool
     return Jury(names, row, seeds, corruptions)
 
 
-def plan(request: Request, judges: Jury, place: Place) -> Plan:
-    """Every word checked, the dataset's files listed; raises UserError and writes nothing."""
-    source = registry.load("datasets", request.dataset)
+Listed = tuple[Any, Split]  # a dataset's source, and its files by side
+
+
+def listed(dataset: str, place: Place) -> Listed:
+    """The dataset called that, its files listed; raises UserError."""
+    source = registry.load("datasets", dataset)
+    return source, source.describe(place)
+
+
+def plan(request: Request, judges: Jury, place: Place, found: Listed | None = None) -> Plan:
+    """Every word checked, the dataset's files listed unless they were `found`; raises UserError and writes nothing."""
+    # the dataset before the method, whose module may import torch: missing data is said at once
+    source, split = found or listed(request.dataset, place)
     size = request.size or source.pixels
     judges.check_size(size)
-    split = source.describe(place)  # before the method, whose module may import torch: missing data is said at once
     cls = _method(request.method)
     method = config.build(cls, request.preset, request.config, request.sets)
     spec = RunSpec(
@@ -166,10 +175,10 @@ def plan(request: Request, judges: Jury, place: Place) -> Plan:
     return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), judges)
 
 
-def plans(request: Request, juries: Sequence[Jury], place: Place) -> list[Plan]:
+def plans(request: Request, juries: Sequence[Jury], place: Place, found: Listed | None = None) -> list[Plan]:
     """The same runs before each jury; the dataset's files are listed once."""
     first, *others = juries
-    made = plan(request, first, place)
+    made = plan(request, first, place, found)
     for jury in others:
         jury.check_size(made.specs[0].size)
     return [replace(made, jury=jury) for jury in juries]

@@ -9,6 +9,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,11 @@ def cells(sweep: Sweep, asks: Sequence[Ask], place: Place, runs: Path) -> list[C
     checked; UserError, and nothing is written.
     """
     juries = [planning.jury(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols]
+    listed = cache(partial(planning.listed, place=place))
     found: dict[str, tuple[tuple, Cell]] = {}
     for (a, ask), (d, dataset), size in product(enumerate(asks), enumerate(sweep.datasets), sweep.sizes or (None,)):
         request = _request(sweep, ask, dataset, size)
-        plans = planning.plans(request, juries, place)
+        plans = planning.plans(request, juries, place, listed(request.dataset))
         for rank, spec in enumerate(plans[0].specs):
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
