@@ -45,7 +45,7 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     from ddbench.robustness import FULL, Roles, lines
     from ddbench.scanning import read_all
 
-    there = read_all(options.runs)
+    there = read_all(options.runs, whole=False)
     report_problems([*there.problems, *there.failed])
     of_set = comparable(there.entries, dataset=short(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]

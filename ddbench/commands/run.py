@@ -135,7 +135,7 @@ def _print_table(options: Globals, plan: Plan) -> None:
     from ddbench.tables import render
 
     spec = plan.specs[0]
-    entries, problems = scan(options.runs)
+    entries, problems = scan(options.runs, whole=False)
     report_problems(problems)
     same = comparable(entries, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
     for ipc in dict.fromkeys(spec.ipc for spec in plan.specs):
