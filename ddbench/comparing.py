@@ -50,13 +50,17 @@ def between(runs: Sequence[Sequence[float]]) -> float | None:
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
-    """P-value of the paired t-test, two-sided, over the seeds that both have; None where those are fewer than two."""
+    """P-value of the paired t-test, two-sided, over the seeds that both have.
+
+    None where those are fewer than two, or the two are apart by the same at each: methods that know no seed, mostly,
+    whose seeds are one observation.
+    """
     apart = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
     if len(apart) < 2:
         return None
     mean, spread = statistics.fmean(apart), statistics.stdev(apart)
     if spread == 0:
-        return 1.0 if mean == 0 else 0.0
+        return 1.0 if mean == 0 else None
     from scipy.special import stdtr
 
     return 2 * float(stdtr(len(apart) - 1, -abs(mean) / (spread / math.sqrt(len(apart)))))
@@ -74,8 +78,8 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 def ties(by_row: Mapping[str, Mapping[int, float]]) -> set[str]:
     """The row with the highest mean, and those that are not told from it; by_row: a run's mean by its seed, by row.
 
-    Not told from it is what has the same mean, or a corrected p-value of LEVEL or more. A row that shares fewer than
-    two seeds with the best cannot be tested: it is no tie unless the means are the same.
+    Not told from it is what has the same mean, or a corrected p-value of LEVEL or more. A row that cannot be tested
+    against the best (see `paired`) is no tie unless the means are the same.
     """
     means = {row: statistics.fmean(seeds.values()) for row, seeds in by_row.items()}
     if not means:

@@ -2,8 +2,8 @@
 
 Numbers are pooled only within a *column* (dataset and split, size, IPC, protocol and its exact content, version of the
 judge, student, initialisation, precision) and a *row* (method, version, source, complete parameters). Within a
-distillation the mean over student seeds is taken first; then mean and sample standard deviation are over distillation
-seeds.
+distillation the mean over student seeds is taken first; then mean and sample standard deviation are over distillations.
+Seeds that led to the same images are one distillation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -57,7 +57,7 @@ class Cell:
     """Accuracy as fractions. std: ddof = 1, None for one distillation. n: distillations. students: trained in all.
 
     half_width: of the 95 % interval of the mean. within, between: deviation among the students of a distillation, and
-    among distillations without it; see ddbench.comparing. by_seed: the mean of a distillation by its seed.
+    among distillations without it; see ddbench.comparing. by_seed: the mean of a distillation by each of its seeds.
     """
 
     mean: float
@@ -99,19 +99,26 @@ class Table:
 
 
 _Cells = Mapping[Column, Cell]
-_ByColumn = Mapping[Column, Mapping[int, Mapping[int, list[float]]]]  # column -> seed -> student's seed -> accuracies
+_Number = tuple[int, str, int, float]  # distillation seed, content of its set, student seed, accuracy
 
 
 def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
     """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
-    scores: dict[str, _ByColumn] = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list))))
+    scores: dict[str, dict[Column, list[_Number]]] = defaultdict(lambda: defaultdict(list))
     heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
     for entry in sorted(entries, key=lambda entry: entry.spec.split):  # one split in two people's words has the first
         row = row_identity(entry)
         heads[row].add((entry.spec.method, entry.spec.preset))
-        scores[row][column(entry)][entry.spec.seed][entry.result.seed].append(getattr(entry.result, metric))
+        result = entry.result
+        number = (entry.spec.seed, result.content, result.seed, getattr(result, metric))
+        scores[row][column(entry)].append(number)
     labels = _labels(heads)
-    rows = [Row(labels[row], *_head(heads[row]), row, _cells(scores[row])) for row in scores]
+    rows = [
+        Row(
+            labels[row], *_head(heads[row]), row, {where: cell(_distillations(found)) for where, found in cells.items()}
+        )
+        for row, cells in scores.items()
+    ]
     columns = {column for row in rows for column in row.cells}
     return Table(tuple(sorted(columns)), tuple(sorted(rows, key=_place)))
 
@@ -150,12 +157,12 @@ def row_identity(entry: Entry) -> str:
     return entry.spec.method_digest
 
 
-def cell(found: Iterable[tuple[int, list[float]]]) -> Cell:
-    """Fold accuracies: of each distillation its seed, which no other has, and one number per student."""
+def cell(found: Iterable[tuple[Sequence[int], list[float]]]) -> Cell:
+    """Fold accuracies: of each distillation its seeds, which no other has, and one number per student."""
     seeds, runs = zip(*found, strict=True)
     means = [statistics.fmean(run) for run in runs]
     std = statistics.stdev(means) if len(means) > 1 else None
-    by_seed = dict(zip(seeds, means, strict=True))
+    by_seed = {seed: mean for of, mean in zip(seeds, means, strict=True) for seed in of}
     parts = {"half_width": half_width(means), "within": within(runs), "between": between(runs), "by_seed": by_seed}
     return Cell(statistics.fmean(means), std, len(means), sum(map(len, runs)), **parts)
 
@@ -194,17 +201,30 @@ def common(table: Table) -> dict[str, str]:
     return shared
 
 
-def _cells(by_column: _ByColumn) -> dict[Column, Cell]:
-    # Sorted by the run's seed: the arithmetic must not depend on the order in which files were found. A student that
-    # one split in two people's words has twice counts once, as the mean.
-    return {
-        column: cell([(seed, sorted(map(_mean, found.values()))) for seed, found in sorted(runs.items())])
-        for column, runs in by_column.items()
-    }
+def _distillations(numbers: Iterable[_Number]) -> list[tuple[list[int], list[float]]]:
+    """Of each distillation its seeds and its students' accuracies. Sorted: the order of files must not matter.
+
+    One seed may be there twice, as a split in two people's words; several are one where the sets are the same. A
+    student that is there twice counts once, as the mean.
+    """
+    sets: dict[int, set[str]] = defaultdict(set)
+    students: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for seed, content, student, accuracy in sorted(numbers):
+        sets[seed].add(content)
+        students[seed][student].append(accuracy)
+    seeds: dict[frozenset[str], list[int]] = defaultdict(list)
+    for seed, contents in sets.items():
+        seeds[frozenset(contents)].append(seed)
+    return [(of, _by_student(students[seed] for seed in of)) for of in seeds.values()]
 
 
-def _mean(found: list[float]) -> float:
-    return found[0] if len(found) == 1 else statistics.fmean(sorted(found))
+def _by_student(found: Iterable[Mapping[int, list[float]]]) -> list[float]:
+    """One accuracy for each student, sorted."""
+    one: dict[int, list[float]] = defaultdict(list)
+    for students in found:
+        for student, accuracies in students.items():
+            one[student] += accuracies
+    return sorted(map(statistics.fmean, one.values()))
 
 
 def _head(found: set[tuple[str, str | None]]) -> tuple[str, str | None]:

@@ -21,6 +21,7 @@ RESULT = Result(
 def entry(accuracy, *, seed=0, student_seed=0, spec=None, **changes):
     """One result of the run `spec` (fields to change) with distillation seed `seed`."""
     made = dataclasses.replace(SPEC, seed=seed, **(spec or {}))
+    changes = {"content": f"images of {seed}"} | changes
     result = dataclasses.replace(RESULT, overall=accuracy, seed=student_seed, run=made.digest, **changes)
     return Entry(made, result, Path(f"{made.digest}-{student_seed}.json"))
 
@@ -53,7 +54,18 @@ def test_one_distillation_has_no_deviation_however_many_students():
 
 
 def test_the_deviation_is_the_samples():
-    assert cell([(0, [0.0]), (1, [1.0])]).std == pytest.approx(math.sqrt(0.5), abs=1e-15)
+    assert cell([([0], [0.0]), ([1], [1.0])]).std == pytest.approx(math.sqrt(0.5), abs=1e-15)
+
+
+def test_seeds_that_led_to_the_same_images_are_one_distillation():
+    same = [entry(0.5, seed=s, content="same") for s in range(3)]
+    made = only_cell(same)
+    assert (made.mean, made.std, made.n, made.students, made.half_width) == (0.5, None, 1, 1, None)
+    assert made.by_seed == {0: 0.5, 1: 0.5, 2: 0.5}
+    # a student more is the distillation's, whichever of its seeds it was trained for
+    made = only_cell([*same, entry(0.7, seed=1, student_seed=1, content="same"), entry(0.8, seed=3)])
+    assert (made.n, made.students, made.mean) == (2, 3, pytest.approx(0.7))
+    assert made.by_seed[2] == pytest.approx(0.6)
 
 
 def test_the_order_of_results_does_not_matter():

@@ -23,7 +23,7 @@ FRACTIONS = {  # method -> accuracies under quick@1, quick-hard@1, quick-plain@1
 
 def entry(method, protocol, overall, seed=0, **changes):
     spec = replace(SPEC, method=method, ipc=0 if method == "full" else 2, seed=seed)
-    found = result(spec, protocol=protocol, overall=overall, **changes)
+    found = result(spec, protocol=protocol, overall=overall, **{"content": f"images of {method} {seed}"} | changes)
     return runs.Entry(spec, found, None)
 
 

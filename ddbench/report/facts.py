@@ -76,16 +76,16 @@ def told(board: Table, fact: Fact) -> dict[str, Any]:
 
 def _per_class(entries: Iterable[Entry]) -> dict[str, float]:
     """Accuracy by class, mean over students first."""
-    by_seed: dict[int, list[list[float]]] = {}
+    by_set: dict[str, list[list[float]]] = {}
     names: list[str] = []
     for entry in entries:
         if not entry.result.per_class:
             continue
         names = list(entry.result.per_class)
-        by_seed.setdefault(entry.spec.seed, []).append(list(entry.result.per_class.values()))
+        by_set.setdefault(entry.result.content, []).append(list(entry.result.per_class.values()))
     if not names:
         return {}
-    means = np.mean([np.mean(found, axis=0) for found in by_seed.values()], axis=0)
+    means = np.mean([np.mean(found, axis=0) for found in by_set.values()], axis=0)
     return dict(zip(names, np.atleast_1d(means).round(4).tolist(), strict=True))
 
 
