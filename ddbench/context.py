@@ -85,17 +85,20 @@ class Context:
         The hash covers the name, the key (JSON values), the method with its version and the training images; neither
         the seed nor the IPC unless they are in the key. `make` gets an empty hidden folder, renamed when it returns:
         existence means complete. A dict that it returns (figures, such as the steps taken) is kept in stage.json and in
-        `costs`; `earlier_seconds` in it are added to the stage's, those of stages made inside are taken off. Of
-        several processes the lead makes it while the others wait; with `together` all of them call `make`, on the same
-        folder, into which only the lead may write, and then `make` may have stages inside.
+        `costs`; `earlier_seconds` in it are added to the stage's, those of stages made inside are taken off. There
+        `waited` says how long another process, which was making it, was waited for. Of several processes the lead makes
+        it while the others wait; with `together` all of them call `make`, on the same folder, into which only the lead
+        may write, and then `make` may have stages inside.
         """
         identity = {"stage": name, "train": self.train_id, "method": self.method, **key}
         folder = self.shared / f"{name}-{digest(identity)[:16]}"
+        watch = Stopwatch()
         made = self._made(folder, make, identity, together)
+        waited = {} if made else {"waited": watch.seconds}
         record = read_json(folder / "stage.json")
         log.info("%s: %s %s", name, f"made in {record['seconds']:.1f} s," if made else "reused", folder)
         figures = {k: v for k, v in record.items() if k != "key"}
-        self.costs.append({"stage": name, "reused": not made, "folder": folder.name, **figures})
+        self.costs.append({"stage": name, "reused": not made, "folder": folder.name, **waited, **figures})
         return folder
 
     @contextmanager

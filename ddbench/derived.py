@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ddbench.comparing import average_ranks
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, column, row_identity
@@ -83,7 +83,7 @@ def _bytes(cell: Cell, board: Table, key: Key, costs: Costs) -> str:
 def _whole_or(found: Mapping[Key, float], key: Key) -> float | None:
     """What a cell cost; one of all training images, which stands in columns of every IPC, has it in its own."""
     row, where = key
-    return found.get(key, found.get((row, replace(where, ipc=0))))
+    return found.get(key, found.get((row, where.any_ipc)))
 
 
 def anchor_of(board: Table, method: str, where: Column) -> Cell | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from ddbench.leaderboard import Cell, Column, Table, best
 
@@ -58,13 +58,16 @@ def _heads(levels: Sequence[Sequence[str]]) -> list[str]:
         last = depth == len(levels) - 1
         lines.append(" & ".join(["method" if last else "", *cells]) + " \\\\")
         if not last:
-            lines.append(_rules([n for _, n in spans]))
+            lines.append(_rules(spans))
     return lines
 
 
-def _rules(widths: Sequence[int]) -> str:
-    starts = [2 + sum(widths[:i]) for i in range(len(widths))]
-    return " ".join(f"\\cmidrule(lr){{{a}-{a + n - 1}}}" for a, n in zip(starts, widths, strict=True))
+def _rules(spans: Sequence[tuple[str, int]]) -> str:
+    """A rule below each head that says something."""
+    ends = list(accumulate(n for _, n in spans))
+    return " ".join(
+        f"\\cmidrule(lr){{{end - n + 2}-{end + 1}}}" for (word, n), end in zip(spans, ends, strict=True) if word
+    )
 
 
 def _rows(board: Table, extras: Beside) -> list[str]:

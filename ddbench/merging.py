@@ -15,7 +15,7 @@ from typing import Any
 from ddbench.errors import UserError
 from ddbench.files import digest, locked, make_once, read_json
 from ddbench.runner import LOCKS
-from ddbench.runs import FAILED, content_of, failure_path, read_result, read_spec
+from ddbench.runs import FAILED, content_of, failure_path, read_result, read_spec, result_name
 from ddbench.scanning import run_folders
 
 CONFLICTS = "conflicts"
@@ -45,6 +45,8 @@ def merge(runs: Path, others: tuple[Path, ...]) -> Merged:
             raise UserError(f"there is no runs folder {other}")
         if other.resolve() == runs.resolve():
             raise UserError(f"{other} is the folder to merge into")
+        if not any(run_folders(other)):
+            raise UserError(f"{other} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
         for folder in run_folders(other):
             _merge_run(runs, other, folder, merged)
         if (other / CONFLICTS).exists():
@@ -65,15 +67,28 @@ def _merge_run(runs: Path, other: Path, folder: Path, merged: Merged) -> None:
         if make_once(ours, lambda partial: _copy(folder, partial, bad)):
             merged.runs += 1
             return
-        mine, theirs = _content(ours), _content(folder)
-        if theirs is not None and mine != theirs and (mine is not None or _others(ours, theirs)):
+        if _apart(ours, folder):
             _keep(runs, other, ours, folder, merged)
             return
-        if mine is None and theirs is not None:
-            _complete(ours, folder)
+        _complete(ours, folder)
         for result in _results(folder):
             if result not in bad:
                 _merge_result(runs, other, (ours / result.relative_to(folder), result), merged)
+
+
+def _apart(ours: Path, theirs: Path) -> bool:
+    """Whether the two are of other images: the sets that are there, else those that their results judged."""
+    one, other = (_sets(folder) for folder in (ours, theirs))
+    return bool(one and other and one != other)
+
+
+def _sets(folder: Path) -> set[str]:
+    """Digest of the distilled set of a run; where its images are gone, of those that its results are of."""
+    own = _content(folder)
+    if own is not None:
+        return {own}
+    found = (_said(path) for path in _results(folder) if path.parent.parent.name == "results")
+    return {str(said.get("content")) for said in found if isinstance(said, dict)}
 
 
 def _unusable(folder: Path, merged: Merged) -> set[Path]:
@@ -95,19 +110,14 @@ def _copy(folder: Path, target: Path, bad: set[Path]) -> None:
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=ignored)
 
 
-def _others(ours: Path, content: str) -> bool:
-    """Whether ours has results of another set, whose images are gone."""
-    found = [_said(path) for path in _results(ours) if path.parent.parent.name == "results"]
-    return any(not isinstance(said, dict) or said.get("content") != content for said in found)
-
-
 def _complete(ours: Path, folder: Path) -> None:
-    """Ours was begun, theirs has a set: take it."""
-    make_once(ours / "distilled", lambda partial: _copy(folder / "distilled", partial, set()))
-    for name in ("distill.json", "contact.png"):
+    """Ours was begun, theirs has more: take the set, and what lies beside it."""
+    if _content(ours) is None and _content(folder) is not None:
+        make_once(ours / "distilled", lambda partial: _copy(folder / "distilled", partial, set()))
+        failure_path(ours).unlink(missing_ok=True)
+    for name in ("spec.json", "distill.json", "contact.png"):
         if (folder / name).exists() and not (ours / name).exists():
             make_copy(folder / name, ours / name)
-    failure_path(ours).unlink(missing_ok=True)
 
 
 def _merge_result(runs: Path, other: Path, pair: tuple[Path, Path], merged: Merged) -> None:
@@ -119,8 +129,22 @@ def _merge_result(runs: Path, other: Path, pair: tuple[Path, Path], merged: Merg
         merged.results += 1
     elif _said(mine) == _said(theirs):
         merged.same += 1
+    elif beside := _in_another_precision(mine, theirs):
+        _merge_result(runs, other, (beside, theirs), merged)
     else:
         _keep(runs, other, mine, theirs, merged)
+
+
+def _in_another_precision(mine: Path, theirs: Path) -> Path | None:
+    """Where theirs belongs if one student was trained in fp32 and the other in bf16: tables keep them apart."""
+    if theirs.parent.parent.name != "results":
+        return None
+    try:
+        one, other = read_result(mine, whole=False), read_result(theirs, whole=False)
+    except (OSError, ValueError):
+        return None
+    apart = one.precision and other.precision and one.precision != other.precision
+    return mine.with_name(result_name(other, other.precision)) if apart else None
 
 
 def make_copy(source: Path, target: Path) -> None:

@@ -46,7 +46,9 @@ def _one(values: dict, path: Path) -> Reported:
     found = checked(Reported, values, str(path))
     if lacking := [name for name in ("method", "source", "dataset", "ipc", "percent") if name not in found]:
         raise UserError(f"{path}: a reported number needs {', '.join(lacking)}: it has {values}")
-    made = Reported(**found)
+    made = Reported(
+        **{name: " ".join(value.split()) if isinstance(value, str) else value for name, value in found.items()}
+    )
     if not 0 <= made.percent <= 100:
         raise UserError(f"{path}: {made.percent} is no percentage from 0 to 100")
     if (made.std or 0) < 0 or (made.n is not None and made.n < 1):

@@ -152,6 +152,11 @@ def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
     return under / f"{student}-{protocol.init}-seed{seed}.json"
 
 
+def result_name(result: Result, precision: str = "") -> str:
+    """The name of a result's file. precision: of one that stands beside that of the same student in another."""
+    return f"{result.student}-{result.init}-{precision}{'-' if precision else ''}seed{result.seed}.json"
+
+
 def corrupted_path(path: Path) -> Path:
     """Where the accuracies on corrupted test images lie, of the student whose result is at `path`."""
     return path.parent / "corrupted-v1" / path.name  # of evaluators.robust.VERSION
@@ -196,14 +201,6 @@ def read_spec(path: Path) -> RunSpec:
     return spec
 
 
-def seconds_of(folder: Path) -> float | None:
-    """What a run's distillation took, as distill.json says; None where it does not."""
-    try:
-        return float(read_json(folder / "distill.json")["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def content_of(folder: Path) -> str:
     """Digest of the distilled set that a run has now, as recorded; ValueError without such a record."""
     path = folder / "distilled" / "manifest.json"
@@ -239,7 +236,18 @@ def read_result(path: Path, whole: bool = True) -> Result:
             raise ValueError(f"{name} is {getattr(result, name)}")
     if any(type(version) is not str for version in result.versions.values()):
         raise ValueError("versions are not text")
+    _check_classes(result)
     return result
+
+
+def _check_classes(result: Result) -> None:
+    """ValueError for accuracies of classes and confusions (where they were kept) that cannot be."""
+    for name, value in result.per_class.items():
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise ValueError(f"per_class says {value!r} of {name}")
+    rows = result.confusion
+    if any(type(row) is not list or len(row) != len(rows) or any(type(n) is not int for n in row) for row in rows):
+        raise ValueError("confusion is not a square of whole numbers")
 
 
 _TEXTS = frozenset(field.name for field in dataclasses.fields(Result) if field.type in ("str", "str | None"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.files import read_json
-from ddbench.runs import FAILED, Entry, Result, RunSpec, content_of, read_result, read_spec
+from ddbench.runs import FAILED, Entry, Result, RunSpec, content_of, read_result, read_spec, result_name
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _belonging(path: Path, spec: RunSpec, whole: bool) -> Result:
     result = read_result(path, whole)
     if result.run != spec.digest:
         raise ValueError("it belongs to another run than the spec beside it")
-    if path.name != f"{result.student}-{result.init}-seed{result.seed}.json":
+    if path.name not in (result_name(result), result_name(result, result.precision)):
         raise ValueError("its name is not that of its student and seed: a copy?")
     return result
 

@@ -17,12 +17,14 @@ from typing import Any
 from ddbench import planning, registry
 from ddbench.config import checked, read_toml
 from ddbench.datasets.facts import CSV, FOLDER, Place
-from ddbench.errors import UserError
+from ddbench.errors import UserError, unknown
 from ddbench.planning import Request, Task
-from ddbench.runs import read_failure, seconds_of
+from ddbench.runs import read_failure
 from ddbench.scanning import scan
+from ddbench.spent import spent
 
 METHODS = "methods"
+SMALLEST = 8  # pixels
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ class Cell:
 def read_plan(path: Path) -> tuple[Sweep, tuple[Ask, ...]]:
     """The plan in a TOML file; UserError naming what is wrong in it, and what may be there."""
     told = read_toml(path)
+    known = [METHODS, *Sweep.__dataclass_fields__]
+    for key in told:
+        if key not in known:
+            raise unknown(f"key of a plan ({path})", key, known)
     methods = told.pop(METHODS, None)
     if not isinstance(methods, list) or not methods:
         raise UserError(
@@ -105,6 +111,12 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[Ask, ...]]:
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
             raise UserError(f"{path}: {name} is empty, so there is nothing to do")
+    if min(sweep.sizes, default=SMALLEST) < SMALLEST:
+        raise UserError(
+            f"{path}: sizes = {list(sweep.sizes)}: pixels, from {SMALLEST} on; without it each dataset's own"
+        )
+    if sweep.student_seeds < 1:
+        raise UserError(f"{path}: student_seeds = {sweep.student_seeds}: one student of each kind at least")
     return sweep, tuple(_ask(method, path) for method in methods)
 
 
@@ -140,7 +152,11 @@ def cells(sweep: Sweep, asks: Sequence[Ask], place: Place, runs: Path) -> list[C
 
 def _request(sweep: Sweep, ask: Ask, dataset: str, size: int | None) -> Request:
     whole = getattr(registry.load("methods", ask.method), "whole", False)
+    if whole and ask.ipcs:
+        raise UserError(f"{ask.method} takes every training image: leave out its ipcs = {list(ask.ipcs)}")
     ipcs = () if whole else sweep.ipcs if ask.ipcs is None else ask.ipcs
+    if not whole and not ipcs:
+        raise UserError(f"how many images per class may {ask.method} keep? Say ipcs = [1, 10], for one")
     seeds = sweep.seeds if ask.seeds is None else ask.seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
     if not seeds or min(seeds) < 0 or (ipcs and min(ipcs) < 1):
@@ -171,6 +187,8 @@ class Estimate:
 
     def words(self, jobs: int) -> str:
         """For so many at a time: "about 1 h 20 min with 2 at a time; nothing like 3 of 10 pieces was ever done"."""
+        if not self.of:
+            return "there is nothing to do"
         if not self.known:
             return "how long it takes is unknown: nothing like it was ever done here"
         minutes, unknown = round(self.seconds / 60 / jobs), self.of - self.known
@@ -205,7 +223,7 @@ def _done(runs: Path) -> Iterator[tuple[Task, float]]:
     for entry in scan(runs, whole=False)[0]:
         folder = entry.folder
         yield Task(entry.spec, folder, entry.result.student, entry.result.seed, entry.path), entry.result.seconds
-        if folder not in seen and (took := seconds_of(folder)) is not None:
+        if folder not in seen and (took := spent(folder).seconds) is not None:
             yield Task(entry.spec, folder), took
         seen.add(folder)
 

@@ -34,6 +34,7 @@ ARROWS = {
     "ddbench.custom": ("ddbench.errors", "ddbench.files", "ddbench.config", *ROWS),
     "ddbench.runs": ("ddbench.files", "evaluators"),  # its VERSION
     "ddbench.scanning": ("ddbench.runs", "ddbench.files"),
+    "ddbench.spent": ("ddbench.files",),
     "ddbench.distilled": ("ddbench.files",),
     "ddbench.contact": ("ddbench.distilled",),
     "ddbench.shown": ("ddbench.contact", "ddbench.distilled", "ddbench.files", "ddbench.types",
@@ -55,7 +56,7 @@ ARROWS = {
     "ddbench.runner": (*READ_BACK, "ddbench.team", "ddbench.planning", "ddbench.contact", "ddbench.execute",
                        "ddbench.judging", "ddbench.types"),
     "ddbench.sweeps": ("ddbench.planning", "ddbench.registry", "ddbench.config", "ddbench.runs", "ddbench.scanning",
-                       "ddbench.files", "ddbench.errors", "ddbench.datasets.facts"),
+                       "ddbench.spent", "ddbench.files", "ddbench.errors", "ddbench.datasets.facts"),
     "ddbench.sweeping": ("ddbench.sweeps", "ddbench.planning", "ddbench.runner", "ddbench.runs", "ddbench.errors"),
     "ddbench.report": (*READ_BACK, "ddbench", "ddbench.report", "ddbench.leaderboard"),
     "ddbench.merging": ("ddbench.runner", "ddbench.runs", "ddbench.scanning", "ddbench.files", "ddbench.errors"),

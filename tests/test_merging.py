@@ -119,6 +119,47 @@ def test_results_of_a_set_that_is_gone_are_not_replaced(two):
     assert result(ours, 0).read_bytes() == before
 
 
+@pytest.mark.parametrize("images", [True, False])
+def test_results_of_other_images_are_a_conflict_whoever_was_trained(two, images):
+    """Each folder has a student that the other has not: copied, neither could be used."""
+    ours, theirs = two
+    for runs, student, content in ((ours, "convnet", None), (theirs, "resnet18", "e" * 64)):
+        path = result(runs, 0)
+        edited(path, student=student, **({"content": content} if content else {}))
+        path.rename(path.with_name(path.name.replace("convnet", student)))
+        if runs == theirs or not images:
+            shutil.rmtree(seed(runs, 0) / "distilled")
+    before = shown(scanning.scan(ours)[0])
+    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    assert (mine, kept.is_dir()) == (seed(ours, 0), True)
+    assert scanning.scan(ours) == (scanning.scan(ours)[0], [])
+    assert shown(scanning.scan(ours)[0]) == before
+
+
+def test_another_precision_of_a_student_stands_beside(two):
+    ours, theirs = two
+    edited(result(theirs, 0), precision="bf16", overall=0.123)
+    for results in (1, 0):
+        merged = merging.merge(ours, (theirs,))
+        assert (merged.results, merged.conflicts) == (results, [])
+    entries, problems = scanning.scan(ours)
+    assert problems == []
+    found = [(e.result.precision, e.result.overall == 0.123) for e in entries if e.spec.seed == 0]
+    assert found == [("bf16", True), ("fp32", False)]
+    edited(result(theirs, 0), overall=0.124)
+    assert len(merging.merge(ours, (theirs,)).conflicts) == 1
+
+
+def test_what_a_run_without_images_cost_goes_along(two):
+    ours, theirs = two
+    shutil.rmtree(seed(theirs, 0) / "distilled")
+    for path in sorted(seed(ours, 0).rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (seed(ours, 0) / "results").mkdir()
+    merging.merge(ours, (theirs,))
+    assert snapshot(seed(ours, 0)) == snapshot(seed(theirs, 0))
+
+
 def test_what_quality_measured_goes_along(two):
     ours, theirs = two
     for runs, name in ((ours, "both"), (theirs, "both"), (theirs, "theirs")):
@@ -163,6 +204,8 @@ def test_folders_that_are_none(two, tmp_path):
         merging.merge(two[0], (tmp_path / "gone",))
     with pytest.raises(UserError, match="is the folder to merge into"):
         merging.merge(two[0], (two[0],))
+    with pytest.raises(UserError, match="holds no run: is it the folder"):
+        merging.merge(two[0], (two[1].parent.parent,))
 
 
 def test_the_command(two):

@@ -121,7 +121,7 @@ def test_names_are_never_markup(text):
 def test_the_command_makes_the_same_run(tmp_path):
     request = Request("dm", "scenes", (2,), 32, "tiny", None, ("rate=0.3",), (4,))
     spec = plan(request, jury(("convnet",), "quick@1", 1), Place(None, tmp_path, True)).specs[0]
-    words = command(spec, "convnet", "quick@1", 0).split()[1:]
+    words = command(spec, dataclasses.replace(RESULT, student="convnet", protocol="quick")).split()[1:]
     done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "--shared", str(tmp_path), "-q", *words, "--dry-run"])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == f"to do: {spec.folder(tmp_path)}: distil"
@@ -129,8 +129,10 @@ def test_the_command_makes_the_same_run(tmp_path):
 
 def test_the_command_of_a_protocol_of_ones_own_names_its_file(tmp_path):
     (tmp_path / "short-er.toml").write_text('like = "quick@1"\nrecipes.convnet.epochs = 2\n')
-    title = custom.read(tmp_path / "short-er.toml").title
-    assert command(SPEC, "convnet", title, 0).endswith("--protocol short-er.toml")
+    protocol = custom.read(tmp_path / "short-er.toml")
+    result = dataclasses.replace(RESULT, protocol=protocol.name, compiled=True, seed=2)
+    assert command(SPEC, result).endswith("--protocol short-er.toml --compiled --student-seeds 3")
+    assert "--method FILE.py:CLASS " in command(dataclasses.replace(SPEC, source="e" * 64), result)
 
 
 def test_fifty_runs_stay_under_ten_megabytes(tmp_path):
@@ -160,7 +162,10 @@ def test_prototypes_stand_beside_what_was_made_of_them(tmp_path):
         for number, red in enumerate((255, 128)):
             picture = Image.new("RGB", (16, 16), (red, 0, 0))
             picture.save(tmp_path / "shared/prototypes-12/images" / name / f"{number:03d}.png")
-    write_json(run / "distill.json", {"stages": [{"stage": "prototypes", "seconds": 1.0, "folder": "prototypes-12"}]})
+    write_json(
+        run / "distill.json",
+        {"seconds": 2.0, "stages": [{"stage": "prototypes", "seconds": 1.0, "folder": "prototypes-12"}]},
+    )
     text = page(*scan(tmp_path / "runs"), tmp_path / "shared")
     assert text.count("data:image/webp") == 2
     stored = re.search(r'webp;base64,([^"]*)" alt="[^"]*prototypes', text).group(1)

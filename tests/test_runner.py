@@ -404,3 +404,16 @@ def test_given_images_of_another_kind_are_refused(home, tmp_path, change, said):
 def test_a_folder_with_other_classes_is_refused(home, tmp_path, counts, said):
     with pytest.raises(UserError, match=said):
         given_plan(home, write_images(tmp_path / "mine", counts))
+
+
+def test_cudnn_is_asked_for_the_same_images_again(home, tmp_path):
+    """On a GPU it has faster algorithms, which add in any order."""
+    text = (home / "pick.py").read_text()
+    asks = "        assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark\n"
+    head = next(line for line in text.splitlines(keepends=True) if "def distill(" in line)
+    (tmp_path / "asks.py").write_text(text.replace(head, head + asks))
+    request = Request(f"{tmp_path}/asks.py:Pick", f"folder:{home}/images", (2,))
+    plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
+    assert not torch.backends.cudnn.deterministic
+    assert runner.run(plan, setting(home, tmp_path / "runs")) == runner.Outcome(1, 0, 0)
+    assert not torch.backends.cudnn.deterministic

@@ -186,7 +186,7 @@ def test_a_sweep_by_its_command(home):
     first = subprocess.run(command(home, "--jobs", "2"), capture_output=True, text=True)
     assert first.returncode == 1, first.stderr
     assert "4 cells: 2 done now, 2 failed, 0 there already" in first.stderr
-    assert "(n=2)" in first.stdout
+    assert "100.0 (n=1)" in first.stdout  # two seeds, and the same images
     again = subprocess.run(command(home), capture_output=True, text=True)
     assert again.returncode == 1
     assert "4 cells: 0 done now, 2 failed, 2 there already" in again.stderr
@@ -195,8 +195,11 @@ def test_a_sweep_by_its_command(home):
     assert subprocess.run(command(home, "--retry"), capture_output=True).returncode == 1
     assert len(begun(home, "0-0-True-False-0")) == 2
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 cells, 4 pieces of work to do; about 0 min with 1 at a time" in dry.stdout
+    assert "4 cells, 0 pieces of work to do; there is nothing to do" in dry.stdout
     assert dry.stdout.count("(failed earlier: only with --retry)") == 2
+    dry = subprocess.run(command(home, "--dry-run", "--retry"), capture_output=True, text=True, check=True)
+    assert "4 cells, 4 pieces of work to do" in dry.stdout
+    assert "failed earlier" not in dry.stdout
     next((home / "runs").rglob("results/*/*.json")).write_text("{")
     assert subprocess.run(command(home), capture_output=True).returncode == 1
 
@@ -266,6 +269,8 @@ def test_on_a_cluster_a_lost_worker_costs_no_cell(home, scheduler):
 
 def test_no_scheduler_there_is_said(home):
     plan(home, "")
+    both = subprocess.run(command(home, "--jobs", "2", "--scheduler", "tcp://h:1"), capture_output=True, text=True)
+    assert (both.returncode, "--jobs is for processes of this machine" in both.stderr) == (2, True)
     done = subprocess.run(command(home, "--scheduler", "tcp://127.0.0.1:9"), capture_output=True, text=True)
     assert done.returncode == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr

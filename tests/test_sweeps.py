@@ -96,17 +96,24 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("datasets =", "dataset =", r"datasets must be a list, such as datasets = \[\"ucm\""),
-        ("ipcs = [1, 2]", "ipc = [1]", r"unknown key of Sweep .*'ipc'; did you mean ipcs"),
+        (
+            'datasets = ["folder',
+            'seeds = 3 # datasets = ["folder',
+            r"datasets must be a list, such as datasets = \[\"ucm\"",
+        ),
+        ("ipcs = [1, 2]", "ipc = [1]", r"unknown key of a plan .*'ipc'; did you mean ipcs\? Known: .*methods"),
+        ("seeds = 2", "sizes = [0, 64]", r"sizes = \[0, 64\]: pixels, from 8 on"),
+        ("seeds = 2", "student_seeds = 0", "student_seeds = 0: one student of each kind at least"),
+        ('"full"', '{ method = "full", ipcs = [1] }', r"full takes every training image: leave out its ipcs = \[1\]"),
         ("seeds = 2", 'seeds = "two"', r"seeds = 'two' is wrong; expected an integer or a list"),
         ("seeds = 2", "seeds = 0", r"random: seeds \[\], ipcs \[1, 2\]: one seed"),
         ("ipcs = [1, 2]", "ipcs = [0]", r"ipcs \[0\]"),
-        ("ipcs = [1, 2]", "", r"how many images per class may random keep"),
+        ("ipcs = [1, 2]", "", r"how many images per class may random keep\? Say ipcs = \[1, 10\]"),
         ('students = ["convnet"]', "students = []", "students is empty"),
         ('"random"', '"randm"', "unknown method 'randm'; did you mean random"),
         ('"random"', '{ name = "random" }', "neither a name nor a table with a key `method`"),
         ('"random"', '{ method = "random", sets = [] }', r"unknown key of Ask .*'sets'; did you mean set"),
-        ("methods =", "method =", "methods must be a list"),
+        ("methods =", "method =", "unknown key of a plan .*'method'; did you mean methods"),
         ("shift=3", "shft=3", "unknown .*'shft'; did you mean shift"),
     ],
 )
@@ -116,6 +123,20 @@ def test_words_that_are_off(home, tmp_path, old, new, said):
     with pytest.raises(UserError, match=said):
         grid(home, tmp_path, text.replace(old, new, 1))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('methods = ["random"]', r"datasets must be a list, such as datasets = \[\"ucm\""),
+        ('datasets = ["ucm"]', r"methods must be a list: methods = \[\"random\", \{method = \"dm\""),
+        ('datasets = ["ucm"]\nmethods = "random"', "methods must be a list"),
+    ],
+)
+def test_a_plan_needs_methods_and_datasets(tmp_path, text, said):
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        sweeps.read_plan(tmp_path / "plan.toml")
 
 
 def test_a_file_that_is_no_toml(tmp_path):
@@ -171,6 +192,10 @@ def test_how_long_it_may_take(home, tmp_path):
     assert found == sweeps.Estimate(4 * 90.0 + 4 * 180.0, 8, 28)
     assert found.words(2) == "about 9 min with 2 at a time; nothing like 20 of 28 pieces was ever done"
     assert dataclasses.replace(found, seconds=7500.0, known=28).words(1) == "about 2 h 5 min with 1 at a time"
+
+
+def test_nothing_to_do_takes_no_time(tmp_path):
+    assert sweeps.estimate([], tmp_path).words(1) == "there is nothing to do"
 
 
 def test_a_cell_says_where_it_lies(home, tmp_path):

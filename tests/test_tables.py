@@ -11,7 +11,7 @@ import pytest
 from test_leaderboard import entry
 
 from ddbench import derived, latex, tables
-from ddbench.commands.board import EXTRAS, FORMATS
+from ddbench.commands.board import EXTRAS, FORMATS, _wanted
 from ddbench.errors import UserError
 from ddbench.reported import Reported, read_reported
 from ddbench.tables import Look
@@ -239,6 +239,20 @@ def test_a_reported_number_without_a_column_is_an_error(changes, said):
         tables.render(BOARD, "text", Look(reported=(dataclasses.replace(PAPER, **changes),)))
 
 
+def test_a_file_of_numbers_serves_several_tables(tmp_path):
+    other = dataclasses.replace(PAPER, dataset="ucm", ipc=1, protocol="long@1")
+    asked = [({}, True, True), ({"dataset": "scenes"}, True, False), ({"ipc": 1}, False, True),
+             ({"protocol": "quick"}, True, False), ({"protocol": "long"}, True, True)]  # fmt: skip
+    for words, *expected in asked:
+        narrowed = {"dataset": None, "ipc": None, "protocol": None} | words
+        assert [_wanted(one, **narrowed) for one in (PAPER, other)] == expected
+
+
+def test_no_rule_stands_below_an_empty_head():
+    lines = tables.render(BOARD, "latex", Look(("rank",))).splitlines()
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}" in lines
+
+
 def test_a_reported_number_with_several_columns_is_an_error():
     both = [*BOARD, entry(0.5, student="resnet18", spec={"ipc": 10})]
     with pytest.raises(UserError, match=r"which of 2 columns .*size 32, convnet, quick@1, scratch; size 32, resnet18"):
@@ -250,6 +264,8 @@ def test_a_file_of_reported_numbers(tmp_path):
     words = [f'{name} = "{getattr(PAPER, name)}"' for name in ("method", "source", "dataset")]
     path = tmp_path / "papers.toml"
     path.write_text("\n".join(["[[reported]]", *words, "ipc = 10", "percent = 99.5", "std = 0.4", "n = 5"]))
+    assert read_reported(path) == (PAPER,)
+    path.write_text(path.read_text().replace('2601.15829, table 2"', '2601.15829,\\n\\n table 2"'))
     assert read_reported(path) == (PAPER,)
     for old, new, said in (
         ("percent = 99.5", "percent = 995", "995.0 is no percentage"),

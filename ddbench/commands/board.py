@@ -12,6 +12,7 @@ from ddbench.commands.common import Globals, comparable, log, report_problems
 from ddbench.errors import unknown
 
 if TYPE_CHECKING:
+    from ddbench.reported import Reported
     from ddbench.runs import Entry
 
 EXTRAS = ("interval", "components", "gain", "share", "seconds", "bytes", "rank")  # derived.EXTRAS and rank, likewise
@@ -61,8 +62,8 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     from ddbench.files import write_bytes
     from ddbench.registry import short
     from ddbench.reported import read_reported
-    from ddbench.runs import seconds_of
     from ddbench.scanning import read_all
+    from ddbench.spent import spent
     from ddbench.tables import Look, render
 
     form, output, extras = look["form"], look["output"], look["extras"]
@@ -75,9 +76,16 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
     dataset = short(dataset) if dataset else None
     _check_words(found.entries, dataset, protocol)
     chosen = [entry for entry in comparable(found.entries, dataset=dataset) if _asked(entry, ipc, protocol)]
-    spent = costs(chosen, lambda entry: seconds_of(entry.folder)) if {"seconds", "bytes"} & set(extras) else Costs()
+    took = costs(chosen, lambda entry: spent(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
     papers = read_reported(look["reported"]) if look["reported"] else ()
-    text = render(chosen, form, Look(extras, spent, papers))
+    told = [one for one in papers if _wanted(one, dataset, ipc, protocol)]
+    if len(told) < len(papers):
+        log.info(
+            "%d of %d reported numbers are not of what was asked for, and left out",
+            len(papers) - len(told),
+            len(papers),
+        )
+    text = render(chosen, form, Look(extras, took, tuple(told)))
     if output:
         write_bytes(output, text.encode())
         log.info("written to %s", output)
@@ -97,6 +105,12 @@ def _check_words(entries: Sequence[Entry], dataset: str | None, protocol: str | 
     protocols = {*names("protocols"), *(entry.result.title for entry in entries)}
     if protocol is not None and protocol not in protocols | {title.partition("@")[0] for title in protocols}:
         raise unknown("protocol", protocol, protocols)
+
+
+def _wanted(one: Reported, dataset: str | None, ipc: int | None, protocol: str | None) -> bool:
+    """Whether a paper's number is of what was asked for."""
+    judged = one.protocol is None or protocol in (None, one.protocol, one.protocol.partition("@")[0])
+    return dataset in (None, one.dataset) and ipc in (None, one.ipc) and judged
 
 
 def _asked(entry: Entry, ipc: int | None, protocol: str | None) -> bool:

@@ -17,7 +17,8 @@ def merge(options: Globals, others: tuple[Path, ...]) -> None:
 
     Nothing is overwritten. Where a folder has another set for the same run, or another result for the same student,
     ours stays, theirs is kept below --runs/conflicts/, where no table looks, both are named, and the exit status is 1:
-    which is right is yours to say. Seconds, memory and versions are no conflict.
+    which is right is yours to say. Seconds, memory and versions are no conflict; a student of the same images in
+    another precision (a GPU's bf16) stands beside.
 
     \b
     Example:

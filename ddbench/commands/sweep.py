@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells at a time, each in a process."
-)
+@click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time, each in a process.  [default: 1]")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler's, such as tcp://head:8786, in place of --jobs.")
 @click.option("--compiled", is_flag=True, help="Train students through torch.compile, as `ddbench run` does.")
 @click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and about how long it takes; write nothing.")
 @click.pass_obj
-def sweep(options: Globals, plan: Path, jobs: int, scheduler: str | None, **how: bool) -> None:
+def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None, **how: bool) -> None:
     """Run a grid of methods, datasets, IPCs, seeds, students and protocols, written down in PLAN.
 
     Only what is missing is done, so an interrupted sweep goes on when it is called again. What fails costs its cell (a
@@ -58,12 +56,17 @@ def sweep(options: Globals, plan: Path, jobs: int, scheduler: str | None, **how:
     """
     from ddbench.sweeps import cells, read_plan
 
+    if jobs and scheduler:
+        raise click.UsageError(
+            "--jobs is for processes of this machine; how many cells a scheduler has at a time is its own"
+        )
+    jobs = jobs or 1
     data = options.data.absolute() if options.data else None
     options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute(), data=data)
     _check_device(options.device, scheduler)
     grid = cells(*read_plan(plan), options.place, options.runs)
     if how["dry_run"]:
-        return _show(grid, options.runs, jobs)
+        return _show(grid, options.runs, jobs, how["retry"])
     tally = _carry_out(grid, options, (jobs, scheduler), how["compiled"], how["retry"])
     log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.kept)
     off = _print_tables(grid, options)
@@ -114,16 +117,17 @@ def _done(todo: Sequence[Cell], given: tuple[Setting, bool], where: tuple[int, s
         return carry_out(todo, lambda cell: submit(work, cell, *given), told)
 
 
-def _show(grid: Sequence[Cell], runs: Path, jobs: int) -> None:
+def _show(grid: Sequence[Cell], runs: Path, jobs: int, retry: bool) -> None:
     """What is to be done, and about how long it takes."""
     from ddbench.sweeps import estimate
 
-    missing = [task for cell in grid for task in cell.missing]
+    left = [cell for cell in grid if cell.missing and not retry and cell.given_up]
+    missing = [task for cell in grid if cell not in left for task in cell.missing]
     for cell in grid:
         words = ", ".join(
             f"{task.words} ({task.path.parent.name})" if task.student else task.words for task in cell.missing
         )
-        before = " (failed earlier: only with --retry)" if words and cell.given_up else ""
+        before = " (failed earlier: only with --retry)" if cell in left else ""
         click.echo(f"{cell.title}: {words or 'there already'}{before}")
     found = estimate(missing, runs)
     click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {found.words(jobs)}")

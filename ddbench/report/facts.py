@@ -12,9 +12,9 @@ import numpy as np
 
 from ddbench.datasets.facts import FOLDER
 from ddbench.derived import anchor_of, costs
-from ddbench.files import read_json
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
-from ddbench.runs import Entry, RunSpec, seconds_of
+from ddbench.runs import Entry, Result, RunSpec
+from ddbench.spent import spent
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Fact:
 def gathered(entries: Sequence[Entry]) -> tuple[Table, list[Fact]]:
     """The table, and a fact for each cell that was computed in its own column."""
     board, behind = table(entries), {}
-    seconds = costs(entries, lambda entry: seconds_of(entry.folder)).seconds
+    seconds = costs(entries, lambda entry: spent(entry.folder).seconds).seconds
     for entry in entries:
         behind.setdefault((row_identity(entry), column(entry)), []).append(entry)
     facts = [
@@ -46,15 +46,6 @@ def gathered(entries: Sequence[Entry]) -> tuple[Table, list[Fact]]:
         for key in [(row.identity, where)]
     ]
     return anchored(board), facts
-
-
-def cost(run: Path) -> dict[str, Any]:
-    """What distill.json of a run says; empty without one."""
-    try:
-        found = read_json(run / "distill.json")
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def told(board: Table, fact: Fact) -> dict[str, Any]:
@@ -102,21 +93,22 @@ def _provenance(entry: Entry) -> dict[str, Any]:
         "seconds": result.seconds, "device": result.device, "versions": dict(result.versions),
         "commit": result.commit, "dirty": result.dirty, "content": result.content,
         "path": str(entry.path), "source": entry.spec.source,
-        "command": command(entry.spec, result.student, result.title, result.seed),
+        "command": command(entry.spec, result),
     }  # fmt: skip
 
 
-def command(spec: RunSpec, student: str, protocol: str, student_seed: int) -> str:
-    """What makes this result again, every setting said."""
+def command(spec: RunSpec, result: Result) -> str:
+    """What makes this result again, every setting said. Of what lies in a file of one's own, the file's name."""
     given = spec.method.removeprefix(FOLDER) if spec.method.startswith(FOLDER) else ""  # anybody's images
     words = ["ddbench", *(["--resize", "bilinear"] if spec.split.endswith("resized by bilinear") else [])]
-    words += ["evaluate", given] if given else ["run", "--method", spec.method]
+    words += ["evaluate", given] if given else ["run", "--method", "FILE.py:CLASS" if spec.source else spec.method]
     words += ["--dataset", spec.dataset, "--size", str(spec.size)]
     words += ["--ipc", str(spec.ipc)] if spec.ipc and not given else []
     for name, value in ({} if given else spec.params).items():
         words += ["--set", f"{name}={_word(value)}"]
-    words += [*([] if given else ["--seed", str(spec.seed)]), "--student", student, "--protocol", _file_of(protocol)]
-    words += ["--student-seeds", str(student_seed + 1)] if student_seed else []
+    words += [*([] if given else ["--seed", str(spec.seed)]), "--student", result.student]
+    words += ["--protocol", _file_of(result.title), *(["--compiled"] if result.compiled else [])]
+    words += ["--student-seeds", str(result.seed + 1)] if result.seed else []
     return shlex.join(words)
 
 

@@ -111,15 +111,18 @@ function filters() {
 
 function classes() {
   const [one, other] = ["one", "other"].map(id => document.getElementById(id));
-  const name = c => `${c.dataset}, ${c.size} px, IPC ${c.ipc || "all"}, ${c.protocol}, ${c.student}: ${c.method}`;
+  const said = ["init", "precision", "split"].filter(key => new Set(cells.map(c => c[key])).size > 1);
+  const name = c => `${c.dataset}, ${c.size} px, IPC ${c.ipc || "all"}, ${[c.protocol, c.student, ...said.map(key => c[key])].join(", ")}: ${c.method}`;
   for (const select of [one, other]) {
     select.append(...cells.map((c, i) => make("option", {value: String(i), textContent: name(c)})));
     select.addEventListener("change", differ);
   }
-  one.value = String(cells.indexOf(cells.reduce((a, b) => b.mean > a.mean ? b : a)));
-  const best = cells[one.value];
-  const beside = c => ["dataset", "size", "ipc", "protocol", "student", "init", "precision", "split"].every(key => c[key] === best[key]);
-  other.value = String(Math.max(0, cells.findIndex(c => c.name === "random" && beside(c))));
+  const where = ["dataset", "size", "ipc", "protocol", "student", "init", "precision", "split"];
+  const random = cell => cells.findIndex(c => c.name === "random" && c !== cell && where.every(key => c[key] === cell[key]));
+  const compared = cells.filter(c => random(c) >= 0);
+  const best = (compared.length ? compared : cells).reduce((a, b) => b.mean > a.mean ? b : a);
+  one.value = String(cells.indexOf(best));
+  other.value = String(Math.max(0, random(best)));
   differ();
 }
 

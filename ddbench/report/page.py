@@ -58,15 +58,15 @@ def _script(value: Any) -> str:
 
 def _plots(board: Table, facts: Sequence[Fact]) -> list[dict[str, str]]:
     """For each dataset, size, protocol and student: its title, and the drawings that there is something for."""
-    found = []
+    found, stages = [], plots.stage_names(facts)
     for kind in plots.kinds(board):
         mine = [fact for fact in facts if fact.where.any_ipc == kind]
         where = mine[0].where
-        judged = f"{where.protocol}, {where.student}, {where.init}"
+        judged = f"{where.protocol}, {where.student}, {where.init}, {where.precision}"
         found.append({
-            "title": f"{where.dataset}, {where.size} px, split {where.split}, {judged}",
+            "title": f"{where.dataset}, {where.size} px, split {where.parted}, {judged}",
             "curves": plots.curves(board, kind), "cost": plots.against_cost(mine, board.rows),
-            "stages": plots.stages(mine),
+            "stages": plots.stages(mine, stages),
         })  # fmt: skip
     return found
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ddbench import distilled
 from ddbench.files import read_json
-from ddbench.report.facts import cost
 from ddbench.runs import content_of
+from ddbench.spent import spent
 
 log = logging.getLogger("ddbench")
 
@@ -34,9 +34,8 @@ def sheet(run: Path) -> tuple[Image.Image, tuple[str, ...]] | None:
 
 def prototypes(run: Path, shared: Path, classes: tuple[str, ...]) -> Image.Image | None:
     """The real images that a run's own were made from, laid out as they are; None where it has none, or not here."""
-    stages = cost(run).get("stages", [])
-    stage = next((Path(part["folder"]).name for part in stages if part["stage"] == "prototypes"), "")
-    if not stage or not (shared / stage / "images").is_dir():
+    stage = spent(run).folders.get("prototypes")
+    if stage is None or not (shared / stage / "images").is_dir():
         return None
     try:
         return _grid(distilled.Pictures(*distilled.read_images(shared / stage / "images", classes), classes))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from typing import Any
@@ -10,13 +12,15 @@ from typing import Any
 from PIL import Image
 
 from ddbench.leaderboard import FULL, Column, Row, Table
-from ddbench.report.facts import Fact, cost
+from ddbench.report.facts import Fact
+from ddbench.spent import spent
 
 # Okabe and Ito (2008): told apart by the colour-blind; markers and dashes tell the rest
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 MARKERS, DASHES = "osD^vPX*", ("-", "--", "-.", ":")
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "ddbench", "font.size": 11, "axes.spines.top": False,
             "axes.spines.right": False, "legend.frameon": False}  # fmt: skip
+REST = "the rest"
 
 
 def curves(board: Table, alike: Column) -> str:
@@ -37,46 +41,49 @@ def curves(board: Table, alike: Column) -> str:
 
 
 def against_cost(facts: Sequence[Fact], rows: Sequence[Row]) -> str:
-    """Accuracy over the seconds of a distillation; empty where none is known."""
+    """Accuracy over the seconds of a distillation, the IPC beside each mark; empty where no cost is known."""
     looks = dict(zip((row.identity for row in rows), _looks(rows), strict=True))
     known = [fact for fact in facts if fact.seconds is not None and fact.where.ipc]
     if not known:
         return ""
     fig, axes = _figure()
     for fact in known:
-        look = looks[fact.row.identity] | {"linestyle": "none"}
-        label = plain(f"{fact.row.label}, IPC {fact.where.ipc}")
-        axes.plot(max(fact.seconds, 0.1), 100 * fact.cell.mean, label=label, **look)
+        at = max(fact.seconds, 0.1), 100 * fact.cell.mean
+        axes.plot(*at, label=plain(fact.row.label), **looks[fact.row.identity] | {"linestyle": "none"})
+        axes.annotate(str(fact.where.ipc), at, (4, 4), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="seconds of a distillation", ylabel="overall accuracy, %")
     return _svg(fig, axes)
 
 
-def stages(facts: Sequence[Fact]) -> str:
-    """Seconds of each stage of a distillation, one bar a run; empty where none is known."""
+def stages(facts: Sequence[Fact], names: Sequence[str]) -> str:
+    """Seconds of each stage of a distillation, one bar a run; empty where none is known. names: all there are."""
     bars = {}
     for fact in facts:
         for run in fact.runs:
-            parts = {part["stage"]: part["seconds"] for part in cost(run).get("stages", []) if not part.get("reused")}
-            whole = cost(run).get("seconds")
-            if whole is not None and whole >= 1:
-                rest = max(0.0, whole - sum(parts.values()))
+            took = spent(run)
+            if took.seconds is not None and took.seconds >= 1:
+                rest = max(0.0, took.seconds - sum(took.stages.values()))
                 title = plain(f"{fact.row.label}, IPC {fact.where.ipc}, {run.name.partition('-')[0]}")
-                bars[title] = parts | {"the rest": rest}
+                bars[title] = {**took.stages, REST: rest}
     if not bars:
         return ""
     fig, axes = _figure(height=1.2 + 0.3 * len(bars))
-    names = list(dict.fromkeys(name for parts in bars.values() for name in parts))
     left = dict.fromkeys(bars, 0.0)
     looks = product(("", "///"), COLOURS)  # a hatch tells the ninth from the first
-    for name, (hatch, colour) in zip(names, cycle(looks), strict=False):
+    for name, (hatch, colour) in zip([*names, REST], cycle(looks), strict=False):
         widths = [parts.get(name, 0.0) for parts in bars.values()]
-        axes.barh(
-            list(bars), widths, left=list(left.values()), label=name, color=colour, hatch=hatch, edgecolor="white"
-        )
+        if any(widths):
+            start = list(left.values())
+            axes.barh(list(bars), widths, left=start, label=name, color=colour, hatch=hatch, edgecolor="white")
         left = {bar: at + width for (bar, at), width in zip(left.items(), widths, strict=True)}
     axes.invert_yaxis()
     axes.set(xlabel="seconds")
     return _svg(fig, axes)
+
+
+def stage_names(facts: Sequence[Fact]) -> list[str]:
+    """Of all runs' stages, as they come; so that one has the same colour in every drawing."""
+    return list(dict.fromkeys(name for fact in facts for run in fact.runs for name in spent(run).stages))
 
 
 def plain(label: str) -> str:
@@ -128,12 +135,21 @@ def _figure(height: float = 4.5):
 
 
 def _svg(fig, axes) -> str:
-    """The drawing as a part of an HTML page, its legend beside it."""
+    """The drawing as a part of an HTML page, its legend beside it, each name once."""
     from matplotlib import rc_context
 
     out = io.StringIO()
+    marks, names = axes.get_legend_handles_labels()
+    one = dict(zip(names, marks, strict=True))
+    fig.set_figheight(max(fig.get_figheight(), 0.8 + 0.2 * len(one)))
     with rc_context(SETTINGS):
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+        axes.legend(one.values(), one, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
         fig.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    return _own_ids(text[text.index("<svg") :])
+
+
+def _own_ids(svg: str) -> str:
+    """The drawing with names in it that no other drawing of the page has: a closed one would take its hatches along."""
+    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>d{mark}-", svg)
