@@ -96,11 +96,6 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (
-            'datasets = ["folder',
-            'seeds = 3 # datasets = ["folder',
-            r"datasets must be a list, such as datasets = \[\"ucm\"",
-        ),
         ("ipcs = [1, 2]", "ipc = [1]", r"unknown key of a plan .*'ipc'; did you mean ipcs\? Known: .*methods"),
         ("seeds = 2", "sizes = [0, 64]", r"sizes = \[0, 64\]: pixels, from 8 on"),
         ("seeds = 2", "student_seeds = 0", "student_seeds = 0: one student of each kind at least"),
