@@ -70,12 +70,13 @@ def stages(facts: Sequence[Fact], names: Sequence[str]) -> str:
     fig, axes = _figure(height=1.2 + 0.3 * len(bars))
     left = dict.fromkeys(bars, 0.0)
     looks = product(("", "///"), COLOURS)  # a hatch tells the ninth from the first
-    for name, (hatch, colour) in zip([*names, REST], cycle(looks), strict=False):
+    for name, (hatch, colour) in [*zip(names, cycle(looks), strict=False), (REST, ("", "#999999"))]:
         widths = [parts.get(name, 0.0) for parts in bars.values()]
         if any(widths):
             start = list(left.values())
             axes.barh(list(bars), widths, left=start, label=name, color=colour, hatch=hatch, edgecolor="white")
         left = {bar: at + width for (bar, at), width in zip(left.items(), widths, strict=True)}
+    axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.set(xlabel="seconds")
     return _svg(fig, axes)
