@@ -47,7 +47,7 @@ def result(spec: RunSpec, seed: int, numbers: random.Random) -> dict:
     accuracy = numbers.random()
     versions = {"ddbench": "0.1.0", "evaluators": "1", "torch": "2.15.0", "torchvision": "0.29.2", "python": "3.11.7"}
     made = Result(
-        spec.digest, "c" * 64, "convnet", "scratch", seed, "quick", 1, "a" * 64, accuracy, accuracy,
+        spec.digest, spec.digest[::-1], "convnet", "scratch", seed, "quick", 1, "a" * 64, accuracy, accuracy,
         {name: numbers.random() for name in CLASSES}, confusion, 1050, numbers.uniform(60, 90), 1 << 30,
         "cpu (2 threads)", versions, "b" * 40, False, kappa=0.5, macro_f1=0.5, calibration=0.1, image_bytes=1 << 20,
         label_bytes=0, compiled=False, precision="fp32",
