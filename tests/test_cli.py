@@ -72,6 +72,7 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
             ("leaderboard", "--with", "gain", "--format", "json"),
             "--with and --reported are for text, markdown and latex",
         ),
+        (("leaderboard", "--student", "convet"), r"unknown student 'convet'; did you mean convnet\?"),
         (("leaderboard", "--protocol", "quik@1"), r"unknown protocol 'quik@1'; did you mean quick@1"),
         (("show", "rnadom"), r"unknown name 'rnadom'; did you mean random\?"),
         (("check", "randon"), r"unknown method 'randon'; did you mean random\?"),

@@ -11,7 +11,7 @@ import pytest
 from test_leaderboard import entry
 
 from ddbench import derived, latex, tables
-from ddbench.commands.board import EXTRAS, FORMATS, _wanted
+from ddbench.commands.board import EXTRAS, FORMATS, Asked
 from ddbench.errors import UserError
 from ddbench.reported import Reported, read_reported
 from ddbench.tables import Look
@@ -188,9 +188,7 @@ def test_latex_heads_tell_two_splits_apart():
 
 
 def test_one_ipc_has_all_training_images_beside_it(tmp_path):
-    from ddbench.commands.board import _asked
-
-    assert [_asked(one, 10, None) for one in (BOARD[0], BOARD[1], BOARD[-1])] == [False, True, True]
+    assert [Asked(ipc=10).has(one) for one in (BOARD[0], BOARD[1], BOARD[-1])] == [False, True, True]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
@@ -242,10 +240,11 @@ def test_a_reported_number_without_a_column_is_an_error(changes, said):
 def test_a_file_of_numbers_serves_several_tables(tmp_path):
     other = dataclasses.replace(PAPER, dataset="ucm", ipc=1, protocol="long@1")
     asked = [({}, True, True), ({"dataset": "scenes"}, True, False), ({"ipc": 1}, False, True),
-             ({"protocol": "quick"}, True, False), ({"protocol": "long"}, True, True)]  # fmt: skip
+             ({"protocol": "quick"}, True, False), ({"protocol": "long"}, True, True),
+             ({"student": "convnet"}, True, True)]  # fmt: skip
     for words, *expected in asked:
-        narrowed = {"dataset": None, "ipc": None, "protocol": None} | words
-        assert [_wanted(one, **narrowed) for one in (PAPER, other)] == expected
+        assert [Asked(**words).has_reported(one) for one in (PAPER, other)] == expected
+    assert not Asked(student="convnet").has_reported(dataclasses.replace(PAPER, student="resnet18"))
 
 
 def test_no_rule_stands_below_an_empty_head():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.commands.common import Globals, comparable, log, report_problems
+from ddbench.commands.common import Globals, log, report_problems
 from ddbench.errors import unknown
 
 if TYPE_CHECKING:
     from ddbench.reported import Reported
     from ddbench.runs import Entry
+    from ddbench.tables import Look
 
 EXTRAS = ("interval", "components", "gain", "share", "seconds", "bytes", "rank")  # derived.EXTRAS and rank, likewise
 FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeated so that --help stays instant
@@ -23,6 +25,7 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeat
 @click.option("--dataset", metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
 @click.option("--protocol", metavar="NAME", help="Only this protocol: NAME (every version) or NAME@VERSION.")
+@click.option("--student", metavar="NAME", help="Only this student.")
 @click.option(
     "--with",
     "extras",
@@ -40,7 +43,7 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeat
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
 @click.pass_obj
-def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol: str | None, **look: Any) -> None:
+def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) -> None:
     """Compare all results below --runs.
 
     Text, Markdown and LaTeX show per cent, mean ± sample standard deviation over n distillations (within one, the mean
@@ -58,34 +61,20 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
-    from ddbench.derived import Costs, costs
     from ddbench.files import write_bytes
     from ddbench.registry import short
-    from ddbench.reported import read_reported
     from ddbench.scanning import read_all
-    from ddbench.spent import spent
-    from ddbench.tables import Look, render
+    from ddbench.tables import render
 
-    form, output, extras = look["form"], look["output"], look["extras"]
-    if form in ("csv", "json") and (extras or look["reported"]):
-        raise click.UsageError(
-            f"--with and --reported are for text, markdown and latex; {form} holds all that is computed"
-        )
+    extras, reported = words.pop("extras"), words.pop("reported")
+    if form in ("csv", "json") and (extras or reported):
+        raise click.UsageError(f"--with and --reported are for text, markdown and latex; {form} has all there is")
     found = read_all(options.runs, whole=form == "json")
     report_problems([*found.problems, *found.failed])
-    dataset = short(dataset) if dataset else None
-    _check_words(found.entries, dataset, protocol)
-    chosen = [entry for entry in comparable(found.entries, dataset=dataset) if _asked(entry, ipc, protocol)]
-    took = costs(chosen, lambda entry: spent(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
-    papers = read_reported(look["reported"]) if look["reported"] else ()
-    told = [one for one in papers if _wanted(one, dataset, ipc, protocol)]
-    if len(told) < len(papers):
-        log.info(
-            "%d of %d reported numbers are not of what was asked for, and left out",
-            len(papers) - len(told),
-            len(papers),
-        )
-    text = render(chosen, form, Look(extras, took, tuple(told)))
+    asked = Asked(**words | {"dataset": short(words["dataset"]) if words["dataset"] else None})
+    _check_words(found.entries, asked)
+    chosen = [entry for entry in found.entries if asked.has(entry)]
+    text = render(chosen, form, _look(chosen, extras, reported, asked))
     if output:
         write_bytes(output, text.encode())
         log.info("written to %s", output)
@@ -95,24 +84,52 @@ def leaderboard(options: Globals, dataset: str | None, ipc: int | None, protocol
         raise SystemExit(1)
 
 
-def _check_words(entries: Sequence[Entry], dataset: str | None, protocol: str | None) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What a table is to be of; None is anything."""
+
+    dataset: str | None = None
+    ipc: int | None = None
+    protocol: str | None = None
+    student: str | None = None
+
+    def has(self, entry: Entry) -> bool:
+        """Whether a result is of it. All training images stand beside every number of them."""
+        spec, result = entry.spec, entry.result
+        judged = self.protocol in (None, result.protocol, result.title) and self.student in (None, result.student)
+        return judged and self.dataset in (None, spec.dataset) and self.ipc in (None, spec.ipc or self.ipc)
+
+    def has_reported(self, one: Reported) -> bool:
+        """Whether a paper's number is of it, or may be."""
+        protocol = self.protocol in (None, one.protocol, (one.protocol or "").partition("@")[0]) or not one.protocol
+        judged = protocol and self.student in (None, one.student or self.student)
+        return judged and self.dataset in (None, one.dataset) and self.ipc in (None, one.ipc)
+
+
+def _look(chosen: Sequence[Entry], extras: Sequence[str], reported: Path | None, asked: Asked) -> Look:
+    from ddbench.derived import Costs, costs
+    from ddbench.reported import read_reported
+    from ddbench.spent import spent
+    from ddbench.tables import Look
+
+    took = costs(chosen, lambda entry: spent(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
+    papers = read_reported(reported) if reported else ()
+    mine = tuple(filter(asked.has_reported, papers))
+    if left := len(papers) - len(mine):
+        log.info("%d of %d reported numbers are not of what was asked for, and left out", left, len(papers))
+    return Look(tuple(extras), took, mine)
+
+
+def _check_words(entries: Sequence[Entry], asked: Asked) -> None:
     """A word is right when it is registered, or when there are results for it (of a plugin that is gone, say)."""
     from ddbench.registry import names
 
-    datasets = {*names("datasets"), *(entry.spec.dataset for entry in entries)}
-    if dataset is not None and dataset not in datasets:
-        raise unknown("dataset", dataset, datasets)
-    protocols = {*names("protocols"), *(entry.result.title for entry in entries)}
-    if protocol is not None and protocol not in protocols | {title.partition("@")[0] for title in protocols}:
-        raise unknown("protocol", protocol, protocols)
-
-
-def _wanted(one: Reported, dataset: str | None, ipc: int | None, protocol: str | None) -> bool:
-    """Whether a paper's number is of what was asked for."""
-    judged = one.protocol is None or protocol in (None, one.protocol, one.protocol.partition("@")[0])
-    return dataset in (None, one.dataset) and ipc in (None, one.ipc) and judged
-
-
-def _asked(entry: Entry, ipc: int | None, protocol: str | None) -> bool:
-    """All training images stand beside every number of them."""
-    return ipc in (None, entry.spec.ipc or ipc) and protocol in (None, entry.result.protocol, entry.result.title)
+    there = {
+        "dataset": {entry.spec.dataset for entry in entries},
+        "protocol": {word for e in entries for word in (e.result.title, e.result.protocol)},
+        "student": {entry.result.student for entry in entries},
+    }
+    for kind, found in there.items():
+        word, known = getattr(asked, kind), {*names(f"{kind}s"), *found}
+        if word is not None and word not in known | {name.partition("@")[0] for name in known if kind == "protocol"}:
+            raise unknown(kind, word, known)
