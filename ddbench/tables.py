@@ -111,6 +111,7 @@ _WORDS: dict[str, Callable[[Column], str]] = {
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
     "judge": lambda column: f"judge {column.judge}",
 }
+_IN_HEADS = _WORDS | {"ipc": lambda column: f"IPC {column.ipc}" if column.ipc else "all images"}
 
 
 def _heads(board: Table) -> list[str]:
@@ -124,8 +125,8 @@ def _heads(board: Table) -> list[str]:
 
 
 def _words(board: Table, names: Sequence[str]) -> list[str]:
-    """What each column has under these names."""
-    return [" ".join(_WORDS[name](column) for name in names) for column in board.columns]
+    """What each column has under these names, for its head."""
+    return [" ".join(_IN_HEADS[name](column) for name in names) for column in board.columns]
 
 
 def _follows(name: str) -> bool:
@@ -136,6 +137,8 @@ def _follows(name: str) -> bool:
 def _caption(board: Table) -> str:
     shared = common(board)
     said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and name not in UNSAID]
+    if board.columns and "ipc" not in shared:
+        said.append("by images per class (IPC)")
     if board.columns and "fingerprint" not in shared:
         said.append(f"splits: {', '.join(sorted({f'{c.dataset} {c.parted}' for c in board.columns}))}")
     how = "overall accuracy in %, mean ± sample std over n distillations"

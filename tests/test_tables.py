@@ -40,8 +40,8 @@ def test_text():
 def test_what_tells_columns_apart_is_said():
     heads = tables.render([entry(0.5), entry(0.9, spec={"ipc": 0})], "markdown").splitlines()[0]
     assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == [
-        "all training images convnet",
-        "2 images per class convnet",
+        "all images convnet",
+        "IPC 2 convnet",
     ]
     versions = [entry(0.5), entry(0.6, versions={"evaluators": "2"})]
     heads = tables.render(versions, "markdown").splitlines()[0]
@@ -108,7 +108,7 @@ def test_json_carries_every_result_and_spec_in_full():
 def test_columns_say_what_tells_them_apart():
     entries = [entry(0.1), entry(0.2, spec={"ipc": 5}), entry(0.3, spec={"dataset": "ucm"})]
     heads = tables.render(entries).splitlines()[0]
-    assert heads.split("  ")[-1].strip() == "ucm 2 images per class convnet"
+    assert heads.split("  ")[-1].strip() == "ucm IPC 2 convnet"
     split = tables.render([entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]).splitlines()[0]
     assert "convnet split by index (eeeeeeee)" in split
     assert "convnet split by index (ffffffff)" in split
@@ -143,7 +143,7 @@ def test_latex_heads_have_a_level_for_datasets_and_one_for_ipc():
     assert lines[top + 1 : top + 4] == [
         r" & \multicolumn{2}{c}{scenes} & ucm \\",
         r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}",
-        r"method & 1 image per class & 10 images per class & 10 images per class \\",
+        r"method & IPC 1 & IPC 10 & IPC 10 \\",
     ]
     assert r"a\_b\&50\% & \textbf{52.0} $\pm$ 2.0 & \textbf{52.0} $\pm$ 2.0 & -- \\" in lines
     assert r"full & 80.0 & 80.0 & -- \\" in lines
@@ -154,7 +154,7 @@ def test_what_is_shown_beside_an_accuracy():
     entries = [*BOARD[:12], BOARD[-1]]
     lines = tables.render(entries, "markdown", Look(("gain", "share", "interval", "rank"))).splitlines()
     heads, mine = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], lines[3]))
-    assert heads[1:5] == [f"1 image per class convnet{word}" for word in ("", " gain", " share", " interval")]
+    assert heads[1:5] == [f"IPC 1 convnet{word}" for word in ("", " gain", " share", " interval")]
     # by hand: 52 - 32; 52 / 80; 2 * 4.302653 / sqrt(3)
     assert mine == ["a_b&50%", *["52.0 ± 2.0 (n=3)", "+20.0", "65.0 %", "± 5.0"] * 2, "1.0"]
 
