@@ -37,7 +37,7 @@ def read_all(runs: Path, whole: bool = True) -> Found:
     whole: with the accuracies of each class and the confusions, which are most of a result; a table needs neither.
     """
     found, seen = Found(), {}
-    with _no_collecting():
+    with no_collecting():
         for folder in run_folders(runs):
             _read_run(folder, whole, found)
     for entry in found.entries:
@@ -79,8 +79,8 @@ def _read_run(folder: Path, whole: bool, found: Found) -> None:
 
 
 @contextmanager
-def _no_collecting() -> Iterator[None]:
-    """No search for cycles meanwhile: it takes as long as all the reading, and finds none."""
+def no_collecting() -> Iterator[None]:
+    """No search for cycles meanwhile, where there are many results: it takes long, and finds none."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -131,7 +131,7 @@ def _belonging(path: Path, spec: RunSpec, whole: bool) -> Result:
     result = read_result(path, whole)
     if result.run != spec.digest:
         raise ValueError("it belongs to another run than the spec beside it")
-    if path.name not in (result_name(result), result_name(result, result.precision)):
+    if path.name != result_name(result) and path.name != result_name(result, result.precision):
         raise ValueError("its name is not that of its student and seed: a copy?")
     return result
 

@@ -63,18 +63,19 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
     """
     from ddbench.files import write_bytes
     from ddbench.registry import short
-    from ddbench.scanning import read_all
+    from ddbench.scanning import no_collecting, read_all
     from ddbench.tables import render
 
     extras, reported = words.pop("extras"), words.pop("reported")
     if form in ("csv", "json") and (extras or reported):
         raise click.UsageError(f"--with and --reported are for text, markdown and latex; {form} has all there is")
-    found = read_all(options.runs, whole=form == "json")
-    report_problems([*found.problems, *found.failed])
-    asked = Asked(**words | {"dataset": short(words["dataset"]) if words["dataset"] else None})
-    _check_words(found.entries, asked)
-    chosen = [entry for entry in found.entries if asked.has(entry)]
-    text = render(chosen, form, _look(chosen, extras, reported, asked))
+    with no_collecting():
+        found = read_all(options.runs, whole=form == "json")
+        report_problems([*found.problems, *found.failed])
+        asked = Asked(**words | {"dataset": short(words["dataset"]) if words["dataset"] else None})
+        _check_words(found.entries, asked)
+        chosen = [entry for entry in found.entries if asked.has(entry)]
+        text = render(chosen, form, _look(chosen, extras, reported, asked))
     if output:
         write_bytes(output, text.encode())
         log.info("written to %s", output)
