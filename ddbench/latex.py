@@ -25,9 +25,8 @@ _ESCAPES = {
     "−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }  # fmt: skip
-_SET = frozenset(map(chr, range(0xA0, 0x17F))) - set("«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų") | set(
-    "–—‘’“”…•€→"
-)  # by pdfLaTeX's own fonts
+_LACKING = set("«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų")
+_SET = frozenset(map(chr, range(0xA0, 0x17F))) - _LACKING | set("–—‘’“”…•€→")  # by pdfLaTeX's own fonts
 BOLD = (
     "Bold: the highest mean, those equal to it as printed, and those that a paired t-test over shared distillation "
     "seeds does not tell from it (two-sided, 5 %, Holm's correction within a column)"
@@ -36,10 +35,11 @@ BOLD = (
 
 def escape(text: str) -> str:
     """`text` as pdfLaTeX sets it literally; a letter that its own fonts lack becomes its number: U+6F22."""
-    known = {
-        sign: _ESCAPES.get(sign, sign if sign.isascii() or sign in _SET else f"U+{ord(sign):04X}") for sign in set(text)
-    }
-    return "".join(known[sign] for sign in text)
+    return "".join(_ESCAPES.get(sign) or _plain(sign) for sign in text)
+
+
+def _plain(sign: str) -> str:
+    return sign if sign.isascii() or sign in _SET else f"U+{ord(sign):04X}"
 
 
 def latex(board: Table, levels: Sequence[Sequence[str]], caption: str, extras: Beside) -> str:

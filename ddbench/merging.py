@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.errors import UserError
-from ddbench.files import digest, locked, make_once, read_json
+from ddbench.files import digest, locked, make_once, read_json, write_bytes
 from ddbench.runner import LOCKS
 from ddbench.runs import FAILED, content_of, failure_path, read_result, read_spec, result_name
 from ddbench.scanning import run_folders
@@ -45,9 +45,10 @@ def merge(runs: Path, others: tuple[Path, ...]) -> Merged:
             raise UserError(f"there is no runs folder {other}")
         if other.resolve() == runs.resolve():
             raise UserError(f"{other} is the folder to merge into")
-        if not any(run_folders(other)):
+        folders = list(run_folders(other))
+        if not folders:
             raise UserError(f"{other} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
-        for folder in run_folders(other):
+        for folder in folders:
             _merge_run(runs, other, folder, merged)
         if (other / CONFLICTS).exists():
             merged.skipped.append(f"{other / CONFLICTS}: what an earlier merge could not decide is not carried over")
@@ -117,14 +118,13 @@ def _complete(ours: Path, folder: Path) -> None:
         failure_path(ours).unlink(missing_ok=True)
     for name in ("spec.json", "distill.json", "contact.png"):
         if (folder / name).exists() and not (ours / name).exists():
-            make_copy(folder / name, ours / name)
+            write_bytes(ours / name, (folder / name).read_bytes())
 
 
 def _merge_result(runs: Path, other: Path, pair: tuple[Path, Path], merged: Merged) -> None:
     mine, theirs = pair
     if not mine.exists():
-        mine.parent.mkdir(parents=True, exist_ok=True)
-        make_copy(theirs, mine)
+        write_bytes(mine, theirs.read_bytes())
         failure_path(mine).unlink(missing_ok=True)
         merged.results += 1
     elif _said(mine) == _said(theirs):
@@ -144,26 +144,19 @@ def _in_another_precision(mine: Path, theirs: Path) -> Path | None:
     except (OSError, ValueError):
         return None
     apart = one.precision and other.precision and one.precision != other.precision
-    return mine.with_name(result_name(other, other.precision)) if apart else None
-
-
-def make_copy(source: Path, target: Path) -> None:
-    """Copy a file; it is whole or not there."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copy2(source, partial)
-    partial.replace(target)
+    name = result_name(other.student, other.init, other.seed, other.precision)
+    return mine.with_name(name) if apart else None
 
 
 def _keep(runs: Path, other: Path, ours: Path, theirs: Path, merged: Merged) -> None:
     """Copy theirs to where no table looks."""
     source = f"{other.resolve().name}-{digest(str(other.resolve()))[:8]}"  # several may be called alike
     kept = runs / CONFLICTS / source / theirs.relative_to(other)
-    kept.parent.mkdir(parents=True, exist_ok=True)
     if theirs.is_dir():
         shutil.rmtree(kept, ignore_errors=True)
         _copy(theirs, kept, set())
     else:
-        make_copy(theirs, kept)
+        write_bytes(kept, theirs.read_bytes())
     merged.conflicts.append((ours, kept))
 
 

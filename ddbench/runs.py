@@ -149,12 +149,13 @@ def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
     """Where the result of one student (and its seed) lies in a run folder, by this version of the judge."""
     judge = "" if VERSION == 1 else f"-judge{VERSION}"
     under = folder / "results" / f"{safe(protocol.name)}-v{protocol.version}{judge}"
-    return under / f"{student}-{protocol.init}-seed{seed}.json"
+    return under / result_name(student, protocol.init, seed)
 
 
-def result_name(result: Result, precision: str = "") -> str:
+def result_name(student: str, init: str, seed: int, precision: str = "") -> str:
     """The name of a result's file. precision: of one that stands beside that of the same student in another."""
-    return f"{result.student}-{result.init}-{precision}{'-' if precision else ''}seed{result.seed}.json"
+    trained = f"{init}-{precision}" if precision else init
+    return f"{student}-{trained}-seed{seed}.json"
 
 
 def corrupted_path(path: Path) -> Path:

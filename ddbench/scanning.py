@@ -131,7 +131,8 @@ def _belonging(path: Path, spec: RunSpec, whole: bool) -> Result:
     result = read_result(path, whole)
     if result.run != spec.digest:
         raise ValueError("it belongs to another run than the spec beside it")
-    if path.name != result_name(result) and path.name != result_name(result, result.precision):
+    mine = result.student, result.init, result.seed
+    if path.name != result_name(*mine) and path.name != result_name(*mine, result.precision):
         raise ValueError("its name is not that of its student and seed: a copy?")
     return result
 

@@ -34,14 +34,16 @@ def spent(run: Path) -> Spent:
 
 def _spent(seconds: Any, parts: Any) -> Spent:
     stages: dict[str, float] = {}
+    folders: dict[str, str] = {}
     for part in parts:
+        name = part["stage"]
         if part.get("reused"):
             seconds -= part.get("waited", 0.0)
         else:
             seconds += part.get("earlier_seconds", 0.0)
-            stages[str(part["stage"])] = stages.get(part["stage"], 0.0) + part["seconds"]
+            stages[name] = stages.get(name, 0.0) + part["seconds"]
+        if "folder" in part:
+            folders[name] = Path(part["folder"]).name
     if not all(math.isfinite(found) and found >= 0 for found in (seconds, *stages.values())):
         raise ValueError("no seconds")
-    return Spent(
-        float(seconds), stages, {part["stage"]: Path(part["folder"]).name for part in parts if "folder" in part}
-    )
+    return Spent(float(seconds), stages, folders)

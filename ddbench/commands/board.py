@@ -102,8 +102,9 @@ class Asked:
 
     def has_reported(self, one: Reported) -> bool:
         """Whether a paper's number is of it, or may be."""
-        protocol = self.protocol in (None, one.protocol, (one.protocol or "").partition("@")[0]) or not one.protocol
-        judged = protocol and self.student in (None, one.student or self.student)
+        protocol = one.protocol or self.protocol or ""
+        judged = self.protocol in (None, protocol, protocol.partition("@")[0])
+        judged = judged and self.student in (None, one.student or self.student)
         return judged and self.dataset in (None, one.dataset) and self.ipc in (None, one.ipc)
 
 
@@ -127,7 +128,7 @@ def _check_words(entries: Sequence[Entry], asked: Asked) -> None:
 
     there = {
         "dataset": {entry.spec.dataset for entry in entries},
-        "protocol": {word for e in entries for word in (e.result.title, e.result.protocol)},
+        "protocol": {entry.result.title for entry in entries},
         "student": {entry.result.student for entry in entries},
     }
     for kind, found in there.items():

@@ -89,16 +89,22 @@ def _carry_out(
     """Do what is missing, but for what failed earlier unless that is to be tried again."""
     from ddbench.sweeping import Tally
 
-    missing = [cell for cell in grid if cell.missing]
-    todo: list[Cell] = []
-    for cell in missing:
-        if not retry and cell.given_up:
-            log.error("%s: failed earlier; --retry tries again", cell.title)
-        else:
-            todo.append(cell)
-    before = Tally(failed=len(missing) - len(todo), kept=len(grid) - len(missing))
+    todo, left = _parted(grid, retry)
+    for cell in left:
+        log.error("%s: failed earlier; --retry tries again", cell.title)
+    before = Tally(failed=len(left), kept=len(grid) - len(todo) - len(left))
     setting = replace(options.setting, quiet=True, compiled=compiled)
     return before + _done(todo, (setting, retry), where, options.silent) if todo else before
+
+
+def _parted(grid: Sequence[Cell], retry: bool) -> tuple[list[Cell], list[Cell]]:
+    """Of the cells that miss something: those to do, and those that failed earlier and wait for --retry."""
+    todo: list[Cell] = []
+    left: list[Cell] = []
+    for cell in grid:
+        if cell.missing:
+            (left if not retry and cell.given_up else todo).append(cell)
+    return todo, left
 
 
 def _done(todo: Sequence[Cell], given: tuple[Setting, bool], where: tuple[int, str | None], silent: bool) -> Tally:
@@ -121,13 +127,13 @@ def _show(grid: Sequence[Cell], runs: Path, jobs: int, retry: bool) -> None:
     """What is to be done, and about how long it takes."""
     from ddbench.sweeps import estimate
 
-    left = [cell for cell in grid if cell.missing and not retry and cell.given_up]
-    missing = [task for cell in grid if cell not in left for task in cell.missing]
+    todo, left = _parted(grid, retry)
+    missing, waiting = [task for cell in todo for task in cell.missing], {cell.folder for cell in left}
     for cell in grid:
         words = ", ".join(
             f"{task.words} ({task.path.parent.name})" if task.student else task.words for task in cell.missing
         )
-        before = " (failed earlier: only with --retry)" if cell in left else ""
+        before = " (failed earlier: only with --retry)" if cell.folder in waiting else ""
         click.echo(f"{cell.title}: {words or 'there already'}{before}")
     found = estimate(missing, runs)
     click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {found.words(jobs)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,37 +14,37 @@ from ddbench.datasets.facts import FOLDER
 from ddbench.derived import anchor_of, costs
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
 from ddbench.runs import Entry, Result, RunSpec
-from ddbench.spent import spent
+from ddbench.spent import Spent, spent
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One cell with the results behind it. seconds: of a distillation, mean over the runs that say it."""
+    """One cell with the results behind it. took: by the folder of each of its runs, what it cost.
+
+    seconds: of a distillation, mean over the runs that say it.
+    """
 
     row: Row
     where: Column
     cell: Cell
     entries: tuple[Entry, ...]
+    took: Mapping[Path, Spent]
     seconds: float | None
-
-    @property
-    def runs(self) -> tuple[Path, ...]:
-        """The folders of its runs."""
-        return tuple(dict.fromkeys(entry.folder for entry in self.entries))
 
 
 def gathered(entries: Sequence[Entry]) -> tuple[Table, list[Fact]]:
     """The table, and a fact for each cell that was computed in its own column."""
     board, behind = table(entries), {}
-    seconds = costs(entries, lambda entry: spent(entry.folder).seconds).seconds
-    for entry in entries:
+    took = {folder: spent(folder) for folder in dict.fromkeys(entry.folder for entry in entries)}
+    seconds = costs(entries, lambda entry: took[entry.folder].seconds).seconds
+    for entry in sorted(entries, key=lambda entry: (entry.spec.seed, entry.result.seed)):
         behind.setdefault((row_identity(entry), column(entry)), []).append(entry)
-    facts = [
-        Fact(row, where, cell, tuple(sorted(behind[key], key=lambda e: (e.spec.seed, e.result.seed))), seconds.get(key))
-        for row in board.rows
-        for where, cell in sorted(row.cells.items())
-        for key in [(row.identity, where)]
-    ]
+    facts = []
+    for row in board.rows:
+        for where, cell in sorted(row.cells.items()):
+            key = row.identity, where
+            mine = {entry.folder: took[entry.folder] for entry in behind[key]}
+            facts.append(Fact(row, where, cell, tuple(behind[key]), mine, seconds.get(key)))
     return anchored(board), facts
 
 

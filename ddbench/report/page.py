@@ -10,8 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ddbench import __version__
 from ddbench.leaderboard import Table
 from ddbench.report import pictures, plots
@@ -73,33 +71,33 @@ def _plots(board: Table, facts: Sequence[Fact]) -> list[dict[str, str]]:
 
 def _sheets(facts: Sequence[Fact], shared: Path | None) -> list[Shown]:
     """One for each distilled set under a budget; those of all training images are not shown."""
-    runs: dict[Path, Fact] = {run: fact for fact in facts if fact.where.ipc for run in fact.runs}
-    gone = [run for run in runs if not (run / "distilled").is_dir()]
-    if gone:
-        log.warning(
-            "no pictures of %d runs, whose images are not here: %s%s", len(gone), gone[0], ", ..." * (len(gone) > 1)
-        )
-    shown = [(run, fact, _pictures(run, shared)) for run, fact in runs.items() if run not in gone]
-    budget = PICTURES * 3 // 4 // max(1, len(shown))  # base64 makes four of three
-    return [Shown(_title(run, fact), classes, _stored(found, budget)) for run, fact, (found, classes) in shown if found]
+    runs = {run: fact for fact in facts if fact.where.ipc for run in fact.took}
+    here = {run: fact for run, fact in runs.items() if (run / "distilled").is_dir()}
+    if gone := [run for run in runs if run not in here]:
+        more = ", ..." * (len(gone) > 1)
+        log.warning("no pictures of %d runs, whose images are not here: %s%s", len(gone), gone[0], more)
+    budget = PICTURES * 3 // 4 // max(1, len(here))  # base64 makes four of three
+    shown = (_shown(run, fact, shared, budget) for run, fact in here.items())
+    return [one for one in shown if one]
+
+
+def _shown(run: Path, fact: Fact, shared: Path | None, budget: int) -> Shown | None:
+    """One set, its pictures within the budget; None where its images cannot be read."""
+    made = pictures.sheet(run)
+    if not made:
+        return None
+    image, classes = made
+    stage = fact.took[run].folders.get("prototypes") if shared else None
+    real = pictures.prototypes(shared / stage / "images", classes) if stage else None
+    found = [
+        ("the distilled images", image),
+        *([("the real images it was made from (prototypes)", real)] if real else []),
+        *(("where its images (black edges) lie among real ones", drawn) for drawn in pictures.maps(run)),
+    ]
+    each = min(LARGEST, budget // len(found))
+    return Shown(_title(run, fact), classes, [(words, pictures.address(drawn, each)) for words, drawn in found])
 
 
 def _title(run: Path, fact: Fact) -> str:
     seed = run.name.partition("-")[0].removeprefix("seed")
     return f"{fact.where.dataset}, {fact.where.size} px, IPC {fact.where.ipc}: {fact.row.label}, seed {seed}"
-
-
-def _pictures(run: Path, shared: Path | None) -> tuple[list[tuple[str, Image.Image]], tuple[str, ...]]:
-    """What there is to see of a run, in words and drawn; its classes."""
-    made = pictures.sheet(run)
-    if not made:
-        return [], ()
-    image, classes = made
-    real = pictures.prototypes(run, shared, classes) if shared else None
-    maps = [("where its images (black edges) lie among real ones", drawn) for drawn in pictures.maps(run)]
-    beside = [("the real images it was made from (prototypes)", real)] if real else []
-    return [("the distilled images", image), *beside, *maps], classes
-
-
-def _stored(found: Sequence[tuple[str, Image.Image]], budget: int) -> list[tuple[str, str]]:
-    return [(words, pictures.address(image, min(LARGEST, budget // len(found)))) for words, image in found]

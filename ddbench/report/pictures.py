@@ -12,8 +12,8 @@ from PIL import Image
 
 from ddbench import distilled
 from ddbench.files import read_json
+from ddbench.report.plots import plane
 from ddbench.runs import content_of
-from ddbench.spent import spent
 
 log = logging.getLogger("ddbench")
 
@@ -32,25 +32,23 @@ def sheet(run: Path) -> tuple[Image.Image, tuple[str, ...]] | None:
     return _grid(pictures), pictures.classes
 
 
-def prototypes(run: Path, shared: Path, classes: tuple[str, ...]) -> Image.Image | None:
-    """The real images that a run's own were made from, laid out as they are; None where it has none, or not here."""
-    stage = spent(run).folders.get("prototypes")
-    if stage is None or not (shared / stage / "images").is_dir():
+def prototypes(images: Path, classes: tuple[str, ...]) -> Image.Image | None:
+    """The real images that a run's own were made from, laid out as they are; None where there is no such folder."""
+    if not images.is_dir():
         return None
     try:
-        return _grid(distilled.Pictures(*distilled.read_images(shared / stage / "images", classes), classes))
+        return _grid(distilled.Pictures(*distilled.read_images(images, classes), classes))
     except (OSError, ValueError) as error:
-        log.warning("no prototypes of %s: %s", run, error)
+        log.warning("no prototypes: %s", error)
         return None
 
 
 def maps(run: Path) -> list[Image.Image]:
     """Of the set that is there now, one for each network that `ddbench quality --metric map` asked."""
-    from ddbench.report.plots import plane
-
     try:
         found = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
-        return [plane(one["values"]) for one in found if one["content"] == content_of(run)]
+        content = content_of(run) if found else ""
+        return [plane(one["values"]) for one in found if one["content"] == content]
     except (OSError, ValueError, KeyError) as error:
         log.warning("no map of %s: %s", run, error)
         return []

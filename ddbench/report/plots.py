@@ -13,7 +13,6 @@ from PIL import Image
 
 from ddbench.leaderboard import FULL, Column, Row, Table
 from ddbench.report.facts import Fact
-from ddbench.spent import spent
 
 # Okabe and Ito (2008): told apart by the colour-blind; markers and dashes tell the rest
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
@@ -59,8 +58,7 @@ def stages(facts: Sequence[Fact], names: Sequence[str]) -> str:
     """Seconds of each stage of a distillation, one bar a run; empty where none is known. names: all there are."""
     bars = {}
     for fact in facts:
-        for run in fact.runs:
-            took = spent(run)
+        for run, took in fact.took.items():
             if took.seconds is not None and took.seconds >= 1:
                 rest = max(0.0, took.seconds - sum(took.stages.values()))
                 title = plain(f"{fact.row.label}, IPC {fact.where.ipc}, {run.name.partition('-')[0]}")
@@ -84,7 +82,7 @@ def stages(facts: Sequence[Fact], names: Sequence[str]) -> str:
 
 def stage_names(facts: Sequence[Fact]) -> list[str]:
     """Of all runs' stages, as they come; so that one has the same colour in every drawing."""
-    return list(dict.fromkeys(name for fact in facts for run in fact.runs for name in spent(run).stages))
+    return list(dict.fromkeys(name for fact in facts for took in fact.took.values() for name in took.stages))
 
 
 def plain(label: str) -> str:
