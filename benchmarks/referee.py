@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ddbench import distilled as tree
+from ddbench.base_model import FOLDER
+from ddbench.base_model.card import psnr, reconstruct
 from ddbench.datasets.facts import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
-from ddbench.methods.dpd.base import FOLDER
-from ddbench.methods.dpd.base.card import psnr, reconstruct
 from ddbench.methods.latent_model import load_model
 from ddbench.types import Dataset
 from evaluators.accuracy import Scores, evaluate

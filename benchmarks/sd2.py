@@ -17,7 +17,7 @@ import click
 import torch
 from torch import nn
 
-from ddbench.methods.dpd.base import FOLDER
+from ddbench.base_model import FOLDER
 
 LEVELS = (320, 640, 1280, 1280)
 TOKENS = 77

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-import ddbench.methods.dpd
+import ddbench
 
 
 def write_clip(folder: Path) -> Path:
@@ -21,7 +21,7 @@ def write_clip(folder: Path) -> Path:
         CLIPVisionConfig,
     )
 
-    base = Path(ddbench.methods.dpd.__file__).parent / "base" / "tiny"
+    base = Path(ddbench.__file__).parent / "base_model" / "tiny"
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
     size = {"height": 16, "width": 16}
     CLIPProcessor(CLIPImageProcessor(size=size, crop_size=size), tokenizer).save_pretrained(folder)

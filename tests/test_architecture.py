@@ -50,7 +50,7 @@ ARROWS = {
     "ddbench.datasets": (*PLAIN, "ddbench.datasets"),
     "ddbench.methods": (*PLAIN, *TEACHERS, "ddbench.methods"),
     # the command that trains the embedded base model: it is not a method, and reads training images itself
-    "ddbench.methods.dpd.base": (*PLAIN, *TEACHERS, "ddbench.methods", "ddbench.datasets"),
+    "ddbench.base_model": (*PLAIN, *TEACHERS, "ddbench.base_model", "ddbench.methods", "ddbench.datasets"),
     "ddbench.planning": ("ddbench.runs", "ddbench.files", "ddbench.errors", "ddbench.config", "ddbench.registry",
                          "ddbench.datasets.facts", "evaluators.sizes"),
     "ddbench.runner": (*READ_BACK, "ddbench.team", "ddbench.planning", "ddbench.contact", "ddbench.execute",

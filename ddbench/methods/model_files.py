@@ -14,7 +14,7 @@ from pathlib import Path
 from ddbench.errors import UserError
 from ddbench.files import digest, read_json
 
-EMBEDDED = {"tiny": Path(str(files("ddbench.methods.dpd") / "base" / "tiny"))}
+EMBEDDED = {"tiny": Path(str(files("ddbench") / "base_model" / "tiny"))}
 CONFIGS = ("*.json", "*.txt", "*.model", "*.jinja")  # what decides, beside weights, what a model does
 WANTED = ["*/*.json", "*/*.txt", "*/*.safetensors", "model_index.json"]
 WEIGHTS = {"vae", "unet", "transformer", "text_encoder"}

@@ -23,7 +23,7 @@ def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int 
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from ddbench.methods.dpd.base.tokenizer import train_tokenizer
+    from ddbench.base_model.tokenizer import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(folder / "tokenizer")

@@ -12,13 +12,13 @@ from click import UsageError
 from safetensors import safe_open
 
 from ddbench import registry
+from ddbench.base_model import FOLDER
+from ddbench.base_model.__main__ import Plan, make_autoencoder, make_denoiser
+from ddbench.base_model.card import psnr, reconstruct
+from ddbench.base_model.images import base_images
+from ddbench.base_model.tokenizer import learn_merges, train_tokenizer
 from ddbench.datasets import drawing
 from ddbench.datasets.facts import Place
-from ddbench.methods.dpd.base import FOLDER
-from ddbench.methods.dpd.base.__main__ import Plan, make_autoencoder, make_denoiser
-from ddbench.methods.dpd.base.card import psnr, reconstruct
-from ddbench.methods.dpd.base.images import base_images
-from ddbench.methods.dpd.base.tokenizer import learn_merges, train_tokenizer
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
 from ddbench.methods.latent_model import load_model
@@ -123,9 +123,9 @@ def whole_base(few_scenes, tmp_path_factory):
 @pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
 def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, few_scenes, tmp_path, monkeypatch):
     for module in ("autoencoder", "__main__"):
-        monkeypatch.setattr(f"ddbench.methods.dpd.base.{module}.EVERY", 1)
+        monkeypatch.setattr(f"ddbench.base_model.{module}.EVERY", 1)
     with monkeypatch.context() as patch:
-        patch.setattr("ddbench.methods.dpd.base.__main__.bar", stopping(part, 2))
+        patch.setattr("ddbench.base_model.__main__.bar", stopping(part, 2))
         with pytest.raises(KeyboardInterrupt):
             build_base(tmp_path, few_scenes)
     assert (tmp_path / part / "state.safetensors").is_file()

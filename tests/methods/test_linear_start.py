@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddbench.methods.dpd.base.autoencoder import build_autoencoder
-from ddbench.methods.dpd.base.linear_start import blocks, principal_blocks, start_linear
-from ddbench.methods.dpd.base.reconstruction import reconstruction_loss
+from ddbench.base_model.autoencoder import build_autoencoder
+from ddbench.base_model.linear_start import blocks, principal_blocks, start_linear
+from ddbench.base_model.reconstruction import reconstruction_loss
 from ddbench.methods.latent_model import posterior
 from ddbench.methods.pixels import draw_batch
 

@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ddbench.base_model.autoencoder import CPU
+from ddbench.base_model.images import DRAWN, SATELLITE, SIZE
 from ddbench.datasets import drawing
 from ddbench.datasets.facts import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.methods.diffusion import Sampling, guided, sample
-from ddbench.methods.dpd.base.autoencoder import CPU
-from ddbench.methods.dpd.base.images import DRAWN, SATELLITE, SIZE
 from ddbench.methods.latent_model import LatentModel, load_model, posterior
 from ddbench.methods.pixels import to_float, to_uint8
 
 if TYPE_CHECKING:
-    from ddbench.methods.dpd.base.__main__ import Plan
+    from ddbench.base_model.__main__ import Plan
 
 SAMPLES = 6
 
@@ -77,7 +77,7 @@ a CPU. It is no substitute for a full base model: expect texture and layout, not
 
 - Parts: AutoencoderDC (8x8 latents of 32 channels at 64 px), UNet2DConditionModel (v-prediction), CLIP text encoder of
   two layers and a CLIP tokenizer of about a thousand tokens, all trained from nothing (the autoencoder from block PCA)
-  by `python -m ddbench.methods.dpd.base`, no published weights involved. Load each with its class's `from_pretrained`;
+  by `python -m ddbench.base_model`, no published weights involved. Load each with its class's `from_pretrained`;
   `StableDiffusionPipeline` takes autoencoders of the class AutoencoderKL only.
 - Data: the training split (80 %) of EuroSAT RGB (MIT licence; Helber et al., IEEE JSTARS 2019) and procedural scenes of
   `ddbench.datasets.drawing` from an index range that no dataset uses. Captions name the class; 10 % are empty. Nothing

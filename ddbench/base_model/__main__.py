@@ -1,6 +1,6 @@
 """Train the embedded base model `tiny`.
 
-    python -m ddbench.methods.dpd.base --data-root DATA --compiled --output ddbench/methods/dpd/base/tiny
+    python -m ddbench.base_model --data-root DATA --compiled --output ddbench/base_model/tiny
 
 Needs EuroSAT (RGB) below DATA. The work folder keeps what is finished and a checkpoint of what is not: the same command
 goes on where it was stopped; with other settings a work folder is refused. Every draw follows from its step, so the
@@ -23,15 +23,15 @@ from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
+from ddbench.base_model import FOLDER
+from ddbench.base_model.autoencoder import EVERY, Effort, build_autoencoder, train_autoencoder
+from ddbench.base_model.card import write_card
+from ddbench.base_model.denoiser import TextToLatent, build_scheduler, denoiser_loss, encode_all
+from ddbench.base_model.images import base_images
+from ddbench.base_model.tokenizer import train_tokenizer
 from ddbench.context import seed_of
 from ddbench.datasets.facts import Place
 from ddbench.files import Stopwatch, read_json, write_bytes, write_json
-from ddbench.methods.dpd.base import FOLDER
-from ddbench.methods.dpd.base.autoencoder import EVERY, Effort, build_autoencoder, train_autoencoder
-from ddbench.methods.dpd.base.card import write_card
-from ddbench.methods.dpd.base.denoiser import TextToLatent, build_scheduler, denoiser_loss, encode_all
-from ddbench.methods.dpd.base.images import base_images
-from ddbench.methods.dpd.base.tokenizer import train_tokenizer
 from ddbench.methods.dpd.training import Checkpoints, Schedule, fit
 from ddbench.types import ImageSet
 

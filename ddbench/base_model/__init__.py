@@ -1,4 +1,4 @@
-"""The embedded base model `tiny`, and the command that trains it (`python -m ddbench.methods.dpd.base`)."""
+"""The embedded base model `tiny`, and the command that trains it (`python -m ddbench.base_model`)."""
 
 from ddbench.methods.model_files import EMBEDDED
 

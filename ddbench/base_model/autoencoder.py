@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderDC
 from torch import Tensor
 
+from ddbench.base_model.linear_start import start_linear
+from ddbench.base_model.reconstruction import reconstruction_loss
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.dpd.base.linear_start import start_linear
-from ddbench.methods.dpd.base.reconstruction import reconstruction_loss
 from ddbench.methods.dpd.training import Checkpoints, Schedule, fit, mixed_precision
 from ddbench.methods.latent_model import posterior
 from ddbench.methods.pixels import draw_batch

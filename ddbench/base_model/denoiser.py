@@ -9,9 +9,9 @@ from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ddbench.base_model.autoencoder import CPU
 from ddbench.context import generator_of
 from ddbench.methods.diffusion import Objective, diffusion_loss, even_weight
-from ddbench.methods.dpd.base.autoencoder import CPU
 from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import posterior
 from ddbench.methods.pixels import to_float
