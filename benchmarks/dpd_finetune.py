@@ -27,7 +27,6 @@ from ddbench.context import generator_of
 from ddbench.datasets.facts import Place
 from ddbench.datasets.scenes import SCENES
 from ddbench.execute import device, device_words
-from ddbench.memory import Peak
 from ddbench.methods.diffusion import Objective, diffusion_loss
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.finetune import Lesson, Tuning, tuning_loss, unfreeze
@@ -36,6 +35,7 @@ from ddbench.methods.dpd.training import mixed_precision
 from ddbench.methods.latent_model import LatentModel, load_model, posterior
 from ddbench.methods.pixels import to_float
 from ddbench.types import ImageSet
+from ddbench.utils.memory import Peak
 
 USUAL, OURS = "encode every time", "cached (ours)"
 

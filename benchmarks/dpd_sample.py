@@ -26,13 +26,13 @@ from ddbench.context import Context
 from ddbench.datasets.facts import Place
 from ddbench.datasets.scenes import SCENES
 from ddbench.execute import device, device_words
-from ddbench.memory import Peak
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prototypes import Prototype
 from ddbench.methods.dpd.sampling import Subject, draw
 from ddbench.methods.latent_model import LatentModel, load_model
 from ddbench.types import ImageSet
+from ddbench.utils.memory import Peak
 
 ALONE, OURS = "one at a time", "one stream (ours)"
 

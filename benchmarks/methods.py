@@ -33,10 +33,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from ddbench.execute import device, device_words
-from ddbench.memory import Peak
 from ddbench.methods import adjoint, dm, experts
 from ddbench.methods.adjoint import Piece, Step
 from ddbench.methods.synthesis import Network, falling_back, stepped, through
+from ddbench.utils.memory import Peak
 from evaluators import dsa
 from evaluators.students import build
 

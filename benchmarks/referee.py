@@ -21,12 +21,12 @@ from tabulate import tabulate
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ddbench import distilled as tree
 from ddbench.base_model import FOLDER
 from ddbench.base_model.card import psnr, reconstruct
 from ddbench.datasets.facts import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.methods.latent_model import load_model
+from ddbench.store import distilled_set as tree
 from ddbench.types import Dataset
 from evaluators.accuracy import Scores, evaluate
 from evaluators.recipes import Augment, Recipe

@@ -27,7 +27,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ddbench.execute import device, device_words
-from ddbench.memory import Peak
+from ddbench.utils.memory import Peak
 from evaluators.protocols import protocol
 from evaluators.recipes import Protocol, Recipe
 from evaluators.students import build

@@ -20,7 +20,7 @@ from ddbench.commands.report import report
 from ddbench.commands.robustness import robustness
 from ddbench.commands.run import evaluate, run
 from ddbench.commands.sweep import sweep
-from ddbench.team import join
+from ddbench.utils.distributed import join
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 

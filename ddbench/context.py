@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ddbench.files import Stopwatch, digest, make_once, read_json, write_json
-from ddbench.memory import Peak
-from ddbench.team import ALONE, Team
+from ddbench.utils.distributed import ALONE, Team
+from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
+from ddbench.utils.memory import Peak
 
 log = logging.getLogger("ddbench")
 

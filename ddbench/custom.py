@@ -22,7 +22,7 @@ from typing import Any
 
 from ddbench import config
 from ddbench.errors import UserError, unknown
-from ddbench.files import digest
+from ddbench.utils.files import digest
 from evaluators.protocols import protocol
 from evaluators.recipes import Augment, Protocol, Recipe
 from evaluators.sizes import STUDENTS

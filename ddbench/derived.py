@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ddbench.comparing import average_ranks
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, column, row_identity
-from ddbench.runs import Entry
+from ddbench.store.records import Entry
 
 Key = tuple[str, Column]  # a row's identity, a column
 

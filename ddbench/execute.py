@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddbench import distilled, provenance
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.files import Stopwatch, digest, make_once, write_json
-from ddbench.memory import peaks
-from ddbench.runs import RunSpec, write_spec
-from ddbench.team import join
+from ddbench.store import distilled_set
+from ddbench.store.records import RunSpec, write_spec
 from ddbench.types import Dataset, DistilledSet, ImageSet
+from ddbench.utils import provenance
+from ddbench.utils.distributed import join
+from ddbench.utils.files import Stopwatch, digest, make_once, write_json
+from ddbench.utils.memory import peaks
 
 if TYPE_CHECKING:
     from ddbench.planning import Plan, Setting, Task
@@ -84,12 +85,12 @@ def checksum(images: ImageSet) -> int:
     return crc
 
 
-def pictures_of(made: DistilledSet) -> distilled.Pictures:
+def pictures_of(made: DistilledSet) -> distilled_set.Pictures:
     """A distilled set as it goes to disk."""
     images = made.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     soft = None if made.soft_labels is None else made.soft_labels.detach().cpu().numpy()
-    found = distilled.Pictures(images, made.labels.cpu().numpy(), tuple(made.classes), soft, dict(made.extras))
-    return distilled.sorted_by_class(found)
+    found = distilled_set.Pictures(images, made.labels.cpu().numpy(), tuple(made.classes), soft, dict(made.extras))
+    return distilled_set.sorted_by_class(found)
 
 
 def _context(spec: RunSpec, data: Dataset, where: torch.device, setting: Setting, work: Path) -> Context:
@@ -106,7 +107,7 @@ def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) 
     checked(made, train, task.spec.ipc if plan.exact else 0)
     if checksum(train) != before:
         raise ValueError(f"{task.spec.method} changed the training images it was given")
-    distilled.write(partial, pictures_of(made))
+    distilled_set.write(partial, pictures_of(made))
     write_json(task.folder / "distill.json", _costs(watch.seconds, ctx))
 
 

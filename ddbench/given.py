@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from ddbench import distilled
 from ddbench.datasets.facts import FOLDER, Place
-from ddbench.distilled import Pictures, class_files
 from ddbench.errors import UserError
 from ddbench.planning import Jury, Plan
 from ddbench.registry import short
-from ddbench.runs import RunSpec
+from ddbench.store import distilled_set
+from ddbench.store.distilled_set import Pictures, class_files
+from ddbench.store.records import RunSpec
 
 if TYPE_CHECKING:
     from ddbench.context import Context
@@ -82,7 +82,7 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     images = [_read(path, size) for path in paths]
     labels = [label for label, name in enumerate(classes) for _ in files[name]]
     try:
-        soft = distilled.read_soft(folder)
+        soft = distilled_set.read_soft(folder)
     except ValueError as error:
         raise UserError(str(error)) from None
     if soft is not None and soft.shape != (len(labels), len(classes)):

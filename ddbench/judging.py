@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ddbench import distilled, teacher
+from ddbench import teacher
 from ddbench.errors import UserError
 from ddbench.execute import origin, train_id
-from ddbench.files import Stopwatch, write_json
-from ddbench.memory import Peak
-from ddbench.runs import Result, read_result, wanting, write_result
+from ddbench.store import distilled_set
+from ddbench.store.records import Result, read_result, wanting, write_result
 from ddbench.types import Dataset
+from ddbench.utils.files import Stopwatch, write_json
+from ddbench.utils.memory import Peak
 from evaluators import pretrained, robust
 from evaluators.accuracy import Scores, evaluate
 from evaluators.train import check_labelled, precision, train_student
@@ -41,7 +42,7 @@ class Trial:
 
 def judge(trial: Trial) -> None:
     """Train one student on the distilled set of a run, test it on the real test images, write the result."""
-    pictures = distilled.read(trial.task.folder / "distilled")
+    pictures = distilled_set.read(trial.task.folder / "distilled")
     targets, gave = _targets(trial, pictures)
     watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
     model = _trained(trial, images_of(pictures), targets)
@@ -78,12 +79,12 @@ def bars(quiet: bool) -> Callable:
     return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
 
 
-def images_of(pictures: distilled.Pictures) -> Tensor:
+def images_of(pictures: distilled_set.Pictures) -> Tensor:
     """uint8 (n, 3, h, w)."""
     return torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
 
 
-def _targets(trial: Trial, pictures: distilled.Pictures) -> tuple[Tensor, str]:
+def _targets(trial: Trial, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:
     """A set's own soft labels unless the protocol is hard, else its teacher's, and who that is; else hard labels."""
     wanted, labels = trial.jury.protocol.teacher, trial.jury.protocol.labels
     if pictures.soft is not None and labels == "own":
@@ -124,7 +125,7 @@ def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
     write_json(trial.task.corrupted, {"schema": 1, "version": robust.VERSION, **how, **said, "seconds": watch.seconds})
 
 
-def _result(trial: Trial, pictures: distilled.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
+def _result(trial: Trial, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
     task, protocol = trial.task, trial.jury.protocol
     start = pretrained.sha256(pretrained.file(task.student)) if protocol.init == "imagenet" else ""
     return Result(

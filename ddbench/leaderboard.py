@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ddbench.comparing import between, half_width, ties, within
-from ddbench.runs import Entry, Result
+from ddbench.store.records import Entry, Result
 
 RANDOM, FULL = "random", "full"  # the anchors
 

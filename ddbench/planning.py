@@ -14,8 +14,8 @@ from typing import Any
 from ddbench import config, registry
 from ddbench.datasets.facts import Place, Split
 from ddbench.errors import UserError
-from ddbench.files import canonical
-from ddbench.runs import RunSpec, corrupted_path, result_path, wanting
+from ddbench.store.records import RunSpec, corrupted_path, result_path, wanting
+from ddbench.utils.files import canonical
 from evaluators.sizes import check_size
 
 log = logging.getLogger("ddbench")

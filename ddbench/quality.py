@@ -24,13 +24,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench import distilled, teacher
+from ddbench import teacher
 from ddbench.errors import UserError
 from ddbench.execute import origin, train_id
-from ddbench.files import Stopwatch, digest, make_once, read_json, write_json
 from ddbench.judging import bars, images_of
-from ddbench.runs import RunSpec, content_of, safe
+from ddbench.store import distilled_set
+from ddbench.store.records import RunSpec, content_of, safe
 from ddbench.types import Dataset
+from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
 from evaluators import VERSION, fidelity, pretrained
 from evaluators.augment import resize
 from evaluators.protocols import protocol
@@ -122,13 +123,13 @@ def _name(metric: str, words: str) -> str:
 
 def _measured(subject: Subject, metric: str, words: str) -> dict[str, Any]:
     log.info("%s: %s by %s", subject.folder, metric, words)
-    watch, pictures = Stopwatch(), distilled.read(subject.folder / "distilled")
+    watch, pictures = Stopwatch(), distilled_set.read(subject.folder / "distilled")
     weights, values = _MEASURES[metric](subject, pictures, words)
     how = {"metric": metric, "by": words, "weights": weights, "values": values, "seconds": watch.seconds}
     return how | _provenance(subject, pictures)
 
 
-def _provenance(subject: Subject, pictures: distilled.Pictures) -> dict[str, Any]:
+def _provenance(subject: Subject, pictures: distilled_set.Pictures) -> dict[str, Any]:
     return {
         "schema": 1,
         "run": subject.spec.digest,
@@ -139,14 +140,14 @@ def _provenance(subject: Subject, pictures: distilled.Pictures) -> dict[str, Any
     }
 
 
-def _fid(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _fid(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     weights, real, fake = _both(subject, pictures, words)
     values = {"fid": fidelity.fid(real, fake), "kid": fidelity.kid(real, fake)}
     near = fidelity.neighbourhoods(real, fake)
     return weights, values | (asdict(near) if near else {})
 
 
-def _coverage(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _coverage(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     weights, real, fake = _both(subject, pictures, words)
     labels = subject.load(subject.spec.size).train.labels
     by_class = fidelity.intra_class_coverage(real, labels, fake, torch.from_numpy(pictures.labels))
@@ -154,7 +155,7 @@ def _coverage(subject: Subject, pictures: distilled.Pictures, words: str) -> tup
     return weights, {"coverage": mean, "per_class": dict(zip(pictures.classes, by_class, strict=True))}
 
 
-def _map(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _map(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     weights, real, fake = _both(subject, pictures, words)
     mean, axes, share = fidelity.principal_plane(real)
     values: dict[str, Any] = {"explained": share}
@@ -167,7 +168,7 @@ def _map(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[st
     return weights, values
 
 
-def _ssim(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _ssim(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     train, fake = subject.load(subject.spec.size).train, images_of(pictures)
     found = []
     for label in bars(subject.setting.quiet)(range(len(train.classes)), "NN-SSIM, class by class", len(train.classes)):
@@ -180,7 +181,7 @@ def _ssim(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[s
     return "", {"nn_ssim": float(every.mean()), "std": float(every.std(correction=0)), "largest": float(every.max())}
 
 
-def _clip(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _clip(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     from evaluators import clip
 
     try:
@@ -198,7 +199,7 @@ def _clip(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[s
 _MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim": _ssim, "clip": _clip, "map": _map}
 
 
-def _both(subject: Subject, pictures: distilled.Pictures, words: str) -> tuple[str, Tensor, Tensor]:
+def _both(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, Tensor, Tensor]:
     """The weights' name, and features of the real training images and of the distilled ones."""
     with_what = _extractor(subject, words)
     train = subject.load(subject.spec.size).train

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from ddbench.leaderboard import Column, row_identity, table
 from ddbench.leaderboard import column as column_of
-from ddbench.runs import Entry
+from ddbench.store.records import Entry
 
 RANDOM, FULL = "random", "full"  # methods that anchor
 WEIGHT = 0.5  # the paper's w and g

@@ -15,12 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddbench import contact, distilled
 from ddbench.errors import UserError, ran_out
-from ddbench.files import locked, sweep, write_bytes
 from ddbench.planning import Jury, Plan, Setting, Task, tasks
-from ddbench.runs import Failure, failure_path, read_failure, write_failure
-from ddbench.team import join
+from ddbench.store import distilled_set
+from ddbench.store.records import Failure, failure_path, read_failure, write_failure
+from ddbench.utils import contact_sheet
+from ddbench.utils.distributed import join
+from ddbench.utils.files import locked, sweep, write_bytes
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
@@ -183,7 +184,7 @@ def _contact_sheet(folder: Path) -> None:
     if (folder / "contact.png").exists():
         return
     try:
-        write_bytes(folder / "contact.png", contact.png(distilled.read(folder / "distilled")))
+        write_bytes(folder / "contact.png", contact_sheet.png(distilled_set.read(folder / "distilled")))
     except (OSError, ValueError) as error:  # somebody changed the images: judging them will fail and be recorded
         log.error("no contact sheet: %s", error)
 

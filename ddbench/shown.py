@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddbench import contact
 from ddbench.datasets.facts import Place
-from ddbench.distilled import Pictures
-from ddbench.files import write_bytes
+from ddbench.store.distilled_set import Pictures
 from ddbench.types import Dataset, ImageSet
+from ddbench.utils import contact_sheet
+from ddbench.utils.files import write_bytes
 
 SIZE = 64  # px of the pack that is shown
 SHOWN = 12  # sizes of files that get a bar
@@ -34,13 +34,13 @@ def write_pages(source: Any, place: Place) -> tuple[Path, Path]:
     data = source.load(place, SIZE)
     folder = place.shared / f"shown-{source.slug}"
     sheet, page = folder / "contact.png", folder / "summary.png"
-    write_bytes(sheet, contact.png(_first(data.train)))
+    write_bytes(sheet, contact_sheet.png(_first(data.train)))
     write_bytes(page, _png(_summary(data, source.title, source.sizes(place))))
     return sheet, page
 
 
 def _first(train: ImageSet) -> Pictures:
-    rows = np.concatenate([train.of_class(label)[: contact.ACROSS].numpy() for label in range(len(train.classes))])
+    rows = np.concatenate([train.of_class(label)[: contact_sheet.ACROSS].numpy() for label in range(len(train.classes))])
     images = train.images[rows].permute(0, 2, 3, 1).numpy()
     return Pictures(images, train.labels[rows].numpy(), train.classes)
 

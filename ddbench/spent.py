@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddbench.files import read_json
+from ddbench.utils.files import read_json
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ddbench import planning, runner
 from ddbench.errors import UserError
 from ddbench.planning import Setting
 from ddbench.runner import Outcome
-from ddbench.runs import Failure, read_failure, write_failure, write_spec
+from ddbench.store.records import Failure, read_failure, write_failure, write_spec
 from ddbench.sweeps import Cell
 
 log = logging.getLogger("ddbench")

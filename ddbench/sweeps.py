@@ -19,9 +19,9 @@ from ddbench.config import checked, read_toml
 from ddbench.datasets.facts import CSV, FOLDER, Place
 from ddbench.errors import UserError, unknown
 from ddbench.planning import Request, Task
-from ddbench.runs import read_failure
-from ddbench.scanning import scan
 from ddbench.spent import spent
+from ddbench.store.reader import scan
+from ddbench.store.records import read_failure
 
 METHODS = "methods"
 SMALLEST = 8  # pixels

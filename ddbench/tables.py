@@ -15,7 +15,7 @@ from ddbench.derived import Costs, ranks, shown
 from ddbench.latex import latex
 from ddbench.leaderboard import Cell, Column, Row, Table, anchored, common, row_identity, table
 from ddbench.reported import Reported, beside
-from ddbench.runs import Entry
+from ddbench.store.records import Entry
 
 Extras = tuple[str, ...]
 

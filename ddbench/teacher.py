@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from ddbench.execute import origin
-from ddbench.files import Stopwatch, digest, make_once, write_bytes, write_json
-from ddbench.memory import Peak
 from ddbench.types import ImageSet
+from ddbench.utils.files import Stopwatch, digest, make_once, write_bytes, write_json
+from ddbench.utils.memory import Peak
 from evaluators import VERSION
 from evaluators.pretrained import sha256
 from evaluators.protocols import protocol

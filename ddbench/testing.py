@@ -21,8 +21,8 @@ from ddbench.context import Context
 from ddbench.datasets import drawing
 from ddbench.errors import UserError
 from ddbench.execute import checked, checksum
-from ddbench.files import canonical
 from ddbench.types import DistilledSet, ImageSet
+from ddbench.utils.files import canonical
 
 CLASSES = 3
 PER_CLASS = 8

@@ -14,58 +14,58 @@ import evaluators
 ROOTS = {"ddbench": Path(ddbench.__file__).parent, "evaluators": Path(evaluators.__file__).parent}
 HEAVY = ("torch", "torchvision", "diffusers", "transformers", "peft", "sklearn", "scipy")
 
-PLAIN = ("ddbench.types", "ddbench.context", "ddbench.files", "ddbench.errors", "ddbench.team")
+PLAIN = ("ddbench.types", "ddbench.context", "ddbench.utils.files", "ddbench.errors", "ddbench.utils.distributed")
 TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.dsa", "evaluators.train",
             "evaluators.recipes")  # fmt: skip
 ROWS = ("evaluators.protocols", "evaluators.recipes", "evaluators.sizes")
-READ_BACK = ("ddbench.runs", "ddbench.scanning", "ddbench.distilled", "ddbench.files", "ddbench.errors")
+READ_BACK = ("ddbench.store.records", "ddbench.store.reader", "ddbench.store.distilled_set", "ddbench.utils.files", "ddbench.errors")
 
 # module (or package) -> what it may import of ours; the longest matching prefix counts
 ARROWS = {
     "evaluators": ("evaluators",),
     "ddbench.errors": (),
-    "ddbench.files": (),
-    "ddbench.memory": (),
-    "ddbench.team": (),
-    "ddbench.context": ("ddbench.files", "ddbench.memory", "ddbench.team"),
+    "ddbench.utils.files": (),
+    "ddbench.utils.memory": (),
+    "ddbench.utils.distributed": (),
+    "ddbench.context": ("ddbench.utils.files", "ddbench.utils.memory", "ddbench.utils.distributed"),
     "ddbench.types": ("ddbench.context",),
     "ddbench.config": ("ddbench.errors",),
     "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "ddbench.custom", *ROWS),
-    "ddbench.custom": ("ddbench.errors", "ddbench.files", "ddbench.config", *ROWS),
-    "ddbench.runs": ("ddbench.files", "evaluators"),  # its VERSION
-    "ddbench.scanning": ("ddbench.runs", "ddbench.files"),
-    "ddbench.spent": ("ddbench.files",),
-    "ddbench.distilled": ("ddbench.files",),
-    "ddbench.contact": ("ddbench.distilled",),
-    "ddbench.shown": ("ddbench.contact", "ddbench.distilled", "ddbench.files", "ddbench.types",
+    "ddbench.custom": ("ddbench.errors", "ddbench.utils.files", "ddbench.config", *ROWS),
+    "ddbench.store.records": ("ddbench.utils.files", "evaluators"),  # its VERSION
+    "ddbench.store.reader": ("ddbench.store.records", "ddbench.utils.files"),
+    "ddbench.spent": ("ddbench.utils.files",),
+    "ddbench.store.distilled_set": ("ddbench.utils.files",),
+    "ddbench.utils.contact_sheet": ("ddbench.store.distilled_set",),
+    "ddbench.shown": ("ddbench.utils.contact_sheet", "ddbench.store.distilled_set", "ddbench.utils.files", "ddbench.types",
                       "ddbench.datasets.facts"),
-    "ddbench.provenance": ("evaluators",),
+    "ddbench.utils.provenance": ("ddbench", "evaluators"),
     "ddbench.comparing": (),
     "ddbench.leaderboard": (*READ_BACK, "ddbench.comparing"),
     "ddbench.robustness": (*READ_BACK, "ddbench.leaderboard"),
     "ddbench.derived": (*READ_BACK, "ddbench.leaderboard", "ddbench.comparing"),
     "ddbench.latex": ("ddbench.leaderboard",),
-    "ddbench.reported": ("ddbench.leaderboard", "ddbench.config", "ddbench.files", "ddbench.errors"),
+    "ddbench.reported": ("ddbench.leaderboard", "ddbench.config", "ddbench.utils.files", "ddbench.errors"),
     "ddbench.tables": (*READ_BACK, "ddbench.leaderboard", "ddbench.derived", "ddbench.latex", "ddbench.reported"),
     "ddbench.datasets": (*PLAIN, "ddbench.datasets"),
     "ddbench.methods": (*PLAIN, *TEACHERS, "ddbench.methods"),
     # the command that trains the embedded base model: it is not a method, and reads training images itself
     "ddbench.base_model": (*PLAIN, *TEACHERS, "ddbench.base_model", "ddbench.methods", "ddbench.datasets"),
-    "ddbench.planning": ("ddbench.runs", "ddbench.files", "ddbench.errors", "ddbench.config", "ddbench.registry",
+    "ddbench.planning": ("ddbench.store.records", "ddbench.utils.files", "ddbench.errors", "ddbench.config", "ddbench.registry",
                          "ddbench.datasets.facts", "evaluators.sizes"),
-    "ddbench.runner": (*READ_BACK, "ddbench.team", "ddbench.planning", "ddbench.contact", "ddbench.execute",
+    "ddbench.runner": (*READ_BACK, "ddbench.utils.distributed", "ddbench.planning", "ddbench.utils.contact_sheet", "ddbench.execute",
                        "ddbench.judging", "ddbench.types"),
-    "ddbench.sweeps": ("ddbench.planning", "ddbench.registry", "ddbench.config", "ddbench.runs", "ddbench.scanning",
-                       "ddbench.spent", "ddbench.files", "ddbench.errors", "ddbench.datasets.facts"),
-    "ddbench.sweeping": ("ddbench.sweeps", "ddbench.planning", "ddbench.runner", "ddbench.runs", "ddbench.errors"),
+    "ddbench.sweeps": ("ddbench.planning", "ddbench.registry", "ddbench.config", "ddbench.store.records", "ddbench.store.reader",
+                       "ddbench.spent", "ddbench.utils.files", "ddbench.errors", "ddbench.datasets.facts"),
+    "ddbench.sweeping": ("ddbench.sweeps", "ddbench.planning", "ddbench.runner", "ddbench.store.records", "ddbench.errors"),
     "ddbench.report": (*READ_BACK, "ddbench", "ddbench.report", "ddbench.leaderboard"),
-    "ddbench.merging": ("ddbench.runner", "ddbench.runs", "ddbench.scanning", "ddbench.files", "ddbench.errors"),
-    "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.provenance", "ddbench.memory", "ddbench.planning"),
-    "ddbench.judging": (*READ_BACK, *PLAIN, "ddbench.memory", "ddbench.planning", "ddbench.execute", "ddbench.teacher",
+    "ddbench.store.merge": ("ddbench.runner", "ddbench.store.records", "ddbench.store.reader", "ddbench.utils.files", "ddbench.errors"),
+    "ddbench.execute": (*READ_BACK, *PLAIN, "ddbench.utils.provenance", "ddbench.utils.memory", "ddbench.planning"),
+    "ddbench.judging": (*READ_BACK, *PLAIN, "ddbench.utils.memory", "ddbench.planning", "ddbench.execute", "ddbench.teacher",
                         "evaluators"),
     "ddbench.quality": (*READ_BACK, *PLAIN, "ddbench.planning", "ddbench.execute", "ddbench.judging", "ddbench.teacher",
                         "evaluators"),
-    "ddbench.teacher": ("ddbench.execute", "ddbench.files", "ddbench.memory", "ddbench.types", "evaluators"),
+    "ddbench.teacher": ("ddbench.execute", "ddbench.utils.files", "ddbench.utils.memory", "ddbench.types", "evaluators"),
     "ddbench.given": (*READ_BACK, *PLAIN, "ddbench.planning", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.execute", "ddbench.datasets.drawing"),
     "ddbench.commands": ("ddbench", "evaluators"),
@@ -115,14 +115,14 @@ def test_imports_follow_the_arrows(name, path):
     ("name", "line"),
     [
         ("evaluators.train", "from ddbench.types import ImageSet"),
-        ("evaluators.train", "def f():\n    import ddbench.files"),
+        ("evaluators.train", "def f():\n    import ddbench.utils.files"),
         ("ddbench.methods.random", "from evaluators import accuracy"),
         ("ddbench.methods.random", "from evaluators.protocols import protocol"),
         ("ddbench.methods.dpd.distiller", "from ddbench.datasets.scenes import SCENES"),
         ("ddbench.methods.random", "from ddbench import runner"),
         ("ddbench.datasets.rs.ucm", "import ddbench.methods.random"),
         ("ddbench.leaderboard", "from ddbench.planning import Plan"),
-        ("ddbench.runs", "from ddbench import runner"),
+        ("ddbench.store.records", "from ddbench import runner"),
     ],
 )
 def test_a_wrong_arrow_would_be_found(name, line):

@@ -11,11 +11,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 from third_party import few, write_anew, write_images, write_method
 
-from ddbench import planning, runner, runs, scanning
+from ddbench import planning, runner
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Setting
-from ddbench.runs import corrupted_path
+from ddbench.store import reader, records
+from ddbench.store.records import corrupted_path
 from evaluators import robust
 from evaluators.protocols import QUICK_1
 
@@ -42,7 +43,7 @@ def run(home, plan):
 
 
 def results(home):
-    entries, problems = scanning.scan(home / "runs")
+    entries, problems = reader.scan(home / "runs")
     assert problems == []
     return [entry.result for entry in entries]
 
@@ -126,20 +127,20 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     run(home, planned(home, "taught.toml"))
     folder = planned(home, "taught.toml").specs[0].folder(home / "runs")
     write_anew(folder, lambda images: images[::-1].copy())
-    entries, problems = scanning.scan(home / "runs")
+    entries, problems = reader.scan(home / "runs")
     assert entries == []
     assert ["it judged other images than the run has now" in problem.reason for problem in problems] == [True]
     jury = planning.jury(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
     assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 2
     one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
     np.testing.assert_allclose(one, other[::-1], atol=1e-6)
-    entries, problems = scanning.scan(home / "runs")
+    entries, problems = reader.scan(home / "runs")
     assert [(entry.result.seed, entry.result.content) for entry in entries] == [
-        (s, runs.content_of(folder)) for s in (0, 1)
+        (s, records.content_of(folder)) for s in (0, 1)
     ]
     assert problems == []
     corrupted = [json.loads(path.read_text()) for path in folder.glob("results/*/corrupted-v1/*")]
-    assert {one["content"] for one in corrupted} == {runs.content_of(folder)}
+    assert {one["content"] for one in corrupted} == {records.content_of(folder)}
     assert run(home, replace(planned(home, "taught.toml"), jury=jury)) == runner.Outcome(0, 0, 3)
 
 
@@ -213,7 +214,7 @@ def test_soft_labels_that_are_no_probabilities_are_refused(home):
     assert run(home, plan).failed == 1
     assert (
         "soft labels of image 0 (of barn) are not probabilities"
-        in runs.read_failure(plan.specs[0].folder(home / "runs")).error
+        in records.read_failure(plan.specs[0].folder(home / "runs")).error
     )
 
 
@@ -224,7 +225,7 @@ def test_a_class_without_test_images_is_said_before_any_work(home, monkeypatch):
     monkeypatch.setattr(type(plan.source), "load", lambda *_: replace(data, test=lacking))
     monkeypatch.setattr("ddbench.execute.distill", None)
     assert run(home, plan).failed == 1
-    assert "too few are there: pond 0" in runs.read_failure(plan.specs[0].folder(home / "runs")).error
+    assert "too few are there: pond 0" in records.read_failure(plan.specs[0].folder(home / "runs")).error
 
 
 def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeypatch):

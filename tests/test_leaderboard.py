@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddbench.leaderboard import anchored, best, cell, common, row_identity, split_name, table
-from ddbench.runs import Entry, Result, RunSpec
+from ddbench.store.records import Entry, Result, RunSpec
 
 SPEC = RunSpec("mine", 1, None, {"a": 1}, "scenes", "by index", "f" * 64, 32, 2, 0)
 RESULT = Result(

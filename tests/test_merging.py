@@ -7,11 +7,12 @@ import pytest
 from click.testing import CliRunner
 from third_party import snapshot, write_anew, write_images, write_method
 
-from ddbench import merging, planning, runner, scanning
+from ddbench import planning, runner
 from ddbench.cli import cli
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Setting
+from ddbench.store import merge, reader
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +58,17 @@ def test_what_only_they_have_is_copied(done, two):
     ours, theirs = two
     shutil.rmtree(seed(ours, 0))
     result(ours, 1).unlink()
-    merged = merging.merge(ours, (theirs,))
+    merged = merge.merge(ours, (theirs,))
     assert (merged.runs, merged.results, merged.same, merged.conflicts) == (1, 1, 0, [])
     assert snapshot(ours) == snapshot(done)
 
 
 def test_into_an_empty_folder_and_again(done, tmp_path):
-    first = merging.merge(tmp_path / "all", (done,))
+    first = merge.merge(tmp_path / "all", (done,))
     assert (first.runs, first.same) == (2, 0)
-    again = merging.merge(tmp_path / "all", (done,))
+    again = merge.merge(tmp_path / "all", (done,))
     assert (again.runs, again.results, again.same) == (0, 0, 2)
-    assert shown(scanning.scan(tmp_path / "all")[0]) == shown(scanning.scan(done)[0])
+    assert shown(reader.scan(tmp_path / "all")[0]) == shown(reader.scan(done)[0])
 
 
 def test_a_run_that_was_only_begun_here_is_completed(done, two):
@@ -75,7 +76,7 @@ def test_a_run_that_was_only_begun_here_is_completed(done, two):
     shutil.rmtree(seed(ours, 0) / "distilled")
     result(ours, 0).unlink()
     (seed(ours, 0) / "failed.json").write_text('{"status": "died", "error": "killed", "trace": ""}')
-    merging.merge(ours, (theirs,))
+    merge.merge(ours, (theirs,))
     assert snapshot(ours) == snapshot(done)
 
 
@@ -83,20 +84,20 @@ def test_seconds_and_versions_are_no_conflict(two):
     ours, theirs = two
     edited(result(theirs, 0), seconds=1234.5, versions={"torch": "9"}, commit="e" * 40)
     before = snapshot(ours)
-    assert merging.merge(ours, (theirs,)).conflicts == []
+    assert merge.merge(ours, (theirs,)).conflicts == []
     assert snapshot(ours) == before
 
 
 def test_another_result_of_the_same_student_is_kept_and_named(two):
     ours, theirs = two
     edited(result(theirs, 0), overall=0.123)
-    before = shown(scanning.scan(ours)[0])
-    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    before = shown(reader.scan(ours)[0])
+    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
     assert mine == result(ours, 0)
     assert json.loads(kept.read_text())["overall"] == 0.123
     assert kept.relative_to(ours).parts[0] == "conflicts"
     assert kept.relative_to(ours).parts[1].startswith("theirs-")
-    entries, problems = scanning.scan(ours)
+    entries, problems = reader.scan(ours)
     assert (shown(entries), problems) == (before, [])
 
 
@@ -105,9 +106,9 @@ def test_two_folders_of_one_name_keep_a_conflict_each(done, two, tmp_path):
     for name, overall in (("a", 0.11), ("b", 0.22)):
         shutil.copytree(done, tmp_path / name / "runs")
         edited(result(tmp_path / name / "runs", 0), overall=overall)
-    conflicts = merging.merge(ours, (tmp_path / "a/runs", tmp_path / "b/runs")).conflicts
+    conflicts = merge.merge(ours, (tmp_path / "a/runs", tmp_path / "b/runs")).conflicts
     assert [json.loads(kept.read_text())["overall"] for _, kept in conflicts] == [0.11, 0.22]
-    assert "is not carried over" in merging.merge(tmp_path / "all", (ours,)).skipped[0]
+    assert "is not carried over" in merge.merge(tmp_path / "all", (ours,)).skipped[0]
 
 
 def test_results_of_a_set_that_is_gone_are_not_replaced(two):
@@ -115,7 +116,7 @@ def test_results_of_a_set_that_is_gone_are_not_replaced(two):
     shutil.rmtree(seed(ours, 0) / "distilled")
     edited(result(ours, 0), overall=0.77, content="e" * 64)
     before = result(ours, 0).read_bytes()
-    assert len(merging.merge(ours, (theirs,)).conflicts) == 1
+    assert len(merge.merge(ours, (theirs,)).conflicts) == 1
     assert result(ours, 0).read_bytes() == before
 
 
@@ -129,25 +130,25 @@ def test_results_of_other_images_are_a_conflict_whoever_was_trained(two, images)
         path.rename(path.with_name(path.name.replace("convnet", student)))
         if runs == theirs or not images:
             shutil.rmtree(seed(runs, 0) / "distilled")
-    before = shown(scanning.scan(ours)[0])
-    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    before = shown(reader.scan(ours)[0])
+    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
     assert (mine, kept.is_dir()) == (seed(ours, 0), True)
-    assert scanning.scan(ours) == (scanning.scan(ours)[0], [])
-    assert shown(scanning.scan(ours)[0]) == before
+    assert reader.scan(ours) == (reader.scan(ours)[0], [])
+    assert shown(reader.scan(ours)[0]) == before
 
 
 def test_another_precision_of_a_student_stands_beside(two):
     ours, theirs = two
     edited(result(theirs, 0), precision="bf16", overall=0.123)
     for results in (1, 0):
-        merged = merging.merge(ours, (theirs,))
+        merged = merge.merge(ours, (theirs,))
         assert (merged.results, merged.conflicts) == (results, [])
-    entries, problems = scanning.scan(ours)
+    entries, problems = reader.scan(ours)
     assert problems == []
     found = [(e.result.precision, e.result.overall == 0.123) for e in entries if e.spec.seed == 0]
     assert found == [("bf16", True), ("fp32", False)]
     edited(result(theirs, 0), overall=0.124)
-    assert len(merging.merge(ours, (theirs,)).conflicts) == 1
+    assert len(merge.merge(ours, (theirs,)).conflicts) == 1
 
 
 def test_what_a_run_without_images_cost_goes_along(two):
@@ -156,7 +157,7 @@ def test_what_a_run_without_images_cost_goes_along(two):
     for path in sorted(seed(ours, 0).rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (seed(ours, 0) / "results").mkdir()
-    merging.merge(ours, (theirs,))
+    merge.merge(ours, (theirs,))
     assert snapshot(seed(ours, 0)) == snapshot(seed(theirs, 0))
 
 
@@ -166,11 +167,11 @@ def test_what_quality_measured_goes_along(two):
         path = seed(runs, 0) / f"quality/fid-{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"values": {"fid": 3.5}, "seconds": 1.0 if runs == ours else 2.0}))
-    merged = merging.merge(ours, (theirs,))
+    merged = merge.merge(ours, (theirs,))
     assert sorted(path.name for path in (seed(ours, 0) / "quality").iterdir()) == ["fid-both.json", "fid-theirs.json"]
     assert (merged.results, merged.conflicts) == (1, [])
     edited(seed(theirs, 0) / "quality/fid-both.json", values={"fid": 4.5})
-    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
     assert json.loads(mine.read_text())["values"]["fid"] == 3.5
     assert json.loads(kept.read_text())["values"]["fid"] == 4.5
 
@@ -178,16 +179,16 @@ def test_what_quality_measured_goes_along(two):
 def test_what_nobody_can_read_is_not_copied(two, tmp_path):
     ours, theirs = two
     result(theirs, 0).write_text("{")
-    merged = merging.merge(tmp_path / "all", (theirs,))
+    merged = merge.merge(tmp_path / "all", (theirs,))
     assert (merged.runs, len(merged.skipped)) == (2, 1)
-    assert scanning.scan(tmp_path / "all")[1] == []
-    assert merging.merge(ours, (theirs,)).conflicts == []
+    assert reader.scan(tmp_path / "all")[1] == []
+    assert merge.merge(ours, (theirs,)).conflicts == []
 
 
 def test_another_set_of_the_same_run_is_kept_whole(two):
     ours, theirs = two
     write_anew(seed(theirs, 1), lambda images: 255 - images)
-    ((mine, kept),) = merging.merge(ours, (theirs,)).conflicts
+    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
     assert mine == seed(ours, 1)
     assert snapshot(kept) == snapshot(seed(theirs, 1))
 
@@ -195,17 +196,17 @@ def test_another_set_of_the_same_run_is_kept_whole(two):
 def test_a_damaged_spec_is_skipped_and_named(two):
     ours, theirs = two
     (seed(theirs, 0) / "spec.json").write_text("{")
-    merged = merging.merge(ours, (theirs,))
+    merged = merge.merge(ours, (theirs,))
     assert "spec.json is not readable JSON" in merged.skipped[0]
 
 
 def test_folders_that_are_none(two, tmp_path):
     with pytest.raises(UserError, match="there is no runs folder"):
-        merging.merge(two[0], (tmp_path / "gone",))
+        merge.merge(two[0], (tmp_path / "gone",))
     with pytest.raises(UserError, match="is the folder to merge into"):
-        merging.merge(two[0], (two[0],))
+        merge.merge(two[0], (two[0],))
     with pytest.raises(UserError, match="holds no run: is it the folder"):
-        merging.merge(two[0], (two[1].parent.parent,))
+        merge.merge(two[0], (two[1].parent.parent,))
 
 
 def test_the_command(two):

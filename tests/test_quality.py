@@ -14,11 +14,12 @@ from sklearn.decomposition import PCA
 from small_clip import write_clip
 from third_party import write_anew, write_images, write_method
 
-from ddbench import distilled, registry, runs
+from ddbench import registry
 from ddbench.cli import cli
 from ddbench.datasets.facts import Place
 from ddbench.report.page import page
-from ddbench.scanning import scan
+from ddbench.store import distilled_set, records
+from ddbench.store.reader import scan
 from evaluators import clip, fidelity
 from evaluators.students import build, features
 from evaluators.train import DivergedError
@@ -63,7 +64,7 @@ def measured(home):
 def sets(home):
     """Real training images and distilled ones, with labels."""
     train = registry.load("datasets", f"folder:{home}/images").load(Place(None, home / "shared", True), 8).train
-    pictures = distilled.read(run_of(home) / "distilled")
+    pictures = distilled_set.read(run_of(home) / "distilled")
     fake = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
     return train.images, train.labels, fake, torch.from_numpy(pictures.labels)
 
@@ -123,7 +124,7 @@ def test_what_was_measured_is_recorded(measured, home, sets):
     one = measured["fid"]
     assert one["by"] == FEATURES
     assert (one["distilled_images"], one["real_images"]) == (8, len(sets[1]))
-    assert one["content"] == distilled.read(run_of(home) / "distilled").content()
+    assert one["content"] == distilled_set.read(run_of(home) / "distilled").content()
     assert re.fullmatch(r"fid-convnet-quick-1-[0-9a-f]{6}\.json", Path(one["path"]).name)
     assert Path(one["path"]).parent == run_of(home) / "quality"
 
@@ -235,7 +236,7 @@ def test_a_set_made_anew_is_measured_anew(home, measured, tmp_path):
     shutil.copytree(run_of(home), anew)
     write_anew(anew, lambda images: 255 - images)
     found = quality(home, anew, "--metric", "ssim")["ssim"]
-    assert found["content"] == runs.content_of(anew) != measured["ssim"]["content"]
+    assert found["content"] == records.content_of(anew) != measured["ssim"]["content"]
     assert found["values"] != measured["ssim"]["values"]
     assert quality(home, anew, "--metric", "ssim")["ssim"] == found
 

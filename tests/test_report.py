@@ -16,14 +16,15 @@ from click.testing import CliRunner
 from PIL import Image
 from test_leaderboard import RESULT, SPEC
 
-from ddbench import custom, distilled, runs
+from ddbench import custom
 from ddbench.cli import cli
 from ddbench.datasets.facts import Place
-from ddbench.files import write_json
 from ddbench.planning import Request, jury, plan
 from ddbench.report.facts import command
 from ddbench.report.page import page
-from ddbench.scanning import scan
+from ddbench.store import distilled_set, records
+from ddbench.store.reader import scan
+from ddbench.utils.files import write_json
 from evaluators.protocols import QUICK_1
 
 CLASSES = ("barn", "pond <& sea>", "wood")
@@ -37,9 +38,9 @@ def write_run(folder, method, ipc, seed, accuracy, size=16):
     numbers = np.random.default_rng(seed)
     images = numbers.integers(0, 256, (3 * ipc, size, size, 3), dtype=np.uint8)
     (run / "distilled").mkdir(parents=True)
-    pictures = distilled.Pictures(images, np.repeat(np.arange(3), ipc), CLASSES)
-    distilled.write(run / "distilled", pictures)
-    runs.write_spec(run, spec)
+    pictures = distilled_set.Pictures(images, np.repeat(np.arange(3), ipc), CLASSES)
+    distilled_set.write(run / "distilled", pictures)
+    records.write_spec(run, spec)
     write_json(run / "distill.json", {"seconds": 10.0 * ipc, "stages": [{"stage": "teacher", "seconds": 5.0}]})
     for student in range(2):
         per_class = dict(zip(CLASSES, (accuracy, accuracy / 2, 0.1), strict=True))
@@ -51,7 +52,7 @@ def write_run(folder, method, ipc, seed, accuracy, size=16):
         }
         shown = {"per_class": per_class, "confusion": [[5, 1, 0], [2, 4, 0], [0, 0, 6]]}
         result = dataclasses.replace(RESULT, **changes, **shown)
-        runs.write_result(runs.result_path(run, QUICK_1, "convnet", student), result)
+        records.write_result(records.result_path(run, QUICK_1, "convnet", student), result)
     return spec
 
 
@@ -149,7 +150,7 @@ def test_all_pictures_of_a_run_share_its_part_of_the_budget(tmp_path, monkeypatc
         points = lambda: {name: numbers.normal(size=(200, 2)).tolist() for name in CLASSES}  # noqa: E731
         values = {"real": points(), "distilled": points(), "explained": 0.5}
         for network in "abc":
-            write_json(run / f"quality/map-{network}.json", {"content": runs.content_of(run), "values": values})
+            write_json(run / f"quality/map-{network}.json", {"content": records.content_of(run), "values": values})
     stored = re.findall(r'src="data:image/webp;base64,([^"]*)"', page(*scan(tmp_path)))
     assert len(stored) == 4 * 4
     assert sum(map(len, stored)) < 500_000

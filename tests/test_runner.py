@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from third_party import snapshot, write_images, write_method
 
-from ddbench import distilled, planning, registry, runner, runs, scanning
+from ddbench import planning, registry, runner
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
 from ddbench.given import plan_given
 from ddbench.planning import Request, Setting
+from ddbench.store import distilled_set, reader, records
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_full_takes_every_training_image_and_no_budget(home, tmp_path):
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 0)
     train = plan.source.load(place_of(home), plan.specs[0].size).train
     (folder,) = (tmp_path / "folder-images8" / "full").glob("ipc0/seed0-*")
-    found = distilled.read(folder / "distilled")
+    found = distilled_set.read(folder / "distilled")
     assert found.counts == train.counts()
     assert np.array_equal(found.images, train.images.permute(0, 2, 3, 1).numpy())
     assert np.array_equal(found.labels, train.labels.numpy())
@@ -104,20 +105,20 @@ def test_a_run_leaves_what_the_design_says(done):
 
 def test_what_is_on_disk_is_real_training_images(done, home):
     plan, place, _ = done
-    made = distilled.read(plan.specs[0].folder(place) / "distilled")
+    made = distilled_set.read(plan.specs[0].folder(place) / "distilled")
     names = [name for side in plan.split.train for name in side]
-    real = {distilled.read_image(home / "images" / name).tobytes() for name in names}
+    real = {distilled_set.read_image(home / "images" / name).tobytes() for name in names}
     assert {image.tobytes() for image in made.images} <= real
     assert dict(made.extras) == {"shift": 0}
 
 
 def test_the_result_says_what_was_judged_and_how(done):
     plan, place, _ = done
-    (entry,), problems = scanning.scan(place)
+    (entry,), problems = reader.scan(place)
     assert problems == []
     assert entry.spec == plan.specs[0]
     found = entry.result
-    assert found.content == distilled.read(plan.specs[0].folder(place) / "distilled").content()
+    assert found.content == distilled_set.read(plan.specs[0].folder(place) / "distilled").content()
     assert found.protocol_hash == plan.jury.protocol.identity("convnet")
     confusion = np.array(found.confusion)
     assert found.n_test == confusion.sum() == sum(map(len, plan.split.test))
@@ -141,8 +142,8 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
     for seed in (0, 1):
         again = plan_for(home, seeds=(seed,), students=())
         runner.run(again, setting(home, tmp_path))
-        contents.append(distilled.read(again.specs[0].folder(tmp_path) / "distilled").content())
-    assert contents[0] == distilled.read(plan.specs[0].folder(place) / "distilled").content()
+        contents.append(distilled_set.read(again.specs[0].folder(tmp_path) / "distilled").content())
+    assert contents[0] == distilled_set.read(plan.specs[0].folder(place) / "distilled").content()
     assert contents[1] != contents[0]
 
 
@@ -157,12 +158,12 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
 def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, status, said):
     plan = plan_for(home, f"do={do}")
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 1, 0)
-    recorded = runs.read_failure(plan.specs[0].folder(tmp_path))
+    recorded = records.read_failure(plan.specs[0].folder(tmp_path))
     assert recorded.status == status
     assert said in recorded.error
     assert "in distill" in recorded.trace
     assert "there is no distilled set" in caplog.text
-    assert scanning.scan(tmp_path) == ([], [])
+    assert reader.scan(tmp_path) == ([], [])
 
 
 def test_what_diverged_keeps_its_last_state(home, tmp_path):
@@ -210,13 +211,13 @@ def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch
     assert runner.run(plan, setting(home, tmp_path)).failed == 1
     assert "--retry tries again" in caplog.text
     assert runner.run(plan, setting(home, tmp_path), retry=True) == runner.Outcome(1, 0, 0)
-    assert runs.read_failure(plan.specs[0].folder(tmp_path)) is None
+    assert records.read_failure(plan.specs[0].folder(tmp_path)) is None
 
 
 def test_a_method_that_writes_to_the_training_images_fails(home, tmp_path):
     plan = plan_for(home, "do=write")
     runner.run(plan, setting(home, tmp_path))
-    assert "changed the training images" in runs.read_failure(plan.specs[0].folder(tmp_path)).error
+    assert "changed the training images" in records.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
 def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
@@ -228,7 +229,7 @@ def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
 def test_a_method_that_ends_the_process_costs_its_run(home, tmp_path):
     plan = plan_for(home, "do=exit")
     assert runner.run(plan, setting(home, tmp_path)).failed == 1
-    assert runs.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
+    assert records.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
 
 
 def test_one_failing_student_costs_one_cell(home, tmp_path):
@@ -238,15 +239,15 @@ def test_one_failing_student_costs_one_cell(home, tmp_path):
     image = folder / "distilled" / "barn" / "000.png"
     image.write_bytes(image.read_bytes()[:50])
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 1, 1)
-    result = runs.result_path(folder, plan.jury.protocol, "convnet", 0)
-    assert "not a readable image" in runs.read_failure(result).error
-    assert runs.read_failure(folder) is None
+    result = records.result_path(folder, plan.jury.protocol, "convnet", 0)
+    assert "not a readable image" in records.read_failure(result).error
+    assert records.read_failure(folder) is None
 
 
 def test_more_images_than_there_are_is_a_failure_that_names_the_budget(home, tmp_path):
     plan = plan_for(home, ipcs=(500,))
     assert runner.run(plan, setting(home, tmp_path)).failed == 1
-    assert "the budget is 500 images per class" in runs.read_failure(plan.specs[0].folder(tmp_path)).error
+    assert "the budget is 500 images per class" in records.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
 def command(home, place, *words):
@@ -288,7 +289,7 @@ def test_killed_while_judging(done, home, tmp_path):
     assert list(folder.rglob("results/*/*.json")) == []
     assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 1)
     assert same_files(tmp_path, place)
-    (one,), (two,) = scanning.scan(tmp_path)[0], scanning.scan(place)[0]
+    (one,), (two,) = reader.scan(tmp_path)[0], reader.scan(place)[0]
     assert (one.result.run, one.result.content) == (two.result.run, two.result.content)
     assert (one.result.overall, one.result.confusion) == (two.result.overall, two.result.confusion)
 
@@ -358,7 +359,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
     given = plan_given(folder, source, None, plan.jury, place_of(home))
     assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
     runner.run(given, setting(home, tmp_path))
-    (mine,), (theirs,) = scanning.scan(place)[0], scanning.scan(tmp_path)[0]
+    (mine,), (theirs,) = reader.scan(place)[0], reader.scan(tmp_path)[0]
     assert mine.result.content == theirs.result.content == theirs.spec.params["content"]
     assert mine.result.confusion == theirs.result.confusion
 

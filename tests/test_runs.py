@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddbench import distilled, files, runs, scanning
-from ddbench.distilled import Pictures
-from ddbench.runs import Failure, Result, RunSpec
+from ddbench.store import distilled_set, reader, records
+from ddbench.store.distilled_set import Pictures
+from ddbench.store.records import Failure, Result, RunSpec
+from ddbench.utils import files
 
 SPEC = RunSpec("mine", 1, None, {"a": 1, "b": [1, 2]}, "scenes", "by index", "f" * 64, 32, 2, 0)
 CHANGES = {
@@ -57,9 +58,9 @@ def result(spec=SPEC, **changes):
 def write(root: Path, spec=SPEC, **changes) -> Path:
     """A run folder with one result; the path of the result."""
     folder = spec.folder(root)
-    runs.write_spec(folder, spec)
+    records.write_spec(folder, spec)
     path = folder / "results" / "quick-v1" / f"convnet-scratch-seed{changes.get('seed', 0)}.json"
-    runs.write_result(path, result(spec, **changes))
+    records.write_result(path, result(spec, **changes))
     return path
 
 
@@ -84,14 +85,14 @@ def test_where_a_run_lies():
 
 def test_what_is_written_is_read_back(tmp_path):
     path = write(tmp_path)
-    entries, problems = scanning.scan(tmp_path)
+    entries, problems = reader.scan(tmp_path)
     assert problems == []
-    assert entries == [runs.Entry(SPEC, result(), path)]
+    assert entries == [records.Entry(SPEC, result(), path)]
     assert json.loads(path.read_text())["schema"] == 1
 
 
 def test_a_missing_runs_folder_holds_nothing(tmp_path):
-    assert scanning.scan(tmp_path / "none") == ([], [])
+    assert reader.scan(tmp_path / "none") == ([], [])
     assert not (tmp_path / "none").exists()
 
 
@@ -129,7 +130,7 @@ def edited(**changes):
 def test_a_result_that_cannot_be_used_is_named_and_costs_no_other(tmp_path, edit, reason):
     good, bad = write(tmp_path), write(tmp_path, seed=1)
     edit(bad)
-    entries, problems = scanning.scan(tmp_path)
+    entries, problems = reader.scan(tmp_path)
     assert [entry.path for entry in entries] == [good]
     assert [problem.path for problem in problems] == [bad]
     assert reason in problems[0].reason
@@ -148,7 +149,7 @@ def test_without_its_spec_a_run_is_not_used(tmp_path, edit, reason):
     write(tmp_path)
     other = write(tmp_path, dataclasses.replace(SPEC, seed=1))
     edit(SPEC.folder(tmp_path) / "spec.json")
-    entries, problems = scanning.scan(tmp_path)
+    entries, problems = reader.scan(tmp_path)
     assert [entry.path for entry in entries] == [other]
     assert [(problem.path.name, reason in problem.reason) for problem in problems] == [("spec.json", True)]
 
@@ -156,11 +157,11 @@ def test_without_its_spec_a_run_is_not_used(tmp_path, edit, reason):
 def test_half_written_files_and_failures_are_no_results(tmp_path):
     path = write(tmp_path)
     path.with_name(f".{path.name}.123.tmp").write_text("{")
-    runs.write_failure(path.with_name("convnet-scratch-seed1.json"), Failure("oom", "e", "t"))
-    runs.write_failure(path.parents[2], Failure("failed", "e", "t"))
-    entries, problems = scanning.scan(tmp_path)
+    records.write_failure(path.with_name("convnet-scratch-seed1.json"), Failure("oom", "e", "t"))
+    records.write_failure(path.parents[2], Failure("failed", "e", "t"))
+    entries, problems = reader.scan(tmp_path)
     assert (len(entries), problems) == (1, [])
-    assert [(failed.path.name, failed.reason) for failed in scanning.read_all(tmp_path).failed] == [
+    assert [(failed.path.name, failed.reason) for failed in reader.read_all(tmp_path).failed] == [
         ("failed.json", "failed, and so in no mean: e"),
         ("convnet-scratch-seed1.failed.json", "oom, and so in no mean: e"),
     ]
@@ -171,19 +172,19 @@ def test_results_of_other_images_than_there_are_now_are_not_used(tmp_path):
     manifest = path.parents[2] / "distilled" / "manifest.json"
     for content, used in (("c" * 64, [path]), ("d" * 64, [])):
         files.write_json(manifest, {"content": content})
-        entries, problems = scanning.scan(tmp_path)
+        entries, problems = reader.scan(tmp_path)
         assert [entry.path for entry in entries] == used
-        assert runs.wanting(path, path.parents[2]) == (not used)
+        assert records.wanting(path, path.parents[2]) == (not used)
         assert ["run its command again" in problem.reason for problem in problems] == [True] * (not used)
 
 
 def test_a_result_ends_its_failure(tmp_path):
     path = tmp_path / "run" / "results" / "quick-v1" / "convnet-scratch-seed0.json"
     failure = Failure("diverged", "the loss is not finite", "trace")
-    runs.write_failure(path, failure)
-    assert runs.read_failure(path) == failure
-    runs.write_result(path, result())
-    assert runs.read_failure(path) is None
+    records.write_failure(path, failure)
+    assert records.read_failure(path) == failure
+    records.write_result(path, result())
+    assert records.read_failure(path) is None
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -197,8 +198,8 @@ def pictures(soft=False, order=(0, 1, 2, 3, 4)):
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_distilled_set_comes_back_as_it_was(tmp_path, soft):
-    distilled.write(tmp_path, pictures(soft))
-    back = distilled.read(tmp_path)
+    distilled_set.write(tmp_path, pictures(soft))
+    back = distilled_set.read(tmp_path)
     assert np.array_equal(back.images, pictures().images)
     assert np.array_equal(back.labels, pictures().labels)
     assert (back.soft is not None) == soft
@@ -210,7 +211,7 @@ def test_a_distilled_set_comes_back_as_it_was(tmp_path, soft):
 
 
 def test_the_manifest_counts_what_is_stored(tmp_path):
-    distilled.write(tmp_path, pictures(soft=True))
+    distilled_set.write(tmp_path, pictures(soft=True))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["bytes"] == 5 * 8 * 8 * 3 + 5 * 2 * 4
     assert manifest["png_bytes"] == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
@@ -219,8 +220,8 @@ def test_the_manifest_counts_what_is_stored(tmp_path):
 
 
 def test_images_are_stored_class_by_class_with_their_own_soft_labels(tmp_path):
-    distilled.write(tmp_path, pictures(True, order=(2, 0, 3, 1, 4)))
-    assert distilled.read(tmp_path).content() == pictures(True).content()
+    distilled_set.write(tmp_path, pictures(True, order=(2, 0, 3, 1, 4)))
+    assert distilled_set.read(tmp_path).content() == pictures(True).content()
 
 
 def test_content_changes_with_pixels_labels_and_soft_labels():
@@ -237,24 +238,24 @@ def test_content_changes_with_pixels_labels_and_soft_labels():
 
 @pytest.mark.parametrize("name", ["pond/002.png", "barn/000.png"])
 def test_a_changed_folder_is_not_taken_for_the_one_that_was_made(tmp_path, name):
-    distilled.write(tmp_path, pictures())
+    distilled_set.write(tmp_path, pictures())
     (tmp_path / name).write_bytes((tmp_path / "pond/000.png").read_bytes())
     with pytest.raises(ValueError, match="was changed after it was made"):
-        distilled.read(tmp_path)
+        distilled_set.read(tmp_path)
 
 
 def test_a_damaged_image_is_named(tmp_path):
-    distilled.write(tmp_path, pictures())
+    distilled_set.write(tmp_path, pictures())
     (tmp_path / "pond/001.png").write_bytes((tmp_path / "pond/001.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"pond/001\.png is not a readable image"):
-        distilled.read(tmp_path)
+        distilled_set.read(tmp_path)
 
 
 def test_a_copy_of_a_result_is_named_and_counts_once(tmp_path):
     path = write(tmp_path)
     shutil.copy(path, path.with_name("convnet-scratch-seed0 (copy).json"))
     shutil.copytree(tmp_path / "scenes32", tmp_path / "scenes32.bak")
-    entries, problems = scanning.scan(tmp_path)
+    entries, problems = reader.scan(tmp_path)
     assert [entry.path for entry in entries] == [path]
     said = [problem.reason for problem in problems]
     assert said.count("its name is not that of its student and seed: a copy?") == 2

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from third_party import few, write_images
 
-from ddbench import runs, scanning, sweeping, sweeps
+from ddbench import sweeping, sweeps
 from ddbench.commands.common import log_to_stderr
 from ddbench.datasets.facts import Place
 from ddbench.planning import Setting
+from ddbench.store import reader, records
 
 METHOD = '''
 """A method that notes when it is begun, and then may die, hang, fail or ask, as its settings say."""
@@ -140,12 +141,12 @@ def test_what_happens_to_a_cell_costs_that_cell(home):
     fine, revived, dead, failing, asking = grid
     assert [cell.missing for cell in (fine, revived)] == [[], []]
     assert len(set(begun(home, "2-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == sweeping.TIMES
-    said = {cell.title: runs.read_failure(cell.folder) for cell in (dead, failing, asking)}
+    said = {cell.title: records.read_failure(cell.folder) for cell in (dead, failing, asking)}
     assert [failure.status for failure in said.values()] == ["died", "failed", "failed"]
     assert "out of ideas" in said[failing.title].trace
     assert said[asking.title].error == "there is no base model; get it from a shop"
     assert all(cell.given_up for cell in (dead, failing, asking))
-    assert len(scanning.scan(home / "runs")[0]) == 2
+    assert len(reader.scan(home / "runs")[0]) == 2
 
 
 def test_a_future_that_was_taken_back_is_a_death_and_no_wait():
@@ -172,10 +173,10 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
         future.set_exception(found) if isinstance(found, Exception) else future.set_result(found)
         return future
 
-    runs.write_failure(cell.tasks[0].path, runs.Failure("oom", "its own", "trace"))
+    records.write_failure(cell.tasks[0].path, records.Failure("oom", "its own", "trace"))
     assert sweeping.carry_out([cell], submit, lambda *_: None) == sweeping.Tally(failed=1)
     assert outcomes == []
-    assert [runs.read_failure(task.path).status for task in cell.tasks] == ["oom", "died"]
+    assert [records.read_failure(task.path).status for task in cell.tasks] == ["oom", "died"]
 
 
 def test_a_sweep_by_its_command(home):
@@ -212,7 +213,7 @@ def test_two_sweeps_at_once_share_the_work(home):
     assert [process.returncode for process in both] == [0, 0], said
     assert [len(begun(home, f"0-0-False-False-{seed}")) for seed in range(4)] == [1] * 4
     assert sum(int(line.split()[2]) for text in said for line in text.splitlines() if "done now" in line) == 4
-    entries, problems = scanning.scan(home / "runs")
+    entries, problems = reader.scan(home / "runs")
     assert (len(entries), problems) == (4, [])
 
 

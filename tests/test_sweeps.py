@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from third_party import write_images, write_method
 
-from ddbench import planning, registry, runs, sweeps
+from ddbench import planning, registry, sweeps
 from ddbench.datasets.facts import Place
 from ddbench.errors import UserError
+from ddbench.store import records
 
 PLAN = """
 datasets = ["folder:{home}/images", "folder:{home}/others"]
@@ -142,32 +143,32 @@ def test_a_file_that_is_no_toml(tmp_path):
 
 def result(task, seconds):
     """What a student's task would write."""
-    made = runs.Result(task.spec.digest, "c", task.student, "scratch", task.seed, "quick", 1, "h", 0.5, 0.5, {}, [], 8,
+    made = records.Result(task.spec.digest, "c", task.student, "scratch", task.seed, "quick", 1, "h", 0.5, 0.5, {}, [], 8,
                        seconds, 1, "cpu", {}, None, None)  # fmt: skip
-    runs.write_result(task.path, made)
+    records.write_result(task.path, made)
 
 
 def test_what_is_missing_and_what_was_given_up(home, tmp_path):
     first, second = grid(home, tmp_path)[:2]
     distil, train = first.tasks
     assert not first.given_up
-    runs.write_failure(distil.path, runs.Failure("oom", "too large", ""))
+    records.write_failure(distil.path, records.Failure("oom", "too large", ""))
     assert first.given_up
-    runs.failure_path(distil.path).unlink()
+    records.failure_path(distil.path).unlink()
     (distil.folder / "distilled").mkdir(parents=True)
     assert first.missing == [train]
-    runs.write_failure(train.path, runs.Failure("failed", "no", ""))
+    records.write_failure(train.path, records.Failure("failed", "no", ""))
     assert first.given_up
     assert not second.given_up
 
 
 def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
     cell = grid(home, tmp_path)[0]
-    runs.write_failure(cell.folder, runs.Failure("oom", "too large", ""))
+    records.write_failure(cell.folder, records.Failure("oom", "too large", ""))
     (cell.folder / "distilled").mkdir()
     assert not cell.given_up
-    runs.failure_path(cell.folder).write_text("{")
-    assert runs.read_failure(cell.folder).status == "failed"
+    records.failure_path(cell.folder).write_text("{")
+    assert records.read_failure(cell.folder).status == "failed"
 
 
 def test_how_long_it_may_take(home, tmp_path):
@@ -177,9 +178,9 @@ def test_how_long_it_may_take(home, tmp_path):
         "how long it takes is unknown: nothing like it was ever done here"
     )
     for cell, seconds in ((cells[0], 60.0), (cells[6], 120.0)):  # random at IPC 1 on the first folder, seeds 0 and 1
-        runs.write_spec(cell.folder, cell.tasks[0].spec)
+        records.write_spec(cell.folder, cell.tasks[0].spec)
         result(cell.tasks[1], seconds)
-        runs.write_json(cell.folder / "distill.json", {"seconds": 2 * seconds})
+        records.write_json(cell.folder / "distill.json", {"seconds": 2 * seconds})
     left = [task for cell in cells for task in cell.tasks]
     found = sweeps.estimate(left, tmp_path / "runs")
     # by hand: students at IPC 1 take 90 s: two on the first folder, two on the other, of which none was done; the

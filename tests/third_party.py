@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddbench import distilled
+from ddbench.store import distilled_set
 
 METHOD = '''
 """Somebody's method, in one file."""
@@ -108,7 +108,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 def write_anew(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """A run's distilled set, made anew with other images."""
-    pictures = distilled.read(folder / "distilled")
+    pictures = distilled_set.read(folder / "distilled")
     shutil.rmtree(folder / "distilled")
     (folder / "distilled").mkdir()
-    distilled.write(folder / "distilled", replace(pictures, images=change(pictures.images)))
+    distilled_set.write(folder / "distilled", replace(pictures, images=change(pictures.images)))

@@ -14,7 +14,7 @@ from ddbench.errors import unknown
 
 if TYPE_CHECKING:
     from ddbench.reported import Reported
-    from ddbench.runs import Entry
+    from ddbench.store.records import Entry
     from ddbench.tables import Look
 
 EXTRAS = ("interval", "components", "gain", "share", "seconds", "bytes", "rank")  # derived.EXTRAS and rank, likewise
@@ -61,10 +61,10 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
-    from ddbench.files import write_bytes
     from ddbench.registry import short
-    from ddbench.scanning import no_collecting, read_all
+    from ddbench.store.reader import no_collecting, read_all
     from ddbench.tables import render
+    from ddbench.utils.files import write_bytes
 
     extras, reported = words.pop("extras"), words.pop("reported")
     if form in ("csv", "json") and (extras or reported):

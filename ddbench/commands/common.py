@@ -18,8 +18,8 @@ from ddbench.errors import UserError
 if TYPE_CHECKING:
     from ddbench.datasets.facts import Place
     from ddbench.planning import Setting
-    from ddbench.runs import Entry
-    from ddbench.scanning import Problem
+    from ddbench.store.reader import Problem
+    from ddbench.store.records import Entry
 
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}
 WIDTH = 70  # of a cell

@@ -24,7 +24,7 @@ def merge(options: Globals, others: tuple[Path, ...]) -> None:
     Example:
       ddbench --runs all merge from_laptop from_cluster
     """
-    from ddbench.merging import merge as merge_runs
+    from ddbench.store.merge import merge as merge_runs
 
     merged = merge_runs(options.runs, others)
     for line in merged.skipped:

@@ -14,7 +14,7 @@ from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.quality import Subject, Wanted
-    from ddbench.runs import RunSpec
+    from ddbench.store.records import RunSpec
 
 FEATURES = (
     "Whose features: a student trained on the real training images, or STUDENT/imagenet.  "
@@ -108,7 +108,7 @@ def _measured(subject: Subject, wanted: Wanted, lacking: dict[str, UserError]) -
 def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
     """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
     from ddbench.registry import short
-    from ddbench.runs import read_spec
+    from ddbench.store.records import read_spec
 
     if not (folder / "spec.json").exists():
         return _given(options, folder, source, size)

@@ -24,9 +24,9 @@ def report(options: Globals, output: Path) -> None:
     Example:
       ddbench report --output report.html
     """
-    from ddbench.files import write_bytes
     from ddbench.report.page import page
-    from ddbench.scanning import read_all
+    from ddbench.store.reader import read_all
+    from ddbench.utils.files import write_bytes
 
     found = read_all(options.runs)
     report_problems(found.problems)

@@ -43,7 +43,7 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     """
     from ddbench.registry import short
     from ddbench.robustness import FULL, Roles, lines
-    from ddbench.scanning import read_all
+    from ddbench.store.reader import read_all
 
     there = read_all(options.runs, whole=False)
     report_problems([*there.problems, *there.failed])

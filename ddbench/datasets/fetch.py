@@ -11,7 +11,7 @@ from ddbench.datasets.archives import NoRoomError, unpack
 from ddbench.datasets.facts import DatasetError, Facts, MissingDataError, Place
 from ddbench.datasets.layout import way_out
 from ddbench.datasets.listing import list_files
-from ddbench.files import locked, make_once
+from ddbench.utils.files import locked, make_once
 
 log = logging.getLogger("ddbench")
 RETRIES, PATIENCE = 3, 60  # of a transfer that broke off; seconds without a byte

@@ -20,7 +20,7 @@ from PIL import Image
 from ddbench.datasets.facts import HUB, Facts
 from ddbench.datasets.folder import folder_source, words
 from ddbench.errors import UserError
-from ddbench.files import make_once, read_json, write_json
+from ddbench.utils.files import make_once, read_json, write_json
 
 log = logging.getLogger("ddbench")
 

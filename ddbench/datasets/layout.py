@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddbench.datasets.facts import DatasetError, Facts, MissingDataError, Place
-from ddbench.files import IMAGES
+from ddbench.utils.files import IMAGES
 
 LEFT_BY_ARCHIVERS = "__MACOSX"
 DEPTH = 4  # folders between the place and a class folder

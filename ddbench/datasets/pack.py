@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.datasets.facts import Split
-from ddbench.files import Stopwatch, digest, make_once, write_json
+from ddbench.utils.files import Stopwatch, digest, make_once, write_json
 
 log = logging.getLogger("ddbench")
 

@@ -23,7 +23,7 @@ from ddbench.datasets.images import cores, write_row
 from ddbench.datasets.pack import Plan, flat, packed, sha256_of
 from ddbench.datasets.packers import fresh
 from ddbench.datasets.splits import fingerprint
-from ddbench.files import digest, read_json
+from ddbench.utils.files import digest, read_json
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset

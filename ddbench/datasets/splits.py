@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ddbench.datasets.facts import CSV, LISTS, DatasetError, Facts, Place, Split
 from ddbench.datasets.listing import Listing
-from ddbench.files import digest, write_bytes
+from ddbench.utils.files import digest, write_bytes
 
 SPLIT_SEED = 0
 SIDES = ("train", "test")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ddbench.datasets.facts import DatasetError
-from ddbench.files import read_json
 from ddbench.types import Dataset, ImageSet
+from ddbench.utils.files import read_json
 
 
 def open_pack(folder: Path, name: str, readable: tuple[str, ...]) -> Dataset:

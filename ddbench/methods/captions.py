@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ddbench.context import Context
 from ddbench.errors import UserError
-from ddbench.files import read_json, write_json
 from ddbench.methods import palette
 from ddbench.methods.batches import in_batches
 from ddbench.methods.model_files import Role, download, identity_of
 from ddbench.types import ImageSet
+from ddbench.utils.files import read_json, write_json
 
 QUESTION = (
     "Describe this scene, seen from above, in one sentence: the shape of its objects, their layout, "

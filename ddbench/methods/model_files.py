@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ddbench.errors import UserError
-from ddbench.files import digest, read_json
+from ddbench.utils.files import digest, read_json
 
 EMBEDDED = {"tiny": Path(str(files("ddbench") / "base_model" / "tiny"))}
 CONFIGS = ("*.json", "*.txt", "*.model", "*.jinja")  # what decides, beside weights, what a model does

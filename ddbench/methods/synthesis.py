@@ -22,8 +22,8 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ddbench.context import Context, log, say_loss
-from ddbench.files import Stopwatch, write_bytes
 from ddbench.types import DistilledSet, ImageSet
+from ddbench.utils.files import Stopwatch, write_bytes
 from evaluators import dsa
 from evaluators.augment import MEAN, STD
 

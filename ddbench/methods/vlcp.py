@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ddbench.errors import UserError
-from ddbench.files import digest
 from ddbench.methods.captions import caption_all, captioner_identity
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prompts import Prompts, own_prompts
@@ -20,6 +19,7 @@ from ddbench.methods.latent_model import LatentModel
 from ddbench.methods.settings import at_least
 from ddbench.methods.text import aggregate
 from ddbench.types import ImageSet
+from ddbench.utils.files import digest
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from ddbench.datasets.facts import FOLDER
 from ddbench.derived import anchor_of, costs
 from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
-from ddbench.runs import Entry, Result, RunSpec
 from ddbench.spent import Spent, spent
+from ddbench.store.records import Entry, Result, RunSpec
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from ddbench import __version__
 from ddbench.leaderboard import Table
 from ddbench.report import pictures, plots
 from ddbench.report.facts import Fact, gathered, told
-from ddbench.runs import Entry
-from ddbench.scanning import Problem
+from ddbench.store.reader import Problem
+from ddbench.store.records import Entry
 
 log = logging.getLogger("ddbench")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddbench import distilled
-from ddbench.files import read_json
 from ddbench.report.plots import plane
-from ddbench.runs import content_of
+from ddbench.store import distilled_set
+from ddbench.store.records import content_of
+from ddbench.utils.files import read_json
 
 log = logging.getLogger("ddbench")
 
@@ -25,7 +25,7 @@ QUALITY = 85
 def sheet(run: Path) -> tuple[Image.Image, tuple[str, ...]] | None:
     """The distilled set of a run, class after class, and the classes; None without images."""
     try:
-        pictures = distilled.read(run / "distilled")
+        pictures = distilled_set.read(run / "distilled")
     except (OSError, ValueError) as error:
         log.warning("no pictures of %s: %s", run, error)
         return None
@@ -37,7 +37,7 @@ def prototypes(images: Path, classes: tuple[str, ...]) -> Image.Image | None:
     if not images.is_dir():
         return None
     try:
-        return _grid(distilled.Pictures(*distilled.read_images(images, classes), classes))
+        return _grid(distilled_set.Pictures(*distilled_set.read_images(images, classes), classes))
     except (OSError, ValueError) as error:
         log.warning("no prototypes: %s", error)
         return None
@@ -63,7 +63,7 @@ def address(image: Image.Image, budget: int) -> str:
     return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
-def _grid(pictures: distilled.Pictures) -> Image.Image:
+def _grid(pictures: distilled_set.Pictures) -> Image.Image:
     """Images without a gap, class after class: one to a line, or several where each has few; white where one lacks."""
     side = min(LARGEST, pictures.images.shape[1])
     wide = min(ACROSS, max(pictures.counts))  # images of a class

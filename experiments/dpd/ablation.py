@@ -25,11 +25,13 @@ import click
 import numpy as np
 from tabulate import tabulate
 
-from ddbench import contact, distilled, leaderboard, planning, runner
+from ddbench import leaderboard, planning, runner
 from ddbench.datasets.facts import Place
-from ddbench.files import write_bytes
-from ddbench.runs import Entry
-from ddbench.scanning import scan
+from ddbench.store import distilled_set
+from ddbench.store.reader import scan
+from ddbench.store.records import Entry
+from ddbench.utils import contact_sheet
+from ddbench.utils.files import write_bytes
 
 STUDENTS = ("convnet", "resnet18")
 DATASETS = ("eurosat", "ucm")
@@ -155,12 +157,12 @@ def folders(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str)
 def sheet(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str, output: Path) -> None:
     """Two images of every class by every row of DPD, of the first seed, as a picture."""
     found = distilled_sets(dataset, (0,), Place(data_root, shared, True), runs)
-    sets = [distilled.read(folder) for row, there in found.items() for folder in there if PLAN[row][0] == "dpd"]
+    sets = [distilled_set.read(folder) for row, there in found.items() for folder in there if PLAN[row][0] == "dpd"]
     labels = np.concatenate([s.labels for s in sets])
     shown = np.concatenate([_first(s.labels, 2) for s in sets])
     images = np.concatenate([s.images for s in sets])[shown]
-    page = distilled.Pictures(images, labels[shown], sets[0].classes, None, {})
-    contact.sheet(page).reduce(2).save(output, quality=85)
+    page = distilled_set.Pictures(images, labels[shown], sets[0].classes, None, {})
+    contact_sheet.sheet(page).reduce(2).save(output, quality=85)
 
 
 def _first(labels: np.ndarray, count: int) -> np.ndarray:

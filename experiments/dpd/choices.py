@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 import torch
 
-from ddbench import distilled, planning, runner
+from ddbench import planning, runner
 from ddbench.datasets.facts import Place
 from ddbench.judging import bars
+from ddbench.store import distilled_set
 from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate
 from evaluators.train import train_student
@@ -32,7 +33,7 @@ def distil(preset: str, dataset: str, sets: tuple[str, ...], setting: planning.S
     return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.place, SIZE).train
 
 
-def others(train: ImageSet, pictures: distilled.Pictures) -> torch.Tensor:
+def others(train: ImageSet, pictures: distilled_set.Pictures) -> torch.Tensor:
     """Rows of training images that are no prototypes."""
     used = torch.tensor([p["row"] for p in pictures.extras["prototypes"]])
     rows = torch.arange(len(train.labels))
@@ -40,7 +41,7 @@ def others(train: ImageSet, pictures: distilled.Pictures) -> torch.Tensor:
     return rows[torch.linspace(0, len(rows) - 1, min(MOST, len(rows))).long()]
 
 
-def accuracy(pictures: distilled.Pictures, train: ImageSet, student: str) -> float:
+def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str) -> float:
     """Overall accuracy of one student on `others`."""
     images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
     shared = {"num_classes": len(train.classes), "device": "cpu"}
@@ -60,7 +61,7 @@ def accuracy(pictures: distilled.Pictures, train: ImageSet, student: str) -> flo
 @click.option("--student", default="convnet", show_default=True)
 def main(data_root: Path, shared: Path, runs: Path, dataset: str, preset: str, sets: tuple, student: str) -> None:  # noqa: PLR0913
     folder, train = distil(preset, dataset, sets, planning.Setting(runs, Place(data_root, shared)))
-    found = accuracy(distilled.read(folder), train, student)
+    found = accuracy(distilled_set.read(folder), train, student)
     print(json.dumps({"dataset": dataset, "preset": preset, "set": sets, "student": student, "overall": found}))
 
 

@@ -10,12 +10,12 @@ import torch
 from small_models import write_asked, write_dit, write_unasked
 
 from ddbench.errors import UserError
-from ddbench.files import read_json
 from ddbench.methods import captions, palette
 from ddbench.methods.captions import caption_all, load_captioner
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.vlcp import VLCP
+from ddbench.utils.files import read_json
 
 CPU = torch.device("cpu")
 

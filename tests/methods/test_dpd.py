@@ -11,9 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddbench import config, files
+from ddbench import config
 from ddbench.errors import UserError
-from ddbench.files import read_json
 from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.classifier import Course
 from ddbench.methods.dpd.distiller import DPD
@@ -21,7 +20,9 @@ from ddbench.methods.dpd.finetune import Tuning, load_tuned, unfreeze
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import checkpoints_beside
 from ddbench.methods.latent_model import LatentModel, load_model
-from ddbench.team import Team
+from ddbench.utils import files
+from ddbench.utils.distributed import Team
+from ddbench.utils.files import read_json
 
 
 def test_the_whole_method_and_its_stages(method, few_scenes, context_of):

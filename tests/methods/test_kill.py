@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from third_party import write_images
 
-from ddbench import distilled
-from ddbench.files import read_json
+from ddbench.store import distilled_set
+from ddbench.utils.files import read_json
 
 QUIET = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "check": True}
 MOVING = {
@@ -40,7 +40,7 @@ def command(method: str, place: Path, images: Path, sets: list[str]) -> list[str
 
 
 def content(place: Path) -> str:
-    return distilled.read(next((place / "runs").glob("*/*/ipc2/*/distilled"))).content()
+    return distilled_set.read(next((place / "runs").glob("*/*/ipc2/*/distilled"))).content()
 
 
 def kill_at(words: list[str], place: Path, pattern: str) -> None:

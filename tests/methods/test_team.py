@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 from third_party import write_images
 
-from ddbench import distilled
 from ddbench.cli import cli
-from ddbench.files import read_json
-from ddbench.team import ALONE, Team
+from ddbench.store import distilled_set
+from ddbench.utils.distributed import ALONE, Team
+from ddbench.utils.files import read_json
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
 PLAIN = ("--mixed_precision", "no", "--dynamo_backend", "no")
@@ -59,7 +59,7 @@ def found(place: Path) -> tuple[np.ndarray, list[str]]:
     """The images, and what lies in the run's folder."""
     run = next((place / "runs").glob("*/dpd/ipc2/seed0-*"))
     files = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    return distilled.read(run / "distilled").images.astype(int), sorted(files)
+    return distilled_set.read(run / "distilled").images.astype(int), sorted(files)
 
 
 def test_two_processes_make_the_images_of_one(words, tmp_path):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.files import digest
 from ddbench.methods.captions import caption_all, captioner_identity
 from ddbench.methods.diffusion import Sampling
 from ddbench.methods.dpd.classifier import Course, candidate_margins
@@ -27,6 +26,7 @@ from ddbench.methods.latent_model import LatentModel, check_steps, load_model
 from ddbench.methods.model_files import find_model, identity_of
 from ddbench.methods.settings import at_least, check_sampled, shares
 from ddbench.types import DistilledSet, ImageSet
+from ddbench.utils.files import digest
 
 log = logging.getLogger("ddbench")
 

@@ -17,7 +17,7 @@ from ddbench.methods.diffusion import Objective, diffusion_loss, even_weight, mi
 from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.training import Schedule, checkpoints_beside, chosen, fit, mixed_precision
 from ddbench.methods.latent_model import LatentModel
-from ddbench.team import ALONE, Team
+from ddbench.utils.distributed import ALONE, Team
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
 USUAL = {"decay": 1e-2, "weight": "min-snr"}  # of Tuning

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.files import digest, read_json, write_json
 from ddbench.methods.batches import in_batches
 from ddbench.methods.dpd.classifier import Course, LatentClassifier, load_classifier, train_classifier
 from ddbench.methods.dpd.finetune import Addition, Lesson, Tuning, load_tuned, tune, tuning_loss
@@ -21,6 +20,7 @@ from ddbench.methods.dpd.prompts import Prompts
 from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, save_images
 from ddbench.methods.latent_model import LatentModel
 from ddbench.types import ImageSet
+from ddbench.utils.files import digest, read_json, write_json
 
 SHARED = "latent-diffusion@1"  # in the stages' keys for a method; goes up when what they hold may change
 FEW = 2048  # prompts whose words are encoded anew by every run; more of them are a stage

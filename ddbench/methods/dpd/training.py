@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ddbench.context import say_loss
-from ddbench.files import Stopwatch, write_bytes
-from ddbench.team import ALONE, Team
+from ddbench.utils.distributed import ALONE, Team
+from ddbench.utils.files import Stopwatch, write_bytes
 
 STATE = "state.safetensors"
 SO_FAR = ("step", "seconds", "losses")  # steps done, seconds they took, the last losses

@@ -1,8 +1,8 @@
-"""What is on disk below `--runs`: specs, results, failures. `ddbench.scanning` reads them all. No torch.
+"""What is on disk below `--runs`: specs, results, failures. `ddbench.store.reader` reads them all. No torch.
 
 <dataset><size>/<method>/ipc<n>/seed<s>-<8 hex>/
     spec.json                   what was asked for, complete
-    distilled/  distill.json    see ddbench.distilled; distilled/ exists = complete
+    distilled/  distill.json    see ddbench.store.distilled_set; distilled/ exists = complete
     results/<protocol>-v<k>/<student>-<init>-seed<j>.json     one student; exists = complete
     results/<protocol>-v<k>/corrupted-v1/...                  the same on corrupted test images, where asked for
     soft_labels/                what a teacher gave the images, for protocols that have one
@@ -21,7 +21,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from ddbench.files import digest, read_json, write_json
+from ddbench.utils.files import digest, read_json, write_json
 from evaluators import VERSION
 
 SCHEMA = 1

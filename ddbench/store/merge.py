@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.errors import UserError
-from ddbench.files import digest, locked, make_once, read_json, write_bytes
 from ddbench.runner import LOCKS
-from ddbench.runs import FAILED, content_of, failure_path, read_result, read_spec, result_name
-from ddbench.scanning import run_folders
+from ddbench.store.reader import run_folders
+from ddbench.store.records import FAILED, content_of, failure_path, read_result, read_spec, result_name
+from ddbench.utils.files import digest, locked, make_once, read_json, write_bytes
 
 CONFLICTS = "conflicts"
 # of a result: what it took and where, not what it says

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ddbench.files import read_json
-from ddbench.runs import FAILED, Entry, Result, RunSpec, content_of, read_result, read_spec, result_name
+from ddbench.store.records import FAILED, Entry, Result, RunSpec, content_of, read_result, read_spec, result_name
+from ddbench.utils.files import read_json
 
 
 @dataclass(frozen=True)

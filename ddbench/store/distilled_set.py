@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddbench.files import IMAGES, read_json, write_json
+from ddbench.utils.files import IMAGES, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def sorted_by_class(pictures: Pictures) -> Pictures:
 
 
 def write(folder: Path, pictures: Pictures) -> None:
-    """Fill an existing empty folder. Not atomic: have ddbench.files.make_once call it."""
+    """Fill an existing empty folder. Not atomic: have ddbench.utils.files.make_once call it."""
     pictures = sorted_by_class(pictures)
     seen: dict[int, int] = {}
     width = max(3, len(str(max(pictures.counts))))  # file names must sort as they were numbered

@@ -8,6 +8,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import ddbench
+
 PACKAGES = ("ddbench", "torch", "torchvision", "diffusers", "transformers", "peft", "numpy", "pillow", "scikit-learn")
 
 
@@ -28,7 +30,7 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> tuple[str | None, bool | None]:
     """The git commit of ddbench and whether files differ from it; (None, None) when it is not a checkout."""
-    here = Path(__file__).with_name("__init__.py")
+    here = Path(ddbench.__file__)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None, None  # installed into a folder that some other repository happens to contain
     return _git(here.parent, "rev-parse", "HEAD"), bool(_git(here.parent, "status", "--porcelain"))

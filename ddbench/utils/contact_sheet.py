@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ddbench.distilled import Pictures
+from ddbench.store.distilled_set import Pictures
 
 TILE = 128  # px: smaller images are enlarged to about this
 ACROSS = 12

@@ -1,0 +1,1 @@
+"""Files, locks, memory, the processes of a launch, provenance: what every other package may use."""
