@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddbench import comparing
+from ddbench.leaderboard.table import statistics
 
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")
@@ -24,24 +24,24 @@ BOARD = st.dictionaries(st.sampled_from("abcdef"), SEEDS, min_size=1, max_size=6
 def test_the_interval_is_scipys(means):
     low, high = stats.t.interval(0.95, len(means) - 1, loc=statistics.fmean(means), scale=1)
     spread = np.std(means, ddof=1) / math.sqrt(len(means))
-    assert comparing.half_width(means) == pytest.approx((high - low) / 2 * spread, abs=1e-12)
+    assert statistics.half_width(means) == pytest.approx((high - low) / 2 * spread, abs=1e-12)
 
 
 def test_an_interval_by_hand():
     # t(0.975, 2) = 4.302653; means 0.5, 0.6, 0.7: deviation 0.1
-    assert comparing.half_width([0.5, 0.6, 0.7]) == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-7)
-    assert comparing.half_width([0.5]) is None
+    assert statistics.half_width([0.5, 0.6, 0.7]) == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-7)
+    assert statistics.half_width([0.5]) is None
 
 
 def test_components_by_hand():
     # runs (0.4, 0.6), (0.6, 0.8): variances 0.02 and 0.02, pooled 0.02; means 0.5, 0.7: variance 0.02; the students'
     # share of that is 0.02 / 2
     runs = [[0.4, 0.6], [0.6, 0.8]]
-    assert comparing.within(runs) == pytest.approx(math.sqrt(0.02), abs=1e-15)
-    assert comparing.between(runs) == pytest.approx(math.sqrt(0.01), abs=1e-15)
-    assert comparing.between([[0.4, 0.6], [0.45, 0.55]]) == 0
-    assert comparing.within([[0.5], [0.6]]) is comparing.between([[0.5], [0.6]]) is None
-    assert comparing.between([[0.4, 0.6]]) is None
+    assert statistics.within(runs) == pytest.approx(math.sqrt(0.02), abs=1e-15)
+    assert statistics.between(runs) == pytest.approx(math.sqrt(0.01), abs=1e-15)
+    assert statistics.between([[0.4, 0.6], [0.45, 0.55]]) == 0
+    assert statistics.within([[0.5], [0.6]]) is statistics.between([[0.5], [0.6]]) is None
+    assert statistics.between([[0.4, 0.6]]) is None
 
 
 @given(st.integers(2, 5), st.integers(2, 4), st.integers(0, 1000))
@@ -51,14 +51,14 @@ def test_components_are_those_of_the_analysis_of_variance(runs, students, seed):
     inside = np.var(made, axis=1, ddof=1).mean()
     outside = students * sum((np.mean(run) - grand) ** 2 for run in made) / (runs - 1)
     assert stats.f_oneway(*made).statistic == pytest.approx(outside / inside)
-    assert comparing.within(made) == pytest.approx(math.sqrt(inside))
-    assert comparing.between(made) == pytest.approx(math.sqrt(max(0, (outside - inside) / students)), abs=1e-9)
+    assert statistics.within(made) == pytest.approx(math.sqrt(inside))
+    assert statistics.between(made) == pytest.approx(math.sqrt(max(0, (outside - inside) / students)), abs=1e-9)
 
 
 @given(SEEDS, SEEDS)
 def test_the_paired_test_is_scipys(one, other):
     shared = sorted(one.keys() & other.keys())
-    found = comparing.paired(one, other)
+    found = statistics.paired(one, other)
     if len(shared) < 2:
         assert found is None
         return
@@ -70,19 +70,19 @@ def test_the_paired_test_is_scipys(one, other):
 
 
 def test_seeds_that_differ_by_the_same_everywhere():
-    assert comparing.paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}) is None
-    assert comparing.paired({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75}) == 1.0
+    assert statistics.paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}) is None
+    assert statistics.paired({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75}) == 1.0
 
 
 def test_holm_by_hand():
     # sorted 0.01, 0.02, 0.04 times 3, 2, 1: 0.03, 0.04, 0.04
-    assert comparing.holm({"a": 0.04, "b": 0.01, "c": 0.02}) == pytest.approx({"b": 0.03, "c": 0.04, "a": 0.04})
-    assert comparing.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert statistics.holm({"a": 0.04, "b": 0.01, "c": 0.02}) == pytest.approx({"b": 0.03, "c": 0.04, "a": 0.04})
+    assert statistics.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1), min_size=1))
 def test_holm_only_raises_and_keeps_the_order(values):
-    corrected = comparing.holm(values)
+    corrected = statistics.holm(values)
     for name, value in values.items():
         assert value <= corrected[name] <= 1
         assert corrected[name] <= min(1.0, len(values) * value) + 1e-12  # Bonferroni's is never smaller
@@ -97,17 +97,17 @@ def test_ties_by_hand():
         "far": {0: 0.50, 1: 0.53, 2: 0.51, 3: 0.52},
         "alone": {9: 0.71},
     }
-    assert comparing.ties(board) == {"best", "near"}
-    assert comparing.ties({"one": {0: 0.5}, "same": {1: 0.5}, "less": {0: 0.4}}) == {"one", "same"}
-    assert comparing.ties({}) == set()
+    assert statistics.ties(board) == {"best", "near"}
+    assert statistics.ties({"one": {0: 0.5}, "same": {1: 0.5}, "less": {0: 0.4}}) == {"one", "same"}
+    assert statistics.ties({}) == set()
 
 
 @given(BOARD)
 def test_the_best_is_among_its_ties_and_the_order_does_not_matter(board):
-    found = comparing.ties(board)
+    found = statistics.ties(board)
     means = {row: statistics.fmean(seeds.values()) for row, seeds in board.items()}
     assert {row for row, mean in means.items() if mean == max(means.values())} <= found
-    assert comparing.ties(dict(reversed(board.items()))) == found
+    assert statistics.ties(dict(reversed(board.items()))) == found
 
 
 @settings(max_examples=50)
@@ -115,10 +115,10 @@ def test_the_best_is_among_its_ties_and_the_order_does_not_matter(board):
 def test_average_ranks_are_scipys(values):
     board = {f"row{i}": dict(zip("xyz", row, strict=True)) for i, row in enumerate(values)}
     expected = stats.rankdata(-np.array(values), axis=0).mean(1)
-    assert list(comparing.average_ranks(board).values()) == pytest.approx(list(expected))
+    assert list(statistics.average_ranks(board).values()) == pytest.approx(list(expected))
 
 
 def test_a_row_that_lacks_a_column_has_no_average_rank():
     board = {"a": {"x": 0.5, "y": 0.5}, "b": {"x": 0.9}, "c": {"x": 0.1, "y": 0.9}}
-    assert comparing.average_ranks(board) == {"a": 1.5, "c": 1.5}
-    assert comparing.average_ranks({"a": {}}) == {}
+    assert statistics.average_ranks(board) == {"a": 1.5, "c": 1.5}
+    assert statistics.average_ranks({"a": {}}) == {}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddbench.leaderboard import anchored, best, cell, common, row_identity, split_name, table
+from ddbench.leaderboard.table import anchored, best, cell, common, row_identity, split_name, table
 from ddbench.store.records import Entry, Result, RunSpec
 
 SPEC = RunSpec("mine", 1, None, {"a": 1}, "scenes", "by index", "f" * 64, 32, 2, 0)

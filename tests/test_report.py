@@ -20,7 +20,7 @@ from ddbench import custom
 from ddbench.cli import cli
 from ddbench.datasets.facts import Place
 from ddbench.planning import Request, jury, plan
-from ddbench.report.facts import command
+from ddbench.report.cells import command
 from ddbench.report.page import page
 from ddbench.store import distilled_set, records
 from ddbench.store.reader import scan

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from test_runs import SPEC, result, write
 
 from ddbench.cli import cli
-from ddbench.robustness import Roles, lines, score
+from ddbench.leaderboard.ranking_robustness import Roles, lines, score
 from ddbench.store import records
 
 ROLES = Roles()

@@ -10,11 +10,11 @@ import subprocess
 import pytest
 from test_leaderboard import entry
 
-from ddbench import derived, latex, tables
 from ddbench.commands.board import EXTRAS, FORMATS, Asked
 from ddbench.errors import UserError
-from ddbench.reported import Reported, read_reported
-from ddbench.tables import Look
+from ddbench.leaderboard.render import Look
+from ddbench.leaderboard.reported import Reported, read_reported
+from ddbench.leaderboard.table import extra_columns, latex, render
 
 ENTRIES = [
     entry(0.50, seed=0),
@@ -27,7 +27,7 @@ CAPTION = f"scenes, 32 px, 2 images per class, quick@1, scratch, fp32, split by 
 
 
 def test_text():
-    assert tables.render(ENTRIES, "text").splitlines() == [
+    assert render.render(ENTRIES, "text").splitlines() == [
         "method             convnet    resnet18",
         "--------  ----------------  ----------",
         "a_b&50%         61.2 (n=1)           -",
@@ -38,29 +38,29 @@ def test_text():
 
 
 def test_what_tells_columns_apart_is_said():
-    heads = tables.render([entry(0.5), entry(0.9, spec={"ipc": 0})], "markdown").splitlines()[0]
+    heads = render.render([entry(0.5), entry(0.9, spec={"ipc": 0})], "markdown").splitlines()[0]
     assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == [
         "all images convnet",
         "IPC 2 convnet",
     ]
     versions = [entry(0.5), entry(0.6, versions={"evaluators": "2"})]
-    heads = tables.render(versions, "markdown").splitlines()[0]
+    heads = render.render(versions, "markdown").splitlines()[0]
     assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == ["convnet judge 1", "convnet judge 2"]
 
 
 def test_the_command_knows_what_can_be_shown():
-    assert (*derived.EXTRAS, tables.RANK) == EXTRAS
+    assert (*extra_columns.EXTRAS, render.RANK) == EXTRAS
 
 
 def test_markdown():
-    lines = tables.render(ENTRIES, "markdown").splitlines()
+    lines = render.render(ENTRIES, "markdown").splitlines()
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["mine", "55.0 ± 7.1 (n=2)", "20.0 (n=1)"]
     assert set(lines[1]) <= set("|-:")
     assert lines[-1] == f"*{CAPTION}*"
 
 
 def test_latex_is_escaped_bold_and_booktabs():
-    lines = tables.render(ENTRIES, "latex").splitlines()
+    lines = render.render(ENTRIES, "latex").splitlines()
     body = lines[lines.index("\\midrule") + 1 : lines.index("\\bottomrule")]
     assert body == [
         r"a\_b\&50\% & \textbf{61.2} & -- \\",
@@ -84,11 +84,11 @@ def test_every_special_character_is_escaped(text, expected):
 
 def test_what_cannot_be_told_apart_as_printed_is_bold_together():
     close = [entry(0.6120), entry(0.6124, spec={"method": "other"}), entry(0.6, spec={"method": "third"})]
-    assert tables.render(close, "latex").count("\\textbf{61.2}") == 2
+    assert render.render(close, "latex").count("\\textbf{61.2}") == 2
 
 
 def test_csv_has_one_line_per_cell_in_full_precision():
-    lines = list(csv.DictReader(io.StringIO(tables.render([entry(1 / 3), *ENTRIES[1:]], "csv"))))
+    lines = list(csv.DictReader(io.StringIO(render.render([entry(1 / 3), *ENTRIES[1:]], "csv"))))
     assert len(lines) == 3
     mine = next(line for line in lines if line["method"] == "mine" and line["student"] == "convnet")
     assert float(mine["mean"]) == pytest.approx((1 / 3 + 0.6) / 2, abs=1e-16)
@@ -98,7 +98,7 @@ def test_csv_has_one_line_per_cell_in_full_precision():
 
 
 def test_json_carries_every_result_and_spec_in_full():
-    board = json.loads(tables.render(ENTRIES, "json"))
+    board = json.loads(render.render(ENTRIES, "json"))
     assert [r["result"] for r in board["results"]] == [dataclasses.asdict(e.result) for e in ENTRIES]
     assert [r["spec"] for r in board["results"]] == [dataclasses.asdict(e.spec) for e in ENTRIES]
     assert {r["row"] for r in board["results"]} == {row["identity"] for row in board["rows"]}
@@ -107,22 +107,22 @@ def test_json_carries_every_result_and_spec_in_full():
 
 def test_columns_say_what_tells_them_apart():
     entries = [entry(0.1), entry(0.2, spec={"ipc": 5}), entry(0.3, spec={"dataset": "ucm"})]
-    heads = tables.render(entries).splitlines()[0]
+    heads = render.render(entries).splitlines()[0]
     assert heads.split("  ")[-1].strip() == "ucm IPC 2 convnet"
-    split = tables.render([entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]).splitlines()[0]
+    split = render.render([entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]).splitlines()[0]
     assert "convnet split by index (eeeeeeee)" in split
     assert "convnet split by index (ffffffff)" in split
-    two = tables.render([entry(0.1), entry(0.3, spec={"dataset": "ucm", "fingerprint": "e" * 64})])
+    two = render.render([entry(0.1), entry(0.3, spec={"dataset": "ucm", "fingerprint": "e" * 64})])
     assert "splits: scenes by index (ffffffff), ucm by index (eeeeeeee); " in two
 
 
-@pytest.mark.parametrize("form", tables.FORMATS)
+@pytest.mark.parametrize("form", render.FORMATS)
 def test_an_empty_board_has_every_format(form):
-    assert tables.render([], form).endswith("\n")
+    assert render.render([], form).endswith("\n")
 
 
 def test_the_command_line_offers_all_formats():
-    assert FORMATS == tables.FORMATS
+    assert FORMATS == render.FORMATS
 
 
 BOARD = [
@@ -138,7 +138,7 @@ def cells_of(text, line):
 
 
 def test_latex_heads_have_a_level_for_datasets_and_one_for_ipc():
-    lines = tables.render(BOARD, "latex").splitlines()
+    lines = render.render(BOARD, "latex").splitlines()
     top = lines.index("\\toprule")
     assert lines[top + 1 : top + 4] == [
         r" & \multicolumn{2}{c}{scenes} & ucm \\",
@@ -152,7 +152,7 @@ def test_latex_heads_have_a_level_for_datasets_and_one_for_ipc():
 
 def test_what_is_shown_beside_an_accuracy():
     entries = [*BOARD[:12], BOARD[-1]]
-    lines = tables.render(entries, "markdown", Look(("gain", "share", "interval", "rank"))).splitlines()
+    lines = render.render(entries, "markdown", Look(("gain", "share", "interval", "rank"))).splitlines()
     heads, mine = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], lines[3]))
     assert heads[1:5] == [f"IPC 1 convnet{word}" for word in ("", " gain", " share", " interval")]
     # by hand: 52 - 32; 52 / 80; 2 * 4.302653 / sqrt(3)
@@ -160,7 +160,7 @@ def test_what_is_shown_beside_an_accuracy():
 
 
 def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
-    lines = tables.render(BOARD, "markdown", Look(("rank",))).splitlines()
+    lines = render.render(BOARD, "markdown", Look(("rank",))).splitlines()
     ranks = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines[2:6]}
     assert ranks == {"random": "-", "a_b&50%": "-", "other": "-", "full": "-"}
 
@@ -168,22 +168,22 @@ def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
 def test_costs_and_components():
     entries = [entry(a, seed=s, student_seed=j, image_bytes=2_000_000, label_bytes=500_000)
                for s, found in enumerate([(0.4, 0.6), (0.6, 0.8)]) for j, a in enumerate(found)]  # fmt: skip
-    spent = derived.costs(entries, lambda found: {0: 10.0, 1: None}[found.spec.seed])
-    line = tables.render(entries, "text", Look(("components", "seconds", "bytes"), spent)).splitlines()[2]
+    spent = extra_columns.costs(entries, lambda found: {0: 10.0, 1: None}[found.spec.seed])
+    line = render.render(entries, "text", Look(("components", "seconds", "bytes"), spent)).splitlines()[2]
     assert "10.0 / 14.1" in line
     assert "10 s" in line
     assert "2.50 MB" in line
 
 
 def test_what_all_images_cost_stands_beside_them_in_every_column():
-    spent = derived.costs(BOARD, lambda found: 7.0 if found.spec.method == "full" else 1.0)
-    *_, full = tables.render(BOARD[:12] + BOARD[-1:], "markdown", Look(("seconds",), spent)).splitlines()[:-2]
+    spent = extra_columns.costs(BOARD, lambda found: 7.0 if found.spec.method == "full" else 1.0)
+    *_, full = render.render(BOARD[:12] + BOARD[-1:], "markdown", Look(("seconds",), spent)).splitlines()[:-2]
     assert [cell.strip() for cell in full.strip("|").split("|")] == ["full", *["80.0 (n=1)", "7 s"] * 2]
 
 
 def test_latex_heads_tell_two_splits_apart():
     two = [entry(0.1), entry(0.2, spec={"fingerprint": "e" * 64})]
-    text = tables.render(two, "latex")
+    text = render.render(two, "latex")
     assert r"split by index (eeeeeeee) & split by index (ffffffff)" in text
 
 
@@ -194,7 +194,7 @@ def test_one_ipc_has_all_training_images_beside_it(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
 def test_latex_compiles_as_it_is(tmp_path):
     odd = entry(0.3, spec={"method": 'say "x" <|>^~\\{}$# 漢字 µα ≥ Łódź «Þ»', "ipc": 10})
-    body = tables.render([*BOARD, odd], "latex", Look(("gain", "share", "rank")))
+    body = render.render([*BOARD, odd], "latex", Look(("gain", "share", "rank")))
     text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"
     (tmp_path / "table.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
@@ -206,21 +206,21 @@ PAPER = Reported("DPD", "arXiv:2601.15829, table 2", "scenes", 10, 99.5, std=0.4
 
 
 def test_a_reported_number_is_marked_and_never_bold():
-    lines = tables.render(
+    lines = render.render(
         BOARD, "latex", Look(("gain",), reported=(PAPER, dataclasses.replace(PAPER, ipc=1)))
     ).splitlines()
     (line,) = (line for line in lines if line.startswith("DPD"))
     assert line == r"DPD [1] & 99.5 $\pm$ 0.4 &  & 99.5 $\pm$ 0.4 &  & -- &  \\"
     assert any(r"\textbf{52.0}" in line for line in lines)
     assert "[1] reported by arXiv:2601.15829, table 2, not computed here" in "\n".join(lines)
-    text = tables.render(BOARD, "text", Look(("rank",), reported=(PAPER,)))
+    text = render.render(BOARD, "text", Look(("rank",), reported=(PAPER,)))
     assert "99.5 ± 0.4 (n=5)" in text
     assert text.count("[1]") == 2
 
 
 def test_a_reported_number_changes_no_computed_one():
-    bare = tables.render(BOARD, "text").splitlines()
-    marked = tables.render(BOARD, "text", Look(reported=(PAPER,))).splitlines()
+    bare = render.render(BOARD, "text").splitlines()
+    marked = render.render(BOARD, "text", Look(reported=(PAPER,))).splitlines()
     assert [line.split() for line in bare[2:6]] == [line.split() for line in marked[2:6]]
 
 
@@ -234,7 +234,7 @@ def test_a_reported_number_changes_no_computed_one():
 )
 def test_a_reported_number_without_a_column_is_an_error(changes, said):
     with pytest.raises(UserError, match=f"DPD of arXiv.*{said}"):
-        tables.render(BOARD, "text", Look(reported=(dataclasses.replace(PAPER, **changes),)))
+        render.render(BOARD, "text", Look(reported=(dataclasses.replace(PAPER, **changes),)))
 
 
 def test_a_file_of_numbers_serves_several_tables(tmp_path):
@@ -248,15 +248,15 @@ def test_a_file_of_numbers_serves_several_tables(tmp_path):
 
 
 def test_no_rule_stands_below_an_empty_head():
-    lines = tables.render(BOARD, "latex", Look(("rank",))).splitlines()
+    lines = render.render(BOARD, "latex", Look(("rank",))).splitlines()
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}" in lines
 
 
 def test_a_reported_number_with_several_columns_is_an_error():
     both = [*BOARD, entry(0.5, student="resnet18", spec={"ipc": 10})]
     with pytest.raises(UserError, match=r"which of 2 columns .*size 32, convnet, quick@1, scratch; size 32, resnet18"):
-        tables.render(both, "text", Look(reported=(PAPER,)))
-    tables.render(both, "text", Look(reported=(dataclasses.replace(PAPER, student="resnet18"),)))
+        render.render(both, "text", Look(reported=(PAPER,)))
+    render.render(both, "text", Look(reported=(dataclasses.replace(PAPER, student="resnet18"),)))
 
 
 def test_a_file_of_reported_numbers(tmp_path):

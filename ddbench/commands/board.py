@@ -13,9 +13,9 @@ from ddbench.commands.common import Globals, log, report_problems
 from ddbench.errors import unknown
 
 if TYPE_CHECKING:
-    from ddbench.reported import Reported
+    from ddbench.leaderboard.render import Look
+    from ddbench.leaderboard.reported import Reported
     from ddbench.store.records import Entry
-    from ddbench.tables import Look
 
 EXTRAS = ("interval", "components", "gain", "share", "seconds", "bytes", "rank")  # derived.EXTRAS and rank, likewise
 FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeated so that --help stays instant
@@ -61,9 +61,9 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
+    from ddbench.leaderboard.render import render
     from ddbench.registry import short
     from ddbench.store.reader import no_collecting, read_all
-    from ddbench.tables import render
     from ddbench.utils.files import write_bytes
 
     extras, reported = words.pop("extras"), words.pop("reported")
@@ -109,10 +109,10 @@ class Asked:
 
 
 def _look(chosen: Sequence[Entry], extras: Sequence[str], reported: Path | None, asked: Asked) -> Look:
-    from ddbench.derived import Costs, costs
-    from ddbench.reported import read_reported
+    from ddbench.leaderboard.extra_columns import Costs, costs
+    from ddbench.leaderboard.render import Look
+    from ddbench.leaderboard.reported import read_reported
     from ddbench.spent import spent
-    from ddbench.tables import Look
 
     took = costs(chosen, lambda entry: spent(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
     papers = read_reported(reported) if reported else ()

@@ -12,7 +12,7 @@ from ddbench.commands.common import Globals, comparable, report_problems
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.robustness import Line
+    from ddbench.leaderboard.ranking_robustness import Line
     from evaluators.recipes import Protocol
 
 PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init",
@@ -41,8 +41,8 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     Example:
       ddbench robustness --dataset ucm --ipc 10
     """
+    from ddbench.leaderboard.ranking_robustness import FULL, Roles, lines
     from ddbench.registry import short
-    from ddbench.robustness import FULL, Roles, lines
     from ddbench.store.reader import read_all
 
     there = read_all(options.runs, whole=False)

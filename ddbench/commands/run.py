@@ -131,8 +131,8 @@ def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
 
 def _print_table(options: Globals, plan: Plan) -> None:
     """What these runs can be compared with, and where to look at their images."""
+    from ddbench.leaderboard.render import render
     from ddbench.store.reader import scan
-    from ddbench.tables import render
 
     spec = plan.specs[0]
     entries, problems = scan(options.runs, whole=False)

@@ -141,8 +141,8 @@ def _show(grid: Sequence[Cell], runs: Path, jobs: int, retry: bool) -> None:
 
 def _print_tables(grid: Sequence[Cell], options: Globals) -> bool:
     """One table for each dataset, size and IPC, of the plan's runs alone; whether a file of theirs cannot be used."""
+    from ddbench.leaderboard.render import render
     from ddbench.store.reader import scan
-    from ddbench.tables import render
 
     entries, problems = scan(options.runs, whole=False)
     report_problems(problems)

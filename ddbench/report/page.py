@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ddbench import __version__
-from ddbench.leaderboard import Table
+from ddbench.leaderboard.table import Table
 from ddbench.report import pictures, plots
-from ddbench.report.facts import Fact, gathered, told
+from ddbench.report.cells import Fact, gathered, told
 from ddbench.store.reader import Problem
 from ddbench.store.records import Entry
 

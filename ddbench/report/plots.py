@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from ddbench.leaderboard import FULL, Column, Row, Table
-from ddbench.report.facts import Fact
+from ddbench.leaderboard.table import FULL, Column, Row, Table
+from ddbench.report.cells import Fact
 
 # Okabe and Ito (2008): told apart by the colour-blind; markers and dashes tell the rest
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")

@@ -25,8 +25,9 @@ import click
 import numpy as np
 from tabulate import tabulate
 
-from ddbench import leaderboard, planning, runner
+from ddbench import planning, runner
 from ddbench.datasets.facts import Place
+from ddbench.leaderboard.table import table as leaderboard
 from ddbench.store import distilled_set
 from ddbench.store.reader import scan
 from ddbench.store.records import Entry

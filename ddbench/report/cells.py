@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ddbench.datasets.facts import FOLDER
-from ddbench.derived import anchor_of, costs
-from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
+from ddbench.leaderboard.extra_columns import anchor_of, costs
+from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
 from ddbench.spent import Spent, spent
 from ddbench.store.records import Entry, Result, RunSpec
 

@@ -16,8 +16,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ddbench.leaderboard import Column, row_identity, table
-from ddbench.leaderboard import column as column_of
+from ddbench.leaderboard.table import Column, row_identity, table
+from ddbench.leaderboard.table import column as column_of
 from ddbench.store.records import Entry
 
 RANDOM, FULL = "random", "full"  # methods that anchor

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddbench.config import checked, read_toml
 from ddbench.errors import UserError
-from ddbench.leaderboard import Cell, Column, Row, Table
+from ddbench.leaderboard.table import Cell, Column, Row, Table
 from ddbench.utils.files import digest
 
 KEY = "reported"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
-from ddbench.leaderboard import Cell, Column, Table, best
+from ddbench.leaderboard.table import Cell, Column, Table, best
 
 Beside = Sequence[Sequence[Sequence[str]]]  # by row, by column, further cells; after all columns those of the row
 

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ddbench.comparing import average_ranks
-from ddbench.leaderboard import FULL, RANDOM, Cell, Column, Row, Table, column, row_identity
+from ddbench.leaderboard.statistics import average_ranks
+from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, column, row_identity
 from ddbench.store.records import Entry
 
 Key = tuple[str, Column]  # a row's identity, a column

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from ddbench.comparing import between, half_width, ties, within
+from ddbench.leaderboard.statistics import between, half_width, ties, within
 from ddbench.store.records import Entry, Result
 
 RANDOM, FULL = "random", "full"  # the anchors
@@ -57,7 +57,7 @@ class Cell:
     """Accuracy as fractions. std: ddof = 1, None for one distillation. n: distillations. students: trained in all.
 
     half_width: of the 95 % interval of the mean. within, between: deviation among the students of a distillation, and
-    among distillations without it; see ddbench.comparing. by_seed: the mean of a distillation by each of its seeds.
+    among distillations without it; see ddbench.leaderboard.statistics. by_seed: the mean of a distillation by each of its seeds.
     """
 
     mean: float

@@ -11,10 +11,10 @@ from itertools import chain
 
 from tabulate import tabulate
 
-from ddbench.derived import Costs, ranks, shown
-from ddbench.latex import latex
-from ddbench.leaderboard import Cell, Column, Row, Table, anchored, common, row_identity, table
-from ddbench.reported import Reported, beside
+from ddbench.leaderboard.extra_columns import Costs, ranks, shown
+from ddbench.leaderboard.latex import latex
+from ddbench.leaderboard.reported import Reported, beside
+from ddbench.leaderboard.table import Cell, Column, Row, Table, anchored, common, row_identity, table
 from ddbench.store.records import Entry
 
 Extras = tuple[str, ...]
