@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddbench.context import generator_of
-from ddbench.datasets.facts import Place
-from ddbench.datasets.scenes import SCENES
+from ddbench.datasets.info import Place
+from ddbench.datasets.scenes.source import SCENES
 from ddbench.execute import device, device_words
 from ddbench.methods.diffusion import Objective, diffusion_loss
 from ddbench.methods.dpd.distiller import DPD

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from ddbench import config
 from ddbench.context import Context
-from ddbench.datasets.facts import Place
-from ddbench.datasets.scenes import SCENES
+from ddbench.datasets.info import Place
+from ddbench.datasets.scenes.source import SCENES
 from ddbench.execute import device, device_words
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.latents import Latents

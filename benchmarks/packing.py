@@ -28,7 +28,7 @@ import sys, time, json, resource
 from pathlib import Path
 import torch
 from ddbench.datasets import folder, tensors
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.registry import load
 place = Place(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5])
 start = time.perf_counter()
@@ -43,7 +43,7 @@ AGAIN = """
 import sys, time, json
 from pathlib import Path
 import torch
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.datasets import folder, tensors
 from ddbench.registry import load
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -59,7 +59,7 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 from ddbench.registry import load
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.datasets.layout import find
 folder = find(load("datasets", sys.argv[3]), Place(Path(sys.argv[1]), Path(sys.argv[2]))).base
 size, way = int(sys.argv[4]), InterpolationMode(sys.argv[5])

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ddbench.base_model import FOLDER
 from ddbench.base_model.card import psnr, reconstruct
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.methods.latent_model import load_model
 from ddbench.store import distilled_set as tree

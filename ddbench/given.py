@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from ddbench.datasets.facts import FOLDER, Place
+from ddbench.datasets.info import FOLDER, Place
 from ddbench.errors import UserError
 from ddbench.planning import Jury, Plan
 from ddbench.registry import short

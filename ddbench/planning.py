@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench import config, registry
-from ddbench.datasets.facts import Place, Split
+from ddbench.datasets.info import Place, Split
 from ddbench.errors import UserError
 from ddbench.store.records import RunSpec, corrupted_path, result_path, wanting
 from ddbench.utils.files import canonical

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ddbench.datasets.facts import CSV, FOLDER, HUB
+from ddbench.datasets.info import CSV, FOLDER, HUB
 from ddbench.errors import UserError, unknown
 
 KINDS = ("methods", "datasets", "students", "protocols")
@@ -162,7 +162,7 @@ def _dataset(name: str) -> Any:
 
 def _source(name: str) -> Any:
     if name.startswith(HUB):
-        from ddbench.datasets.hub import hub_source
+        from ddbench.datasets.huggingface import hub_source
 
         return hub_source(name)
     if name.startswith(FOLDER):
@@ -173,7 +173,7 @@ def _source(name: str) -> Any:
 def _folder(path: str) -> Any:
     if not path:
         raise UserError("folder: needs a path, for example folder:images (one sub-folder per class)")
-    from ddbench.datasets.folder import folder_source
+    from ddbench.datasets.source import folder_source
 
     return folder_source(Path(path))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ddbench import planning, registry
 from ddbench.config import checked, read_toml
-from ddbench.datasets.facts import CSV, FOLDER, Place
+from ddbench.datasets.info import CSV, FOLDER, Place
 from ddbench.errors import UserError, unknown
 from ddbench.planning import Request, Task
 from ddbench.spent import spent

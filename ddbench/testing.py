@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddbench import config
 from ddbench.context import Context
-from ddbench.datasets import drawing
+from ddbench.datasets.scenes.source import painter
 from ddbench.errors import UserError
 from ddbench.execute import checked, checksum
 from ddbench.types import DistilledSet, ImageSet
@@ -93,10 +93,10 @@ class _Bench:
 
 def sample(size: int) -> ImageSet:
     """The images of the check: PER_CLASS of each of the first CLASSES classes of `scenes`."""
-    images = [drawing.scene(label, index, size) for label in range(CLASSES) for index in range(PER_CLASS)]
+    images = [painter.scene(label, index, size) for label in range(CLASSES) for index in range(PER_CLASS)]
     labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(pixels, labels, drawing.CLASSES[:CLASSES], drawing.READABLE[:CLASSES])
+    return ImageSet(pixels, labels, painter.CLASSES[:CLASSES], painter.READABLE[:CLASSES])
 
 
 def _outcome(name: str, check: Callable[[_Bench], str | None], bench: _Bench) -> Outcome:

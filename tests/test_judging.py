@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from third_party import few, write_anew, write_images, write_method
 
 from ddbench import planning, runner
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Setting
 from ddbench.store import reader, records

@@ -9,7 +9,7 @@ from third_party import snapshot, write_anew, write_images, write_method
 
 from ddbench import planning, runner
 from ddbench.cli import cli
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.errors import UserError
 from ddbench.planning import Request, Setting
 from ddbench.store import merge, reader

@@ -16,7 +16,7 @@ from third_party import write_anew, write_images, write_method
 
 from ddbench import registry
 from ddbench.cli import cli
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.report.page import page
 from ddbench.store import distilled_set, records
 from ddbench.store.reader import scan

@@ -18,7 +18,7 @@ from test_leaderboard import RESULT, SPEC
 
 from ddbench import custom
 from ddbench.cli import cli
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.planning import Request, jury, plan
 from ddbench.report.cells import command
 from ddbench.report.page import page

@@ -16,7 +16,7 @@ from PIL import Image
 from third_party import snapshot, write_images, write_method
 
 from ddbench import planning, registry, runner
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.errors import UserError
 from ddbench.given import plan_given
 from ddbench.planning import Request, Setting

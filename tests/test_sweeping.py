@@ -16,7 +16,7 @@ from third_party import few, write_images
 
 from ddbench import sweeping, sweeps
 from ddbench.commands.common import log_to_stderr
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.planning import Setting
 from ddbench.store import reader, records
 

@@ -6,7 +6,7 @@ import pytest
 from third_party import write_images, write_method
 
 from ddbench import planning, registry, sweeps
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.errors import UserError
 from ddbench.store import records
 

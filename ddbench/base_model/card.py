@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ddbench.base_model.autoencoder import CPU
 from ddbench.base_model.images import DRAWN, SATELLITE, SIZE
-from ddbench.datasets import drawing
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
+from ddbench.datasets.scenes.source import painter
 from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.latent_model import LatentModel, load_model, posterior
 from ddbench.methods.pixels import to_float, to_uint8
@@ -52,7 +52,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def _save_samples(model: LatentModel, path: Path) -> None:
     """One row per caption, guidance 4, 25 steps."""
-    captions = [SATELLITE.format(r) for r in EUROSAT.readable] + [DRAWN.format(r) for r in drawing.READABLE]
+    captions = [SATELLITE.format(r) for r in EUROSAT.readable] + [DRAWN.format(r) for r in painter.READABLE]
     sheet = Image.new("RGB", (SAMPLES * 66, len(captions) * 66), "white")
     for row, caption in enumerate(captions):
         for column, image in enumerate(draw(model, caption, SAMPLES)):
@@ -80,7 +80,7 @@ a CPU. It is no substitute for a full base model: expect texture and layout, not
   by `python -m ddbench.base_model`, no published weights involved. Load each with its class's `from_pretrained`;
   `StableDiffusionPipeline` takes autoencoders of the class AutoencoderKL only.
 - Data: the training split (80 %) of EuroSAT RGB (MIT licence; Helber et al., IEEE JSTARS 2019) and procedural scenes of
-  `ddbench.datasets.drawing` from an index range that no dataset uses. Captions name the class; 10 % are empty. Nothing
+  `ddbench.datasets.scenes.painter` from an index range that no dataset uses. Captions name the class; 10 % are empty. Nothing
   was trained on a UC Merced image or a test image; the autoencoder's loss was chosen by looking at reconstructed test
   images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.

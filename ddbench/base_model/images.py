@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ddbench.datasets import drawing
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
-from ddbench.datasets.scenes import Scenes
+from ddbench.datasets.scenes.source import Scenes, painter
 from ddbench.types import ImageSet
 
 SATELLITE = "A satellite image of {}."
@@ -21,7 +20,7 @@ def base_images(place: Place, scenes_per_class: int) -> ImageSet:
     `classes` and `readable` are the captions of the twenty classes.
     """
     real = EUROSAT.load(place, SIZE).train
-    drawn = Scenes(scenes_per_class, 0, drawing.BASE_START).load(place, SIZE).train
+    drawn = Scenes(scenes_per_class, 0, painter.BASE_START).load(place, SIZE).train
     captions = [SATELLITE.format(r) for r in real.readable] + [DRAWN.format(r) for r in drawn.readable]
     labels = torch.cat([real.labels, drawn.labels + len(real.classes)])
     return ImageSet(torch.cat([real.images, drawn.images]), labels, tuple(captions), tuple(captions))

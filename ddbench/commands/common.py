@@ -16,7 +16,7 @@ import click
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.datasets.facts import Place
+    from ddbench.datasets.info import Place
     from ddbench.planning import Setting
     from ddbench.store.reader import Problem
     from ddbench.store.records import Entry
@@ -47,7 +47,7 @@ class Globals:
 
     @property
     def place(self) -> Place:
-        from ddbench.datasets.facts import Place
+        from ddbench.datasets.info import Place
 
         return Place(self.data, self.shared, self.silent, self.resize)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddbench.commands.common import SIZE, SIZE_HELP, Globals, Group, grid
-from ddbench.datasets.facts import DatasetError, MissingDataError
+from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.datasets.duplicates import Duplicates, Pair
-    from ddbench.datasets.folder import Report
+    from ddbench.datasets.source import Report
+    from ddbench.datasets.verification import Duplicates, Pair
 
 SPELLED = 20  # pairs that `verify` spells out
 
@@ -113,7 +113,7 @@ def show(options: Globals, dataset: str) -> None:
         source.describe(options.place)
     except UserError:
         return
-    from ddbench.shown import write_pages
+    from ddbench.datasets.preview import write_pages
 
     for path in write_pages(source, options.place):
         click.echo(str(path))
@@ -121,13 +121,13 @@ def show(options: Globals, dataset: str) -> None:
 
 def _get(source: Any, options: Globals, given: Path | None) -> None:
     """Have the images below the data root; of what is no dataset of class folders nothing can be got."""
-    from ddbench.datasets.facts import Facts
+    from ddbench.datasets.info import Facts
 
     if not isinstance(source, Facts) or source.given_by_path:
         if given:
             raise UserError(f"--from is for datasets that are known; {source.name} is not got from anywhere")
         return
-    from ddbench.datasets.fetch import fetch
+    from ddbench.datasets.download import fetch
 
     try:
         source.describe(options.place)

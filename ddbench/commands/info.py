@@ -77,7 +77,7 @@ def _presets() -> Iterator[str]:
 
 def _kind(name: str) -> str:
     """Which kind a name is of; one that is several is taken as the first of methods, datasets, students, protocols."""
-    from ddbench.datasets.facts import FOLDER
+    from ddbench.datasets.info import FOLDER
     from ddbench.registry import KINDS, TOML, names
 
     if name.endswith(TOML):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddbench.datasets.facts import DatasetError, Facts, MissingDataError, Place
+from ddbench.datasets.info import DatasetError, Facts, MissingDataError, Place
 from ddbench.utils.files import IMAGES
 
 LEFT_BY_ARCHIVERS = "__MACOSX"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddbench.datasets.facts import DatasetError, Facts, Place
+from ddbench.datasets.info import DatasetError, Facts, Place
 from ddbench.datasets.layout import Layout, entries, find, image_like
 
 

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ddbench.datasets.facts import Split
+from ddbench.datasets.info import Split
 from ddbench.utils.files import Stopwatch, digest, make_once, write_json
 
 log = logging.getLogger("ddbench")

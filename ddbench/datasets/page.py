@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from ddbench.datasets.facts import LISTS, Facts
+from ddbench.datasets.info import LISTS, Facts
 from ddbench.datasets.rs.aid import AID
 from ddbench.datasets.rs.clrs import CLRS
 from ddbench.datasets.rs.eurosat import EUROSAT

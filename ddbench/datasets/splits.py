@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ddbench.datasets.facts import CSV, LISTS, DatasetError, Facts, Place, Split
+from ddbench.datasets.info import CSV, LISTS, DatasetError, Facts, Place, Split
 from ddbench.datasets.listing import Listing
 from ddbench.utils.files import digest, write_bytes
 
@@ -51,7 +51,7 @@ def digest_of(lines: Iterable[str]) -> str:
 
 def _sides(facts: Facts, listing: Listing, place: Place) -> Sides:
     if facts.split == LISTS:
-        from ddbench.datasets.fetch import published  # the network
+        from ddbench.datasets.download import published  # the network
 
         return _told(facts, listing, list(published(facts, place).items()), "the published lists")
     if facts.split.endswith(CSV):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddbench.datasets.facts import DatasetError
+from ddbench.datasets.info import DatasetError
 from ddbench.types import Dataset, ImageSet
 from ddbench.utils.files import read_json
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ddbench.datasets.facts import FOLDER
+from ddbench.datasets.info import FOLDER
 from ddbench.leaderboard.extra_columns import anchor_of, costs
 from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
 from ddbench.spent import Spent, spent

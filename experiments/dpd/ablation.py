@@ -26,7 +26,7 @@ import numpy as np
 from tabulate import tabulate
 
 from ddbench import planning, runner
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.leaderboard.table import table as leaderboard
 from ddbench.store import distilled_set
 from ddbench.store.reader import scan

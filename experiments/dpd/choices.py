@@ -15,7 +15,7 @@ import click
 import torch
 
 from ddbench import planning, runner
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.judging import bars
 from ddbench.store import distilled_set
 from ddbench.types import ImageSet

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ddbench import config
 from ddbench.context import Context
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.methods.synthesis import STATE
 from ddbench.registry import load
 from ddbench.types import Dataset

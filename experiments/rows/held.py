@@ -12,7 +12,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.registry import load
 from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddbench.datasets.facts import Facts, Place
+from ddbench.datasets.info import Facts, Place
 
 
 def draw(name: str, width: int, height: int) -> Image.Image:

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from ddbench.datasets.drawing import BASE_START, CLASSES, READABLE, TEST_START, TRAIN_START, scene
-from ddbench.datasets.textures import box, steps
+from ddbench.datasets.scenes.brushes import box, steps
+from ddbench.datasets.scenes.painter import BASE_START, CLASSES, READABLE, TEST_START, TRAIN_START, scene
 
 LABELS = range(len(CLASSES))
 
@@ -51,7 +51,7 @@ def test_same_again_whatever_was_drawn_between(label):
 
 
 def test_same_in_another_process():
-    code = "import sys; from ddbench.datasets.drawing import scene; sys.stdout.buffer.write(scene(4, 9, 64).tobytes())"
+    code = "import sys; from ddbench.datasets.scenes.painter import scene; sys.stdout.buffer.write(scene(4, 9, 64).tobytes())"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert there == scene(4, 9, 64).tobytes()
 

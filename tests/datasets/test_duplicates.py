@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from PIL import Image, ImageFilter
 
 from ddbench.cli import cli
-from ddbench.datasets import duplicates
-from ddbench.datasets.folder import folder_source
+from ddbench.datasets import verification
+from ddbench.datasets.source import folder_source
 
 
 def scene(seed, side=96):
@@ -39,7 +39,7 @@ def names(pairs):
 
 
 def test_different_images_are_no_duplicates(tree, place):
-    assert found(tree, place) == duplicates.Duplicates((), ())
+    assert found(tree, place) == verification.Duplicates((), ())
 
 
 def test_equal_files_are_found_within_and_across_classes(tree, place):
@@ -99,7 +99,7 @@ def test_close_pairs_are_those_of_a_slow_search():
     words = [int(w) for w in rng.integers(0, 2**63, 600, dtype=np.uint64)]
     words += [w ^ (1 << int(bit)) ^ 1 for w, bit in zip(words[::7], rng.integers(1, 64, 100), strict=False)]
     slow = {(i, j) for i in range(len(words)) for j in range(i) if (words[i] ^ words[j]).bit_count() <= 5}
-    assert {(j, i) for i, j in duplicates.close_pairs(words, 5)} == slow
+    assert {(j, i) for i, j in verification.close_pairs(words, 5)} == slow
     assert len(slow) >= 86
 
 

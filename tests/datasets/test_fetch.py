@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from ddbench.cli import cli
-from ddbench.datasets import archives, fetch
-from ddbench.datasets.facts import DatasetError, MissingDataError
+from ddbench.datasets import archives, download
+from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.datasets.rs.aid import AID
 from ddbench.datasets.rs.optimal31 import OPTIMAL31
 
@@ -45,7 +45,7 @@ def offered(toy, archive, served):
 def test_downloaded_checked_unpacked_found(offered, place):
     with pytest.raises(MissingDataError):
         offered.describe(place)
-    folder = fetch.fetch(offered, place)
+    folder = download.fetch(offered, place)
     assert folder == place.root / "toy"
     assert offered.load(place, 8).train.counts() == (5, 5, 5)
     assert not list(folder.rglob("*.txt"))
@@ -53,26 +53,26 @@ def test_downloaded_checked_unpacked_found(offered, place):
 
 
 def test_fetched_again_is_not_downloaded_again(offered, place, served):
-    fetch.fetch(offered, place)
+    download.fetch(offered, place)
     before = len(served.asked)
     shutil.rmtree(place.root / ".downloads")
     (place.root / ".downloads").mkdir()
     shutil.copy(served.folder / "toy.zip", place.root / ".downloads/toy.zip")
-    fetch.fetch(offered, place)
+    download.fetch(offered, place)
     assert len(served.asked) == before
 
 
 def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, place, served, monkeypatch):
-    monkeypatch.setattr(fetch, "RETRIES", 0)
+    monkeypatch.setattr(download, "RETRIES", 0)
     with zipfile.ZipFile(served.folder / "toy.zip", "a") as box:
         box.writestr("large.bin", os.urandom(3_000_000))
     whole = (served.folder / "toy.zip").read_bytes()
     offered = replace(offered, checksum=f"SHA-256 {hashlib.sha256(whole).hexdigest()}")
     served.broken = 2_000_000
     with pytest.raises(DatasetError, match="to go on where it stopped"):
-        fetch.fetch(offered, place)
+        download.fetch(offered, place)
     assert not (place.root / "toy").exists()
-    fetch.fetch(offered, place)
+    download.fetch(offered, place)
     first = int(served.asked[-1][1].removeprefix("bytes=").removesuffix("-"))
     assert 1_000_000 < first <= 2_000_000
     assert offered.describe(place)
@@ -81,24 +81,24 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, place, ser
 def test_a_wrong_checksum_is_thrown_away(offered, place):
     wrong = replace(offered, checksum="SHA-256 " + "0" * 64)
     with pytest.raises(DatasetError, match=r"has SHA-256 [0-9a-f]{64}, not 0{64}: it was thrown away"):
-        fetch.fetch(wrong, place)
+        download.fetch(wrong, place)
     assert not (place.root / "toy").exists()
     assert not list((place.root / ".downloads").glob("toy*"))
-    fetch.fetch(offered, place)
+    download.fetch(offered, place)
 
 
 def test_md5_too(offered, place, archive):
     checksum = f"MD5 {hashlib.md5(archive.read_bytes()).hexdigest()}"
-    fetch.fetch(replace(offered, checksum=checksum), place)
+    download.fetch(replace(offered, checksum=checksum), place)
 
 
 def test_an_address_that_does_not_answer(offered, place, served, monkeypatch):
-    monkeypatch.setattr(fetch, "RETRIES", 0)
+    monkeypatch.setattr(download, "RETRIES", 0)
     with pytest.raises(DatasetError, match=r"gone\.zip cannot be downloaded .*\n.*--from FILE"):
-        fetch.fetch(replace(offered, address=f"{served.address}/gone.zip"), place)
+        download.fetch(replace(offered, address=f"{served.address}/gone.zip"), place)
     served.stop()
     with pytest.raises(DatasetError, match=r"toy\.zip cannot be downloaded"):
-        fetch.fetch(offered, place)
+        download.fetch(offered, place)
 
 
 def test_killed_while_unpacking(offered, place, monkeypatch):
@@ -113,11 +113,11 @@ def test_killed_while_unpacking(offered, place, monkeypatch):
 
     monkeypatch.setattr(archives.shutil, "copyfileobj", killed)
     with pytest.raises(KeyboardInterrupt):
-        fetch.fetch(offered, place)
+        download.fetch(offered, place)
     with pytest.raises(MissingDataError):
         offered.describe(place)
     monkeypatch.setattr(archives.shutil, "copyfileobj", original)
-    fetch.fetch(offered, place)
+    download.fetch(offered, place)
     assert offered.describe(place)
 
 
@@ -126,23 +126,23 @@ def test_an_archive_without_a_class(toy, grow, place, tmp_path):
     with pytest.raises(
         DatasetError, match=r"1 missing \(forest\)(.|\n)*part\.zip was unpacked, and nothing of it kept"
     ):
-        fetch.fetch(toy, place, zipped(tree, tmp_path / "part.zip"))
+        download.fetch(toy, place, zipped(tree, tmp_path / "part.zip"))
     grow(tree, ["forest"], 10)
-    fetch.fetch(toy, place, zipped(tree, tmp_path / "whole.zip"))
+    download.fetch(toy, place, zipped(tree, tmp_path / "whole.zip"))
     assert toy.describe(place)
 
 
 def test_an_archive_of_something_else_is_not_kept(toy, grow, place, tmp_path):
     tree = grow(tmp_path / "tree", ["cat", "dog"], 3)
     with pytest.raises(DatasetError, match=r"no class folder of toy \(river, beach, forest"):
-        fetch.fetch(toy, place, zipped(tree, tmp_path / "pets.zip", inside="pets"))
+        download.fetch(toy, place, zipped(tree, tmp_path / "pets.zip", inside="pets"))
     assert not (place.root / "toy").exists()
 
 
 def test_a_folder_of_that_name_is_in_the_way_before_anything_is_downloaded(offered, place, served):
     (place.root / "toy").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"data/toy is there already: remove it, then run again"):
-        fetch.fetch(offered, place)
+        download.fetch(offered, place)
     assert served.asked == []
 
 
@@ -150,9 +150,9 @@ def test_what_came_in_place_of_an_archive_without_a_checksum_is_thrown_away(offe
     unsaid, whole = replace(offered, checksum=""), (served.folder / "toy.zip").read_bytes()
     (served.folder / "toy.zip").write_text("<html>too many people fetched this file</html>")
     with pytest.raises(DatasetError, match="thrown away: run again to get it anew"):
-        fetch.fetch(unsaid, place)
+        download.fetch(unsaid, place)
     (served.folder / "toy.zip").write_bytes(whole)
-    fetch.fetch(unsaid, place)
+    download.fetch(unsaid, place)
     assert unsaid.describe(place)
 
 
@@ -161,15 +161,15 @@ def test_what_does_not_fit_the_disk_is_kept_as_it_came(offered, place, served, m
         usage = shutil.disk_usage(place.shared.parent)
         full.setattr(archives.shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(DatasetError, match="free"):
-            fetch.fetch(replace(offered, checksum=""), place)
+            download.fetch(replace(offered, checksum=""), place)
     before = len(served.asked)
-    fetch.fetch(offered, place)
+    download.fetch(offered, place)
     assert len(served.asked) == before
 
 
 def test_two_at_once_download_once(offered, place, served):
     with ThreadPoolExecutor(2) as both:
-        folders = list(both.map(lambda _: fetch.fetch(offered, place), range(2)))
+        folders = list(both.map(lambda _: download.fetch(offered, place), range(2)))
     assert folders == [place.root / "toy"] * 2
     assert len({path for path, _ in served.asked}) == 1
     assert [wanted for _, wanted in served.asked].count("") <= 2  # one to look, one to get
@@ -181,7 +181,7 @@ def test_names_as_windows_writes_them(toy, grow, place, tmp_path):
     with zipfile.ZipFile(tmp_path / "win.zip", "w") as box:
         for file in sorted(tree.rglob("*.png")):
             box.writestr(zipfile.ZipInfo(f"Toy\\{file.parent.name}\\{file.name}"), file.read_bytes())
-    fetch.fetch(toy, place, tmp_path / "win.zip")
+    download.fetch(toy, place, tmp_path / "win.zip")
     assert toy.describe(place)
 
 
@@ -193,29 +193,29 @@ def test_what_the_user_has(toy, grow, place, tmp_path, kind):
     else:
         with tarfile.open(path, "w:" + kind.partition(".")[2]) as box:
             box.add(tree, "some/where")
-    fetch.fetch(toy, place, path)
+    download.fetch(toy, place, path)
     assert toy.describe(place)
     assert path.exists()
 
 
 def test_a_folder_of_the_users_is_linked(toy, grow, place, tmp_path):
     tree = grow(tmp_path / "tree", toy.classes, 10)
-    fetch.fetch(toy, place, tree)
+    download.fetch(toy, place, tree)
     assert (place.root / "toy").is_symlink()
     assert toy.describe(place)
-    assert fetch.fetch(toy, place, tree) == place.root / "toy"
+    assert download.fetch(toy, place, tree) == place.root / "toy"
 
 
 def test_a_folder_without_the_classes_is_not_linked(toy, place, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"no class folder of toy .* was not linked to"):
-        fetch.fetch(toy, place, tmp_path / "empty")
+        download.fetch(toy, place, tmp_path / "empty")
     assert not (place.root / "toy").exists()
 
 
 def test_no_address_says_how_in_three_lines(place):
     with pytest.raises(DatasetError) as caught:
-        fetch.fetch(AID, place)
+        download.fetch(AID, place)
     first, *rest = str(caught.value).splitlines()
     assert first == "aid has no address from which it can be downloaded."
     assert len(rest) == 3
@@ -291,7 +291,7 @@ def test_a_damaged_archive(toy, grow, place, tmp_path, kind):
     data[middle : middle + 40] = bytes(40)
     path.write_bytes(data)
     with pytest.raises(DatasetError, match=r"cannot be unpacked|nothing of it kept|is no archive"):
-        fetch.fetch(toy, place, path)
+        download.fetch(toy, place, path)
     assert not (place.root / "toy").exists()
 
 

@@ -16,16 +16,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ddbench.datasets.facts import DatasetError, Place
-from ddbench.datasets.folder import folder_source
-from ddbench.datasets.images import read_rgb, square
+from ddbench.datasets.decode import read_rgb, square
+from ddbench.datasets.info import DatasetError, Place
 from ddbench.datasets.pack import sha256_of
+from ddbench.datasets.source import folder_source
 
 PACK = """
 import logging, sys
 from pathlib import Path
-from ddbench.datasets.facts import Place
-from ddbench.datasets.folder import folder_source
+from ddbench.datasets.info import Place
+from ddbench.datasets.source import folder_source
 logging.basicConfig(level=logging.INFO)
 dataset = folder_source(sys.argv[1]).load(Place(None, Path(sys.argv[2]), quiet=True), 64)
 print(dataset.fingerprint, int(dataset.train.images.long().sum()), int(dataset.test.images.long().sum()))
@@ -158,7 +158,7 @@ def test_a_file_that_may_not_be_read_is_named(toy, place, grow):
 def test_many_images_are_packed_by_processes_to_the_same_pixels(toy, place, grow, picture, monkeypatch, tmp_path):
     tree = grow(place.root / "Images", toy.classes, 10, side=9)
     alone = toy.load(place, 8)
-    monkeypatch.setattr("ddbench.datasets.images.MANY", 1)
+    monkeypatch.setattr("ddbench.datasets.decode.MANY", 1)
     together = toy.load(replace(place, shared=tmp_path / "other"), 8)
     for one, other in ((alone.train, together.train), (alone.test, together.test)):
         assert torch.equal(one.images, other.images)
@@ -172,7 +172,7 @@ def test_many_images_are_packed_by_processes_to_the_same_pixels(toy, place, grow
 
 
 def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, place, grow, tmp_path):
-    from ddbench.datasets.packers import write_in_processes
+    from ddbench.datasets.pack_writer import write_in_processes
 
     tree = grow(place.root / "Images", toy.classes, 2)
     paths = {f"beach/{path.name}": str(path) for path in (tree / "beach").iterdir()}
@@ -188,8 +188,8 @@ def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, pl
 
 def test_a_process_that_is_killed_while_it_packs_is_said(toy, place, grow, monkeypatch):
     grow(place.root / "Images", toy.classes, 10)
-    monkeypatch.setattr("ddbench.datasets.images.MANY", 1)
-    monkeypatch.setattr("ddbench.datasets.packers.sys.executable", "/bin/false")
+    monkeypatch.setattr("ddbench.datasets.decode.MANY", 1)
+    monkeypatch.setattr("ddbench.datasets.pack_writer.sys.executable", "/bin/false")
     with pytest.raises(DatasetError, match="a process that was packing ended with status 1"):
         toy.load(place, 8)
     assert packs(place) == []
@@ -198,7 +198,7 @@ def test_a_process_that_is_killed_while_it_packs_is_said(toy, place, grow, monke
 def test_packing_processes_find_what_the_environment_says(toy, place, grow, monkeypatch, tmp_path):
     """Where the libraries themselves come by PYTHONPATH, as modules of a cluster do."""
     grow(place.root / "Images", toy.classes, 10)
-    monkeypatch.setattr("ddbench.datasets.images.MANY", 1)
+    monkeypatch.setattr("ddbench.datasets.decode.MANY", 1)
     (tmp_path / "extra/json").mkdir(parents=True)
     (tmp_path / "extra/json/__init__.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))
@@ -213,7 +213,7 @@ def test_a_disk_that_fills_up_leaves_no_pack(toy, place, grow, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ddbench.datasets.images.os.pwrite", full)
+    monkeypatch.setattr("ddbench.datasets.decode.os.pwrite", full)
     with pytest.raises(OSError, match=r"No space left on device: .*images\.u8"):
         toy.load(place, 8)
     assert packs(place) == []

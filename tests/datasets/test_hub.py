@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from ddbench import registry
-from ddbench.datasets import hub
+from ddbench.datasets import huggingface
 from ddbench.errors import UserError
 
 NAMES = ["Bare Land", "river/lake"]
@@ -19,7 +19,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(hub, "_revision", lambda repo: ("5" * 40, "cc-by-4.0"))
+    monkeypatch.setattr(huggingface, "_revision", lambda repo: ("5" * 40, "cc-by-4.0"))
     datasets.disable_progress_bars()
     return tmp_path
 
@@ -103,13 +103,13 @@ def test_a_set_that_cannot_be_loaded_is_said(here, monkeypatch):
 def test_it_is_got_once(here, picture, monkeypatch):
     write(here / "me/scenes", picture, ["train"])
     registry.load("datasets", "hf:me/scenes")
-    monkeypatch.setattr(hub, "_export", lambda *_: pytest.fail("it was there"))
+    monkeypatch.setattr(huggingface, "_export", lambda *_: pytest.fail("it was there"))
     registry.load("datasets", "hf:me/scenes")
 
 
 def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
     write(here / "me/scenes", picture, ["train", "test"])
-    kept, written = hub._suffix, []
+    kept, written = huggingface._suffix, []
 
     def killed(data):
         written.append(data)
@@ -117,12 +117,12 @@ def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
             raise KeyboardInterrupt
         return kept(data)
 
-    monkeypatch.setattr(hub, "_suffix", killed)
+    monkeypatch.setattr(huggingface, "_suffix", killed)
     with pytest.raises(KeyboardInterrupt):
         registry.load("datasets", "hf:me/scenes")
     assert not (here / "home/ddbench/me--scenes").exists()
     assert len(list((here / "home/ddbench").rglob("train-*"))) == 20  # half of it is there, under another name
-    monkeypatch.setattr(hub, "_suffix", kept)
+    monkeypatch.setattr(huggingface, "_suffix", kept)
     registry.load("datasets", "hf:me/scenes")
     images = here / "home/ddbench/me--scenes/images"
     assert len(list(images.rglob("*-*.jpg")) + list(images.rglob("*-*.png"))) == 40

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from ddbench.datasets.facts import DatasetError, MissingDataError
-from ddbench.datasets.fetch import fetch
-from ddbench.datasets.folder import folder_source
+from ddbench.datasets.download import fetch
+from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.datasets.layout import plain
+from ddbench.datasets.source import folder_source
 from ddbench.registry import load, names
 
 SOURCES = [load("datasets", name) for name in names("datasets") if name != "scenes"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ddbench.datasets.facts import DatasetError, Place
-from ddbench.datasets.folder import folder_source, words
+from ddbench.datasets.info import DatasetError, Place
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
+from ddbench.datasets.source import folder_source, words
 from ddbench.errors import UserError
 
 
@@ -183,10 +183,10 @@ def test_describing_never_imports_torch(tmp_path, grow):
     code = f"""
 import sys
 from pathlib import Path
-from ddbench.datasets.facts import Place
-from ddbench.datasets.folder import folder_source
+from ddbench.datasets.info import Place
+from ddbench.datasets.source import folder_source
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.datasets.scenes import SCENES
+from ddbench.datasets.scenes.source import SCENES
 place = Place(None, Path({str(tmp_path)!r}), quiet=True)
 for source in (folder_source({str(tree)!r}), SCENES):
     source.describe(place), source.card()

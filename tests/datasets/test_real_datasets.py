@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
 

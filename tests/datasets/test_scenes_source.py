@@ -5,19 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddbench.datasets import drawing
-from ddbench.datasets.scenes import SCENES, Scenes
+from ddbench.datasets.scenes.source import SCENES, Scenes, painter
 
 
 def test_every_picture_is_the_drawing(place):
     dataset = Scenes(per_class_train=3, per_class_test=2).load(place, 16)
-    for side, start, count in ((dataset.train, drawing.TRAIN_START, 3), (dataset.test, drawing.TEST_START, 2)):
-        wanted = [(label, start + i) for label in range(len(drawing.CLASSES)) for i in range(count)]
+    for side, start, count in ((dataset.train, painter.TRAIN_START, 3), (dataset.test, painter.TEST_START, 2)):
+        wanted = [(label, start + i) for label in range(len(painter.CLASSES)) for i in range(count)]
         assert side.labels.tolist() == [label for label, _ in wanted]
-        assert side.names == tuple(f"{drawing.CLASSES[label]}/{index}" for label, index in wanted)
+        assert side.names == tuple(f"{painter.CLASSES[label]}/{index}" for label, index in wanted)
         for image, (label, index) in zip(side.images, wanted, strict=True):
-            assert np.array_equal(image.permute(1, 2, 0).numpy(), drawing.scene(label, index, 16))
-        assert side.readable == drawing.READABLE
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), painter.scene(label, index, 16))
+        assert side.readable == painter.READABLE
 
 
 def test_the_default_is_1500_pictures(place):
@@ -30,10 +29,10 @@ def test_the_default_is_1500_pictures(place):
 
 
 def test_scenes_for_a_base_model_are_others(place):
-    alone = Scenes(2, 0, drawing.BASE_START).load(place, 16)
+    alone = Scenes(2, 0, painter.BASE_START).load(place, 16)
     assert len(alone.test.images) == 0
-    assert alone.train.names[:2] == (f"beach/{drawing.BASE_START}", f"beach/{drawing.BASE_START + 1}")
-    assert np.array_equal(alone.train.images[1].permute(1, 2, 0), drawing.scene(0, drawing.BASE_START + 1, 16))
+    assert alone.train.names[:2] == (f"beach/{painter.BASE_START}", f"beach/{painter.BASE_START + 1}")
+    assert np.array_equal(alone.train.images[1].permute(1, 2, 0), painter.scene(0, painter.BASE_START + 1, 16))
 
 
 def test_verify_notices_a_changed_pack(place):
@@ -47,7 +46,7 @@ def test_verify_notices_a_changed_pack(place):
 
 
 def test_a_worker_that_fails_is_an_error(place, monkeypatch):
-    monkeypatch.setattr("ddbench.datasets.scenes.sys.executable", "/bin/false")
+    monkeypatch.setattr("ddbench.datasets.scenes.source.sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="failed"):
         Scenes(per_class_train=2, per_class_test=1).load(place, 8)
     assert not list(place.shared.glob("packed-*"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ddbench import registry
-from ddbench.datasets.facts import DatasetError, Lists
+from ddbench.datasets.info import DatasetError, Lists
 from ddbench.datasets.pack import flat
 from ddbench.datasets.rs.aid import AID
 from ddbench.datasets.rs.nwpu import NWPU

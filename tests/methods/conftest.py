@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddbench.context import Context
-from ddbench.datasets import drawing
+from ddbench.datasets.scenes.source import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.types import ImageSet
 
@@ -61,10 +61,10 @@ def pipeline(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def few_scenes() -> ImageSet:
     """Six 32 px images of each of three classes."""
-    images = np.stack([drawing.scene(label, i, 32) for label in range(3) for i in range(6)])
+    images = np.stack([painter.scene(label, i, 32) for label in range(3) for i in range(6)])
     return ImageSet(
         torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.arange(3).repeat_interleave(6),
-        drawing.CLASSES[:3], drawing.READABLE[:3], tuple(f"{label}/{i}" for label in range(3) for i in range(6)),
+        painter.CLASSES[:3], painter.READABLE[:3], tuple(f"{label}/{i}" for label in range(3) for i in range(6)),
     )  # fmt: skip
 
 

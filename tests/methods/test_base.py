@@ -17,8 +17,8 @@ from ddbench.base_model.__main__ import Plan, make_autoencoder, make_denoiser
 from ddbench.base_model.card import psnr, reconstruct
 from ddbench.base_model.images import base_images
 from ddbench.base_model.tokenizer import learn_merges, train_tokenizer
-from ddbench.datasets import drawing
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
+from ddbench.datasets.scenes.source import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
 from ddbench.methods.latent_model import load_model
@@ -47,7 +47,7 @@ def test_what_ships_is_small_half_precision_and_complete():
 
 def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):
     images = torch.stack(
-        [torch.from_numpy(drawing.scene(c, drawing.TEST_START, 64)).permute(2, 0, 1) for c in range(10)]
+        [torch.from_numpy(painter.scene(c, painter.TEST_START, 64)).permute(2, 0, 1) for c in range(10)]
     )
     mean, std = tiny.encode(images, lambda x: x, 10)
     assert mean.shape == std.shape == (10, 32, 8, 8)
@@ -152,8 +152,8 @@ def test_base_images_are_the_training_split_and_unused_scenes(tmp_path):
     assert data.counts()[:10] == (2400, 2400, 2400, 2000, 2000, 1600, 2000, 2400, 2000, 2400)
     assert data.counts()[10:] == (2,) * 10
     drawn = replace(data, images=data.images[-20:], labels=data.labels[-20:])
-    starts = (drawing.TRAIN_START, drawing.TEST_START)
-    used = {drawing.scene(0, start + i, 64).tobytes() for start in starts for i in range(2)}
+    starts = (painter.TRAIN_START, painter.TEST_START)
+    used = {painter.scene(0, start + i, 64).tobytes() for start in starts for i in range(2)}
     assert not used & {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in drawn.images}
 
 

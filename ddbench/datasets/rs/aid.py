@@ -1,6 +1,6 @@
 """AID: 10 000 aerial images of 30 classes, from several sensors."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 AID = Facts(
     name="aid",

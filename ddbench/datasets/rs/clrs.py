@@ -1,6 +1,6 @@
 """CLRS: 15 000 images of 25 classes, made for continual learning."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 CLRS = Facts(
     name="clrs",

@@ -1,6 +1,6 @@
 """EuroSAT in red, green and blue: 27 000 Sentinel-2 patches of 10 classes."""
 
-from ddbench.datasets.facts import Facts, Lists
+from ddbench.datasets.info import Facts, Lists
 
 HUB = "https://huggingface.co/datasets/torchgeo/eurosat/resolve/1ce6f1bfb56db63fd91b6ecc466ea67f2509774c"
 

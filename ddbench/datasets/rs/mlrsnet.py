@@ -1,6 +1,6 @@
 """MLRSNet: 109 161 images of 46 categories; its 60 further labels of each image are not used."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 MLRSNET = Facts(
     name="mlrsnet",

@@ -1,6 +1,6 @@
 """NWPU-RESISC45: 31 500 images of 45 classes, from all over the world."""
 
-from ddbench.datasets.facts import Facts, Lists
+from ddbench.datasets.info import Facts, Lists
 
 HUB = "https://huggingface.co/datasets/isaaccorley/resisc45/resolve/883edc0eee77b2c84225472f10f126e3ed83fa6e"
 

@@ -1,6 +1,6 @@
 """OPTIMAL-31: 1860 images of 31 classes, all of them classes of NWPU-RESISC45 too."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 OPTIMAL31 = Facts(
     name="optimal31",

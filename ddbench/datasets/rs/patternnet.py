@@ -1,6 +1,6 @@
 """PatternNet: 30 400 images of 38 classes, from Google Earth, of cities of the United States."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 PATTERNNET = Facts(
     name="patternnet",

@@ -1,6 +1,6 @@
 """RSI-CB256: 24 747 images of 35 classes, nested in groups of classes."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 RSI_CB256 = Facts(
     name="rsi-cb256",

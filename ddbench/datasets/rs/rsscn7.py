@@ -1,6 +1,6 @@
 """RSSCN7: 2800 images of 7 classes, at four scales."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 RSSCN7 = Facts(
     name="rsscn7",

@@ -1,6 +1,6 @@
 """SIRI-WHU, the Google dataset: 2400 images of 12 classes, of cities of China."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 SIRI_WHU = Facts(
     name="siri-whu",

@@ -1,6 +1,6 @@
 """UC Merced Land Use: 2100 aerial images of 21 classes."""
 
-from ddbench.datasets.facts import Facts, Lists
+from ddbench.datasets.info import Facts, Lists
 
 HUB = "https://huggingface.co/datasets/torchgeo/ucmerced/resolve/7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a"
 

@@ -1,6 +1,6 @@
 """WHU-RS19: 1005 images of 19 classes, from Google Earth."""
 
-from ddbench.datasets.facts import Facts
+from ddbench.datasets.info import Facts
 
 WHU_RS19 = Facts(
     name="whu-rs19",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.datasets.folder import Report
+    from ddbench.datasets.source import Report
     from ddbench.types import Dataset
 
 FOLDER = "folder:"
@@ -173,19 +173,19 @@ class Facts:
 
     def load(self, place: Place, size: int) -> Dataset:
         """The split images at size x size pixels, packed below place.shared the first time. Raises DatasetError."""
-        from ddbench.datasets.folder import load_folders
+        from ddbench.datasets.source import load_folders
 
         return load_folders(self, place, size)
 
     def verify(self, place: Place) -> Report:
         """Decode every image and report. Raises DatasetError when folders or counts are wrong."""
-        from ddbench.datasets.folder import verify_folders
+        from ddbench.datasets.source import verify_folders
 
         return verify_folders(self, place)
 
     def sizes(self, place: Place) -> dict[tuple[int, int], int]:
         """How many images have a size (width, height), as their files say. Raises DatasetError."""
-        from ddbench.datasets.folder import sizes_of
+        from ddbench.datasets.source import sizes_of
 
         return sizes_of(self, place)
 

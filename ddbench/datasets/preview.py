@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddbench.datasets.facts import Place
+from ddbench.datasets.info import Place
 from ddbench.store.distilled_set import Pictures
 from ddbench.types import Dataset, ImageSet
 from ddbench.utils import contact_sheet

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddbench.datasets.duplicates import Duplicates, duplicates, trace
-from ddbench.datasets.facts import FOLDER, DatasetError, Facts, Place
-from ddbench.datasets.images import each_image, read_rgb, size_of, write_squares
+from ddbench.datasets.decode import each_image, read_rgb, size_of, write_squares
+from ddbench.datasets.info import FOLDER, DatasetError, Facts, Place
 from ddbench.datasets.layout import class_folders
 from ddbench.datasets.listing import first_image, list_files
 from ddbench.datasets.pack import Plan, flat, packed
 from ddbench.datasets.splits import keep, split_files
+from ddbench.datasets.verification import Duplicates, duplicates, trace
 
 if TYPE_CHECKING:
-    from ddbench.datasets.duplicates import Duplicates
+    from ddbench.datasets.verification import Duplicates
     from ddbench.types import Dataset
 
 

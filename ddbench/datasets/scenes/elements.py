@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ddbench.datasets.textures import PAINTS, ROOFS, Array, Canvas, Cells, box, cells, steps
+from ddbench.datasets.scenes.brushes import PAINTS, ROOFS, Array, Canvas, Cells, box, cells, steps
 
 Where = Array | float
 RIPE = np.array((0.78, 0.69, 0.36), np.float32)  # grain before harvest, rape in flower

@@ -1,6 +1,6 @@
 """`scenes`: the embedded dataset, drawn and not downloaded. No torch until it is loaded.
 
-Run as a module it is one of the processes that draw: `python -m ddbench.datasets.scenes RAW SIZE TRAIN TEST START
+Run as a module it is one of the processes that draw: `python -m ddbench.datasets.scenes.source RAW SIZE TRAIN TEST START
 FIRST STEP`.
 """
 
@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tqdm import tqdm
 
-from ddbench.datasets import drawing
-from ddbench.datasets.facts import Place, Split
-from ddbench.datasets.folder import Report
-from ddbench.datasets.images import cores, write_row
+from ddbench.datasets.decode import cores, write_row
+from ddbench.datasets.info import Place, Split
 from ddbench.datasets.pack import Plan, flat, packed, sha256_of
-from ddbench.datasets.packers import fresh
+from ddbench.datasets.pack_writer import fresh
+from ddbench.datasets.scenes.source import painter
+from ddbench.datasets.source import Report
 from ddbench.datasets.splits import fingerprint
 from ddbench.utils.files import digest, read_json
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
 
-DRAWING_VERSION: int = getattr(drawing, "VERSION", 1)
-SOURCES = ("drawing.py", "landscape.py", "textures.py")  # a pack is drawn again when the code that drew it changes
+DRAWING_VERSION: int = getattr(painter, "VERSION", 1)
+SOURCES = ("painter.py", "elements.py", "brushes.py")  # a pack is drawn again when the code that drew it changes
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Scenes:
 
     per_class_train: int = 100
     per_class_test: int = 50
-    start: int = drawing.TRAIN_START
+    start: int = painter.TRAIN_START
 
     name: ClassVar[str] = "scenes"
     slug: ClassVar[str] = "scenes"
     title: ClassVar[str] = "procedural aerial scenes"
-    classes: ClassVar[tuple[str, ...]] = drawing.CLASSES
-    readable: ClassVar[tuple[str, ...]] = drawing.READABLE
+    classes: ClassVar[tuple[str, ...]] = painter.CLASSES
+    readable: ClassVar[tuple[str, ...]] = painter.READABLE
     pixels: ClassVar[int] = 64
     resolution: ClassVar[str] = "drawn at any size"
     licence: ClassVar[str] = "Apache-2.0"
@@ -62,7 +62,7 @@ class Scenes:
     def describe(self, place: Place) -> Split:
         """The split; the names are "class/index". The fingerprint changes with the drawing's version."""
         train = self._names(self.start, self.per_class_train)
-        test = self._names(drawing.TEST_START, self.per_class_test)
+        test = self._names(painter.TEST_START, self.per_class_test)
         return Split(self.split_rule, digest([DRAWING_VERSION, fingerprint(train, test)]), train, test)
 
     def load(self, place: Place, size: int) -> Dataset:
@@ -139,7 +139,7 @@ def _draw_on_all_cores(arguments: list[str], total: int, quiet: bool) -> None:
 
 
 def _start(arguments: list[str], tick: int) -> subprocess.Popen:
-    command, env = fresh("ddbench.datasets.scenes", *arguments)
+    command, env = fresh("ddbench.datasets.scenes.source", *arguments)
     # one thread each: BLAS threads of several processes would fight for the cores
     return subprocess.Popen(command, env=env | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, stdout=tick)
 
@@ -152,7 +152,7 @@ def _draw_rows(raw: str, *numbers: str) -> None:
     with open(raw, "r+b") as out:
         for row in range(first, len(names), step):
             name, index = names[row].split("/")
-            picture = drawing.scene(drawing.CLASSES.index(name), int(index), size)
+            picture = painter.scene(painter.CLASSES.index(name), int(index), size)
             write_row(out.fileno(), row, picture.transpose(2, 0, 1))
             os.write(sys.stdout.fileno(), b".")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddbench.datasets.archives import NoRoomError, unpack
-from ddbench.datasets.facts import DatasetError, Facts, MissingDataError, Place
+from ddbench.datasets.info import DatasetError, Facts, MissingDataError, Place
 from ddbench.datasets.layout import way_out
 from ddbench.datasets.listing import list_files
 from ddbench.utils.files import locked, make_once

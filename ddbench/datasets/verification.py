@@ -12,7 +12,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ddbench.datasets.facts import Split
+from ddbench.datasets.info import Split
 
 BITS = 12  # of 64 that may differ between the hashes of pictures that are then compared
 SIDE = 32  # px of their thumbnails

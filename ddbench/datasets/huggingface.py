@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from ddbench.datasets.facts import HUB, Facts
-from ddbench.datasets.folder import folder_source, words
+from ddbench.datasets.info import HUB, Facts
+from ddbench.datasets.source import folder_source, words
 from ddbench.errors import UserError
 from ddbench.utils.files import make_once, read_json, write_json
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ddbench.datasets.facts import DatasetError, Place
+from ddbench.datasets.info import DatasetError, Place
 
 log = logging.getLogger("ddbench")
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], siz
     Written in place, file by file: memory does not grow with the dataset.
     """
     if len(names) >= MANY and cores() > 1:
-        from ddbench.datasets.packers import write_in_processes
+        from ddbench.datasets.pack_writer import write_in_processes
 
         bad, several = write_in_processes(raw, names, paths, size, place)
     else:

@@ -1,6 +1,6 @@
 """Packing in processes of their own, one for each core, for many small images. No torch.
 
-Run as a module it is one of them: `python -m ddbench.datasets.packers RAW SIZE RESIZE`, its rows as JSON on standard
+Run as a module it is one of them: `python -m ddbench.datasets.pack_writer RAW SIZE RESIZE`, its rows as JSON on standard
 input. Fresh interpreters: a fork after torch has started its threads is not safe, and what `multiprocessing` spawns
 runs the user's script again.
 """
@@ -19,8 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ddbench.datasets.facts import DatasetError, Place
-from ddbench.datasets.images import BATCH, Unreadable, cores, opened, writer
+from ddbench.datasets.decode import BATCH, Unreadable, cores, opened, writer
+from ddbench.datasets.info import DatasetError, Place
 
 MOST = 16  # processes: each has about 60 MB
 Row = tuple[int, str, str]  # its number, the image's name, its path
@@ -60,7 +60,7 @@ def fresh(module: str, *arguments: object) -> tuple[list[str], dict[str, str]]:
 
 def _start(raw: Path, size: int, resize: str, rows: Sequence[Row]) -> subprocess.Popen:
     """A process that reads its rows from a file without a name: one that dies leaves no pipe to break."""
-    command, env = fresh("ddbench.datasets.packers", raw, size, resize)
+    command, env = fresh("ddbench.datasets.pack_writer", raw, size, resize)
     with tempfile.TemporaryFile("w+") as given:
         json.dump(rows, given)
         given.seek(0)
