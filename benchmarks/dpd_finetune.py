@@ -27,13 +27,13 @@ from ddbench.context import generator_of
 from ddbench.datasets.info import Place
 from ddbench.datasets.scenes.source import SCENES
 from ddbench.execute import device, device_words
-from ddbench.methods.diffusion import Objective, diffusion_loss
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.finetune import Lesson, Tuning, tuning_loss, unfreeze
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.training import mixed_precision
-from ddbench.methods.latent_model import LatentModel, load_model, posterior
-from ddbench.methods.pixels import to_float
+from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
+from ddbench.methods.latent_diffusion.finetune import Lesson, Tuning, tuning_loss, unfreeze
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
+from ddbench.methods.latent_diffusion.to_pixels import to_float
+from ddbench.methods.latent_diffusion.training import mixed_precision
 from ddbench.types import ImageSet
 from ddbench.utils.memory import Peak
 

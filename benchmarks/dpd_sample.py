@@ -27,10 +27,10 @@ from ddbench.datasets.info import Place
 from ddbench.datasets.scenes.source import SCENES
 from ddbench.execute import device, device_words
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prototypes import Prototype
 from ddbench.methods.dpd.sampling import Subject, draw
-from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.types import ImageSet
 from ddbench.utils.memory import Peak
 

@@ -25,7 +25,7 @@ from ddbench.base_model import FOLDER
 from ddbench.base_model.card import psnr, reconstruct
 from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
-from ddbench.methods.latent_model import load_model
+from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.store import distilled_set as tree
 from ddbench.types import Dataset
 from evaluators.accuracy import Scores, evaluate

@@ -31,7 +31,7 @@ from ddbench.base_model.images import base_images
 from ddbench.base_model.tokenizer import train_tokenizer
 from ddbench.context import seed_of
 from ddbench.datasets.info import Place
-from ddbench.methods.dpd.training import Checkpoints, Schedule, fit
+from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, read_json, write_bytes, write_json
 

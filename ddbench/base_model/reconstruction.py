@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddbench.methods.latent_model import posterior
+from ddbench.methods.latent_diffusion.model import posterior
 
 KL_WEIGHT = 1e-6
 JITTER = 0.05  # least noise on the latents in training, as a share of their deviation

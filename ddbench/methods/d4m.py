@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ddbench.methods.generated import Clustered
+from ddbench.methods.latent_diffusion.base_method import Clustered
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.func import grad
 
 from ddbench.context import Context, seed_of
-from ddbench.methods.settings import at_least
-from ddbench.methods.synthesis import (
+from ddbench.methods.pixels.loop import (
     Bench,
     Network,
     Weights,
@@ -26,6 +25,7 @@ from ddbench.methods.synthesis import (
     stepped,
     through,
 )
+from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # the public code's

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, seed_of
-from ddbench.methods.settings import at_least
-from ddbench.methods.synthesis import (
+from ddbench.methods.pixels.loop import (
     Bench,
     Network,
     Weights,
@@ -22,6 +21,7 @@ from ddbench.methods.synthesis import (
     start,
     through,
 )
+from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 
 

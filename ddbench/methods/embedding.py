@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.teachers import fitted, seed_for
+from ddbench.methods.shared.teachers import fitted, seed_for
 from ddbench.types import ImageSet
 from evaluators.recipes import Augment, Recipe
 

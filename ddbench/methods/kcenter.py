@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddbench.context import Context
 from ddbench.methods.embedding import embedded
-from ddbench.methods.selection import check_enough, select
+from ddbench.methods.shared.selection import check_enough, select
 from ddbench.types import DistilledSet, ImageSet
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ddbench.methods.diffusion import clean_estimate, posterior_std
-from ddbench.methods.generated import Clustered, Denoise, Halves, Shift
-from ddbench.methods.latent_model import LatentModel
-from ddbench.methods.settings import at_least, shares
+from ddbench.methods.latent_diffusion.base_method import Clustered, Denoise, Halves, Shift
+from ddbench.methods.latent_diffusion.diffusion import clean_estimate, posterior_std
+from ddbench.methods.latent_diffusion.model import LatentModel
+from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import ImageSet
 
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddbench.methods.dpd.finetune import Addition
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.generated import Generated
-from ddbench.methods.settings import at_least
+from ddbench.methods.latent_diffusion.base_method import Generated
+from ddbench.methods.latent_diffusion.finetune import Addition
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.shared.validation import at_least
 
 
 @dataclass(frozen=True)

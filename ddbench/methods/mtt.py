@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, log
-from ddbench.methods.adjoint import Piece, Step, matched
-from ddbench.methods.experts import Training, snapshot, trajectory
-from ddbench.methods.settings import at_least
-from ddbench.methods.synthesis import Bench, descend, falling_back, optimise, start, stored
+from ddbench.methods.pixels.adjoint import Piece, Step, matched
+from ddbench.methods.pixels.experts import Training, snapshot, trajectory
+from ddbench.methods.pixels.loop import Bench, descend, falling_back, optimise, start, stored
+from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from ddbench.context import Context
-from ddbench.methods.selection import select
+from ddbench.methods.shared.selection import select
 from ddbench.types import DistilledSet, ImageSet
 
 

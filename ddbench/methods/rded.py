@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddbench.context import Context
-from ddbench.methods.settings import at_least, shares
-from ddbench.methods.teachers import opinions, taught
+from ddbench.methods.shared.teachers import opinions, taught
+from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ddbench.errors import UserError
-from ddbench.methods.captions import caption_all, captioner_identity
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.prompts import Prompts, own_prompts
-from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.generated import Anchors, Generated, check_clusters, k_means
-from ddbench.methods.latent_model import LatentModel
-from ddbench.methods.settings import at_least
+from ddbench.methods.latent_diffusion.base_method import Anchors, Generated, check_clusters, k_means
+from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel
+from ddbench.methods.latent_diffusion.prompts import Prompts, own_prompts
+from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.shared.validation import at_least
 from ddbench.methods.text import aggregate
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest

@@ -26,7 +26,7 @@ from torch import Tensor
 from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets.info import Place
-from ddbench.methods.synthesis import STATE
+from ddbench.methods.pixels.loop import STATE
 from ddbench.registry import load
 from ddbench.types import Dataset
 from evaluators.accuracy import evaluate

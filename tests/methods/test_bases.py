@@ -10,9 +10,9 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from ddbench.errors import UserError
-from ddbench.methods.diffusion import Sampling, guided, sample
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.latent_model import load_model
+from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
+from ddbench.methods.latent_diffusion.model import load_model
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddbench.methods.batches import in_batches
+from ddbench.methods.shared.device import in_batches
 
 
 def test_batches_cover_the_work_in_order():

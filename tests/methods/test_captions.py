@@ -10,9 +10,10 @@ import torch
 from small_models import write_asked, write_dit, write_unasked
 
 from ddbench.errors import UserError
-from ddbench.methods import captions, palette
-from ddbench.methods.captions import caption_all, load_captioner
+from ddbench.methods import palette
 from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.latent_diffusion import captions
+from ddbench.methods.latent_diffusion.captions import caption_all, load_captioner
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.vlcp import VLCP
 from ddbench.utils.files import read_json
@@ -84,7 +85,7 @@ def test_dpd_draws_each_cluster_by_a_caption_of_a_member(pipeline, captioner, fe
 def test_many_prompts_are_kept_on_disk_and_change_nothing(pipeline, few_scenes, context_of, tmp_path, monkeypatch):
     method = DPD(base=str(pipeline), captioner="palette", tune_steps=2, tune_batch=4, consistency=0.0, steps=2)
     small = method.distill(few_scenes, 1, context_of()).images
-    monkeypatch.setattr("ddbench.methods.dpd.stages.FEW", 1)
+    monkeypatch.setattr("ddbench.methods.latent_diffusion.stages.FEW", 1)
     elsewhere = dataclasses.replace(context_of(), shared=tmp_path / "elsewhere")
     many = method.distill(few_scenes, 1, elsewhere).images
     assert "words" in [cost["stage"] for cost in elsewhere.costs]

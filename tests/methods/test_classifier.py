@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddbench.context import global_seed
-from ddbench.methods.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
 from ddbench.methods.dpd import classifier as module
 from ddbench.methods.dpd.classifier import (
     Course,
@@ -23,9 +22,10 @@ from ddbench.methods.dpd.classifier import (
     margins,
     train_classifier,
 )
-from ddbench.methods.dpd.finetune import Tuning, consistency
-from ddbench.methods.dpd.latents import Latents, turned
-from ddbench.methods.dpd.training import Checkpoints, checkpoints_beside
+from ddbench.methods.latent_diffusion.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
+from ddbench.methods.latent_diffusion.finetune import Tuning, consistency
+from ddbench.methods.latent_diffusion.latents import Latents, turned
+from ddbench.methods.latent_diffusion.training import Checkpoints, checkpoints_beside
 from ddbench.utils.files import read_json
 
 CPU = torch.device("cpu")

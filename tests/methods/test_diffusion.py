@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from ddbench.methods.diffusion import (
+from ddbench.methods.latent_diffusion.diffusion import (
     PREDICTIONS,
     Objective,
     Sampling,

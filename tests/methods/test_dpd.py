@@ -13,13 +13,13 @@ from PIL import Image
 
 from ddbench import config
 from ddbench.errors import UserError
-from ddbench.methods.diffusion import diffusion_loss
 from ddbench.methods.dpd.classifier import Course
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.finetune import Tuning, load_tuned, unfreeze
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.training import checkpoints_beside
-from ddbench.methods.latent_model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.diffusion import diffusion_loss
+from ddbench.methods.latent_diffusion.finetune import Tuning, load_tuned, unfreeze
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.training import checkpoints_beside
 from ddbench.utils import files
 from ddbench.utils.distributed import Team
 from ddbench.utils.files import read_json
@@ -92,7 +92,7 @@ def test_the_classifier_learns_from_as_many_views_as_are_allowed(method, few_sce
 def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, context_of):
     """The gradient runs through classifier and U-Net, but moves neither."""
     from ddbench.methods.dpd.classifier import LatentClassifier
-    from ddbench.methods.dpd.finetune import Lesson, tuning_loss
+    from ddbench.methods.latent_diffusion.finetune import Lesson, tuning_loss
 
     model = load_model(str(pipeline), torch.device("cpu"))
     how = method._tuning(context_of())
@@ -118,7 +118,7 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_share_of_the_prompts_is_the_empty_one(share, method, pipeline, context_of, monkeypatch):
     """What the denoiser is told of each image: its own words, or those of the empty prompt, which come last."""
-    from ddbench.methods.dpd.finetune import Lesson, tuning_loss
+    from ddbench.methods.latent_diffusion.finetune import Lesson, tuning_loss
 
     model, told = load_model(str(pipeline), torch.device("cpu")), []
     real = LatentModel.denoise
@@ -213,7 +213,7 @@ def test_fine_tuning_that_was_killed_goes_on(method, few_scenes, context_of, tmp
     method = dataclasses.replace(method, tune_steps=4)
     whole = method.distill(few_scenes, 1, context_of()).images
     shutil.rmtree(tmp_path / "shared")
-    monkeypatch.setattr("ddbench.methods.dpd.finetune.checkpoints_beside", partial(checkpoints_beside, every=1))
+    monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.checkpoints_beside", partial(checkpoints_beside, every=1))
     losses, real = [], diffusion_loss
 
     def loss(*words, **more):
@@ -222,7 +222,7 @@ def test_fine_tuning_that_was_killed_goes_on(method, few_scenes, context_of, tmp
             raise KeyboardInterrupt
         return real(*words, **more)
 
-    monkeypatch.setattr("ddbench.methods.dpd.finetune.diffusion_loss", loss)
+    monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.diffusion_loss", loss)
     with pytest.raises(KeyboardInterrupt):
         method.distill(few_scenes, 1, context_of())
     assert torch.equal(method.distill(few_scenes, 1, context_of()).images, whole)
@@ -234,7 +234,7 @@ def test_a_kill_at_the_end_of_a_stage_loses_no_step(method, few_scenes, context_
     method = dataclasses.replace(method, tune_steps=4, captioner="palette")
     whole = method.distill(few_scenes, 1, context_of()).images
     shutil.rmtree(tmp_path / "shared")
-    monkeypatch.setattr("ddbench.methods.dpd.finetune.checkpoints_beside", partial(checkpoints_beside, every=2))
+    monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.checkpoints_beside", partial(checkpoints_beside, every=2))
     real = files._flush
 
     def flush(folder):
@@ -246,7 +246,7 @@ def test_a_kill_at_the_end_of_a_stage_loses_no_step(method, few_scenes, context_
     with pytest.raises(KeyboardInterrupt):
         method.distill(few_scenes, 1, context_of())
     monkeypatch.setattr(files, "_flush", real)
-    monkeypatch.setattr("ddbench.methods.dpd.finetune.diffusion_loss", None)  # no step is done again
+    monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.diffusion_loss", None)  # no step is done again
     ctx = context_of()
     assert torch.equal(method.distill(few_scenes, 1, ctx).images, whole)
     record = next(cost for cost in ctx.costs if cost["stage"] == "finetune")

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from ddbench.methods import minimax, vlcp
 from ddbench.methods.d4m import D4M
-from ddbench.methods.diffusion import Sampling, clean_estimate, sample
-from ddbench.methods.dpd import training
-from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.generated import Diffusion, centres
-from ddbench.methods.latent_model import load_model
+from ddbench.methods.latent_diffusion import training
+from ddbench.methods.latent_diffusion.base_method import Diffusion, centres
+from ddbench.methods.latent_diffusion.diffusion import Sampling, clean_estimate, sample
+from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import Minimax
 from ddbench.methods.vlcp import VLCP
@@ -170,7 +170,7 @@ def test_minimax_goes_on_with_what_it_remembered(pipeline, few_scenes, context_o
         raise KeyboardInterrupt
 
     every = lambda folder, team: training.Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), 3, team)  # noqa: E731
-    monkeypatch.setattr("ddbench.methods.dpd.finetune.checkpoints_beside", every)
+    monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.checkpoints_beside", every)
     monkeypatch.setattr(training, "_save", killed)
     ctx = replace(context_of(), shared=tmp_path / "other")
     with pytest.raises(KeyboardInterrupt):
@@ -194,7 +194,7 @@ def test_vlcp_says_a_caption_of_the_cluster(pipeline, few_scenes, context_of, mo
     told = []
     original = type(load_model(str(pipeline), torch.device("cpu"))).words
     monkeypatch.setattr(
-        "ddbench.methods.latent_model.LatentModel.words",
+        "ddbench.methods.latent_diffusion.model.LatentModel.words",
         lambda self, prompts, labels: told.append(list(prompts)) or original(self, prompts, labels),
     )
     made = VLCP(base=str(pipeline), captioner="palette", neighbours=3, **SHORT).distill(few_scenes, 2, context_of())

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ddbench.methods import adjoint, dc, dm, experts, synthesis
-from ddbench.methods.adjoint import Piece, Step
+from ddbench.methods import dc, dm
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.dm import DM
+from ddbench.methods.latent_diffusion.to_pixels import adjoint, experts, loop
 from ddbench.methods.mtt import MTT
-from ddbench.methods.synthesis import Bench, Network, Real
+from ddbench.methods.pixels.adjoint import Piece, Step
+from ddbench.methods.pixels.loop import Bench, Network, Real
 from evaluators.students import build
 
 SIZE, CLASSES = 16, 3
@@ -80,7 +81,7 @@ def naive_distance(ours, theirs):
 def test_dc_is_the_rowwise_cosine_of_gradients(network):
     fake, real = randn(2, 3, SIZE, SIZE).double(), randn(5, 3, SIZE, SIZE, seed=1).double()
     weights = in_float64(network.fresh(2))
-    wanted = synthesis.slope(network, weights, real, torch.full((5,), 1))
+    wanted = loop.slope(network, weights, real, torch.full((5,), 1))
     gradient, value = dc.term(network, weights, fake, torch.full((2,), 1), wanted)
     net, images = student(weights), fake.clone().requires_grad_()
     parts = list(net.parameters())
@@ -190,13 +191,13 @@ def test_descent_is_torchs_sgd():
         gradient = randn(5, seed=seed + 1)
         theirs.grad = gradient.clone()
         optimizer.step()
-        synthesis.descend(ours, gradient, velocity, 0.3, 0.5)
+        loop.descend(ours, gradient, velocity, 0.3, 0.5)
     torch.testing.assert_close(ours, theirs.detach())
 
 
 def test_gradients_pass_through_what_is_looked_through():
     pixels = randn(2, 3, 4, 4)
-    gradient, value = synthesis.through(lambda x: 2 * x.flip(3), pixels, lambda seen: (seen, seen.sum()))
+    gradient, value = loop.through(lambda x: 2 * x.flip(3), pixels, lambda seen: (seen, seen.sum()))
     torch.testing.assert_close(gradient, 4 * pixels)  # 2 * flip(2 * flip(x))
     torch.testing.assert_close(value, (2 * pixels).sum())
 
@@ -204,21 +205,21 @@ def test_gradients_pass_through_what_is_looked_through():
 def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
     real = Real.of(few_scenes, CPU)
     drawn = real.draw(1, 100, torch.Generator().manual_seed(0))
-    own = synthesis.normalised(few_scenes.images[few_scenes.labels == 1])
+    own = loop.normalised(few_scenes.images[few_scenes.labels == 1])
     assert len(drawn) == len(own)  # a class smaller than the batch
     assert {tuple(image.flatten().tolist()) for image in drawn} == {tuple(image.flatten().tolist()) for image in own}
 
 
 def test_real_images_survive_being_stored(few_scenes, context_of):
-    pixels = synthesis.start(Real.of(few_scenes, CPU), 2, "real", context_of())
-    made = synthesis.stored(pixels, few_scenes)
+    pixels = loop.start(Real.of(few_scenes, CPU), 2, "real", context_of())
+    made = loop.stored(pixels, few_scenes)
     made.check(2)
     for image, label in zip(made.images, made.labels, strict=True):
         assert any(torch.equal(image, other) for other in few_scenes.images[few_scenes.labels == label])
     assert made.extras["clipped"] == 0
-    assert synthesis.stored(pixels * 100, few_scenes).extras["clipped"] > 0.5
+    assert loop.stored(pixels * 100, few_scenes).extras["clipped"] > 0.5
     with pytest.raises(FloatingPointError, match="not finite"):
-        synthesis.stored(pixels / 0, few_scenes)
+        loop.stored(pixels / 0, few_scenes)
 
 
 def test_too_few_real_images_to_start_from_are_named(few_scenes, context_of):
@@ -240,19 +241,19 @@ METHODS = [
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_stopped_and_resumed_is_the_same(method, few_scenes, context_of, tmp_path, monkeypatch):
     whole = method.distill(few_scenes, 2, context_of())
-    original, count = synthesis._save, []
+    original, count = loop._save, []
 
     def once(*given):
         original(*given)
         count.append(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthesis, "_save", once)
-    monkeypatch.setattr(synthesis.optimise, "__defaults__", (0.0,))
+    monkeypatch.setattr(loop, "_save", once)
+    monkeypatch.setattr(loop.optimise, "__defaults__", (0.0,))
     context = replace(context_of(), workdir=tmp_path / "halves")
     with pytest.raises(KeyboardInterrupt):
         method.distill(few_scenes, 2, context)
-    monkeypatch.setattr(synthesis, "_save", original)
+    monkeypatch.setattr(loop, "_save", original)
     resumed = method.distill(few_scenes, 2, context)
     assert torch.equal(whole.images, resumed.images)
     assert whole.extras["loss"] == pytest.approx(resumed.extras["loss"], rel=1e-6)
@@ -284,7 +285,7 @@ def test_a_rate_that_is_far_too_high_stops_it(few_scenes, context_of, bounded):
         with pytest.raises(FloatingPointError):
             method.distill(few_scenes, 1, context_of())
     with pytest.raises(FloatingPointError, match="gradient of the images is not finite"):
-        synthesis.descend(randn(3), torch.tensor([0.0, torch.inf, 1.0]), torch.zeros(3), 1.0, 0.5, bounded)
+        loop.descend(randn(3), torch.tensor([0.0, torch.inf, 1.0]), torch.zeros(3), 1.0, 0.5, bounded)
 
 
 def test_the_last_good_state_outlives_one_that_is_not_finite(context_of):
@@ -295,15 +296,15 @@ def test_the_last_good_state_outlives_one_that_is_not_finite(context_of):
         return 1.0
 
     with pytest.raises(FloatingPointError, match="pixels became not finite at iteration 3"):
-        synthesis.optimise(state, step, 5, context, every=0.0)
-    kept = synthesis.load_file(context.workdir / synthesis.STATE)
+        loop.optimise(state, step, 5, context, every=0.0)
+    kept = loop.load_file(context.workdir / loop.STATE)
     assert (kept["pixels"].tolist(), int(kept["done"])) == ([3.0, 3.0], 3)
 
 
 def test_the_state_is_kept_at_the_end_however_short(context_of):
     context = context_of()
-    synthesis.optimise({"pixels": torch.zeros(2)}, float, 2, context)
-    assert int(synthesis.load_file(context.workdir / synthesis.STATE)["done"]) == 2
+    loop.optimise({"pixels": torch.zeros(2)}, float, 2, context)
+    assert int(loop.load_file(context.workdir / loop.STATE)["done"]) == 2
 
 
 def test_a_step_rate_that_climbs_is_reported(few_scenes, context_of, caplog):
@@ -385,14 +386,14 @@ def test_dcs_loops_are_those_of_the_nearest_published_ipc(ipc, loops):
 
 def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
     bench = Bench.of(few_scenes, context_of(), "convnet", False)
-    noise, real = (synthesis.start(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
+    noise, real = (loop.start(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
     assert abs(float(noise.mean())) < 0.05
     assert abs(float(noise.std()) - 1) < 0.05
-    own = synthesis.normalised(few_scenes.images)
+    own = loop.normalised(few_scenes.images)
     assert all(bool((own == image).flatten(1).all(1).any()) for image in real.flatten(0, 1))
 
 
 def test_siamese_numbers_are_one_draw_for_both():
-    look = synthesis.siamese(True, torch.Generator().manual_seed(3), CPU)
+    look = loop.siamese(True, torch.Generator().manual_seed(3), CPU)
     images = randn(3, 3, SIZE, SIZE)
     assert torch.equal(look(images)[1:2], look(images[1:2]))

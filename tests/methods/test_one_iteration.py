@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from ddbench.context import seed_of
-from ddbench.methods import experts, sre2l
+from ddbench.methods import sre2l
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.dm import DM
+from ddbench.methods.latent_diffusion.to_pixels import experts
 from ddbench.methods.mtt import MTT
+from ddbench.methods.pixels.loop import Bench, normalised, start
 from ddbench.methods.sre2l import SRe2L
-from ddbench.methods.synthesis import Bench, normalised, start
 from evaluators import dsa
 from evaluators.augment import MEAN, STD
 from evaluators.students import build

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ddbench.methods.dpd.training import Checkpoints, Schedule, fit
+from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 
 
 def problem(stop_at: int | None = None):

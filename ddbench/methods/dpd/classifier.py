@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.training import Checkpoints, Schedule, checkpoints_beside, fit
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, checkpoints_beside, fit
 from ddbench.utils.files import read_json, write_json
 
 WIDTHS = (64, 128, 256)

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.methods.captions import caption_all, captioner_identity
-from ddbench.methods.diffusion import Sampling
 from ddbench.methods.dpd.classifier import Course, candidate_margins
-from ddbench.methods.dpd.finetune import Addition, Tuning, consistency
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.prompts import Prompts, class_prompts, cluster_captions, own_prompts
 from ddbench.methods.dpd.prototypes import Prototype, check_enough
 from ddbench.methods.dpd.sampling import Draw, Subject, draw, require_finite
-from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.dpd.training import chosen
-from ddbench.methods.latent_model import LatentModel, check_steps, load_model
-from ddbench.methods.model_files import find_model, identity_of
-from ddbench.methods.settings import at_least, check_sampled, shares
+from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
+from ddbench.methods.latent_diffusion.diffusion import Sampling
+from ddbench.methods.latent_diffusion.finetune import Addition, Tuning, consistency
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
+from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
+from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts, cluster_captions, own_prompts
+from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.latent_diffusion.training import chosen
+from ddbench.methods.shared.validation import at_least, check_sampled, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.batches import in_batches
-from ddbench.methods.diffusion import Sampling, guided, sample
-from ddbench.methods.dpd.latents import Latents
 from ddbench.methods.dpd.prototypes import Prototype, rows_of
-from ddbench.methods.dpd.training import mixed_precision
-from ddbench.methods.latent_model import LatentModel
+from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel
+from ddbench.methods.latent_diffusion.training import mixed_precision
+from ddbench.methods.shared.device import in_batches
 
 
 @dataclass(frozen=True)

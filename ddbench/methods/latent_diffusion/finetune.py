@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.training import Schedule, checkpoints_beside, chosen, fit, mixed_precision
-from ddbench.methods.latent_model import LatentModel
+from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel
+from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, chosen, fit, mixed_precision
 from ddbench.utils.distributed import ALONE, Team
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}

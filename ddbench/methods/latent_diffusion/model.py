@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.errors import UserError, unknown
-from ddbench.methods.batches import in_batches
-from ddbench.methods.diffusion import PREDICTIONS
-from ddbench.methods.model_files import class_name, find_model, identity_of, parts_of, scheduler_name
-from ddbench.methods.pixels import to_float, to_uint8
+from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
+from ddbench.methods.latent_diffusion.model_files import class_name, find_model, identity_of, parts_of, scheduler_name
+from ddbench.methods.latent_diffusion.to_pixels import to_float, to_uint8
+from ddbench.methods.shared.device import in_batches
 from ddbench.utils.files import read_json
 
 FORGETFUL = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}

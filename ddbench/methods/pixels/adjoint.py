@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from ddbench.methods.batches import in_batches
-from ddbench.methods.synthesis import Network, Weights, slope, stepped, through
+from ddbench.methods.pixels.loop import Network, Weights, slope, stepped, through
+from ddbench.methods.shared.device import in_batches
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit.script

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, global_seed, seed_of
-from ddbench.methods.batches import in_batches
-from ddbench.methods.diffusion import Sampling, halves, sample
-from ddbench.methods.dpd.finetune import Addition, Tuning
-from ddbench.methods.dpd.latents import Latents
-from ddbench.methods.dpd.prompts import Prompts, class_prompts
 from ddbench.methods.dpd.sampling import denoiser_of, require_finite
-from ddbench.methods.dpd.stages import Stages
-from ddbench.methods.dpd.training import chosen
-from ddbench.methods.latent_model import LatentModel, check_steps, load_model
-from ddbench.methods.model_files import find_model, identity_of
-from ddbench.methods.settings import at_least, check_sampled
+from ddbench.methods.latent_diffusion.diffusion import Sampling, halves, sample
+from ddbench.methods.latent_diffusion.finetune import Addition, Tuning
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
+from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
+from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
+from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.latent_diffusion.training import chosen
+from ddbench.methods.shared.device import in_batches
+from ddbench.methods.shared.validation import at_least, check_sampled
 from ddbench.types import DistilledSet, ImageSet
 
 Denoise = Callable[[Tensor, Tensor], Tensor]

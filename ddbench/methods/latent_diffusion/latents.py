@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench.methods.latent_model import LatentModel
+from ddbench.methods.latent_diffusion.model import LatentModel
 
 
 @dataclass(frozen=True)

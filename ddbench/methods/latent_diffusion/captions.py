@@ -15,8 +15,8 @@ from torch import Tensor
 from ddbench.context import Context
 from ddbench.errors import UserError
 from ddbench.methods import palette
-from ddbench.methods.batches import in_batches
-from ddbench.methods.model_files import Role, download, identity_of
+from ddbench.methods.latent_diffusion.model_files import Role, download, identity_of
+from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
 

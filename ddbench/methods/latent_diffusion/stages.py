@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.batches import in_batches
 from ddbench.methods.dpd.classifier import Course, LatentClassifier, load_classifier, train_classifier
-from ddbench.methods.dpd.finetune import Addition, Lesson, Tuning, load_tuned, tune, tuning_loss
-from ddbench.methods.dpd.latents import Latents, load_latents, save_latents
-from ddbench.methods.dpd.prompts import Prompts
 from ddbench.methods.dpd.prototypes import Prototype, find_prototypes, save_images
-from ddbench.methods.latent_model import LatentModel
+from ddbench.methods.latent_diffusion.finetune import Addition, Lesson, Tuning, load_tuned, tune, tuning_loss
+from ddbench.methods.latent_diffusion.latents import Latents, load_latents, save_latents
+from ddbench.methods.latent_diffusion.model import LatentModel
+from ddbench.methods.latent_diffusion.prompts import Prompts
+from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest, read_json, write_json
 

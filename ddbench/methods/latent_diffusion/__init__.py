@@ -1,0 +1,1 @@
+"""What the methods that sample from a latent-diffusion model share."""

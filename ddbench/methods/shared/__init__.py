@@ -1,0 +1,1 @@
+"""What methods of any kind share."""
