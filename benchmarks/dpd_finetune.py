@@ -26,7 +26,6 @@ from torch.nn import functional as F
 from ddbench.context import generator_of
 from ddbench.datasets.info import Place
 from ddbench.datasets.scenes.source import SCENES
-from ddbench.execute import device, device_words
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
 from ddbench.methods.latent_diffusion.finetune import Lesson, Tuning, tuning_loss, unfreeze
@@ -34,6 +33,7 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
 from ddbench.methods.latent_diffusion.to_pixels import to_float
 from ddbench.methods.latent_diffusion.training import mixed_precision
+from ddbench.runner.distillation import device, device_words
 from ddbench.types import ImageSet
 from ddbench.utils.memory import Peak
 

@@ -25,12 +25,12 @@ from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets.info import Place
 from ddbench.datasets.scenes.source import SCENES
-from ddbench.execute import device, device_words
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.prototypes import Prototype
 from ddbench.methods.dpd.sampling import Subject, draw
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
+from ddbench.runner.distillation import device, device_words
 from ddbench.types import ImageSet
 from ddbench.utils.memory import Peak
 

@@ -21,7 +21,7 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ddbench.execute import device, device_words
+from ddbench.runner.distillation import device, device_words
 from evaluators.protocols import protocol
 from evaluators.recipes import Recipe
 from evaluators.students import Student, build

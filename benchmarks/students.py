@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from ddbench.execute import device, device_words
+from ddbench.runner.distillation import device, device_words
 from ddbench.utils.memory import Peak
 from evaluators.protocols import protocol
 from evaluators.recipes import Protocol, Recipe

@@ -20,7 +20,7 @@ from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets.scenes.source import painter
 from ddbench.errors import UserError
-from ddbench.execute import checked, checksum
+from ddbench.runner.distillation import checked, checksum
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import canonical
 

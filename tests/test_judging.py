@@ -11,10 +11,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 from third_party import few, write_anew, write_images, write_method
 
-from ddbench import planning, runner
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
-from ddbench.planning import Request, Setting
+from ddbench.runner.plan import Request, Setting
+from ddbench.runner.run import plan as planning
+from ddbench.runner.run import run as runner
 from ddbench.store import reader, records
 from ddbench.store.records import corrupted_path
 from evaluators import robust
@@ -197,7 +198,7 @@ def test_hard_labels_are_hard(home):
 def test_a_teacher_that_diverges_is_not_the_students_divergence(home, monkeypatch):
     (home / "taught.toml").write_text(f'teacher = ["convnet", "quick@1"]\n{FEW}')
     wild = replace(QUICK_1, recipes={"convnet": replace(QUICK_1.recipe("convnet"), lr=1e30, max_steps=400)})
-    monkeypatch.setattr("ddbench.teacher.protocol", lambda _: wild)
+    monkeypatch.setattr("ddbench.runner.teacher.protocol", lambda _: wild)
     assert run(home, planned(home, "taught.toml")).failed == 1
     (path,) = (home / "runs").rglob("results/*/*failed.json")
     said = json.loads(path.read_text())
@@ -223,7 +224,7 @@ def test_a_class_without_test_images_is_said_before_any_work(home, monkeypatch):
     data = plan.source.load(Place(None, home / "shared", True), 8)
     lacking = replace(data.test, images=data.test.images[:1], labels=data.test.labels[:1])
     monkeypatch.setattr(type(plan.source), "load", lambda *_: replace(data, test=lacking))
-    monkeypatch.setattr("ddbench.execute.distill", None)
+    monkeypatch.setattr("ddbench.runner.distillation.distill", None)
     assert run(home, plan).failed == 1
     assert "too few are there: pond 0" in records.read_failure(plan.specs[0].folder(home / "runs")).error
 

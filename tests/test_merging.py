@@ -7,11 +7,12 @@ import pytest
 from click.testing import CliRunner
 from third_party import snapshot, write_anew, write_images, write_method
 
-from ddbench import planning, runner
 from ddbench.cli import cli
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
-from ddbench.planning import Request, Setting
+from ddbench.runner.plan import Request, Setting
+from ddbench.runner.run import plan as planning
+from ddbench.runner.run import run
 from ddbench.store import merge, reader
 
 
@@ -24,7 +25,7 @@ def done(tmp_path_factory):
     place = Place(None, home / "shared", True)
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", (2,), seeds=(0, 1))
     plan = planning.plan(request, planning.jury(("convnet",), "quick", 1), place)
-    assert runner.run(plan, Setting(home / "runs", place, "cpu", True)) == runner.Outcome(4, 0, 0)
+    assert run.run(plan, Setting(home / "runs", place, "cpu", True)) == run.Outcome(4, 0, 0)
     return home / "runs"
 
 

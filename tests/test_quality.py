@@ -255,7 +255,7 @@ def test_a_teacher_that_diverges_is_said(home, monkeypatch):
     def diverging(*_, **__):
         raise DivergedError(3)
 
-    monkeypatch.setattr("ddbench.teacher.train_student", diverging)
+    monkeypatch.setattr("ddbench.runner.teacher.train_student", diverging)
     done = ddbench(home, "quality", run_of(home), "--metric", "fid", "--features", "convnet/quick-plain@1")
     assert done.exit_code == 1
     assert "the teacher, convnet by quick-plain@1, gives no labels: training diverged" in done.stderr

@@ -19,9 +19,9 @@ from test_leaderboard import RESULT, SPEC
 from ddbench import custom
 from ddbench.cli import cli
 from ddbench.datasets.info import Place
-from ddbench.planning import Request, jury, plan
 from ddbench.report.cells import command
 from ddbench.report.page import page
+from ddbench.runner.plan import Request, jury, plan
 from ddbench.store import distilled_set, records
 from ddbench.store.reader import scan
 from ddbench.utils.files import write_json

@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from third_party import snapshot, write_images, write_method
 
-from ddbench import planning, registry, runner
+from ddbench import registry
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
-from ddbench.given import plan_given
-from ddbench.planning import Request, Setting
+from ddbench.runner.external import plan_given
+from ddbench.runner.plan import Request, Setting
+from ddbench.runner.run import plan as planning
+from ddbench.runner.run import run
 from ddbench.store import distilled_set, reader, records
 
 
@@ -50,7 +52,7 @@ def done(home, tmp_path_factory):
     """A finished run: its plan, the runs folder, the outcome."""
     place = tmp_path_factory.mktemp("done")
     plan = plan_for(home)
-    return plan, place, runner.run(plan, setting(home, place))
+    return plan, place, run.run(plan, setting(home, place))
 
 
 def test_a_plan_writes_nothing(home, tmp_path):
@@ -67,7 +69,7 @@ def test_a_plan_writes_nothing(home, tmp_path):
 def test_full_takes_every_training_image_and_no_budget(home, tmp_path):
     request = Request("full", f"folder:{home}/images", ())
     plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
-    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 0)
+    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(1, 0, 0)
     train = plan.source.load(place_of(home), plan.specs[0].size).train
     (folder,) = (tmp_path / "folder-images8" / "full").glob("ipc0/seed0-*")
     found = distilled_set.read(folder / "distilled")
@@ -131,7 +133,7 @@ def test_the_result_says_what_was_judged_and_how(done):
 def test_what_is_there_is_kept(done, home):
     plan, place, _ = done
     before = snapshot(place)
-    assert runner.run(plan, setting(home, place)) == runner.Outcome(0, 0, 2)
+    assert run.run(plan, setting(home, place)) == run.Outcome(0, 0, 2)
     assert snapshot(place) == before
 
 
@@ -141,7 +143,7 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
     contents = []
     for seed in (0, 1):
         again = plan_for(home, seeds=(seed,), students=())
-        runner.run(again, setting(home, tmp_path))
+        run.run(again, setting(home, tmp_path))
         contents.append(distilled_set.read(again.specs[0].folder(tmp_path) / "distilled").content())
     assert contents[0] == distilled_set.read(plan.specs[0].folder(place) / "distilled").content()
     assert contents[1] != contents[0]
@@ -157,7 +159,7 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
 )
 def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, status, said):
     plan = plan_for(home, f"do={do}")
-    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 1, 0)
+    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(0, 1, 0)
     recorded = records.read_failure(plan.specs[0].folder(tmp_path))
     assert recorded.status == status
     assert said in recorded.error
@@ -168,7 +170,7 @@ def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, stat
 
 def test_what_diverged_keeps_its_last_state(home, tmp_path):
     plan = plan_for(home, "do=diverge")
-    runner.run(plan, setting(home, tmp_path))
+    run.run(plan, setting(home, tmp_path))
     (kept,) = plan.specs[0].folder(tmp_path).rglob("state")
     assert kept.read_text() == "the last that was good"
 
@@ -185,7 +187,7 @@ def test_what_diverged_keeps_its_last_state(home, tmp_path):
     ],
 )
 def test_memory_that_runs_out_is_known_by_its_words(error):
-    assert runner.status(error) == "oom"
+    assert run.status(error) == "oom"
 
 
 def test_a_student_without_room_is_told_what_its_batch_is(home, tmp_path, monkeypatch):
@@ -193,8 +195,8 @@ def test_a_student_without_room_is_told_what_its_batch_is(home, tmp_path, monkey
         return torch.empty(1 << 60)
 
     plan = plan_for(home)
-    monkeypatch.setattr("ddbench.judging.train_student", without_room)
-    runner.run(plan, setting(home, tmp_path))
+    monkeypatch.setattr("ddbench.runner.evaluation.train_student", without_room)
+    run.run(plan, setting(home, tmp_path))
     (path,) = plan.specs[0].folder(tmp_path).glob("results/*/*.failed.json")
     said = json.loads(path.read_text())
     assert said["status"] == "oom"
@@ -206,39 +208,39 @@ def test_a_student_without_room_is_told_what_its_batch_is(home, tmp_path, monkey
 
 def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch, caplog):
     plan = plan_for(home, "do=fail", students=())
-    runner.run(plan, setting(home, tmp_path))
+    run.run(plan, setting(home, tmp_path))
     monkeypatch.setenv("PICK_WORKS", "1")
-    assert runner.run(plan, setting(home, tmp_path)).failed == 1
+    assert run.run(plan, setting(home, tmp_path)).failed == 1
     assert "--retry tries again" in caplog.text
-    assert runner.run(plan, setting(home, tmp_path), retry=True) == runner.Outcome(1, 0, 0)
+    assert run.run(plan, setting(home, tmp_path), retry=True) == run.Outcome(1, 0, 0)
     assert records.read_failure(plan.specs[0].folder(tmp_path)) is None
 
 
 def test_a_method_that_writes_to_the_training_images_fails(home, tmp_path):
     plan = plan_for(home, "do=write")
-    runner.run(plan, setting(home, tmp_path))
+    run.run(plan, setting(home, tmp_path))
     assert "changed the training images" in records.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
 def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
     with pytest.raises(UserError, match="get it from a shop"):
-        runner.run(plan_for(home, "do=ask"), setting(home, tmp_path / "a" / "runs"))
+        run.run(plan_for(home, "do=ask"), setting(home, tmp_path / "a" / "runs"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_method_that_ends_the_process_costs_its_run(home, tmp_path):
     plan = plan_for(home, "do=exit")
-    assert runner.run(plan, setting(home, tmp_path)).failed == 1
+    assert run.run(plan, setting(home, tmp_path)).failed == 1
     assert records.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
 
 
 def test_one_failing_student_costs_one_cell(home, tmp_path):
     plan = plan_for(home)
-    runner.run(plan_for(home, students=()), setting(home, tmp_path))
+    run.run(plan_for(home, students=()), setting(home, tmp_path))
     folder = plan.specs[0].folder(tmp_path)
     image = folder / "distilled" / "barn" / "000.png"
     image.write_bytes(image.read_bytes()[:50])
-    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 1, 1)
+    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(0, 1, 1)
     result = records.result_path(folder, plan.jury.protocol, "convnet", 0)
     assert "not a readable image" in records.read_failure(result).error
     assert records.read_failure(folder) is None
@@ -246,7 +248,7 @@ def test_one_failing_student_costs_one_cell(home, tmp_path):
 
 def test_more_images_than_there_are_is_a_failure_that_names_the_budget(home, tmp_path):
     plan = plan_for(home, ipcs=(500,))
-    assert runner.run(plan, setting(home, tmp_path)).failed == 1
+    assert run.run(plan, setting(home, tmp_path)).failed == 1
     assert "the budget is 500 images per class" in records.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
@@ -276,7 +278,7 @@ def test_killed_while_distilling(home, tmp_path):
     kill_when(process, (folder / ".work" / "begun").exists)
     assert sorted(snapshot(folder)) == [".work/begun", "spec.json"]
     for place in ("killed", "calm"):
-        assert runner.run(plan, setting(home, tmp_path / place)) == runner.Outcome(1, 0, 0)
+        assert run.run(plan, setting(home, tmp_path / place)) == run.Outcome(1, 0, 0)
     assert same_files(tmp_path / "killed", tmp_path / "calm")
     assert not (folder / ".work").exists()
 
@@ -287,7 +289,7 @@ def test_killed_while_judging(done, home, tmp_path):
     process = subprocess.Popen(command(home, tmp_path), stderr=subprocess.DEVNULL)
     kill_when(process, (folder / "contact.png").exists)
     assert list(folder.rglob("results/*/*.json")) == []
-    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(1, 0, 1)
+    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(1, 0, 1)
     assert same_files(tmp_path, place)
     (one,), (two,) = reader.scan(tmp_path)[0], reader.scan(place)[0]
     assert (one.result.run, one.result.content) == (two.result.run, two.result.content)
@@ -312,7 +314,7 @@ def test_what_a_process_killed_after_its_work_left_is_removed(done, home, tmp_pa
         (folder / name).touch()
     alive = folder / f".distill.json.{os.getpid()}.tmp"
     alive.touch()
-    assert runner.run(plan, setting(home, tmp_path)) == runner.Outcome(0, 0, 2)
+    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(0, 0, 2)
     assert alive.exists()
     alive.unlink()
     assert same_files(tmp_path, place)
@@ -358,7 +360,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
     source = registry.load("datasets", f"folder:{home}/images")
     given = plan_given(folder, source, None, plan.jury, place_of(home))
     assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
-    runner.run(given, setting(home, tmp_path))
+    run.run(given, setting(home, tmp_path))
     (mine,), (theirs,) = reader.scan(place)[0], reader.scan(tmp_path)[0]
     assert mine.result.content == theirs.result.content == theirs.spec.params["content"]
     assert mine.result.confusion == theirs.result.confusion
@@ -416,5 +418,5 @@ def test_cudnn_is_asked_for_the_same_images_again(home, tmp_path):
     request = Request(f"{tmp_path}/asks.py:Pick", f"folder:{home}/images", (2,))
     plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
     assert not torch.backends.cudnn.deterministic
-    assert runner.run(plan, setting(home, tmp_path / "runs")) == runner.Outcome(1, 0, 0)
+    assert run.run(plan, setting(home, tmp_path / "runs")) == run.Outcome(1, 0, 0)
     assert not torch.backends.cudnn.deterministic

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from third_party import few, write_images
 
-from ddbench import sweeping, sweeps
 from ddbench.commands.common import log_to_stderr
 from ddbench.datasets.info import Place
-from ddbench.planning import Setting
+from ddbench.runner.plan import Setting
 from ddbench.store import reader, records
+from ddbench.sweep import grid as sweeps
+from ddbench.sweep import workers as sweeping
 
 METHOD = '''
 """A method that notes when it is begun, and then may die, hang, fail or ask, as its settings say."""

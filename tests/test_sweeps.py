@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 from third_party import write_images, write_method
 
-from ddbench import planning, registry, sweeps
+from ddbench import registry
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
+from ddbench.runner.run import plan
 from ddbench.store import records
+from ddbench.sweep import grid as sweeps
 
 PLAN = """
 datasets = ["folder:{home}/images", "folder:{home}/others"]
@@ -197,4 +199,4 @@ def test_nothing_to_do_takes_no_time(tmp_path):
 def test_a_cell_says_where_it_lies(home, tmp_path):
     cell = grid(home, tmp_path)[0]
     assert cell.title == f"folder-images32/random/ipc1/seed0-{cell.tasks[0].spec.digest[:8]}"
-    assert isinstance(cell.request, planning.Request)
+    assert isinstance(cell.request, plan.Request)

@@ -17,7 +17,7 @@ from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.datasets.info import Place
-    from ddbench.planning import Setting
+    from ddbench.runner.plan import Setting
     from ddbench.store.reader import Problem
     from ddbench.store.records import Entry
 
@@ -53,7 +53,7 @@ class Globals:
 
     @property
     def setting(self) -> Setting:
-        from ddbench.planning import Setting
+        from ddbench.runner.plan import Setting
 
         return Setting(self.runs, self.place, self.device, self.silent)
 

@@ -13,7 +13,7 @@ from ddbench.commands.common import SIZE, SIZE_HELP, Globals, grid, log
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.quality import Subject, Wanted
+    from ddbench.runner.quality import Subject, Wanted
     from ddbench.store.records import RunSpec
 
 FEATURES = (
@@ -63,10 +63,10 @@ def quality(
       ddbench quality runs/ucm64/dpd/ipc10/seed0-1a2b3c4d --dataset ucm
       ddbench quality runs/ucm64/*/ipc10/* --dataset ucm --metric fid --metric coverage --features resnet18/quick@1
     """
-    from ddbench import quality
-    from ddbench.execute import device
     from ddbench.registry import load
-    from ddbench.teacher import TeacherError
+    from ddbench.runner.distillation import device
+    from ddbench.runner.run import quality
+    from ddbench.runner.teacher import TeacherError
 
     source, where = load("datasets", dataset), device(options.device)
     wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
@@ -94,7 +94,7 @@ def quality(
 
 def _measured(subject: Subject, wanted: Wanted, lacking: dict[str, UserError]) -> list[Path]:
     """The files of all metrics but those in `lacking`, which gets those whose weights cannot be had."""
-    from ddbench.quality import measure
+    from ddbench.runner.quality import measure
 
     found = []
     for metric in [metric for metric in wanted.metrics if metric not in lacking]:
@@ -122,9 +122,9 @@ def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple
 
 
 def _given(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
-    from ddbench.given import plan_given
-    from ddbench.planning import jury
-    from ddbench.runner import run as run_plan
+    from ddbench.runner.external import plan_given
+    from ddbench.runner.plan import jury
+    from ddbench.runner.run import run as run_plan
 
     plan = plan_given(folder, source, size, jury((), "quick", 1), options.place)
     if run_plan(plan, options.setting).failed:

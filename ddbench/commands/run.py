@@ -13,7 +13,7 @@ import click
 from ddbench.commands.common import SIZE, SIZE_HELP, Globals, comparable, log, report_problems
 
 if TYPE_CHECKING:
-    from ddbench.planning import Jury, Plan
+    from ddbench.runner.plan import Jury, Plan
 
 POSITIVE = click.IntRange(min=1)
 
@@ -46,7 +46,7 @@ def judged(command: Callable) -> Callable:
     @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
     @functools.wraps(command)
     def with_wish(*args: Any, students: tuple[str, ...], protocol: str, student_seeds: int, **rest: Any) -> Any:
-        from ddbench.planning import jury
+        from ddbench.runner.plan import jury
 
         judges = jury(students, protocol, student_seeds, rest.pop("corruptions"))
         wish = Wish(judges, rest.pop("retry"), rest.pop("dry_run"), rest.pop("compiled"))
@@ -81,7 +81,7 @@ def run(options: Globals, seed: int | None, seeds: int | None, wish: Wish, **wor
       ddbench run --method dpd --preset tiny --dataset scenes --ipc 10 --size 64 --student convnet --student resnet18
       ddbench run --method my_method.py:MyMethod --set steps=200 --dataset folder:my_images --ipc 1 --seeds 3
     """
-    from ddbench.planning import Request, plan
+    from ddbench.runner.plan import Request, plan
 
     if seed is not None and seeds is not None:
         raise click.UsageError("give --seed S for one seed or --seeds K for K of them, not both")
@@ -104,16 +104,16 @@ def evaluate(options: Globals, folder: Path, dataset: str, size: int | None, wis
     Example:
       ddbench evaluate my_distilled_images --dataset ucm --size 64 --student resnet18
     """
-    from ddbench.given import plan_given
     from ddbench.registry import load
+    from ddbench.runner.external import plan_given
 
     carry_out(options, plan_given(folder, load("datasets", dataset), size, wish.jury, options.place), wish)
 
 
 def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
     """Do (or for a dry run only name) what is missing, then print the table; exit status 1 when something failed."""
-    from ddbench.planning import tasks
-    from ddbench.runner import run as run_plan
+    from ddbench.runner.plan import tasks
+    from ddbench.runner.run import run as run_plan
 
     if wish.dry_run:
         for task in tasks(plan, options.runs):

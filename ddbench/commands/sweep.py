@@ -14,9 +14,9 @@ import click
 from ddbench.commands.common import Globals, comparable, log, log_to_stderr, report_problems
 
 if TYPE_CHECKING:
-    from ddbench.planning import Setting
-    from ddbench.sweeping import Tally
-    from ddbench.sweeps import Cell
+    from ddbench.runner.plan import Setting
+    from ddbench.sweep.grid import Cell
+    from ddbench.sweep.workers import Tally
 
 
 @click.command()
@@ -54,7 +54,7 @@ def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None,
       ddbench sweep plan.toml --jobs 2
       ddbench sweep plan.toml --scheduler tcp://head:8786
     """
-    from ddbench.sweeps import cells, read_plan
+    from ddbench.sweep.grid import cells, read_plan
 
     if jobs and scheduler:
         raise click.UsageError(
@@ -78,16 +78,16 @@ def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None,
 def _check_device(device: str, scheduler: str | None) -> None:
     """UserError for a device that this machine has not, unless it is a cluster's that computes."""
     if scheduler is None and device.startswith("cuda"):
-        from ddbench import execute  # torch
+        from ddbench.runner.run import distillation  # torch
 
-        execute.device(device)
+        distillation.device(device)
 
 
 def _carry_out(
     grid: Sequence[Cell], options: Globals, where: tuple[int, str | None], compiled: bool, retry: bool
 ) -> Tally:
     """Do what is missing, but for what failed earlier unless that is to be tried again."""
-    from ddbench.sweeping import Tally
+    from ddbench.sweep.workers import Tally
 
     todo, left = _parted(grid, retry)
     for cell in left:
@@ -110,7 +110,7 @@ def _parted(grid: Sequence[Cell], retry: bool) -> tuple[list[Cell], list[Cell]]:
 def _done(todo: Sequence[Cell], given: tuple[Setting, bool], where: tuple[int, str | None], silent: bool) -> Tally:
     from tqdm import tqdm
 
-    from ddbench.sweeping import carry_out, cluster, local, work
+    from ddbench.sweep.workers import carry_out, cluster, local, work
 
     jobs, scheduler = where
     pool = cluster(scheduler) if scheduler else local(jobs, partial(log_to_stderr, logging.WARNING))
@@ -125,7 +125,7 @@ def _done(todo: Sequence[Cell], given: tuple[Setting, bool], where: tuple[int, s
 
 def _show(grid: Sequence[Cell], runs: Path, jobs: int, retry: bool) -> None:
     """What is to be done, and about how long it takes."""
-    from ddbench.sweeps import estimate
+    from ddbench.sweep.grid import estimate
 
     todo, left = _parted(grid, retry)
     missing, waiting = [task for cell in todo for task in cell.missing], {cell.folder for cell in left}

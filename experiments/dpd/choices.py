@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 import torch
 
-from ddbench import planning, runner
 from ddbench.datasets.info import Place
-from ddbench.judging import bars
+from ddbench.runner.evaluation import bars
+from ddbench.runner.run import plan as planning
+from ddbench.runner.run import run
 from ddbench.store import distilled_set
 from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate
@@ -29,7 +30,7 @@ def distil(preset: str, dataset: str, sets: tuple[str, ...], setting: planning.S
     """The folder of the distilled set, made when it is missing, and the training split."""
     request = planning.Request("dpd", dataset, (IPC,), SIZE, preset, None, sets)
     plan = planning.plan(request, planning.jury((), "quick", 1), setting.place)
-    runner.run(plan, setting)
+    run.run(plan, setting)
     return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.place, SIZE).train
 
 

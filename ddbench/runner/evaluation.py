@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ddbench import teacher
 from ddbench.errors import UserError
-from ddbench.execute import origin, train_id
+from ddbench.runner.distillation import origin, train_id
+from ddbench.runner.run import teacher
 from ddbench.store import distilled_set
 from ddbench.store.records import Result, read_result, wanting, write_result
 from ddbench.types import Dataset
@@ -24,7 +24,7 @@ from evaluators.accuracy import Scores, evaluate
 from evaluators.train import check_labelled, precision, train_student
 
 if TYPE_CHECKING:
-    from ddbench.planning import Jury, Setting, Task
+    from ddbench.runner.plan import Jury, Setting, Task
 
 log = logging.getLogger("ddbench")
 

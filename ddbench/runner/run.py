@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddbench.errors import UserError, ran_out
-from ddbench.planning import Jury, Plan, Setting, Task, tasks
+from ddbench.runner.plan import Jury, Plan, Setting, Task, tasks
 from ddbench.store import distilled_set
 from ddbench.store.records import Failure, failure_path, read_failure, write_failure
 from ddbench.utils import contact_sheet
@@ -111,10 +111,10 @@ def _assist(plan: Plan, setting: Setting) -> None:
     """Help with every distillation that the lead begins."""
     for spec in plan.specs:
         if join().told():
-            from ddbench import execute  # torch
+            from ddbench.runner.run import distillation  # torch
 
             data = plan.source.load(setting.place, spec.size)
-            execute.assist(spec, plan, data, execute.device(setting.device), setting)
+            distillation.assist(spec, plan, data, distillation.device(setting.device), setting)
 
 
 def _tidy(task: Task) -> None:
@@ -144,19 +144,22 @@ def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
 
 
 def _execute(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> None:
-    from ddbench import execute, judging  # torch
+    from ddbench.runner.run import (
+        distillation,
+        evaluation,  # torch
+    )
 
-    device = execute.device(setting.device)
+    device = distillation.device(setting.device)
     log.info("%s", _where(task))
-    judging.check_weights(plan.jury)  # before hours of distillation
+    evaluation.check_weights(plan.jury)  # before hours of distillation
     data = load(task.spec.size)
-    judging.check_test(data)
+    evaluation.check_test(data)
     if task.student is not None:
-        judging.judge(judging.Trial(task, plan.jury, data, device, setting))
+        evaluation.judge(evaluation.Trial(task, plan.jury, data, device, setting))
         return
     made_here = _missing_parents(task.folder)
     try:
-        execute.distill(task, plan, data, device, setting)
+        distillation.distill(task, plan, data, device, setting)
     except UserError:
         _forget(task.folder, made_here)
         raise

@@ -1,4 +1,4 @@
-"""The first of the two pieces of work behind every number: one distillation. The second is ddbench.judging."""
+"""The first of the two pieces of work behind every number: one distillation. The second is ddbench.runner.evaluation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddbench.utils.files import Stopwatch, digest, make_once, write_json
 from ddbench.utils.memory import peaks
 
 if TYPE_CHECKING:
-    from ddbench.planning import Plan, Setting, Task
+    from ddbench.runner.plan import Plan, Setting, Task
 
 CHECKED_BYTES = 256 << 20  # of the training images are compared before and after; beyond that every k-th image
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ddbench.datasets.info import FOLDER, Place
 from ddbench.errors import UserError
-from ddbench.planning import Jury, Plan
 from ddbench.registry import short
+from ddbench.runner.plan import Jury, Plan
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures, class_files
 from ddbench.store.records import RunSpec

@@ -24,10 +24,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench import teacher
 from ddbench.errors import UserError
-from ddbench.execute import origin, train_id
-from ddbench.judging import bars, images_of
+from ddbench.runner.distillation import origin, train_id
+from ddbench.runner.evaluation import bars, images_of
+from ddbench.runner.run import teacher
 from ddbench.store import distilled_set
 from ddbench.store.records import RunSpec, content_of, safe
 from ddbench.types import Dataset
@@ -39,7 +39,7 @@ from evaluators.sizes import STUDENTS
 from evaluators.students import Student, build, features
 
 if TYPE_CHECKING:
-    from ddbench.planning import Setting
+    from ddbench.runner.plan import Setting
 
 log = logging.getLogger("ddbench")
 METRICS = ("fid", "coverage", "ssim", "clip", "map")

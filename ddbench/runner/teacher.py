@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from ddbench.execute import origin
+from ddbench.runner.distillation import origin
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, digest, make_once, write_bytes, write_json
 from ddbench.utils.memory import Peak

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 
 from filelock import Timeout
 
-from ddbench import planning, runner
 from ddbench.errors import UserError
-from ddbench.planning import Setting
-from ddbench.runner import Outcome
+from ddbench.runner.plan import Setting
+from ddbench.runner.run import Outcome, run
+from ddbench.runner.run import plan as planning
 from ddbench.store.records import Failure, read_failure, write_failure, write_spec
-from ddbench.sweeps import Cell
+from ddbench.sweep.grid import Cell
 
 log = logging.getLogger("ddbench")
 
@@ -78,7 +78,7 @@ def _judged(cell: Cell, setting: Setting, retry: bool) -> Outcome:
         )
     outcome = Outcome(0, 0, 0)
     for plan in plans:
-        outcome += runner.run(plan, setting, retry)
+        outcome += run.run(plan, setting, retry)
         if read_failure(cell.folder):  # of the distillation: no protocol has anything to judge
             break
     return outcome

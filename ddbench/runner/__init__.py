@@ -1,0 +1,1 @@
+"""Plan, distil, evaluate and measure one run."""

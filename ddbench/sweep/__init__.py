@@ -1,0 +1,1 @@
+"""A grid of runs, in local processes or on a cluster."""
