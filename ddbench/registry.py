@@ -190,9 +190,9 @@ def _judge(kind: str, name: str) -> Any:
 
     if kind == "protocols":
         if name.endswith(TOML):
-            from ddbench import custom
+            from ddbench import protocols
 
-            return custom.read(Path(name))
+            return protocols.read(Path(name))
         try:
             return protocol(name)
         except ValueError as error:

@@ -30,8 +30,8 @@ ARROWS = {
     "ddbench.context": ("ddbench.utils.files", "ddbench.utils.memory", "ddbench.utils.distributed"),
     "ddbench.types": ("ddbench.context",),
     "ddbench.config": ("ddbench.errors",),
-    "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "ddbench.custom", *ROWS),
-    "ddbench.custom": ("ddbench.errors", "ddbench.utils.files", "ddbench.config", *ROWS),
+    "ddbench.registry": ("ddbench.errors", "ddbench.datasets", "ddbench.protocols", *ROWS),
+    "ddbench.protocols": ("ddbench.errors", "ddbench.utils.files", "ddbench.config", *ROWS),
     "ddbench.store.records": ("ddbench.utils.files", "evaluators"),  # its VERSION
     "ddbench.store.reader": ("ddbench.store.records", "ddbench.utils.files"),
     "ddbench.spent": ("ddbench.utils.files",),
