@@ -1,6 +1,6 @@
 """`python -m ddbench`, so that launchers such as `accelerate launch -m ddbench` work."""
 
-from ddbench.cli import main
+from ddbench.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -68,9 +68,9 @@ ARROWS = {
     "ddbench.runner.teacher": ("ddbench.runner.distillation", "ddbench.utils.files", "ddbench.utils.memory", "ddbench.types", "evaluators"),
     "ddbench.runner.external": (*READ_BACK, *PLAIN, "ddbench.runner.plan", "ddbench.registry", "ddbench.datasets"),
     "ddbench.testing": (*PLAIN, "ddbench.config", "ddbench.runner.distillation", "ddbench.datasets.scenes.painter"),
-    "ddbench.commands": ("ddbench", "evaluators"),
-    "ddbench.cli": ("ddbench", "ddbench.commands"),
-    "ddbench.__main__": ("ddbench.cli",),
+    "ddbench.cli": ("ddbench", "evaluators"),
+    "ddbench.cli.main": ("ddbench", "ddbench.cli"),
+    "ddbench.__main__": ("ddbench.cli.main",),
     "ddbench": (),
 }  # fmt: skip
 
@@ -141,7 +141,7 @@ def python(text: str, *, cwd: Path | None = None) -> str:
 LIGHT = """
 import sys
 from click.testing import CliRunner
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 for words in {commands}:
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == {status}, (words, result.output)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from test_runs import write
 from third_party import snapshot, write_images, write_method, write_package
 
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from ddbench import protocols, registry
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.errors import UserError
 from evaluators.protocols import PROTOCOLS, protocol
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from third_party import snapshot, write_anew, write_images, write_method
 
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
 from ddbench.runner.plan import Request, Setting

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from ddbench import registry
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.testing import check_method
 
 PAGE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"

@@ -15,7 +15,7 @@ from small_clip import write_clip
 from third_party import write_anew, write_images, write_method
 
 from ddbench import registry
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.datasets.info import Place
 from ddbench.report.page import page
 from ddbench.store import distilled_set, records

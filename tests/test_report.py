@@ -17,7 +17,7 @@ from PIL import Image
 from test_leaderboard import RESULT, SPEC
 
 from ddbench import protocols
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.datasets.info import Place
 from ddbench.report.cells import command
 from ddbench.report.page import page

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from test_runs import SPEC, result, write
 
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.leaderboard.ranking_robustness import Roles, lines, score
 from ddbench.store import records
 

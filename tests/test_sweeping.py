@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from third_party import few, write_images
 
-from ddbench.commands.common import log_to_stderr
+from ddbench.cli.common import log_to_stderr
 from ddbench.datasets.info import Place
 from ddbench.runner.plan import Setting
 from ddbench.store import reader, records

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from test_leaderboard import entry
 
-from ddbench.commands.board import EXTRAS, FORMATS, Asked
+from ddbench.cli.results import EXTRAS, FORMATS, Asked
 from ddbench.errors import UserError
 from ddbench.leaderboard.render import Look
 from ddbench.leaderboard.reported import Reported, read_reported

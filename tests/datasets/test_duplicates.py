@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageFilter
 
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.datasets import verification
 from ddbench.datasets.source import folder_source
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.datasets import archives, download
 from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.datasets.rs.aid import AID

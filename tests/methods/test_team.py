@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from third_party import write_images
 
-from ddbench.cli import cli
+from ddbench.cli.main import cli
 from ddbench.store import distilled_set
 from ddbench.utils.distributed import ALONE, Team
 from ddbench.utils.files import read_json

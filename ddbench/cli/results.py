@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.commands.common import Globals, log, report_problems
+from ddbench.cli.common import Globals, log, report_problems
 from ddbench.errors import unknown
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ddbench.commands.common import grid
+from ddbench.cli.common import grid
 from ddbench.errors import unknown
 
 

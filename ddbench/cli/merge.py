@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddbench.commands.common import Globals, log
+from ddbench.cli.common import Globals, log
 
 
 @click.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddbench.commands.common import Globals, report_problems
+from ddbench.cli.common import Globals, report_problems
 
 
 @click.command()

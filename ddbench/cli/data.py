@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.commands.common import SIZE, SIZE_HELP, Globals, Group, grid
+from ddbench.cli.common import SIZE, SIZE_HELP, Globals, Group, grid
 from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.errors import UserError
 

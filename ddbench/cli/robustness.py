@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.commands.common import Globals, comparable, report_problems
+from ddbench.cli.common import Globals, comparable, report_problems
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.commands.common import SIZE, SIZE_HELP, Globals, grid, log
+from ddbench.cli.common import SIZE, SIZE_HELP, Globals, grid, log
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.commands.common import Globals, comparable, log, log_to_stderr, report_problems
+from ddbench.cli.common import Globals, comparable, log, log_to_stderr, report_problems
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import Setting

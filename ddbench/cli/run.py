@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.commands.common import SIZE, SIZE_HELP, Globals, comparable, log, report_problems
+from ddbench.cli.common import SIZE, SIZE_HELP, Globals, comparable, log, report_problems
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import Jury, Plan

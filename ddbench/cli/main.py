@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 
 from ddbench import __version__
-from ddbench.commands.board import leaderboard
-from ddbench.commands.common import Globals, Group, log_to_stderr
-from ddbench.commands.data import data
-from ddbench.commands.info import check, list_names, show
-from ddbench.commands.merge import merge
-from ddbench.commands.new import new
-from ddbench.commands.quality import quality
-from ddbench.commands.report import report
-from ddbench.commands.robustness import robustness
-from ddbench.commands.run import evaluate, run
-from ddbench.commands.sweep import sweep
+from ddbench.cli.common import Globals, Group, log_to_stderr
+from ddbench.cli.data import data
+from ddbench.cli.merge import merge
+from ddbench.cli.new import new
+from ddbench.cli.quality import quality
+from ddbench.cli.report import report
+from ddbench.cli.results import leaderboard
+from ddbench.cli.robustness import robustness
+from ddbench.cli.run import evaluate, run
+from ddbench.cli.show import check, list_names, show
+from ddbench.cli.sweep import sweep
 from ddbench.utils.distributed import join
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
