@@ -23,9 +23,9 @@ from typing import Any
 from ddbench import config
 from ddbench.errors import UserError, unknown
 from ddbench.utils.files import digest
+from evaluators.catalog import STUDENTS
 from evaluators.protocols import protocol
 from evaluators.recipes import Augment, Protocol, Recipe
-from evaluators.sizes import STUDENTS
 
 KEYS = ("like", "init", "teacher", "labels", "source", "recipes")
 

@@ -179,8 +179,8 @@ def _folder(path: str) -> Any:
 
 
 def _judged(kind: str) -> tuple[str, ...]:
+    from evaluators.catalog import STUDENTS
     from evaluators.protocols import PROTOCOLS
-    from evaluators.sizes import STUDENTS
 
     return tuple(sorted(STUDENTS if kind == "students" else PROTOCOLS))
 

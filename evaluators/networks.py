@@ -11,7 +11,7 @@ from functools import partial
 from torch import nn
 from torchvision import models
 
-from evaluators.sizes import PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
+from evaluators.catalog import PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
 
 WIDTH = 128  # channels of the ConvNet
 Body = tuple[nn.Module, int]

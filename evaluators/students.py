@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from evaluators import pretrained
 from evaluators.augment import MEAN, STD
+from evaluators.catalog import STUDENTS, check_size
 from evaluators.networks import body
 from evaluators.recipes import INITS, unknown
-from evaluators.sizes import STUDENTS, check_size
 
 
 class Student(nn.Module):

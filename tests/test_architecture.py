@@ -17,7 +17,7 @@ HEAVY = ("torch", "torchvision", "diffusers", "transformers", "peft", "sklearn",
 PLAIN = ("ddbench.types", "ddbench.context", "ddbench.utils.files", "ddbench.errors", "ddbench.utils.distributed")
 TEACHERS = ("evaluators.students", "evaluators.augment", "evaluators.dsa", "evaluators.train",
             "evaluators.recipes")  # fmt: skip
-ROWS = ("evaluators.protocols", "evaluators.recipes", "evaluators.sizes")
+ROWS = ("evaluators.protocols", "evaluators.recipes", "evaluators.catalog")
 READ_BACK = ("ddbench.store.records", "ddbench.store.reader", "ddbench.store.distilled_set", "ddbench.utils.files", "ddbench.errors")
 
 # module (or package) -> what it may import of ours; the longest matching prefix counts
@@ -52,7 +52,7 @@ ARROWS = {
     # the command that trains the embedded base model: it is not a method, and reads training images itself
     "ddbench.base_model": (*PLAIN, *TEACHERS, "ddbench.base_model", "ddbench.methods", "ddbench.datasets"),
     "ddbench.runner.plan": ("ddbench.store.records", "ddbench.utils.files", "ddbench.errors", "ddbench.config", "ddbench.registry",
-                         "ddbench.datasets.info", "evaluators.sizes"),
+                         "ddbench.datasets.info", "evaluators.catalog"),
     "ddbench.runner.run": (*READ_BACK, "ddbench.utils.distributed", "ddbench.runner.plan", "ddbench.utils.contact_sheet", "ddbench.runner.distillation",
                        "ddbench.runner.evaluation", "ddbench.types"),
     "ddbench.sweep.grid": ("ddbench.runner.plan", "ddbench.registry", "ddbench.config", "ddbench.store.records", "ddbench.store.reader",

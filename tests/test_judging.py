@@ -18,7 +18,7 @@ from ddbench.runner.run import plan as planning
 from ddbench.runner.run import run as runner
 from ddbench.store import reader, records
 from ddbench.store.records import corrupted_path
-from evaluators import robust
+from evaluators import corruptions
 from evaluators.protocols import QUICK_1
 
 FEW = few(20)
@@ -73,7 +73,7 @@ def test_corruptions_are_measured_beside_the_result_and_only_when_asked_for(home
     assert run(home, asked) == runner.Outcome(1, 0, 1)
     assert path.read_bytes() == before
     found = json.loads(corrupted_path(path).read_text())
-    assert path.parent / f"corrupted-v{robust.VERSION}" == corrupted_path(path).parent
+    assert path.parent / f"corrupted-v{corruptions.VERSION}" == corrupted_path(path).parent
     assert found["clean"] == results(home)[0].overall  # the same student again
     assert found["overall"]["rotation"] == [found["clean"]] * 3  # its images are noise around a colour
     assert len(found["overall"]) == 7

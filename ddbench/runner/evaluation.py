@@ -19,7 +19,7 @@ from ddbench.store.records import Result, read_result, wanting, write_result
 from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
-from evaluators import pretrained, robust
+from evaluators import corruptions, pretrained
 from evaluators.accuracy import Scores, evaluate
 from evaluators.train import check_labelled, precision, train_student
 
@@ -111,18 +111,18 @@ def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
     if (kept := read_result(trial.task.result).overall) != result.overall:
         log.warning("%s: trained again, it has %.4f, not %.4f", trial.task.result, result.overall, kept)
     test, watch = trial.data.test, Stopwatch()
-    found = robust.accuracies(model, test.images, test.labels, progress=bars(trial.setting.quiet), **_shared(trial))
+    found = corruptions.accuracies(model, test.images, test.labels, progress=bars(trial.setting.quiet), **_shared(trial))
     mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
     said = {
         "clean": result.overall,
         "mean": mean,
         "overall": found,
-        "levels": {k: list(v) for k, v in robust.LEVELS.items()},
+        "levels": {k: list(v) for k, v in corruptions.LEVELS.items()},
     }
     named = ("run", "content", "student", "init", "weights", "seed", "protocol", "protocol_version", "protocol_hash",
              "teacher", "compiled", "device", "versions", "commit", "dirty")  # fmt: skip
     how = {name: getattr(result, name) for name in named}
-    write_json(trial.task.corrupted, {"schema": 1, "version": robust.VERSION, **how, **said, "seconds": watch.seconds})
+    write_json(trial.task.corrupted, {"schema": 1, "version": corruptions.VERSION, **how, **said, "seconds": watch.seconds})
 
 
 def _result(trial: Trial, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:

@@ -16,7 +16,7 @@ from ddbench.datasets.info import Place, Split
 from ddbench.errors import UserError
 from ddbench.store.records import RunSpec, corrupted_path, result_path, wanting
 from ddbench.utils.files import canonical
-from evaluators.sizes import check_size
+from evaluators.catalog import check_size
 
 log = logging.getLogger("ddbench")
 
@@ -41,7 +41,7 @@ class Setting:
 class Jury:
     """The students that judge: names, a protocol (evaluators.protocols.Protocol), and how many of each.
 
-    corruptions: whether they are tested on corrupted images too (evaluators.robust).
+    corruptions: whether they are tested on corrupted images too (evaluators.corruptions).
     """
 
     students: tuple[str, ...]

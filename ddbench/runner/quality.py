@@ -34,8 +34,8 @@ from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
 from evaluators import VERSION, fidelity, pretrained
 from evaluators.augment import resize
+from evaluators.catalog import STUDENTS
 from evaluators.protocols import protocol
-from evaluators.sizes import STUDENTS
 from evaluators.students import Student, build, features
 
 if TYPE_CHECKING:

@@ -160,7 +160,7 @@ def result_name(student: str, init: str, seed: int, precision: str = "") -> str:
 
 def corrupted_path(path: Path) -> Path:
     """Where the accuracies on corrupted test images lie, of the student whose result is at `path`."""
-    return path.parent / "corrupted-v1" / path.name  # of evaluators.robust.VERSION
+    return path.parent / "corrupted-v1" / path.name  # of evaluators.corruptions.VERSION
 
 
 def failure_path(path: Path) -> Path:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluators import VERSION, dsa, robust
+from evaluators import VERSION, corruptions, dsa
 from evaluators.augment import GREY, MEAN, STD
+from evaluators.catalog import STUDENTS
 from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import DSA, Augment, Protocol, Recipe
-from evaluators.sizes import STUDENTS
 from evaluators.train import learning_rate
 
 RECIPE = Recipe("sgd", lr=0.1, weight_decay=0.0, batch=10, epochs=3, min_steps=20, max_steps=50)
@@ -143,8 +143,8 @@ def test_numbers_outside_of_rows_are_pinned():
     """They are in no row's identity either. Another number: a new VERSION, of the judge or of the corruptions."""
     strengths = (dsa.BRIGHTNESS, dsa.SATURATION, dsa.CONTRAST, dsa.SCALE, dsa.DEGREES, dsa.CROP, dsa.CUTOUT)
     assert (VERSION, MEAN, STD, GREY, strengths) == (1, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
-    assert (robust.VERSION, robust.AIR, robust.CLOUD) == (1, 0.9, 0.95)
-    assert dict(robust.LEVELS) == {
+    assert (corruptions.VERSION, corruptions.AIR, corruptions.CLOUD) == (1, 0.9, 0.95)
+    assert dict(corruptions.LEVELS) == {
         "haze": (0.75, 0.55, 0.35), "cloud": (0.15, 0.3, 0.5), "noise": (0.04, 0.08, 0.12),
         "blur": (1 / 96, 1 / 48, 1 / 32), "brightness": (0.75, 0.5, 0.3), "jpeg": (50, 25, 10), "rotation": (1, 2, 3),
     }  # fmt: skip

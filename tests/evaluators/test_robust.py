@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from evaluators.robust import LEVELS, accuracies, corrupt
+from evaluators.corruptions import LEVELS, accuracies, corrupt
 
 
 def pictures(n=5, size=32, seed=0):

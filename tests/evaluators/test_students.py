@@ -5,9 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
+from evaluators.catalog import SMALLEST, STUDENTS, check_size, convnet_depth, vit_patch
 from evaluators.networks import body
 from evaluators.pretrained import WEIGHTS
-from evaluators.sizes import SMALLEST, STUDENTS, check_size, convnet_depth, vit_patch
 from evaluators.students import build, features
 
 

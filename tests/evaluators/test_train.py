@@ -11,8 +11,8 @@ from torch import nn
 
 from evaluators import train
 from evaluators.accuracy import evaluate
+from evaluators.catalog import STUDENTS
 from evaluators.recipes import Augment, Protocol, Recipe
-from evaluators.sizes import STUDENTS
 from evaluators.train import DivergedError, train_student
 
 FLIPS = Augment(crop_area=(0.6, 1.0), flip_x=0.5, flip_y=0.5, transpose=0.5)
