@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddbench import config
 from ddbench.context import Context
-from ddbench.datasets.scenes.source import painter
+from ddbench.datasets.scenes import painter
 from ddbench.errors import UserError
 from ddbench.runner.distillation import checked, checksum
 from ddbench.types import DistilledSet, ImageSet

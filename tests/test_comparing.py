@@ -1,7 +1,7 @@
 """Each statistic against scipy's or statsmodels' words for it, by hand, and its properties."""
 
 import math
-import statistics
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddbench.leaderboard.table import statistics
+from ddbench.leaderboard import statistics
 
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")
@@ -22,7 +22,7 @@ BOARD = st.dictionaries(st.sampled_from("abcdef"), SEEDS, min_size=1, max_size=6
 
 @given(st.lists(FRACTION, min_size=2, max_size=8))
 def test_the_interval_is_scipys(means):
-    low, high = stats.t.interval(0.95, len(means) - 1, loc=statistics.fmean(means), scale=1)
+    low, high = stats.t.interval(0.95, len(means) - 1, loc=fmean(means), scale=1)
     spread = np.std(means, ddof=1) / math.sqrt(len(means))
     assert statistics.half_width(means) == pytest.approx((high - low) / 2 * spread, abs=1e-12)
 
@@ -63,7 +63,7 @@ def test_the_paired_test_is_scipys(one, other):
         assert found is None
         return
     apart = [one[s] - other[s] for s in shared]
-    if statistics.stdev(apart) < 1e-12:
+    if stdev(apart) < 1e-12:
         return  # all apart by the same but for rounding: see below
     expected = stats.ttest_rel([one[s] for s in shared], [other[s] for s in shared]).pvalue
     assert found == pytest.approx(expected, abs=1e-9)
@@ -105,7 +105,7 @@ def test_ties_by_hand():
 @given(BOARD)
 def test_the_best_is_among_its_ties_and_the_order_does_not_matter(board):
     found = statistics.ties(board)
-    means = {row: statistics.fmean(seeds.values()) for row, seeds in board.items()}
+    means = {row: fmean(seeds.values()) for row, seeds in board.items()}
     assert {row for row, mean in means.items() if mean == max(means.values())} <= found
     assert statistics.ties(dict(reversed(board.items()))) == found
 

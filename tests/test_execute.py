@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ddbench.errors import UserError
+from ddbench.runner import evaluation
 from ddbench.runner.distillation import checked, checksum, device, global_seed
-from ddbench.runner.run import evaluation
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -62,7 +62,8 @@ def test_a_device_that_is_not_there_is_a_user_error():
 
 def test_the_judge_cannot_be_told_the_method():
     """Nothing in the evaluators' signatures could carry a method's name."""
-    takes = [sorted(inspect.signature(function).parameters) for function in (evaluation.train_student, evaluation.evaluate)]
+    functions = (evaluation.train_student, evaluation.evaluate)
+    takes = [sorted(inspect.signature(function).parameters) for function in functions]
     judged = ["device", "images", "num_classes"]
     assert takes[0] == sorted([*judged, "compiled", "progress", "protocol", "seed", "student", "targets"])
     assert takes[1] == sorted([*judged, "batch", "labels", "model"])

@@ -13,9 +13,9 @@ from third_party import few, write_anew, write_images, write_method
 
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
+from ddbench.runner import plan as planning
+from ddbench.runner import run as runner
 from ddbench.runner.plan import Request, Setting
-from ddbench.runner.run import plan as planning
-from ddbench.runner.run import run as runner
 from ddbench.store import reader, records
 from ddbench.store.records import corrupted_path
 from evaluators import corruptions

@@ -10,9 +10,9 @@ from third_party import snapshot, write_anew, write_images, write_method
 from ddbench.cli.main import cli
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
+from ddbench.runner import plan as planning
+from ddbench.runner import run
 from ddbench.runner.plan import Request, Setting
-from ddbench.runner.run import plan as planning
-from ddbench.runner.run import run
 from ddbench.store import merge, reader
 
 

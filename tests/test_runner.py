@@ -18,10 +18,10 @@ from third_party import snapshot, write_images, write_method
 from ddbench import registry
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
+from ddbench.runner import plan as planning
+from ddbench.runner import run
 from ddbench.runner.external import plan_given
 from ddbench.runner.plan import Request, Setting
-from ddbench.runner.run import plan as planning
-from ddbench.runner.run import run
 from ddbench.store import distilled_set, reader, records
 
 

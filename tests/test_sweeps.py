@@ -8,7 +8,7 @@ from third_party import write_images, write_method
 from ddbench import registry
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
-from ddbench.runner.run import plan
+from ddbench.runner import plan
 from ddbench.store import records
 from ddbench.sweep import grid as sweeps
 
@@ -145,8 +145,8 @@ def test_a_file_that_is_no_toml(tmp_path):
 
 def result(task, seconds):
     """What a student's task would write."""
-    made = records.Result(task.spec.digest, "c", task.student, "scratch", task.seed, "quick", 1, "h", 0.5, 0.5, {}, [], 8,
-                       seconds, 1, "cpu", {}, None, None)  # fmt: skip
+    made = records.Result(task.spec.digest, "c", task.student, "scratch", task.seed, "quick", 1, "h", 0.5, 0.5, {}, [],
+                          8, seconds, 1, "cpu", {}, None, None)  # fmt: skip
     records.write_result(task.path, made)
 
 

@@ -12,9 +12,9 @@ from test_leaderboard import entry
 
 from ddbench.cli.results import EXTRAS, FORMATS, Asked
 from ddbench.errors import UserError
+from ddbench.leaderboard import extra_columns, latex, render
 from ddbench.leaderboard.render import Look
 from ddbench.leaderboard.reported import Reported, read_reported
-from ddbench.leaderboard.table import extra_columns, latex, render
 
 ENTRIES = [
     entry(0.50, seed=0),

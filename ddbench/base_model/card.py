@@ -14,7 +14,7 @@ from ddbench.base_model.autoencoder import CPU
 from ddbench.base_model.images import DRAWN, SATELLITE, SIZE
 from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
-from ddbench.datasets.scenes.source import painter
+from ddbench.datasets.scenes import painter
 from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
 from ddbench.methods.latent_diffusion.to_pixels import to_float, to_uint8
@@ -80,9 +80,9 @@ a CPU. It is no substitute for a full base model: expect texture and layout, not
   by `python -m ddbench.base_model`, no published weights involved. Load each with its class's `from_pretrained`;
   `StableDiffusionPipeline` takes autoencoders of the class AutoencoderKL only.
 - Data: the training split (80 %) of EuroSAT RGB (MIT licence; Helber et al., IEEE JSTARS 2019) and procedural scenes of
-  `ddbench.datasets.scenes.painter` from an index range that no dataset uses. Captions name the class; 10 % are empty. Nothing
-  was trained on a UC Merced image or a test image; the autoencoder's loss was chosen by looking at reconstructed test
-  images of EuroSAT (docs/base-model.md).
+  `ddbench.datasets.scenes.painter` from an index range that no dataset uses. Captions name the class; 10 % are empty.
+  Nothing was trained on a UC Merced image or a test image; the autoencoder's loss was chosen by looking at
+  reconstructed test images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), guidance 4, 25 steps.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.

@@ -64,8 +64,8 @@ def quality(
       ddbench quality runs/ucm64/*/ipc10/* --dataset ucm --metric fid --metric coverage --features resnet18/quick@1
     """
     from ddbench.registry import load
+    from ddbench.runner import quality
     from ddbench.runner.distillation import device
-    from ddbench.runner.run import quality
     from ddbench.runner.teacher import TeacherError
 
     source, where = load("datasets", dataset), device(options.device)

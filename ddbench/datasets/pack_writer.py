@@ -1,8 +1,8 @@
 """Packing in processes of their own, one for each core, for many small images. No torch.
 
-Run as a module it is one of them: `python -m ddbench.datasets.pack_writer RAW SIZE RESIZE`, its rows as JSON on standard
-input. Fresh interpreters: a fork after torch has started its threads is not safe, and what `multiprocessing` spawns
-runs the user's script again.
+Run as a module it is one of them: `python -m ddbench.datasets.pack_writer RAW SIZE RESIZE`, its rows as JSON on
+standard input. Fresh interpreters: a fork after torch has started its threads is not safe, and what `multiprocessing`
+spawns runs the user's script again.
 """
 
 from __future__ import annotations

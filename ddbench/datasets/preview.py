@@ -40,7 +40,8 @@ def write_pages(source: Any, place: Place) -> tuple[Path, Path]:
 
 
 def _first(train: ImageSet) -> Pictures:
-    rows = np.concatenate([train.of_class(label)[: contact_sheet.ACROSS].numpy() for label in range(len(train.classes))])
+    labels = range(len(train.classes))
+    rows = np.concatenate([train.of_class(label)[: contact_sheet.ACROSS].numpy() for label in labels])
     images = train.images[rows].permute(0, 2, 3, 1).numpy()
     return Pictures(images, train.labels[rows].numpy(), train.classes)
 

@@ -57,7 +57,8 @@ class Cell:
     """Accuracy as fractions. std: ddof = 1, None for one distillation. n: distillations. students: trained in all.
 
     half_width: of the 95 % interval of the mean. within, between: deviation among the students of a distillation, and
-    among distillations without it; see ddbench.leaderboard.statistics. by_seed: the mean of a distillation by each of its seeds.
+    among distillations without it; see ddbench.leaderboard.statistics. by_seed: the mean of a distillation by each of
+    its seeds.
     """
 
     mean: float

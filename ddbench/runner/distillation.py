@@ -1,4 +1,4 @@
-"""The first of the two pieces of work behind every number: one distillation. The second is ddbench.runner.evaluation."""
+"""The first of the two pieces of work behind every number: one distillation. The second is .evaluation."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ddbench.errors import UserError
+from ddbench.runner import teacher
 from ddbench.runner.distillation import origin, train_id
-from ddbench.runner.run import teacher
 from ddbench.store import distilled_set
 from ddbench.store.records import Result, read_result, wanting, write_result
 from ddbench.types import Dataset
@@ -111,7 +111,8 @@ def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
     if (kept := read_result(trial.task.result).overall) != result.overall:
         log.warning("%s: trained again, it has %.4f, not %.4f", trial.task.result, result.overall, kept)
     test, watch = trial.data.test, Stopwatch()
-    found = corruptions.accuracies(model, test.images, test.labels, progress=bars(trial.setting.quiet), **_shared(trial))
+    progress = bars(trial.setting.quiet)
+    found = corruptions.accuracies(model, test.images, test.labels, progress=progress, **_shared(trial))
     mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
     said = {
         "clean": result.overall,
@@ -122,7 +123,8 @@ def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
     named = ("run", "content", "student", "init", "weights", "seed", "protocol", "protocol_version", "protocol_hash",
              "teacher", "compiled", "device", "versions", "commit", "dirty")  # fmt: skip
     how = {name: getattr(result, name) for name in named}
-    write_json(trial.task.corrupted, {"schema": 1, "version": corruptions.VERSION, **how, **said, "seconds": watch.seconds})
+    version = {"schema": 1, "version": corruptions.VERSION}
+    write_json(trial.task.corrupted, {**version, **how, **said, "seconds": watch.seconds})
 
 
 def _result(trial: Trial, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:

@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.errors import UserError
+from ddbench.runner import teacher
 from ddbench.runner.distillation import origin, train_id
 from ddbench.runner.evaluation import bars, images_of
-from ddbench.runner.run import teacher
 from ddbench.store import distilled_set
 from ddbench.store.records import RunSpec, content_of, safe
 from ddbench.types import Dataset

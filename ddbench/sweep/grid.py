@@ -18,8 +18,8 @@ from ddbench import registry
 from ddbench.config import checked, read_toml
 from ddbench.datasets.info import CSV, FOLDER, Place
 from ddbench.errors import UserError, unknown
+from ddbench.runner import plan as planning
 from ddbench.runner.plan import Request, Task
-from ddbench.runner.run import plan as planning
 from ddbench.spent import spent
 from ddbench.store.reader import scan
 from ddbench.store.records import read_failure

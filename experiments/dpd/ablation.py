@@ -26,9 +26,9 @@ import numpy as np
 from tabulate import tabulate
 
 from ddbench.datasets.info import Place
-from ddbench.leaderboard.table import table as leaderboard
-from ddbench.runner.run import plan as planning
-from ddbench.runner.run import run as runner
+from ddbench.leaderboard import table as leaderboard
+from ddbench.runner import plan as planning
+from ddbench.runner import run as runner
 from ddbench.store import distilled_set
 from ddbench.store.reader import scan
 from ddbench.store.records import Entry

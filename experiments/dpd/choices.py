@@ -15,9 +15,9 @@ import click
 import torch
 
 from ddbench.datasets.info import Place
+from ddbench.runner import plan as planning
+from ddbench.runner import run
 from ddbench.runner.evaluation import bars
-from ddbench.runner.run import plan as planning
-from ddbench.runner.run import run
 from ddbench.store import distilled_set
 from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate

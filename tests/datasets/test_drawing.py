@@ -51,7 +51,8 @@ def test_same_again_whatever_was_drawn_between(label):
 
 
 def test_same_in_another_process():
-    code = "import sys; from ddbench.datasets.scenes.painter import scene; sys.stdout.buffer.write(scene(4, 9, 64).tobytes())"
+    code = "import sys; from ddbench.datasets.scenes.painter import scene; "
+    code += "sys.stdout.buffer.write(scene(4, 9, 64).tobytes())"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert there == scene(4, 9, 64).tobytes()
 

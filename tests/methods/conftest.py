@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddbench.context import Context
-from ddbench.datasets.scenes.source import painter
+from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.types import ImageSet
 

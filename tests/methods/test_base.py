@@ -18,7 +18,7 @@ from ddbench.base_model.card import psnr, reconstruct
 from ddbench.base_model.images import base_images
 from ddbench.base_model.tokenizer import learn_merges, train_tokenizer
 from ddbench.datasets.info import Place
-from ddbench.datasets.scenes.source import painter
+from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
 from ddbench.methods.latent_diffusion.model import load_model

@@ -15,6 +15,7 @@ from ddbench import config
 from ddbench.errors import UserError
 from ddbench.methods.dpd.classifier import Course
 from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.latent_diffusion import finetune
 from ddbench.methods.latent_diffusion.diffusion import diffusion_loss
 from ddbench.methods.latent_diffusion.finetune import Tuning, load_tuned, unfreeze
 from ddbench.methods.latent_diffusion.latents import Latents
@@ -213,7 +214,7 @@ def test_fine_tuning_that_was_killed_goes_on(method, few_scenes, context_of, tmp
     method = dataclasses.replace(method, tune_steps=4)
     whole = method.distill(few_scenes, 1, context_of()).images
     shutil.rmtree(tmp_path / "shared")
-    monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.checkpoints_beside", partial(checkpoints_beside, every=1))
+    monkeypatch.setattr(finetune, "checkpoints_beside", partial(checkpoints_beside, every=1))
     losses, real = [], diffusion_loss
 
     def loss(*words, **more):
@@ -234,7 +235,7 @@ def test_a_kill_at_the_end_of_a_stage_loses_no_step(method, few_scenes, context_
     method = dataclasses.replace(method, tune_steps=4, captioner="palette")
     whole = method.distill(few_scenes, 1, context_of()).images
     shutil.rmtree(tmp_path / "shared")
-    monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.checkpoints_beside", partial(checkpoints_beside, every=2))
+    monkeypatch.setattr(finetune, "checkpoints_beside", partial(checkpoints_beside, every=2))
     real = files._flush
 
     def flush(folder):

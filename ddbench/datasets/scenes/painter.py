@@ -20,8 +20,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ddbench.datasets.scenes import elements as land
 from ddbench.datasets.scenes.brushes import Array, Canvas, box, season
-from ddbench.datasets.scenes.source import elements as land
 
 VERSION = 1  # goes up when a picture changes
 TRAIN_START = 0

@@ -1,7 +1,7 @@
 """`scenes`: the embedded dataset, drawn and not downloaded. No torch until it is loaded.
 
-Run as a module it is one of the processes that draw: `python -m ddbench.datasets.scenes.source RAW SIZE TRAIN TEST START
-FIRST STEP`.
+Run as a module it is one of the processes that draw:
+`python -m ddbench.datasets.scenes.source RAW SIZE TRAIN TEST START FIRST STEP`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ddbench.datasets.decode import cores, write_row
 from ddbench.datasets.info import Place, Split
 from ddbench.datasets.pack import Plan, flat, packed, sha256_of
 from ddbench.datasets.pack_writer import fresh
-from ddbench.datasets.scenes.source import painter
+from ddbench.datasets.scenes import painter
 from ddbench.datasets.source import Report
 from ddbench.datasets.splits import fingerprint
 from ddbench.utils.files import digest, read_json
