@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from ddbench.methods import dm
-from ddbench.methods.latent_diffusion.to_pixels import adjoint, experts
+from ddbench.methods.pixels import adjoint, experts
 from ddbench.methods.pixels.adjoint import Piece, Step
 from ddbench.methods.pixels.loop import Network, falling_back, stepped, through
 from ddbench.runner.distillation import device, device_words

@@ -6,7 +6,8 @@ import torch
 
 from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
-from ddbench.datasets.scenes.source import Scenes, painter
+from ddbench.datasets.scenes import painter
+from ddbench.datasets.scenes.source import Scenes
 from ddbench.types import ImageSet
 
 SATELLITE = "A satellite image of {}."

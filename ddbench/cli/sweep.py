@@ -78,7 +78,7 @@ def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None,
 def _check_device(device: str, scheduler: str | None) -> None:
     """UserError for a device that this machine has not, unless it is a cluster's that computes."""
     if scheduler is None and device.startswith("cuda"):
-        from ddbench.runner.run import distillation  # torch
+        from ddbench.runner import distillation  # torch
 
         distillation.device(device)
 

@@ -111,7 +111,7 @@ def _assist(plan: Plan, setting: Setting) -> None:
     """Help with every distillation that the lead begins."""
     for spec in plan.specs:
         if join().told():
-            from ddbench.runner.run import distillation  # torch
+            from ddbench.runner import distillation  # torch
 
             data = plan.source.load(setting.place, spec.size)
             distillation.assist(spec, plan, data, distillation.device(setting.device), setting)
@@ -144,10 +144,7 @@ def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
 
 
 def _execute(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> None:
-    from ddbench.runner.run import (
-        distillation,
-        evaluation,  # torch
-    )
+    from ddbench.runner import distillation, evaluation  # torch
 
     device = distillation.device(setting.device)
     log.info("%s", _where(task))

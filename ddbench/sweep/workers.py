@@ -21,8 +21,9 @@ from filelock import Timeout
 
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
+from ddbench.runner import run
 from ddbench.runner.plan import Setting
-from ddbench.runner.run import Outcome, run
+from ddbench.runner.run import Outcome
 from ddbench.store.records import Failure, read_failure, write_failure, write_spec
 from ddbench.sweep.grid import Cell
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddbench.datasets.scenes.source import SCENES, Scenes, painter
+from ddbench.datasets.scenes import painter
+from ddbench.datasets.scenes.source import SCENES, Scenes
 
 
 def test_every_picture_is_the_drawing(place):

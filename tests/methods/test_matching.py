@@ -13,8 +13,8 @@ from torch import nn
 from ddbench.methods import dc, dm
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.dm import DM
-from ddbench.methods.latent_diffusion.to_pixels import adjoint, experts, loop
 from ddbench.methods.mtt import MTT
+from ddbench.methods.pixels import adjoint, experts, loop
 from ddbench.methods.pixels.adjoint import Piece, Step
 from ddbench.methods.pixels.loop import Bench, Network, Real
 from evaluators.students import build

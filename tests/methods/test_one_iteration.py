@@ -13,8 +13,8 @@ from ddbench.context import seed_of
 from ddbench.methods import sre2l
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.dm import DM
-from ddbench.methods.latent_diffusion.to_pixels import experts
 from ddbench.methods.mtt import MTT
+from ddbench.methods.pixels import experts
 from ddbench.methods.pixels.loop import Bench, normalised, start
 from ddbench.methods.sre2l import SRe2L
 from evaluators import dsa
