@@ -33,9 +33,10 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
 from ddbench.methods.latent_diffusion.to_pixels import to_float
 from ddbench.methods.latent_diffusion.training import mixed_precision
-from ddbench.runner.distillation import device, device_words
 from ddbench.types import ImageSet
+from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
+from ddbench.utils.provenance import device_words
 
 USUAL, OURS = "encode every time", "cached (ours)"
 

@@ -30,9 +30,10 @@ from ddbench.methods.dpd.prototypes import Prototype
 from ddbench.methods.dpd.sampling import Subject, draw
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
-from ddbench.runner.distillation import device, device_words
 from ddbench.types import ImageSet
+from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
+from ddbench.utils.provenance import device_words
 
 ALONE, OURS = "one at a time", "one stream (ours)"
 

@@ -22,7 +22,8 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from ddbench.store.records import Result, RunSpec, result_path, write_spec
+from ddbench.store.paths import result_path
+from ddbench.store.records import Result, RunSpec, write_spec
 from evaluators.protocols import QUICK_1
 
 CLASSES = tuple(f"class number {i:02d}" for i in range(21))

@@ -36,8 +36,9 @@ from ddbench.methods import dm
 from ddbench.methods.pixels import adjoint, experts
 from ddbench.methods.pixels.adjoint import Piece, Step
 from ddbench.methods.pixels.loop import Network, falling_back, stepped, through
-from ddbench.runner.distillation import device, device_words
+from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
+from ddbench.utils.provenance import device_words
 from evaluators import dsa
 from evaluators.students import build
 

@@ -21,7 +21,8 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ddbench.runner.distillation import device, device_words
+from ddbench.utils.distributed import device
+from ddbench.utils.provenance import device_words
 from evaluators.protocols import protocol
 from evaluators.recipes import Recipe
 from evaluators.students import Student, build

@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from ddbench.runner.distillation import device, device_words
+from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
+from ddbench.utils.provenance import device_words
 from evaluators.protocols import protocol
 from evaluators.recipes import Protocol, Recipe
 from evaluators.students import build

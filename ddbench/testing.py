@@ -20,8 +20,7 @@ from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets.scenes import painter
 from ddbench.errors import UserError
-from ddbench.runner.distillation import checked, checksum
-from ddbench.types import DistilledSet, ImageSet
+from ddbench.types import DistilledSet, ImageSet, checked, checksum
 from ddbench.utils.files import canonical
 
 CLASSES = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -12,6 +13,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ddbench.context import Context
+
+CHECKED_BYTES = 256 << 20  # of the training images are compared before and after; beyond that every k-th image
 
 
 @dataclass(frozen=True)
@@ -118,3 +121,24 @@ class Distiller(Protocol):
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Turn `train` into `ipc` images per class. Never sees a test image; never changes `train`."""
         ...
+
+
+def checked(made: DistilledSet, train: ImageSet, ipc: int) -> None:
+    """Raise ValueError unless the set keeps the classes, the size and the budget of `ipc` per class (0: none)."""
+    if not isinstance(made, DistilledSet):
+        raise ValueError(f"distill must return a DistilledSet, not {type(made).__name__}")
+    if tuple(made.classes) != tuple(train.classes):
+        raise ValueError(f"the classes were changed: {made.classes} instead of {train.classes}")
+    if made.images.shape[2:] != train.images.shape[2:]:
+        shapes = tuple(made.images.shape[2:]), tuple(train.images.shape[2:])
+        raise ValueError(f"images are {shapes[0]} pixels, the training images {shapes[1]}")
+    made.check(ipc)
+
+
+def checksum(images: ImageSet) -> int:
+    """CRC-32 of labels and pixels, of evenly spaced images when there are many: finds a method that writes to them."""
+    step = max(1, images.images.numel() // CHECKED_BYTES)
+    crc = zlib.crc32(images.labels.numpy().tobytes())
+    for part in images.images[::step].split(256):
+        crc = zlib.crc32(part.contiguous().numpy().data, crc)
+    return crc

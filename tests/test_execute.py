@@ -8,8 +8,9 @@ import torch
 
 from ddbench.errors import UserError
 from ddbench.runner import evaluation
-from ddbench.runner.distillation import checked, checksum, device, global_seed
-from ddbench.types import DistilledSet, ImageSet
+from ddbench.runner.distillation import global_seed
+from ddbench.types import DistilledSet, ImageSet, checked, checksum
+from ddbench.utils.distributed import device
 
 
 def image_set(cls=ImageSet, size=4, n=4, **changes):

@@ -17,7 +17,7 @@ from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
 from ddbench.runner.plan import Request, Setting
 from ddbench.store import reader, records
-from ddbench.store.records import corrupted_path
+from ddbench.store.paths import corrupted_path
 from evaluators import corruptions
 from evaluators.protocols import QUICK_1
 

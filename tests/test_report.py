@@ -22,7 +22,7 @@ from ddbench.datasets.info import Place
 from ddbench.report.cells import command
 from ddbench.report.page import page
 from ddbench.runner.plan import Request, jury, plan
-from ddbench.store import distilled_set, records
+from ddbench.store import distilled_set, paths, records
 from ddbench.store.reader import scan
 from ddbench.utils.files import write_json
 from evaluators.protocols import QUICK_1
@@ -52,7 +52,7 @@ def write_run(folder, method, ipc, seed, accuracy, size=16):
         }
         shown = {"per_class": per_class, "confusion": [[5, 1, 0], [2, 4, 0], [0, 0, 6]]}
         result = dataclasses.replace(RESULT, **changes, **shown)
-        records.write_result(records.result_path(run, QUICK_1, "convnet", student), result)
+        records.write_result(paths.result_path(run, QUICK_1, "convnet", student), result)
     return spec
 
 

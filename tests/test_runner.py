@@ -22,7 +22,7 @@ from ddbench.runner import plan as planning
 from ddbench.runner import run
 from ddbench.runner.external import plan_given
 from ddbench.runner.plan import Request, Setting
-from ddbench.store import distilled_set, reader, records
+from ddbench.store import distilled_set, paths, reader, records
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def test_one_failing_student_costs_one_cell(home, tmp_path):
     image = folder / "distilled" / "barn" / "000.png"
     image.write_bytes(image.read_bytes()[:50])
     assert run.run(plan, setting(home, tmp_path)) == run.Outcome(0, 1, 1)
-    result = records.result_path(folder, plan.jury.protocol, "convnet", 0)
+    result = paths.result_path(folder, plan.jury.protocol, "convnet", 0)
     assert "not a readable image" in records.read_failure(result).error
     assert records.read_failure(folder) is None
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddbench.spent import Spent, spent
+from ddbench.store.reader import Spent, spent
 
 STAGES = [
     {"stage": "latents", "reused": True, "seconds": 50.0, "waited": 7.0, "folder": "latents-1"},

@@ -9,7 +9,7 @@ from ddbench import registry
 from ddbench.datasets.info import Place
 from ddbench.errors import UserError
 from ddbench.runner import plan
-from ddbench.store import records
+from ddbench.store import paths, records
 from ddbench.sweep import grid as sweeps
 
 PLAN = """
@@ -156,7 +156,7 @@ def test_what_is_missing_and_what_was_given_up(home, tmp_path):
     assert not first.given_up
     records.write_failure(distil.path, records.Failure("oom", "too large", ""))
     assert first.given_up
-    records.failure_path(distil.path).unlink()
+    paths.failure_path(distil.path).unlink()
     (distil.folder / "distilled").mkdir(parents=True)
     assert first.missing == [train]
     records.write_failure(train.path, records.Failure("failed", "no", ""))
@@ -169,7 +169,7 @@ def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
     records.write_failure(cell.folder, records.Failure("oom", "too large", ""))
     (cell.folder / "distilled").mkdir()
     assert not cell.given_up
-    records.failure_path(cell.folder).write_text("{")
+    paths.failure_path(cell.folder).write_text("{")
     assert records.read_failure(cell.folder).status == "failed"
 
 

@@ -65,8 +65,8 @@ def quality(
     """
     from ddbench.registry import load
     from ddbench.runner import quality
-    from ddbench.runner.distillation import device
     from ddbench.runner.teacher import TeacherError
+    from ddbench.utils.distributed import device
 
     source, where = load("datasets", dataset), device(options.device)
     wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])

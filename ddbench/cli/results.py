@@ -112,7 +112,7 @@ def _look(chosen: Sequence[Entry], extras: Sequence[str], reported: Path | None,
     from ddbench.leaderboard.extra_columns import Costs, costs
     from ddbench.leaderboard.render import Look
     from ddbench.leaderboard.reported import read_reported
-    from ddbench.spent import spent
+    from ddbench.store.reader import spent
 
     took = costs(chosen, lambda entry: spent(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
     papers = read_reported(reported) if reported else ()

@@ -78,9 +78,9 @@ def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None,
 def _check_device(device: str, scheduler: str | None) -> None:
     """UserError for a device that this machine has not, unless it is a cluster's that computes."""
     if scheduler is None and device.startswith("cuda"):
-        from ddbench.runner import distillation  # torch
+        from ddbench.utils import distributed
 
-        distillation.device(device)
+        distributed.device(device)
 
 
 def _carry_out(

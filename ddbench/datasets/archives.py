@@ -18,7 +18,7 @@ from typing import IO
 from tqdm import tqdm
 
 from ddbench.datasets.info import DatasetError
-from ddbench.datasets.layout import LEFT_BY_ARCHIVERS, image_like
+from ddbench.utils.files import LEFT_BY_ARCHIVERS, image_like
 
 OTHERS = (".rar", ".7z")  # nothing in Python unpacks these by itself
 DAMAGED = (

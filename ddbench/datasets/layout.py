@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddbench.datasets.info import DatasetError, Facts, MissingDataError, Place
-from ddbench.utils.files import IMAGES
+from ddbench.utils.files import LEFT_BY_ARCHIVERS, image_like
 
-LEFT_BY_ARCHIVERS = "__MACOSX"
 DEPTH = 4  # folders between the place and a class folder
 
 
@@ -66,11 +65,6 @@ def entries(folder: Path) -> Iterator[os.DirEntry]:
             yield from found
     except OSError as error:
         raise DatasetError(f"cannot list {folder}: {error.strerror}") from None
-
-
-def image_like(name: str) -> bool:
-    """Whether a file's name is an image's; hidden ones are not."""
-    return name[0] != "." and os.path.splitext(name)[1].lower() in IMAGES
 
 
 def way_out(facts: Facts) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddbench.datasets.info import DatasetError, Facts, Place
-from ddbench.datasets.layout import Layout, entries, find, image_like
+from ddbench.datasets.layout import Layout, entries, find
+from ddbench.utils.files import image_like
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddbench.datasets.info import Place
-from ddbench.store.distilled_set import Pictures
 from ddbench.types import Dataset, ImageSet
 from ddbench.utils import contact_sheet
 from ddbench.utils.files import write_bytes
@@ -34,16 +33,17 @@ def write_pages(source: Any, place: Place) -> tuple[Path, Path]:
     data = source.load(place, SIZE)
     folder = place.shared / f"shown-{source.slug}"
     sheet, page = folder / "contact.png", folder / "summary.png"
-    write_bytes(sheet, contact_sheet.png(_first(data.train)))
+    write_bytes(sheet, contact_sheet.png(*_first(data.train), data.train.classes))
     write_bytes(page, _png(_summary(data, source.title, source.sizes(place))))
     return sheet, page
 
 
-def _first(train: ImageSet) -> Pictures:
+def _first(train: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n, h, w, 3) and labels of as many of every class as a sheet shows."""
     labels = range(len(train.classes))
     rows = np.concatenate([train.of_class(label)[: contact_sheet.ACROSS].numpy() for label in labels])
     images = train.images[rows].permute(0, 2, 3, 1).numpy()
-    return Pictures(images, train.labels[rows].numpy(), train.classes)
+    return images, train.labels[rows].numpy()
 
 
 def _summary(data: Dataset, title: str, sizes: Mapping[tuple[int, int], int]) -> Figure:

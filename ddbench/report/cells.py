@@ -13,7 +13,7 @@ import numpy as np
 from ddbench.datasets.info import FOLDER
 from ddbench.leaderboard.extra_columns import anchor_of, costs
 from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
-from ddbench.spent import Spent, spent
+from ddbench.store.reader import Spent, spent
 from ddbench.store.records import Entry, Result, RunSpec
 
 

@@ -13,12 +13,13 @@ from tqdm.auto import tqdm
 
 from ddbench.errors import UserError
 from ddbench.runner import teacher
-from ddbench.runner.distillation import origin, train_id
 from ddbench.store import distilled_set
-from ddbench.store.records import Result, read_result, wanting, write_result
+from ddbench.store.distilled_set import images_of
+from ddbench.store.records import Result, read_result, train_id, wanting, write_result
 from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
+from ddbench.utils.provenance import origin
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import Scores, evaluate
 from evaluators.train import check_labelled, precision, train_student
@@ -77,11 +78,6 @@ def bars(quiet: bool) -> Callable:
     """A progress bar on standard error for progress(iterable, description, total)."""
     look = {"disable": quiet, "leave": False, "dynamic_ncols": True}
     return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
-
-
-def images_of(pictures: distilled_set.Pictures) -> Tensor:
-    """uint8 (n, 3, h, w)."""
-    return torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
 
 
 def _targets(trial: Trial, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:

@@ -14,7 +14,8 @@ from typing import Any
 from ddbench import config, registry
 from ddbench.datasets.info import Place, Split
 from ddbench.errors import UserError
-from ddbench.store.records import RunSpec, corrupted_path, result_path, wanting
+from ddbench.store.paths import corrupted_path, result_path
+from ddbench.store.records import RunSpec, wanting
 from ddbench.utils.files import canonical
 from evaluators.catalog import check_size
 

@@ -26,12 +26,14 @@ from torch import Tensor
 
 from ddbench.errors import UserError
 from ddbench.runner import teacher
-from ddbench.runner.distillation import origin, train_id
-from ddbench.runner.evaluation import bars, images_of
+from ddbench.runner.evaluation import bars
 from ddbench.store import distilled_set
-from ddbench.store.records import RunSpec, content_of, safe
+from ddbench.store.distilled_set import images_of
+from ddbench.store.paths import safe
+from ddbench.store.records import RunSpec, content_of, train_id
 from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
+from ddbench.utils.provenance import origin
 from evaluators import VERSION, fidelity, pretrained
 from evaluators.augment import resize
 from evaluators.catalog import STUDENTS

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from ddbench.errors import UserError, ran_out
 from ddbench.runner.plan import Jury, Plan, Setting, Task, tasks
 from ddbench.store import distilled_set
-from ddbench.store.records import Failure, failure_path, read_failure, write_failure
+from ddbench.store.paths import LOCKS, failure_path
+from ddbench.store.records import Failure, read_failure, write_failure
 from ddbench.utils import contact_sheet
 from ddbench.utils.distributed import join
 from ddbench.utils.files import locked, sweep, write_bytes
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ddbench.types import Dataset
 
 log = logging.getLogger("ddbench")
-
-LOCKS = ".locks"  # in the runs folder: one for each run that somebody is at
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,10 @@ def _assist(plan: Plan, setting: Setting) -> None:
     for spec in plan.specs:
         if join().told():
             from ddbench.runner import distillation  # torch
+            from ddbench.utils import distributed
 
             data = plan.source.load(setting.place, spec.size)
-            distillation.assist(spec, plan, data, distillation.device(setting.device), setting)
+            distillation.assist(spec, plan, data, distributed.device(setting.device), setting)
 
 
 def _tidy(task: Task) -> None:
@@ -145,8 +145,9 @@ def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dat
 
 def _execute(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> None:
     from ddbench.runner import distillation, evaluation  # torch
+    from ddbench.utils import distributed
 
-    device = distillation.device(setting.device)
+    device = distributed.device(setting.device)
     log.info("%s", _where(task))
     evaluation.check_weights(plan.jury)  # before hours of distillation
     data = load(task.spec.size)
@@ -184,7 +185,8 @@ def _contact_sheet(folder: Path) -> None:
     if (folder / "contact.png").exists():
         return
     try:
-        write_bytes(folder / "contact.png", contact_sheet.png(distilled_set.read(folder / "distilled")))
+        pictures = distilled_set.read(folder / "distilled")
+        write_bytes(folder / "contact.png", contact_sheet.png(pictures.images, pictures.labels, pictures.classes))
     except (OSError, ValueError) as error:  # somebody changed the images: judging them will fail and be recorded
         log.error("no contact sheet: %s", error)
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from ddbench.runner.distillation import origin
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, digest, make_once, write_bytes, write_json
 from ddbench.utils.memory import Peak
+from ddbench.utils.provenance import origin
 from evaluators import VERSION
 from evaluators.pretrained import sha256
 from evaluators.protocols import protocol

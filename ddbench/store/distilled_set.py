@@ -9,12 +9,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ddbench.utils.files import IMAGES, read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddbench.types import DistilledSet
 
 
 @dataclass(frozen=True)
@@ -153,3 +158,18 @@ def _manifest(folder: Path, pictures: Pictures) -> dict[str, Any]:
         "png_bytes": sum(path.stat().st_size for path in folder.rglob("*.png")),
         "extras": dict(pictures.extras),
     }
+
+
+def pictures_of(made: DistilledSet) -> Pictures:
+    """A distilled set as it goes to disk."""
+    images = made.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    soft = None if made.soft_labels is None else made.soft_labels.detach().cpu().numpy()
+    found = Pictures(images, made.labels.cpu().numpy(), tuple(made.classes), soft, dict(made.extras))
+    return sorted_by_class(found)
+
+
+def images_of(pictures: Pictures) -> Tensor:
+    """uint8 (n, 3, h, w)."""
+    import torch
+
+    return torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.errors import UserError
-from ddbench.runner.run import LOCKS
+from ddbench.store.paths import FAILED, LOCKS, failure_path, result_name
 from ddbench.store.reader import run_folders
-from ddbench.store.records import FAILED, content_of, failure_path, read_result, read_spec, result_name
+from ddbench.store.records import content_of, read_result, read_spec
 from ddbench.utils.files import digest, locked, make_once, read_json, write_bytes
 
 CONFLICTS = "conflicts"

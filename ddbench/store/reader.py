@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ddbench.store.records import FAILED, Entry, Result, RunSpec, content_of, read_result, read_spec, result_name
+from ddbench.store.paths import FAILED, result_name
+from ddbench.store.records import Entry, Result, RunSpec, content_of, read_result, read_spec
 from ddbench.utils.files import read_json
 
 
@@ -143,3 +145,41 @@ def _tried(read: Callable[[Path], Any], path: Path, problems: list[Problem]) -> 
     except (ValueError, OSError) as error:
         problems.append(Problem(path, str(error).replace(f"{path} ", "")))
         return None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """seconds: of all processes that were at it, without what it found made or waited for; None where nobody knows.
+
+    stages: seconds of each part that was made for it, by name. folders: those of its stages below --shared, by name.
+    """
+
+    seconds: float | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
+
+
+def spent(run: Path) -> Spent:
+    """Of a run's folder; nothing where its distill.json is missing or says nothing that could be true."""
+    try:
+        value = read_json(run / "distill.json")
+        return _spent(value["seconds"], value.get("stages", []))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Spent()
+
+
+def _spent(seconds: Any, parts: Any) -> Spent:
+    stages: dict[str, float] = {}
+    folders: dict[str, str] = {}
+    for part in parts:
+        name = part["stage"]
+        if part.get("reused"):
+            seconds -= part.get("waited", 0.0)
+        else:
+            seconds += part.get("earlier_seconds", 0.0)
+            stages[name] = stages.get(name, 0.0) + part["seconds"]
+        if "folder" in part:
+            folders[name] = Path(part["folder"]).name
+    if not all(math.isfinite(found) and found >= 0 for found in (seconds, *stages.values())):
+        raise ValueError("no seconds")
+    return Spent(float(seconds), stages, folders)

@@ -20,8 +20,7 @@ from ddbench.datasets.info import CSV, FOLDER, Place
 from ddbench.errors import UserError, unknown
 from ddbench.runner import plan as planning
 from ddbench.runner.plan import Request, Task
-from ddbench.spent import spent
-from ddbench.store.reader import scan
+from ddbench.store.reader import scan, spent
 from ddbench.store.records import read_failure
 
 METHODS = "methods"

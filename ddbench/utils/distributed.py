@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from ddbench.errors import UserError
+
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PATIENCE = timedelta(days=7)  # others wait while the lead makes what is not shared out
@@ -78,3 +81,20 @@ def join(cpu: bool = False) -> Team:
 
     state = PartialState(cpu=cpu, timeout=PATIENCE)
     return Team(state.process_index, state.num_processes)
+
+
+def device(name: str) -> torch.device:
+    """ "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:1"; UserError when there is no such device.
+
+    Several processes of one launch have a GPU each, their current one: "cuda:1" would be the same for all.
+    """
+    import torch
+
+    if ":" in name and join().size > 1:
+        raise UserError(f"--device {name}: {join().size} processes would share it; --device auto gives each its own")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = torch.device(name)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name}; CUDA devices: {torch.cuda.device_count()}; try --device auto")
+    return found

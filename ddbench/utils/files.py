@@ -19,6 +19,9 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger("ddbench")
 
+LEFT_BY_ARCHIVERS = "__MACOSX"
+
+
 # suffixes of the image files that are read, whoever made them
 IMAGES = frozenset({
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
@@ -148,3 +151,8 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self._start
+
+
+def image_like(name: str) -> bool:
+    """Whether a file's name is an image's; hidden ones are not."""
+    return name[0] != "." and os.path.splitext(name)[1].lower() in IMAGES

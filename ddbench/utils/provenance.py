@@ -7,8 +7,12 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ddbench
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("ddbench", "torch", "torchvision", "diffusers", "transformers", "peft", "numpy", "pillow", "scikit-learn")
 
@@ -43,3 +47,18 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def origin(where: torch.device) -> dict[str, Any]:
+    """What a figure came from, as every file of figures records it: device, versions, commit, dirty."""
+    revision, dirty = commit()
+    return {"device": device_words(where), "versions": versions(), "commit": revision, "dirty": dirty}
+
+
+def device_words(where: torch.device) -> str:
+    """What computed: the GPU's name, or the CPU's number of threads (sums are grouped by it)."""
+    import torch
+
+    if where.type == "cuda":
+        return f"{where.type} ({torch.cuda.get_device_name(where)})"
+    return f"{where.type} ({torch.get_num_threads()} threads)"

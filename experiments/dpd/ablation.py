@@ -164,7 +164,7 @@ def sheet(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str, o
     shown = np.concatenate([_first(s.labels, 2) for s in sets])
     images = np.concatenate([s.images for s in sets])[shown]
     page = distilled_set.Pictures(images, labels[shown], sets[0].classes, None, {})
-    contact_sheet.sheet(page).reduce(2).save(output, quality=85)
+    contact_sheet.sheet(page.images, page.labels, page.classes).reduce(2).save(output, quality=85)
 
 
 def _first(labels: np.ndarray, count: int) -> np.ndarray:
