@@ -35,7 +35,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from ddbench.methods import dm
 from ddbench.methods.pixels import adjoint, experts
 from ddbench.methods.pixels.adjoint import Piece, Step
-from ddbench.methods.pixels.loop import Network, falling_back, stepped, through
+from ddbench.methods.pixels.loop import through
+from ddbench.methods.pixels.network import Network, falling_back, stepped
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import device_words

@@ -46,19 +46,12 @@ SHARED = tuple(f"ddbench.methods.{name}" for name in ("shared", "pixels", "laten
 
 # arrows that the move still has to remove
 PENDING = {
-    ("ddbench.cli.results", "ddbench.store.reader"), ("ddbench.datasets.preview", "ddbench.store.distilled_set"),
-    ("ddbench.methods.latent_diffusion.base_method", "ddbench.methods.dpd.sampling"),
-    ("ddbench.methods.latent_diffusion.captions", "ddbench.methods.palette"),
-    ("ddbench.methods.latent_diffusion.prompts", "ddbench.methods.text"),
-    ("ddbench.methods.latent_diffusion.prompts", "ddbench.methods.dpd.prototypes"),
-    ("ddbench.methods.latent_diffusion.stages", "ddbench.methods.dpd.classifier"),
-    ("ddbench.methods.latent_diffusion.stages", "ddbench.methods.dpd.prototypes"),
-    ("ddbench.registry", "ddbench.datasets.huggingface"), ("ddbench.registry", "ddbench.datasets.info"),
-    ("ddbench.registry", "ddbench.datasets.source"), ("ddbench.registry", "ddbench.protocols"),
-    ("ddbench.registry", "evaluators.catalog"), ("ddbench.registry", "evaluators.protocols"),
-    ("ddbench.report.cells", "ddbench.store.reader"), ("ddbench.store.reader", "ddbench.utils.files"),
-    ("ddbench.store.merge", "ddbench.runner.run"), ("ddbench.sweep.grid", "ddbench.store.reader"),
-    ("ddbench.testing", "ddbench.runner.distillation"), ("ddbench.utils.contact_sheet", "ddbench.store.distilled_set"),
+    ("ddbench.registry", "ddbench.datasets.huggingface"),
+    ("ddbench.registry", "ddbench.datasets.info"),
+    ("ddbench.registry", "ddbench.datasets.source"),
+    ("ddbench.registry", "ddbench.protocols"),
+    ("ddbench.registry", "evaluators.catalog"),
+    ("ddbench.registry", "evaluators.protocols"),
 }  # fmt: skip
 
 

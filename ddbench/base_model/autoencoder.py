@@ -13,9 +13,9 @@ from torch import Tensor
 from ddbench.base_model.linear_start import start_linear
 from ddbench.base_model.reconstruction import reconstruction_loss
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.latent_diffusion.model import posterior
-from ddbench.methods.latent_diffusion.to_pixels import draw_batch
-from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit, mixed_precision
+from ddbench.methods.latent_diffusion.model import draw_batch, posterior
+from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
+from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
 
 BATCH = 16

@@ -16,8 +16,7 @@ from ddbench.datasets.info import Place
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
 from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
-from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
-from ddbench.methods.latent_diffusion.to_pixels import to_float, to_uint8
+from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior, to_float, to_uint8
 
 if TYPE_CHECKING:
     from ddbench.base_model.__main__ import Plan

@@ -12,9 +12,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ddbench.base_model.autoencoder import CPU
 from ddbench.context import generator_of
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight
-from ddbench.methods.latent_diffusion.model import posterior
-from ddbench.methods.latent_diffusion.to_pixels import to_float
-from ddbench.methods.latent_diffusion.training import mixed_precision
+from ddbench.methods.latent_diffusion.model import posterior, to_float
+from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
 
 WIDTH = 128

@@ -11,20 +11,8 @@ from torch import Tensor
 from torch.func import grad
 
 from ddbench.context import Context, seed_of
-from ddbench.methods.pixels.loop import (
-    Bench,
-    Network,
-    Weights,
-    by_descent,
-    descend,
-    grad_and_value,
-    looked_at,
-    siamese,
-    slope,
-    start,
-    stepped,
-    through,
-)
+from ddbench.methods.pixels.loop import Bench, by_descent, descend, looked_at, siamese, start, through
+from ddbench.methods.pixels.network import Network, Weights, grad_and_value, slope, stepped
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 

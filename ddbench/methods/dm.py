@@ -10,17 +10,8 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, seed_of
-from ddbench.methods.pixels.loop import (
-    Bench,
-    Network,
-    Weights,
-    by_descent,
-    descend,
-    grad_and_value,
-    siamese,
-    start,
-    through,
-)
+from ddbench.methods.pixels.loop import Bench, by_descent, descend, siamese, start, through
+from ddbench.methods.pixels.network import Network, Weights, grad_and_value
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 

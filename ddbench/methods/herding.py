@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.embedding import embedded
-from ddbench.methods.shared.selection import check_enough, select
+from ddbench.methods.shared.selection import check_enough, embedded, select
 from ddbench.types import DistilledSet, ImageSet
 
 

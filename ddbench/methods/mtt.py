@@ -14,7 +14,8 @@ from torch import Tensor
 from ddbench.context import Context, log
 from ddbench.methods.pixels.adjoint import Piece, Step, matched
 from ddbench.methods.pixels.experts import Training, snapshot, trajectory
-from ddbench.methods.pixels.loop import Bench, descend, falling_back, optimise, start, stored
+from ddbench.methods.pixels.loop import Bench, descend, optimise, start, stored
+from ddbench.methods.pixels.network import falling_back
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa

@@ -14,10 +14,9 @@ from ddbench.methods.latent_diffusion.base_method import Anchors, Generated, che
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
-from ddbench.methods.latent_diffusion.prompts import Prompts, own_prompts
+from ddbench.methods.latent_diffusion.prompts import Prompts, aggregate, own_prompts
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.validation import at_least
-from ddbench.methods.text import aggregate
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest
 

@@ -21,9 +21,8 @@ from ddbench.datasets.info import Place
 from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
-from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.latent_diffusion.model import draw_batch, load_model, to_uint8
 from ddbench.methods.latent_diffusion.model_files import BY_TEXT
-from ddbench.methods.latent_diffusion.to_pixels import draw_batch, to_uint8
 from ddbench.methods.random import Random
 from ddbench.testing import check_method
 

@@ -10,7 +10,6 @@ import torch
 from small_models import write_asked, write_dit, write_unasked
 
 from ddbench.errors import UserError
-from ddbench.methods import palette
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion import captions
 from ddbench.methods.latent_diffusion.captions import caption_all, load_captioner
@@ -44,7 +43,7 @@ def test_captions_are_made_once_and_lie_in_a_file(captioner, few_scenes, context
 
 
 def test_a_killed_captioner_goes_on_behind_its_last_batch(few_scenes, context_of, monkeypatch):
-    seen, real = [], palette.describe
+    seen, real = [], captions.describe_colours
 
     def describe(images):
         seen.append(len(images))
@@ -52,7 +51,7 @@ def test_a_killed_captioner_goes_on_behind_its_last_batch(few_scenes, context_of
             raise KeyboardInterrupt
         return real(images)
 
-    monkeypatch.setattr(palette, "describe", describe)
+    monkeypatch.setattr(captions, "describe_colours", describe)
     with pytest.raises(KeyboardInterrupt):
         caption_all("palette", few_scenes, context_of(), 5)
     kept = next(context_of().shared.glob(".*captions.jsonl"))

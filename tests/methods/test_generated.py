@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from ddbench.methods import minimax, vlcp
 from ddbench.methods.d4m import D4M
 from ddbench.methods.latent_diffusion import training
-from ddbench.methods.latent_diffusion.base_method import Diffusion, centres
+from ddbench.methods.latent_diffusion.base_method import centres
 from ddbench.methods.latent_diffusion.diffusion import Sampling, clean_estimate, sample
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import Minimax
+from ddbench.methods.plain_diffusion import Diffusion
 from ddbench.methods.vlcp import VLCP
 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}

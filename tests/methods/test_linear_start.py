@@ -8,8 +8,7 @@ import torch
 from ddbench.base_model.autoencoder import build_autoencoder
 from ddbench.base_model.linear_start import blocks, principal_blocks, start_linear
 from ddbench.base_model.reconstruction import reconstruction_loss
-from ddbench.methods.latent_diffusion.model import posterior
-from ddbench.methods.latent_diffusion.to_pixels import draw_batch
+from ddbench.methods.latent_diffusion.model import draw_batch, posterior
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from ddbench.methods.dm import DM
 from ddbench.methods.mtt import MTT
 from ddbench.methods.pixels import adjoint, experts, loop
 from ddbench.methods.pixels.adjoint import Piece, Step
-from ddbench.methods.pixels.loop import Bench, Network, Real
+from ddbench.methods.pixels.loop import Bench, Real
+from ddbench.methods.pixels.network import Network, slope
 from evaluators.students import build
 
 SIZE, CLASSES = 16, 3
@@ -81,7 +82,7 @@ def naive_distance(ours, theirs):
 def test_dc_is_the_rowwise_cosine_of_gradients(network):
     fake, real = randn(2, 3, SIZE, SIZE).double(), randn(5, 3, SIZE, SIZE, seed=1).double()
     weights = in_float64(network.fresh(2))
-    wanted = loop.slope(network, weights, real, torch.full((5,), 1))
+    wanted = slope(network, weights, real, torch.full((5,), 1))
     gradient, value = dc.term(network, weights, fake, torch.full((2,), 1), wanted)
     net, images = student(weights), fake.clone().requires_grad_()
     parts = list(net.parameters())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddbench.methods.palette import describe
+from ddbench.methods.latent_diffusion.captions import describe_colours
 
 
 def plain(red: int, green: int, blue: int, size: int = 64) -> torch.Tensor:
@@ -22,19 +22,19 @@ def plain(red: int, green: int, blue: int, size: int = 64) -> torch.Tensor:
     ],
 )  # fmt: skip
 def test_plain_colours_have_their_names(colour, name):
-    assert describe(plain(*colour)) == [f"{name}, smooth texture, few edges"]
+    assert describe_colours(plain(*colour)) == [f"{name}, smooth texture, few edges"]
 
 
 def test_two_colours_edges_and_texture():
     halves = plain(240, 240, 240).clone()
     halves[..., :24] = plain(20, 60, 20)[..., :24]
-    assert describe(halves) == ["white and dark green, uneven texture, some edges"]
+    assert describe_colours(halves) == ["white and dark green, uneven texture, some edges"]
     noise = torch.randint(0, 256, (1, 1, 32, 32), generator=torch.Generator().manual_seed(0)).expand(1, 3, 32, 32)
-    assert describe(noise.to(torch.uint8))[0].endswith("rough texture, many edges")
+    assert describe_colours(noise.to(torch.uint8))[0].endswith("rough texture, many edges")
 
 
 def test_a_caption_does_not_depend_on_its_batch_or_the_size():
     images = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
-    together = describe(images)
-    assert together == [describe(image[None])[0] for image in images]
-    assert together == describe(images.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    together = describe_colours(images)
+    assert together == [describe_colours(image[None])[0] for image in images]
+    assert together == describe_colours(images.repeat_interleave(2, 2).repeat_interleave(2, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddbench.methods.text import KEEP, aggregate, common_words, words
+from ddbench.methods.latent_diffusion.prompts import KEEP, aggregate, common_words, words
 
 CORPUS = [
     "A harbor with white boats",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, checkpoints_beside, fit
 from ddbench.utils.files import read_json, write_json
 
@@ -204,3 +206,17 @@ class _Best:
         """Copied, not moved: a kill before the stage is complete must find them again."""
         shutil.copyfile(self._weights, folder / "classifier.safetensors")
         shutil.copyfile(self._record, folder / "classifier.json")
+
+
+def stored_classifier(stages: Stages, latents: Latents, how: Course) -> LatentClassifier:
+    """Return the latent classifier, made once for every IPC and seed."""
+    device, progress = stages.model.device, partial(stages.ctx.progress, desc="latent classifier")
+
+    def make(folder: Path) -> dict[str, Any]:
+        seen = stages.views(latents, how.views)  # a stage itself: all processes must come by
+        if not stages.ctx.team.lead:
+            return {}
+        return train_classifier(seen, len(stages.train.classes), how, device, folder=folder, progress=progress)
+
+    folder = stages.shared.stage("classifier", make, together=True, vae=stages.model.vae_identity, **how.key())
+    return load_classifier(folder, device)

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.methods.dpd.classifier import Course, candidate_margins
-from ddbench.methods.dpd.prototypes import Prototype, check_enough
-from ddbench.methods.dpd.sampling import Draw, Subject, draw, require_finite
+from ddbench.methods.dpd.classifier import Course, candidate_margins, stored_classifier
+from ddbench.methods.dpd.prototypes import Prototype, check_enough, cluster_captions, stored_prototypes
+from ddbench.methods.dpd.sampling import Draw, Subject, draw
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
-from ddbench.methods.latent_diffusion.diffusion import Sampling
+from ddbench.methods.latent_diffusion.diffusion import Sampling, require_finite
 from ddbench.methods.latent_diffusion.finetune import Addition, Tuning, consistency
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
-from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts, cluster_captions, own_prompts
+from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts, own_prompts
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.latent_diffusion.training import chosen
+from ddbench.methods.shared.device import chosen
 from ddbench.methods.shared.validation import at_least, check_sampled, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
@@ -124,10 +124,10 @@ class DPD:
         self._check(model, train, ctx.team.size)
         stages = Stages(model, train, ctx, self.batch)
         latents = stages.latents()
-        prototypes, owner = stages.prototypes(latents, ipc, self.alpha)
+        prototypes, owner = stored_prototypes(stages, latents, ipc, self.alpha)
         captions = None if self.captioner == "template" else caption_all(self.captioner, train, ctx, self.batch)
         course = Course(self.classifier_steps, self.classifier_flips, self._views(len(train.labels)))
-        classifier = stages.classifier(latents, course) if self._judged else None
+        classifier = stored_classifier(stages, latents, course) if self._judged else None
         if self.weights != "none":
             prompts, how = self._image_prompts(train, captions), self._tuning(ctx)
             stages.tuned(latents, prompts, how, self._addition(classifier, course, how))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.prompts import aggregate
+from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.types import ImageSet
+from ddbench.utils.files import read_json, write_json
 
 GRID = 8
 DIGITS = 6  # of unit-length points: k-means tells no nearer ones apart
@@ -122,3 +127,36 @@ def save_images(prototypes: list[Prototype], train: ImageSet, folder: Path) -> N
 def rows_of(prototypes: list[Prototype]) -> Tensor:
     """Their indices into the training split, int64 (n,)."""
     return torch.tensor([p.row for p in prototypes])
+
+
+def stored_prototypes(stages: Stages, latents: Latents, ipc: int, alpha: float) -> tuple[list[Prototype], Tensor]:
+    """Return the prototypes of this IPC, made once for every seed, and the cluster of every image, int64 (n,).
+
+    The stage holds prototypes.json, clusters.json and an image of each prototype.
+    """
+    progress = partial(stages.ctx.progress, desc="prototypes")
+
+    def make(folder: Path) -> None:
+        found, owner = find_prototypes(stages.train, latents.means(), ipc, alpha, progress)
+        write_json(folder / "prototypes.json", [p.record() for p in found])
+        write_json(folder / "clusters.json", owner.tolist())
+        save_images(found, stages.train, folder / "images")
+
+    folder = stages.shared.stage("prototypes", make, vae=stages.model.vae_identity, ipc=ipc, alpha=alpha)
+    found = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
+    return found, torch.tensor(read_json(folder / "clusters.json"))
+
+
+def cluster_captions(
+    prototypes: Sequence[Prototype], owner: Tensor, captions: Sequence[str], train: ImageSet
+) -> list[str]:
+    """The caption that stands for the cluster of each prototype (`aggregate`).
+
+    owner (n,): the cluster of each training image within its class.
+    """
+    chosen: dict[tuple[int, int], str] = {}
+    for label, name in enumerate(train.readable):
+        rows = train.of_class(label).tolist()
+        found = aggregate([captions[row] for row in rows], [int(owner[row]) for row in rows], name)
+        chosen |= {(label, cluster): captions[rows[i]] for cluster, i in enumerate(found)}
+    return [chosen[p.label, p.cluster] for p in prototypes]

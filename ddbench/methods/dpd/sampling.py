@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,8 +12,7 @@ from ddbench.context import Context
 from ddbench.methods.dpd.prototypes import Prototype, rows_of
 from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.model import LatentModel
-from ddbench.methods.latent_diffusion.training import mixed_precision
+from ddbench.methods.latent_diffusion.model import LatentModel, denoiser_of
 from ddbench.methods.shared.device import in_batches
 
 
@@ -74,19 +72,3 @@ def _batch(
     empty = subject.empty.to(model.device).expand(len(work), *subject.empty.shape[1:])
     denoise = guided(denoiser_of(model, how.precision), words, empty, how.guidance)
     return sample(denoise, model.scheduler_named(how.scheduler), anchors.to(model.device), how.how, generators)
-
-
-def denoiser_of(model: LatentModel, precision: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The model's denoiser as a function of z, t and words, under autocast."""
-
-    def network(z: Tensor, t: Tensor, words: Tensor) -> Tensor:
-        with mixed_precision(model.device, precision):
-            return model.denoise(z, t, words).float()
-
-    return network
-
-
-def require_finite(z: Tensor) -> None:
-    """FloatingPointError when latents (n, c, h, w) are not finite."""
-    if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
-        raise FloatingPointError(f"{bad} of {len(z)} latents are not finite: try precision=fp32, or less guidance")

@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, global_seed, seed_of
-from ddbench.methods.dpd.sampling import denoiser_of, require_finite
-from ddbench.methods.latent_diffusion.diffusion import Sampling, halves, sample
+from ddbench.methods.latent_diffusion.diffusion import Sampling, halves, require_finite, sample
 from ddbench.methods.latent_diffusion.finetune import Addition, Tuning
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
+from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, denoiser_of, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.latent_diffusion.training import chosen
-from ddbench.methods.shared.device import in_batches
+from ddbench.methods.shared.device import chosen, in_batches
 from ddbench.methods.shared.validation import at_least, check_sampled
 from ddbench.types import DistilledSet, ImageSet
 
@@ -159,14 +157,6 @@ class Generated:
         how = Sampling(self.steps, self.strength)
         denoise, shift = self._steered(both, anchors, scheduler)
         return sample(denoise, scheduler, anchors, how, list(generators), shift)[0].cpu()
-
-
-@dataclass(frozen=True)
-class Diffusion(Generated):
-    """Plain sampling of the fine-tuned base from pure noise, by text or by class: DPD without what DPD adds."""
-
-    name: ClassVar[str] = "diffusion"
-    citation: ClassVar[str] = "Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022"
 
 
 @dataclass(frozen=True)

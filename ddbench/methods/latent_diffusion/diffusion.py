@@ -193,3 +193,9 @@ def _known(prediction: str) -> str:
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction type {prediction!r} is not one of {', '.join(PREDICTIONS)}")
     return prediction
+
+
+def require_finite(z: Tensor) -> None:
+    """FloatingPointError when latents (n, c, h, w) are not finite."""
+    if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
+        raise FloatingPointError(f"{bad} of {len(z)} latents are not finite: try precision=fp32, or less guidance")

@@ -16,7 +16,8 @@ from ddbench.context import generator_of, seed_of
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
-from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, chosen, fit, mixed_precision
+from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
+from ddbench.methods.shared.device import chosen, mixed_precision
 from ddbench.utils.distributed import ALONE, Team
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,21 +70,6 @@ class Fitted:
 def checkpoints_beside(folder: Path, every: int = 250, team: Team = ALONE) -> Checkpoints:
     """Checkpoints beside the hidden folder of a stage, which removes them when it is complete (`files.make_once`)."""
     return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, team)
-
-
-def chosen(precision: str, device: torch.device) -> str:
-    """The precision that "auto" means on a device: bf16 on a GPU, else fp32; any other as it is."""
-    if precision != "auto":
-        return precision
-    return "bf16" if device.type == "cuda" else "fp32"
-
-
-def mixed_precision(device: torch.device, precision: str):
-    """The autocast context of "bf16" or "fp16", or nothing for "fp32"."""
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in (*half, "fp32"):
-        raise ValueError(f"precision is {precision!r}: choose bf16, fp16 or fp32")
-    return torch.autocast(device.type, half[precision]) if precision in half else nullcontext()
 
 
 def fit(

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from ddbench.methods.pixels.loop import Network, Weights, slope, stepped, through
+from ddbench.methods.pixels.loop import through
+from ddbench.methods.pixels.network import Network, Weights, slope, stepped
 from ddbench.methods.shared.device import in_batches
 
 with warnings.catch_warnings():

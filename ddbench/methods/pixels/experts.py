@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddbench.context import generator_of, say_loss, seed_of
-from ddbench.methods.pixels.loop import Bench, Network, Weights, grad_and_value, looked_at, normalised, stepped
+from ddbench.methods.pixels.loop import Bench, looked_at, normalised
+from ddbench.methods.pixels.network import Network, Weights, grad_and_value, stepped
 
 FILE = "trajectory.safetensors"
 

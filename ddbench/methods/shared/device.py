@@ -1,9 +1,10 @@
-"""Work cut into batches that fit the device."""
+"""Work cut into batches that fit the device, and its precision."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -43,3 +44,18 @@ def _halved(size: int) -> int:
         torch.cuda.empty_cache()
     log.warning("out of memory with batches of %d: going on with %d", size, size // 2)
     return size // 2
+
+
+def chosen(precision: str, device: torch.device) -> str:
+    """The precision that "auto" means on a device: bf16 on a GPU, else fp32; any other as it is."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def mixed_precision(device: torch.device, precision: str):
+    """The autocast context of "bf16" or "fp16", or nothing for "fp32"."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in (*half, "fp32"):
+        raise ValueError(f"precision is {precision!r}: choose bf16, fp16 or fp32")
+    return torch.autocast(device.type, half[precision]) if precision in half else nullcontext()
