@@ -29,10 +29,10 @@ from pathlib import Path
 import torch
 from ddbench.datasets import folder, tensors
 from ddbench.datasets.info import Place
-from ddbench.registry import load
+
 place = Place(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5])
 start = time.perf_counter()
-data = load("datasets", sys.argv[3]).load(place, int(sys.argv[4]))
+data = find_dataset(sys.argv[3]).load(place, int(sys.argv[4]))
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 sides = (data.train, data.test)
@@ -45,9 +45,9 @@ from pathlib import Path
 import torch
 from ddbench.datasets.info import Place
 from ddbench.datasets import folder, tensors
-from ddbench.registry import load
+
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-source = load("datasets", sys.argv[3])
+source = find_dataset(sys.argv[3])
 before, start = resident(), time.perf_counter()
 data = source.load(Place(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5]), int(sys.argv[4]))
 print(json.dumps({"seconds": time.perf_counter() - start, "new": resident() - before}))
@@ -58,10 +58,10 @@ from pathlib import Path
 import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
-from ddbench.registry import load
+
 from ddbench.datasets.info import Place
-from ddbench.datasets.layout import find
-folder = find(load("datasets", sys.argv[3]), Place(Path(sys.argv[1]), Path(sys.argv[2]))).base
+from ddbench.datasets.listing import find
+folder = find(find_dataset(sys.argv[3]), Place(Path(sys.argv[1]), Path(sys.argv[2]))).base
 size, way = int(sys.argv[4]), InterpolationMode(sys.argv[5])
 start = time.perf_counter()
 images = ImageFolder(folder, Compose([Resize(size, way), CenterCrop(size), PILToTensor()]))

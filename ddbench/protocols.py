@@ -1,4 +1,6 @@
-"""A protocol of one's own, from a TOML file. It has a name that no published one can have, so it never ranks with them.
+"""Protocols and students by name; a protocol of one's own from a TOML file.
+
+Its name is one that no published protocol can have, so it never ranks with them.
 
     like = "quick@1"                  # optional: the rows it starts from
     init = "scratch"                  # or "imagenet"
@@ -24,10 +26,41 @@ from ddbench import config
 from ddbench.errors import UserError, unknown
 from ddbench.utils.files import digest
 from evaluators.catalog import STUDENTS
-from evaluators.protocols import protocol
+from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import Augment, Protocol, Recipe
 
+TOML = ".toml"
 KEYS = ("like", "init", "teacher", "labels", "source", "recipes")
+
+
+def protocol_names() -> tuple[str, ...]:
+    """The published protocols as NAME@VERSION, sorted."""
+    return tuple(sorted(PROTOCOLS))
+
+
+def load_protocol(name: str) -> Protocol:
+    """A published protocol (NAME, NAME@VERSION), or the user's `path/to/file.toml`.
+
+    Raises UserError for an unknown name (giving the nearest and all) and for a file that is no protocol.
+    """
+    if name.endswith(TOML):
+        return read(Path(name))
+    try:
+        return protocol(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def student_names() -> tuple[str, ...]:
+    """The students, sorted."""
+    return tuple(sorted(STUDENTS))
+
+
+def check_student(name: str) -> str:
+    """The name, if it is a student's; else raises UserError (giving the nearest and all)."""
+    if name not in STUDENTS:
+        raise unknown("student", name, student_names())
+    return name
 
 
 def read(path: Path) -> Protocol:

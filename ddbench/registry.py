@@ -1,7 +1,7 @@
-"""What there is, by name: entry points of installed packages, and things given by path. No torch.
+"""Methods and datasets by name: entry points of installed packages; methods by path too. No torch.
 
     ddbench.methods    a frozen dataclass with `name`, `version` and `distill` (see ddbench.types.Distiller)
-    ddbench.datasets   a source (see ddbench.datasets)
+    ddbench.datasets   a source (see ddbench.datasets.info); ddbench.datasets.lookup also knows folder: and hf:
 
 Names are read from the packages' metadata; nothing is imported until it is loaded.
 """
@@ -16,34 +16,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ddbench.datasets.info import CSV, FOLDER, HUB
 from ddbench.errors import UserError, unknown
 
-KINDS = ("methods", "datasets", "students", "protocols")
-SPLIT = "@"
-TOML = ".toml"
+KINDS = ("methods", "datasets")
 
 
 def names(kind: str) -> tuple[str, ...]:
     """All names of one of KINDS, sorted. Loads no plugin, so a broken one is listed too."""
-    if kind in ("students", "protocols"):
-        return _judged(kind)
     return tuple(sorted({point.name for point in _points(kind)}))
 
 
-def load(kind: str, name: str) -> Any:
-    """The class of a method, the source of a dataset, a Protocol, or a student's name.
+def load_method(name: str) -> type:
+    """The class of a method: a registered name, or `path/to/file.py:Class`.
 
-    Methods may also be `path/to/file.py:Class`, datasets `folder:PATH`, `hf:OWNER/NAME` and `DATASET@SPLIT`, protocols
-    `path/to/file.toml`. Raises UserError for an unknown name (giving the nearest and all), a name that two packages
-    claim (giving both), and a plugin that cannot be imported (and why).
+    Raises UserError for an unknown name (giving the nearest and all), a name that two packages claim (giving both), and
+    a plugin that cannot be imported (and why).
     """
-    if kind == "methods" and ":" in name:
-        return _class_from_file(name)
-    if kind == "datasets":
-        return _dataset(name)
-    if kind in ("students", "protocols"):
-        return _judge(kind, name)
+    return _class_from_file(name) if ":" in name else load_entry("methods", name)
+
+
+def load_entry(kind: str, name: str) -> Any:
+    """What the one entry point of this name refers to; raises UserError as `load_method` does."""
     return _loaded(kind, _only_point(kind, name))
 
 
@@ -68,19 +61,6 @@ def source_of(name: str) -> str:
     if ":" not in name:
         return ""
     return hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()
-
-
-def short(dataset: str) -> str:
-    """A dataset's name in results: of folder:PATH and @FILE.csv the last part: it matters not where they lie."""
-    base, at, split = dataset.rpartition(SPLIT)
-    if at and split.endswith(CSV):
-        return f"{short(base)}{SPLIT}{Path(split).name}"
-    if not dataset.startswith(FOLDER):
-        return dataset
-    path, at, split = dataset.removeprefix(FOLDER).rpartition(SPLIT)
-    if not at or "/" in split:
-        path, at, split = dataset.removeprefix(FOLDER), "", ""
-    return f"{FOLDER}{Path(path).expanduser().resolve().name}{at}{split}"
 
 
 def _points(kind: str) -> list[EntryPoint]:
@@ -147,56 +127,3 @@ def _module_from_file(path: Path) -> ModuleType:
         del sys.modules[key]
         raise UserError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module
-
-
-def _dataset(name: str) -> Any:
-    """A source, or one that splits as is said after the last "@" (unless that is in a folder's name)."""
-    base, at, split = name.rpartition(SPLIT)
-    if not at or (name.startswith(FOLDER) and Path(name.removeprefix(FOLDER)).expanduser().is_dir()):
-        return _source(name)
-    source = _dataset(base)
-    if not hasattr(source, "with_split"):
-        raise UserError(f"{name}: {base} has one split, its own; ask for {base}")
-    return source.with_split(split)
-
-
-def _source(name: str) -> Any:
-    if name.startswith(HUB):
-        from ddbench.datasets.huggingface import hub_source
-
-        return hub_source(name)
-    if name.startswith(FOLDER):
-        return _folder(name.removeprefix(FOLDER))
-    return _loaded("datasets", _only_point("datasets", name))
-
-
-def _folder(path: str) -> Any:
-    if not path:
-        raise UserError("folder: needs a path, for example folder:images (one sub-folder per class)")
-    from ddbench.datasets.source import folder_source
-
-    return folder_source(Path(path))
-
-
-def _judged(kind: str) -> tuple[str, ...]:
-    from evaluators.catalog import STUDENTS
-    from evaluators.protocols import PROTOCOLS
-
-    return tuple(sorted(STUDENTS if kind == "students" else PROTOCOLS))
-
-
-def _judge(kind: str, name: str) -> Any:
-    from evaluators.protocols import protocol
-
-    if kind == "protocols":
-        if name.endswith(TOML):
-            from ddbench import protocols
-
-            return protocols.read(Path(name))
-        try:
-            return protocol(name)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-    if name not in names(kind):
-        raise unknown("student", name, names(kind))
-    return name

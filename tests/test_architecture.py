@@ -44,16 +44,6 @@ ARROWS = {
 # methods share these three, and these three know no method
 SHARED = tuple(f"ddbench.methods.{name}" for name in ("shared", "pixels", "latent_diffusion"))
 
-# arrows that the move still has to remove
-PENDING = {
-    ("ddbench.registry", "ddbench.datasets.huggingface"),
-    ("ddbench.registry", "ddbench.datasets.info"),
-    ("ddbench.registry", "ddbench.datasets.source"),
-    ("ddbench.registry", "ddbench.protocols"),
-    ("ddbench.registry", "evaluators.catalog"),
-    ("ddbench.registry", "evaluators.protocols"),
-}  # fmt: skip
-
 
 def modules() -> Iterator[tuple[str, Path]]:
     for package, root in ROOTS.items():
@@ -97,7 +87,7 @@ def may_import(name: str, other: str) -> bool:
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_follow_the_arrows(name):
     others = sorted(imported(MODULES[name].read_text()))
-    assert [o for o in others if not may_import(name, o) and (name, o) not in PENDING] == []
+    assert [o for o in others if not may_import(name, o)] == []
 
 
 @pytest.mark.parametrize(
@@ -113,6 +103,7 @@ def test_imports_follow_the_arrows(name):
         ("ddbench.datasets.rs.ucm", "import ddbench.methods.random"),
         ("ddbench.leaderboard.table", "from ddbench.runner.plan import Plan"),
         ("ddbench.store.records", "from ddbench.runner import run"),
+        ("ddbench.registry", "def f():\n    from ddbench.datasets.lookup import find_dataset"),
         ("ddbench.context", "from ddbench.types import ImageSet"),
     ],
 )
@@ -129,9 +120,10 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.xfail(reason="the splits of the datasets package come next", strict=True)
 def test_no_circle():
-    assert circle({name: imported(path.read_text()) - {name} for name, path in MODULES.items()}) == []
+    graph = {name: imported(path.read_text()) - {name} for name, path in MODULES.items()}
+    graph["ddbench.base_model.card"].discard("ddbench.base_model.__main__")  # a type alone, until the card is rewritten
+    assert circle(graph) == []
 
 
 def test_a_circle_would_be_found():

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from ddbench import protocols, registry
+from ddbench import protocols
 from ddbench.cli.main import cli
 from ddbench.errors import UserError
+from ddbench.protocols import load_protocol
 from evaluators.protocols import PROTOCOLS, protocol
 
 WHOLE = """
@@ -90,13 +91,13 @@ def test_its_name_is_its_content_and_never_a_published_one(file):
 )
 def test_what_is_off_is_named(file, text, said):
     with pytest.raises(UserError, match=said) as caught:
-        registry.load("protocols", str(file(text)))
+        load_protocol(str(file(text)))
     assert "mine.toml" in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*none\.toml"):
-        registry.load("protocols", str(tmp_path / "none.toml"))
+        load_protocol(str(tmp_path / "none.toml"))
 
 
 def test_show_explains_it(file):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ddbench import registry
 from ddbench.cli.main import cli
+from ddbench.registry import load_method
 from ddbench.testing import check_method
 
 PAGE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"
@@ -40,7 +40,7 @@ def test_the_pages_method_works_as_the_page_says(here):
         if words[0] == "run":
             words = [*words, "--dry-run"]
         ddbench(*words)
-    cls = registry.load("methods", f"{name}:Brightest")
+    cls = load_method(f"{name}:Brightest")
     assert all(outcome.ok for outcome in check_method(cls))
 
 

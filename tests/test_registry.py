@@ -6,7 +6,10 @@ import pytest
 from third_party import write_method
 
 from ddbench import config, registry
+from ddbench.datasets.lookup import find_dataset, short
 from ddbench.errors import UserError
+from ddbench.protocols import check_student, load_protocol, protocol_names, student_names
+from ddbench.registry import load_method
 
 METHOD = """
 from __future__ import annotations
@@ -47,15 +50,15 @@ def install(tmp_path, monkeypatch):
 def test_our_own_are_there():
     assert {"random", "herding", "dpd"} <= set(registry.names("methods"))
     assert {"scenes", "ucm", "eurosat"} <= set(registry.names("datasets"))
-    assert {"convnet", "resnet18", "vit_tiny", "swin_t"} <= set(registry.names("students"))
-    assert {"quick@1", "dpd@1", "dc@1"} <= set(registry.names("protocols"))
+    assert {"convnet", "resnet18", "vit_tiny", "swin_t"} <= set(student_names())
+    assert {"quick@1", "dpd@1", "dc@1"} <= set(protocol_names())
 
 
 def test_a_third_partys_entry_point_is_listed_without_and_loaded_with_its_module(install):
     install("core_plugin_a", METHOD, mine="Mine")
     assert "mine" in registry.names("methods")
     assert "core_plugin_a" not in sys.modules
-    assert registry.load("methods", "mine").__module__ == "core_plugin_a"
+    assert load_method("mine").__module__ == "core_plugin_a"
     assert registry.source_of("mine") == ""
 
 
@@ -63,47 +66,47 @@ def test_a_broken_plugin_stops_only_itself(install):
     install("core_plugin_b", "import no_such_module_at_all", broken="Mine")
     install("core_plugin_c", METHOD, mine="Mine", gone="NoSuchClass")
     assert {"broken", "gone", "mine"} <= set(registry.names("methods"))
-    assert registry.load("methods", "mine").name == "mine"
+    assert load_method("mine").name == "mine"
     with pytest.raises(UserError, match=r"'broken' .*core_plugin_b.* cannot be loaded: ModuleNotFound"):
-        registry.load("methods", "broken")
+        load_method("broken")
     with pytest.raises(UserError, match=r"'gone' .*NoSuchClass"):
-        registry.load("methods", "gone")
+        load_method("gone")
 
 
 def test_a_name_that_two_packages_claim_is_an_error_naming_both(install):
     install("core_plugin_d", METHOD, mine="Mine")
     install("core_plugin_e", METHOD, mine="Mine", other="Mine")
     assert registry.names("methods").count("mine") == 1
-    assert registry.load("methods", "other").name == "mine"
+    assert load_method("other").name == "mine"
     with pytest.raises(UserError, match=r"claimed by core_plugin_d .* and by core_plugin_e"):
-        registry.load("methods", "mine")
+        load_method("mine")
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "nearest"),
+    ("load", "name", "nearest"),
     [
-        ("methods", "herdin", "herding"),
-        ("datasets", "Eurosat", "eurosat"),
-        ("students", "resnet", "resnet18"),
-        ("protocols", "quik@1", "quick@1"),
+        (load_method, "herdin", "herding"),
+        (find_dataset, "Eurosat", "eurosat"),
+        (check_student, "resnet", "resnet18"),
+        (load_protocol, "quik@1", "quick@1"),
     ],
 )
-def test_an_unknown_name_gives_the_nearest(kind, name, nearest):
+def test_an_unknown_name_gives_the_nearest(load, name, nearest):
     with pytest.raises(UserError, match=rf"did you mean .*{nearest}.*(?i:known)"):
-        registry.load(kind, name)
+        load(name)
 
 
 def test_a_name_like_no_other_gives_all():
     with pytest.raises(UserError, match=r"unknown dataset 'zzzz'\. Known: .*eurosat, .*scenes"):
-        registry.load("datasets", "zzzz")
+        find_dataset("zzzz")
 
 
 def test_a_class_in_a_file(tmp_path):
     (tmp_path / "my.py").write_text(METHOD)
     name = f"{tmp_path}/my.py:Mine"
-    cls = registry.load("methods", name)
+    cls = load_method(name)
     assert cls(steps=4).steps == 4
-    assert registry.load("methods", name) is cls
+    assert load_method(name) is cls
     before = registry.source_of(name)
     (tmp_path / "my.py").write_text(METHOD + "\n# edited\n")
     assert len(before) == 64
@@ -126,14 +129,14 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, name, said):
     (tmp_path / "clash.py").write_text("class Mine:\n    name = 'random'\n    def distill(self): ...\n")
     (tmp_path / "bad.py").write_text("def (")
     with pytest.raises(UserError, match=said):
-        registry.load("methods", name.format(tmp_path))
+        load_method(name.format(tmp_path))
 
 
 def test_a_folder_is_known_by_its_last_part(tmp_path):
-    assert registry.short(f"folder:{tmp_path}/a/../images/") == "folder:images"
-    assert registry.short("scenes") == "scenes"
+    assert short(f"folder:{tmp_path}/a/../images/") == "folder:images"
+    assert short("scenes") == "scenes"
     with pytest.raises(UserError, match="needs a path"):
-        registry.load("datasets", "folder:")
+        find_dataset("folder:")
 
 
 def test_the_file_of_a_method_is_found_without_importing_it(install, tmp_path):
@@ -144,14 +147,14 @@ def test_the_file_of_a_method_is_found_without_importing_it(install, tmp_path):
 
 def test_every_preset_of_ours_fits_its_method():
     for method in registry.names("methods"):
-        cls = registry.load("methods", method)
+        cls = load_method(method)
         for preset in config.presets(cls):
             assert isinstance(config.build(cls, preset), cls)
 
 
 def test_a_file_that_was_edited_is_loaded_anew(tmp_path):
     words = write_method(tmp_path)
-    before, source = registry.load("methods", words), registry.source_of(words)
+    before, source = load_method(words), registry.source_of(words)
     (tmp_path / "pick.py").write_text((tmp_path / "pick.py").read_text().replace("shift: int = 0", "shift: int = 7"))
-    assert (before().shift, registry.load("methods", words)().shift) == (0, 7)
+    assert (before().shift, load_method(words)().shift) == (0, 7)
     assert registry.source_of(words) != source

@@ -17,6 +17,7 @@ from third_party import snapshot, write_images, write_method
 
 from ddbench import registry
 from ddbench.datasets.info import Place
+from ddbench.datasets.lookup import find_dataset
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run
@@ -357,7 +358,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
     """A run's own distilled folder, judged as anybody's, gets the run's number."""
     plan, place, _ = done
     folder = plan.specs[0].folder(place) / "distilled"
-    source = registry.load("datasets", f"folder:{home}/images")
+    source = find_dataset(f"folder:{home}/images")
     given = plan_given(folder, source, None, plan.jury, place_of(home))
     assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
     run.run(given, setting(home, tmp_path))
@@ -367,7 +368,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
 
 
 def given_plan(home, folder):
-    source = registry.load("datasets", f"folder:{home}/images")
+    source = find_dataset(f"folder:{home}/images")
     return plan_given(folder, source, None, planning.jury((), "quick", 1), place_of(home))
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from third_party import write_images, write_method
 
-from ddbench import registry
 from ddbench.datasets.info import Place
+from ddbench.datasets.lookup import short
 from ddbench.errors import UserError
 from ddbench.runner import plan
 from ddbench.store import paths, records
@@ -92,8 +92,8 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
     assert sided == {f"folder:{home}/images@{home}/lists/odd.csv"}
     named = {cell.tasks[0].spec.dataset for cell in made}
     assert named == {"folder:images", "folder:images@odd.csv"}
-    assert {registry.short(dataset) for dataset in sided} == {"folder:images@odd.csv"}
-    assert registry.short("ucm@lists/odd.csv") == "ucm@odd.csv"
+    assert {short(dataset) for dataset in sided} == {"folder:images@odd.csv"}
+    assert short("ucm@lists/odd.csv") == "ucm@odd.csv"
 
 
 @pytest.mark.parametrize(

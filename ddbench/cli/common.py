@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}
 WIDTH = 70  # of a cell
 SIZE = click.IntRange(min=8)
+KINDS = ("methods", "datasets", "students", "protocols")
 SIZE_HELP = "Side of the images.  [default: the dataset's own]"
 
 log = logging.getLogger("ddbench")
@@ -115,3 +116,13 @@ def grid(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
 
     body = [[textwrap.fill(cell, WIDTH) if "\n" not in cell else cell for cell in row] for row in rows]
     return tabulate(body, list(heads), tablefmt="simple", disable_numparse=True)
+
+
+def names_of(kind: str) -> tuple[str, ...]:
+    """All names of one of KINDS, sorted; loads no plugin."""
+    from ddbench.protocols import protocol_names, student_names
+    from ddbench.registry import names
+
+    if kind == "students":
+        return student_names()
+    return protocol_names() if kind == "protocols" else names(kind)

@@ -13,8 +13,7 @@ from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.datasets.source import Report
-    from ddbench.datasets.verification import Duplicates, Pair
+    from ddbench.datasets.verification import Duplicates, Pair, Report
 
 SPELLED = 20  # pairs that `verify` spells out
 
@@ -62,9 +61,9 @@ def prepare(options: Globals, dataset: str, size: int | None, given: Path | None
     What is missing is downloaded where there is a stable public address (an interrupted download goes on where it
     stopped, and is checked against the published checksum), and otherwise said how to get.
     """
-    from ddbench.registry import load
+    from ddbench.datasets.lookup import find_dataset
 
-    source = load("datasets", dataset)
+    source = find_dataset(dataset)
     _get(source, options, given)
     size = size or source.pixels
     made = source.load(options.place, size)
@@ -80,9 +79,9 @@ def verify(options: Globals, dataset: str) -> None:
     Duplicates are files of the same bytes, and pictures that look alike (saved otherwise, or shifted a little). A pair
     of which one trains and the other tests is leakage.
     """
-    from ddbench.registry import load
+    from ddbench.datasets.lookup import find_dataset
 
-    report = load("datasets", dataset).verify(options.place)
+    report = find_dataset(dataset).verify(options.place)
     click.echo(f"{report.name}: {sum(report.counts.values())} images in {report.folder}")
     click.echo(grid(_per_class(report), ("class", "images", "equal files", "alike", "leaking")))
     click.echo("sizes: " + ", ".join(f"{width}x{height}: {count}" for (width, height), count in report.sizes.items()))
@@ -105,9 +104,9 @@ def show(options: Globals, dataset: str) -> None:
     Below --shared: a contact sheet of training images, and a page with the classes' balance, the mean images and the
     sizes of the files.
     """
-    from ddbench.registry import load
+    from ddbench.datasets.lookup import find_dataset
 
-    source = load("datasets", dataset)
+    source = find_dataset(dataset)
     click.echo(grid([*source.card(), *_split(source, options)], ("field", "value")))
     try:
         source.describe(options.place)
@@ -121,9 +120,9 @@ def show(options: Globals, dataset: str) -> None:
 
 def _get(source: Any, options: Globals, given: Path | None) -> None:
     """Have the images below the data root; of what is no dataset of class folders nothing can be got."""
-    from ddbench.datasets.info import Facts
+    from ddbench.datasets.source import ClassFolders
 
-    if not isinstance(source, Facts) or source.given_by_path:
+    if not isinstance(source, ClassFolders) or source.given_by_path:
         if given:
             raise UserError(f"--from is for datasets that are known; {source.name} is not got from anywhere")
         return
@@ -170,10 +169,10 @@ def _pair(pair: Pair) -> str:
 
 def _line(name: str, options: Globals) -> tuple[str, ...]:
     """One line of `data list`; a broken plugin gets one too."""
-    from ddbench.registry import load
+    from ddbench.datasets.lookup import find_dataset
 
     try:
-        source = load("datasets", name)
+        source = find_dataset(name)
     except UserError as error:
         return name, str(error), "", "", "broken"
     return name, source.title, str(len(source.classes)), str(source.pixels), _presence(source, options)

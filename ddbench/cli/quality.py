@@ -63,12 +63,12 @@ def quality(
       ddbench quality runs/ucm64/dpd/ipc10/seed0-1a2b3c4d --dataset ucm
       ddbench quality runs/ucm64/*/ipc10/* --dataset ucm --metric fid --metric coverage --features resnet18/quick@1
     """
-    from ddbench.registry import load
+    from ddbench.datasets.lookup import find_dataset
     from ddbench.runner import quality
     from ddbench.runner.teacher import TeacherError
     from ddbench.utils.distributed import device
 
-    source, where = load("datasets", dataset), device(options.device)
+    source, where = find_dataset(dataset), device(options.device)
     wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
     loader = cache(lambda pixels: source.load(options.place, pixels))
     paths: list[Path] = []
@@ -107,7 +107,7 @@ def _measured(subject: Subject, wanted: Wanted, lacking: dict[str, UserError]) -
 
 def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
     """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
-    from ddbench.registry import short
+    from ddbench.datasets.lookup import short
     from ddbench.store.records import read_spec
 
     if not (folder / "spec.json").exists():

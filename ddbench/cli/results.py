@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import Globals, log, report_problems
+from ddbench.cli.common import Globals, log, names_of, report_problems
 from ddbench.errors import unknown
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
+    from ddbench.datasets.lookup import short
     from ddbench.leaderboard.render import render
-    from ddbench.registry import short
     from ddbench.store.reader import no_collecting, read_all
     from ddbench.utils.files import write_bytes
 
@@ -124,14 +124,12 @@ def _look(chosen: Sequence[Entry], extras: Sequence[str], reported: Path | None,
 
 def _check_words(entries: Sequence[Entry], asked: Asked) -> None:
     """A word is right when it is registered, or when there are results for it (of a plugin that is gone, say)."""
-    from ddbench.registry import names
-
     there = {
         "dataset": {entry.spec.dataset for entry in entries},
         "protocol": {entry.result.title for entry in entries},
         "student": {entry.result.student for entry in entries},
     }
     for kind, found in there.items():
-        word, known = getattr(asked, kind), {*names(f"{kind}s"), *found}
+        word, known = getattr(asked, kind), {*names_of(f"{kind}s"), *found}
         if word is not None and word not in known | {name.partition("@")[0] for name in known if kind == "protocol"}:
             raise unknown(kind, word, known)

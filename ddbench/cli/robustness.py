@@ -41,8 +41,8 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     Example:
       ddbench robustness --dataset ucm --ipc 10
     """
+    from ddbench.datasets.lookup import short
     from ddbench.leaderboard.ranking_robustness import FULL, Roles, lines
-    from ddbench.registry import short
     from ddbench.store.reader import read_all
 
     there = read_all(options.runs, whole=False)
@@ -61,9 +61,9 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
 
 def _titles(own: str, hard: str | None, plain: str | None) -> dict[str, str]:
     """The protocols' titles; UserError unless hard and plain differ from own in labels, and in augmentation, alone."""
-    from ddbench.registry import load
+    from ddbench.protocols import load_protocol
 
-    asked = load("protocols", own)
+    asked = load_protocol(own)
     rows = {"own": asked, "hard": _twin(asked, "hard", hard), "plain": _twin(asked, "plain", plain)}
     bare = {student: replace(row, augment=type(row.augment)()) for student, row in rows["own"].recipes.items()}
     labels = rows["own"].labels, rows["own"].teacher
@@ -82,14 +82,14 @@ def _titles(own: str, hard: str | None, plain: str | None) -> dict[str, str]:
 
 def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
     """The protocol that is named, else the published twin; own itself where it is on hard labels already."""
-    from ddbench.registry import load, names
+    from ddbench.protocols import load_protocol, protocol_names
 
     if not name and role == "hard" and own.labels == "hard":
         return own
     twin = f"{own.name}-{role}@{own.version}"
-    if not name and twin not in names("protocols"):
+    if not name and twin not in protocol_names():
         raise UserError(f"{own.title} has no published twin {twin}: name one by --{role}")
-    return load("protocols", name or twin)
+    return load_protocol(name or twin)
 
 
 def _place(line: Line, name: str) -> str:

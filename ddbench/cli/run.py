@@ -104,10 +104,10 @@ def evaluate(options: Globals, folder: Path, dataset: str, size: int | None, wis
     Example:
       ddbench evaluate my_distilled_images --dataset ucm --size 64 --student resnet18
     """
-    from ddbench.registry import load
+    from ddbench.datasets.lookup import find_dataset
     from ddbench.runner.external import plan_given
 
-    carry_out(options, plan_given(folder, load("datasets", dataset), size, wish.jury, options.place), wish)
+    carry_out(options, plan_given(folder, find_dataset(dataset), size, wish.jury, options.place), wish)
 
 
 def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:

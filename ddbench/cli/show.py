@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ddbench.cli.common import grid
+from ddbench.cli.common import KINDS, grid, names_of
 from ddbench.errors import unknown
 
 
@@ -23,9 +23,7 @@ def list_names(what: str) -> None:
       ddbench list methods
       ddbench list presets
     """
-    from ddbench.registry import names
-
-    for line in _presets() if what == "presets" else names(what):
+    for line in _presets() if what == "presets" else names_of(what):
         click.echo(line)
 
 
@@ -52,9 +50,9 @@ def check(method: str) -> None:
     Example:
       ddbench check my_method.py:MyMethod
     """
-    from ddbench.registry import load
+    from ddbench.registry import load_method
 
-    cls = load("methods", method)
+    cls = load_method(method)
     from ddbench.testing import check_method
 
     outcomes = check_method(cls)
@@ -78,30 +76,30 @@ def _presets() -> Iterator[str]:
 def _kind(name: str) -> str:
     """Which kind a name is of; one that is several is taken as the first of methods, datasets, students, protocols."""
     from ddbench.datasets.info import FOLDER
-    from ddbench.registry import KINDS, TOML, names
+    from ddbench.protocols import TOML
 
     if name.endswith(TOML):
         return "protocols"
     if ":" in name:
         return "datasets" if name.startswith(FOLDER) else "methods"
     for kind in KINDS:
-        if name in names(kind) or (kind == "protocols" and name in _families()):
+        if name in names_of(kind) or (kind == "protocols" and name in _families()):
             return kind
-    raise unknown("name", name, [known for kind in KINDS for known in names(kind)])
+    raise unknown("name", name, [known for kind in KINDS for known in names_of(kind)])
 
 
 def _families() -> set[str]:
     """Protocols without their versions."""
-    from ddbench.registry import names
+    from ddbench.protocols import protocol_names
 
-    return {title.partition("@")[0] for title in names("protocols")}
+    return {title.partition("@")[0] for title in protocol_names()}
 
 
 def _show_method(name: str) -> str:
     from ddbench import config
-    from ddbench.registry import load
+    from ddbench.registry import load_method
 
-    cls = load("methods", name)
+    cls = load_method(name)
     fields = [(f.name, f"{f.default} {f.unit}".strip(), f.type, f.meaning) for f in config.describe_fields(cls)]
     table = grid(fields, ("field", "default", "type", "meaning")) if fields else "It has no fields to set."
     head = f"{config.title(cls)} (method, version {getattr(cls, 'version', '?')})"
@@ -112,17 +110,17 @@ def _show_method(name: str) -> str:
 
 
 def _show_dataset(name: str) -> str:
-    from ddbench.registry import load
+    from ddbench.datasets.lookup import find_dataset
 
-    source = load("datasets", name)
+    source = find_dataset(name)
     return f"{source.name} (dataset)\n\n{grid(source.card(), ('field', 'value'))}"
 
 
 def _show_student(name: str) -> str:
-    from ddbench.registry import load, names
+    from ddbench.protocols import load_protocol, protocol_names
     from evaluators import students
 
-    rows = [load("protocols", title) for title in names("protocols")]
+    rows = [load_protocol(title) for title in protocol_names()]
     recipes = [f"{row.title}: see ddbench show {row.title}" for row in rows if name in row.recipes]
     return "\n".join([f"{name} (student)", "", *_paragraph(students.__doc__, name), "", *recipes])
 
@@ -138,9 +136,9 @@ def _paragraph(text: str, name: str) -> Iterator[str]:
 
 def _show_protocol(name: str) -> str:
     from ddbench.config import describe_fields
-    from ddbench.registry import load
+    from ddbench.protocols import load_protocol
 
-    row = load("protocols", name)
+    row = load_protocol(name)
     columns = _alike(row.recipes)
     lines = [
         (field.name, *(_value(getattr(recipe, field.name)) for recipe in columns.values()), field.meaning)

@@ -13,8 +13,6 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ddbench.datasets.info import DatasetError, Place
-
 log = logging.getLogger("ddbench")
 T = TypeVar("T")
 
@@ -22,7 +20,6 @@ EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "
 SIXTEEN_BIT = ("I;16", "I")  # the second: how Pillow opens some 16-bit PNG
 LARGEST = 100_000_000  # pixels of a file that is believed: ten thousand to a side
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
-MANY = 5000  # images from which on processes pack them: small ones keep the interpreter busier than Pillow
 BATCH = 32  # files per task: large enough that handing out tasks costs nothing
 NAMED = 5  # files spelled out in a message
 
@@ -98,26 +95,6 @@ def square(image: Image.Image, size: int, resize: str = "lanczos") -> np.ndarray
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], size: int, place: Place) -> None:
-    """Fill the file `raw` with one square per name, in order; raises DatasetError that counts every unreadable file.
-
-    Written in place, file by file: memory does not grow with the dataset.
-    """
-    if len(names) >= MANY and cores() > 1:
-        from ddbench.datasets.pack_writer import write_in_processes
-
-        bad, several = write_in_processes(raw, names, paths, size, place)
-    else:
-        with open(raw, "r+b") as out:
-            pack = writer(out.fileno(), size, place.resize)
-            _, bad, several = each_image(pack, names, paths, "packing", place.quiet)
-    if bad:
-        raise DatasetError(unreadable_text(bad, len(names), os.path.commonpath(paths.values())))
-    if several:
-        more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
-        log.warning("the first picture is used of files with several: %s%s", ", ".join(several[:NAMED]), more)
-
-
 def writer(descriptor: int, size: int, resize: str) -> Callable[[int, Image.Image], None]:
     """Writes an image's square at its row of an open file."""
     return lambda row, image: write_row(descriptor, row, square(image, size, resize))
@@ -146,13 +123,6 @@ def each_image(
 
     _on_all_cores(one, len(names), desc, quiet)
     return found, [bad[row] for row in sorted(bad)], [several[row] for row in sorted(several)]
-
-
-def unreadable_text(bad: Sequence[str], total: int, folder: str) -> str:
-    """The error for unreadable files: how many, the first few, the way out."""
-    more = [f"  and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
-    head = f"{len(bad)} of {total} images in {folder} cannot be read:"
-    return "\n".join([head, *(f"  {line}" for line in bad[:NAMED]), *more, "Replace them, then run again."])
 
 
 def cores() -> int:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ddbench.datasets.archives import NoRoomError, unpack
 from ddbench.datasets.info import DatasetError, Facts, MissingDataError, Place
-from ddbench.datasets.layout import way_out
-from ddbench.datasets.listing import list_files
+from ddbench.datasets.listing import list_files, way_out
 from ddbench.utils.files import locked, make_once
 
 log = logging.getLogger("ddbench")

@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from ddbench.datasets.info import HUB, Facts
-from ddbench.datasets.source import folder_source, words
+from ddbench.datasets.info import HUB
+from ddbench.datasets.source import ClassFolders, folder_source, words
 from ddbench.errors import UserError
 from ddbench.utils.files import make_once, read_json, write_json
 
@@ -28,7 +28,7 @@ TOLD, SIDES = "hub.json", "sides.csv"
 TEST = ("test", "validation", "valid", "val")  # splits that are tested on, the first that there is
 
 
-def hub_source(name: str) -> Facts:
+def hub_source(name: str) -> ClassFolders:
     """The source of `hf:OWNER/NAME`; downloaded now if it never was.
 
     Where the set has a training and a test split (or one to validate), they are the sides; else 80 % train. UserError
@@ -41,7 +41,7 @@ def hub_source(name: str) -> Facts:
     make_once(folder, lambda partial: _export(repo, partial))
     told, files = read_json(folder / TOLD), folder / "images"
     found = folder_source(files)
-    return Facts(
+    return ClassFolders(
         name=name, title=f"{repo} of the Hugging Face hub", classes=tuple(told["classes"]),
         readable=tuple(words(label) for label in told["names"]), counts=None, pixels=found.pixels, resolution="unknown",
         licence=told["licence"], homepage=f"https://huggingface.co/datasets/{repo}", citation="see its card",

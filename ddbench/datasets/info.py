@@ -1,23 +1,18 @@
-"""What is known about a dataset of class folders, and the words every dataset source shares. No torch.
+"""What is known about a dataset of class folders, and the words every dataset source shares. No torch, data alone.
 
 A *source* has `name`, `slug`, `title`, `classes`, `readable`, `pixels`, `licence`, `homepage`, `citation` and the
-methods `describe`, `load`, `verify` and `card`. `Facts` is the source of everything that lies in class folders; the
-work is done in `fetch` (download, unpack), `layout` (find), `listing` (count), `splits`, `images` (decode), `pack`
-(once, to disk) and `tensors` (memory-map).
+methods `describe`, `load`, `verify` and `card`. `source.ClassFolders` is the source of everything in class folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Self
 
 from ddbench.errors import UserError
-
-if TYPE_CHECKING:
-    from ddbench.datasets.source import Report
-    from ddbench.types import Dataset
 
 FOLDER = "folder:"
 HUB = "hf:"
@@ -118,7 +113,7 @@ class Facts:
         """Whether this is folder:PATH or hf:OWNER/NAME, of which nothing is known beforehand."""
         return self.name.startswith((FOLDER, HUB))
 
-    def with_split(self, split: str) -> Facts:
+    def with_split(self, split: str) -> Self:
         """The same images parted otherwise: "20" (percent to train), "torchgeo" (published lists) or "FILE.csv".
 
         The default by its ratio is the default. Raises DatasetError for anything else, naming what there is.
@@ -164,31 +159,6 @@ class Facts:
         train = round(100 * self.train_fraction)
         return f"{train}/{100 - train} of each class by SHA-256 of class and file name"
 
-    def describe(self, place: Place) -> Split:
-        """List the files, verify the classes and their counts, split. Raises DatasetError."""
-        from ddbench.datasets.listing import list_files
-        from ddbench.datasets.splits import split_files
-
-        return split_files(self, list_files(self, place), place)
-
-    def load(self, place: Place, size: int) -> Dataset:
-        """The split images at size x size pixels, packed below place.shared the first time. Raises DatasetError."""
-        from ddbench.datasets.source import load_folders
-
-        return load_folders(self, place, size)
-
-    def verify(self, place: Place) -> Report:
-        """Decode every image and report. Raises DatasetError when folders or counts are wrong."""
-        from ddbench.datasets.source import verify_folders
-
-        return verify_folders(self, place)
-
-    def sizes(self, place: Place) -> dict[tuple[int, int], int]:
-        """How many images have a size (width, height), as their files say. Raises DatasetError."""
-        from ddbench.datasets.source import sizes_of
-
-        return sizes_of(self, place)
-
     def card(self) -> list[tuple[str, str]]:
         """What to print about it: (label, text)."""
         rows = [
@@ -212,3 +182,8 @@ class Facts:
             return str(self.total or "counted when listed")
         low, high = min(self.expected), max(self.expected)
         return f"{sum(self.expected)}, {low if low == high else f'{low} to {high}'} per class"
+
+
+def flat(per_class: Sequence[Sequence[str]]) -> list[str]:
+    """All names, class by class."""
+    return list(chain.from_iterable(per_class))

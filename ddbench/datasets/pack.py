@@ -1,21 +1,25 @@
 """Packs: a split dataset at one size as one file of pixels, made once, mapped into memory by every run. No torch.
 
 `<shared>/packed-<slug><size>-<16 hex>/images.u8` holds uint8 (n, 3, size, size), training images first, each side
-class by class; `index.json` says what every row is, and the SHA-256 of the pixels.
+class by class; `index.json` says what every row is, and the SHA-256 of the pixels. A pack is mapped, not read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ddbench.datasets.info import Split
-from ddbench.utils.files import Stopwatch, digest, make_once, write_json
+from ddbench.datasets.info import DatasetError, Split, flat
+from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddbench.types import Dataset
 
 log = logging.getLogger("ddbench")
 
@@ -48,11 +52,6 @@ class Plan:
     def key(self) -> str:
         """SHA-256 (hex) of all that decides the pixels and their order."""
         return digest([PACK_VERSION, self.size, self.classes, self.split.fingerprint, self.origin])
-
-
-def flat(per_class: Sequence[Sequence[str]]) -> list[str]:
-    """All names, class by class."""
-    return list(chain.from_iterable(per_class))
 
 
 def packed(plan: Plan, shared: Path, fill: Callable[[Path], None]) -> Path:
@@ -98,3 +97,37 @@ def _index(plan: Plan, sha256: str) -> dict[str, Any]:
         "origin": digest(plan.origin),
     }
     return index | {"train": len(flat(plan.split.train)), "names": plan.names, "labels": plan.labels}
+
+
+def open_pack(folder: Path, name: str, readable: tuple[str, ...]) -> Dataset:
+    """The dataset in a pack; both sides' images are views of the mapped file, paged in when touched.
+
+    The map is private: writing to a tensor changes this process's copy, never the file. Raises DatasetError when the
+    file does not have the size its index says.
+    """
+    import torch
+
+    from ddbench.types import Dataset, ImageSet
+
+    try:
+        index = read_json(folder / "index.json")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{folder} is no pack ({error}): delete it and run again") from None
+    images = _map(folder / "images.u8", len(index["names"]), index["size"])
+    labels, names, cut = torch.tensor(index["labels"]), tuple(index["names"]), index["train"]
+    classes = tuple(index["classes"])
+    train = ImageSet(images[:cut], labels[:cut], classes, readable, names[:cut])
+    test = ImageSet(images[cut:], labels[cut:], classes, readable, names[cut:])
+    return Dataset(name, train, test, index["split"], index["fingerprint"], index["sha256"])
+
+
+def _map(raw: Path, count: int, size: int) -> Tensor:
+    import torch
+
+    length = count * 3 * size * size
+    found = raw.stat().st_size if raw.exists() else 0
+    if found != length:
+        raise DatasetError(
+            f"{raw} has {found} bytes, not {length}: somebody changed it. Delete {raw.parent} and run again."
+        )
+    return torch.from_file(str(raw), shared=False, size=length, dtype=torch.uint8).view(count, 3, size, size)

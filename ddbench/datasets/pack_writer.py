@@ -1,4 +1,4 @@
-"""Packing in processes of their own, one for each core, for many small images. No torch.
+"""Fill a pack: in threads, or for many small images in processes of their own, one for each core. No torch.
 
 Run as a module it is one of them: `python -m ddbench.datasets.pack_writer RAW SIZE RESIZE`, its rows as JSON on
 standard input. Fresh interpreters: a fork after torch has started its threads is not safe, and what `multiprocessing`
@@ -8,6 +8,7 @@ spawns runs the user's script again.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,11 +20,39 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ddbench.datasets.decode import BATCH, Unreadable, cores, opened, writer
+from ddbench.datasets.decode import BATCH, NAMED, Unreadable, cores, each_image, opened, writer
 from ddbench.datasets.info import DatasetError, Place
 
+log = logging.getLogger("ddbench")
+
+MANY = 5000  # images from which on processes pack them: small ones keep the interpreter busier than Pillow
 MOST = 16  # processes: each has about 60 MB
 Row = tuple[int, str, str]  # its number, the image's name, its path
+
+
+def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], size: int, place: Place) -> None:
+    """Fill the file `raw` with one square per name, in order; raises DatasetError that counts every unreadable file.
+
+    Written in place, file by file: memory does not grow with the dataset.
+    """
+    if len(names) >= MANY and cores() > 1:
+        bad, several = write_in_processes(raw, names, paths, size, place)
+    else:
+        with open(raw, "r+b") as out:
+            pack = writer(out.fileno(), size, place.resize)
+            _, bad, several = each_image(pack, names, paths, "packing", place.quiet)
+    if bad:
+        raise DatasetError(unreadable_text(bad, len(names), os.path.commonpath(paths.values())))
+    if several:
+        more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
+        log.warning("the first picture is used of files with several: %s%s", ", ".join(several[:NAMED]), more)
+
+
+def unreadable_text(bad: Sequence[str], total: int, folder: str) -> str:
+    """The error for unreadable files: how many, the first few, the way out."""
+    more = [f"  and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
+    head = f"{len(bad)} of {total} images in {folder} cannot be read:"
+    return "\n".join([head, *(f"  {line}" for line in bad[:NAMED]), *more, "Replace them, then run again."])
 
 
 def write_in_processes(

@@ -8,80 +8,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddbench.datasets.decode import each_image, read_rgb, size_of, write_squares
-from ddbench.datasets.info import FOLDER, DatasetError, Facts, Place
-from ddbench.datasets.layout import class_folders
-from ddbench.datasets.listing import first_image, list_files
-from ddbench.datasets.pack import Plan, flat, packed
+from ddbench.datasets.decode import read_rgb, size_of
+from ddbench.datasets.info import FOLDER, DatasetError, Facts, Place, Split
+from ddbench.datasets.listing import class_folders, first_image, list_files
+from ddbench.datasets.pack import Plan, open_pack, packed
+from ddbench.datasets.pack_writer import write_squares
 from ddbench.datasets.splits import keep, split_files
-from ddbench.datasets.verification import Duplicates, duplicates, trace
 
 if TYPE_CHECKING:
-    from ddbench.datasets.verification import Duplicates
+    from ddbench.datasets.verification import Report
     from ddbench.types import Dataset
 
 
 @dataclass(frozen=True)
-class Report:
-    """What decoding every image found.
+class ClassFolders(Facts):
+    """A dataset with one folder of images per class, as a source."""
 
-    counts: images per class, by folder name. sizes: how many images have a size (width, height). unreadable: "file:
-    reason". several: files with more than one picture. duplicates: None where nobody looked.
-    """
+    def describe(self, place: Place) -> Split:
+        """List the files, verify the classes and their counts, split. Raises DatasetError."""
+        return split_files(self, list_files(self, place), place)
 
-    name: str
-    folder: str
-    counts: dict[str, int]
-    sizes: dict[tuple[int, int], int]
-    unreadable: tuple[str, ...]
-    several: tuple[str, ...] = ()
-    duplicates: Duplicates | None = None
+    def load(self, place: Place, size: int) -> Dataset:
+        """The split images at size x size pixels, packed below place.shared the first time. Raises DatasetError."""
+        listing = list_files(self, place)
+        origin = [listing.stamps, place.resize]
+        plan = Plan(self.slug, size, self.classes, split_files(self, listing, place), origin)
+        if self.given_by_path:
+            keep(plan.split, listing, place)
+        pack = packed(plan, place.shared, lambda raw: write_squares(raw, plan.names, listing.paths, size, place))
+        return open_pack(pack, self.name, self.readable)
 
-    @property
-    def ok(self) -> bool:
-        return not self.unreadable
+    def verify(self, place: Place) -> Report:
+        """Decode every image and report. Raises DatasetError when folders or counts are wrong."""
+        from ddbench.datasets.verification import verify_images  # imagehash, and with it scipy
 
+        listing = list_files(self, place)
+        return verify_images(self, listing, split_files(self, listing, place), place.quiet)
 
-def load_folders(facts: Facts, place: Place, size: int) -> Dataset:
-    """The split images of `facts` at size x size pixels; packed the first time. Raises DatasetError."""
-    listing = list_files(facts, place)
-    origin = [listing.stamps, place.resize]
-    plan = Plan(facts.slug, size, facts.classes, split_files(facts, listing, place), origin)
-    if facts.given_by_path:
-        keep(plan.split, listing, place)
-    pack = packed(plan, place.shared, lambda raw: write_squares(raw, plan.names, listing.paths, size, place))
-    from ddbench.datasets.tensors import open_pack  # after packing: what is wrong with the data is said without torch
+    def sizes(self, place: Place) -> dict[tuple[int, int], int]:
+        """How many images have a size (width, height), as their files' heads say; most frequent first.
 
-    return open_pack(pack, facts.name, facts.readable)
-
-
-def verify_folders(facts: Facts, place: Place) -> Report:
-    """Decode every image; the report has the damaged files and those that are alike.
-
-    Raises DatasetError when folders or counts are wrong.
-    """
-
-    listing = list_files(facts, place)
-    split, names = split_files(facts, listing, place), flat(listing.files)
-    traces, bad, several = each_image(
-        lambda row, image: trace(image, listing.paths[names[row]]), names, listing.paths, "verifying", place.quiet
-    )
-    read = {name: found for name, found in zip(names, traces, strict=True) if found is not None}
-    sizes = Counter(found.size for found in read.values())
-    counts = {name: len(files) for name, files in zip(facts.classes, listing.files, strict=True)}
-    return Report(
-        facts.name, str(listing.folder), counts, dict(sizes.most_common()), tuple(bad), tuple(several),
-        duplicates(read, split),
-    )  # fmt: skip
+        Raises DatasetError.
+        """
+        listing = list_files(self, place)
+        return dict(Counter(size for size in map(size_of, listing.paths.values()) if size).most_common())
 
 
-def sizes_of(facts: Facts, place: Place) -> dict[tuple[int, int], int]:
-    """How many images have a size (width, height), as their files' heads say; most frequent first."""
-    listing = list_files(facts, place)
-    return dict(Counter(size for size in map(size_of, listing.paths.values()) if size).most_common())
-
-
-def folder_source(path: str | Path) -> Facts:
+def folder_source(path: str | Path) -> ClassFolders:
     """The source `folder:PATH` of any tree with one folder of images per class.
 
     Classes are the folders in alphabetical order, `pixels` is the shorter side of the alphabetically first image, 80
@@ -93,7 +66,7 @@ def folder_source(path: str | Path) -> Facts:
         raise DatasetError(
             f"{FOLDER}{path} needs one folder of images per class, at least two; {folder} has {len(classes)}."
         )
-    return Facts(
+    return ClassFolders(
         name=f"{FOLDER}{path}",
         title=f"images in {folder}",
         classes=classes,

@@ -1,9 +1,9 @@
-"""Images that are in a dataset more than once, as the same bytes or nearly the same picture. No torch."""
+"""Decode every image of a dataset; find those that are in it twice, as bytes or nearly the same picture. No torch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,9 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ddbench.datasets.info import Split
+from ddbench.datasets.decode import each_image
+from ddbench.datasets.info import Facts, Split, flat
+from ddbench.datasets.listing import Listing
 
 BITS = 12  # of 64 that may differ between the hashes of pictures that are then compared
 SIDE = 32  # px of their thumbnails
@@ -109,3 +111,42 @@ def _equal(traces: Mapping[str, Trace]) -> Iterator[tuple[str, str]]:
         groups[found.sha256].append(name)
     for names in groups.values():
         yield from ((names[0], other) for other in names[1:])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What decoding every image found.
+
+    counts: images per class, by folder name. sizes: how many images have a size (width, height). unreadable: "file:
+    reason". several: files with more than one picture. duplicates: None where nobody looked.
+    """
+
+    name: str
+    folder: str
+    counts: dict[str, int]
+    sizes: dict[tuple[int, int], int]
+    unreadable: tuple[str, ...]
+    several: tuple[str, ...] = ()
+    duplicates: Duplicates | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.unreadable
+
+
+def verify_images(facts: Facts, listing: Listing, split: Split, quiet: bool = False) -> Report:
+    """Decode every image; the report has the damaged files and those that are alike.
+
+    listing, split: of the dataset's files.
+    """
+    names = flat(listing.files)
+    traces, bad, several = each_image(
+        lambda row, image: trace(image, listing.paths[names[row]]), names, listing.paths, "verifying", quiet
+    )
+    read = {name: found for name, found in zip(names, traces, strict=True) if found is not None}
+    sizes = Counter(found.size for found in read.values())
+    counts = {name: len(files) for name, files in zip(facts.classes, listing.files, strict=True)}
+    return Report(
+        facts.name, str(listing.folder), counts, dict(sizes.most_common()), tuple(bad), tuple(several),
+        duplicates(read, split),
+    )  # fmt: skip

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ddbench.datasets.info import FOLDER, Place
+from ddbench.datasets.lookup import short
 from ddbench.errors import UserError
-from ddbench.registry import short
 from ddbench.runner.plan import Jury, Plan
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures, class_files

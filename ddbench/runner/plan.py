@@ -11,9 +11,12 @@ from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddbench import config, registry
+from ddbench import config
 from ddbench.datasets.info import Place, Split
+from ddbench.datasets.lookup import find_dataset, short
 from ddbench.errors import UserError
+from ddbench.protocols import check_student, load_protocol
+from ddbench.registry import load_method, source_of
 from ddbench.store.paths import corrupted_path, result_path
 from ddbench.store.records import RunSpec, wanting
 from ddbench.utils.files import canonical
@@ -55,7 +58,7 @@ class Jury:
         found = [(student, self.protocol) for student in self.students]
         if self.protocol.teacher:
             student, title = self.protocol.teacher
-            found.append((student, registry.load("protocols", title)))
+            found.append((student, load_protocol(title)))
         return found
 
     def check_size(self, size: int) -> None:
@@ -130,10 +133,10 @@ class Task:
 
 def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False) -> Jury:
     """Students by name; UserError for an unknown student or protocol, and for one that is not for judging."""
-    row = registry.load("protocols", protocol)
+    row = load_protocol(protocol)
     if not row.judges:
         raise UserError(f"{row.title} is not for judging (`ddbench show {row.title}`); --protocol quick is, for one")
-    names = tuple(dict.fromkeys(registry.load("students", student) for student in students))
+    names = tuple(dict.fromkeys(check_student(student) for student in students))
     for name in names:
         try:
             row.recipe(name)
@@ -147,7 +150,7 @@ Listed = tuple[Any, Split]  # a dataset's source, and its files by side
 
 def listed(dataset: str, place: Place) -> Listed:
     """The dataset called that, its files listed; raises UserError."""
-    source = registry.load("datasets", dataset)
+    source = find_dataset(dataset)
     return source, source.describe(place)
 
 
@@ -164,13 +167,13 @@ def plan(request: Request, judges: Jury, place: Place, found: Listed | None = No
         method_version=cls.version,
         preset=request.preset,
         params=_params(method),
-        dataset=registry.short(source.name),
+        dataset=short(source.name),
         split=split.rule,
         fingerprint=split.fingerprint,
         size=size,
         ipc=0,
         seed=0,
-        source=registry.source_of(request.method),
+        source=source_of(request.method),
         identity=method.identity() if callable(getattr(method, "identity", None)) else "",
     )
     return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), judges)
@@ -197,7 +200,7 @@ def _ipcs(request: Request, cls: type) -> tuple[int, ...]:
 
 def _method(name: str) -> type:
     """The class of a method; UserError when it is none."""
-    cls = registry.load("methods", name)
+    cls = load_method(name)
     has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
     if not (is_dataclass(cls) and has_both and isinstance(getattr(cls, "name", None), str) and cls.name):
         raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")

@@ -14,10 +14,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ddbench import registry
 from ddbench.config import checked, read_toml
-from ddbench.datasets.info import CSV, FOLDER, Place
+from ddbench.datasets.info import Place
+from ddbench.datasets.lookup import absolute_name
 from ddbench.errors import UserError, unknown
+from ddbench.registry import load_method
 from ddbench.runner import plan as planning
 from ddbench.runner.plan import Request, Task
 from ddbench.store.reader import scan, spent
@@ -144,14 +145,14 @@ def cells(sweep: Sweep, asks: Sequence[Ask], place: Place, runs: Path) -> list[C
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
             tasks = tuple({task.path: task for part in parts for task in part}.values())
-            cell = Cell(one, sweep.students, tuple(map(_absolute, sweep.protocols)), sweep.student_seeds, tasks)
+            cell = Cell(one, sweep.students, tuple(map(_absolute_file, sweep.protocols)), sweep.student_seeds, tasks)
             key = (0, a, d, spec.size, rank) if rank == 0 else (1, d, spec.size, a, rank)
             found.setdefault(spec.digest, (key, cell))
     return [cell for _, cell in sorted(found.values(), key=lambda pair: pair[0])]
 
 
 def _request(sweep: Sweep, ask: Ask, dataset: str, size: int | None) -> Request:
-    whole = getattr(registry.load("methods", ask.method), "whole", False)
+    whole = getattr(load_method(ask.method), "whole", False)
     if whole and ask.ipcs:
         raise UserError(f"{ask.method} takes every training image: leave out its ipcs = {list(ask.ipcs)}")
     ipcs = () if whole else sweep.ipcs if ask.ipcs is None else ask.ipcs
@@ -164,16 +165,11 @@ def _request(sweep: Sweep, ask: Ask, dataset: str, size: int | None) -> Request:
             f"{ask.method}: seeds {list(seeds)}, ipcs {list(ipcs)}: one seed from 0 on at least, IPC from 1"
         )
     config = Path(ask.config).absolute() if ask.config else None
-    return Request(_absolute(ask.method), _absolute(dataset), ipcs, size, ask.preset, config, ask.set, seeds)
+    return Request(_absolute_file(ask.method), absolute_name(dataset), ipcs, size, ask.preset, config, ask.set, seeds)
 
 
-def _absolute(word: str) -> str:
-    """FILE.py:CLASS, folder:PATH, DATASET@FILE.csv and a protocol's FILE.toml as they are found from any folder."""
-    base, at, split = word.rpartition(registry.SPLIT)
-    if at and split.endswith(CSV):
-        return f"{_absolute(base)}{registry.SPLIT}{Path(split).absolute()}"
-    if word.startswith(FOLDER):
-        return f"{FOLDER}{Path(word.removeprefix(FOLDER)).expanduser().absolute()}"
+def _absolute_file(word: str) -> str:
+    """FILE.py:CLASS and a protocol's FILE.toml as they are found from any folder."""
     return str(Path(word).absolute()) if ".py:" in word or word.endswith(".toml") else word
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddbench.datasets.info import Facts, Place
+from ddbench.datasets.info import Place
+from ddbench.datasets.source import ClassFolders
 
 
 def draw(name: str, width: int, height: int) -> Image.Image:
@@ -100,9 +101,9 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def toy() -> Facts:
+def toy() -> ClassFolders:
     """Three classes of ten images, half of them to train; label order is not alphabetical."""
-    return Facts(
+    return ClassFolders(
         name="toy",
         title="Toy Land Use",
         classes=("river", "beach", "forest"),

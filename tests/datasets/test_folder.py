@@ -31,7 +31,7 @@ dataset = folder_source(sys.argv[1]).load(Place(None, Path(sys.argv[2]), quiet=T
 print(dataset.fingerprint, int(dataset.train.images.long().sum()), int(dataset.test.images.long().sum()))
 """
 
-PROCESSES = "from ddbench.datasets import images; images.MANY = 1"
+PROCESSES = "from ddbench.datasets import pack_writer; pack_writer.MANY = 1; "
 
 
 def packs(place):
@@ -158,7 +158,7 @@ def test_a_file_that_may_not_be_read_is_named(toy, place, grow):
 def test_many_images_are_packed_by_processes_to_the_same_pixels(toy, place, grow, picture, monkeypatch, tmp_path):
     tree = grow(place.root / "Images", toy.classes, 10, side=9)
     alone = toy.load(place, 8)
-    monkeypatch.setattr("ddbench.datasets.decode.MANY", 1)
+    monkeypatch.setattr("ddbench.datasets.pack_writer.MANY", 1)
     together = toy.load(replace(place, shared=tmp_path / "other"), 8)
     for one, other in ((alone.train, together.train), (alone.test, together.test)):
         assert torch.equal(one.images, other.images)
@@ -188,7 +188,7 @@ def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, pl
 
 def test_a_process_that_is_killed_while_it_packs_is_said(toy, place, grow, monkeypatch):
     grow(place.root / "Images", toy.classes, 10)
-    monkeypatch.setattr("ddbench.datasets.decode.MANY", 1)
+    monkeypatch.setattr("ddbench.datasets.pack_writer.MANY", 1)
     monkeypatch.setattr("ddbench.datasets.pack_writer.sys.executable", "/bin/false")
     with pytest.raises(DatasetError, match="a process that was packing ended with status 1"):
         toy.load(place, 8)
@@ -198,7 +198,7 @@ def test_a_process_that_is_killed_while_it_packs_is_said(toy, place, grow, monke
 def test_packing_processes_find_what_the_environment_says(toy, place, grow, monkeypatch, tmp_path):
     """Where the libraries themselves come by PYTHONPATH, as modules of a cluster do."""
     grow(place.root / "Images", toy.classes, 10)
-    monkeypatch.setattr("ddbench.datasets.decode.MANY", 1)
+    monkeypatch.setattr("ddbench.datasets.pack_writer.MANY", 1)
     (tmp_path / "extra/json").mkdir(parents=True)
     (tmp_path / "extra/json/__init__.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))

@@ -7,8 +7,8 @@ import io
 import datasets
 import pytest
 
-from ddbench import registry
 from ddbench.datasets import huggingface
+from ddbench.datasets.lookup import find_dataset, short
 from ddbench.errors import UserError
 
 NAMES = ["Bare Land", "river/lake"]
@@ -42,7 +42,7 @@ def write(folder, picture, parts, label_of=lambda i: i % 2, **features):
 
 def test_its_own_sides_are_the_split(here, place, picture):
     write(here / "me/scenes", picture, ["train", "test", "validation"])
-    source = registry.load("datasets", "hf:me/scenes")
+    source = find_dataset("hf:me/scenes")
     assert source.classes == ("Bare Land", "river-lake")
     assert source.readable == ("bare land", "river/lake")
     split, data = source.describe(place), source.load(place, 12)
@@ -50,12 +50,12 @@ def test_its_own_sides_are_the_split(here, place, picture):
     assert {name.split("/")[1].split("-")[0] for names in split.train for name in names} == {"train"}
     assert {name.split("/")[1].split("-")[0] for names in split.test for name in names} == {"test"}
     assert split.rule == f"sides.csv of the hub's, revision {'5' * 40}"
-    assert registry.short(source.name) == "hf:me/scenes"
+    assert short(source.name) == "hf:me/scenes"
 
 
 def test_files_are_kept_as_they_are(here, picture):
     write(here / "me/scenes", picture, ["train"])
-    assert registry.load("datasets", "hf:me/scenes").pixels == 12
+    assert find_dataset("hf:me/scenes").pixels == 12
     out = io.BytesIO()
     picture("train2", 12, 12).save(out, "JPEG")
     images = here / "home/ddbench/me--scenes/images"
@@ -65,10 +65,10 @@ def test_files_are_kept_as_they_are(here, picture):
 
 def test_one_split_is_parted(here, place, picture):
     write(here / "me/scenes", picture, ["train"])
-    source = registry.load("datasets", "hf:me/scenes")
+    source = find_dataset("hf:me/scenes")
     assert [len(names) for names in source.describe(place).train] == [8, 8]
     assert source.split_rule.startswith("80/20 of each class")
-    half = registry.load("datasets", "hf:me/scenes@50")
+    half = find_dataset("hf:me/scenes@50")
     assert [len(names) for names in half.describe(place).train] == [5, 5]
 
 
@@ -76,7 +76,7 @@ def test_one_split_is_parted(here, place, picture):
 def test_images_without_a_class_are_left_out_and_said(here, place, picture, caplog, bare):
     write(here / "me/scenes", picture, ["train"])
     write(here / "me/scenes", picture, ["test"], label_of=lambda i: bare)
-    source = registry.load("datasets", "hf:me/scenes")
+    source = find_dataset("hf:me/scenes")
     assert [len(a) + len(b) for a, b in zip(*sides(source, place), strict=True)] == [10, 10]
     assert "hf:me/scenes: 20 images of its split test have no class and are left out" in caplog.text
     assert source.split_rule.startswith("80/20")
@@ -89,7 +89,7 @@ def sides(source, place):
 
 def test_a_ratio_is_a_ratio_where_the_set_has_sides(here, place, picture):
     write(here / "me/scenes", picture, ["train", "test"])
-    train, test = sides(registry.load("datasets", "hf:me/scenes@80"), place)
+    train, test = sides(find_dataset("hf:me/scenes@80"), place)
     assert ([len(c) for c in train], [len(c) for c in test]) == ([16, 16], [4, 4])
     assert {name.split("/")[1].split("-")[0] for names in train for name in names} == {"train", "test"}
 
@@ -97,14 +97,14 @@ def test_a_ratio_is_a_ratio_where_the_set_has_sides(here, place, picture):
 def test_a_set_that_cannot_be_loaded_is_said(here, monkeypatch):
     (here / "me/scenes").mkdir(parents=True)
     with pytest.raises(UserError, match="hf:me/scenes at revision 55555555 cannot be loaded: "):
-        registry.load("datasets", "hf:me/scenes")
+        find_dataset("hf:me/scenes")
 
 
 def test_it_is_got_once(here, picture, monkeypatch):
     write(here / "me/scenes", picture, ["train"])
-    registry.load("datasets", "hf:me/scenes")
+    find_dataset("hf:me/scenes")
     monkeypatch.setattr(huggingface, "_export", lambda *_: pytest.fail("it was there"))
-    registry.load("datasets", "hf:me/scenes")
+    find_dataset("hf:me/scenes")
 
 
 def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
@@ -119,11 +119,11 @@ def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
 
     monkeypatch.setattr(huggingface, "_suffix", killed)
     with pytest.raises(KeyboardInterrupt):
-        registry.load("datasets", "hf:me/scenes")
+        find_dataset("hf:me/scenes")
     assert not (here / "home/ddbench/me--scenes").exists()
     assert len(list((here / "home/ddbench").rglob("train-*"))) == 20  # half of it is there, under another name
     monkeypatch.setattr(huggingface, "_suffix", kept)
-    registry.load("datasets", "hf:me/scenes")
+    find_dataset("hf:me/scenes")
     images = here / "home/ddbench/me--scenes/images"
     assert len(list(images.rglob("*-*.jpg")) + list(images.rglob("*-*.png"))) == 40
     assert not list((here / "home/ddbench").glob("*.partial"))
@@ -133,12 +133,12 @@ def test_what_is_no_set_of_images_with_classes_is_said(here):
     (here / "me/words/data").mkdir(parents=True)
     datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(here / "me/words/data/train-00000-of-00001.parquet")
     with pytest.raises(UserError, match=r"hf:me/words is no set of images with one class each: it has text \(Value\)"):
-        registry.load("datasets", "hf:me/words")
+        find_dataset("hf:me/words")
 
 
 def test_names_and_a_hub_that_does_not_answer(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="write hf:OWNER/NAME"):
-        registry.load("datasets", "hf:scenes")
+        find_dataset("hf:scenes")
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
 
     def silent(*_, **__):
@@ -146,5 +146,5 @@ def test_names_and_a_hub_that_does_not_answer(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", silent)
     with pytest.raises(UserError, match=r"hf:me/scenes: the hub does not answer for it \(no network\)"):
-        registry.load("datasets", "hf:me/scenes")
+        find_dataset("hf:me/scenes")
     assert not list((tmp_path / "ddbench").glob("me--scenes"))

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ddbench import registry
-from ddbench.datasets.info import DatasetError, Lists
-from ddbench.datasets.pack import flat
+from ddbench.datasets.info import DatasetError, Lists, flat
+from ddbench.datasets.lookup import find_dataset, short
 from ddbench.datasets.rs.aid import AID
 from ddbench.datasets.rs.nwpu import NWPU
 from ddbench.datasets.rs.ucm import UCM
@@ -37,8 +36,8 @@ def test_smaller_ratios_are_parts_of_larger_ones(toy, place, tree):
 
 def test_the_defaults_ratio_is_the_default():
     assert AID.with_split("50") is AID
-    assert registry.load("datasets", "aid@50") is AID
-    assert registry.load("datasets", "aid@20").train_fraction == 0.2
+    assert find_dataset("aid@50") is AID
+    assert find_dataset("aid@20").train_fraction == 0.2
     assert NWPU.with_split("10").split_rule.startswith("10/90")
     assert NWPU.split_rule.startswith("1-600/rest")
 
@@ -139,19 +138,19 @@ def test_what_is_no_split_is_answered_with_what_there_is():
     with pytest.raises(UserError, match=r"ucm@60/40 is no split .*@1 to @99 .*@torchgeo .*@FILE\.csv"):
         UCM.with_split("60/40")
     with pytest.raises(UserError, match="aid@torchgeo is no split"):
-        registry.load("datasets", "aid@torchgeo")
+        find_dataset("aid@torchgeo")
     with pytest.raises(UserError, match="scenes has one split"):
-        registry.load("datasets", "scenes@20")
+        find_dataset("scenes@20")
     with pytest.raises(UserError, match="unknown dataset 'ucn'; did you mean ucm"):
-        registry.load("datasets", "ucn@20")
+        find_dataset("ucn@20")
 
 
 def test_a_folder_of_the_users_by_ratio(tmp_path, place, grow):
     tree = grow(tmp_path / "tree@home", ["a", "b"], 10)
-    whole, parted = (registry.load("datasets", f"folder:{tree}{end}") for end in ("", "@30"))
+    whole, parted = (find_dataset(f"folder:{tree}{end}") for end in ("", "@30"))
     assert [len(c) for c in whole.describe(place).train] == [8, 8]
     assert [len(c) for c in parted.describe(place).train] == [3, 3]
-    assert [registry.short(source.name) for source in (whole, parted)] == ["folder:tree@home", "folder:tree@home@30"]
+    assert [short(source.name) for source in (whole, parted)] == ["folder:tree@home", "folder:tree@home@30"]
 
 
 def test_another_way_of_resizing_is_another_split(toy, place, tree):

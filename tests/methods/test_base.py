@@ -24,6 +24,7 @@ from ddbench.methods.herding import Herding
 from ddbench.methods.latent_diffusion.model import draw_batch, load_model, to_uint8
 from ddbench.methods.latent_diffusion.model_files import BY_TEXT
 from ddbench.methods.random import Random
+from ddbench.registry import load_method
 from ddbench.testing import check_method
 
 
@@ -165,4 +166,4 @@ def test_our_methods_keep_the_contract(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(registry.names("methods")) - {"dpd", "random", "herding"}))
 def test_every_other_method_keeps_the_contract(name):
-    test_our_methods_keep_the_contract(registry.load("methods", name))
+    test_our_methods_keep_the_contract(load_method(name))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ddbench import registry
+from ddbench.registry import load_method
 from ddbench.types import ImageSet
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ def grey(classes, each):
 
 
 def distilled(name, train, ipc, context):
-    cls = registry.load("methods", name)
+    cls = load_method(name)
     return cls(**getattr(cls, "check_params", {})).distill(train, ipc, context)
 
 

@@ -1,8 +1,8 @@
 """AID: 10 000 aerial images of 30 classes, from several sensors."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-AID = Facts(
+AID = ClassFolders(
     name="aid",
     title="AID",
     classes=(

@@ -1,8 +1,8 @@
 """CLRS: 15 000 images of 25 classes, made for continual learning."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-CLRS = Facts(
+CLRS = ClassFolders(
     name="clrs",
     title="CLRS",
     classes=(

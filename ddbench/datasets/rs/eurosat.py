@@ -1,10 +1,11 @@
 """EuroSAT in red, green and blue: 27 000 Sentinel-2 patches of 10 classes."""
 
-from ddbench.datasets.info import Facts, Lists
+from ddbench.datasets.info import Lists
+from ddbench.datasets.source import ClassFolders
 
 HUB = "https://huggingface.co/datasets/torchgeo/eurosat/resolve/1ce6f1bfb56db63fd91b6ecc466ea67f2509774c"
 
-EUROSAT = Facts(
+EUROSAT = ClassFolders(
     name="eurosat",
     title="EuroSAT RGB",
     classes=(

@@ -1,8 +1,8 @@
 """MLRSNet: 109 161 images of 46 categories; its 60 further labels of each image are not used."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-MLRSNET = Facts(
+MLRSNET = ClassFolders(
     name="mlrsnet",
     title="MLRSNet",
     classes=(

@@ -1,10 +1,11 @@
 """NWPU-RESISC45: 31 500 images of 45 classes, from all over the world."""
 
-from ddbench.datasets.info import Facts, Lists
+from ddbench.datasets.info import Lists
+from ddbench.datasets.source import ClassFolders
 
 HUB = "https://huggingface.co/datasets/isaaccorley/resisc45/resolve/883edc0eee77b2c84225472f10f126e3ed83fa6e"
 
-NWPU = Facts(
+NWPU = ClassFolders(
     name="nwpu",
     title="NWPU-RESISC45",
     classes=(

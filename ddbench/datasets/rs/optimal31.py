@@ -1,8 +1,8 @@
 """OPTIMAL-31: 1860 images of 31 classes, all of them classes of NWPU-RESISC45 too."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-OPTIMAL31 = Facts(
+OPTIMAL31 = ClassFolders(
     name="optimal31",
     title="OPTIMAL-31",
     classes=(

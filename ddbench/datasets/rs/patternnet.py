@@ -1,8 +1,8 @@
 """PatternNet: 30 400 images of 38 classes, from Google Earth, of cities of the United States."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-PATTERNNET = Facts(
+PATTERNNET = ClassFolders(
     name="patternnet",
     title="PatternNet",
     classes=(

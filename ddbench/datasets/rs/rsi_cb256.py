@@ -1,8 +1,8 @@
 """RSI-CB256: 24 747 images of 35 classes, nested in groups of classes."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-RSI_CB256 = Facts(
+RSI_CB256 = ClassFolders(
     name="rsi-cb256",
     title="RSI-CB256",
     classes=(

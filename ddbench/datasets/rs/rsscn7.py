@@ -1,8 +1,8 @@
 """RSSCN7: 2800 images of 7 classes, at four scales."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-RSSCN7 = Facts(
+RSSCN7 = ClassFolders(
     name="rsscn7",
     title="RSSCN7",
     classes=("aGrass", "bField", "cIndustry", "dRiverLake", "eForest", "fResident", "gParking"),

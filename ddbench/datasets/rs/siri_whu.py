@@ -1,8 +1,8 @@
 """SIRI-WHU, the Google dataset: 2400 images of 12 classes, of cities of China."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-SIRI_WHU = Facts(
+SIRI_WHU = ClassFolders(
     name="siri-whu",
     title="SIRI-WHU (Google)",
     classes=(

@@ -1,10 +1,11 @@
 """UC Merced Land Use: 2100 aerial images of 21 classes."""
 
-from ddbench.datasets.info import Facts, Lists
+from ddbench.datasets.info import Lists
+from ddbench.datasets.source import ClassFolders
 
 HUB = "https://huggingface.co/datasets/torchgeo/ucmerced/resolve/7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a"
 
-UCM = Facts(
+UCM = ClassFolders(
     name="ucm",
     title="UC Merced Land Use",
     classes=(

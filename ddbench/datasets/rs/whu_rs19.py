@@ -1,8 +1,8 @@
 """WHU-RS19: 1005 images of 19 classes, from Google Earth."""
 
-from ddbench.datasets.info import Facts
+from ddbench.datasets.source import ClassFolders
 
-WHU_RS19 = Facts(
+WHU_RS19 = ClassFolders(
     name="whu-rs19",
     title="WHU-RS19",
     classes=(

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, ClassVar
 from tqdm import tqdm
 
 from ddbench.datasets.decode import cores, write_row
-from ddbench.datasets.info import Place, Split
-from ddbench.datasets.pack import Plan, flat, packed, sha256_of
+from ddbench.datasets.info import Place, Split, flat
+from ddbench.datasets.pack import Plan, open_pack, packed, sha256_of
 from ddbench.datasets.pack_writer import fresh
 from ddbench.datasets.scenes import painter
-from ddbench.datasets.source import Report
 from ddbench.datasets.splits import fingerprint
 from ddbench.utils.files import digest, read_json
 
 if TYPE_CHECKING:
+    from ddbench.datasets.verification import Report
     from ddbench.types import Dataset
 
 DRAWING_VERSION: int = getattr(painter, "VERSION", 1)
@@ -67,12 +67,12 @@ class Scenes:
 
     def load(self, place: Place, size: int) -> Dataset:
         """The scenes at size x size pixels, drawn below place.shared the first time."""
-        from ddbench.datasets.tensors import open_pack
-
         return open_pack(self._packed(place, size), self.name, self.readable)
 
     def verify(self, place: Place) -> Report:
         """Whether the pack at the native size, drawn now if there is none, is what was drawn."""
+        from ddbench.datasets.verification import Report  # imagehash, and with it scipy
+
         pack = self._packed(place, self.pixels)
         index = read_json(pack / "index.json")
         good = sha256_of(pack / "images.u8") == index["sha256"]

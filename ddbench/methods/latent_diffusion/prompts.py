@@ -43,7 +43,8 @@ def own_prompts(template: str, readable: Sequence[str], labels: Tensor, captions
 def aggregate(captions: Sequence[str], clusters: Sequence[int], readable: str, count: int = 0) -> list[int]:
     """For each cluster 0, 1, ... (of `count`, 0 for as many as there are) the index of the caption that stands for it.
 
-    The rule of VLCP (arXiv 2506.23580). captions, clusters: of every image of one class. Stop words, the words of the class's `readable` name and words in
+    The rule of VLCP (arXiv 2506.23580).
+    captions, clusters: of every image of one class. Stop words, the words of the class's `readable` name and words in
     at least 70 % of the class's captions are dropped; of the rest the 30 most frequent in the cluster weigh their
     count; the member whose caption contains the largest sum is taken, of equals the first. Deterministic; stop words
     are scikit-learn's (VLCP: NLTK's, which must be downloaded). For a cluster without a member (images that are in a

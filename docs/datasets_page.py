@@ -1,24 +1,13 @@
-"""docs/datasets.md, written from the facts: `python -m ddbench.datasets.page > docs/datasets.md`. No torch."""
+"""docs/datasets.md, written from the facts: `python docs/datasets_page.py > docs/datasets.md`. No torch."""
 
 from __future__ import annotations
 
 from tabulate import tabulate
 
 from ddbench.datasets.info import LISTS, Facts
-from ddbench.datasets.rs.aid import AID
-from ddbench.datasets.rs.clrs import CLRS
-from ddbench.datasets.rs.eurosat import EUROSAT
-from ddbench.datasets.rs.mlrsnet import MLRSNET
-from ddbench.datasets.rs.nwpu import NWPU
-from ddbench.datasets.rs.optimal31 import OPTIMAL31
-from ddbench.datasets.rs.patternnet import PATTERNNET
-from ddbench.datasets.rs.rsi_cb256 import RSI_CB256
-from ddbench.datasets.rs.rsscn7 import RSSCN7
-from ddbench.datasets.rs.siri_whu import SIRI_WHU
-from ddbench.datasets.rs.ucm import UCM
-from ddbench.datasets.rs.whu_rs19 import WHU_RS19
+from ddbench.datasets.lookup import find_dataset
+from ddbench.registry import names
 
-ALL = (UCM, AID, NWPU, EUROSAT, PATTERNNET, WHU_RS19, RSSCN7, SIRI_WHU, OPTIMAL31, RSI_CB256, CLRS, MLRSNET)
 HEADS = (
     "name",
     "dataset",
@@ -36,7 +25,7 @@ HEADS = (
 BEFORE = """\
 # Datasets
 
-Written from the facts in `ddbench/datasets/rs/` by `python -m ddbench.datasets.page`; a test keeps it so.
+Written from the facts in `ddbench/datasets/rs/` by `python docs/datasets_page.py`; a test keeps it so.
 
 """
 AFTER = """
@@ -80,10 +69,11 @@ each of the two that pack. `data verify`, which decodes and compares all: `ucm` 
 
 
 def page() -> str:
-    """The whole page."""
-    table = tabulate([_row(facts) for facts in ALL], HEADS, tablefmt="github", disable_numparse=True)
-    known = "\n".join(f"- `{facts.name}`: {facts.known}." for facts in ALL if facts.known)
-    cited = "\n".join(f"- `{facts.name}`: {facts.citation}. <{facts.homepage}>" for facts in ALL)
+    """Return the whole page: every registered dataset in class folders, by name."""
+    every = [source for source in map(find_dataset, names("datasets")) if isinstance(source, Facts)]
+    table = tabulate([_row(facts) for facts in every], HEADS, tablefmt="github", disable_numparse=True)
+    known = "\n".join(f"- `{facts.name}`: {facts.known}." for facts in every if facts.known)
+    cited = "\n".join(f"- `{facts.name}`: {facts.citation}. <{facts.homepage}>" for facts in every)
     return f"{BEFORE}{table}{AFTER}{known}\n\n**Cite.**\n\n{cited}\n"
 
 
