@@ -1,25 +1,84 @@
-"""The students' names, which image sizes they take, and how they cut them. No torch: all is checked before any work."""
+"""One row for each student; which image sizes they take, and how they cut them. No torch: all is checked first."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-# student -> the smallest image side it takes: what leaves its last batch norm more than one pixel
-SMALLEST = {
-    "convnet": 8,
-    "resnet18": 16,
-    "resnet34": 16,
-    "resnet50": 16,
-    "vit_tiny": 8,
-    "vit_small": 8,
-    "vit_base": 8,
-    "vgg16": 32,
-    "densenet121": 61,
-    "inception_v3": 107,
-    "efficientnet_b0": 33,
-    "swin_t": 32,
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a student without building it.
+
+    smallest: pixels, the least image side it takes: what leaves its last batch norm more than one of them.
+    builder: of evaluators.networks, with its arguments. weights: torchvision's name of its ImageNet weights, empty
+    without any. text: what it is, as `ddbench show` prints it.
+    """
+
+    smallest: int
+    builder: tuple[str | int, ...]
+    weights: str
+    text: str
+
+
+# To add a student: a row here; a builder in evaluators.networks where none of those fits.
+CATALOG = {
+    "convnet": Row(
+        8,
+        ("convnet",),
+        "",
+        "the dataset-distillation literature's ConvNet (Gidaris & Komodakis 2018; Zhao et al. 2021, arXiv:2006.05929):"
+        " blocks of 3x3 convolution to 128 channels, instance norm (affine), ReLU, 2x2 average pooling; as many as"
+        " leave 4x4 pixels: 3, 4, 5, 6 at 32, 64, 128, 256 px.",
+    ),
+    "resnet18": Row(
+        16,
+        ("resnet", "resnet18"),
+        "ResNet18_Weights",
+        "torchvision's (He et al. 2016); from scratch below 96 px with a 3x3 stride-1 stem, below 48 px also without"
+        " the max-pool.",
+    ),
+    "resnet34": Row(16, ("resnet", "resnet34"), "ResNet34_Weights", "torchvision's, with the stems of resnet18."),
+    "resnet50": Row(16, ("resnet", "resnet50"), "ResNet50_Weights", "torchvision's, with the stems of resnet18."),
+    "vit_tiny": Row(
+        8,
+        ("vit", 12, 3, 192),
+        "",
+        "torchvision's VisionTransformer at DeiT-Ti's width (Touvron et al. 2021): 12 layers, width 192, 3 heads;"
+        " patches of an eighth of the image's side, so 64 of them.",
+    ),
+    "vit_small": Row(8, ("vit", 12, 6, 384), "", "vit_tiny at DeiT-S's width: 384, 6 heads."),
+    "vit_base": Row(
+        8,
+        ("vit", 12, 12, 768),
+        "ViT_B_16_Weights",
+        "vit_tiny at ViT-B's width: 768, 12 heads. With ImageNet weights: patches of 16 px, position embeddings"
+        " interpolated (bicubic) to the image's size.",
+    ),
+    "vgg16": Row(
+        32,
+        ("torchvision", "vgg16"),
+        "VGG16_Weights",
+        "torchvision's, without batch norm (Simonyan & Zisserman 2015).",
+    ),
+    "densenet121": Row(61, ("torchvision", "densenet121"), "DenseNet121_Weights", "torchvision's (Huang et al. 2017)."),
+    "inception_v3": Row(
+        107,
+        ("inception",),
+        "Inception_V3_Weights",
+        "torchvision's (Szegedy et al. 2016) without the second classifier; at least 107 px.",
+    ),
+    "efficientnet_b0": Row(
+        33, ("torchvision", "efficientnet_b0"), "EfficientNet_B0_Weights", "torchvision's (Tan & Le 2019)."
+    ),
+    "swin_t": Row(
+        32,
+        ("torchvision", "swin_t"),
+        "Swin_T_Weights",
+        "torchvision's (Liu et al. 2021): patches of 4 px, windows of 7.",
+    ),
 }
-STUDENTS = tuple(SMALLEST)
+STUDENTS = tuple(CATALOG)
 SMALLEST_LARGE_STEM = 33  # of a ResNet with the 7x7 stem that ImageNet weights are for
 PRETRAINED_PATCH = 16  # of vit_base with ImageNet weights
 SMALL_STEM = 96  # pixels below which a ResNet from scratch begins with a 3x3 convolution
@@ -27,7 +86,7 @@ SMALL_STEM = 96  # pixels below which a ResNet from scratch begins with a 3x3 co
 
 def check_size(student: str, size: int, init: str = "scratch") -> None:
     """ValueError when `student`, from scratch or with ImageNet weights, cannot take `size` x `size` images."""
-    least = SMALLEST_LARGE_STEM if student.startswith("resnet") and init == "imagenet" else SMALLEST[student]
+    least = SMALLEST_LARGE_STEM if student.startswith("resnet") and init == "imagenet" else CATALOG[student].smallest
     if size < least:
         raise ValueError(f"{student} needs at least {least} px, not {size}")
     if student == "vit_base" and init == "imagenet":

@@ -6,12 +6,11 @@ Each function gives (body, width): normalised float images (n, 3, size, size) to
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import nn
 from torchvision import models
 
-from evaluators.catalog import PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
+from evaluators.catalog import CATALOG, PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
 
 WIDTH = 128  # channels of the ConvNet
 Body = tuple[nn.Module, int]
@@ -19,7 +18,8 @@ Body = tuple[nn.Module, int]
 
 def body(student: str, size: int, weights: dict | None) -> Body:
     """The body of a student, freshly initialised from torch's global generator, or with torchvision's `weights`."""
-    return _BODIES[student](size, weights)
+    kind, *arguments = CATALOG[student].builder
+    return _BUILDERS[kind](*arguments, size, weights)
 
 
 def _convnet(size: int, weights: None) -> Body:
@@ -86,17 +86,10 @@ def _loaded(net: nn.Module, weights: dict | None) -> nn.Module:
     return net
 
 
-_BODIES: dict[str, Callable[[int, dict | None], Body]] = {
+_BUILDERS: dict[str, Callable[..., Body]] = {
     "convnet": _convnet,
-    "resnet18": partial(_resnet, models.resnet18),
-    "resnet34": partial(_resnet, models.resnet34),
-    "resnet50": partial(_resnet, models.resnet50),
-    "vit_tiny": partial(_vit, 12, 3, 192),
-    "vit_small": partial(_vit, 12, 6, 384),
-    "vit_base": partial(_vit, 12, 12, 768),
-    "vgg16": partial(_classifier, models.vgg16),
-    "densenet121": partial(_classifier, models.densenet121),
-    "inception_v3": _inception,
-    "efficientnet_b0": partial(_classifier, models.efficientnet_b0),
-    "swin_t": partial(_classifier, models.swin_t),
+    "resnet": lambda name, *how: _resnet(getattr(models, name), *how),
+    "vit": _vit,
+    "torchvision": lambda name, *how: _classifier(getattr(models, name), *how),
+    "inception": _inception,
 }

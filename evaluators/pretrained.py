@@ -14,17 +14,9 @@ from pathlib import Path
 import torch
 from torchvision import models
 
-WEIGHTS = {
-    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-    "vit_base": models.ViT_B_16_Weights.IMAGENET1K_V1,
-    "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
-    "densenet121": models.DenseNet121_Weights.IMAGENET1K_V1,
-    "inception_v3": models.Inception_V3_Weights.IMAGENET1K_V1,
-    "efficientnet_b0": models.EfficientNet_B0_Weights.IMAGENET1K_V1,
-    "swin_t": models.Swin_T_Weights.IMAGENET1K_V1,
-}
+from evaluators.catalog import CATALOG
+
+WEIGHTS = {name: getattr(models, row.weights).IMAGENET1K_V1 for name, row in CATALOG.items() if row.weights}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what all but Inception were trained with
 DIGITS = 8  # of the SHA-256, at the end of a file's name
 

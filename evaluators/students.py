@@ -1,22 +1,6 @@
 """The networks that judge. Each takes images as they are stored; normalisation is part of the network.
 
-convnet    the dataset-distillation literature's ConvNet (Gidaris & Komodakis 2018; Zhao et al. 2021, arXiv:2006.05929):
-           blocks of 3x3 convolution to 128 channels, instance norm (affine), ReLU, 2x2 average pooling; as many as
-           leave 4x4 pixels: 3, 4, 5, 6 at 32, 64, 128, 256 px.
-resnet18   torchvision's (He et al. 2016); from scratch below 96 px with a 3x3 stride-1 stem, below 48 px also without
-           the max-pool.
-resnet34   torchvision's, with the stems of resnet18.
-resnet50   torchvision's, with the stems of resnet18.
-vit_tiny   torchvision's VisionTransformer at DeiT-Ti's width (Touvron et al. 2021): 12 layers, width 192, 3 heads;
-           patches of an eighth of the image's side, so 64 of them.
-vit_small  vit_tiny at DeiT-S's width: 384, 6 heads.
-vit_base   vit_tiny at ViT-B's width: 768, 12 heads. With ImageNet weights: patches of 16 px, position embeddings
-           interpolated (bicubic) to the image's size.
-vgg16      torchvision's, without batch norm (Simonyan & Zisserman 2015).
-densenet121  torchvision's (Huang et al. 2017).
-inception_v3  torchvision's (Szegedy et al. 2016) without the second classifier; at least 107 px.
-efficientnet_b0  torchvision's (Tan & Le 2019).
-swin_t     torchvision's (Liu et al. 2021): patches of 4 px, windows of 7.
+`catalog` has a row for each of them.
 
 From scratch, images are normalised by constants; with ImageNet weights as those were trained.
 """

@@ -11,11 +11,9 @@ import click
 from ddbench import __version__
 from ddbench.cli.common import Globals, Group, log_to_stderr
 from ddbench.cli.data import data
-from ddbench.cli.merge import merge
 from ddbench.cli.new import new
 from ddbench.cli.quality import quality
-from ddbench.cli.report import report
-from ddbench.cli.results import leaderboard
+from ddbench.cli.results import leaderboard, merge, report
 from ddbench.cli.robustness import robustness
 from ddbench.cli.run import evaluate, run
 from ddbench.cli.show import check, list_names, show

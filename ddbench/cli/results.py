@@ -1,4 +1,4 @@
-"""`ddbench leaderboard`."""
+"""`ddbench leaderboard`, `ddbench report`, `ddbench merge`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from ddbench.leaderboard.reported import Reported
     from ddbench.store.records import Entry
 
-EXTRAS = ("interval", "components", "gain", "share", "seconds", "bytes", "rank")  # derived.EXTRAS and rank, likewise
-FORMATS = ("text", "markdown", "latex", "csv", "json")  # tables.FORMATS, repeated so that --help stays instant
+EXTRAS = (
+    "interval",
+    "components",
+    "gain",
+    "share",
+    "seconds",
+    "bytes",
+    "rank",
+)  # extra_columns.EXTRAS and rank, likewise
+FORMATS = ("text", "markdown", "latex", "csv", "json")  # render.FORMATS, repeated so that --help stays instant
 
 
 @click.command()
@@ -133,3 +141,58 @@ def _check_words(entries: Sequence[Entry], asked: Asked) -> None:
         word, known = getattr(asked, kind), {*names_of(f"{kind}s"), *found}
         if word is not None and word not in known | {name.partition("@")[0] for name in known if kind == "protocol"}:
             raise unknown(kind, word, known)
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="report.html", show_default=True)
+@click.pass_obj
+def report(options: Globals, output: Path) -> None:
+    """Write one HTML page with all results below --runs: it needs no network and no other file.
+
+    A leaderboard that sorts and filters, accuracy over images per class and over cost, classes and confusions, the
+    distilled images (and, from --shared, the prototypes they were made from), and of every number where it is from: the
+    command that makes it again, versions, commit, seeds. A file that cannot be used is named on the page too, and the
+    exit status is 1.
+
+    \b
+    Example:
+      ddbench report --output report.html
+    """
+    from ddbench.report.page import page
+    from ddbench.store.reader import read_all
+    from ddbench.utils.files import write_bytes
+
+    found = read_all(options.runs)
+    report_problems(found.problems)
+    write_bytes(output, page(found.entries, [*found.problems, *found.failed], options.shared).encode())
+    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    if found.problems:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("others", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.pass_obj
+def merge(options: Globals, others: tuple[Path, ...]) -> None:
+    """Copy into --runs what the other runs folders RUNS have and it has not.
+
+    Nothing is overwritten. Where a folder has another set for the same run, or another result for the same student,
+    ours stays, theirs is kept below --runs/conflicts/, where no table looks, both are named, and the exit status is 1:
+    which is right is yours to say. Seconds, memory and versions are no conflict; a student of the same images in
+    another precision (a GPU's bf16) stands beside.
+
+    \b
+    Example:
+      ddbench --runs all merge from_laptop from_cluster
+    """
+    from ddbench.store.merge import merge as merge_runs
+
+    merged = merge_runs(options.runs, others)
+    for line in merged.skipped:
+        log.error("skipped %s", line)
+    for ours, theirs in merged.conflicts:
+        log.error("conflict: %s stays; what the other folder has is %s", ours, theirs)
+    said = f"{merged.runs} runs and {merged.results} further results copied, {merged.same} were there already"
+    click.echo(f"{said}, {len(merged.conflicts)} conflicts")
+    if merged.conflicts or merged.skipped:
+        raise SystemExit(1)

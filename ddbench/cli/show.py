@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from textwrap import fill
 from typing import Any
 
 import click
@@ -118,20 +119,11 @@ def _show_dataset(name: str) -> str:
 
 def _show_student(name: str) -> str:
     from ddbench.protocols import load_protocol, protocol_names
-    from evaluators import students
+    from evaluators.catalog import CATALOG
 
     rows = [load_protocol(title) for title in protocol_names()]
     recipes = [f"{row.title}: see ddbench show {row.title}" for row in rows if name in row.recipes]
-    return "\n".join([f"{name} (student)", "", *_paragraph(students.__doc__, name), "", *recipes])
-
-
-def _paragraph(text: str, name: str) -> Iterator[str]:
-    """The line of a docstring that begins with `name`, and the indented ones after it."""
-    inside = False
-    for line in text.splitlines():
-        inside = line.startswith(f"{name} ") or (inside and line.startswith(" "))
-        if inside:
-            yield " ".join(line.split()).removeprefix(f"{name} ")
+    return "\n".join([f"{name} (student)", "", fill(CATALOG[name].text, 110), "", *recipes])
 
 
 def _show_protocol(name: str) -> str:

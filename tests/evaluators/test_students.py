@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from evaluators.catalog import SMALLEST, STUDENTS, check_size, convnet_depth, vit_patch
+from evaluators.catalog import CATALOG, STUDENTS, check_size, convnet_depth, vit_patch
 from evaluators.networks import body
 from evaluators.pretrained import WEIGHTS
 from evaluators.students import build, features
@@ -73,7 +73,7 @@ WIDTHS = {"convnet": 2048, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "
 
 @pytest.mark.parametrize("student", STUDENTS)
 def test_features_feed_the_head_at_the_smallest_size(student):
-    size = SMALLEST[student] if student != "convnet" else 32
+    size = CATALOG[student].smallest if student != "convnet" else 32
     model, batch = build(student, size, 5, seed=0), images(3, size)
     found = features(model, batch, "cpu", batch=2)
     assert found.shape == (3, WIDTHS[student])
@@ -84,8 +84,8 @@ def test_features_feed_the_head_at_the_smallest_size(student):
 @pytest.mark.parametrize("student", STUDENTS)
 def test_one_image_alone_can_be_trained_on_at_the_smallest_size(student):
     """The last batch of an epoch may hold one image: batch norm needs more than one pixel of it."""
-    model = build(student, SMALLEST[student], 3, seed=0).train()
-    model(images(1, SMALLEST[student])).sum().backward()
+    model = build(student, CATALOG[student].smallest, 3, seed=0).train()
+    model(images(1, CATALOG[student].smallest)).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
@@ -111,7 +111,7 @@ EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in BIG else name for
 def test_the_seed_decides_the_weights_and_nothing_else_moves(student):
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    size = max(32, SMALLEST[student])
+    size = max(32, CATALOG[student].smallest)
     first, again, other = (build(student, size, 5, seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(first[k], again[k]) for k in first)
