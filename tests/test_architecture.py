@@ -158,7 +158,7 @@ def light(commands: list[list[str]], cwd: Path, status: int = 0, heavy: tuple[st
 
 
 def test_help_list_and_leaderboard_do_not_import_torch(tmp_path):
-    from test_runs import write
+    from test_records import write
 
     write(tmp_path / "runs")
     lists = [["list", what] for what in ("methods", "datasets", "students", "protocols", "presets")]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from test_leaderboard import RESULT, SPEC
+from test_table import RESULT, SPEC
 
 from ddbench import protocols
 from ddbench.cli.main import cli

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from test_runs import write
+from test_records import write
 from third_party import snapshot, write_images, write_method, write_package
 
 from ddbench.cli.main import cli

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from test_runs import SPEC, result, write
+from test_records import SPEC, result, write
 
 from ddbench.cli.main import cli
 from ddbench.leaderboard.ranking_robustness import Roles, lines, score

@@ -12,7 +12,7 @@ from ddbench.cli.main import cli
 from ddbench.registry import load_method
 from ddbench.testing import check_method
 
-PAGE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"
+PAGE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 
 
 @pytest.fixture

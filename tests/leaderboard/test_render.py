@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from test_leaderboard import entry
+from test_table import entry
 
 from ddbench.cli.results import EXTRAS, FORMATS, Asked
 from ddbench.errors import UserError
