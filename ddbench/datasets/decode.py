@@ -143,7 +143,7 @@ def _on_all_cores(work: Callable[[int], object], count: int, desc: str, quiet: b
     """`work(row)` for each of `count` rows, with a bar.
 
     Threads: Pillow decodes and resizes without the interpreter's lock. Of large images that is nearly all of the work;
-    for many small ones see `packers`.
+    for many small ones see `pack_writer`.
     """
 
     def batch(start: int) -> int:
