@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 import sys
@@ -15,6 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from ddbench.errors import UserError, unknown
+
+
+def param(default: Any, meaning: str, unit: str = "") -> Any:
+    """A dataclass field with its default, its meaning in one line, and its unit or range ("px", "0 to 1").
+
+    `ddbench show` prints all three. The default must be immutable.
+    """
+    return dataclasses.field(default=default, metadata={"help": meaning, "unit": unit})
 
 
 @dataclass(frozen=True)
@@ -81,17 +90,31 @@ def title(cls: type) -> str:
 
 
 def describe_fields(cls: type) -> tuple[FieldInfo, ...]:
-    """Name, default, type, unit and meaning of every field.
+    """Return name, default, type, unit and meaning of every field.
 
-    The meaning is `field(metadata={"help": ...})`, or what the class docstring says after "field name:".
+    The meaning is what `param` states, or else what the class docstring says after "field name:".
     """
     hints = typing.get_type_hints(cls)
-    return tuple(_describe_field(cls, field, hints[field.name]) for field in dataclasses.fields(cls) if field.init)
+    in_docstrings = _documented_fields(cls)
+    return tuple(
+        FieldInfo(
+            field.name,
+            _default(field),
+            _type_text(hints[field.name]),
+            str(field.metadata.get("unit", "")),
+            field.metadata.get("help") or in_docstrings.get(field.name, ""),
+        )
+        for field in dataclasses.fields(cls)
+        if field.init
+    )
 
 
-def _describe_field(cls: type, field: dataclasses.Field, kind: Any) -> FieldInfo:
-    meaning = field.metadata.get("help") or _from_docstring(cls, field.name)
-    return FieldInfo(field.name, _default(field), _words(kind), str(field.metadata.get("unit", "")), meaning)
+def description(cls: type) -> str:
+    """Return the class docstring without what it says of single fields."""
+    text = inspect.getdoc(cls) or ""
+    for match in _field_texts(cls, text):
+        text = text.replace(match.group(), "")
+    return re.sub(r"\n\s*\n\s*", "\n\n", text).strip()
 
 
 def _default(field: dataclasses.Field) -> str:
@@ -102,16 +125,21 @@ def _default(field: dataclasses.Field) -> str:
     return "required"
 
 
-def _from_docstring(cls: type, name: str) -> str:
-    """What the class docstring says after "name:" or "name, other:", up to the next such words or an empty line."""
-    one = "|".join(re.escape(field.name) for field in dataclasses.fields(cls))
-    some = rf"(?<![\w.])(?:{one})(?:,\s+(?:{one}))*:\s"
-    texts = [kind.__dict__.get("__doc__") or "" for kind in cls.__mro__]  # a field may be explained where it is from
-    for text in texts:
-        for found in re.finditer(rf"({some})(.*?)(?={some}|\n\s*\n|\Z)", text, re.DOTALL):
-            if name in re.findall(r"\w+", found.group(1)):
-                return " ".join(found.group(2).split())
-    return ""
+def _documented_fields(cls: type) -> dict[str, str]:
+    """Field -> its text in a class docstring; a subclass may leave it to the class that has the field."""
+    meanings: dict[str, str] = {}
+    for base in cls.__mro__:
+        for match in _field_texts(cls, base.__dict__.get("__doc__") or ""):
+            for name in re.findall(r"\w+", match.group(1)):
+                meanings.setdefault(name, " ".join(match.group(2).split()))
+    return meanings
+
+
+def _field_texts(cls: type, text: str) -> list[re.Match]:
+    """Find "name:" or "name, other:" with what follows, up to the next such names or an empty line."""
+    name = "|".join(re.escape(field.name) for field in dataclasses.fields(cls))
+    names = rf"(?<![\w.])(?:{name})(?:,\s+(?:{name}))*:\s"
+    return list(re.finditer(rf"({names})(.*?)(?={names}|\n\s*\n|\Z)", text, re.DOTALL)) if name else []
 
 
 def _preset(cls: type, preset: str, inner: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -168,7 +196,7 @@ def _fitted(key: str, value: Any, kind: Any, source: str) -> Any:
         return _fit(value, kind)
     except (ValueError, TypeError):
         shown = str(value) if isinstance(value, _Word) else repr(value)
-        raise UserError(f"{source}: {key} = {shown} is wrong; expected {_words(kind)}") from None
+        raise UserError(f"{source}: {key} = {shown} is wrong; expected {_type_text(kind)}") from None
 
 
 def _fit(value: Any, kind: Any) -> Any:
@@ -249,16 +277,16 @@ _PLAIN = {bool: _bool, int: _int, float: _float, str: _text, types.NoneType: _no
 _NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", types.NoneType: "none"}
 
 
-def _words(kind: Any) -> str:
+def _type_text(kind: Any) -> str:
     """What a type accepts, in words."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(arg) for arg in args)
+        return " or ".join(_type_text(arg) for arg in args)
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple:
         many = len(args) == 2 and args[1] is Ellipsis
-        inside = f"any number of: {_words(args[0])}" if many else ", ".join(map(_words, args))
+        inside = f"any number of: {_type_text(args[0])}" if many else ", ".join(map(_type_text, args))
         return f"a list ({inside})"
     return _NAMES.get(kind, str(kind))
 

@@ -33,7 +33,7 @@ ARROWS = {
     "ddbench.store": "types utils errors evaluators",
     "ddbench.leaderboard": "store config utils errors",
     "ddbench.report": "leaderboard store datasets.info utils ddbench",
-    "ddbench.methods": "types context utils errors evaluators.students evaluators.augment evaluators.dsa "
+    "ddbench.methods": "types context config utils errors evaluators.students evaluators.augment evaluators.dsa "
                        "evaluators.train evaluators.recipes",
     "ddbench.base_model": "methods.latent_diffusion methods.shared datasets types context utils",
     "ddbench.runner": "store datasets config registry protocols types context errors utils evaluators",

@@ -31,7 +31,8 @@ class Toy:
     sizes: tuple[int, ...] = (1, 2)
     pair: tuple[int, str] = (1, "a")
     label: str | None = None
-    helped: int = field(default=1, metadata={"help": "from metadata", "unit": "px"})
+    helped: int = config.param(1, "from metadata", "px")
+    plain_metadata: int = field(default=1, metadata={"help": "without the helper"})
 
 
 @pytest.mark.parametrize(
@@ -159,9 +160,14 @@ def test_meanings_come_from_metadata_or_the_docstring():
     assert told["steps"].meaning == "how many."
     assert told["lr"].meaning == told["decay"].meaning == "rates; the first is per step."
     assert (told["helped"].meaning, told["helped"].unit, told["helped"].default) == ("from metadata", "px", "1")
+    assert (told["plain_metadata"].meaning, told["plain_metadata"].unit) == ("without the helper", "")
     assert told["limit"].default == "none"
     assert told["kind"].type == "one of plain, fancy, 3"
     assert told["deep"].meaning == ""
+
+
+def test_the_description_leaves_out_what_stands_at_the_fields():
+    assert config.description(Toy) == "A toy.\n\nNot a field: words after an empty line."
 
 
 @pytest.fixture

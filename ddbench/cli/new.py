@@ -20,21 +20,20 @@ from typing import ClassVar
 
 import torch
 
+from ddbench.config import param
 from ddbench.context import Context
 from ddbench.types import DistilledSet, ImageSet
 
 
 @dataclass(frozen=True)
 class {title}:
-    """The first line of `ddbench show`. Here: the real images nearest a random mixture of their class.
-
-    mixed: images in the mixture.
-    """
+    """The first line of `ddbench show`. Here: the real images nearest a random mixture of their class."""
 
     name: ClassVar[str] = "{name}"
-    version: ClassVar[int] = 1  # goes up when the numbers may change
+    version: ClassVar[int] = 1  # raise it when the numbers may change
 
-    mixed: int = 4  # a hyper-parameter: `--set mixed=8`
+    # hyper-parameters: default, meaning, unit or range; change one with `--set mixed=8`
+    mixed: int = param(4, "images in the mixture", "1 or more")
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """`ipc` images per class. Draws from ctx.generator(...), so that the seed decides; leaves `train` as it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from textwrap import fill
@@ -101,12 +100,15 @@ def _show_method(name: str) -> str:
     from ddbench.registry import load_method
 
     cls = load_method(name)
-    fields = [(f.name, f"{f.default} {f.unit}".strip(), f.type, f.meaning) for f in config.describe_fields(cls)]
+    fields = [
+        (field.name, field.default, f"{field.type} ({field.unit})" if field.unit else field.type, field.meaning)
+        for field in config.describe_fields(cls)
+    ]
     table = grid(fields, ("field", "default", "type", "meaning")) if fields else "It has no fields to set."
     head = f"{config.title(cls)} (method, version {getattr(cls, 'version', '?')})"
     presets = f"presets: {', '.join(config.presets(cls)) or 'none'}"
     citation = getattr(cls, "citation", "")
-    parts = [head, inspect.getdoc(cls) or "", presets, table, f"citation: {citation}" if citation else ""]
+    parts = [head, config.description(cls), presets, table, f"citation: {citation}" if citation else ""]
     return "\n\n".join(part for part in parts if part)
 
 
