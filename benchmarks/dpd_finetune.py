@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddbench.context import generator_of
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes.source import SCENES
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
@@ -85,7 +85,7 @@ def step_costs(
 def few(size: int, count: int) -> ImageSet:
     """`count` images of the embedded dataset, enlarged to `size` pixels."""
     with TemporaryDirectory() as place:
-        train = SCENES.load(Place(None, Path(place)), 64).train
+        train = SCENES.load(DataPaths(None, Path(place)), 64).train
         rows = torch.linspace(0, len(train.labels) - 1, count).long()
         images = F.interpolate(train.images[rows].float(), size).byte()
     return ImageSet(images, train.labels[rows], train.classes, train.readable)

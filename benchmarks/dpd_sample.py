@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ddbench import config
 from ddbench.context import Context
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes.source import SCENES
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.dpd.prototypes import Prototype
@@ -69,7 +69,7 @@ def main(base: str, preset: str, size: int, count: int, repeat: int, compiled: b
     peaks = dict.fromkeys(methods, 0)
     found: dict[str, Tensor] = {}
     with TemporaryDirectory() as place:
-        model, train = load_model(base, device("auto")), SCENES.load(Place(None, Path(place)), size).train
+        model, train = load_model(base, device("auto")), SCENES.load(DataPaths(None, Path(place)), size).train
         ctx = Context(0, model.device, Path(place), Path(place), "", quiet=True)
         prototypes = evenly(train, count)
         if compiled:

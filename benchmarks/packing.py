@@ -28,11 +28,11 @@ import sys, time, json, resource
 from pathlib import Path
 import torch
 from ddbench.datasets import folder, tensors
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 
-place = Place(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5])
+data_paths = DataPaths(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5])
 start = time.perf_counter()
-data = find_dataset(sys.argv[3]).load(place, int(sys.argv[4]))
+data = find_dataset(sys.argv[3]).load(data_paths, int(sys.argv[4]))
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 sides = (data.train, data.test)
@@ -43,13 +43,13 @@ AGAIN = """
 import sys, time, json
 from pathlib import Path
 import torch
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets import folder, tensors
 
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 source = find_dataset(sys.argv[3])
 before, start = resident(), time.perf_counter()
-data = source.load(Place(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5]), int(sys.argv[4]))
+data = source.load(DataPaths(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5]), int(sys.argv[4]))
 print(json.dumps({"seconds": time.perf_counter() - start, "new": resident() - before}))
 """
 USUAL = """
@@ -59,9 +59,9 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.listing import find
-folder = find(find_dataset(sys.argv[3]), Place(Path(sys.argv[1]), Path(sys.argv[2]))).base
+folder = find(find_dataset(sys.argv[3]), DataPaths(Path(sys.argv[1]), Path(sys.argv[2]))).base
 size, way = int(sys.argv[4]), InterpolationMode(sys.argv[5])
 start = time.perf_counter()
 images = ImageFolder(folder, Compose([Resize(size, way), CenterCrop(size), PILToTensor()]))

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ddbench.base_model import FOLDER
 from ddbench.base_model.card import psnr, reconstruct
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.store import distilled_set as tree
@@ -48,7 +48,7 @@ def with_options(command):
 
 
 def eurosat(data_root: Path, shared: Path) -> Dataset:
-    return EUROSAT.load(Place(data_root, shared), SIZE)
+    return EUROSAT.load(DataPaths(data_root, shared), SIZE)
 
 
 def recipe(epochs: int) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from ddbench.datasets.info import LISTS, Facts
+from ddbench.datasets.info import LISTS, DatasetInfo
 from ddbench.datasets.lookup import find_dataset
 from ddbench.registry import names
 
@@ -70,23 +70,23 @@ each of the two that pack. `data verify`, which decodes and compares all: `ucm` 
 
 def page() -> str:
     """Return the whole page: every registered dataset in class folders, by name."""
-    every = [source for source in map(find_dataset, names("datasets")) if isinstance(source, Facts)]
-    table = tabulate([_row(facts) for facts in every], HEADS, tablefmt="github", disable_numparse=True)
-    known = "\n".join(f"- `{facts.name}`: {facts.known}." for facts in every if facts.known)
-    cited = "\n".join(f"- `{facts.name}`: {facts.citation}. <{facts.homepage}>" for facts in every)
+    every = [source for source in map(find_dataset, names("datasets")) if isinstance(source, DatasetInfo)]
+    table = tabulate([_row(info) for info in every], HEADS, tablefmt="github", disable_numparse=True)
+    known = "\n".join(f"- `{info.name}`: {info.known}." for info in every if info.known)
+    cited = "\n".join(f"- `{info.name}`: {info.citation}. <{info.homepage}>" for info in every)
     return f"{BEFORE}{table}{AFTER}{known}\n\n**Cite.**\n\n{cited}\n"
 
 
-def _row(facts: Facts) -> tuple[str, ...]:
-    counts = facts.expected or ()
-    total, low, high = facts.total or sum(counts), min(counts, default=0), max(counts, default=0)
+def _row(info: DatasetInfo) -> tuple[str, ...]:
+    counts = info.expected or ()
+    total, low, high = info.total or sum(counts), min(counts, default=0), max(counts, default=0)
     per_class = "1500-3000" if not counts else str(low) if low == high else f"{low}-{high}"
-    others = [f"@{ratio}" for ratio in facts.ratios if facts.with_split(str(ratio)) is not facts]
-    others += [f"@{LISTS}"] if facts.lists else []
-    got = "downloaded" + (f" ({facts.checksum.split()[0]})" if facts.checksum else "") if facts.address else "by hand"
+    others = [f"@{ratio}" for ratio in info.ratios if info.with_split(str(ratio)) is not info]
+    others += [f"@{LISTS}"] if info.lists else []
+    got = "downloaded" + (f" ({info.checksum.split()[0]})" if info.checksum else "") if info.address else "by hand"
     return (
-        f"`{facts.name}`", facts.title, str(len(facts.classes)), str(total), per_class, str(facts.pixels),
-        facts.resolution, facts.split_rule.split()[0], " ".join(others), got, facts.licence,
+        f"`{info.name}`", info.title, str(len(info.classes)), str(total), per_class, str(info.pixels),
+        info.resolution, info.split_rule.split()[0], " ".join(others), got, info.licence,
     )  # fmt: skip
 
 

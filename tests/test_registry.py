@@ -6,7 +6,7 @@ import pytest
 from third_party import write_method
 
 from ddbench import config, registry
-from ddbench.datasets.lookup import find_dataset, short
+from ddbench.datasets.lookup import display_name, find_dataset
 from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol, protocol_names, student_names
 from ddbench.registry import load_method
@@ -133,8 +133,8 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, name, said):
 
 
 def test_a_folder_is_known_by_its_last_part(tmp_path):
-    assert short(f"folder:{tmp_path}/a/../images/") == "folder:images"
-    assert short("scenes") == "scenes"
+    assert display_name(f"folder:{tmp_path}/a/../images/") == "folder:images"
+    assert display_name("scenes") == "scenes"
     with pytest.raises(UserError, match="needs a path"):
         find_dataset("folder:")
 

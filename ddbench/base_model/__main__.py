@@ -30,7 +30,7 @@ from ddbench.base_model.denoiser import TextToLatent, build_scheduler, denoiser_
 from ddbench.base_model.images import base_images
 from ddbench.base_model.tokenizer import train_tokenizer
 from ddbench.context import seed_of
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, read_json, write_bytes, write_json
@@ -131,14 +131,14 @@ def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderDC, tokenizer: CLI
 def main(data_root: Path, shared: Path, output: Path, **settings: Any) -> None:
     plan = Plan(**settings)
     plan.begin()
-    place = Place(data_root, shared)
-    data = base_images(place, plan.scenes)
+    data_paths = DataPaths(data_root, shared)
+    data = base_images(data_paths, plan.scenes)
     tokenizer = train_tokenizer(plan.work / "tokenizer")
     vae = make_autoencoder(plan, data)
     model = make_denoiser(plan, data, vae, tokenizer)
     parts = {"vae": vae, "unet": model.unet, "text_encoder": model.text, "tokenizer": tokenizer}
     save_base(output, parts | {"scheduler": build_scheduler()})
-    write_card(output, place, plan)
+    write_card(output, data_paths, plan)
 
 
 def save_base(folder: Path, parts: dict[str, Any]) -> None:

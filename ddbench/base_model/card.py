@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ddbench.base_model.autoencoder import CPU
 from ddbench.base_model.images import DRAWN, SATELLITE, SIZE
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
 from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 SAMPLES = 6
 
 
-def write_card(folder: Path, place: Place, plan: Plan) -> None:
+def write_card(folder: Path, data_paths: DataPaths, plan: Plan) -> None:
     """Measure the saved base on EuroSAT's test split and write README.md and samples.png beside it."""
     model = load_model(str(folder), CPU)
-    real = EUROSAT.load(place, SIZE).test.images[::5]
+    real = EUROSAT.load(data_paths, SIZE).test.images[::5]
     quality = psnr(real, reconstruct(model.vae, real))
     _save_samples(model, folder / "samples.png")
     rows = [f"- {name}: {value}" for name, value in sorted(plan.settings.items())]

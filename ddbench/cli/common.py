@@ -16,7 +16,7 @@ import click
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.datasets.info import Place
+    from ddbench.datasets.info import DataPaths
     from ddbench.runner.plan import Setting
     from ddbench.store.reader import Problem
     from ddbench.store.records import Entry
@@ -47,16 +47,16 @@ class Globals:
         return self.quiet or not sys.stderr.isatty()
 
     @property
-    def place(self) -> Place:
-        from ddbench.datasets.info import Place
+    def data_paths(self) -> DataPaths:
+        from ddbench.datasets.info import DataPaths
 
-        return Place(self.data, self.shared, self.silent, self.resize)
+        return DataPaths(self.data, self.shared, self.silent, self.resize)
 
     @property
     def setting(self) -> Setting:
         from ddbench.runner.plan import Setting
 
-        return Setting(self.runs, self.place, self.device, self.silent)
+        return Setting(self.runs, self.data_paths, self.device, self.silent)
 
 
 class WordsOff(click.ClickException):

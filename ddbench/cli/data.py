@@ -66,7 +66,7 @@ def prepare(options: Globals, dataset: str, size: int | None, given: Path | None
     source = find_dataset(dataset)
     _get(source, options, given)
     size = size or source.pixels
-    made = source.load(options.place, size)
+    made = source.load(options.data_paths, size)
     click.echo(f"{source.name}, {size} px: {len(made.train.labels)} training, {len(made.test.labels)} test images")
 
 
@@ -81,7 +81,7 @@ def verify(options: Globals, dataset: str) -> None:
     """
     from ddbench.datasets.lookup import find_dataset
 
-    report = find_dataset(dataset).verify(options.place)
+    report = find_dataset(dataset).verify(options.data_paths)
     click.echo(f"{report.name}: {sum(report.counts.values())} images in {report.folder}")
     click.echo(grid(_per_class(report), ("class", "images", "equal files", "alike", "leaking")))
     click.echo("sizes: " + ", ".join(f"{width}x{height}: {count}" for (width, height), count in report.sizes.items()))
@@ -109,12 +109,12 @@ def show(options: Globals, dataset: str) -> None:
     source = find_dataset(dataset)
     click.echo(grid([*source.card(), *_split(source, options)], ("field", "value")))
     try:
-        source.describe(options.place)
+        source.describe(options.data_paths)
     except UserError:
         return
     from ddbench.datasets.preview import write_pages
 
-    for path in write_pages(source, options.place):
+    for path in write_pages(source, options.data_paths):
         click.echo(str(path))
 
 
@@ -129,9 +129,9 @@ def _get(source: Any, options: Globals, given: Path | None) -> None:
     from ddbench.datasets.download import fetch
 
     try:
-        source.describe(options.place)
+        source.describe(options.data_paths)
     except MissingDataError:
-        fetch(source, options.place, given)
+        fetch(source, options.data_paths, given)
     except DatasetError as error:
         if given:
             raise UserError(f"{error}\nRemove what is there, then say --from again.") from None
@@ -180,7 +180,7 @@ def _line(name: str, options: Globals) -> tuple[str, ...]:
 
 def _presence(source: Any, options: Globals) -> str:
     try:
-        split = source.describe(options.place)
+        split = source.describe(options.data_paths)
     except MissingDataError:
         return "missing"
     except UserError:
@@ -190,7 +190,7 @@ def _presence(source: Any, options: Globals) -> str:
 
 def _split(source: Any, options: Globals) -> list[tuple[str, str]]:
     try:
-        split = source.describe(options.place)
+        split = source.describe(options.data_paths)
     except UserError as error:
         return [("images", str(error))]
     sides = f"{sum(map(len, split.train))} training, {sum(map(len, split.test))} test"

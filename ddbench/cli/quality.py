@@ -70,7 +70,7 @@ def quality(
 
     source, where = find_dataset(dataset), device(options.device)
     wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
-    loader = cache(lambda pixels: source.load(options.place, pixels))
+    loader = cache(lambda pixels: source.load(options.data_paths, pixels))
     paths: list[Path] = []
     lacking: dict[str, UserError] = {}
     skipped = 0
@@ -107,15 +107,15 @@ def _measured(subject: Subject, wanted: Wanted, lacking: dict[str, UserError]) -
 
 def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
     """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
-    from ddbench.datasets.lookup import short
+    from ddbench.datasets.lookup import display_name
     from ddbench.store.records import read_spec
 
     if not (folder / "spec.json").exists():
         return _given(options, folder, source, size)
-    spec, split = read_spec(folder / "spec.json"), source.describe(options.place)
-    if (spec.dataset, spec.fingerprint) != (short(source.name), split.fingerprint):
+    spec, split = read_spec(folder / "spec.json"), source.describe(options.data_paths)
+    if (spec.dataset, spec.fingerprint) != (display_name(source.name), split.fingerprint):
         raise ValueError(f"it is of {spec.dataset}, split {spec.fingerprint[:8]}; "
-                         f"--dataset says {short(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
+                         f"--dataset says {display_name(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
     if not (folder / "distilled").is_dir():
         raise ValueError("it has no distilled set yet; run its command again")
     return folder, spec
@@ -126,7 +126,7 @@ def _given(options: Globals, folder: Path, source: Any, size: int | None) -> tup
     from ddbench.runner.plan import jury
     from ddbench.runner.run import run as run_plan
 
-    plan = plan_given(folder, source, size, jury((), "quick", 1), options.place)
+    plan = plan_given(folder, source, size, jury((), "quick", 1), options.data_paths)
     if run_plan(plan, options.setting).failed:
         raise UserError(f"{folder} could not be taken in")
     return plan.specs[0].folder(options.runs), plan.specs[0]

@@ -69,7 +69,7 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
-    from ddbench.datasets.lookup import short
+    from ddbench.datasets.lookup import display_name
     from ddbench.leaderboard.render import render
     from ddbench.store.reader import no_collecting, read_all
     from ddbench.utils.files import write_bytes
@@ -80,7 +80,7 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
     with no_collecting():
         found = read_all(options.runs, whole=form == "json")
         report_problems([*found.problems, *found.failed])
-        asked = Asked(**words | {"dataset": short(words["dataset"]) if words["dataset"] else None})
+        asked = Asked(**words | {"dataset": display_name(words["dataset"]) if words["dataset"] else None})
         _check_words(found.entries, asked)
         chosen = [entry for entry in found.entries if asked.has(entry)]
         text = render(chosen, form, _look(chosen, extras, reported, asked))

@@ -41,13 +41,13 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     Example:
       ddbench robustness --dataset ucm --ipc 10
     """
-    from ddbench.datasets.lookup import short
+    from ddbench.datasets.lookup import display_name
     from ddbench.leaderboard.ranking_robustness import FULL, Roles, lines
     from ddbench.store.reader import read_all
 
     there = read_all(options.runs, whole=False)
     report_problems([*there.problems, *there.failed])
-    of_set = comparable(there.entries, dataset=short(dataset) if dataset else None)
+    of_set = comparable(there.entries, dataset=display_name(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
     titles = _titles(**roles)
     found = lines(chosen, Roles(**titles), weight)

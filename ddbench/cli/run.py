@@ -86,7 +86,7 @@ def run(options: Globals, seed: int | None, seeds: int | None, wish: Wish, **wor
     if seed is not None and seeds is not None:
         raise click.UsageError("give --seed S for one seed or --seeds K for K of them, not both")
     chosen = tuple(range(seeds)) if seeds else (seed or 0,)
-    carry_out(options, plan(Request(**words, seeds=chosen), wish.jury, options.place), wish)
+    carry_out(options, plan(Request(**words, seeds=chosen), wish.jury, options.data_paths), wish)
 
 
 @click.command()
@@ -107,7 +107,7 @@ def evaluate(options: Globals, folder: Path, dataset: str, size: int | None, wis
     from ddbench.datasets.lookup import find_dataset
     from ddbench.runner.external import plan_given
 
-    carry_out(options, plan_given(folder, find_dataset(dataset), size, wish.jury, options.place), wish)
+    carry_out(options, plan_given(folder, find_dataset(dataset), size, wish.jury, options.data_paths), wish)
 
 
 def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:

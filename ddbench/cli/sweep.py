@@ -64,7 +64,7 @@ def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None,
     data = options.data.absolute() if options.data else None
     options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute(), data=data)
     _check_device(options.device, scheduler)
-    grid = cells(*read_plan(plan), options.place, options.runs)
+    grid = cells(*read_plan(plan), options.data_paths, options.runs)
     if how["dry_run"]:
         return _show(grid, options.runs, jobs, how["retry"])
     tally = _carry_out(grid, options, (jobs, scheduler), how["compiled"], how["retry"])

@@ -30,7 +30,7 @@ class MissingDataError(DatasetError):
 
 
 @dataclass(frozen=True)
-class Place:
+class DataPaths:
     """root: the folder below which raw data lies, if given. shared: where packs go. quiet: no progress bars.
 
     resize: how images become the asked size. "lanczos" is DPD's choice; "bilinear" what its release tests with.
@@ -65,7 +65,7 @@ class Lists:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetInfo:
     """A dataset with one folder of images per class.
 
     classes: folder names in label order. readable: the same as words, for prompts. counts: images per class, one

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddbench.datasets.info import DatasetError, Facts, MissingDataError, Place
+from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
 from ddbench.utils.files import LEFT_BY_ARCHIVERS, image_like
 
 DEPTH = 4  # folders between the place and a class folder
@@ -33,17 +33,17 @@ class Listing:
     stamps: dict[str, tuple[int, int]]
 
 
-def list_files(facts: Facts, place: Place) -> Listing:
+def list_files(info: DatasetInfo, data_paths: DataPaths) -> Listing:
     """The image files of `facts`; raises DatasetError unless classes and counts are those of the facts.
 
     Hidden files, and files whose suffix is not an image's, are ignored. What has an image's suffix and is no file (a
     link to nowhere, a folder) is an error, and so is a folder with images inside a class folder: nothing is left out
     silently.
     """
-    layout = find(facts, place)
-    _check_classes(facts, layout)
-    found = [_images(label, layout.folders[label]) for label in facts.classes]
-    _check_counts(facts, layout.base, [len(images) for images in found])
+    layout = find(info, data_paths)
+    _check_classes(info, layout)
+    found = [_images(label, layout.folders[label]) for label in info.classes]
+    _check_counts(info, layout.base, [len(images) for images in found])
     paths = {name: path for images in found for name, (path, _) in images.items()}
     stamps = {name: stamp for images in found for name, (_, stamp) in images.items()}
     return Listing(layout.base, tuple(tuple(sorted(images)) for images in found), paths, stamps)
@@ -92,33 +92,33 @@ def _stamp(entry: os.DirEntry) -> tuple[int, int]:
     raise DatasetError(f"{entry.path} is {what}: remove it or put the image in its place")
 
 
-def _check_classes(facts: Facts, layout: Layout) -> None:
-    missing, extra = sorted(set(facts.classes) - set(layout.folders)), sorted(set(layout.others))
+def _check_classes(info: DatasetInfo, layout: Layout) -> None:
+    missing, extra = sorted(set(info.classes) - set(layout.folders)), sorted(set(layout.others))
     sides = (("missing", missing), ("too many", extra))
     off = "; ".join(f"{len(names)} {word} ({', '.join(names)})" for word, names in sides if names)
     if off:
         has = len(layout.folders) + len(extra)
         raise DatasetError(
-            f"{facts.name} has {len(facts.classes)} class folders, {layout.base} has {has}: {off}.\n"
+            f"{info.name} has {len(info.classes)} class folders, {layout.base} has {has}: {off}.\n"
             "Restore the missing ones, move the others away."
         )
 
 
-def _check_counts(facts: Facts, folder: Path, found: Sequence[int]) -> None:
-    empty = [name for name, k in zip(facts.classes, found, strict=True) if k == 0]
+def _check_counts(info: DatasetInfo, folder: Path, found: Sequence[int]) -> None:
+    empty = [name for name, k in zip(info.classes, found, strict=True) if k == 0]
     if empty:
-        raise DatasetError(f"{facts.name}: no image in {len(empty)} class folder(s) of {folder}: {', '.join(empty)}")
-    wanted = facts.expected or found
-    off = [f"{c} {k} (expected {w})" for c, k, w in zip(facts.classes, found, wanted, strict=True) if k != w]
-    if off or (facts.total and facts.total != sum(found)):
+        raise DatasetError(f"{info.name}: no image in {len(empty)} class folder(s) of {folder}: {', '.join(empty)}")
+    wanted = info.expected or found
+    off = [f"{c} {k} (expected {w})" for c, k, w in zip(info.classes, found, wanted, strict=True) if k != w]
+    if off or (info.total and info.total != sum(found)):
         wrong = f" Wrong counts: {', '.join(off)}." if off else ""
         raise DatasetError(
-            f"{facts.name} has {facts.total or sum(wanted)} images, {folder} has {sum(found)}.{wrong}\n"
+            f"{info.name} has {info.total or sum(wanted)} images, {folder} has {sum(found)}.{wrong}\n"
             "Unpack the archive again."
         )
-    single = [name for name, k in zip(facts.classes, found, strict=True) if k < 2]
+    single = [name for name, k in zip(info.classes, found, strict=True) if k < 2]
     if single:
-        raise DatasetError(f"{facts.name}: a class needs two images, to train and to test; one in: {', '.join(single)}")
+        raise DatasetError(f"{info.name}: a class needs two images, to train and to test; one in: {', '.join(single)}")
 
 
 @dataclass
@@ -130,24 +130,24 @@ class Layout:
     others: list[str] = field(default_factory=list)
 
 
-def find(facts: Facts, place: Place) -> Layout:
+def find(info: DatasetInfo, data_paths: DataPaths) -> Layout:
     """The candidate folder in which most classes were found. Raises MissingDataError where none was."""
-    if place.root is None and not all(os.path.isabs(f) for f in facts.folders):
-        raise MissingDataError(f"{facts.name} needs a data root, and none was given.\n{way_out(facts)}")
-    root = Path(place.root or "/")
-    named = _matching(facts)
-    found = [_searched(root / folder, named, folder != ".") for folder in candidates(facts)]
+    if data_paths.root is None and not all(os.path.isabs(f) for f in info.folders):
+        raise MissingDataError(f"{info.name} needs a data root, and none was given.\n{way_out(info)}")
+    root = Path(data_paths.root or "/")
+    named = _matching(info)
+    found = [_searched(root / folder, named, folder != ".") for folder in candidates(info)]
     best = max(found, key=lambda layout: len(layout.folders))
     if not best.folders:
-        raise MissingDataError(_missing(facts, [layout.base for layout in found]))
+        raise MissingDataError(_missing(info, [layout.base for layout in found]))
     return best
 
 
-def candidates(facts: Facts) -> list[str]:
+def candidates(info: DatasetInfo) -> list[str]:
     """Where class folders may lie, below the data root; `data prepare` unpacks into the one that bears its name."""
-    if facts.given_by_path or os.path.isabs(facts.folders[0]):
-        return list(facts.folders)
-    return list(dict.fromkeys([*facts.folders, facts.base]))
+    if info.given_by_path or os.path.isabs(info.folders[0]):
+        return list(info.folders)
+    return list(dict.fromkeys([*info.folders, info.base]))
 
 
 def plain(name: str) -> str:
@@ -169,29 +169,29 @@ def entries(folder: Path) -> Iterator[os.DirEntry]:
         raise DatasetError(f"cannot list {folder}: {error.strerror}") from None
 
 
-def way_out(facts: Facts) -> str:
+def way_out(info: DatasetInfo) -> str:
     """How to get the data, and how to say where it lies."""
-    layout = Path("DATA_ROOT", facts.folders[0], facts.classes[0])
+    layout = Path("DATA_ROOT", info.folders[0], info.classes[0])
     lines = [f"Expected layout: {layout}/*.tif, *.jpg or *.png, one folder per class."]
-    if facts.address:
-        checksum = f" ({facts.checksum})" if facts.checksum else ""
-        lines += [f"Get it: ddbench data prepare {facts.base} downloads {facts.address}{checksum}."]
-    elif not facts.given_by_path:
+    if info.address:
+        checksum = f" ({info.checksum})" if info.checksum else ""
+        lines += [f"Get it: ddbench data prepare {info.base} downloads {info.address}{checksum}."]
+    elif not info.given_by_path:
         lines += [
-            f"Get it: from {facts.source or facts.homepage}, then "
-            f"ddbench data prepare {facts.base} --from ARCHIVE_OR_FOLDER. See {facts.homepage}"
+            f"Get it: from {info.source or info.homepage}, then "
+            f"ddbench data prepare {info.base} --from ARCHIVE_OR_FOLDER. See {info.homepage}"
         ]
     return "\n".join([*lines, "Say where DATA_ROOT is with --data-root DIR or the environment variable DDBENCH_DATA."])
 
 
-def _matching(facts: Facts) -> Callable[[str], str | None]:
+def _matching(info: DatasetInfo) -> Callable[[str], str | None]:
     """The class that a folder's name means: its own name first, then what copies make of it."""
     loose: dict[str, str] = {}
     twice = set()
-    for name, label in [*((c, c) for c in facts.classes), *facts.also]:
+    for name, label in [*((c, c) for c in info.classes), *info.also]:
         if loose.setdefault(plain(name), label) != label:
             twice.add(plain(name))
-    exact = set(facts.classes)
+    exact = set(info.classes)
     return lambda name: name if name in exact else None if plain(name) in twice else loose.get(plain(name))
 
 
@@ -212,8 +212,8 @@ def _search(folder: Path, named: Callable[[str], str | None], depth: int, layout
             _search(folder / name, named, depth - 1, layout)
 
 
-def _missing(facts: Facts, looked_in: Sequence[Path]) -> str:
-    some = ", ".join(facts.classes[:3])
+def _missing(info: DatasetInfo, looked_in: Sequence[Path]) -> str:
+    some = ", ".join(info.classes[:3])
     looked = [f"  {f}  ({'none of them is in it' if f.is_dir() else 'no such folder'})" for f in looked_in]
-    head = f"{facts.name} ({facts.title}) was not found. Looked for its {len(facts.classes)} class folders"
-    return "\n".join([f"{head} ({some}, ...) in", *looked, way_out(facts)])
+    head = f"{info.name} ({info.title}) was not found. Looked for its {len(info.classes)} class folders"
+    return "\n".join([f"{head} ({some}, ...) in", *looked, way_out(info)])

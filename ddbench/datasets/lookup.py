@@ -26,11 +26,11 @@ def find_dataset(name: str) -> Any:
     return source.with_split(split)
 
 
-def short(dataset: str) -> str:
+def display_name(dataset: str) -> str:
     """A dataset's name in results: of folder:PATH and @FILE.csv the last part: it matters not where they lie."""
     base, at, split = dataset.rpartition(SPLIT)
     if at and split.endswith(CSV):
-        return f"{short(base)}{SPLIT}{Path(split).name}"
+        return f"{display_name(base)}{SPLIT}{Path(split).name}"
     if not dataset.startswith(FOLDER):
         return dataset
     path, at, split = dataset.removeprefix(FOLDER).rpartition(SPLIT)

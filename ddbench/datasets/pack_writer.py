@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ddbench.datasets.decode import BATCH, NAMED, Unreadable, cores, each_image, opened, writer
-from ddbench.datasets.info import DatasetError, Place
+from ddbench.datasets.info import DataPaths, DatasetError
 
 log = logging.getLogger("ddbench")
 
@@ -30,17 +30,17 @@ MOST = 16  # processes: each has about 60 MB
 Row = tuple[int, str, str]  # its number, the image's name, its path
 
 
-def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], size: int, place: Place) -> None:
+def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], size: int, data_paths: DataPaths) -> None:
     """Fill the file `raw` with one square per name, in order; raises DatasetError that counts every unreadable file.
 
     Written in place, file by file: memory does not grow with the dataset.
     """
     if len(names) >= MANY and cores() > 1:
-        bad, several = write_in_processes(raw, names, paths, size, place)
+        bad, several = write_in_processes(raw, names, paths, size, data_paths)
     else:
         with open(raw, "r+b") as out:
-            pack = writer(out.fileno(), size, place.resize)
-            _, bad, several = each_image(pack, names, paths, "packing", place.quiet)
+            pack = writer(out.fileno(), size, data_paths.resize)
+            _, bad, several = each_image(pack, names, paths, "packing", data_paths.quiet)
     if bad:
         raise DatasetError(unreadable_text(bad, len(names), os.path.commonpath(paths.values())))
     if several:
@@ -56,18 +56,18 @@ def unreadable_text(bad: Sequence[str], total: int, folder: str) -> str:
 
 
 def write_in_processes(
-    raw: Path, names: Sequence[str], paths: Mapping[str, str], size: int, place: Place
+    raw: Path, names: Sequence[str], paths: Mapping[str, str], size: int, data_paths: DataPaths
 ) -> tuple[list[str], list[str]]:
     """Fill every row of the file `raw`: "name: reason" of what cannot be read; names of files with several pictures."""
     rows = [(row, name, paths[name]) for row, name in enumerate(names)]
     count = min(cores(), MOST)
     parts = [rows[first::count] for first in range(count)]
-    workers = [_start(raw, size, place.resize, part) for part in parts]
+    workers = [_start(raw, size, data_paths.resize, part) for part in parts]
     found: list[dict[str, Any]] = []
     try:
         with (
             ThreadPoolExecutor(len(workers)) as pool,
-            tqdm(total=len(rows), desc="packing", disable=place.quiet, leave=False, dynamic_ncols=True) as bar,
+            tqdm(total=len(rows), desc="packing", disable=data_paths.quiet, leave=False, dynamic_ncols=True) as bar,
         ):
             for lines in pool.map(lambda worker: _listen(worker, bar), workers):
                 found += lines

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.types import Dataset, ImageSet
 from ddbench.utils import contact_sheet
 from ddbench.utils.files import write_bytes
@@ -25,16 +25,16 @@ SIZE = 64  # px of the pack that is shown
 SHOWN = 12  # sizes of files that get a bar
 
 
-def write_pages(source: Any, place: Place) -> tuple[Path, Path]:
-    """contact.png (training images of every class) and summary.png, below place.shared; their paths.
+def write_pages(source: Any, data_paths: DataPaths) -> tuple[Path, Path]:
+    """contact.png (training images of every class) and summary.png, below data_paths.shared; their paths.
 
     The dataset is packed at 64 px, unless it is. Raises DatasetError where it is not whole.
     """
-    data = source.load(place, SIZE)
-    folder = place.shared / f"shown-{source.slug}"
+    data = source.load(data_paths, SIZE)
+    folder = data_paths.shared / f"shown-{source.slug}"
     sheet, page = folder / "contact.png", folder / "summary.png"
     write_bytes(sheet, contact_sheet.png(*_first(data.train), data.train.classes))
-    write_bytes(page, _png(_summary(data, source.title, source.sizes(place))))
+    write_bytes(page, _png(_summary(data, source.title, source.sizes(data_paths))))
     return sheet, page
 
 

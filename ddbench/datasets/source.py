@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddbench.datasets.decode import read_rgb, size_of
-from ddbench.datasets.info import FOLDER, DatasetError, Facts, Place, Split
+from ddbench.datasets.info import FOLDER, DataPaths, DatasetError, DatasetInfo, Split
 from ddbench.datasets.listing import class_folders, first_image, list_files
 from ddbench.datasets.pack import Plan, open_pack, packed
 from ddbench.datasets.pack_writer import write_squares
@@ -21,36 +21,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ClassFolders(Facts):
+class ClassFolders(DatasetInfo):
     """A dataset with one folder of images per class, as a source."""
 
-    def describe(self, place: Place) -> Split:
+    def describe(self, data_paths: DataPaths) -> Split:
         """List the files, verify the classes and their counts, split. Raises DatasetError."""
-        return split_files(self, list_files(self, place), place)
+        return split_files(self, list_files(self, data_paths), data_paths)
 
-    def load(self, place: Place, size: int) -> Dataset:
-        """The split images at size x size pixels, packed below place.shared the first time. Raises DatasetError."""
-        listing = list_files(self, place)
-        origin = [listing.stamps, place.resize]
-        plan = Plan(self.slug, size, self.classes, split_files(self, listing, place), origin)
+    def load(self, data_paths: DataPaths, size: int) -> Dataset:
+        """Return the split images at size x size pixels, packed below data_paths.shared the first time.
+
+        Raises DatasetError.
+        """
+        listing = list_files(self, data_paths)
+        origin = [listing.stamps, data_paths.resize]
+        plan = Plan(self.slug, size, self.classes, split_files(self, listing, data_paths), origin)
         if self.given_by_path:
-            keep(plan.split, listing, place)
-        pack = packed(plan, place.shared, lambda raw: write_squares(raw, plan.names, listing.paths, size, place))
+            keep(plan.split, listing, data_paths)
+        fill = lambda raw: write_squares(raw, plan.names, listing.paths, size, data_paths)  # noqa: E731
+        pack = packed(plan, data_paths.shared, fill)
         return open_pack(pack, self.name, self.readable)
 
-    def verify(self, place: Place) -> Report:
+    def verify(self, data_paths: DataPaths) -> Report:
         """Decode every image and report. Raises DatasetError when folders or counts are wrong."""
         from ddbench.datasets.verification import verify_images  # imagehash, and with it scipy
 
-        listing = list_files(self, place)
-        return verify_images(self, listing, split_files(self, listing, place), place.quiet)
+        listing = list_files(self, data_paths)
+        return verify_images(self, listing, split_files(self, listing, data_paths), data_paths.quiet)
 
-    def sizes(self, place: Place) -> dict[tuple[int, int], int]:
+    def sizes(self, data_paths: DataPaths) -> dict[tuple[int, int], int]:
         """How many images have a size (width, height), as their files' heads say; most frequent first.
 
         Raises DatasetError.
         """
-        listing = list_files(self, place)
+        listing = list_files(self, data_paths)
         return dict(Counter(size for size in map(size_of, listing.paths.values()) if size).most_common())
 
 

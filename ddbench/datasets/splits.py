@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ddbench.datasets.info import CSV, LISTS, DatasetError, Facts, Place, Split
+from ddbench.datasets.info import CSV, LISTS, DataPaths, DatasetError, DatasetInfo, Split
 from ddbench.datasets.listing import Listing
 from ddbench.utils.files import digest, write_bytes
 
@@ -19,20 +19,20 @@ SIDES = ("train", "test")
 Sides = tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]  # train, test: names per class
 
 
-def split_files(facts: Facts, listing: Listing, place: Place) -> Split:
+def split_files(info: DatasetInfo, listing: Listing, data_paths: DataPaths) -> Split:
     """The split that the facts ask for, with its fingerprint. Raises DatasetError where a side has no image of a class.
 
     The fingerprint of images without known counts (folder:PATH) covers their bytes: two people's folders may be named
     alike. It also changes with the way of resizing, unless that is the usual one: other pixels are another test.
     """
-    train, test = _sides(facts, listing, place)
+    train, test = _sides(info, listing, data_paths)
     for word, side in zip(SIDES, (train, test), strict=True):
-        if empty := [c for c, names in zip(facts.classes, side, strict=True) if not names]:
-            raise DatasetError(f"{facts.name}: the split leaves no image to {word} in {', '.join(empty)}")
+        if empty := [c for c, names in zip(info.classes, side, strict=True) if not names]:
+            raise DatasetError(f"{info.name}: the split leaves no image to {word} in {', '.join(empty)}")
     sides = fingerprint(train, test)
-    rule, found = facts.split_rule, _with_bytes(sides, listing, place) if facts.given_by_path else sides
-    if place.resize != Place.resize:
-        rule, found = f"{rule}, resized by {place.resize}", digest_of([found, place.resize])
+    rule, found = info.split_rule, _with_bytes(sides, listing, data_paths) if info.given_by_path else sides
+    if data_paths.resize != DataPaths.resize:
+        rule, found = f"{rule}, resized by {data_paths.resize}", digest_of([found, data_paths.resize])
     return Split(rule, found, train, test)
 
 
@@ -49,16 +49,16 @@ def digest_of(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def _sides(facts: Facts, listing: Listing, place: Place) -> Sides:
-    if facts.split == LISTS:
+def _sides(info: DatasetInfo, listing: Listing, data_paths: DataPaths) -> Sides:
+    if info.split == LISTS:
         from ddbench.datasets.download import published  # the network
 
-        return _told(facts, listing, list(published(facts, place).items()), "the published lists")
-    if facts.split.endswith(CSV):
-        return _told(facts, listing, _read(Path(facts.split)), facts.split)
-    if facts.numbered and not facts.split:
-        return _parted(listing, lambda names: [name for name in names if _number(name) <= facts.numbered])
-    return _parted(listing, lambda names: _chosen(names, facts.train_fraction))
+        return _told(info, listing, list(published(info, data_paths).items()), "the published lists")
+    if info.split.endswith(CSV):
+        return _told(info, listing, _read(Path(info.split)), info.split)
+    if info.numbered and not info.split:
+        return _parted(listing, lambda names: [name for name in names if _number(name) <= info.numbered])
+    return _parted(listing, lambda names: _chosen(names, info.train_fraction))
 
 
 def _parted(listing: Listing, choose: Callable[[Sequence[str]], Sequence[str]]) -> Sides:
@@ -91,14 +91,14 @@ def _number(name: str) -> int:
     return int(found[-1])
 
 
-def _told(facts: Facts, listing: Listing, sides: Sequence[tuple[str, str]], where: str) -> Sides:
+def _told(info: DatasetInfo, listing: Listing, sides: Sequence[tuple[str, str]], where: str) -> Sides:
     """As a list says: "train" or "test" by "class/file", or by the file's name alone. What it leaves out is in neither.
 
     Suffixes do not count: the published lists say .jpg of what is a .tif.
     """
     names = [name for per_class in listing.files for name in per_class]
     meant = _meant(names)
-    _check_told(facts, [said for said, _ in sides], meant, where)
+    _check_told(info, [said for said, _ in sides], meant, where)
     found: dict[str, str] = {}
     for said, side in sides:
         if found.setdefault(meant[_stem(said)][0], side) != side:
@@ -119,11 +119,11 @@ def _meant(names: Sequence[str]) -> dict[str, list[str]]:
     return meant
 
 
-def _check_told(facts: Facts, names: Iterable[str], meant: Mapping[str, Sequence[str]], where: str) -> None:
+def _check_told(info: DatasetInfo, names: Iterable[str], meant: Mapping[str, Sequence[str]], where: str) -> None:
     unknown = sorted(said for said in names if _stem(said) not in meant)
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise DatasetError(f"{where}: {facts.base} has no {', '.join(unknown[:3])}{more}")
+        raise DatasetError(f"{where}: {info.base} has no {', '.join(unknown[:3])}{more}")
     if several := sorted(said for said in names if len(meant[_stem(said)]) > 1):
         both = " or ".join(meant[_stem(several[0])][:2])
         raise DatasetError(f"{where}: {several[0]} may be {both}: write class/file")
@@ -151,9 +151,9 @@ def _read(path: Path) -> list[tuple[str, str]]:
     return [(row["file"], row["split"]) for row in rows]
 
 
-def _with_bytes(sides: str, listing: Listing, place: Place) -> str:
+def _with_bytes(sides: str, listing: Listing, data_paths: DataPaths) -> str:
     """SHA-256 (hex) of the sides and of all files' bytes; read once as long as no file's size or date changes."""
-    kept = _kept(sides, listing, place)
+    kept = _kept(sides, listing, data_paths)
     if kept.exists():
         return kept.read_text()
     found = hashlib.sha256(sides.encode())
@@ -162,12 +162,12 @@ def _with_bytes(sides: str, listing: Listing, place: Place) -> str:
     return found.hexdigest()
 
 
-def keep(split: Split, listing: Listing, place: Place) -> None:
-    """Note the fingerprint of a folder's bytes below place.shared, so that later commands need not read them again."""
+def keep(split: Split, listing: Listing, data_paths: DataPaths) -> None:
+    """Write the fingerprint of a folder's bytes below data_paths.shared, so that later commands need not read them."""
     plain = fingerprint(split.train, split.test)
-    if place.resize == Place.resize and not (kept := _kept(plain, listing, place)).exists():
+    if data_paths.resize == DataPaths.resize and not (kept := _kept(plain, listing, data_paths)).exists():
         write_bytes(kept, split.fingerprint.encode())
 
 
-def _kept(sides: str, listing: Listing, place: Place) -> Path:
-    return place.shared / f"bytes-{digest([sides, listing.paths, listing.stamps])[:16]}.sha256"
+def _kept(sides: str, listing: Listing, data_paths: DataPaths) -> Path:
+    return data_paths.shared / f"bytes-{digest([sides, listing.paths, listing.stamps])[:16]}.sha256"

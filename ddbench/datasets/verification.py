@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ddbench.datasets.decode import each_image
-from ddbench.datasets.info import Facts, Split, flat
+from ddbench.datasets.info import DatasetInfo, Split, flat
 from ddbench.datasets.listing import Listing
 
 BITS = 12  # of 64 that may differ between the hashes of pictures that are then compared
@@ -134,7 +134,7 @@ class Report:
         return not self.unreadable
 
 
-def verify_images(facts: Facts, listing: Listing, split: Split, quiet: bool = False) -> Report:
+def verify_images(info: DatasetInfo, listing: Listing, split: Split, quiet: bool = False) -> Report:
     """Decode every image; the report has the damaged files and those that are alike.
 
     listing, split: of the dataset's files.
@@ -145,8 +145,8 @@ def verify_images(facts: Facts, listing: Listing, split: Split, quiet: bool = Fa
     )
     read = {name: found for name, found in zip(names, traces, strict=True) if found is not None}
     sizes = Counter(found.size for found in read.values())
-    counts = {name: len(files) for name, files in zip(facts.classes, listing.files, strict=True)}
+    counts = {name: len(files) for name, files in zip(info.classes, listing.files, strict=True)}
     return Report(
-        facts.name, str(listing.folder), counts, dict(sizes.most_common()), tuple(bad), tuple(several),
+        info.name, str(listing.folder), counts, dict(sizes.most_common()), tuple(bad), tuple(several),
         duplicates(read, split),
     )  # fmt: skip

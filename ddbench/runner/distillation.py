@@ -43,7 +43,7 @@ def assist(spec: RunSpec, plan: Plan, data: Dataset, where: torch.device, settin
 
 def _context(spec: RunSpec, data: Dataset, where: torch.device, setting: Setting, work: Path) -> Context:
     method = f"{spec.method}@{spec.method_version} {spec.source}".strip()
-    return Context(spec.seed, where, work, setting.place.shared, train_id(spec, data), setting.quiet, method)
+    return Context(spec.seed, where, work, setting.data_paths.shared, train_id(spec, data), setting.quiet, method)
 
 
 def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) -> None:

@@ -87,7 +87,7 @@ def _targets(trial: Trial, pictures: distilled_set.Pictures) -> tuple[Tensor, st
         return torch.from_numpy(pictures.soft), ""
     if wanted is None:
         return torch.from_numpy(pictures.labels), ""
-    key, shared, images = train_id(trial.task.spec, trial.data), trial.setting.place.shared, images_of(pictures)
+    key, shared, images = train_id(trial.task.spec, trial.data), trial.setting.data_paths.shared, images_of(pictures)
     found = teacher.trained(wanted, trial.data.train, key, shared, trial.device, bars(trial.setting.quiet))
     return teacher.labels(found, images, pictures.content(), trial.task.folder, trial.device), found.title
 

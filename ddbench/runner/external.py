@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from ddbench.datasets.info import FOLDER, Place
-from ddbench.datasets.lookup import short
+from ddbench.datasets.info import FOLDER, DataPaths
+from ddbench.datasets.lookup import display_name
 from ddbench.errors import UserError
 from ddbench.runner.plan import Jury, Plan
 from ddbench.store import distilled_set
@@ -45,7 +45,7 @@ class GivenImages:
         return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)
 
 
-def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, place: Place) -> Plan:
+def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, data_paths: DataPaths) -> Plan:
     """Judge the class folders below `folder` on the dataset source `dataset`; UserError when the classes differ.
 
     The IPC is the largest number of images in a class.
@@ -53,13 +53,13 @@ def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, place
     size = size or dataset.pixels
     judges.check_size(size)
     pictures = read_folder(folder, tuple(dataset.classes), size)
-    split = dataset.describe(place)
+    split = dataset.describe(data_paths)
     spec = RunSpec(
         method=FOLDER + folder.resolve().name,
         method_version=GivenImages.version,
         preset=None,
         params={"content": pictures.content()},
-        dataset=short(dataset.name),
+        dataset=display_name(dataset.name),
         split=split.rule,
         fingerprint=split.fingerprint,
         size=size,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ddbench import config
-from ddbench.datasets.info import Place, Split
-from ddbench.datasets.lookup import find_dataset, short
+from ddbench.datasets.info import DataPaths, Split
+from ddbench.datasets.lookup import display_name, find_dataset
 from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol
 from ddbench.registry import load_method, source_of
@@ -34,7 +34,7 @@ class Setting:
     """
 
     runs: Path
-    place: Place
+    data_paths: DataPaths
     device: str = "auto"
     quiet: bool = False
     compiled: bool = False
@@ -148,16 +148,16 @@ def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool
 Listed = tuple[Any, Split]  # a dataset's source, and its files by side
 
 
-def listed(dataset: str, place: Place) -> Listed:
+def listed(dataset: str, data_paths: DataPaths) -> Listed:
     """The dataset called that, its files listed; raises UserError."""
     source = find_dataset(dataset)
-    return source, source.describe(place)
+    return source, source.describe(data_paths)
 
 
-def plan(request: Request, judges: Jury, place: Place, found: Listed | None = None) -> Plan:
+def plan(request: Request, judges: Jury, data_paths: DataPaths, found: Listed | None = None) -> Plan:
     """Every word checked, the dataset's files listed unless they were `found`; raises UserError and writes nothing."""
     # the dataset before the method, whose module may import torch: missing data is said at once
-    source, split = found or listed(request.dataset, place)
+    source, split = found or listed(request.dataset, data_paths)
     size = request.size or source.pixels
     judges.check_size(size)
     cls = _method(request.method)
@@ -167,7 +167,7 @@ def plan(request: Request, judges: Jury, place: Place, found: Listed | None = No
         method_version=cls.version,
         preset=request.preset,
         params=_params(method),
-        dataset=short(source.name),
+        dataset=display_name(source.name),
         split=split.rule,
         fingerprint=split.fingerprint,
         size=size,
@@ -179,10 +179,10 @@ def plan(request: Request, judges: Jury, place: Place, found: Listed | None = No
     return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), judges)
 
 
-def plans(request: Request, juries: Sequence[Jury], place: Place, found: Listed | None = None) -> list[Plan]:
+def plans(request: Request, juries: Sequence[Jury], data_paths: DataPaths, found: Listed | None = None) -> list[Plan]:
     """The same runs before each jury; the dataset's files are listed once."""
     first, *others = juries
-    made = plan(request, first, place, found)
+    made = plan(request, first, data_paths, found)
     for jury in others:
         jury.check_size(made.specs[0].size)
     return [replace(made, jury=jury) for jury in juries]

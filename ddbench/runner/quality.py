@@ -208,7 +208,7 @@ def _both(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tup
     read = partial(features, with_what.network, device=subject.device, batch=64, prepare=with_what.prepare)
     where = _train(subject, subject.spec.size)
     key = {"features": words, "weights": with_what.weights, "train": where, "evaluators": VERSION}
-    folder = subject.setting.place.shared / f"features-{digest(key)[:16]}"
+    folder = subject.setting.data_paths.shared / f"features-{digest(key)[:16]}"
     make_once(folder, lambda place: save_file({"real": read(train.images)}, place / "features.safetensors"))
     return with_what.weights, load_file(folder / "features.safetensors")["real"], read(images_of(pictures))
 
@@ -230,7 +230,7 @@ def _published(student: str) -> Extractor:
 
 def _trained(subject: Subject, student: str, title: str) -> Extractor:
     size = LARGE if protocol(title).init == "imagenet" else subject.spec.size
-    data, shared = subject.load(size), subject.setting.place.shared
+    data, shared = subject.load(size), subject.setting.data_paths.shared
     key, progress = _train(subject, size), bars(subject.setting.quiet)
     found = teacher.trained((student, title), data.train, key, shared, subject.device, progress)
     return Extractor(teacher.network(found, size), partial(resize, size=size), found.title)

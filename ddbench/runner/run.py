@@ -52,7 +52,7 @@ def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
     """
     if not join(setting.device == "cpu").lead:
         return _assist(plan, setting)
-    load = cache(lambda size: plan.source.load(setting.place, size))
+    load = cache(lambda size: plan.source.load(setting.data_paths, size))
     outcome = Outcome(0, 0, 0)
     for spec in plan.specs:
         one = replace(plan, specs=(spec,))
@@ -113,7 +113,7 @@ def _assist(plan: Plan, setting: Setting) -> None:
             from ddbench.runner import distillation  # torch
             from ddbench.utils import distributed
 
-            data = plan.source.load(setting.place, spec.size)
+            data = plan.source.load(setting.data_paths, spec.size)
             distillation.assist(spec, plan, data, distributed.device(setting.device), setting)
 
 

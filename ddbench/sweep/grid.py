@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.config import checked, read_toml
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import absolute_name
 from ddbench.errors import UserError, unknown
 from ddbench.registry import load_method
@@ -129,18 +129,18 @@ def _ask(method: Any, path: Path) -> Ask:
     return Ask(**checked(Ask, method, f"{path}, methods"))
 
 
-def cells(sweep: Sweep, asks: Sequence[Ask], place: Place, runs: Path) -> list[Cell]:
+def cells(sweep: Sweep, asks: Sequence[Ask], data_paths: DataPaths, runs: Path) -> list[Cell]:
     """Every cell of the grid, once; the first of each method on each dataset and size comes before all others.
 
     So what those share (a teacher, a fine-tuned model) is made once, and by several processes at once. Every word is
     checked; UserError, and nothing is written.
     """
     juries = [planning.jury(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols]
-    listed = cache(partial(planning.listed, place=place))
+    listed = cache(partial(planning.listed, data_paths=data_paths))
     found: dict[str, tuple[tuple, Cell]] = {}
     for (a, ask), (d, dataset), size in product(enumerate(asks), enumerate(sweep.datasets), sweep.sizes or (None,)):
         request = _request(sweep, ask, dataset, size)
-        plans = planning.plans(request, juries, place, listed(request.dataset))
+        plans = planning.plans(request, juries, data_paths, listed(request.dataset))
         for rank, spec in enumerate(plans[0].specs):
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]

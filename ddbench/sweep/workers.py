@@ -72,7 +72,7 @@ def work(cell: Cell, setting: Setting, retry: bool) -> Outcome | None:
 
 def _judged(cell: Cell, setting: Setting, retry: bool) -> Outcome:
     juries = [planning.jury(cell.students, protocol, cell.student_seeds) for protocol in cell.protocols]
-    plans = planning.plans(cell.request, juries, setting.place)
+    plans = planning.plans(cell.request, juries, setting.data_paths)
     if plans[0].specs[0].digest != cell.tasks[0].spec.digest:
         raise UserError(
             f"{cell.title}: here these words mean another run: other code or data than where the sweep was begun"

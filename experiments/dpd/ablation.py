@@ -25,7 +25,7 @@ import click
 import numpy as np
 from tabulate import tabulate
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.leaderboard import table as leaderboard
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
@@ -53,11 +53,11 @@ PLAN = {
 }
 
 
-def planned(row: str, dataset: str, seeds: tuple[int, ...], place: Place, students=STUDENTS) -> planning.Plan:
+def planned(row: str, dataset: str, seeds: tuple[int, ...], data_paths: DataPaths, students=STUDENTS) -> planning.Plan:
     """One row of the table on one dataset."""
     method, preset, sets = PLAN[row]
     request = planning.Request(method, dataset, (IPC,), SIZE, preset, None, sets, seeds)
-    return planning.plan(request, planning.jury(students, "quick", 1), place)
+    return planning.plan(request, planning.jury(students, "quick", 1), data_paths)
 
 
 def recorded() -> dict[tuple[str, str, str, int], dict]:
@@ -106,13 +106,13 @@ def main() -> None:
 @click.option("--dataset", "datasets", multiple=True, default=DATASETS, show_default=True)
 def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[str, ...]) -> None:
     """Do what is missing."""
-    place, failed, known = Place(data_root, shared, True), 0, recorded()
+    data_paths, failed, known = DataPaths(data_root, shared, True), 0, recorded()
     for student, seed, dataset, row in product(STUDENTS, range(seeds), datasets, PLAN):
         if (row, dataset, student, seed) in known:
             continue
         click.echo(f"{student} on {dataset}, seed {seed}: {row}")
-        setting = planning.Setting(runs, place, quiet=True)
-        failed += runner.run(planned(row, dataset, (seed,), place, (student,)), setting).failed
+        setting = planning.Setting(runs, data_paths, quiet=True)
+        failed += runner.run(planned(row, dataset, (seed,), data_paths, (student,)), setting).failed
     sys.exit(failed > 0)
 
 
@@ -120,10 +120,10 @@ def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[s
 @with_options
 def record(data_root: Path, shared: Path, runs: Path, seeds: int) -> None:
     """Add what is there to ablation.jsonl."""
-    place, entries, known = Place(data_root, shared, True), scan(runs)[0], recorded()
+    data_paths, entries, known = DataPaths(data_root, shared, True), scan(runs)[0], recorded()
     entries = [entry for entry in entries if (entry.result.protocol_version, entry.result.seed) == (1, 0)]
     for row, dataset in product(PLAN, DATASETS):
-        wanted = {spec.digest for spec in planned(row, dataset, tuple(range(seeds)), place).specs}
+        wanted = {spec.digest for spec in planned(row, dataset, tuple(range(seeds)), data_paths).specs}
         found = [figures_of(entry, row) for entry in entries if entry.spec.digest in wanted]
         known |= {(row, dataset, one["student"], one["seed"]): one for one in found}
     order = sorted(known, key=lambda key: (key[1:3], list(PLAN).index(key[0]), key[3]))
@@ -148,7 +148,7 @@ def table() -> None:
 @click.option("--dataset", type=click.Choice(DATASETS), required=True)
 def folders(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str) -> None:
     """Where the distilled sets of every row lie."""
-    for row, found in distilled_sets(dataset, tuple(range(seeds)), Place(data_root, shared, True), runs).items():
+    for row, found in distilled_sets(dataset, tuple(range(seeds)), DataPaths(data_root, shared, True), runs).items():
         click.echo("\t".join([row, *map(str, found)]))
 
 
@@ -158,7 +158,7 @@ def folders(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 def sheet(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str, output: Path) -> None:
     """Two images of every class by every row of DPD, of the first seed, as a picture."""
-    found = distilled_sets(dataset, (0,), Place(data_root, shared, True), runs)
+    found = distilled_sets(dataset, (0,), DataPaths(data_root, shared, True), runs)
     sets = [distilled_set.read(folder) for row, there in found.items() for folder in there if PLAN[row][0] == "dpd"]
     labels = np.concatenate([s.labels for s in sets])
     shown = np.concatenate([_first(s.labels, 2) for s in sets])
@@ -172,9 +172,9 @@ def _first(labels: np.ndarray, count: int) -> np.ndarray:
     return np.array([np.count_nonzero(labels[:i] == label) < count for i, label in enumerate(labels)])
 
 
-def distilled_sets(dataset: str, seeds: tuple[int, ...], place: Place, runs: Path) -> dict[str, list[Path]]:
+def distilled_sets(dataset: str, seeds: tuple[int, ...], data_paths: DataPaths, runs: Path) -> dict[str, list[Path]]:
     """Row -> its distilled sets that are there."""
-    plans = {row: planned(row, dataset, seeds, place) for row in PLAN}
+    plans = {row: planned(row, dataset, seeds, data_paths) for row in PLAN}
     every = {row: [spec.folder(runs) / "distilled" for spec in plan.specs] for row, plan in plans.items()}
     return {row: [folder for folder in found if folder.is_dir()] for row, found in every.items()}
 

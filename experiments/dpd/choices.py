@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import torch
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.runner import plan as planning
 from ddbench.runner import run
 from ddbench.runner.evaluation import bars
@@ -29,9 +29,9 @@ SIZE, IPC, MOST = 64, 10, 4000
 def distil(preset: str, dataset: str, sets: tuple[str, ...], setting: planning.Setting) -> tuple[Path, ImageSet]:
     """The folder of the distilled set, made when it is missing, and the training split."""
     request = planning.Request("dpd", dataset, (IPC,), SIZE, preset, None, sets)
-    plan = planning.plan(request, planning.jury((), "quick", 1), setting.place)
+    plan = planning.plan(request, planning.jury((), "quick", 1), setting.data_paths)
     run.run(plan, setting)
-    return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.place, SIZE).train
+    return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.data_paths, SIZE).train
 
 
 def others(train: ImageSet, pictures: distilled_set.Pictures) -> torch.Tensor:
@@ -61,7 +61,7 @@ def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str) ->
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE")
 @click.option("--student", default="convnet", show_default=True)
 def main(data_root: Path, shared: Path, runs: Path, dataset: str, preset: str, sets: tuple, student: str) -> None:  # noqa: PLR0913
-    folder, train = distil(preset, dataset, sets, planning.Setting(runs, Place(data_root, shared)))
+    folder, train = distil(preset, dataset, sets, planning.Setting(runs, DataPaths(data_root, shared)))
     found = accuracy(distilled_set.read(folder), train, student)
     print(json.dumps({"dataset": dataset, "preset": preset, "set": sets, "student": student, "overall": found}))
 

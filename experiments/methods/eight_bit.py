@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ddbench import config
 from ddbench.context import Context
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.methods.pixels.loop import STATE
 from ddbench.registry import load_method
@@ -81,7 +81,7 @@ def main(  # noqa: PLR0913
     name: str | None, preset: str | None, sets: tuple[str, ...], ipc: int, students: int, data_root: Path, shared: Path
 ) -> None:
     if name:
-        data = find_dataset("eurosat").load(Place(data_root, shared), 64)
+        data = find_dataset("eurosat").load(DataPaths(data_root, shared), 64)
         forms, clipped = distilled(config.build(load_method(name), preset, None, sets), data, ipc, shared)
         overall = [[reached(forms[form], data, seed) for seed in range(students)] for form in FORMS]
         words = " ".join([name, *([preset] if preset else []), *sets])

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate
@@ -29,7 +29,7 @@ def bar(items, desc, total):
 
 
 def training_split(dataset: str, data_root: Path, shared: Path, size: int = SIZE) -> ImageSet:
-    return find_dataset(dataset).load(Place(data_root, shared), size).train
+    return find_dataset(dataset).load(DataPaths(data_root, shared), size).train
 
 
 def parts(train: ImageSet, *spans: tuple[int, int]) -> list[Labelled]:

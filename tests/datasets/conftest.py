@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.source import ClassFolders
 
 
@@ -96,8 +96,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "data", tmp_path / "shared", quiet=True)
+def data_paths(tmp_path: Path) -> DataPaths:
+    return DataPaths(tmp_path / "data", tmp_path / "shared", quiet=True)
 
 
 @pytest.fixture

@@ -42,27 +42,27 @@ def offered(toy, archive, served):
     return replace(toy, address=f"{served.address}/toy.zip", checksum=checksum)
 
 
-def test_downloaded_checked_unpacked_found(offered, place):
+def test_downloaded_checked_unpacked_found(offered, data_paths):
     with pytest.raises(MissingDataError):
-        offered.describe(place)
-    folder = download.fetch(offered, place)
-    assert folder == place.root / "toy"
-    assert offered.load(place, 8).train.counts() == (5, 5, 5)
+        offered.describe(data_paths)
+    folder = download.fetch(offered, data_paths)
+    assert folder == data_paths.root / "toy"
+    assert offered.load(data_paths, 8).train.counts() == (5, 5, 5)
     assert not list(folder.rglob("*.txt"))
-    assert not list((place.root / ".downloads").glob("toy*"))
+    assert not list((data_paths.root / ".downloads").glob("toy*"))
 
 
-def test_fetched_again_is_not_downloaded_again(offered, place, served):
-    download.fetch(offered, place)
+def test_fetched_again_is_not_downloaded_again(offered, data_paths, served):
+    download.fetch(offered, data_paths)
     before = len(served.asked)
-    shutil.rmtree(place.root / ".downloads")
-    (place.root / ".downloads").mkdir()
-    shutil.copy(served.folder / "toy.zip", place.root / ".downloads/toy.zip")
-    download.fetch(offered, place)
+    shutil.rmtree(data_paths.root / ".downloads")
+    (data_paths.root / ".downloads").mkdir()
+    shutil.copy(served.folder / "toy.zip", data_paths.root / ".downloads/toy.zip")
+    download.fetch(offered, data_paths)
     assert len(served.asked) == before
 
 
-def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, place, served, monkeypatch):
+def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, data_paths, served, monkeypatch):
     monkeypatch.setattr(download, "RETRIES", 0)
     with zipfile.ZipFile(served.folder / "toy.zip", "a") as box:
         box.writestr("large.bin", os.urandom(3_000_000))
@@ -70,38 +70,38 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, place, ser
     offered = replace(offered, checksum=f"SHA-256 {hashlib.sha256(whole).hexdigest()}")
     served.broken = 2_000_000
     with pytest.raises(DatasetError, match="to go on where it stopped"):
-        download.fetch(offered, place)
-    assert not (place.root / "toy").exists()
-    download.fetch(offered, place)
+        download.fetch(offered, data_paths)
+    assert not (data_paths.root / "toy").exists()
+    download.fetch(offered, data_paths)
     first = int(served.asked[-1][1].removeprefix("bytes=").removesuffix("-"))
     assert 1_000_000 < first <= 2_000_000
-    assert offered.describe(place)
+    assert offered.describe(data_paths)
 
 
-def test_a_wrong_checksum_is_thrown_away(offered, place):
+def test_a_wrong_checksum_is_thrown_away(offered, data_paths):
     wrong = replace(offered, checksum="SHA-256 " + "0" * 64)
     with pytest.raises(DatasetError, match=r"has SHA-256 [0-9a-f]{64}, not 0{64}: it was thrown away"):
-        download.fetch(wrong, place)
-    assert not (place.root / "toy").exists()
-    assert not list((place.root / ".downloads").glob("toy*"))
-    download.fetch(offered, place)
+        download.fetch(wrong, data_paths)
+    assert not (data_paths.root / "toy").exists()
+    assert not list((data_paths.root / ".downloads").glob("toy*"))
+    download.fetch(offered, data_paths)
 
 
-def test_md5_too(offered, place, archive):
+def test_md5_too(offered, data_paths, archive):
     checksum = f"MD5 {hashlib.md5(archive.read_bytes()).hexdigest()}"
-    download.fetch(replace(offered, checksum=checksum), place)
+    download.fetch(replace(offered, checksum=checksum), data_paths)
 
 
-def test_an_address_that_does_not_answer(offered, place, served, monkeypatch):
+def test_an_address_that_does_not_answer(offered, data_paths, served, monkeypatch):
     monkeypatch.setattr(download, "RETRIES", 0)
     with pytest.raises(DatasetError, match=r"gone\.zip cannot be downloaded .*\n.*--from FILE"):
-        download.fetch(replace(offered, address=f"{served.address}/gone.zip"), place)
+        download.fetch(replace(offered, address=f"{served.address}/gone.zip"), data_paths)
     served.stop()
     with pytest.raises(DatasetError, match=r"toy\.zip cannot be downloaded"):
-        download.fetch(offered, place)
+        download.fetch(offered, data_paths)
 
 
-def test_killed_while_unpacking(offered, place, monkeypatch):
+def test_killed_while_unpacking(offered, data_paths, monkeypatch):
     original = archives.shutil.copyfileobj
     count = []
 
@@ -113,109 +113,109 @@ def test_killed_while_unpacking(offered, place, monkeypatch):
 
     monkeypatch.setattr(archives.shutil, "copyfileobj", killed)
     with pytest.raises(KeyboardInterrupt):
-        download.fetch(offered, place)
+        download.fetch(offered, data_paths)
     with pytest.raises(MissingDataError):
-        offered.describe(place)
+        offered.describe(data_paths)
     monkeypatch.setattr(archives.shutil, "copyfileobj", original)
-    download.fetch(offered, place)
-    assert offered.describe(place)
+    download.fetch(offered, data_paths)
+    assert offered.describe(data_paths)
 
 
-def test_an_archive_without_a_class(toy, grow, place, tmp_path):
+def test_an_archive_without_a_class(toy, grow, data_paths, tmp_path):
     tree = grow(tmp_path / "tree", toy.classes[:2], 10)
     with pytest.raises(
         DatasetError, match=r"1 missing \(forest\)(.|\n)*part\.zip was unpacked, and nothing of it kept"
     ):
-        download.fetch(toy, place, zipped(tree, tmp_path / "part.zip"))
+        download.fetch(toy, data_paths, zipped(tree, tmp_path / "part.zip"))
     grow(tree, ["forest"], 10)
-    download.fetch(toy, place, zipped(tree, tmp_path / "whole.zip"))
-    assert toy.describe(place)
+    download.fetch(toy, data_paths, zipped(tree, tmp_path / "whole.zip"))
+    assert toy.describe(data_paths)
 
 
-def test_an_archive_of_something_else_is_not_kept(toy, grow, place, tmp_path):
+def test_an_archive_of_something_else_is_not_kept(toy, grow, data_paths, tmp_path):
     tree = grow(tmp_path / "tree", ["cat", "dog"], 3)
     with pytest.raises(DatasetError, match=r"no class folder of toy \(river, beach, forest"):
-        download.fetch(toy, place, zipped(tree, tmp_path / "pets.zip", inside="pets"))
-    assert not (place.root / "toy").exists()
+        download.fetch(toy, data_paths, zipped(tree, tmp_path / "pets.zip", inside="pets"))
+    assert not (data_paths.root / "toy").exists()
 
 
-def test_a_folder_of_that_name_is_in_the_way_before_anything_is_downloaded(offered, place, served):
-    (place.root / "toy").mkdir(parents=True)
+def test_a_folder_of_that_name_is_in_the_way_before_anything_is_downloaded(offered, data_paths, served):
+    (data_paths.root / "toy").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"data/toy is there already: remove it, then run again"):
-        download.fetch(offered, place)
+        download.fetch(offered, data_paths)
     assert served.asked == []
 
 
-def test_what_came_in_place_of_an_archive_without_a_checksum_is_thrown_away(offered, place, served):
+def test_what_came_in_place_of_an_archive_without_a_checksum_is_thrown_away(offered, data_paths, served):
     unsaid, whole = replace(offered, checksum=""), (served.folder / "toy.zip").read_bytes()
     (served.folder / "toy.zip").write_text("<html>too many people fetched this file</html>")
     with pytest.raises(DatasetError, match="thrown away: run again to get it anew"):
-        download.fetch(unsaid, place)
+        download.fetch(unsaid, data_paths)
     (served.folder / "toy.zip").write_bytes(whole)
-    download.fetch(unsaid, place)
-    assert unsaid.describe(place)
+    download.fetch(unsaid, data_paths)
+    assert unsaid.describe(data_paths)
 
 
-def test_what_does_not_fit_the_disk_is_kept_as_it_came(offered, place, served, monkeypatch):
+def test_what_does_not_fit_the_disk_is_kept_as_it_came(offered, data_paths, served, monkeypatch):
     with monkeypatch.context() as full:
-        usage = shutil.disk_usage(place.shared.parent)
+        usage = shutil.disk_usage(data_paths.shared.parent)
         full.setattr(archives.shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(DatasetError, match="free"):
-            download.fetch(replace(offered, checksum=""), place)
+            download.fetch(replace(offered, checksum=""), data_paths)
     before = len(served.asked)
-    download.fetch(offered, place)
+    download.fetch(offered, data_paths)
     assert len(served.asked) == before
 
 
-def test_two_at_once_download_once(offered, place, served):
+def test_two_at_once_download_once(offered, data_paths, served):
     with ThreadPoolExecutor(2) as both:
-        folders = list(both.map(lambda _: download.fetch(offered, place), range(2)))
-    assert folders == [place.root / "toy"] * 2
+        folders = list(both.map(lambda _: download.fetch(offered, data_paths), range(2)))
+    assert folders == [data_paths.root / "toy"] * 2
     assert len({path for path, _ in served.asked}) == 1
     assert [wanted for _, wanted in served.asked].count("") <= 2  # one to look, one to get
-    assert offered.describe(place)
+    assert offered.describe(data_paths)
 
 
-def test_names_as_windows_writes_them(toy, grow, place, tmp_path):
+def test_names_as_windows_writes_them(toy, grow, data_paths, tmp_path):
     tree = grow(tmp_path / "tree", toy.classes, 10)
     with zipfile.ZipFile(tmp_path / "win.zip", "w") as box:
         for file in sorted(tree.rglob("*.png")):
             box.writestr(zipfile.ZipInfo(f"Toy\\{file.parent.name}\\{file.name}"), file.read_bytes())
-    download.fetch(toy, place, tmp_path / "win.zip")
-    assert toy.describe(place)
+    download.fetch(toy, data_paths, tmp_path / "win.zip")
+    assert toy.describe(data_paths)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
-def test_what_the_user_has(toy, grow, place, tmp_path, kind):
+def test_what_the_user_has(toy, grow, data_paths, tmp_path, kind):
     tree, path = grow(tmp_path / "tree", toy.classes, 10), tmp_path / f"mine.{kind}"
     if kind == "zip":
         zipped(tree, path)
     else:
         with tarfile.open(path, "w:" + kind.partition(".")[2]) as box:
             box.add(tree, "some/where")
-    download.fetch(toy, place, path)
-    assert toy.describe(place)
+    download.fetch(toy, data_paths, path)
+    assert toy.describe(data_paths)
     assert path.exists()
 
 
-def test_a_folder_of_the_users_is_linked(toy, grow, place, tmp_path):
+def test_a_folder_of_the_users_is_linked(toy, grow, data_paths, tmp_path):
     tree = grow(tmp_path / "tree", toy.classes, 10)
-    download.fetch(toy, place, tree)
-    assert (place.root / "toy").is_symlink()
-    assert toy.describe(place)
-    assert download.fetch(toy, place, tree) == place.root / "toy"
+    download.fetch(toy, data_paths, tree)
+    assert (data_paths.root / "toy").is_symlink()
+    assert toy.describe(data_paths)
+    assert download.fetch(toy, data_paths, tree) == data_paths.root / "toy"
 
 
-def test_a_folder_without_the_classes_is_not_linked(toy, place, tmp_path):
+def test_a_folder_without_the_classes_is_not_linked(toy, data_paths, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"no class folder of toy .* was not linked to"):
-        download.fetch(toy, place, tmp_path / "empty")
-    assert not (place.root / "toy").exists()
+        download.fetch(toy, data_paths, tmp_path / "empty")
+    assert not (data_paths.root / "toy").exists()
 
 
-def test_no_address_says_how_in_three_lines(place):
+def test_no_address_says_how_in_three_lines(data_paths):
     with pytest.raises(DatasetError) as caught:
-        download.fetch(AID, place)
+        download.fetch(AID, data_paths)
     first, *rest = str(caught.value).splitlines()
     assert first == "aid has no address from which it can be downloaded."
     assert len(rest) == 3
@@ -276,7 +276,7 @@ def test_what_is_no_archive_is_said(tmp_path, name, content, said):
 
 
 @pytest.mark.parametrize("kind", ["stored", "deflated", "tar.gz", "tar.xz", "tar.bz2"])
-def test_a_damaged_archive(toy, grow, place, tmp_path, kind):
+def test_a_damaged_archive(toy, grow, data_paths, tmp_path, kind):
     tree, path = grow(tmp_path / "tree", toy.classes, 10, side=30), tmp_path / f"cut.{kind}"
     if kind.startswith("tar"):
         with tarfile.open(path, "w:" + kind[4:]) as box:
@@ -291,8 +291,8 @@ def test_a_damaged_archive(toy, grow, place, tmp_path, kind):
     data[middle : middle + 40] = bytes(40)
     path.write_bytes(data)
     with pytest.raises(DatasetError, match=r"cannot be unpacked|nothing of it kept|is no archive"):
-        download.fetch(toy, place, path)
-    assert not (place.root / "toy").exists()
+        download.fetch(toy, data_paths, path)
+    assert not (data_paths.root / "toy").exists()
 
 
 def test_a_name_that_is_too_long_for_the_disk(tmp_path):
@@ -315,28 +315,28 @@ def test_what_does_not_fit_the_disk_is_said_before(tmp_path, archive, monkeypatc
         archives.unpack(archive, tmp_path, quiet=True)
 
 
-def prepared(place, *words):
-    base = ["--data-root", place.root, "--shared", place.shared, "-q", "data", "prepare"]
+def prepared(data_paths, *words):
+    base = ["--data-root", data_paths.root, "--shared", data_paths.shared, "-q", "data", "prepare"]
     return CliRunner().invoke(cli, [str(word) for word in (*base, *words)])
 
 
-def test_prepare_from_an_archive(place, grow, tmp_path):
+def test_prepare_from_an_archive(data_paths, grow, tmp_path):
     from ddbench.datasets.rs.siri_whu import SIRI_WHU
 
     tree = grow(tmp_path / "tree", SIRI_WHU.classes, 200, side=2)
-    done = prepared(place, "siri-whu", "--from", zipped(tree, tmp_path / "siri.zip"), "--size", "8")
+    done = prepared(data_paths, "siri-whu", "--from", zipped(tree, tmp_path / "siri.zip"), "--size", "8")
     assert done.exit_code == 0, done.output
     assert done.stdout == "siri-whu, 8 px: 1920 training, 480 test images\n"
-    again = prepared(place, "siri-whu", "--from", tmp_path / "siri.zip")
+    again = prepared(data_paths, "siri-whu", "--from", tmp_path / "siri.zip")
     assert again.exit_code == 2
     assert "is there already" in again.output
 
 
-def test_prepare_of_what_cannot_be_got(place, tmp_path):
-    os.makedirs(place.root)
-    done = prepared(place, "clrs")
+def test_prepare_of_what_cannot_be_got(data_paths, tmp_path):
+    os.makedirs(data_paths.root)
+    done = prepared(data_paths, "clrs")
     assert done.exit_code == 2
     assert "ddbench data prepare clrs --from ARCHIVE_OR_FOLDER" in done.output
-    done = prepared(place, "scenes", "--from", tmp_path)
+    done = prepared(data_paths, "scenes", "--from", tmp_path)
     assert done.exit_code == 2
     assert "is not got from anywhere" in done.output

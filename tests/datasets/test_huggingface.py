@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from ddbench.datasets import huggingface
-from ddbench.datasets.lookup import find_dataset, short
+from ddbench.datasets.lookup import display_name, find_dataset
 from ddbench.errors import UserError
 
 NAMES = ["Bare Land", "river/lake"]
@@ -40,17 +40,17 @@ def write(folder, picture, parts, label_of=lambda i: i % 2, **features):
         made.to_parquet(folder / "data" / f"{part}-00000-of-00001.parquet")
 
 
-def test_its_own_sides_are_the_split(here, place, picture):
+def test_its_own_sides_are_the_split(here, data_paths, picture):
     write(here / "me/scenes", picture, ["train", "test", "validation"])
     source = find_dataset("hf:me/scenes")
     assert source.classes == ("Bare Land", "river-lake")
     assert source.readable == ("bare land", "river/lake")
-    split, data = source.describe(place), source.load(place, 12)
+    split, data = source.describe(data_paths), source.load(data_paths, 12)
     assert (data.train.counts(), data.test.counts()) == ((10, 10), (10, 10))
     assert {name.split("/")[1].split("-")[0] for names in split.train for name in names} == {"train"}
     assert {name.split("/")[1].split("-")[0] for names in split.test for name in names} == {"test"}
     assert split.rule == f"sides.csv of the hub's, revision {'5' * 40}"
-    assert short(source.name) == "hf:me/scenes"
+    assert display_name(source.name) == "hf:me/scenes"
 
 
 def test_files_are_kept_as_they_are(here, picture):
@@ -63,33 +63,33 @@ def test_files_are_kept_as_they_are(here, picture):
     assert (images / "river-lake/train-000003.png").is_file()
 
 
-def test_one_split_is_parted(here, place, picture):
+def test_one_split_is_parted(here, data_paths, picture):
     write(here / "me/scenes", picture, ["train"])
     source = find_dataset("hf:me/scenes")
-    assert [len(names) for names in source.describe(place).train] == [8, 8]
+    assert [len(names) for names in source.describe(data_paths).train] == [8, 8]
     assert source.split_rule.startswith("80/20 of each class")
     half = find_dataset("hf:me/scenes@50")
-    assert [len(names) for names in half.describe(place).train] == [5, 5]
+    assert [len(names) for names in half.describe(data_paths).train] == [5, 5]
 
 
 @pytest.mark.parametrize("bare", [-1, None])
-def test_images_without_a_class_are_left_out_and_said(here, place, picture, caplog, bare):
+def test_images_without_a_class_are_left_out_and_said(here, data_paths, picture, caplog, bare):
     write(here / "me/scenes", picture, ["train"])
     write(here / "me/scenes", picture, ["test"], label_of=lambda i: bare)
     source = find_dataset("hf:me/scenes")
-    assert [len(a) + len(b) for a, b in zip(*sides(source, place), strict=True)] == [10, 10]
+    assert [len(a) + len(b) for a, b in zip(*sides(source, data_paths), strict=True)] == [10, 10]
     assert "hf:me/scenes: 20 images of its split test have no class and are left out" in caplog.text
     assert source.split_rule.startswith("80/20")
 
 
-def sides(source, place):
-    split = source.describe(place)
+def sides(source, data_paths):
+    split = source.describe(data_paths)
     return split.train, split.test
 
 
-def test_a_ratio_is_a_ratio_where_the_set_has_sides(here, place, picture):
+def test_a_ratio_is_a_ratio_where_the_set_has_sides(here, data_paths, picture):
     write(here / "me/scenes", picture, ["train", "test"])
-    train, test = sides(find_dataset("hf:me/scenes@80"), place)
+    train, test = sides(find_dataset("hf:me/scenes@80"), data_paths)
     assert ([len(c) for c in train], [len(c) for c in test]) == ([16, 16], [4, 4])
     assert {name.split("/")[1].split("-")[0] for names in train for name in names} == {"train", "test"}
 

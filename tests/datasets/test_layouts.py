@@ -77,16 +77,16 @@ def test_every_dataset_has_facts():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 @pytest.mark.parametrize("where", [0, -1, "named"])
-def test_the_official_layout_is_found_split_and_packed(source, where, place, picture):
-    facts = small(source)
-    folder = facts.name if where == "named" else facts.folders[where]
-    write(picture, place.root / folder, facts)
-    split = facts.describe(place)
-    sides = (2, 2) if facts.numbered or facts.train_fraction == 0.5 else (3, 1)
+def test_the_official_layout_is_found_split_and_packed(source, where, data_paths, picture):
+    info = small(source)
+    folder = info.name if where == "named" else info.folders[where]
+    write(picture, data_paths.root / folder, info)
+    split = info.describe(data_paths)
+    sides = (2, 2) if info.numbered or info.train_fraction == 0.5 else (3, 1)
     assert ({len(c) for c in split.train}, {len(c) for c in split.test}) == ({sides[0]}, {sides[1]})
-    data = facts.load(place, 8)
-    assert data.train.classes == facts.classes
-    assert data.train.counts() == (sides[0],) * len(facts.classes)
+    data = info.load(data_paths, 8)
+    assert data.train.classes == info.classes
+    assert data.train.counts() == (sides[0],) * len(info.classes)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
@@ -100,103 +100,103 @@ def test_the_official_layout_is_found_split_and_packed(source, where, place, pic
     ],
     ids=["lower case", "spaces", "nested", "deep"],
 )
-def test_copies_are_split_as_the_official_layout_is(source, called, place, picture):
-    facts = small(source)
-    write(picture, place.root / facts.folders[0], facts)
-    official = facts.describe(place)
-    shutil.rmtree(place.root / facts.folders[0].split("/")[0])
-    write(picture, place.root / facts.name, facts, called)
-    copied = facts.describe(place)
+def test_copies_are_split_as_the_official_layout_is(source, called, data_paths, picture):
+    info = small(source)
+    write(picture, data_paths.root / info.folders[0], info)
+    official = info.describe(data_paths)
+    shutil.rmtree(data_paths.root / info.folders[0].split("/")[0])
+    write(picture, data_paths.root / info.name, info, called)
+    copied = info.describe(data_paths)
     assert copied.fingerprint == official.fingerprint
     assert copied == official
 
 
-def test_rsscn7_by_its_other_names(place, picture):
-    facts = small(BY_NAME["rsscn7"])
-    others = {label: name for name, label in facts.also}  # the last of them, such as grass_land
-    write(picture, place.root / "RSSCN7", facts, others.__getitem__)
-    assert facts.describe(place).train[0][0].startswith("aGrass/")
+def test_rsscn7_by_its_other_names(data_paths, picture):
+    info = small(BY_NAME["rsscn7"])
+    others = {label: name for name, label in info.also}  # the last of them, such as grass_land
+    write(picture, data_paths.root / "RSSCN7", info, others.__getitem__)
+    assert info.describe(data_paths).train[0][0].startswith("aGrass/")
 
 
-def test_a_copy_with_a_folder_for_each_side_is_one_dataset(toy, place, grow):
-    whole = grow(place.root / "Images", toy.classes, 10)
-    expected = toy.describe(place)
+def test_a_copy_with_a_folder_for_each_side_is_one_dataset(toy, data_paths, grow):
+    whole = grow(data_paths.root / "Images", toy.classes, 10)
+    expected = toy.describe(data_paths)
     for i, path in enumerate(sorted(whole.rglob("*.png"))):
-        folder = place.root / "toy" / ("train" if i % 2 else "test") / path.parent.name
+        folder = data_paths.root / "toy" / ("train" if i % 2 else "test") / path.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         path.rename(folder / path.name)
     shutil.rmtree(whole)
-    assert toy.describe(place) == expected
+    assert toy.describe(data_paths) == expected
 
 
-def test_one_file_in_two_folders_of_a_class_is_an_error(toy, place, grow):
-    grow(place.root / "toy/a", toy.classes, 10)
-    grow(place.root / "toy/b", ["beach"], 1)
+def test_one_file_in_two_folders_of_a_class_is_an_error(toy, data_paths, grow):
+    grow(data_paths.root / "toy/a", toy.classes, 10)
+    grow(data_paths.root / "toy/b", ["beach"], 1)
     with pytest.raises(DatasetError, match=r"toy/b/beach/beach00.png are both beach/beach00.png"):
-        toy.describe(place)
+        toy.describe(data_paths)
 
 
-def test_folders_that_hold_no_images_are_looked_into_and_others_are_too_many(toy, place, grow):
-    grow(place.root / "toy/Images", toy.classes, 10)
-    (place.root / "toy/Images/papers").mkdir()
-    toy.describe(place)
-    grow(place.root / "toy/Images", ["swamp"], 1)
+def test_folders_that_hold_no_images_are_looked_into_and_others_are_too_many(toy, data_paths, grow):
+    grow(data_paths.root / "toy/Images", toy.classes, 10)
+    (data_paths.root / "toy/Images/papers").mkdir()
+    toy.describe(data_paths)
+    grow(data_paths.root / "toy/Images", ["swamp"], 1)
     with pytest.raises(DatasetError, match=r"1 too many \(swamp\)"):
-        toy.describe(place)
+        toy.describe(data_paths)
 
 
-def test_names_that_differ_by_case_alone_are_classes_of_their_own(tmp_path, place, grow):
+def test_names_that_differ_by_case_alone_are_classes_of_their_own(tmp_path, data_paths, grow):
     """Of a tree of the user's; where nothing is known every folder is a class."""
     tree = grow(tmp_path / "tree", ["bare land", "bare_land", "BareLand"], 3)
     assert folder_source(tree).classes == ("BareLand", "bare land", "bare_land")
-    assert [len(names) for names in folder_source(tree).describe(place).train] == [2, 2, 2]
+    assert [len(names) for names in folder_source(tree).describe(data_paths).train] == [2, 2, 2]
 
 
-def test_a_wrong_total_is_an_error(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
+def test_a_wrong_total_is_an_error(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
     with pytest.raises(DatasetError, match=r"toy has 31 images, .* has 30\.\nUnpack"):
-        replace(toy, counts=None, total=31).describe(place)
+        replace(toy, counts=None, total=31).describe(data_paths)
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "loop", "folder"])
-def test_what_is_named_like_an_image_and_is_none_is_an_error(toy, place, grow, kind):
-    tree = grow(place.root / "Images", toy.classes, 10)
+def test_what_is_named_like_an_image_and_is_none_is_an_error(toy, data_paths, grow, kind):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
     odd = tree / "beach/beach99.png"
-    odd.mkdir() if kind == "folder" else odd.symlink_to(odd if kind == "loop" else place.root / "gone.png")
+    odd.mkdir() if kind == "folder" else odd.symlink_to(odd if kind == "loop" else data_paths.root / "gone.png")
     with pytest.raises(DatasetError, match=r"beach99\.png(:| is)"):
-        toy.describe(place)
+        toy.describe(data_paths)
 
 
-def test_a_link_to_an_image_is_that_image(toy, place, grow, tmp_path):
-    tree = grow(place.root / "Images", toy.classes, 10)
-    before = toy.load(place, 8).train.images.clone()
+def test_a_link_to_an_image_is_that_image(toy, data_paths, grow, tmp_path):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
+    before = toy.load(data_paths, 8).train.images.clone()
     (tree / "beach/beach03.png").rename(tmp_path / "elsewhere.png")
     (tree / "beach/beach03.png").symlink_to(tmp_path / "elsewhere.png")
-    assert (toy.load(place, 8).train.images == before).all()
+    assert (toy.load(data_paths, 8).train.images == before).all()
 
 
-def test_images_in_a_folder_inside_a_class_are_an_error(tmp_path, place, grow):
+def test_images_in_a_folder_inside_a_class_are_an_error(tmp_path, data_paths, grow):
     tree = grow(tmp_path / "tree", ["a", "b"], 4)
     (tree / "a/.thumbnails").mkdir()
     (tree / "a/a00.png").rename(tree / "a/.thumbnails/a00.png")
     (tree / "b/notes").mkdir()
-    assert [len(names) for names in folder_source(tree).describe(place).train] == [2, 3]
+    assert [len(names) for names in folder_source(tree).describe(data_paths).train] == [2, 3]
     grow(tree / "b/notes", ["more"], 1)
     with pytest.raises(DatasetError, match=r"b/notes, inside a class folder, has images \(more00\.png\)"):
-        folder_source(tree).describe(place)
+        folder_source(tree).describe(data_paths)
 
 
-def test_a_very_long_folder(tmp_path, place, grow):
+def test_a_very_long_folder(tmp_path, data_paths, grow):
     tree = grow(tmp_path / ("x" * 250), ["a", "b"], 4)
-    assert folder_source(tree).load(place, 8).train.counts() == (3, 3)
+    assert folder_source(tree).load(data_paths, 8).train.counts() == (3, 3)
 
 
-def test_long_and_foreign_names(tmp_path, place, picture):
+def test_long_and_foreign_names(tmp_path, data_paths, picture):
     for label in ("пляж", "森"):
         (tmp_path / "tree" / label).mkdir(parents=True)
         for i in range(3):
             picture(f"{label}{i}", 8, 8).save(tmp_path / "tree" / label / f"{'å' * 100}{i}.png")
-    data = folder_source(tmp_path / "tree").load(place, 8)
+    data = folder_source(tmp_path / "tree").load(data_paths, 8)
     assert data.train.classes == ("пляж", "森")
     assert data.train.counts() == (2, 2)
 
@@ -209,46 +209,46 @@ def archived(tree, path):
 
 
 @pytest.fixture
-def offered(place, picture, tmp_path, served, request):
+def offered(data_paths, picture, tmp_path, served, request):
     """A dataset's release with four images of a class, at an address on this machine, and where it is served from."""
-    facts = small(BY_NAME[request.param])
-    write(picture, tmp_path / "release" / facts.folders[0], facts)
+    info = small(BY_NAME[request.param])
+    write(picture, tmp_path / "release" / info.folders[0], info)
     path = archived(tmp_path / "release", served.folder / "release.zip")
     checksum = f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    return replace(facts, address=f"{served.address}/release.zip", archive="", checksum=checksum), path
+    return replace(info, address=f"{served.address}/release.zip", archive="", checksum=checksum), path
 
 
 ALL = pytest.mark.parametrize("offered", sorted(KNOWN), indirect=True)
 
 
 @ALL
-def test_downloaded_verified_unpacked_packed(offered, place):
-    facts, _ = offered
-    fetch(facts, place)
-    data = facts.load(place, 8)
+def test_downloaded_verified_unpacked_packed(offered, data_paths):
+    info, _ = offered
+    fetch(info, data_paths)
+    data = info.load(data_paths, 8)
     counts = [a + b for a, b in zip(data.train.counts(), data.test.counts(), strict=True)]
-    assert counts == [FEW] * len(facts.classes)
-    assert facts.verify(place).ok
+    assert counts == [FEW] * len(info.classes)
+    assert info.verify(data_paths).ok
 
 
 @ALL
-def test_a_wrong_checksum_leaves_nothing(offered, place):
-    facts, _ = offered
+def test_a_wrong_checksum_leaves_nothing(offered, data_paths):
+    info, _ = offered
     with pytest.raises(DatasetError, match="it was thrown away"):
-        fetch(replace(facts, checksum=f"MD5 {'0' * 32}"), place)
+        fetch(replace(info, checksum=f"MD5 {'0' * 32}"), data_paths)
     with pytest.raises(MissingDataError):
-        facts.describe(place)
+        info.describe(data_paths)
 
 
 @ALL
-def test_a_release_that_lacks_a_class_is_not_kept(offered, place, tmp_path):
-    facts, path = offered
-    shutil.rmtree(tmp_path / "release" / facts.folders[0] / facts.classes[-1])
+def test_a_release_that_lacks_a_class_is_not_kept(offered, data_paths, tmp_path):
+    info, path = offered
+    shutil.rmtree(tmp_path / "release" / info.folders[0] / info.classes[-1])
     archived(tmp_path / "release", path)
-    with pytest.raises(DatasetError, match=f"1 missing \\({re.escape(facts.classes[-1])}\\)"):
-        fetch(facts, place, path)
+    with pytest.raises(DatasetError, match=f"1 missing \\({re.escape(info.classes[-1])}\\)"):
+        fetch(info, data_paths, path)
     with pytest.raises(MissingDataError):
-        facts.describe(place)
+        info.describe(data_paths)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ddbench.datasets.info import DatasetError, Place
+from ddbench.datasets.info import DataPaths, DatasetError
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
 from ddbench.datasets.source import folder_source, words
@@ -32,9 +32,9 @@ def flat(side):
     return [name for names in side for name in names]
 
 
-def test_the_split_is_the_documented_rule(toy, place, grow):
-    tree = grow(place.root / "toy/Images", toy.classes, 10)
-    split = toy.describe(place)
+def test_the_split_is_the_documented_rule(toy, data_paths, grow):
+    tree = grow(data_paths.root / "toy/Images", toy.classes, 10)
+    split = toy.describe(data_paths)
     train, test = naive_split(tree, 0.5)
     lines = sorted([f"train\t{name}" for name in train] + [f"test\t{name}" for name in test])
     assert sorted(flat(split.train)) == sorted(train)
@@ -44,9 +44,9 @@ def test_the_split_is_the_documented_rule(toy, place, grow):
     assert split.rule == "50/50 of each class by SHA-256 of class and file name"
 
 
-def test_the_whole_official_layout_of_ucm(place, grow):
-    grow(place.root / "UCMerced_LandUse/Images", UCM.classes, 100, ".tif", side=4)
-    split = UCM.describe(place)
+def test_the_whole_official_layout_of_ucm(data_paths, grow):
+    grow(data_paths.root / "UCMerced_LandUse/Images", UCM.classes, 100, ".tif", side=4)
+    split = UCM.describe(data_paths)
     assert [len(names) for names in split.train] == [50] * 21
     assert [len(names) for names in split.test] == [50] * 21
     assert not set(flat(split.train)) & set(flat(split.test))
@@ -54,63 +54,63 @@ def test_the_whole_official_layout_of_ucm(place, grow):
 
 
 @pytest.mark.parametrize("folder", EUROSAT.folders)
-def test_every_place_where_eurosat_may_lie(folder, place, grow):
+def test_every_place_where_eurosat_may_lie(folder, data_paths, grow):
     few = replace(EUROSAT, counts=5)
-    grow(place.root / folder, EUROSAT.classes, 5, ".jpg")
-    assert [len(names) for names in few.describe(place).train] == [4] * 10
+    grow(data_paths.root / folder, EUROSAT.classes, 5, ".jpg")
+    assert [len(names) for names in few.describe(data_paths).train] == [4] * 10
 
 
 def test_facts_are_consistent():
-    for facts in (UCM, EUROSAT):
-        assert len(facts.classes) == len(facts.readable) == len(facts.expected) == len(set(facts.readable))
-        assert list(facts.classes) == sorted(facts.classes)
-        assert dict(facts.card())["classes"].startswith(f"{len(facts.classes)}: ")
+    for info in (UCM, EUROSAT):
+        assert len(info.classes) == len(info.readable) == len(info.expected) == len(set(info.readable))
+        assert list(info.classes) == sorted(info.classes)
+        assert dict(info.card())["classes"].startswith(f"{len(info.classes)}: ")
     assert (sum(UCM.expected), sum(EUROSAT.expected)) == (2100, 27000)
 
 
-def test_a_class_keeps_its_split_when_others_change(toy, place, grow):
-    tree = grow(place.root / "Images", toy.classes, 10)
-    before = folder_source(tree).describe(place)
+def test_a_class_keeps_its_split_when_others_change(toy, data_paths, grow):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
+    before = folder_source(tree).describe(data_paths)
     grow(tree, ["river"], 40)
     grow(tree, ["airport"], 7)
-    after = folder_source(tree).describe(place)
+    after = folder_source(tree).describe(data_paths)
     assert before.train[:2] == after.train[1:3]  # beach and forest, now after airport
     assert before.fingerprint != after.fingerprint
 
 
-def test_tiff_and_jpeg_copies_split_alike(toy, place, grow):
-    grow(place.root / "toy/Images", toy.classes, 10, ".tif")
-    tiff = toy.describe(place)
-    grow(place.shared / "toy/Images", toy.classes, 10, ".jpg")
-    jpeg = toy.describe(Place(place.shared, place.shared))
+def test_tiff_and_jpeg_copies_split_alike(toy, data_paths, grow):
+    grow(data_paths.root / "toy/Images", toy.classes, 10, ".tif")
+    tiff = toy.describe(data_paths)
+    grow(data_paths.shared / "toy/Images", toy.classes, 10, ".jpg")
+    jpeg = toy.describe(DataPaths(data_paths.shared, data_paths.shared))
     assert [Path(name).stem for name in flat(tiff.train)] == [Path(name).stem for name in flat(jpeg.train)]
 
 
 @pytest.mark.parametrize(("count", "train"), [(2, 1), (3, 2), (5, 4), (10, 8), (100, 80)])
-def test_both_sides_have_an_image(tmp_path, place, grow, count, train):
-    split = folder_source(grow(tmp_path / "tree", ["a", "b"], count, side=1)).describe(place)
+def test_both_sides_have_an_image(tmp_path, data_paths, grow, count, train):
+    split = folder_source(grow(tmp_path / "tree", ["a", "b"], count, side=1)).describe(data_paths)
     assert [len(names) for names in split.train] == [train] * 2
     assert [len(names) for names in split.test] == [count - train] * 2
 
 
-def test_what_is_not_an_image_is_ignored(toy, place, grow):
-    tree = grow(place.root / "Images", toy.classes, 10)
-    clean = toy.describe(place)
+def test_what_is_not_an_image_is_ignored(toy, data_paths, grow):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
+    clean = toy.describe(data_paths)
     for name in ("Thumbs.db", ".DS_Store", "._river00.png", "readme.txt"):
         (tree / "river" / name).write_bytes(b"nothing")
     (tree / ".cache").mkdir()
     (tree / "__MACOSX").mkdir()
     (tree / "list.csv").write_text("")
-    assert toy.describe(place) == clean
+    assert toy.describe(data_paths) == clean
 
 
-def test_missing_data_says_what_where_and_how(toy, place):
-    (place.root / "Images").mkdir(parents=True)
+def test_missing_data_says_what_where_and_how(toy, data_paths):
+    (data_paths.root / "Images").mkdir(parents=True)
     with pytest.raises(DatasetError) as caught:
-        toy.describe(place)
+        toy.describe(data_paths)
     text = str(caught.value)
     for folder, found in (("toy/Images", "no such folder"), ("Images", "none of them is in it")):
-        assert f"{place.root / folder}  ({found})" in text
+        assert f"{data_paths.root / folder}  ({found})" in text
     for part in ("toy (Toy Land Use)", "https://example.org/toy.zip", "MD5 0123", "toy/Images/river", "DDBENCH_DATA"):
         assert part in text
     assert isinstance(caught.value, UserError)
@@ -118,37 +118,37 @@ def test_missing_data_says_what_where_and_how(toy, place):
 
 def test_no_data_root_says_how_to_give_one(toy, tmp_path):
     with pytest.raises(DatasetError, match="--data-root"):
-        toy.describe(Place(None, tmp_path))
+        toy.describe(DataPaths(None, tmp_path))
 
 
-def test_missing_and_extra_classes_are_named(toy, place, grow):
-    grow(place.root / "Images", ["river", "beach", "woods", "lake"], 10)
+def test_missing_and_extra_classes_are_named(toy, data_paths, grow):
+    grow(data_paths.root / "Images", ["river", "beach", "woods", "lake"], 10)
     with pytest.raises(DatasetError, match=r"has 4: 1 missing \(forest\); 2 too many \(lake, woods\)"):
-        toy.describe(place)
+        toy.describe(data_paths)
 
 
-def test_an_empty_class_is_named(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
-    for file in (place.root / "Images/beach").iterdir():
+def test_an_empty_class_is_named(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
+    for file in (data_paths.root / "Images/beach").iterdir():
         file.unlink()
     with pytest.raises(DatasetError, match=r"no image in 1 class folder.*: beach"):
-        toy.describe(place)
+        toy.describe(data_paths)
 
 
-def test_wrong_counts_are_named(toy, place, grow):
-    tree = grow(place.root / "Images", toy.classes, 10)
+def test_wrong_counts_are_named(toy, data_paths, grow):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
     (tree / "beach/beach03.png").unlink()
     grow(tree, ["forest"], 12)
     wrong = r"has 31\. Wrong counts: beach 9 \(expected 10\), forest 12 \(expected 10\)"
     with pytest.raises(DatasetError, match=wrong):
-        toy.describe(place)
+        toy.describe(data_paths)
 
 
-def test_a_class_of_one_image_cannot_be_split(tmp_path, place, grow):
+def test_a_class_of_one_image_cannot_be_split(tmp_path, data_paths, grow):
     tree = grow(tmp_path / "tree", ["a", "b"], 3)
     grow(tree, ["c"], 1)
     with pytest.raises(DatasetError, match="one in: c"):
-        folder_source(tree).describe(place)
+        folder_source(tree).describe(data_paths)
 
 
 def test_folder_source_reads_the_tree(tmp_path, grow):
@@ -183,14 +183,14 @@ def test_describing_never_imports_torch(tmp_path, grow):
     code = f"""
 import sys
 from pathlib import Path
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.source import folder_source
 from ddbench.datasets.rs.ucm import UCM
 from ddbench.datasets.scenes.source import SCENES
-place = Place(None, Path({str(tmp_path)!r}), quiet=True)
+data_paths = DataPaths(None, Path({str(tmp_path)!r}), quiet=True)
 for source in (folder_source({str(tree)!r}), SCENES):
-    source.describe(place), source.card()
-folder_source({str(tree)!r}).verify(place), UCM.card()
+    source.describe(data_paths), source.card()
+folder_source({str(tree)!r}).verify(data_paths), UCM.card()
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
 
@@ -20,8 +20,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def real(place):
-    return replace(place, root=Path(os.environ["DDBENCH_DATA"]))
+def real(data_paths):
+    return replace(data_paths, root=Path(os.environ["DDBENCH_DATA"]))
 
 
 @pytest.mark.parametrize("source", [UCM, EUROSAT], ids=lambda source: source.name)
@@ -35,7 +35,7 @@ def test_every_image_can_be_read(source, real):
 
 
 @pytest.mark.parametrize(("source", "train", "test"), [(UCM, 1050, 1050), (EUROSAT, 21600, 5400)])
-def test_load(source, train, test, real: Place):
+def test_load(source, train, test, real: DataPaths):
     dataset = source.load(real, 64)
     assert dataset.train.images.shape == (train, 3, 64, 64)
     assert dataset.test.images.shape == (test, 3, 64, 64)

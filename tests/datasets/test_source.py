@@ -17,25 +17,25 @@ import torch
 from PIL import Image
 
 from ddbench.datasets.decode import read_rgb, square
-from ddbench.datasets.info import DatasetError, Place
+from ddbench.datasets.info import DataPaths, DatasetError
 from ddbench.datasets.pack import sha256_of
 from ddbench.datasets.source import folder_source
 
 PACK = """
 import logging, sys
 from pathlib import Path
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.source import folder_source
 logging.basicConfig(level=logging.INFO)
-dataset = folder_source(sys.argv[1]).load(Place(None, Path(sys.argv[2]), quiet=True), 64)
+dataset = folder_source(sys.argv[1]).load(DataPaths(None, Path(sys.argv[2]), quiet=True), 64)
 print(dataset.fingerprint, int(dataset.train.images.long().sum()), int(dataset.test.images.long().sum()))
 """
 
 PROCESSES = "from ddbench.datasets import pack_writer; pack_writer.MANY = 1; "
 
 
-def packs(place):
-    return [p for p in place.shared.iterdir() if p.name.startswith("packed-")]
+def packs(data_paths):
+    return [p for p in data_paths.shared.iterdir() if p.name.startswith("packed-")]
 
 
 def rows(dataset):
@@ -47,10 +47,10 @@ def rows(dataset):
     }
 
 
-def test_pixels_labels_and_names_belong_together(toy, place, grow):
-    tree = grow(place.root / "Images", toy.classes, 10)
-    dataset = toy.load(place, 8)
-    split = toy.describe(place)
+def test_pixels_labels_and_names_belong_together(toy, data_paths, grow):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
+    dataset = toy.load(data_paths, 8)
+    split = toy.describe(data_paths)
     for name, pixels in rows(dataset).items():
         assert np.array_equal(pixels, np.asarray(Image.open(tree / name)))
     for side, names in ((dataset.train, split.train), (dataset.test, split.test)):
@@ -63,10 +63,10 @@ def test_pixels_labels_and_names_belong_together(toy, place, grow):
     assert (dataset.name, dataset.fingerprint, dataset.split) == ("toy", split.fingerprint, split.rule)
 
 
-def test_the_pack_says_what_it_holds(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
-    dataset = toy.load(place, 8)
-    (pack,) = packs(place)
+def test_the_pack_says_what_it_holds(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
+    dataset = toy.load(data_paths, 8)
+    (pack,) = packs(data_paths)
     index = json.loads((pack / "index.json").read_text())
     assert pack.name.startswith("packed-toy8-")
     assert (pack / "images.u8").stat().st_size == 30 * 3 * 8 * 8
@@ -97,9 +97,9 @@ def test_the_right_size_is_left_alone(picture):
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".png", ".bmp", ".webp", ".jpg", ".JPEG"])
-def test_suffixes(tmp_path, place, grow, suffix):
+def test_suffixes(tmp_path, data_paths, grow, suffix):
     tree = grow(tmp_path / "tree", ["a", "b"], 3, suffix)
-    for name, pixels in rows(folder_source(tree).load(place, 8)).items():
+    for name, pixels in rows(folder_source(tree).load(data_paths, 8)).items():
         assert np.array_equal(pixels, np.asarray(Image.open(tree / name).convert("RGB")))
 
 
@@ -127,97 +127,97 @@ def test_an_orientation_is_applied(tmp_path, picture):
     assert np.array_equal(np.asarray(upright), np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
 
 
-def test_of_several_pictures_the_first_is_used_and_said(toy, place, grow, picture, caplog):
-    tree = grow(place.root / "Images", toy.classes, 10)
+def test_of_several_pictures_the_first_is_used_and_said(toy, data_paths, grow, picture, caplog):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
     first, *rest = (picture(f"page {i}", 8, 8) for i in range(3))
     (tree / "beach/beach04.png").unlink()
     first.save(tree / "beach/beach04.tif", save_all=True, append_images=rest)
-    data = toy.load(place, 8)
+    data = toy.load(data_paths, 8)
     assert "the first picture is used of files with several: beach/beach04.tif" in caplog.text
     assert np.array_equal(rows(data)["beach/beach04.tif"], np.asarray(first))
-    assert toy.verify(place).several == ("beach/beach04.tif",)
+    assert toy.verify(data_paths).several == ("beach/beach04.tif",)
 
 
-def test_a_file_of_enormous_size_is_not_decoded(toy, place, grow, monkeypatch):
+def test_a_file_of_enormous_size_is_not_decoded(toy, data_paths, grow, monkeypatch):
     """Its head says 400 million pixels; decoding it would take a gigabyte."""
-    tree = grow(place.root / "Images", toy.classes, 10)
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
     Image.new("1", (20_000, 20_000)).save(tree / "beach/beach04.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(DatasetError, match=r"beach04\.png: 20000x20000 pixels are more than 100000000"):
-        toy.load(place, 8)
+        toy.load(data_paths, 8)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_named(toy, place, grow):
-    tree = grow(place.root / "Images", toy.classes, 10)
+def test_a_file_that_may_not_be_read_is_named(toy, data_paths, grow):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
     (tree / "beach/beach04.png").chmod(0)
     with pytest.raises(DatasetError, match=r"beach04\.png: .*Permission denied"):
-        toy.load(place, 8)
+        toy.load(data_paths, 8)
 
 
-def test_many_images_are_packed_by_processes_to_the_same_pixels(toy, place, grow, picture, monkeypatch, tmp_path):
-    tree = grow(place.root / "Images", toy.classes, 10, side=9)
-    alone = toy.load(place, 8)
+def test_many_images_are_packed_by_processes_to_the_same_pixels(toy, data_paths, grow, picture, monkeypatch, tmp_path):
+    tree = grow(data_paths.root / "Images", toy.classes, 10, side=9)
+    alone = toy.load(data_paths, 8)
     monkeypatch.setattr("ddbench.datasets.pack_writer.MANY", 1)
-    together = toy.load(replace(place, shared=tmp_path / "other"), 8)
+    together = toy.load(replace(data_paths, shared=tmp_path / "other"), 8)
     for one, other in ((alone.train, together.train), (alone.test, together.test)):
         assert torch.equal(one.images, other.images)
         assert one.names == other.names
     (tree / "river/river01.png").write_bytes(b"")
     (tree / "forest/forest02.png").write_text("no image")
     with pytest.raises(DatasetError, match=r"2 of 30 images in .*\n(.*\n)*.*river/river01\.png: ") as caught:
-        toy.load(replace(place, shared=tmp_path / "third"), 8)
+        toy.load(replace(data_paths, shared=tmp_path / "third"), 8)
     assert "forest/forest02.png: cannot identify image file 'the file'" in str(caught.value)
     assert not list((tmp_path / "third").rglob("images.u8"))
 
 
-def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, place, grow, tmp_path):
+def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, data_paths, grow, tmp_path):
     from ddbench.datasets.pack_writer import write_in_processes
 
-    tree = grow(place.root / "Images", toy.classes, 2)
+    tree = grow(data_paths.root / "Images", toy.classes, 2)
     paths = {f"beach/{path.name}": str(path) for path in (tree / "beach").iterdir()}
     raw, (soft, hard) = tmp_path / "images.u8", resource.getrlimit(resource.RLIMIT_FSIZE)
     raw.write_bytes(b"")
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # what the processes inherit; a full disk ends like this
     try:
         with pytest.raises(OSError, match=r"File too large: .*images\.u8"):
-            write_in_processes(raw, list(paths), paths, 32, place)
+            write_in_processes(raw, list(paths), paths, 32, data_paths)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_process_that_is_killed_while_it_packs_is_said(toy, place, grow, monkeypatch):
-    grow(place.root / "Images", toy.classes, 10)
+def test_a_process_that_is_killed_while_it_packs_is_said(toy, data_paths, grow, monkeypatch):
+    grow(data_paths.root / "Images", toy.classes, 10)
     monkeypatch.setattr("ddbench.datasets.pack_writer.MANY", 1)
     monkeypatch.setattr("ddbench.datasets.pack_writer.sys.executable", "/bin/false")
     with pytest.raises(DatasetError, match="a process that was packing ended with status 1"):
-        toy.load(place, 8)
-    assert packs(place) == []
+        toy.load(data_paths, 8)
+    assert packs(data_paths) == []
 
 
-def test_packing_processes_find_what_the_environment_says(toy, place, grow, monkeypatch, tmp_path):
+def test_packing_processes_find_what_the_environment_says(toy, data_paths, grow, monkeypatch, tmp_path):
     """Where the libraries themselves come by PYTHONPATH, as modules of a cluster do."""
-    grow(place.root / "Images", toy.classes, 10)
+    grow(data_paths.root / "Images", toy.classes, 10)
     monkeypatch.setattr("ddbench.datasets.pack_writer.MANY", 1)
     (tmp_path / "extra/json").mkdir(parents=True)
     (tmp_path / "extra/json/__init__.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))
     with pytest.raises(DatasetError, match="status 7"):
-        toy.load(place, 8)
+        toy.load(data_paths, 8)
     assert (tmp_path / "seen").exists()
 
 
-def test_a_disk_that_fills_up_leaves_no_pack(toy, place, grow, monkeypatch):
-    grow(place.root / "Images", toy.classes, 10)
+def test_a_disk_that_fills_up_leaves_no_pack(toy, data_paths, grow, monkeypatch):
+    grow(data_paths.root / "Images", toy.classes, 10)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("ddbench.datasets.decode.os.pwrite", full)
     with pytest.raises(OSError, match=r"No space left on device: .*images\.u8"):
-        toy.load(place, 8)
-    assert packs(place) == []
-    assert not list(place.shared.rglob("images.u8"))
+        toy.load(data_paths, 8)
+    assert packs(data_paths) == []
+    assert not list(data_paths.shared.rglob("images.u8"))
 
 
 def test_transparent_palettes_do_not_warn(tmp_path, picture):
@@ -226,8 +226,8 @@ def test_transparent_palettes_do_not_warn(tmp_path, picture):
     assert np.array_equal(np.asarray(read_rgb(tmp_path / "image.png")), np.asarray(image.convert("RGB")))
 
 
-def test_unreadable_images_are_counted_and_named(toy, place, grow):
-    tree = grow(place.root / "Images", toy.classes, 10)
+def test_unreadable_images_are_counted_and_named(toy, data_paths, grow):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
     cut = tree / "beach/beach03.png"
     cut.write_bytes(cut.read_bytes()[:100])
     (tree / "river/river01.png").write_bytes(b"")
@@ -236,11 +236,11 @@ def test_unreadable_images_are_counted_and_named(toy, place, grow):
     for i in range(4):
         (tree / f"forest/forest0{i}.png").write_text("no image")
     with pytest.raises(DatasetError, match=r"7 of 30 images in .* cannot be read") as caught:
-        toy.load(place, 8)
+        toy.load(data_paths, 8)
     assert "and 2 more" in str(caught.value)
-    assert packs(place) == []
-    assert not list(place.shared.rglob("images.u8"))
-    report = toy.verify(place)
+    assert packs(data_paths) == []
+    assert not list(data_paths.shared.rglob("images.u8"))
+    report = toy.verify(data_paths)
     assert not report.ok
     assert {line.split(":")[0] for line in report.unreadable} == {
         "beach/beach03.png", "river/river01.png", "river/river02.tif", *(f"forest/forest0{i}.png" for i in range(4))
@@ -249,99 +249,99 @@ def test_unreadable_images_are_counted_and_named(toy, place, grow):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_truncated_files_are_errors(tmp_path, place, grow, suffix):
+def test_truncated_files_are_errors(tmp_path, data_paths, grow, suffix):
     tree = grow(tmp_path / "tree", ["a", "b"], 3, suffix, side=64)
     victim = tree / f"b/b01{suffix}"
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
     with pytest.raises(DatasetError, match=f"1 of 6 images .*\n.*b/b01{suffix}"):
-        folder_source(tree).load(place, 64)
+        folder_source(tree).load(data_paths, 64)
 
 
-def test_errors_in_the_data_come_before_any_file_is_written(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 9)
+def test_errors_in_the_data_come_before_any_file_is_written(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 9)
     with pytest.raises(DatasetError, match="Wrong counts"):
-        toy.load(place, 8)
-    assert not place.shared.exists()
+        toy.load(data_paths, 8)
+    assert not data_paths.shared.exists()
 
 
-def test_verify_counts_sizes(toy, place, grow, picture):
-    tree = grow(place.root / "Images", toy.classes, 10)
+def test_verify_counts_sizes(toy, data_paths, grow, picture):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
     picture("odd", 9, 7).save(tree / "beach/beach05.png")
-    report = toy.verify(place)
+    report = toy.verify(data_paths)
     assert report.ok
     assert report.counts == {"river": 10, "beach": 10, "forest": 10}
     assert report.sizes == {(8, 8): 29, (9, 7): 1}
 
 
-def test_a_second_load_does_not_pack_again(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
-    toy.load(place, 8)
-    (pack,) = packs(place)
+def test_a_second_load_does_not_pack_again(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
+    toy.load(data_paths, 8)
+    (pack,) = packs(data_paths)
     stamp = (pack / "images.u8").stat().st_mtime_ns
-    toy.load(place, 8)
-    assert packs(place) == [pack]
+    toy.load(data_paths, 8)
+    assert packs(data_paths) == [pack]
     assert (pack / "images.u8").stat().st_mtime_ns == stamp
 
 
-def test_what_decides_the_pixels_decides_the_pack(toy, place, grow, picture):
-    tree = grow(place.root / "Images", toy.classes, 10)
-    toy.load(place, 8)
-    toy.load(place, 4)
-    replace(toy, train_fraction=0.8).load(place, 8)
+def test_what_decides_the_pixels_decides_the_pack(toy, data_paths, grow, picture):
+    tree = grow(data_paths.root / "Images", toy.classes, 10)
+    toy.load(data_paths, 8)
+    toy.load(data_paths, 4)
+    replace(toy, train_fraction=0.8).load(data_paths, 8)
     picture("another", 9, 9).save(tree / "beach/beach05.png")
-    toy.load(place, 8)
-    assert len(packs(place)) == 4
+    toy.load(data_paths, 8)
+    assert len(packs(data_paths)) == 4
 
 
-def test_writing_to_a_tensor_does_not_reach_the_disk(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
-    dataset = toy.load(place, 8)
+def test_writing_to_a_tensor_does_not_reach_the_disk(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
+    dataset = toy.load(data_paths, 8)
     before = dataset.train.images.clone()
     dataset.train.images.zero_()
     dataset.test.images.fill_(255)
-    assert torch.equal(toy.load(place, 8).train.images, before)
-    (pack,) = packs(place)
+    assert torch.equal(toy.load(data_paths, 8).train.images, before)
+    (pack,) = packs(data_paths)
     assert json.loads((pack / "index.json").read_text())["sha256"] == sha256_of(pack / "images.u8")
 
 
-def test_a_pack_that_somebody_cut_is_refused(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
-    toy.load(place, 8)
-    (pack,) = packs(place)
+def test_a_pack_that_somebody_cut_is_refused(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
+    toy.load(data_paths, 8)
+    (pack,) = packs(data_paths)
     os.truncate(pack / "images.u8", 1000)
     with pytest.raises(DatasetError, match="has 1000 bytes, not 5760"):
-        toy.load(place, 8)
+        toy.load(data_paths, 8)
 
 
-def test_a_pack_without_its_index_is_told(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
-    toy.load(place, 8)
-    (packs(place)[0] / "index.json").unlink()
+def test_a_pack_without_its_index_is_told(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
+    toy.load(data_paths, 8)
+    (packs(data_paths)[0] / "index.json").unlink()
     with pytest.raises(DatasetError, match=r"is no pack .*: delete it and run again"):
-        toy.load(place, 8)
+        toy.load(data_paths, 8)
 
 
-def test_a_folders_bytes_are_read_once(place, grow, tmp_path, monkeypatch):
+def test_a_folders_bytes_are_read_once(data_paths, grow, tmp_path, monkeypatch):
     source = folder_source(grow(tmp_path / "tree", ["a", "b"], 4))
-    split = source.load(place, 8).fingerprint
+    split = source.load(data_paths, 8).fingerprint
     with monkeypatch.context() as blind:
         blind.setattr("ddbench.datasets.splits.Path.read_bytes", lambda path: pytest.fail(f"{path} was read again"))
-        assert source.describe(place).fingerprint == split
+        assert source.describe(data_paths).fingerprint == split
     (tmp_path / "tree/a/a00.png").write_bytes((tmp_path / "tree/b/b00.png").read_bytes())
-    assert source.describe(place).fingerprint != split
+    assert source.describe(data_paths).fingerprint != split
 
 
-def test_a_leftover_partial_pack_is_not_taken(toy, place, grow):
-    grow(place.root / "Images", toy.classes, 10)
-    good = toy.load(place, 8).train.images.clone()
-    (pack,) = packs(place)
+def test_a_leftover_partial_pack_is_not_taken(toy, data_paths, grow):
+    grow(data_paths.root / "Images", toy.classes, 10)
+    good = toy.load(data_paths, 8).train.images.clone()
+    (pack,) = packs(data_paths)
     partial = pack.with_name(f".{pack.name}.partial")
     pack.rename(partial)
     (partial / "images.u8").write_bytes(bytes(5760))
-    again = toy.load(place, 8)
+    again = toy.load(data_paths, 8)
     assert torch.equal(again.train.images, good)
     assert again.train.images.any()
-    assert packs(place) == [pack]
+    assert packs(data_paths) == [pack]
     assert not partial.exists()
 
 
@@ -368,18 +368,18 @@ def written(path):
 
 @pytest.mark.parametrize("first", ["", PROCESSES], ids=["threads", "processes"])
 def test_killed_half_way_and_run_again(slow_tree, tmp_path, first):
-    place = Place(None, tmp_path / "shared", quiet=True)
-    process = start(slow_tree, place.shared, first)
+    data_paths = DataPaths(None, tmp_path / "shared", quiet=True)
+    process = start(slow_tree, data_paths.shared, first)
     deadline = time.monotonic() + 60
-    while not any(written(path) for path in place.shared.glob(".packed-*.partial/images.u8")):
+    while not any(written(path) for path in data_paths.shared.glob(".packed-*.partial/images.u8")):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
     process.communicate()
-    assert list(place.shared.glob(".packed-*.partial")), "it was to be killed while packing"
-    assert packs(place) == []
-    again = folder_source(slow_tree).load(place, 64)
-    fresh = folder_source(slow_tree).load(Place(None, tmp_path / "other", quiet=True), 64)
+    assert list(data_paths.shared.glob(".packed-*.partial")), "it was to be killed while packing"
+    assert packs(data_paths) == []
+    again = folder_source(slow_tree).load(data_paths, 64)
+    fresh = folder_source(slow_tree).load(DataPaths(None, tmp_path / "other", quiet=True), 64)
     assert torch.equal(again.train.images, fresh.train.images)
     assert torch.equal(again.test.images, fresh.test.images)
     assert all(image.any() for image in again.train.images)

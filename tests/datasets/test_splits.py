@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ddbench.datasets.info import DatasetError, Lists, flat
-from ddbench.datasets.lookup import find_dataset, short
+from ddbench.datasets.lookup import display_name, find_dataset
 from ddbench.datasets.rs.aid import AID
 from ddbench.datasets.rs.nwpu import NWPU
 from ddbench.datasets.rs.ucm import UCM
@@ -15,22 +15,22 @@ from ddbench.errors import UserError
 
 
 @pytest.fixture
-def tree(toy, place, grow):
-    return grow(place.root / "Images", toy.classes, 10)
+def tree(toy, data_paths, grow):
+    return grow(data_paths.root / "Images", toy.classes, 10)
 
 
 @pytest.mark.parametrize("percent", ["20", "80", "1", "99"])
-def test_a_ratio_by_name(toy, place, tree, percent):
-    split = toy.with_split(percent).describe(place)
+def test_a_ratio_by_name(toy, data_paths, tree, percent):
+    split = toy.with_split(percent).describe(data_paths)
     train = min(max(round(int(percent) / 10), 1), 9)
     assert {len(names) for names in split.train} == {train}
     assert split.rule.split()[0] == f"{int(percent)}/{100 - int(percent)}"
-    assert split.fingerprint != toy.describe(place).fingerprint
+    assert split.fingerprint != toy.describe(data_paths).fingerprint
     assert toy.with_split(percent).name == f"toy@{percent}"
 
 
-def test_smaller_ratios_are_parts_of_larger_ones(toy, place, tree):
-    few, many = (set(flat(toy.with_split(percent).describe(place).train)) for percent in ("20", "80"))
+def test_smaller_ratios_are_parts_of_larger_ones(toy, data_paths, tree):
+    few, many = (set(flat(toy.with_split(percent).describe(data_paths).train)) for percent in ("20", "80"))
     assert few < many
 
 
@@ -42,23 +42,23 @@ def test_the_defaults_ratio_is_the_default():
     assert NWPU.split_rule.startswith("1-600/rest")
 
 
-def test_numbers_decide_by_their_value(toy, place, picture):
-    facts = replace(toy, counts=3, numbered=600)
-    for name in facts.classes:
-        (place.root / "Images" / name).mkdir(parents=True)
+def test_numbers_decide_by_their_value(toy, data_paths, picture):
+    info = replace(toy, counts=3, numbered=600)
+    for name in info.classes:
+        (data_paths.root / "Images" / name).mkdir(parents=True)
         for number in ("001", "600", "0601"):
-            picture(name + number, 8, 8).save(place.root / "Images" / name / f"{name}_2x_{number}.png")
-    split = facts.describe(place)
+            picture(name + number, 8, 8).save(data_paths.root / "Images" / name / f"{name}_2x_{number}.png")
+    split = info.describe(data_paths)
     assert split.train[1] == ("beach/beach_2x_001.png", "beach/beach_2x_600.png")
     assert split.test[1] == ("beach/beach_2x_0601.png",)
 
 
-def test_files_without_a_number_are_named(toy, place, picture, grow):
-    facts = replace(toy, counts=None, numbered=600)
-    tree = grow(place.root / "Images", facts.classes, 2)
+def test_files_without_a_number_are_named(toy, data_paths, picture, grow):
+    info = replace(toy, counts=None, numbered=600)
+    tree = grow(data_paths.root / "Images", info.classes, 2)
     picture("x", 8, 8).save(tree / "beach/shore.png")
     with pytest.raises(DatasetError, match=r"beach/shore\.png has no number"):
-        facts.describe(place)
+        info.describe(data_paths)
 
 
 def write(path, rows, head="file,split"):
@@ -66,19 +66,19 @@ def write(path, rows, head="file,split"):
     return str(path)
 
 
-def test_a_file_of_the_users(toy, place, tree, tmp_path):
+def test_a_file_of_the_users(toy, data_paths, tree, tmp_path):
     rows = [f"{c}/{c}0{i}.png,{'train' if i < 3 else 'test'}" for c in toy.classes for i in range(8)]
-    facts = toy.with_split(write(tmp_path / "mine.csv", rows))
-    split = facts.describe(place)
+    info = toy.with_split(write(tmp_path / "mine.csv", rows))
+    split = info.describe(data_paths)
     assert ({len(c) for c in split.train}, {len(c) for c in split.test}) == ({3}, {5})  # two of each are in neither
-    assert facts.name == "toy@mine.csv"
+    assert info.name == "toy@mine.csv"
     assert split.rule == "mine.csv of the user's"
-    data = facts.load(place, 8)
+    data = info.load(data_paths, 8)
     assert (data.train.counts(), data.test.counts()) == ((3, 3, 3), (5, 5, 5))
     (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "mine.csv").read_bytes())  # as Excel does
-    assert facts.describe(place) == split
+    assert info.describe(data_paths) == split
     other = toy.with_split(write(tmp_path / "mine.csv", [*rows[:-1], rows[-1].replace("test", "train")]))
-    assert other.describe(place).fingerprint != split.fingerprint
+    assert other.describe(data_paths).fingerprint != split.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -93,45 +93,45 @@ def test_a_file_of_the_users(toy, place, tree, tmp_path):
         ([], "needs a line"),
     ],
 )
-def test_what_is_off_in_a_users_file_is_named(toy, place, tree, tmp_path, rows, said):
+def test_what_is_off_in_a_users_file_is_named(toy, data_paths, tree, tmp_path, rows, said):
     with pytest.raises(DatasetError, match=said):
-        toy.with_split(write(tmp_path / "mine.csv", rows)).describe(place)
+        toy.with_split(write(tmp_path / "mine.csv", rows)).describe(data_paths)
 
 
-def test_a_users_file_that_is_none(toy, place, tree, tmp_path):
+def test_a_users_file_that_is_none(toy, data_paths, tree, tmp_path):
     with pytest.raises(DatasetError, match=r"gone\.csv cannot be read"):
-        toy.with_split(str(tmp_path / "gone.csv")).describe(place)
+        toy.with_split(str(tmp_path / "gone.csv")).describe(data_paths)
     with pytest.raises(DatasetError, match="needs a line `file,split`"):
-        toy.with_split(write(tmp_path / "odd.csv", ["beach/beach01.png,train"], head="name,side")).describe(place)
+        toy.with_split(write(tmp_path / "odd.csv", ["beach/beach01.png,train"], head="name,side")).describe(data_paths)
 
 
-def test_a_stem_that_two_classes_have_needs_its_class(toy, place, picture, tmp_path):
+def test_a_stem_that_two_classes_have_needs_its_class(toy, data_paths, picture, tmp_path):
     for name in toy.classes:
-        (place.root / "Images" / name).mkdir(parents=True)
+        (data_paths.root / "Images" / name).mkdir(parents=True)
         for i in range(10):
-            picture(f"{name}{i}", 8, 8).save(place.root / "Images" / name / f"{i:04d}.png")
+            picture(f"{name}{i}", 8, 8).save(data_paths.root / "Images" / name / f"{i:04d}.png")
     with pytest.raises(DatasetError, match=r"0003\.png may be river/0003.png or beach/0003.png: write class/file"):
-        toy.with_split(write(tmp_path / "mine.csv", ["0003.png,train"])).describe(place)
+        toy.with_split(write(tmp_path / "mine.csv", ["0003.png,train"])).describe(data_paths)
 
 
-def test_published_lists(toy, place, tree, tmp_path, served):
+def test_published_lists(toy, data_paths, tree, tmp_path, served):
     """As they are published: names without folders, of another suffix, and some in a third list."""
     lines = {"train": [], "test": []}
     for i in range(10):
         lines.get({0: "valid", 1: "test"}.get(i, "train"), []).extend(f"{c}{i:02d}.jpg" for c in toy.classes)
-    facts = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", served.write(lines)))
-    split = facts.with_split("torchgeo").describe(place)
+    info = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", served.write(lines)))
+    split = info.with_split("torchgeo").describe(data_paths)
     assert ({len(c) for c in split.train}, {len(c) for c in split.test}) == ({8}, {1})
-    assert facts.with_split("torchgeo").name == "toy@torchgeo"
+    assert info.with_split("torchgeo").name == "toy@torchgeo"
     served.stop()
-    assert facts.with_split("torchgeo").describe(place) == split  # from what was kept
+    assert info.with_split("torchgeo").describe(data_paths) == split  # from what was kept
 
 
-def test_lists_that_were_changed_are_refused(toy, place, tree, served):
+def test_lists_that_were_changed_are_refused(toy, data_paths, tree, served):
     sums = served.write({"train": ["beach00.jpg"], "test": ["beach01.jpg"]})
-    facts = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", dict(sums, train="0" * 64)))
+    info = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", dict(sums, train="0" * 64)))
     with pytest.raises(DatasetError, match="it was thrown away"):
-        facts.with_split("torchgeo").describe(place)
+        info.with_split("torchgeo").describe(data_paths)
 
 
 def test_what_is_no_split_is_answered_with_what_there_is():
@@ -145,17 +145,17 @@ def test_what_is_no_split_is_answered_with_what_there_is():
         find_dataset("ucn@20")
 
 
-def test_a_folder_of_the_users_by_ratio(tmp_path, place, grow):
+def test_a_folder_of_the_users_by_ratio(tmp_path, data_paths, grow):
     tree = grow(tmp_path / "tree@home", ["a", "b"], 10)
     whole, parted = (find_dataset(f"folder:{tree}{end}") for end in ("", "@30"))
-    assert [len(c) for c in whole.describe(place).train] == [8, 8]
-    assert [len(c) for c in parted.describe(place).train] == [3, 3]
-    assert [short(source.name) for source in (whole, parted)] == ["folder:tree@home", "folder:tree@home@30"]
+    assert [len(c) for c in whole.describe(data_paths).train] == [8, 8]
+    assert [len(c) for c in parted.describe(data_paths).train] == [3, 3]
+    assert [display_name(source.name) for source in (whole, parted)] == ["folder:tree@home", "folder:tree@home@30"]
 
 
-def test_another_way_of_resizing_is_another_split(toy, place, tree):
-    bilinear = replace(place, resize="bilinear")
-    one, other = toy.describe(place), toy.describe(bilinear)
+def test_another_way_of_resizing_is_another_split(toy, data_paths, tree):
+    bilinear = replace(data_paths, resize="bilinear")
+    one, other = toy.describe(data_paths), toy.describe(bilinear)
     assert one.fingerprint != other.fingerprint
     assert other.rule == f"{one.rule}, resized by bilinear"
-    assert (toy.load(place, 5).train.images != toy.load(bilinear, 5).train.images).any()
+    assert (toy.load(data_paths, 5).train.images != toy.load(bilinear, 5).train.images).any()

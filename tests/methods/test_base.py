@@ -17,7 +17,7 @@ from ddbench.base_model.__main__ import Plan, make_autoencoder, make_denoiser
 from ddbench.base_model.card import psnr, reconstruct
 from ddbench.base_model.images import base_images
 from ddbench.base_model.tokenizer import learn_merges, train_tokenizer
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
@@ -148,7 +148,7 @@ def test_base_images_are_the_training_split_and_unused_scenes(tmp_path):
     root = os.environ.get("DDBENCH_DATA")
     if not root or not (Path(root) / "eurosat").is_dir():
         pytest.skip("needs EuroSAT below DDBENCH_DATA")
-    data = base_images(Place(Path(root), tmp_path, quiet=True), 2)
+    data = base_images(DataPaths(Path(root), tmp_path, quiet=True), 2)
     assert data.counts()[:10] == (2400, 2400, 2400, 2000, 2000, 1600, 2000, 2400, 2000, 2400)
     assert data.counts()[10:] == (2,) * 10
     drawn = replace(data, images=data.images[-20:], labels=data.labels[-20:])

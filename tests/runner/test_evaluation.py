@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from third_party import few, write_anew, write_images, write_method
 
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
@@ -36,11 +36,12 @@ def home(tmp_path):
 
 def planned(home, protocol, students=("convnet",), images="images", **words):
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{images}", **{"ipcs": (2,), **words})
-    return planning.plan(request, planning.jury(students, f"{home}/{protocol}", 1), Place(None, home / "shared", True))
+    data_paths = DataPaths(None, home / "shared", True)
+    return planning.plan(request, planning.jury(students, f"{home}/{protocol}", 1), data_paths)
 
 
 def run(home, plan):
-    return runner.run(plan, Setting(home / "runs", Place(None, home / "shared", True), "cpu", True))
+    return runner.run(plan, Setting(home / "runs", DataPaths(None, home / "shared", True), "cpu", True))
 
 
 def results(home):
@@ -177,7 +178,7 @@ def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
     jury = planning.jury(("convnet",), f"{home}/{protocol}", 1)
-    assert run(home, planning.plan(request, jury, Place(None, home / "shared", True))).failed == 0
+    assert run(home, planning.plan(request, jury, DataPaths(None, home / "shared", True))).failed == 0
     (found,) = results(home)
     assert found.overall < 0.1
     assert (found.teacher, found.label_bytes) == ("", 4 * 2 * 4)
@@ -189,7 +190,7 @@ def test_hard_labels_are_hard(home):
     (home / "hard.toml").write_text(f'labels = "hard"\n{FEW}')
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
     jury = planning.jury(("convnet",), f"{home}/hard.toml", 1)
-    run(home, planning.plan(request, jury, Place(None, home / "shared", True)))
+    run(home, planning.plan(request, jury, DataPaths(None, home / "shared", True)))
     (found,) = results(home)
     assert found.overall > 0.9
     assert found.label_bytes == 0
@@ -210,7 +211,7 @@ def test_soft_labels_that_are_no_probabilities_are_refused(home):
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,), sets=("sure=1.5",))
     plan = planning.plan(
-        request, planning.jury(("convnet",), f"{home}/few.toml", 1), Place(None, home / "shared", True)
+        request, planning.jury(("convnet",), f"{home}/few.toml", 1), DataPaths(None, home / "shared", True)
     )
     assert run(home, plan).failed == 1
     assert (
@@ -221,7 +222,7 @@ def test_soft_labels_that_are_no_probabilities_are_refused(home):
 
 def test_a_class_without_test_images_is_said_before_any_work(home, monkeypatch):
     plan = planned(home, "few.toml")
-    data = plan.source.load(Place(None, home / "shared", True), 8)
+    data = plan.source.load(DataPaths(None, home / "shared", True), 8)
     lacking = replace(data.test, images=data.test.images[:1], labels=data.test.labels[:1])
     monkeypatch.setattr(type(plan.source), "load", lambda *_: replace(data, test=lacking))
     monkeypatch.setattr("ddbench.runner.distillation.distill", None)

@@ -15,7 +15,7 @@ from small_clip import write_clip
 from third_party import write_anew, write_images, write_method
 
 from ddbench.cli.main import cli
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.report.page import page
 from ddbench.store import distilled_set, records
@@ -63,7 +63,7 @@ def measured(home):
 @pytest.fixture(scope="module")
 def sets(home):
     """Real training images and distilled ones, with labels."""
-    train = find_dataset(f"folder:{home}/images").load(Place(None, home / "shared", True), 8).train
+    train = find_dataset(f"folder:{home}/images").load(DataPaths(None, home / "shared", True), 8).train
     pictures = distilled_set.read(run_of(home) / "distilled")
     fake = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
     return train.images, train.labels, fake, torch.from_numpy(pictures.labels)

@@ -16,7 +16,7 @@ from PIL import Image
 from third_party import snapshot, write_images, write_method
 
 from ddbench import registry
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
@@ -41,7 +41,7 @@ def plan_for(home, *sets, students=("convnet",), **words):
 
 
 def place_of(home):
-    return Place(None, home / "shared", True)
+    return DataPaths(None, home / "shared", True)
 
 
 def setting(home, runs_dir):
@@ -325,8 +325,8 @@ def test_folders_of_one_name_are_other_datasets(home, tmp_path):
     """And so is a folder whose images were replaced by others of the same size in bytes."""
     other = write_images(tmp_path / "images", {"barn": 10, "pond": 12}, seed=1)
     request = Request(f"{home}/pick.py:Pick", f"folder:{other}", (2,))
-    place = Place(None, tmp_path / "shared", True)
-    spec = planning.plan(request, planning.jury((), "quick", 1), place).specs[0]
+    data_paths = DataPaths(None, tmp_path / "shared", True)
+    spec = planning.plan(request, planning.jury((), "quick", 1), data_paths).specs[0]
     ours = plan_for(home).specs[0]
     assert (spec.dataset, spec.params, spec.split) == (ours.dataset, ours.params, ours.split)
     assert spec.digest != ours.digest

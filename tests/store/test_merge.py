@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from third_party import snapshot, write_anew, write_images, write_method
 
 from ddbench.cli.main import cli
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run
@@ -22,10 +22,10 @@ def done(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     write_images(home / "images", {"barn": 10, "pond": 12})
     write_method(home)
-    place = Place(None, home / "shared", True)
+    data_paths = DataPaths(None, home / "shared", True)
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", (2,), seeds=(0, 1))
-    plan = planning.plan(request, planning.jury(("convnet",), "quick", 1), place)
-    assert run.run(plan, Setting(home / "runs", place, "cpu", True)) == run.Outcome(4, 0, 0)
+    plan = planning.plan(request, planning.jury(("convnet",), "quick", 1), data_paths)
+    assert run.run(plan, Setting(home / "runs", data_paths, "cpu", True)) == run.Outcome(4, 0, 0)
     return home / "runs"
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from third_party import write_images, write_method
 
-from ddbench.datasets.info import Place
-from ddbench.datasets.lookup import short
+from ddbench.datasets.info import DataPaths
+from ddbench.datasets.lookup import display_name
 from ddbench.errors import UserError
 from ddbench.runner import plan
 from ddbench.store import paths, records
@@ -39,7 +39,7 @@ def home(tmp_path_factory):
 def grid(home, tmp_path, text=None):
     path = tmp_path / "plan.toml"
     path.write_text(text or (home / "plan.toml").read_text())
-    return sweeps.cells(*sweeps.read_plan(path), Place(None, home / "shared", True), tmp_path / "runs")
+    return sweeps.cells(*sweeps.read_plan(path), DataPaths(None, home / "shared", True), tmp_path / "runs")
 
 
 def facts(cells):
@@ -92,8 +92,8 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
     assert sided == {f"folder:{home}/images@{home}/lists/odd.csv"}
     named = {cell.tasks[0].spec.dataset for cell in made}
     assert named == {"folder:images", "folder:images@odd.csv"}
-    assert {short(dataset) for dataset in sided} == {"folder:images@odd.csv"}
-    assert short("ucm@lists/odd.csv") == "ucm@odd.csv"
+    assert {display_name(dataset) for dataset in sided} == {"folder:images@odd.csv"}
+    assert display_name("ucm@lists/odd.csv") == "ucm@odd.csv"
 
 
 @pytest.mark.parametrize(

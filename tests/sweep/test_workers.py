@@ -15,7 +15,7 @@ import pytest
 from third_party import few, write_images
 
 from ddbench.cli.common import log_to_stderr
-from ddbench.datasets.info import Place
+from ddbench.datasets.info import DataPaths
 from ddbench.runner.plan import Setting
 from ddbench.store import reader, records
 from ddbench.sweep import grid as sweeps
@@ -86,15 +86,15 @@ def plan(home, *sets, seeds=1):
 
 
 def cells(home, path):
-    return sweeps.cells(*sweeps.read_plan(path), place(home), home / "runs")
+    return sweeps.cells(*sweeps.read_plan(path), data_paths(home), home / "runs")
 
 
-def place(home):
-    return Place(None, home / "shared", True)
+def data_paths(home):
+    return DataPaths(None, home / "shared", True)
 
 
 def setting(home):
-    return Setting(home / "runs", place(home), "cpu", True)
+    return Setting(home / "runs", data_paths(home), "cpu", True)
 
 
 def begun(home, words):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tqdm import tqdm
 
 from ddbench.datasets.decode import cores, write_row
-from ddbench.datasets.info import Place, Split, flat
+from ddbench.datasets.info import DataPaths, Split, flat
 from ddbench.datasets.pack import Plan, open_pack, packed, sha256_of
 from ddbench.datasets.pack_writer import fresh
 from ddbench.datasets.scenes import painter
@@ -59,28 +59,28 @@ class Scenes:
         """The split in words."""
         return f"{self.per_class_train} train, {self.per_class_test} test of each class by index"
 
-    def describe(self, place: Place) -> Split:
+    def describe(self, data_paths: DataPaths) -> Split:
         """The split; the names are "class/index". The fingerprint changes with the drawing's version."""
         train = self._names(self.start, self.per_class_train)
         test = self._names(painter.TEST_START, self.per_class_test)
         return Split(self.split_rule, digest([DRAWING_VERSION, fingerprint(train, test)]), train, test)
 
-    def load(self, place: Place, size: int) -> Dataset:
-        """The scenes at size x size pixels, drawn below place.shared the first time."""
-        return open_pack(self._packed(place, size), self.name, self.readable)
+    def load(self, data_paths: DataPaths, size: int) -> Dataset:
+        """The scenes at size x size pixels, drawn below data_paths.shared the first time."""
+        return open_pack(self._packed(data_paths, size), self.name, self.readable)
 
-    def verify(self, place: Place) -> Report:
+    def verify(self, data_paths: DataPaths) -> Report:
         """Whether the pack at the native size, drawn now if there is none, is what was drawn."""
         from ddbench.datasets.verification import Report  # imagehash, and with it scipy
 
-        pack = self._packed(place, self.pixels)
+        pack = self._packed(data_paths, self.pixels)
         index = read_json(pack / "index.json")
         good = sha256_of(pack / "images.u8") == index["sha256"]
         counts = dict.fromkeys(self.classes, self.per_class_train + self.per_class_test)
         bad = () if good else ("images.u8: changed since it was drawn",)
-        return Report(self.name, str(pack), counts, self.sizes(place), bad)
+        return Report(self.name, str(pack), counts, self.sizes(data_paths), bad)
 
-    def sizes(self, place: Place) -> dict[tuple[int, int], int]:
+    def sizes(self, data_paths: DataPaths) -> dict[tuple[int, int], int]:
         """How many images have a size (width, height)."""
         return {(self.pixels, self.pixels): len(self.classes) * (self.per_class_train + self.per_class_test)}
 
@@ -102,10 +102,10 @@ class Scenes:
     def _names(self, start: int, count: int) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(f"{name}/{start + i}" for i in range(count)) for name in self.classes)
 
-    def _packed(self, place: Place, size: int) -> Path:
+    def _packed(self, data_paths: DataPaths, size: int) -> Path:
         origin = [DRAWING_VERSION, *(sha256_of(Path(__file__).with_name(source)) for source in SOURCES)]
-        plan = Plan(self.slug, size, self.classes, self.describe(place), origin)
-        return packed(plan, place.shared, self._fill(size, len(plan.names), place.quiet))
+        plan = Plan(self.slug, size, self.classes, self.describe(data_paths), origin)
+        return packed(plan, data_paths.shared, self._fill(size, len(plan.names), data_paths.quiet))
 
     def _fill(self, size: int, total: int, quiet: bool) -> Callable[[Path], None]:
         arguments = [str(n) for n in (size, self.per_class_train, self.per_class_test, self.start)]
@@ -147,7 +147,7 @@ def _start(arguments: list[str], tick: int) -> subprocess.Popen:
 def _draw_rows(raw: str, *numbers: str) -> None:
     """Draw rows FIRST, FIRST + STEP, ... of a pack into its file."""
     size, train, test, start, first, step = map(int, numbers)
-    split = Scenes(train, test, start).describe(Place(None, Path()))
+    split = Scenes(train, test, start).describe(DataPaths(None, Path()))
     names = flat(split.train) + flat(split.test)
     with open(raw, "r+b") as out:
         for row in range(first, len(names), step):

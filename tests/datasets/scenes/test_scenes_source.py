@@ -9,8 +9,8 @@ from ddbench.datasets.scenes import painter
 from ddbench.datasets.scenes.source import SCENES, Scenes
 
 
-def test_every_picture_is_the_drawing(place):
-    dataset = Scenes(per_class_train=3, per_class_test=2).load(place, 16)
+def test_every_picture_is_the_drawing(data_paths):
+    dataset = Scenes(per_class_train=3, per_class_test=2).load(data_paths, 16)
     for side, start, count in ((dataset.train, painter.TRAIN_START, 3), (dataset.test, painter.TEST_START, 2)):
         wanted = [(label, start + i) for label in range(len(painter.CLASSES)) for i in range(count)]
         assert side.labels.tolist() == [label for label, _ in wanted]
@@ -20,43 +20,43 @@ def test_every_picture_is_the_drawing(place):
         assert side.readable == painter.READABLE
 
 
-def test_the_default_is_1500_pictures(place):
-    split = SCENES.describe(place)
+def test_the_default_is_1500_pictures(data_paths):
+    split = SCENES.describe(data_paths)
     assert [len(names) for names in split.train] == [100] * 10
     assert [len(names) for names in split.test] == [50] * 10
-    assert not place.shared.exists()
-    other = Scenes(per_class_train=101).describe(place)
+    assert not data_paths.shared.exists()
+    other = Scenes(per_class_train=101).describe(data_paths)
     assert split.fingerprint != other.fingerprint
 
 
-def test_scenes_for_a_base_model_are_others(place):
-    alone = Scenes(2, 0, painter.BASE_START).load(place, 16)
+def test_scenes_for_a_base_model_are_others(data_paths):
+    alone = Scenes(2, 0, painter.BASE_START).load(data_paths, 16)
     assert len(alone.test.images) == 0
     assert alone.train.names[:2] == (f"beach/{painter.BASE_START}", f"beach/{painter.BASE_START + 1}")
     assert np.array_equal(alone.train.images[1].permute(1, 2, 0), painter.scene(0, painter.BASE_START + 1, 16))
 
 
-def test_verify_notices_a_changed_pack(place):
+def test_verify_notices_a_changed_pack(data_paths):
     few = Scenes(per_class_train=2, per_class_test=1)
-    assert few.verify(place).ok
-    (raw,) = place.shared.glob("packed-scenes64-*/images.u8")
+    assert few.verify(data_paths).ok
+    (raw,) = data_paths.shared.glob("packed-scenes64-*/images.u8")
     pixels = bytearray(raw.read_bytes())
     pixels[1000] ^= 1
     raw.write_bytes(pixels)
-    assert few.verify(place).unreadable == ("images.u8: changed since it was drawn",)
+    assert few.verify(data_paths).unreadable == ("images.u8: changed since it was drawn",)
 
 
-def test_a_worker_that_fails_is_an_error(place, monkeypatch):
+def test_a_worker_that_fails_is_an_error(data_paths, monkeypatch):
     monkeypatch.setattr("ddbench.datasets.scenes.source.sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="failed"):
-        Scenes(per_class_train=2, per_class_test=1).load(place, 8)
-    assert not list(place.shared.glob("packed-*"))
+        Scenes(per_class_train=2, per_class_test=1).load(data_paths, 8)
+    assert not list(data_paths.shared.glob("packed-*"))
 
 
-def test_drawing_processes_find_what_the_environment_says(place, monkeypatch, tmp_path):
+def test_drawing_processes_find_what_the_environment_says(data_paths, monkeypatch, tmp_path):
     (tmp_path / "extra/tqdm").mkdir(parents=True)
     (tmp_path / "extra/tqdm/__init__.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))
     with pytest.raises(RuntimeError, match="failed"):
-        Scenes(1, 1).load(place, 8)
+        Scenes(1, 1).load(data_paths, 8)
     assert (tmp_path / "seen").exists()
