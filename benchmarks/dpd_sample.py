@@ -26,10 +26,10 @@ from ddbench.context import Context
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes.source import SCENES
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.prototypes import Prototype
 from ddbench.methods.dpd.sampling import Subject, draw
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.prototypes import Prototype
 from ddbench.types import ImageSet
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak

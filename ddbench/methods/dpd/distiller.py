@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.methods.dpd.classifier import Course, candidate_margins, stored_classifier
-from ddbench.methods.dpd.prototypes import Prototype, check_enough, cluster_captions, stored_prototypes
 from ddbench.methods.dpd.sampling import Draw, Subject, draw
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
 from ddbench.methods.latent_diffusion.diffusion import Sampling, require_finite
@@ -22,6 +21,7 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts, own_prompts
+from ddbench.methods.latent_diffusion.prototypes import Prototype, check_enough, cluster_captions, stored_prototypes
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.device import chosen
 from ddbench.methods.shared.validation import at_least, check_sampled, shares

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.dpd.prototypes import Prototype, rows_of
 from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, denoiser_of
+from ddbench.methods.latent_diffusion.prototypes import Prototype, rows_of
 from ddbench.methods.shared.device import in_batches
 
 

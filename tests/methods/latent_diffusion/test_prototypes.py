@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.methods.dpd.prototypes import embedding, find_prototypes, representatives
+from ddbench.methods.latent_diffusion.prototypes import embedding, find_prototypes, representatives
 
 
 def naive(points, centres, owner, alpha):
