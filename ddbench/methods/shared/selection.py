@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,14 +31,19 @@ def check_enough(train: ImageSet, ipc: int) -> None:
 
 
 def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> DistilledSet:
-    """The images that `pick(rows of the class, label)` returns, class after class.
+    """Return the images that `pick(rows of the class, label)` chooses, class after class; record their files.
 
     Raises ValueError naming every class that has fewer than `ipc` images.
     """
     check_enough(train, ipc)
     rows = torch.cat([pick(train.of_class(label), label) for label in range(len(train.classes))])
+    return subset(train, rows, {"files": [train.names[i] for i in rows.tolist()]} if train.names else {})
+
+
+def subset(train: ImageSet, rows: Tensor, extras: Mapping[str, Any]) -> DistilledSet:
+    """Return the training images at `rows`, int64 (n,), with what the manifest records about them."""
     names = tuple(train.names[i] for i in rows.tolist()) if train.names else ()
-    return DistilledSet(train.images[rows], train.labels[rows], train.classes, train.readable, names)
+    return DistilledSet(train.images[rows], train.labels[rows], train.classes, train.readable, names, extras=extras)
 
 
 def embedded(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tensor:
