@@ -1,4 +1,4 @@
-"""Prototypes: per class, k-means in latent space; the member with the largest margin stands for its cluster."""
+"""Prototypes: real images, one of each of a class's k-means clusters, in latent space or in other features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from ddbench.utils.files import read_json, write_json
 GRID = 8
 DIGITS = 6  # of unit-length points: k-means tells no nearer ones apart
 KMEANS_SEED = 666
+
+Choice = Literal["margin", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -48,30 +51,46 @@ class Prototype:
 
 
 def embedding(latents: Tensor) -> np.ndarray:
-    """Scaled latent means (n, c, h, w) -> unit vectors (n, c * 64): pooled to 8x8, flattened (the DPD release)."""
-    pooled = F.adaptive_avg_pool2d(latents, GRID).flatten(1)
-    return F.normalize(pooled, dim=1).numpy().astype(np.float64)
+    """Return scaled latent means (n, c, h, w) as unit vectors (n, c * 64): pooled to 8x8, flattened (DPD's release)."""
+    return unit_length(F.adaptive_avg_pool2d(latents, GRID).flatten(1))
+
+
+def unit_length(features: Tensor) -> np.ndarray:
+    """Return features (n, d), each divided by its length, as float64."""
+    return F.normalize(features, dim=1).numpy().astype(np.float64)
 
 
 def find_prototypes(
-    train: ImageSet, latents: Tensor, ipc: int, alpha: float, progress: Callable[[Iterable], Iterable] = iter
+    train: ImageSet,
+    points: Callable[[Tensor], np.ndarray],
+    ipc: int,
+    alpha: float,
+    choice: Choice = "margin",
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[list[Prototype], Tensor]:
-    """`ipc` prototypes of every class, class after class, and the cluster within its class of every image, int64 (n,).
+    """Return `ipc` prototypes of every class, class after class, and each image's cluster in its class, int64 (n,).
 
-    latents: the scaled means of `train`.
+    points(rows): unit vectors, float64 (m, d), of the training images at `rows`, int64 (m,). alpha, choice: of
+    `representatives`. Raises ValueError for a class with fewer than `ipc` distinct images.
     """
+    from sklearn.cluster import KMeans
+
     check_enough(train, ipc)
-    found, owner = [], torch.zeros_like(train.labels)
+    prototypes, owner = [], torch.zeros_like(train.labels)
     for label in progress(range(len(train.classes))):
         rows = train.of_class(label)
-        points = embedding(latents[rows])
-        if (distinct := len(np.unique(points.round(DIGITS), axis=0))) < ipc:
-            said = f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes"
-            raise ValueError(f"{said}: try --ipc {distinct}")
-        of_class, clusters = _of_class(label, rows, points, train.names, ipc, alpha)
-        found += of_class
-        owner[rows] = clusters
-    return found, owner
+        x = points(rows)
+        if (distinct := len(np.unique(x.round(DIGITS), axis=0))) < ipc:
+            problem = f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes"
+            raise ValueError(f"{problem}: try --ipc {distinct}")
+        fitted = KMeans(ipc, n_init=10, random_state=KMEANS_SEED).fit(x)
+        owner[rows] = torch.from_numpy(fitted.labels_).long()
+        members = representatives(fitted.transform(x), fitted.labels_, alpha, choice)
+        for cluster, (i, intra, inter) in enumerate(members):
+            row, size = int(rows[i]), int((fitted.labels_ == cluster).sum())
+            name = train.names[row] if train.names else str(row)
+            prototypes.append(Prototype(label, cluster, row, name, size, inter - alpha * intra, intra, inter))
+    return prototypes, owner
 
 
 def check_enough(train: ImageSet, ipc: int) -> None:
@@ -83,37 +102,24 @@ def check_enough(train: ImageSet, ipc: int) -> None:
         )
 
 
-def _of_class(
-    label: int, rows: Tensor, points: np.ndarray, names: tuple[str, ...], k: int, alpha: float
-) -> tuple[list[Prototype], Tensor]:
-    from sklearn.cluster import KMeans
+def representatives(
+    distances: np.ndarray, owner: np.ndarray, alpha: float, choice: Choice = "margin"
+) -> list[tuple[int, float, float]]:
+    """Return (index, intra, inter) of one member of each cluster.
 
-    fitted = KMeans(k, n_init=10, random_state=KMEANS_SEED).fit(points)
-    chosen = []
-    members = representatives(fitted.transform(points), fitted.labels_, alpha)
-    for cluster, (i, intra, inter) in enumerate(members):
-        row = int(rows[i])
-        chosen.append(Prototype(
-            label, cluster, row, names[row] if names else str(row), int((fitted.labels_ == cluster).sum()),
-            inter - alpha * intra, intra, inter,
-        ))  # fmt: skip
-    return chosen, torch.from_numpy(fitted.labels_).long()
-
-
-def representatives(distances: np.ndarray, owner: np.ndarray, alpha: float) -> list[tuple[int, float, float]]:
-    """Per cluster, (index, intra, inter) of the member maximising inter - alpha * intra (the DPD release's margin).
-
+    The member has the largest inter - alpha * intra (margin: the DPD release), or the least intra (nearest; the first
+    of those equally near, as the two members of a pair are but for rounding).
     distances (n, k) of each point to each centre, owner (n,) the cluster of each point. With one cluster inter is 0.
     """
-    found = []
+    chosen = []
     for cluster in range(distances.shape[1]):
         members = np.flatnonzero(owner == cluster)
         intra = distances[members, cluster]
         others = np.delete(distances[members], cluster, axis=1)
         inter = others.min(1) if others.size else np.zeros(len(members))
-        best = int(np.argmax(inter - alpha * intra))
-        found.append((int(members[best]), float(intra[best]), float(inter[best])))
-    return found
+        best = int(np.argmin(intra.round(DIGITS)) if choice == "nearest" else np.argmax(inter - alpha * intra))
+        chosen.append((int(members[best]), float(intra[best]), float(inter[best])))
+    return chosen
 
 
 def save_images(prototypes: list[Prototype], train: ImageSet, folder: Path) -> None:
@@ -129,22 +135,30 @@ def rows_of(prototypes: list[Prototype]) -> Tensor:
     return torch.tensor([p.row for p in prototypes])
 
 
-def stored_prototypes(stages: Stages, latents: Latents, ipc: int, alpha: float) -> tuple[list[Prototype], Tensor]:
+def stored_prototypes(
+    stages: Stages, latents: Latents, ipc: int, alpha: float, choice: Choice = "margin"
+) -> tuple[list[Prototype], Tensor]:
     """Return the prototypes of this IPC, made once for every seed, and the cluster of every image, int64 (n,).
 
-    The stage holds prototypes.json, clusters.json and an image of each prototype.
+    The stage holds prototypes.json, clusters.json and an image of each prototype. Its key names the choice only where
+    it is not the margin rule, so that stages made before there was a choice stay.
     """
     progress = partial(stages.ctx.progress, desc="prototypes")
 
-    def make(folder: Path) -> None:
-        found, owner = find_prototypes(stages.train, latents.means(), ipc, alpha, progress)
-        write_json(folder / "prototypes.json", [p.record() for p in found])
-        write_json(folder / "clusters.json", owner.tolist())
-        save_images(found, stages.train, folder / "images")
+    def points(rows: Tensor) -> np.ndarray:
+        return embedding(latents.means(rows))
 
-    folder = stages.shared.stage("prototypes", make, vae=stages.model.vae_identity, ipc=ipc, alpha=alpha)
-    found = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
-    return found, torch.tensor(read_json(folder / "clusters.json"))
+    def make(folder: Path) -> None:
+        prototypes, owner = find_prototypes(stages.train, points, ipc, alpha, choice, progress)
+        write_json(folder / "prototypes.json", [p.record() for p in prototypes])
+        write_json(folder / "clusters.json", owner.tolist())
+        save_images(prototypes, stages.train, folder / "images")
+
+    key = {"vae": stages.model.vae_identity, "ipc": ipc, "alpha": alpha}
+    key |= {} if choice == "margin" else {"choice": choice}
+    folder = stages.shared.stage("prototypes", make, **key)
+    prototypes = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
+    return prototypes, torch.tensor(read_json(folder / "clusters.json"))
 
 
 def cluster_captions(
