@@ -1,0 +1,83 @@
+"""k-means: one real image of each cluster of a class; with latents and the margin rule, DPD's prototypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
+
+from ddbench.context import Context, global_seed, seed_of
+from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
+from ddbench.methods.latent_diffusion.prototypes import (
+    Choice,
+    check_enough,
+    find_prototypes,
+    rows_of,
+    stored_prototypes,
+    unit_length,
+)
+from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.shared.selection import embedded, subset
+from ddbench.methods.shared.validation import at_least
+from ddbench.types import DistilledSet, ImageSet
+
+BATCH = 64  # images encoded at once, as DPD does by default
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """One real image of each of a class's clusters, as many clusters as images per class.
+
+    features: the space of the clusters, vectors of length 1: the penultimate features of a student, as for herding
+        (network), or latents of a base model's autoencoder, pooled to 8x8, as for DPD (latents).
+    choice: the member that stands for a cluster: the one nearest the centre (nearest), or the one with the largest
+        margin (margin): distance to the nearest other centre - alpha x distance to its own. With features=latents and
+        choice=margin the images are DPD's prototypes.
+    embedding: student whose features are used; with features=network.
+    trained: train the student on the training split first, as herding does, else keep its random initial weights; with
+        features=network.
+    base: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded); with
+        features=latents. Only its autoencoder counts.
+    alpha: weight of the distance to the own centre; with choice=margin.
+    """
+
+    name: ClassVar[str] = "kmeans"
+    version: ClassVar[int] = 1
+    check_params: ClassVar[dict[str, Any]] = {"trained": False}
+
+    features: Literal["network", "latents"] = "network"
+    choice: Choice = "nearest"
+    embedding: Literal["convnet", "resnet18", "vit_tiny"] = "convnet"
+    trained: bool = True
+    base: str = "lcybuaa/Text2Earth"
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, alpha=0)
+
+    def identity(self) -> str:
+        """Return a digest of the autoencoder's weights, empty without latents. Raises UserError without a base."""
+        return identity_of(find_model(self.base) / "vae", "") if self.features == "latents" else ""
+
+    def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
+        """Choose `ipc` images per class and record their prototypes. The run's seed changes nothing."""
+        check_enough(train, ipc)  # before anything is trained or encoded
+        if self.features == "latents":
+            with global_seed(seed_of(0, "kmeans"), ctx.device):  # loading draws from the global generators
+                model = load_model(self.base, ctx.device)
+            model.check_size(train.images.shape[-1])
+            stages = Stages(model, train, ctx, BATCH)
+            prototypes, _ = stored_prototypes(stages, stages.latents(), ipc, self.alpha, self.choice)
+        else:
+            features = embedded(train, ctx, self.embedding, self.trained)
+
+            def points(rows: Tensor) -> np.ndarray:
+                return unit_length(features[rows])
+
+            progress = partial(ctx.progress, desc="prototypes")
+            prototypes, _ = find_prototypes(train, points, ipc, self.alpha, self.choice, progress)
+        return subset(train, rows_of(prototypes), {"prototypes": [p.record() for p in prototypes]})
