@@ -1,9 +1,11 @@
 """What a setting of DPD is worth, told without the test split: how the choices in docs/dpd.md were made.
 
     python experiments/dpd/choices.py --data-root DATA --dataset eurosat --set captioner=template --set consistency=0.1
+    python experiments/dpd/choices.py --data-root DATA --dataset ucm --method kmeans --student-seeds 3
 
-Distils with these settings on top of a preset, trains a student on the images, and tests it on images of the training
-split that are no prototypes (at most 4000, evenly spaced). Prints one JSON line.
+Distils with these settings on top of a preset, trains students on the images, and tests them on images of the training
+split that were neither chosen nor a prototype (at most 4000, evenly spaced). Prints one JSON line. It works for DPD and
+for methods that choose real images: the manifest must say which they chose.
 """
 
 from __future__ import annotations
@@ -26,27 +28,28 @@ from evaluators.train import train_student
 SIZE, IPC, MOST = 64, 10, 4000
 
 
-def distil(preset: str, dataset: str, sets: tuple[str, ...], setting: planning.Setting) -> tuple[Path, ImageSet]:
+def distil(request: planning.Request, setting: planning.Setting) -> tuple[Path, ImageSet]:
     """The folder of the distilled set, made when it is missing, and the training split."""
-    request = planning.Request("dpd", dataset, (IPC,), SIZE, preset, None, sets)
     plan = planning.plan(request, planning.jury((), "quick", 1), setting.data_paths)
-    run.run(plan, setting)
+    if run.run(plan, setting).failed:
+        raise SystemExit(1)
     return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.data_paths, SIZE).train
 
 
 def others(train: ImageSet, pictures: distilled_set.Pictures) -> torch.Tensor:
-    """Rows of training images that are no prototypes."""
-    used = torch.tensor([p["row"] for p in pictures.extras["prototypes"]])
-    rows = torch.arange(len(train.labels))
-    rows = rows[~torch.isin(rows, used)]
+    """Rows of training images that were not chosen and are no prototypes."""
+    used = {p["name"] for p in pictures.extras.get("prototypes", ())} | set(pictures.extras.get("files", ()))
+    if not used:
+        raise click.UsageError("this method records no files: it cannot be tested on the other training images")
+    rows = torch.tensor([row for row, name in enumerate(train.names) if name not in used])
     return rows[torch.linspace(0, len(rows) - 1, min(MOST, len(rows))).long()]
 
 
-def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str) -> float:
+def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str, seed: int) -> float:
     """Overall accuracy of one student on `others`."""
     images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
     shared = {"num_classes": len(train.classes), "device": "cpu"}
-    how = {"student": student, "protocol": "quick", "seed": 0, "progress": bars(False)}
+    how = {"student": student, "protocol": "quick", "seed": seed, "progress": bars(False)}
     net = train_student(images, torch.from_numpy(pictures.labels), **how, **shared)
     rows = others(train, pictures)
     return evaluate(net, train.images[rows], train.labels[rows], **shared).overall
@@ -57,13 +60,23 @@ def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str) ->
 @click.option("--shared", type=click.Path(path_type=Path), envvar="DDBENCH_SHARED", default=Path("shared"))
 @click.option("--runs", type=click.Path(path_type=Path), envvar="DDBENCH_RUNS", default=Path("runs"))
 @click.option("--dataset", required=True)
-@click.option("--preset", default="tiny-paper", show_default=True)
+@click.option("--method", default="dpd", show_default=True)
+@click.option("--preset", help="[default: tiny-paper for dpd, else none]")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE")
 @click.option("--student", default="convnet", show_default=True)
-def main(data_root: Path, shared: Path, runs: Path, dataset: str, preset: str, sets: tuple, student: str) -> None:  # noqa: PLR0913
-    folder, train = distil(preset, dataset, sets, planning.Setting(runs, DataPaths(data_root, shared)))
-    found = accuracy(distilled_set.read(folder), train, student)
-    print(json.dumps({"dataset": dataset, "preset": preset, "set": sets, "student": student, "overall": found}))
+@click.option("--student-seeds", default=1, show_default=True)
+def main(  # noqa: PLR0913
+    data_root: Path, shared: Path, runs: Path, dataset: str, method: str, preset: str | None, sets: tuple[str, ...],
+    student: str, student_seeds: int,
+) -> None:  # fmt: skip
+    """Print the mean accuracy of the students, and each one's, as one JSON line."""
+    preset = preset or ("tiny-paper" if method == "dpd" else None)
+    request = planning.Request(method, dataset, (IPC,), SIZE, preset, None, sets)
+    folder, train = distil(request, planning.Setting(runs, DataPaths(data_root, shared)))
+    distilled = distilled_set.read(folder)
+    figures = [accuracy(distilled, train, student, seed) for seed in range(student_seeds)]
+    row = {"method": method, "dataset": dataset, "preset": preset, "sets": sets, "student": student}
+    print(json.dumps(row | {"overall": sum(figures) / len(figures), "students": figures}))
 
 
 if __name__ == "__main__":
