@@ -21,7 +21,13 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts, own_prompts
-from ddbench.methods.latent_diffusion.prototypes import Prototype, check_enough, cluster_captions, stored_prototypes
+from ddbench.methods.latent_diffusion.prototypes import (
+    Prototype,
+    check_enough,
+    cluster_captions,
+    rows_of,
+    stored_prototypes,
+)
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.device import chosen
 from ddbench.methods.shared.validation import at_least, check_sampled, shares
@@ -59,6 +65,8 @@ class DPD:
     steps: sampling steps.
     guidance: classifier-free guidance scale.
     strength: share of the noise schedule that is sampled: 1 from pure noise, less from the noised prototype (v1: 0.75).
+        At 0 the images are the prototypes through the autoencoder: nothing is sampled, fine-tuned or captioned, and
+        of the other settings only base and alpha count.
     pull: length of the step towards the prototype's latent (release: 1), 0 for none.
     pull_until: share of the sampling during which it acts.
     candidates: images sampled per prototype; the classifier keeps the one with the largest margin (release: 5).
@@ -111,7 +119,8 @@ class DPD:
     def identity(self) -> str:
         """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
         own = identity_of(find_model(self.base))
-        return own if self.captioner == "template" else digest([own, captioner_identity(self.captioner)])[:16]
+        captionless = self.captioner == "template" or self.strength == 0
+        return own if captionless else digest([own, captioner_identity(self.captioner)])[:16]
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """One image per prototype, `ipc` prototypes per class."""
@@ -125,6 +134,8 @@ class DPD:
         stages = Stages(model, train, ctx, self.batch)
         latents = stages.latents()
         prototypes, owner = stored_prototypes(stages, latents, ipc, self.alpha)
+        if self.strength == 0:
+            return self._reconstruct(model, latents, prototypes, train, ctx)
         captions = None if self.captioner == "template" else caption_all(self.captioner, train, ctx, self.batch)
         course = Course(self.classifier_steps, self.classifier_flips, self._views(len(train.labels)))
         classifier = stored_classifier(stages, latents, course) if self._judged else None
@@ -139,8 +150,20 @@ class DPD:
         labels = torch.tensor([p.label for p in prototypes])
         return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
 
+    def _reconstruct(
+        self, model: LatentModel, latents: Latents, prototypes: list[Prototype], train: ImageSet, ctx: Context
+    ) -> DistilledSet:
+        """Return the prototypes through the autoencoder: the means of their latents, decoded; no seed changes them."""
+        images = self._decode(model, latents.means(rows_of(prototypes)), ctx)
+        extras = {"prototypes": [p.record() for p in prototypes]}
+        labels = torch.tensor([p.label for p in prototypes])
+        return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
+
     def _check(self, model: LatentModel, train: ImageSet, processes: int) -> None:
         """UserError for what would fail after the training."""
+        model.check_size(train.images.shape[-1])
+        if self.strength == 0:  # only the autoencoder is used
+            return
         scheduler = model.scheduler_named(self.scheduler, pulled=self.pull > 0)
         check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
@@ -148,7 +171,6 @@ class DPD:
             log.warning("the base's %s is not variance preserving: %s takes its place", own, taken)
         if self.weights != "none" and self.tune_batch < processes:
             raise UserError(f"tune_batch={self.tune_batch} is too little for {processes} processes: one image for each")
-        model.check_size(train.images.shape[-1])
         model.check_classes(len(train.classes), self.weights != "none")
         if model.text is None and self.captioner != "template":
             raise UserError(f"captioner={self.captioner}: this base is conditioned by class and reads no text")
@@ -214,5 +236,8 @@ class DPD:
             z = z.unflatten(0, scores.shape)[torch.arange(len(best)), best]
             finite = scores.nan_to_num(posinf=0.0).tolist()  # a single class has no margin
             records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
+        return self._decode(model, z, ctx), records
+
+    def _decode(self, model: LatentModel, z: Tensor, ctx: Context) -> Tensor:
         with ctx.measure("decoding"):
-            return model.decode(z, self.batch, partial(ctx.progress, desc="decoding")), records
+            return model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))

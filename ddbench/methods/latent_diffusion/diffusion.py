@@ -98,8 +98,8 @@ class Sampling:
     """How the sampler runs.
 
     steps: scheduler steps. strength: 1 starts from pure noise, less starts from the
-    prototype noised to that share of the steps. pull: size of the step towards the prototype (g), 0 for none.
-    pull_until: the pull acts while progress i / (steps - 1) is at most this.
+    prototype noised to that share of the steps, at least to one step. pull: size of the step towards the prototype
+    (g), 0 for none. pull_until: the pull acts while progress i / (steps - 1) is at most this.
     """
 
     steps: int

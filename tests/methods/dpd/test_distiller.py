@@ -60,6 +60,32 @@ def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of
     assert not torch.equal(made, method.distill(few_scenes, 2, context_of(2)).images)
 
 
+@pytest.mark.parametrize("more", [{}, {"captioner": "not/there", "pull": 1.0, "candidates": 5, "consistency": 0.1}])
+def test_without_strength_the_prototypes_go_through_the_autoencoder(more, method, few_scenes, context_of, monkeypatch):
+    """Compare with a loop over single images. Nothing is trained, captioned or sampled, and no seed counts."""
+    monkeypatch.setattr(LatentModel, "denoise", None)
+    monkeypatch.setattr(LatentModel, "words", None)
+    ctx, variant = context_of(), dataclasses.replace(method, strength=0.0, **more)
+    distilled = variant.distill(few_scenes, 2, ctx)
+    distilled.check(2)
+    assert [cost["stage"] for cost in ctx.costs] == ["latents", "prototypes", "decoding"]
+    model = load_model(method.base, torch.device("cpu"))
+    for image, record in zip(distilled.images, distilled.extras["prototypes"], strict=True):
+        pixels = few_scenes.images[record["row"]][None].float() / 127.5 - 1
+        with torch.no_grad():
+            decoded = model.vae.decode(model.vae.encode(pixels).latent_dist.mean.half().float()).sample[0]
+        expected = ((decoded + 1) * 127.5).round().clamp(0, 255)
+        assert (image.float() - expected).abs().max() <= 1  # rounding of the last bit
+    assert torch.equal(distilled.images, variant.distill(few_scenes, 2, context_of(7)).images)
+    assert variant.identity() == method.identity()
+
+
+def test_the_least_strength_draws_one_step(method, few_scenes, context_of):
+    ctx = context_of()
+    dataclasses.replace(method, strength=0.01).distill(few_scenes, 1, ctx)
+    assert {"finetune", "sampling"} <= {cost["stage"] for cost in ctx.costs}
+
+
 def test_consistency_and_selection_share_one_classifier(method, few_scenes, context_of):
     whole = dataclasses.replace(method, consistency=0.1, candidates=3, classifier_steps=4)
     ctx = context_of()
