@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ddbench.store import distilled_set
+from ddbench.store.reader import Problem, read_runs
+from ddbench.store.records import StoredResult
 
 METHOD = '''
 """Somebody's method, in one file."""
@@ -112,3 +114,9 @@ def write_anew(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None
     shutil.rmtree(folder / "distilled")
     (folder / "distilled").mkdir()
     distilled_set.write(folder / "distilled", replace(pictures, images=change(pictures.images)))
+
+
+def results_and_problems(runs: Path) -> tuple[list[StoredResult], list[Problem]]:
+    """Every result below `runs`, and every file that cannot be used."""
+    scan = read_runs(runs)
+    return scan.results, scan.problems

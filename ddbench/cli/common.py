@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ddbench.datasets.info import DataPaths
     from ddbench.runner.plan import Setting
     from ddbench.store.reader import Problem
-    from ddbench.store.records import Entry
+    from ddbench.store.records import StoredResult
 
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}
 WIDTH = 70  # of a cell
@@ -104,7 +104,7 @@ def report_problems(problems: Iterable[Problem]) -> None:
         log.error("skipped %s: %s", problem.path, problem.reason)
 
 
-def comparable(entries: Iterable[Entry], **wanted: Any) -> list[Entry]:
+def comparable(entries: Iterable[StoredResult], **wanted: Any) -> list[StoredResult]:
     """The entries whose spec has the wanted values; None wants nothing."""
     fixed = {name: value for name, value in wanted.items() if value is not None}
     return [entry for entry in entries if all(getattr(entry.spec, name) == value for name, value in fixed.items())]

@@ -15,7 +15,7 @@ from ddbench.errors import unknown
 if TYPE_CHECKING:
     from ddbench.leaderboard.render import Look
     from ddbench.leaderboard.reported import Reported
-    from ddbench.store.records import Entry
+    from ddbench.store.records import StoredResult
 
 EXTRAS = (
     "interval",
@@ -71,25 +71,25 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
     """
     from ddbench.datasets.lookup import display_name
     from ddbench.leaderboard.render import render
-    from ddbench.store.reader import no_collecting, read_all
+    from ddbench.store.reader import gc_paused, read_runs
     from ddbench.utils.files import write_bytes
 
     extras, reported = words.pop("extras"), words.pop("reported")
     if form in ("csv", "json") and (extras or reported):
         raise click.UsageError(f"--with and --reported are for text, markdown and latex; {form} has all there is")
-    with no_collecting():
-        found = read_all(options.runs, whole=form == "json")
-        report_problems([*found.problems, *found.failed])
+    with gc_paused():
+        scan = read_runs(options.runs, details=form == "json")
+        report_problems([*scan.problems, *scan.failed])
         asked = Asked(**words | {"dataset": display_name(words["dataset"]) if words["dataset"] else None})
-        _check_words(found.entries, asked)
-        chosen = [entry for entry in found.entries if asked.has(entry)]
+        _check_words(scan.results, asked)
+        chosen = [entry for entry in scan.results if asked.has(entry)]
         text = render(chosen, form, _look(chosen, extras, reported, asked))
     if output:
         write_bytes(output, text.encode())
         log.info("written to %s", output)
     else:
         click.echo(text, nl=False)
-    if found.problems:
+    if scan.problems:
         raise SystemExit(1)
 
 
@@ -102,7 +102,7 @@ class Asked:
     protocol: str | None = None
     student: str | None = None
 
-    def has(self, entry: Entry) -> bool:
+    def has(self, entry: StoredResult) -> bool:
         """Whether a result is of it. All training images stand beside every number of them."""
         spec, result = entry.spec, entry.result
         judged = self.protocol in (None, result.protocol, result.title) and self.student in (None, result.student)
@@ -116,13 +116,15 @@ class Asked:
         return judged and self.dataset in (None, one.dataset) and self.ipc in (None, one.ipc)
 
 
-def _look(chosen: Sequence[Entry], extras: Sequence[str], reported: Path | None, asked: Asked) -> Look:
+def _look(chosen: Sequence[StoredResult], extras: Sequence[str], reported: Path | None, asked: Asked) -> Look:
     from ddbench.leaderboard.extra_columns import Costs, costs
     from ddbench.leaderboard.render import Look
     from ddbench.leaderboard.reported import read_reported
-    from ddbench.store.reader import spent
+    from ddbench.store.costs import read_cost
 
-    took = costs(chosen, lambda entry: spent(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
+    took = (
+        costs(chosen, lambda entry: read_cost(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
+    )
     papers = read_reported(reported) if reported else ()
     mine = tuple(filter(asked.has_reported, papers))
     if left := len(papers) - len(mine):
@@ -130,7 +132,7 @@ def _look(chosen: Sequence[Entry], extras: Sequence[str], reported: Path | None,
     return Look(tuple(extras), took, mine)
 
 
-def _check_words(entries: Sequence[Entry], asked: Asked) -> None:
+def _check_words(entries: Sequence[StoredResult], asked: Asked) -> None:
     """A word is right when it is registered, or when there are results for it (of a plugin that is gone, say)."""
     there = {
         "dataset": {entry.spec.dataset for entry in entries},
@@ -159,14 +161,14 @@ def report(options: Globals, output: Path) -> None:
       ddbench report --output report.html
     """
     from ddbench.report.page import page
-    from ddbench.store.reader import read_all
+    from ddbench.store.reader import read_runs
     from ddbench.utils.files import write_bytes
 
-    found = read_all(options.runs)
-    report_problems(found.problems)
-    write_bytes(output, page(found.entries, [*found.problems, *found.failed], options.shared).encode())
+    scan = read_runs(options.runs)
+    report_problems(scan.problems)
+    write_bytes(output, page(scan.results, [*scan.problems, *scan.failed], options.shared).encode())
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
-    if found.problems:
+    if scan.problems:
         raise SystemExit(1)
 
 

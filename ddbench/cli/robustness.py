@@ -43,11 +43,11 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     """
     from ddbench.datasets.lookup import display_name
     from ddbench.leaderboard.ranking_robustness import FULL, Roles, lines
-    from ddbench.store.reader import read_all
+    from ddbench.store.reader import read_runs
 
-    there = read_all(options.runs, whole=False)
-    report_problems([*there.problems, *there.failed])
-    of_set = comparable(there.entries, dataset=display_name(dataset) if dataset else None)
+    scan = read_runs(options.runs, details=False)
+    report_problems([*scan.problems, *scan.failed])
+    of_set = comparable(scan.results, dataset=display_name(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
     titles = _titles(**roles)
     found = lines(chosen, Roles(**titles), weight)
@@ -55,7 +55,7 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
     click.echo(json.dumps([asdict(line) for line in found], indent=2) if form == "json" else _table(found, form))
     if found and form != "json":
         click.echo(f"\n{said}; HLR against `full` under {titles['hard']}")
-    if there.problems:
+    if scan.problems:
         raise SystemExit(1)
 
 

@@ -132,12 +132,12 @@ def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
 def _print_table(options: Globals, plan: Plan) -> None:
     """What these runs can be compared with, and where to look at their images."""
     from ddbench.leaderboard.render import render
-    from ddbench.store.reader import scan
+    from ddbench.store.reader import read_runs
 
     spec = plan.specs[0]
-    entries, problems = scan(options.runs, whole=False)
-    report_problems(problems)
-    same = comparable(entries, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
+    scan = read_runs(options.runs, details=False)
+    report_problems(scan.problems)
+    same = comparable(scan.results, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
     for ipc in dict.fromkeys(spec.ipc for spec in plan.specs):
         click.echo(render(comparable(same, ipc=ipc)), nl=False)
     for spec in plan.specs:

@@ -142,14 +142,14 @@ def _show(grid: Sequence[Cell], runs: Path, jobs: int, retry: bool) -> None:
 def _print_tables(grid: Sequence[Cell], options: Globals) -> bool:
     """One table for each dataset, size and IPC, of the plan's runs alone; whether a file of theirs cannot be used."""
     from ddbench.leaderboard.render import render
-    from ddbench.store.reader import scan
+    from ddbench.store.reader import read_runs
 
-    entries, problems = scan(options.runs, whole=False)
-    report_problems(problems)
+    scan = read_runs(options.runs, details=False)
+    report_problems(scan.problems)
     wanted = {cell.tasks[0].spec.digest for cell in grid}
-    mine = [entry for entry in entries if entry.spec.digest in wanted]
+    mine = [entry for entry in scan.results if entry.spec.digest in wanted]
     specs = [cell.tasks[0].spec for cell in grid]
     for fingerprint, size, ipc in dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs):
         click.echo(render(comparable(mine, fingerprint=fingerprint, size=size, ipc=ipc)))
     folders = {cell.folder for cell in grid}
-    return any(folders & {problem.path, *problem.path.parents} for problem in problems)
+    return any(folders & {problem.path, *problem.path.parents} for problem in scan.problems)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ddbench.leaderboard.statistics import average_ranks
 from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, column, row_identity
-from ddbench.store.records import Entry
+from ddbench.store.records import StoredResult
 
 Key = tuple[str, Column]  # a row's identity, a column
 
@@ -21,7 +21,7 @@ class Costs:
     size: Mapping[Key, float] = field(default_factory=dict)
 
 
-def costs(entries: Iterable[Entry], seconds: Callable[[Entry], float | None]) -> Costs:
+def costs(entries: Iterable[StoredResult], seconds: Callable[[StoredResult], float | None]) -> Costs:
     """What the runs of `entries` cost; seconds: of an entry's distillation, None where nobody knows."""
     took: dict[Key, dict[str, float | None]] = {}
     kept: dict[Key, list[int]] = {}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from ddbench.leaderboard.table import Column, row_identity, table
 from ddbench.leaderboard.table import column as column_of
-from ddbench.store.records import Entry
+from ddbench.store.records import StoredResult
 
 RANDOM, FULL = "random", "full"  # methods that anchor
 WEIGHT = 0.5  # the paper's w and g
@@ -62,7 +62,7 @@ class _Mean:
 _Means = dict[tuple[Column, str], _Mean]  # (place, identity of the row, or an anchor's name) -> accuracy
 
 
-def lines(entries: Iterable[Entry], roles: Roles, weight: float = WEIGHT) -> list[Line]:
+def lines(entries: Iterable[StoredResult], roles: Roles, weight: float = WEIGHT) -> list[Line]:
     """A line for every method but the anchors, by place and label. The order of the entries does not matter.
 
     A gain over random is told only where both learned from the same kind of labels: against random images with hard
@@ -81,7 +81,7 @@ def score(x: float) -> float:
     return (math.exp(x) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
-def _of_role(entries: list[Entry], role: str, roles: Roles) -> _Means:
+def _of_role(entries: list[StoredResult], role: str, roles: Roles) -> _Means:
     """Under the role's protocol; hard labels also under the protocol in question, where a set has no result of that."""
     found = _means([entry for entry in entries if entry.result.title == getattr(roles, role)])
     if role != "hard":
@@ -90,7 +90,7 @@ def _of_role(entries: list[Entry], role: str, roles: Roles) -> _Means:
     return _means(also) | found
 
 
-def _means(entries: list[Entry]) -> _Means:
+def _means(entries: list[StoredResult]) -> _Means:
     """By place; the anchors (ours, the newest version) under their names, `full` as if it had every IPC."""
     found: _Means = {}
     for name in (RANDOM, FULL, ""):
@@ -104,12 +104,12 @@ def _means(entries: list[Entry]) -> _Means:
     return found
 
 
-def _anchor(entry: Entry) -> str:
+def _anchor(entry: StoredResult) -> str:
     """ "random" or "full" for ours, which no file of the user's is; else nothing."""
     return entry.spec.method if entry.spec.method in (RANDOM, FULL) and not entry.spec.source else ""
 
 
-def _is_soft(entry: Entry) -> bool:
+def _is_soft(entry: StoredResult) -> bool:
     """Results of versions that did not say could not learn from soft labels."""
     return bool(entry.result.label_bytes)
 

@@ -15,7 +15,7 @@ from ddbench.leaderboard.extra_columns import Costs, ranks, shown
 from ddbench.leaderboard.latex import latex
 from ddbench.leaderboard.reported import Reported, beside
 from ddbench.leaderboard.table import Cell, Column, Row, Table, anchored, common, row_identity, table
-from ddbench.store.records import Entry
+from ddbench.store.records import StoredResult
 
 Extras = tuple[str, ...]
 
@@ -34,7 +34,7 @@ class Look:
     reported: tuple[Reported, ...] = ()
 
 
-def render(entries: Sequence[Entry], form: str = "text", look: Look | None = None) -> str:
+def render(entries: Sequence[StoredResult], form: str = "text", look: Look | None = None) -> str:
     """The leaderboard of `entries` in one of FORMATS, ending with a newline.
 
     text, markdown and latex show per cent, mean ± sample standard deviation over distillation seeds, all training
@@ -145,7 +145,7 @@ def _caption(board: Table) -> str:
     return f"{', '.join(said)}; {how}" if said else how
 
 
-def _csv(entries: Sequence[Entry]) -> str:
+def _csv(entries: Sequence[StoredResult]) -> str:
     out = io.StringIO()
     cells = [name for name in Cell.__dataclass_fields__ if name != "by_seed"]
     fields = ["method", "label", "preset", "identity", *Column.__dataclass_fields__, *cells]
@@ -169,12 +169,12 @@ def _head(row: Row) -> dict:
     return {"method": row.method, "label": row.label, "preset": row.preset, "identity": row.identity}
 
 
-def _json(entries: Sequence[Entry]) -> str:
+def _json(entries: Sequence[StoredResult]) -> str:
     board = {"rows": _lines(table(entries)), "results": [_whole(entry) for entry in entries]}
     return json.dumps(board, indent=2, allow_nan=False) + "\n"
 
 
-def _whole(entry: Entry) -> dict:
+def _whole(entry: StoredResult) -> dict:
     head = {"path": str(entry.path), "row": row_identity(entry)}
     return {**head, "spec": asdict(entry.spec), "result": asdict(entry.result)}
 

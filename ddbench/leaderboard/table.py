@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ddbench.leaderboard.statistics import between, half_width, ties, within
-from ddbench.store.records import Entry, Result
+from ddbench.store.records import Result, StoredResult
 
 RANDOM, FULL = "random", "full"  # the anchors
 
@@ -103,7 +103,7 @@ _Cells = Mapping[Column, Cell]
 _Number = tuple[int, str, int, float]  # distillation seed, content of its set, student seed, accuracy
 
 
-def table(entries: Iterable[Entry], metric: str = "overall") -> Table:
+def table(entries: Iterable[StoredResult], metric: str = "overall") -> Table:
     """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
     scores: dict[str, dict[Column, list[_Number]]] = defaultdict(lambda: defaultdict(list))
     heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
@@ -129,7 +129,7 @@ def _place(row: Row) -> tuple:
     return row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity
 
 
-def column(entry: Entry) -> Column:
+def column(entry: StoredResult) -> Column:
     """The column an entry belongs to."""
     spec, result = entry.spec, entry.result
     where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, _precision(result))
@@ -153,7 +153,7 @@ def _precision(result: Result) -> str:
     return result.precision or ("fp32" if result.device.startswith("cpu") else "bf16")
 
 
-def row_identity(entry: Entry) -> str:
+def row_identity(entry: StoredResult) -> str:
     """What makes the row an entry belongs to: its method, as it was set."""
     return entry.spec.method_digest
 

@@ -13,8 +13,8 @@ import numpy as np
 from ddbench.datasets.info import FOLDER
 from ddbench.leaderboard.extra_columns import anchor_of, costs
 from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
-from ddbench.store.reader import Spent, spent
-from ddbench.store.records import Entry, Result, RunSpec
+from ddbench.store.costs import DistillationCost, read_cost
+from ddbench.store.records import Result, RunSpec, StoredResult
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Fact:
     row: Row
     where: Column
     cell: Cell
-    entries: tuple[Entry, ...]
-    took: Mapping[Path, Spent]
+    entries: tuple[StoredResult, ...]
+    took: Mapping[Path, DistillationCost]
     seconds: float | None
 
 
-def gathered(entries: Sequence[Entry]) -> tuple[Table, list[Fact]]:
+def gathered(entries: Sequence[StoredResult]) -> tuple[Table, list[Fact]]:
     """The table, and a fact for each cell that was computed in its own column."""
     board, behind = table(entries), {}
-    took = {folder: spent(folder) for folder in dict.fromkeys(entry.folder for entry in entries)}
+    took = {folder: read_cost(folder) for folder in dict.fromkeys(entry.folder for entry in entries)}
     seconds = costs(entries, lambda entry: took[entry.folder].seconds).seconds
     for entry in sorted(entries, key=lambda entry: (entry.spec.seed, entry.result.seed)):
         behind.setdefault((row_identity(entry), column(entry)), []).append(entry)
@@ -65,7 +65,7 @@ def told(board: Table, fact: Fact) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _per_class(entries: Iterable[Entry]) -> dict[str, float]:
+def _per_class(entries: Iterable[StoredResult]) -> dict[str, float]:
     """Accuracy by class, mean over students first."""
     by_set: dict[str, list[list[float]]] = {}
     names: list[str] = []
@@ -80,13 +80,13 @@ def _per_class(entries: Iterable[Entry]) -> dict[str, float]:
     return dict(zip(names, np.atleast_1d(means).round(4).tolist(), strict=True))
 
 
-def _confusion(entries: Iterable[Entry]) -> list[list[int]]:
+def _confusion(entries: Iterable[StoredResult]) -> list[list[int]]:
     """Counts over all results, rows true; none where results have none, or of other classes."""
     found = [np.array(entry.result.confusion) for entry in entries]
     return np.sum(found, axis=0).tolist() if len({part.shape for part in found}) == 1 and found[0].ndim == 2 else []
 
 
-def _provenance(entry: Entry) -> dict[str, Any]:
+def _provenance(entry: StoredResult) -> dict[str, Any]:
     result = entry.result
     return {
         "seed": entry.spec.seed, "student_seed": result.seed, "overall": result.overall, "average": result.average,

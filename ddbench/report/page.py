@@ -15,7 +15,7 @@ from ddbench.leaderboard.table import Table
 from ddbench.report import pictures, plots
 from ddbench.report.cells import Fact, gathered, told
 from ddbench.store.reader import Problem
-from ddbench.store.records import Entry
+from ddbench.store.records import StoredResult
 
 log = logging.getLogger("ddbench")
 
@@ -32,7 +32,7 @@ class Shown:
     pictures: list[tuple[str, str]]
 
 
-def page(entries: Sequence[Entry], problems: Sequence[Problem], shared: Path | None = None) -> str:
+def page(entries: Sequence[StoredResult], problems: Sequence[Problem], shared: Path | None = None) -> str:
     """The whole page; it needs nothing but itself.
 
     problems: what could not be used, or failed: named at the top. shared: where the runs' stages are, for prototypes.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddbench.report.plots import plane
 from ddbench.store import distilled_set
-from ddbench.store.records import content_of
+from ddbench.store.records import distilled_digest
 from ddbench.utils.files import read_json
 
 log = logging.getLogger("ddbench")
@@ -47,7 +47,7 @@ def maps(run: Path) -> list[Image.Image]:
     """Of the set that is there now, one for each network that `ddbench quality --metric map` asked."""
     try:
         found = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
-        content = content_of(run) if found else ""
+        content = distilled_digest(run) if found else ""
         return [plane(one["values"]) for one in found if one["content"] == content]
     except (OSError, ValueError, KeyError) as error:
         log.warning("no map of %s: %s", run, error)

@@ -11,7 +11,7 @@ import torch
 
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.store import distilled_set
-from ddbench.store.distilled_set import pictures_of
+from ddbench.store.distilled_set import Pictures
 from ddbench.store.records import RunSpec, train_id, write_spec
 from ddbench.types import Dataset, DistilledSet, ImageSet, checked, checksum
 from ddbench.utils.distributed import join
@@ -55,7 +55,7 @@ def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) 
     checked(made, train, task.spec.ipc if plan.exact else 0)
     if checksum(train) != before:
         raise ValueError(f"{task.spec.method} changed the training images it was given")
-    distilled_set.write(partial, pictures_of(made))
+    distilled_set.write(partial, Pictures.from_distilled(made))
     write_json(task.folder / "distill.json", _costs(watch.seconds, ctx))
 
 

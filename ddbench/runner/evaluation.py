@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 from ddbench.errors import UserError
 from ddbench.runner import teacher
 from ddbench.store import distilled_set
-from ddbench.store.distilled_set import images_of
-from ddbench.store.records import Result, read_result, train_id, wanting, write_result
+from ddbench.store.records import Result, missing_or_outdated, read_result, train_id, write_result
 from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
@@ -46,14 +45,14 @@ def judge(trial: Trial) -> None:
     pictures = distilled_set.read(trial.task.folder / "distilled")
     targets, gave = _targets(trial, pictures)
     watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
-    model = _trained(trial, images_of(pictures), targets)
+    model = _trained(trial, pictures.to_tensor(), targets)
     scores = evaluate(model, trial.data.test.images, trial.data.test.labels, **_shared(trial))
     cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
     result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
-    if wanting(trial.task.result, trial.task.folder):
+    if missing_or_outdated(trial.task.result, trial.task.folder):
         write_result(trial.task.result, result)
-    if trial.task.corrupted and wanting(trial.task.corrupted, trial.task.folder):
+    if trial.task.corrupted and missing_or_outdated(trial.task.corrupted, trial.task.folder):
         _corrupted(trial, model, result)
 
 
@@ -87,7 +86,7 @@ def _targets(trial: Trial, pictures: distilled_set.Pictures) -> tuple[Tensor, st
         return torch.from_numpy(pictures.soft), ""
     if wanted is None:
         return torch.from_numpy(pictures.labels), ""
-    key, shared, images = train_id(trial.task.spec, trial.data), trial.setting.data_paths.shared, images_of(pictures)
+    key, shared, images = train_id(trial.task.spec, trial.data), trial.setting.data_paths.shared, pictures.to_tensor()
     found = teacher.trained(wanted, trial.data.train, key, shared, trial.device, bars(trial.setting.quiet))
     return teacher.labels(found, images, pictures.content(), trial.task.folder, trial.device), found.title
 

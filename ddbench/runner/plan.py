@@ -18,7 +18,7 @@ from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol
 from ddbench.registry import load_method, source_of
 from ddbench.store.paths import corrupted_path, result_path
-from ddbench.store.records import RunSpec, wanting
+from ddbench.store.records import RunSpec, missing_or_outdated
 from ddbench.utils.files import canonical
 from evaluators.catalog import check_size
 
@@ -124,7 +124,7 @@ class Task:
     def done(self) -> bool:
         if self.result is None:
             return (self.folder / "distilled").exists()
-        return not any(wanting(path, self.folder) for path in (self.result, self.corrupted) if path)
+        return not any(missing_or_outdated(path, self.folder) for path in (self.result, self.corrupted) if path)
 
     @property
     def words(self) -> str:

@@ -28,9 +28,8 @@ from ddbench.errors import UserError
 from ddbench.runner import teacher
 from ddbench.runner.evaluation import bars
 from ddbench.store import distilled_set
-from ddbench.store.distilled_set import images_of
 from ddbench.store.paths import safe
-from ddbench.store.records import RunSpec, content_of, train_id
+from ddbench.store.records import RunSpec, distilled_digest, train_id
 from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
 from ddbench.utils.provenance import origin
@@ -111,7 +110,7 @@ def measure(subject: Subject, metric: str, words: str) -> Path:
     UserError where weights cannot be had, ValueError for a distilled set that somebody changed.
     """
     path = subject.folder / "quality" / _name(metric, words)
-    if not path.exists() or read_json(path)["content"] != content_of(subject.folder):
+    if not path.exists() or read_json(path)["content"] != distilled_digest(subject.folder):
         write_json(path, _measured(subject, metric, words))
     return path
 
@@ -171,7 +170,7 @@ def _map(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tupl
 
 
 def _ssim(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
-    train, fake = subject.load(subject.spec.size).train, images_of(pictures)
+    train, fake = subject.load(subject.spec.size).train, pictures.to_tensor()
     found = []
     for label in bars(subject.setting.quiet)(range(len(train.classes)), "NN-SSIM, class by class", len(train.classes)):
         real, own = train.images[train.labels == label], fake[torch.from_numpy(pictures.labels == label)]
@@ -194,7 +193,7 @@ def _clip(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tup
         model, [clip.PROMPT.format(name) for name in subject.load(subject.spec.size).train.readable]
     )
     labels = torch.from_numpy(pictures.labels)
-    score, accuracy = fidelity.agreement(clip.embed_images(model, images_of(pictures)), texts, labels)
+    score, accuracy = fidelity.agreement(clip.embed_images(model, pictures.to_tensor()), texts, labels)
     return clip.digest(model), {"clip_score": score, "zero_shot_accuracy": accuracy}
 
 
@@ -210,7 +209,7 @@ def _both(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tup
     key = {"features": words, "weights": with_what.weights, "train": where, "evaluators": VERSION}
     folder = subject.setting.data_paths.shared / f"features-{digest(key)[:16]}"
     make_once(folder, lambda place: save_file({"real": read(train.images)}, place / "features.safetensors"))
-    return with_what.weights, load_file(folder / "features.safetensors")["real"], read(images_of(pictures))
+    return with_what.weights, load_file(folder / "features.safetensors")["real"], read(pictures.to_tensor())
 
 
 def _extractor(subject: Subject, words: str) -> Extractor:

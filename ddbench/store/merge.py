@@ -1,7 +1,7 @@
-"""One runs folder out of several, from other machines. No torch.
+"""Merge runs folders of several machines into one. No torch.
 
-Nothing is overwritten. What another folder has otherwise (another set of the same run, another result of the same
-student) is a conflict: ours stays where it is, theirs is kept below `conflicts/`, and both are named.
+Nothing is overwritten. Another set of the same run, or another result of the same student, is a conflict: the target's
+stays, the source's is copied below `conflicts/`, and both are named.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from typing import Any
 from ddbench.errors import UserError
 from ddbench.store.paths import FAILED, LOCKS, failure_path, result_name
 from ddbench.store.reader import run_folders
-from ddbench.store.records import content_of, read_result, read_spec
+from ddbench.store.records import distilled_digest, read_result, read_spec
 from ddbench.utils.files import digest, locked, make_once, read_json, write_bytes
 
 CONFLICTS = "conflicts"
-# of a result: what it took and where, not what it says
-PASSING = frozenset({"seconds", "memory_bytes", "device", "versions", "commit", "dirty", "compiled"})
+MEASURED = frozenset({"seconds", "memory_bytes", "device", "versions", "commit", "dirty", "compiled"})  # may differ
 
 
 @dataclass
-class Merged:
-    """What was done. runs: copied whole. results: copied into runs that were there. same: were there, and equal.
+class MergeReport:
+    """Counts and conflicts of a merge.
 
-    conflicts: (ours, theirs, as it is kept). skipped: "path: reason".
+    runs: runs copied whole
+    results: results copied into existing runs
+    same: results that both folders have, and equal
+    conflicts: (the target's path, the path of the source's copy)
+    skipped: "path: reason"
     """
 
     runs: int = 0
@@ -37,147 +40,144 @@ class Merged:
     skipped: list[str] = field(default_factory=list)
 
 
-def merge(runs: Path, others: tuple[Path, ...]) -> Merged:
-    """Copy into `runs` what the other runs folders have and it has not."""
-    merged = Merged()
-    for other in others:
-        if not other.is_dir():
-            raise UserError(f"there is no runs folder {other}")
-        if other.resolve() == runs.resolve():
-            raise UserError(f"{other} is the folder to merge into")
-        folders = list(run_folders(other))
+def merge(runs: Path, sources: tuple[Path, ...]) -> MergeReport:
+    """Copy into `runs` every run and result that it lacks. Raises UserError for a source that is no runs folder."""
+    report = MergeReport()
+    for source in sources:
+        if not source.is_dir():
+            raise UserError(f"there is no runs folder {source}")
+        if source.resolve() == runs.resolve():
+            raise UserError(f"{source} is the folder to merge into")
+        folders = list(run_folders(source))
         if not folders:
-            raise UserError(f"{other} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
+            raise UserError(f"{source} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
         for folder in folders:
-            _merge_run(runs, other, folder, merged)
-        if (other / CONFLICTS).exists():
-            merged.skipped.append(f"{other / CONFLICTS}: what an earlier merge could not decide is not carried over")
-    return merged
+            _merge_run(runs, source, folder, report)
+        if (source / CONFLICTS).exists():
+            report.skipped.append(f"{source / CONFLICTS}: conflicts of an earlier merge are not copied")
+    return report
 
 
-def _merge_run(runs: Path, other: Path, folder: Path, merged: Merged) -> None:
+def _merge_run(runs: Path, source: Path, folder: Path, report: MergeReport) -> None:
+    """Merge one run folder below `source`."""
     try:
         spec = read_spec(folder / "spec.json")
     except (OSError, ValueError) as error:
-        merged.skipped.append(f"{folder}: {error}")
+        report.skipped.append(f"{folder}: {error}")
         return
-    ours = runs / folder.relative_to(other)
+    target = runs / folder.relative_to(source)
     (runs / LOCKS).mkdir(parents=True, exist_ok=True)
     with locked(runs / LOCKS / spec.digest[:16]):
-        bad = _unusable(folder, merged)
-        if make_once(ours, lambda partial: _copy(folder, partial, bad)):
-            merged.runs += 1
+        unusable = _unusable_results(folder, report)
+        if make_once(target, lambda partial: _copy(folder, partial, unusable)):
+            report.runs += 1
             return
-        if _apart(ours, folder):
-            _keep(runs, other, ours, folder, merged)
+        existing, new = _set_digests(target), _set_digests(folder)
+        if existing and new and existing != new:
+            report.conflicts.append((target, _copy_conflict(runs, source, folder)))
             return
-        _complete(ours, folder)
-        for result in _results(folder):
-            if result not in bad:
-                _merge_result(runs, other, (ours / result.relative_to(folder), result), merged)
+
+        # the target was begun, the source has more: take the set and its records
+        if _distilled_digest(target) is None and _distilled_digest(folder) is not None:
+            make_once(target / "distilled", lambda partial: _copy(folder / "distilled", partial, set()))
+            failure_path(target).unlink(missing_ok=True)
+        for name in ("spec.json", "distill.json", "contact.png"):
+            if (folder / name).exists() and not (target / name).exists():
+                write_bytes(target / name, (folder / name).read_bytes())
+        for path in _results(folder):
+            if path not in unusable:
+                _merge_result(runs, source, path, report)
 
 
-def _apart(ours: Path, theirs: Path) -> bool:
-    """Whether the two are of other images: the sets that are there, else those that their results judged."""
-    one, other = (_sets(folder) for folder in (ours, theirs))
-    return bool(one and other and one != other)
+def _merge_result(runs: Path, source: Path, path: Path, report: MergeReport) -> None:
+    """Merge one file of results or of quality measures."""
+    target = runs / path.relative_to(source)
+    if target.exists() and _comparable(target) != _comparable(path):
+        # tables keep fp32 and bf16 apart, so both may be there
+        target = _name_with_precision(target, path) or target
+    if not target.exists():
+        write_bytes(target, path.read_bytes())
+        failure_path(target).unlink(missing_ok=True)
+        report.results += 1
+    elif _comparable(target) == _comparable(path):
+        report.same += 1
+    else:
+        report.conflicts.append((target, _copy_conflict(runs, source, path)))
 
 
-def _sets(folder: Path) -> set[str]:
-    """Digest of the distilled set of a run; where its images are gone, of those that its results are of."""
-    own = _content(folder)
-    if own is not None:
-        return {own}
-    found = (_said(path) for path in _results(folder) if path.parent.parent.name == "results")
-    return {str(said.get("content")) for said in found if isinstance(said, dict)}
+def _name_with_precision(target: Path, path: Path) -> Path | None:
+    """Return the target of a result whose student was trained in another precision; None in the same one."""
+    if path.parent.parent.name != "results":
+        return None
+    try:
+        existing, new = read_result(target, details=False), read_result(path, details=False)
+    except (OSError, ValueError):
+        return None
+    differ = existing.precision and new.precision and existing.precision != new.precision
+    return target.with_name(result_name(new.student, new.init, new.seed, new.precision)) if differ else None
 
 
-def _unusable(folder: Path, merged: Merged) -> set[Path]:
-    """Results that nobody can use; they are named, and stay where they are."""
-    bad = set()
+def _copy_conflict(runs: Path, source: Path, path: Path) -> Path:
+    """Copy a file or folder of the source to where no table looks; return the copy."""
+    label = f"{source.resolve().name}-{digest(str(source.resolve()))[:8]}"  # several may have one name
+    copy = runs / CONFLICTS / label / path.relative_to(source)
+    if path.is_dir():
+        shutil.rmtree(copy, ignore_errors=True)
+        _copy(path, copy, set())
+    else:
+        write_bytes(copy, path.read_bytes())
+    return copy
+
+
+def _copy(folder: Path, target: Path, unusable: set[Path]) -> None:
+    """Copy all but `unusable` and hidden files: locks, temporary files, checkpoints."""
+
+    def ignored(parent: str, names: list[str]) -> list[str]:
+        return [name for name in names if name.startswith(".") or Path(parent, name) in unusable]
+
+    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=ignored)
+
+
+def _unusable_results(folder: Path, report: MergeReport) -> set[Path]:
+    """Return the results of a run that cannot be read, and name them in the report."""
+    unusable = set()
     for path in folder.glob("results/*/*.json"):
         try:
             if not path.name.endswith(FAILED):
                 read_result(path)
         except (OSError, ValueError) as error:
-            merged.skipped.append(f"{path}: {error}")
-            bad.add(path)
-    return bad
-
-
-def _copy(folder: Path, target: Path, bad: set[Path]) -> None:
-    """All but `bad`, and what a process at work leaves: locks, temporary files, checkpoints."""
-    ignored = lambda place, names: [n for n in names if n.startswith(".") or Path(place, n) in bad]  # noqa: E731
-    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=ignored)
-
-
-def _complete(ours: Path, folder: Path) -> None:
-    """Ours was begun, theirs has more: take the set, and what lies beside it."""
-    if _content(ours) is None and _content(folder) is not None:
-        make_once(ours / "distilled", lambda partial: _copy(folder / "distilled", partial, set()))
-        failure_path(ours).unlink(missing_ok=True)
-    for name in ("spec.json", "distill.json", "contact.png"):
-        if (folder / name).exists() and not (ours / name).exists():
-            write_bytes(ours / name, (folder / name).read_bytes())
-
-
-def _merge_result(runs: Path, other: Path, pair: tuple[Path, Path], merged: Merged) -> None:
-    mine, theirs = pair
-    if not mine.exists():
-        write_bytes(mine, theirs.read_bytes())
-        failure_path(mine).unlink(missing_ok=True)
-        merged.results += 1
-    elif _said(mine) == _said(theirs):
-        merged.same += 1
-    elif beside := _in_another_precision(mine, theirs):
-        _merge_result(runs, other, (beside, theirs), merged)
-    else:
-        _keep(runs, other, mine, theirs, merged)
-
-
-def _in_another_precision(mine: Path, theirs: Path) -> Path | None:
-    """Where theirs belongs if one student was trained in fp32 and the other in bf16: tables keep them apart."""
-    if theirs.parent.parent.name != "results":
-        return None
-    try:
-        one, other = read_result(mine, whole=False), read_result(theirs, whole=False)
-    except (OSError, ValueError):
-        return None
-    apart = one.precision and other.precision and one.precision != other.precision
-    name = result_name(other.student, other.init, other.seed, other.precision)
-    return mine.with_name(name) if apart else None
-
-
-def _keep(runs: Path, other: Path, ours: Path, theirs: Path, merged: Merged) -> None:
-    """Copy theirs to where no table looks."""
-    source = f"{other.resolve().name}-{digest(str(other.resolve()))[:8]}"  # several may be called alike
-    kept = runs / CONFLICTS / source / theirs.relative_to(other)
-    if theirs.is_dir():
-        shutil.rmtree(kept, ignore_errors=True)
-        _copy(theirs, kept, set())
-    else:
-        write_bytes(kept, theirs.read_bytes())
-    merged.conflicts.append((ours, kept))
+            report.skipped.append(f"{path}: {error}")
+            unusable.add(path)
+    return unusable
 
 
 def _results(folder: Path) -> Iterator[Path]:
-    """Results, what lies beside them, and what `ddbench quality` measured, but for failures."""
+    """Yield the files of results, of corrupted results and of quality measures, without failures."""
     for path in sorted([*folder.glob("results/**/*.json"), *folder.glob("quality/*.json")]):
         if not path.name.endswith(FAILED) and not path.name.startswith("."):
             yield path
 
 
-def _content(folder: Path) -> str | None:
-    """Digest of a run's distilled set; None without one."""
+def _set_digests(folder: Path) -> set[str]:
+    """Return the digest of a run's distilled set; where its images are gone, those that its results name."""
+    recorded = _distilled_digest(folder)
+    if recorded is not None:
+        return {recorded}
+    values = [_comparable(path) for path in _results(folder) if path.parent.parent.name == "results"]
+    return {str(value.get("content")) for value in values if isinstance(value, dict)}
+
+
+def _distilled_digest(folder: Path) -> str | None:
+    """Return the digest of a run's distilled set; None without one."""
     try:
-        return content_of(folder)
+        return distilled_digest(folder)
     except ValueError:
         return None
 
 
-def _said(path: Path) -> dict[str, Any] | bytes:
-    """What a result says, without what passes; its bytes where that cannot be read."""
+def _comparable(path: Path) -> dict[str, Any] | bytes:
+    """Return the fields of a result that must agree; its bytes where it cannot be read."""
     try:
-        return {name: value for name, value in read_json(path).items() if name not in PASSING}
+        return {name: value for name, value in read_json(path).items() if name not in MEASURED}
     except (ValueError, AttributeError):
         return path.read_bytes()

@@ -8,35 +8,36 @@ from typing import Any
 
 from evaluators import VERSION
 
-LOCKS = ".locks"  # in the runs folder: one for each run that somebody is at
-
-
+LOCKS = ".locks"  # folder below --runs, with a lock for each run in progress
 FAILED = ".failed.json"
 
 
 def safe(name: str) -> str:
-    """A folder name for a name that may hold a path: the digest beside it tells equal ones apart."""
+    """Return a folder name for a name that may hold a path; the digest beside it tells equal ones apart."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "unnamed"
 
 
 def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
-    """Where the result of one student (and its seed) lies in a run folder, by this version of the judge."""
-    judge = "" if VERSION == 1 else f"-judge{VERSION}"
-    under = folder / "results" / f"{safe(protocol.name)}-v{protocol.version}{judge}"
-    return under / result_name(student, protocol.init, seed)
+    """Return the path of a student's result in a run folder, by this version of the evaluator."""
+    version = "" if VERSION == 1 else f"-judge{VERSION}"
+    results = folder / "results" / f"{safe(protocol.name)}-v{protocol.version}{version}"
+    return results / result_name(student, protocol.init, seed)
 
 
 def result_name(student: str, init: str, seed: int, precision: str = "") -> str:
-    """The name of a result's file. precision: of one that stands beside that of the same student in another."""
-    trained = f"{init}-{precision}" if precision else init
-    return f"{student}-{trained}-seed{seed}.json"
+    """Return the file name of a result.
+
+    precision: "fp32" or "bf16" where the same student has a result in another precision too
+    """
+    start = f"{init}-{precision}" if precision else init
+    return f"{student}-{start}-seed{seed}.json"
 
 
 def corrupted_path(path: Path) -> Path:
-    """Where the accuracies on corrupted test images lie, of the student whose result is at `path`."""
+    """Return the path of the result on corrupted test images of the student whose result is at `path`."""
     return path.parent / "corrupted-v1" / path.name  # of evaluators.corruptions.VERSION
 
 
 def failure_path(path: Path) -> Path:
-    """Where the failure of a result file, or of a run folder's distillation, is recorded."""
+    """Return the path of the recorded failure of a result file or of a run folder."""
     return path.with_name(path.name.removesuffix(".json") + FAILED) if path.suffix == ".json" else path / "failed.json"

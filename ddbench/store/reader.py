@@ -1,88 +1,81 @@
-"""Reading back all that is below `--runs`: every result, and every file that could not be used. No torch."""
+"""Read every result and cost below `--runs`, and name every file that cannot be used. No torch."""
 
 from __future__ import annotations
 
 import gc
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from ddbench.store.costs import DistillationCost, read_cost
 from ddbench.store.paths import FAILED, result_name
-from ddbench.store.records import Entry, Result, RunSpec, content_of, read_result, read_spec
+from ddbench.store.records import Result, RunSpec, StoredResult, distilled_digest, read_result, read_spec
 from ddbench.utils.files import read_json
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file below the runs folder that is not used, and why."""
+    """A file that is not used.
+
+    path: the file
+    reason: one sentence
+    """
 
     path: Path
     reason: str
 
 
 @dataclass(frozen=True)
-class Found:
-    """entries: every result. problems: files that could not be used. failed: what has no result because it failed."""
+class RunsScan:
+    """Content of a runs folder.
 
-    entries: list[Entry] = field(default_factory=list)
+    results: every usable result, in path order
+    problems: files that cannot be used
+    failed: recorded failures, which have no result
+    costs: folder of a run -> cost of its distillation; empty unless asked for
+    """
+
+    results: list[StoredResult] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     failed: list[Problem] = field(default_factory=list)
+    costs: Mapping[Path, DistillationCost] = field(default_factory=dict)
 
 
-def read_all(runs: Path, whole: bool = True) -> Found:
-    """All that is below `runs`, in path order.
+def read_runs(runs: Path, details: bool = True, costs: bool = False) -> RunsScan:
+    """Read all results below `runs`, in path order.
 
-    whole: with the accuracies of each class and the confusions, which are most of a result; a table needs neither.
+    details: keep accuracies of classes and confusions, which are most of a result and which no table needs
+    costs: also read the cost of every run that has results
     """
-    found, seen = Found(), {}
-    with no_collecting():
+    scan = RunsScan()
+    with gc_paused():
         for folder in run_folders(runs):
-            _read_run(folder, whole, found)
-    for entry in found.entries:
-        first = seen.setdefault(_key(entry), entry)
-        if first is not entry:
-            found.problems.append(Problem(entry.path, f"the same result is in {first.path}"))
-    return replace(found, entries=list(seen.values()))
+            _read_run(folder, details, scan)
+    unique: dict[tuple, StoredResult] = {}
+    for stored in scan.results:
+        first = unique.setdefault(_identity(stored), stored)
+        if first is not stored:
+            scan.problems.append(Problem(stored.path, f"the same result is in {first.path}"))
+    results = list(unique.values())
+    folders = dict.fromkeys(stored.folder for stored in results) if costs else ()
+    return RunsScan(results, scan.problems, scan.failed, {folder: read_cost(folder) for folder in folders})
 
 
-def _key(entry: Entry) -> tuple:
-    """What one result is of; a copied folder has it twice."""
-    spec, result = entry.spec, entry.result
-    judged = (result.title, result.protocol_hash, result.versions.get("evaluators", "1"), result.precision)
-    return (spec.digest, *judged, result.student, result.init, result.seed)
-
-
-def scan(runs: Path, whole: bool = True) -> tuple[list[Entry], list[Problem]]:
-    """Every result below `runs` and every file that could not be used."""
-    found = read_all(runs, whole)
-    return found.entries, found.problems
-
-
-def _read_run(folder: Path, whole: bool, found: Found) -> None:
-    spec, entries = _tried(read_spec, folder / "spec.json", found.problems), []
-    own = folder / "failed.json"
-    failed = [own] if own.exists() else []
-    for under, name in _judged(folder):
-        if name.endswith(FAILED):
-            failed.append(under / name)
-        elif name.endswith(".json") and spec:
-            path = under / name
-            result = _tried(lambda file: _belonging(file, spec, whole), path, found.problems)
-            entries += [Entry(spec, result, path)] if result else []
-    found.entries.extend(_of_one_set(folder, entries, found.problems))
-    for path in failed:
-        said = _tried(read_json, path, found.failed)
-        if isinstance(said, dict):
-            found.failed.append(Problem(path, f"{said.get('status')}, and so in no mean: {said.get('error')}"))
+def run_folders(runs: Path) -> Iterator[Path]:
+    """Yield every folder with a spec or with results, sorted: a spec that got lost must be noticed."""
+    for folder in sorted(runs.glob("*/*/ipc*/seed*-*")):
+        if (folder / "spec.json").exists() or (folder / "results").is_dir():
+            yield folder
 
 
 @contextmanager
-def no_collecting() -> Iterator[None]:
-    """No search for cycles meanwhile, where there are many results: it takes long, and finds none."""
+def gc_paused() -> Iterator[None]:
+    """Pause the garbage collector: faster for 100 000 results, which hold no cycles."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -92,94 +85,68 @@ def no_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _of_one_set(folder: Path, found: list[Entry], problems: list[Problem]) -> list[Entry]:
-    """Those that judged the images which are there now; the others are problems.
+def _identity(stored: StoredResult) -> tuple:
+    """Return what a copied folder has twice: run, protocol, evaluator's version, precision, student."""
+    spec, result = stored.spec, stored.result
+    protocol = (result.title, result.protocol_hash, result.versions.get("evaluators", "1"), result.precision)
+    return (spec.digest, *protocol, result.student, result.init, result.seed)
 
-    Where the images are gone, results of one set are kept, of several none.
-    """
+
+def _read_run(folder: Path, details: bool, scan: RunsScan) -> None:
+    """Add to `scan` the results, problems and failures of one run."""
+    spec = _read_or_report(read_spec, folder / "spec.json", scan.problems)
+    failures = [folder / "failed.json"] if (folder / "failed.json").exists() else []
+    results = []
+    for protocol in sorted(_names(folder / "results")):  # Path.glob takes longer than reading the files
+        parent = folder / "results" / protocol
+        for name in sorted(_names(parent)):
+            path = parent / name
+            if name.endswith(FAILED):
+                failures.append(path)
+            elif name.endswith(".json") and spec:
+                result = _read_or_report(lambda file: read_result(file, details), path, scan.problems)
+                if result and (reason := misplaced(name, result, spec)):
+                    scan.problems.append(Problem(path, reason))
+                elif result:
+                    results.append(StoredResult(spec, result, path))
+
+    # where the images are gone, results of one set are kept, results of several sets are not
     gone = not (folder / "distilled").exists()
-    if not found or (gone and len({entry.result.content for entry in found}) == 1):
-        return found
-    content = _tried(content_of, folder, problems)
-    foreign = [entry for entry in found if entry.result.content != content]
-    problems += [Problem(e.path, "it judged other images than the run has now: run its command again") for e in foreign]
-    return [entry for entry in found if entry.result.content == content]
+    if results and not (gone and len({stored.result.content for stored in results}) == 1):
+        content = _read_or_report(distilled_digest, folder, scan.problems)
+        outdated = "it belongs to other images than the run has now: run its command again"
+        scan.problems.extend(Problem(s.path, outdated) for s in results if s.result.content != content)
+        results = [stored for stored in results if stored.result.content == content]
+    scan.results.extend(results)
+
+    for path in failures:
+        failure = _read_or_report(read_json, path, scan.failed)
+        if isinstance(failure, dict):
+            scan.failed.append(Problem(path, f"{failure.get('status')}, and so in no mean: {failure.get('error')}"))
 
 
-def run_folders(runs: Path) -> Iterator[Path]:
-    """A run folder is one with a spec or with results: a spec that got lost must be noticed."""
-    for folder in sorted(runs.glob("*/*/ipc*/seed*-*")):
-        if (folder / "spec.json").exists() or (folder / "results").is_dir():
-            yield folder
-
-
-def _judged(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each protocol's folder and the name of each file in it, sorted. Path.glob takes longer than reading the files."""
-    for protocol in sorted(_names(folder / "results")):
-        under = folder / "results" / protocol
-        for name in sorted(_names(under)):
-            yield under, name
+def misplaced(name: str, result: Result, spec: RunSpec) -> str:
+    """Return why a result cannot be that of a file `name` in the run `spec`; empty when it can."""
+    if result.run != spec.digest:
+        return "it belongs to another run than the spec beside it"
+    student = result.student, result.init, result.seed
+    if name not in (result_name(*student), result_name(*student, result.precision)):
+        return "its name is not that of its student and seed: a copy?"
+    return ""
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder and not hidden; nothing where there is no folder."""
+    """Return the names in a folder that are not hidden; none without the folder."""
     try:
         return [name for name in os.listdir(folder) if name[0] != "."]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def _belonging(path: Path, spec: RunSpec, whole: bool) -> Result:
-    result = read_result(path, whole)
-    if result.run != spec.digest:
-        raise ValueError("it belongs to another run than the spec beside it")
-    mine = result.student, result.init, result.seed
-    if path.name != result_name(*mine) and path.name != result_name(*mine, result.precision):
-        raise ValueError("its name is not that of its student and seed: a copy?")
-    return result
-
-
-def _tried(read: Callable[[Path], Any], path: Path, problems: list[Problem]) -> Any | None:
+def _read_or_report(read: Callable[[Path], Record], path: Path, problems: list[Problem]) -> Record | None:
+    """Return `read(path)`; add to `problems` and return None when it fails."""
     try:
         return read(path)
     except (ValueError, OSError) as error:
         problems.append(Problem(path, str(error).replace(f"{path} ", "")))
         return None
-
-
-@dataclass(frozen=True)
-class Spent:
-    """seconds: of all processes that were at it, without what it found made or waited for; None where nobody knows.
-
-    stages: seconds of each part that was made for it, by name. folders: those of its stages below --shared, by name.
-    """
-
-    seconds: float | None = None
-    stages: Mapping[str, float] = field(default_factory=dict)
-    folders: Mapping[str, str] = field(default_factory=dict)
-
-
-def spent(run: Path) -> Spent:
-    """Of a run's folder; nothing where its distill.json is missing or says nothing that could be true."""
-    try:
-        value = read_json(run / "distill.json")
-        return _spent(value["seconds"], value.get("stages", []))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Spent()
-
-
-def _spent(seconds: Any, parts: Any) -> Spent:
-    stages: dict[str, float] = {}
-    folders: dict[str, str] = {}
-    for part in parts:
-        name = part["stage"]
-        if part.get("reused"):
-            seconds -= part.get("waited", 0.0)
-        else:
-            seconds += part.get("earlier_seconds", 0.0)
-            stages[name] = stages.get(name, 0.0) + part["seconds"]
-        if "folder" in part:
-            folders[name] = Path(part["folder"]).name
-    if not all(math.isfinite(found) and found >= 0 for found in (seconds, *stages.values())):
-        raise ValueError("no seconds")
-    return Spent(float(seconds), stages, folders)

@@ -1,12 +1,12 @@
-"""What is on disk below `--runs`: specs, results, failures. `ddbench.store.reader` reads them all. No torch.
+"""Files below `--runs`: specs, results, failures. `ddbench.store.reader` reads all of them. No torch.
 
 <dataset><size>/<method>/ipc<n>/seed<s>-<8 hex>/
-    spec.json                   what was asked for, complete
+    spec.json                   the request, complete
     distilled/  distill.json    see ddbench.store.distilled_set; distilled/ exists = complete
     results/<protocol>-v<k>/<student>-<init>-seed<j>.json     one student; exists = complete
-    results/<protocol>-v<k>/corrupted-v1/...                  the same on corrupted test images, where asked for
-    soft_labels/                what a teacher gave the images, for protocols that have one
-    failed.json                 the distillation failed; `<student>...failed.json` beside the results: a student did
+    results/<protocol>-v<k>/corrupted-v1/...                  the same student on corrupted test images
+    soft_labels/                a teacher's labels of the images, for protocols that use them
+    failed.json                 the distillation failed; `<student>...failed.json` beside results: a student failed
 """
 
 from __future__ import annotations
@@ -14,28 +14,36 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddbench.store.paths import failure_path, safe
+from ddbench.store.schema import SCHEMA, check_fields
 from ddbench.utils.files import digest, read_json, write_json
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
 
-SCHEMA = 1
-
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a distillation is. Its identity is everything here except the preset's name, which is only recorded.
+    """Identity of a distillation. Every field but `preset` is part of it.
 
-    params: every hyper-parameter, defaults included. split: the rule in words. fingerprint: SHA-256 of which image is
-    on which side. size: pixels. source: SHA-256 of the file of a method given by path, empty for a registered one.
-    identity: what else decides the images, as the method's `identity` says it: a base model's weights.
+    method: registered name, or name of the class in a file
+    method_version: version of the method
+    preset: name of the preset that set the parameters; recorded only
+    params: every hyper-parameter, defaults included
+    dataset: name of the dataset
+    split: rule of the split, in words
+    fingerprint: SHA-256 (hex) of the image names on each side of the split
+    size: side of the images, pixels
+    ipc: images per class; 0 for all training images
+    seed: seed of the distillation
+    source: SHA-256 (hex) of the method's file; empty for a registered method
+    identity: digest of whatever else decides the images, such as the weights of a base model
     """
 
     method: str
@@ -58,28 +66,47 @@ class RunSpec:
 
     @cached_property
     def method_digest(self) -> str:
-        """SHA-256 (hex) of the method, its version, source, identity and complete parameters."""
+        """SHA-256 (hex) of the method: its name, version, source, identity and complete parameters."""
         return digest([self.method, self.method_version, self.source, self.identity, dict(self.params)])
 
     def folder(self, runs: Path) -> Path:
-        """Where this run lies."""
+        """Return the folder of this run below `runs`."""
         name = safe(self.dataset)
         name += "-" if name[-1].isdecimal() else ""  # ucm-80-64: ucm@80 at 64 px
-        place = runs / f"{name}{self.size}" / safe(self.method) / f"ipc{self.ipc}"
-        return place / f"seed{self.seed}-{self.digest[:8]}"
+        parent = runs / f"{name}{self.size}" / safe(self.method) / f"ipc{self.ipc}"
+        return parent / f"seed{self.seed}-{self.digest[:8]}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One student, trained on one distilled set and tested on the real test images. Fractions, seconds, bytes.
+    """Accuracy of one student, trained on a distilled set and tested on real test images.
 
-    run: digest of the spec. content: SHA-256 of the images and labels that were judged. overall, average: accuracy over
-    images, and over classes. per_class: accuracy by class. confusion: rows true, columns predicted, counts.
-    commit: git commit of ddbench when it is a checkout, dirty: whether files differed from it. kappa, macro_f1,
-    calibration: see evaluators.accuracy.Scores. weights: SHA-256 of the file the student started from, empty from
-    scratch. teacher: the stage that gave the soft labels, empty for hard labels and for the set's own. image_bytes:
-    pixels, uncompressed. label_bytes: soft labels; hard ones are free. compiled: whether torch.compile trained it.
-    precision: "fp32" or "bf16", of its training. Results of older versions lack some of these.
+    Results of older versions lack some of the fields that have a default.
+
+    run: digest of the spec
+    content: SHA-256 (hex) of the images and labels that the student was trained on
+    student, init, seed: name of the student, initialisation of its weights, seed of its training
+    protocol, protocol_version: name and version of the protocol
+    protocol_hash: SHA-256 (hex) of the protocol's content
+    overall: accuracy over test images, fraction
+    average: accuracy averaged over classes, fraction
+    per_class: accuracy by class, fractions
+    confusion: counts, rows true classes, columns predicted classes
+    n_test: number of test images
+    seconds: training and test
+    memory_bytes: peak memory
+    device: name of the device
+    versions: name of a package -> its version
+    commit: git commit of ddbench; None outside a checkout
+    dirty: whether files differed from that commit
+    schema: version of this file's format
+    kappa, macro_f1, calibration: see evaluators.accuracy.Scores
+    weights: SHA-256 (hex) of the file of initial weights; empty for training from scratch
+    teacher: folder of the stage that gave soft labels; empty for hard labels and for labels of the set itself
+    image_bytes: size of the uncompressed pixels
+    label_bytes: size of soft labels; 0 for hard labels
+    compiled: whether torch.compile was used
+    precision: of the training, "fp32" or "bf16"
     """
 
     run: str
@@ -114,13 +141,18 @@ class Result:
 
     @property
     def title(self) -> str:
-        """Its protocol as users write it: "quick@1"."""
+        """Name and version of the protocol as users write them: "quick@1"."""
         return f"{self.protocol}@{self.protocol_version}"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A result as read back, with the spec of its run."""
+class StoredResult:
+    """A result as read back.
+
+    spec: spec of its run
+    result: the result
+    path: file of the result
+    """
 
     spec: RunSpec
     result: Result
@@ -128,13 +160,18 @@ class Entry:
 
     @property
     def folder(self) -> Path:
-        """The run's."""
+        """Folder of the run."""
         return self.path.parents[2]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no result. status: "oom", "diverged" or "failed"."""
+    """Reason of a missing result.
+
+    status: "oom", "diverged", "died" or "failed"
+    error: message
+    trace: traceback, may be empty
+    """
 
     status: str
     error: str
@@ -142,24 +179,24 @@ class Failure:
 
 
 def write_spec(folder: Path, spec: RunSpec) -> None:
-    """Record what the run is, unless it is recorded already."""
+    """Write spec.json unless the run has one."""
     if not (folder / "spec.json").exists():
         write_json(folder / "spec.json", {"schema": SCHEMA, **asdict(spec)})
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Record a result; a failure recorded earlier is no longer true."""
+    """Write a result and remove the record of an earlier failure."""
     write_json(path, asdict(result))
     failure_path(path).unlink(missing_ok=True)
 
 
 def write_failure(path: Path, failure: Failure) -> None:
-    """Record why `path` (a result file or a run folder) is not there."""
+    """Record why `path` (a result file or a run folder) does not exist."""
     write_json(failure_path(path), asdict(failure))
 
 
 def read_failure(path: Path) -> Failure | None:
-    """The recorded failure of a result file or a run folder; None without one."""
+    """Return the recorded failure of a result file or a run folder; None without one."""
     recorded = failure_path(path)
     try:
         return Failure(**read_json(recorded)) if recorded.exists() else None
@@ -168,70 +205,62 @@ def read_failure(path: Path) -> Failure | None:
 
 
 def read_spec(path: Path) -> RunSpec:
-    """Read a spec.json; ValueError when it is not one, of a newer schema, or not what its folder's name says."""
-    spec = _read(path, RunSpec)
-    if not path.parent.name.endswith(spec.digest[:8]):
+    """Read a spec.json; see `parse_spec`."""
+    return parse_spec(read_json(path), path.parent.name)
+
+
+def parse_spec(value: Any, folder: str) -> RunSpec:
+    """Return the spec that a JSON object describes.
+
+    folder: name of the run's folder
+    Raises ValueError when the object is no spec, has a newer schema, or does not match the folder.
+    """
+    check_fields(value, RunSpec)
+    spec = RunSpec(**value)
+    if not folder.endswith(spec.digest[:8]):
         raise ValueError(f"the spec was edited: its digest {spec.digest[:8]} is not that of the folder")
     return spec
 
 
-def content_of(folder: Path) -> str:
-    """Digest of the distilled set that a run has now, as recorded; ValueError without such a record."""
-    path = folder / "distilled" / "manifest.json"
-    try:
-        return read_json(path)["content"]
-    except (OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not say what the distilled set is ({error})") from None
+def read_result(path: Path, details: bool = True) -> Result:
+    """Read a result file; see `parse_result`."""
+    return parse_result(read_json(path), details)
 
 
-def wanting(path: Path, folder: Path) -> bool:
-    """Whether `path`, a student's result or its corrupted one, is missing, or of other images than the run has now.
+def parse_result(value: Any, details: bool = True) -> Result:
+    """Return the result that a JSON object describes.
 
-    A file that cannot be read is not wanting: `scan` names it, and nothing overwrites it.
+    details: keep the accuracies of classes and the confusion, which are most of a result and which no table needs
+    Raises ValueError when the object is no result, has a newer schema, or holds impossible numbers.
     """
-    try:
-        return not path.exists() or read_json(path)["content"] != content_of(folder)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def read_result(path: Path, whole: bool = True) -> Result:
-    """Read a result file; ValueError when it is not one, of a newer schema, or holds impossible numbers.
-
-    whole: with the accuracies of each class and the confusions.
-    """
-    result = _read(path, Result, None if whole else _lighten)
+    check_fields(value, Result)
+    if not details:
+        _drop_details(value)
+    result = Result(**value)
     for name in ("overall", "average", "seconds"):
-        value = getattr(result, name)
-        if not math.isfinite(value) or value < 0 or (name != "seconds" and value > 1):
-            raise ValueError(f"{name} is {value}")
+        number = getattr(result, name)
+        if not math.isfinite(number) or number < 0 or (name != "seconds" and number > 1):
+            raise ValueError(f"{name} is {number}")
     for name in ("kappa", "macro_f1", "calibration"):
         if not math.isfinite(getattr(result, name) or 0.0):
             raise ValueError(f"{name} is {getattr(result, name)}")
     if any(type(version) is not str for version in result.versions.values()):
         raise ValueError("versions are not text")
-    _check_classes(result)
-    return result
-
-
-def _check_classes(result: Result) -> None:
-    """ValueError for accuracies of classes and confusions (where they were kept) that cannot be."""
-    for name, value in result.per_class.items():
-        if type(value) not in (int, float) or not 0 <= value <= 1:
-            raise ValueError(f"per_class says {value!r} of {name}")
+    for name, accuracy in result.per_class.items():
+        if type(accuracy) not in (int, float) or not 0 <= accuracy <= 1:
+            raise ValueError(f"per_class says {accuracy!r} of {name}")
     rows = result.confusion
     if any(type(row) is not list or len(row) != len(rows) or any(type(n) is not int for n in row) for row in rows):
         raise ValueError("confusion is not a square of whole numbers")
+    return result
 
 
 _TEXTS = frozenset(field.name for field in dataclasses.fields(Result) if field.type in ("str", "str | None"))
-
-
 _versions: dict[str, Mapping[str, str]] = {}  # a hundred thousand results have a few
 
 
-def _lighten(value: dict[str, Any]) -> None:
-    """Leave what a table needs of a result; its texts become those of other results where they are equal."""
+def _drop_details(value: dict[str, Any]) -> None:
+    """Remove the accuracies of classes and the confusion; share equal texts and versions between results."""
     for name in _TEXTS & value.keys():
         if value[name] is not None:
             value[name] = sys.intern(value[name])
@@ -239,53 +268,29 @@ def _lighten(value: dict[str, Any]) -> None:
     value |= {"per_class": {}, "confusion": [], "versions": versions}
 
 
-def _read(path: Path, cls: type, change: Callable[[dict[str, Any]], None] | None = None) -> Any:
-    """A JSON object with exactly the fields of `cls` (those with a default may be missing), of a schema we know.
+def distilled_digest(folder: Path) -> str:
+    """Return the recorded digest of a run's present distilled set; ValueError without such a record."""
+    path = folder / "distilled" / "manifest.json"
+    try:
+        return read_json(path)["content"]
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not say what the distilled set is ({error})") from None
 
-    change: what is done to it once it was checked.
+
+def missing_or_outdated(path: Path, folder: Path) -> bool:
+    """Return whether a student's result is missing, or belongs to images that the run no longer has.
+
+    False for a file that cannot be read: the reader names it, and it is not overwritten.
+
+    path: a result, or the result on corrupted images
+    folder: folder of the run
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
-        raise ValueError("is not a file of ddbench")
-    if value["schema"] > SCHEMA:
-        raise ValueError(f"was written by a newer ddbench (schema {value['schema']}, this one knows {SCHEMA})")
-    known, needed = _schema(cls)
-    if "schema" not in known:
-        value.pop("schema")
-    if not needed <= value.keys() <= known.keys():
-        missing, extra = sorted(needed - value.keys()), sorted(value.keys() - known.keys())
-        raise ValueError(f"is not a file of ddbench (missing: {missing}, unknown: {extra})")
-    for name, item in value.items():
-        if type(item) not in known[name][1]:
-            raise ValueError(f"{name} is {item!r}, not {known[name][0]}")
-    if change:
-        change(value)
-    return cls(**value)
-
-
-@cache
-def _schema(cls: type) -> tuple[dict[str, tuple[str, frozenset[type]]], frozenset[str]]:
-    """Of each field its type in words and what JSON may have for it; the fields without a default."""
-    fields = dataclasses.fields(cls)
-    needed = frozenset(field.name for field in fields if field.default is dataclasses.MISSING)
-    return {field.name: (field.type, _JSON[field.type]) for field in fields}, needed
-
-
-_JSON: dict[str, frozenset[type]] = {
-    "str": frozenset({str}),
-    "str | None": frozenset({str, type(None)}),
-    "int": frozenset({int}),
-    "int | None": frozenset({int, type(None)}),
-    "float": frozenset({int, float}),
-    "float | None": frozenset({int, float, type(None)}),
-    "bool | None": frozenset({bool, type(None)}),
-    "Mapping[str, Any]": frozenset({dict}),
-    "Mapping[str, str]": frozenset({dict}),
-    "Mapping[str, float]": frozenset({dict}),
-    "list[list[int]]": frozenset({list}),
-}
+    try:
+        return not path.exists() or read_json(path)["content"] != distilled_digest(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def train_id(spec: RunSpec, data: Dataset) -> str:
-    """What identifies the training images, part of the key of every shared stage."""
+    """Return the digest of the training images, part of the key of every shared stage."""
     return digest([spec.dataset, spec.fingerprint, spec.size, data.content])

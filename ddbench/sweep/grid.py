@@ -21,7 +21,7 @@ from ddbench.errors import UserError, unknown
 from ddbench.registry import load_method
 from ddbench.runner import plan as planning
 from ddbench.runner.plan import Request, Task
-from ddbench.store.reader import scan, spent
+from ddbench.store.reader import read_runs
 from ddbench.store.records import read_failure
 
 METHODS = "methods"
@@ -216,10 +216,11 @@ def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list
 
 def _done(runs: Path) -> Iterator[tuple[Task, float]]:
     seen = set()
-    for entry in scan(runs, whole=False)[0]:
+    scan = read_runs(runs, details=False, costs=True)
+    for entry in scan.results:
         folder = entry.folder
         yield Task(entry.spec, folder, entry.result.student, entry.result.seed, entry.path), entry.result.seconds
-        if folder not in seen and (took := spent(folder).seconds) is not None:
+        if folder not in seen and (took := scan.costs[folder].seconds) is not None:
             yield Task(entry.spec, folder), took
         seen.add(folder)
 

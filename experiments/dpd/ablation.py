@@ -31,8 +31,8 @@ from ddbench.leaderboard import table as leaderboard
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
 from ddbench.store import distilled_set
-from ddbench.store.reader import scan
-from ddbench.store.records import Entry
+from ddbench.store.reader import read_runs
+from ddbench.store.records import StoredResult
 from ddbench.utils import contact_sheet
 from ddbench.utils.files import write_bytes
 
@@ -72,7 +72,7 @@ def recorded() -> dict[tuple[str, str, str, int], dict]:
     return {(one["row"], one["dataset"], one["student"], one["seed"]): one for one in found}
 
 
-def figures_of(entry: Entry, row: str) -> dict:
+def figures_of(entry: StoredResult, row: str) -> dict:
     """What is recorded of one student."""
     spec, result = entry.spec, entry.result
     cell = {"row": row, "dataset": spec.dataset, "student": result.student, "seed": spec.seed}
@@ -125,7 +125,7 @@ def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[s
 @with_options
 def record(data_root: Path, shared: Path, runs: Path, seeds: int) -> None:
     """Add what is there to ablation.jsonl."""
-    data_paths, entries, known = DataPaths(data_root, shared, True), scan(runs)[0], recorded()
+    data_paths, entries, known = DataPaths(data_root, shared, True), read_runs(runs).results, recorded()
     entries = [entry for entry in entries if (entry.result.protocol_version, entry.result.seed) == (1, 0)]
     for row, dataset in product(PLAN, DATASETS):
         wanted = {spec.digest for spec in planned(row, dataset, tuple(range(seeds)), data_paths).specs}

@@ -24,7 +24,7 @@ FRACTIONS = {  # method -> accuracies under quick@1, quick-hard@1, quick-plain@1
 def entry(method, protocol, overall, seed=0, **changes):
     spec = replace(SPEC, method=method, ipc=0 if method == "full" else 2, seed=seed)
     found = result(spec, protocol=protocol, overall=overall, **{"content": f"images of {method} {seed}"} | changes)
-    return records.Entry(spec, found, None)
+    return records.StoredResult(spec, found, None)
 
 
 def entries(fractions=FRACTIONS):
@@ -76,14 +76,14 @@ def test_a_result_on_hard_labels_is_taken_before_one_that_had_them_anyway():
 def test_random_is_ours_and_the_newest():
     """Neither a file of the user's with that name nor an older version is the anchor."""
     other = entry("random", "quick", 0.1)
-    theirs = records.Entry(replace(other.spec, source="f" * 64), other.result, None)
-    older = records.Entry(replace(other.spec, method_version=0), other.result, None)
+    theirs = records.StoredResult(replace(other.spec, source="f" * 64), other.result, None)
+    older = records.StoredResult(replace(other.spec, method_version=0), other.result, None)
     assert by_label(lines([*entries(), theirs, older], ROLES))["mine"].ior == pytest.approx(0.10)
 
 
 def test_an_older_random_stands_where_there_is_no_newer():
     elsewhere = [
-        records.Entry(replace(one.spec, dataset="ucm", method_version=0), one.result, None)
+        records.StoredResult(replace(one.spec, dataset="ucm", method_version=0), one.result, None)
         for one in (entry("random", "quick", 0.3), entry("mine", "quick", 0.5))
     ]
     found = {(line.where.dataset, line.label): line.ior for line in lines([*entries(), *elsewhere], ROLES)}

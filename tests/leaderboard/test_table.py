@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddbench.leaderboard.table import anchored, best, cell, common, row_identity, split_name, table
-from ddbench.store.records import Entry, Result, RunSpec
+from ddbench.store.records import Result, RunSpec, StoredResult
 
 SPEC = RunSpec("mine", 1, None, {"a": 1}, "scenes", "by index", "f" * 64, 32, 2, 0)
 RESULT = Result(
@@ -23,7 +23,7 @@ def entry(accuracy, *, seed=0, student_seed=0, spec=None, **changes):
     made = dataclasses.replace(SPEC, seed=seed, **(spec or {}))
     changes = {"content": f"images of {seed}"} | changes
     result = dataclasses.replace(RESULT, overall=accuracy, seed=student_seed, run=made.digest, **changes)
-    return Entry(made, result, Path(f"{made.digest}-{student_seed}.json"))
+    return StoredResult(made, result, Path(f"{made.digest}-{student_seed}.json"))
 
 
 def only_cell(entries):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from third_party import few, write_anew, write_images, write_method
+from third_party import few, results_and_problems, write_anew, write_images, write_method
 
 from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
 from ddbench.runner.plan import Request, Setting
-from ddbench.store import reader, records
+from ddbench.store import records
 from ddbench.store.paths import corrupted_path
 from evaluators import corruptions
 from evaluators.protocols import QUICK_1
@@ -45,7 +45,7 @@ def run(home, plan):
 
 
 def results(home):
-    entries, problems = reader.scan(home / "runs")
+    entries, problems = results_and_problems(home / "runs")
     assert problems == []
     return [entry.result for entry in entries]
 
@@ -129,20 +129,20 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     run(home, planned(home, "taught.toml"))
     folder = planned(home, "taught.toml").specs[0].folder(home / "runs")
     write_anew(folder, lambda images: images[::-1].copy())
-    entries, problems = reader.scan(home / "runs")
+    entries, problems = results_and_problems(home / "runs")
     assert entries == []
-    assert ["it judged other images than the run has now" in problem.reason for problem in problems] == [True]
+    assert ["it belongs to other images than the run has now" in problem.reason for problem in problems] == [True]
     jury = planning.jury(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
     assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 2
     one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
     np.testing.assert_allclose(one, other[::-1], atol=1e-6)
-    entries, problems = reader.scan(home / "runs")
+    entries, problems = results_and_problems(home / "runs")
     assert [(entry.result.seed, entry.result.content) for entry in entries] == [
-        (s, records.content_of(folder)) for s in (0, 1)
+        (s, records.distilled_digest(folder)) for s in (0, 1)
     ]
     assert problems == []
     corrupted = [json.loads(path.read_text()) for path in folder.glob("results/*/corrupted-v1/*")]
-    assert {one["content"] for one in corrupted} == {records.content_of(folder)}
+    assert {one["content"] for one in corrupted} == {records.distilled_digest(folder)}
     assert run(home, replace(planned(home, "taught.toml"), jury=jury)) == runner.Outcome(0, 0, 3)
 
 

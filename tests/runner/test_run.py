@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from third_party import snapshot, write_images, write_method
+from third_party import results_and_problems, snapshot, write_images, write_method
 
 from ddbench import registry
 from ddbench.datasets.info import DataPaths
@@ -117,7 +117,7 @@ def test_what_is_on_disk_is_real_training_images(done, home):
 
 def test_the_result_says_what_was_judged_and_how(done):
     plan, place, _ = done
-    (entry,), problems = reader.scan(place)
+    (entry,), problems = results_and_problems(place)
     assert problems == []
     assert entry.spec == plan.specs[0]
     found = entry.result
@@ -166,7 +166,7 @@ def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, stat
     assert said in recorded.error
     assert "in distill" in recorded.trace
     assert "there is no distilled set" in caplog.text
-    assert reader.scan(tmp_path) == ([], [])
+    assert results_and_problems(tmp_path) == ([], [])
 
 
 def test_what_diverged_keeps_its_last_state(home, tmp_path):
@@ -292,7 +292,7 @@ def test_killed_while_judging(done, home, tmp_path):
     assert list(folder.rglob("results/*/*.json")) == []
     assert run.run(plan, setting(home, tmp_path)) == run.Outcome(1, 0, 1)
     assert same_files(tmp_path, place)
-    (one,), (two,) = reader.scan(tmp_path)[0], reader.scan(place)[0]
+    (one,), (two,) = reader.read_runs(tmp_path).results, reader.read_runs(place).results
     assert (one.result.run, one.result.content) == (two.result.run, two.result.content)
     assert (one.result.overall, one.result.confusion) == (two.result.overall, two.result.confusion)
 
@@ -362,7 +362,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
     given = plan_given(folder, source, None, plan.jury, place_of(home))
     assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
     run.run(given, setting(home, tmp_path))
-    (mine,), (theirs,) = reader.scan(place)[0], reader.scan(tmp_path)[0]
+    (mine,), (theirs,) = reader.read_runs(place).results, reader.read_runs(tmp_path).results
     assert mine.result.content == theirs.result.content == theirs.spec.params["content"]
     assert mine.result.confusion == theirs.result.confusion
 

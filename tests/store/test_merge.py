@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
-from third_party import snapshot, write_anew, write_images, write_method
+from third_party import results_and_problems, snapshot, write_anew, write_images, write_method
 
 from ddbench.cli.main import cli
 from ddbench.datasets.info import DataPaths
@@ -69,7 +69,7 @@ def test_into_an_empty_folder_and_again(done, tmp_path):
     assert (first.runs, first.same) == (2, 0)
     again = merge.merge(tmp_path / "all", (done,))
     assert (again.runs, again.results, again.same) == (0, 0, 2)
-    assert shown(reader.scan(tmp_path / "all")[0]) == shown(reader.scan(done)[0])
+    assert shown(reader.read_runs(tmp_path / "all").results) == shown(reader.read_runs(done).results)
 
 
 def test_a_run_that_was_only_begun_here_is_completed(done, two):
@@ -92,13 +92,13 @@ def test_seconds_and_versions_are_no_conflict(two):
 def test_another_result_of_the_same_student_is_kept_and_named(two):
     ours, theirs = two
     edited(result(theirs, 0), overall=0.123)
-    before = shown(reader.scan(ours)[0])
+    before = shown(reader.read_runs(ours).results)
     ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
     assert mine == result(ours, 0)
     assert json.loads(kept.read_text())["overall"] == 0.123
     assert kept.relative_to(ours).parts[0] == "conflicts"
     assert kept.relative_to(ours).parts[1].startswith("theirs-")
-    entries, problems = reader.scan(ours)
+    entries, problems = results_and_problems(ours)
     assert (shown(entries), problems) == (before, [])
 
 
@@ -109,7 +109,7 @@ def test_two_folders_of_one_name_keep_a_conflict_each(done, two, tmp_path):
         edited(result(tmp_path / name / "runs", 0), overall=overall)
     conflicts = merge.merge(ours, (tmp_path / "a/runs", tmp_path / "b/runs")).conflicts
     assert [json.loads(kept.read_text())["overall"] for _, kept in conflicts] == [0.11, 0.22]
-    assert "is not carried over" in merge.merge(tmp_path / "all", (ours,)).skipped[0]
+    assert "are not copied" in merge.merge(tmp_path / "all", (ours,)).skipped[0]
 
 
 def test_results_of_a_set_that_is_gone_are_not_replaced(two):
@@ -131,11 +131,11 @@ def test_results_of_other_images_are_a_conflict_whoever_was_trained(two, images)
         path.rename(path.with_name(path.name.replace("convnet", student)))
         if runs == theirs or not images:
             shutil.rmtree(seed(runs, 0) / "distilled")
-    before = shown(reader.scan(ours)[0])
+    before = shown(reader.read_runs(ours).results)
     ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
     assert (mine, kept.is_dir()) == (seed(ours, 0), True)
-    assert reader.scan(ours) == (reader.scan(ours)[0], [])
-    assert shown(reader.scan(ours)[0]) == before
+    assert results_and_problems(ours) == (reader.read_runs(ours).results, [])
+    assert shown(reader.read_runs(ours).results) == before
 
 
 def test_another_precision_of_a_student_stands_beside(two):
@@ -144,7 +144,7 @@ def test_another_precision_of_a_student_stands_beside(two):
     for results in (1, 0):
         merged = merge.merge(ours, (theirs,))
         assert (merged.results, merged.conflicts) == (results, [])
-    entries, problems = reader.scan(ours)
+    entries, problems = results_and_problems(ours)
     assert problems == []
     found = [(e.result.precision, e.result.overall == 0.123) for e in entries if e.spec.seed == 0]
     assert found == [("bf16", True), ("fp32", False)]
@@ -182,7 +182,7 @@ def test_what_nobody_can_read_is_not_copied(two, tmp_path):
     result(theirs, 0).write_text("{")
     merged = merge.merge(tmp_path / "all", (theirs,))
     assert (merged.runs, len(merged.skipped)) == (2, 1)
-    assert reader.scan(tmp_path / "all")[1] == []
+    assert reader.read_runs(tmp_path / "all").problems == []
     assert merge.merge(ours, (theirs,)).conflicts == []
 
 

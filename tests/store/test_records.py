@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from third_party import results_and_problems
 
 from ddbench.store import distilled_set, reader, records
 from ddbench.store.distilled_set import Pictures
@@ -85,14 +86,14 @@ def test_where_a_run_lies():
 
 def test_what_is_written_is_read_back(tmp_path):
     path = write(tmp_path)
-    entries, problems = reader.scan(tmp_path)
+    entries, problems = results_and_problems(tmp_path)
     assert problems == []
-    assert entries == [records.Entry(SPEC, result(), path)]
+    assert entries == [records.StoredResult(SPEC, result(), path)]
     assert json.loads(path.read_text())["schema"] == 1
 
 
 def test_a_missing_runs_folder_holds_nothing(tmp_path):
-    assert reader.scan(tmp_path / "none") == ([], [])
+    assert results_and_problems(tmp_path / "none") == ([], [])
     assert not (tmp_path / "none").exists()
 
 
@@ -130,7 +131,7 @@ def edited(**changes):
 def test_a_result_that_cannot_be_used_is_named_and_costs_no_other(tmp_path, edit, reason):
     good, bad = write(tmp_path), write(tmp_path, seed=1)
     edit(bad)
-    entries, problems = reader.scan(tmp_path)
+    entries, problems = results_and_problems(tmp_path)
     assert [entry.path for entry in entries] == [good]
     assert [problem.path for problem in problems] == [bad]
     assert reason in problems[0].reason
@@ -149,7 +150,7 @@ def test_without_its_spec_a_run_is_not_used(tmp_path, edit, reason):
     write(tmp_path)
     other = write(tmp_path, dataclasses.replace(SPEC, seed=1))
     edit(SPEC.folder(tmp_path) / "spec.json")
-    entries, problems = reader.scan(tmp_path)
+    entries, problems = results_and_problems(tmp_path)
     assert [entry.path for entry in entries] == [other]
     assert [(problem.path.name, reason in problem.reason) for problem in problems] == [("spec.json", True)]
 
@@ -159,9 +160,9 @@ def test_half_written_files_and_failures_are_no_results(tmp_path):
     path.with_name(f".{path.name}.123.tmp").write_text("{")
     records.write_failure(path.with_name("convnet-scratch-seed1.json"), Failure("oom", "e", "t"))
     records.write_failure(path.parents[2], Failure("failed", "e", "t"))
-    entries, problems = reader.scan(tmp_path)
+    entries, problems = results_and_problems(tmp_path)
     assert (len(entries), problems) == (1, [])
-    assert [(failed.path.name, failed.reason) for failed in reader.read_all(tmp_path).failed] == [
+    assert [(failed.path.name, failed.reason) for failed in reader.read_runs(tmp_path).failed] == [
         ("failed.json", "failed, and so in no mean: e"),
         ("convnet-scratch-seed1.failed.json", "oom, and so in no mean: e"),
     ]
@@ -172,9 +173,9 @@ def test_results_of_other_images_than_there_are_now_are_not_used(tmp_path):
     manifest = path.parents[2] / "distilled" / "manifest.json"
     for content, used in (("c" * 64, [path]), ("d" * 64, [])):
         files.write_json(manifest, {"content": content})
-        entries, problems = reader.scan(tmp_path)
+        entries, problems = results_and_problems(tmp_path)
         assert [entry.path for entry in entries] == used
-        assert records.wanting(path, path.parents[2]) == (not used)
+        assert records.missing_or_outdated(path, path.parents[2]) == (not used)
         assert ["run its command again" in problem.reason for problem in problems] == [True] * (not used)
 
 
@@ -255,7 +256,7 @@ def test_a_copy_of_a_result_is_named_and_counts_once(tmp_path):
     path = write(tmp_path)
     shutil.copy(path, path.with_name("convnet-scratch-seed0 (copy).json"))
     shutil.copytree(tmp_path / "scenes32", tmp_path / "scenes32.bak")
-    entries, problems = reader.scan(tmp_path)
+    entries, problems = results_and_problems(tmp_path)
     assert [entry.path for entry in entries] == [path]
     said = [problem.reason for problem in problems]
     assert said.count("its name is not that of its student and seed: a copy?") == 2

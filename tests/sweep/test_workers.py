@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from third_party import few, write_images
+from third_party import few, results_and_problems, write_images
 
 from ddbench.cli.common import log_to_stderr
 from ddbench.datasets.info import DataPaths
@@ -147,7 +147,7 @@ def test_what_happens_to_a_cell_costs_that_cell(home):
     assert "out of ideas" in said[failing.title].trace
     assert said[asking.title].error == "there is no base model; get it from a shop"
     assert all(cell.given_up for cell in (dead, failing, asking))
-    assert len(reader.scan(home / "runs")[0]) == 2
+    assert len(reader.read_runs(home / "runs").results) == 2
 
 
 def test_a_future_that_was_taken_back_is_a_death_and_no_wait():
@@ -214,7 +214,7 @@ def test_two_sweeps_at_once_share_the_work(home):
     assert [process.returncode for process in both] == [0, 0], said
     assert [len(begun(home, f"0-0-False-False-{seed}")) for seed in range(4)] == [1] * 4
     assert sum(int(line.split()[2]) for text in said for line in text.splitlines() if "done now" in line) == 4
-    entries, problems = reader.scan(home / "runs")
+    entries, problems = results_and_problems(home / "runs")
     assert (len(entries), problems) == (4, [])
 
 

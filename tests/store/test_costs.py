@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddbench.store.reader import Spent, spent
+from ddbench.store.costs import DistillationCost, read_cost
 
 STAGES = [
     {"stage": "latents", "reused": True, "seconds": 50.0, "waited": 7.0, "folder": "latents-1"},
@@ -18,11 +18,11 @@ STAGES = [
 def test_by_hand(tmp_path):
     # 40 of the last process and 20 of one that was killed, without the 7 it waited for what another made
     (tmp_path / "distill.json").write_text(json.dumps({"seconds": 40.0, "stages": STAGES}))
-    found = spent(tmp_path)
-    assert found.seconds == 53.0
-    assert found.stages == {"expert": 5.0, "finetune": 30.0, "sampling": 1.0}
-    assert found.folders["latents"] == "latents-1"
-    assert "sampling" not in found.folders
+    cost = read_cost(tmp_path)
+    assert cost.seconds == 53.0
+    assert cost.stages == {"expert": 5.0, "finetune": 30.0, "sampling": 1.0}
+    assert cost.folders["latents"] == "latents-1"
+    assert "sampling" not in cost.folders
 
 
 @pytest.mark.parametrize(
@@ -36,5 +36,5 @@ def test_by_hand(tmp_path):
 )  # fmt: skip
 def test_what_says_nothing_that_could_be_true_says_nothing(tmp_path, text):
     (tmp_path / "distill.json").write_text(text)
-    assert spent(tmp_path) == Spent()
-    assert spent(tmp_path / "gone") == Spent()
+    assert read_cost(tmp_path) == DistillationCost()
+    assert read_cost(tmp_path / "gone") == DistillationCost()
