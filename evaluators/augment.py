@@ -8,6 +8,7 @@ be checked against a slow reference, and so that a CPU generator gives the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +42,10 @@ class Draw:
 
     def to(self, device: torch.device | str) -> Draw:
         """The same numbers on another device."""
-        held = vars(self) | {"dsa": None}
-        moved = {k: v if v is None else v.to(device, non_blocking=True) for k, v in held.items()}
+        moved: dict[str, Any] = {
+            name: value if value is None or name == "dsa" else value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+        }
         return Draw(**moved | {"dsa": self.dsa and self.dsa.to(device)})
 
 
@@ -74,7 +77,7 @@ def apply(images: Tensor, draw: Draw, augment: Augment) -> Tensor:
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if augment.brightness or augment.contrast or augment.saturation:
         images = _colour(images, draw)
-    if augment.dsa:
+    if draw.dsa:
         images = MEAN + STD * dsa.apply((images - MEAN) / STD, draw.dsa)
     return images.masked_fill(_square(images, draw.hole, augment.cutout), GREY) if augment.cutout else images
 
@@ -84,6 +87,8 @@ def mix(images: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
 
     A target is mixed by the share of pixels that were replaced, not by the share that was drawn.
     """
+    if draw.partner is None or draw.patch is None:
+        raise ValueError("these numbers were drawn without CutMix")
     replaced = _square(images, draw.patch[:, :2], draw.patch[:, 2:])
     share = replaced.float().mean((2, 3))
     return torch.where(replaced, images[draw.partner], images), targets + share * (targets[draw.partner] - targets)

@@ -66,4 +66,5 @@ def digest(clip: Clip) -> str:
 
 def _pooled(output: Any) -> Tensor:
     """transformers 5 wraps the projected features that its fourth version returned bare."""
-    return getattr(output, "pooler_output", output)
+    features: Tensor = getattr(output, "pooler_output", output)
+    return features

@@ -14,7 +14,8 @@ Each image's random numbers come from its place in the test set, whatever the ba
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import reduce
 from types import MappingProxyType
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from evaluators.seeds import generator
-from evaluators.train import check_labelled, logits
+from evaluators.train import Progress, check_labelled, logits
 
 VERSION = 1
 LEVELS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
@@ -50,7 +51,7 @@ def accuracies(
     *,
     num_classes: int,
     device: torch.device | str,
-    progress: Callable | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, list[float]]:
     """Overall accuracy (fractions) of `model` under each corruption, mildest first; as `accuracy.evaluate` otherwise.
 
@@ -104,7 +105,7 @@ def _cloud(x: Tensor, share: float, draws: list[torch.Generator]) -> Tensor:
 def _field(side: int, draw: torch.Generator) -> Tensor:
     """Smooth random values (side, side): grids of 3, 6, 12, 24 points, each half as strong as the one before."""
     grids = [torch.randn(1, 1, points, points, generator=draw) / 2**i for i, points in enumerate((3, 6, 12, 24))]
-    return sum(F.interpolate(g, (side, side), mode="bicubic", align_corners=True) for g in grids)[0, 0]
+    return reduce(torch.add, (F.interpolate(g, (side, side), mode="bicubic", align_corners=True) for g in grids))[0, 0]
 
 
 def _noise(x: Tensor, deviation: float, draws: list[torch.Generator]) -> Tensor:
@@ -114,7 +115,8 @@ def _noise(x: Tensor, deviation: float, draws: list[torch.Generator]) -> Tensor:
 def _blur(x: Tensor, share: float, draws: list[torch.Generator]) -> Tensor:
     sigma = share * x.shape[-1]
     reach = min(max(1, round(3 * sigma)), x.shape[-1] - 1)
-    return gaussian_blur(x, [2 * reach + 1] * 2, [sigma] * 2)
+    blurred: Tensor = gaussian_blur(x, [2 * reach + 1] * 2, [sigma] * 2)
+    return blurred
 
 
 def _brightness(x: Tensor, factor: float, draws: list[torch.Generator]) -> Tensor:

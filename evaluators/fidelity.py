@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +66,8 @@ def kid(real: Tensor, fake: Tensor) -> float:
 
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
     y = y.double()
-    return sum(((part.double() @ y.T) / y.shape[1] + 1).pow(3).sum() for part in x.split(ROWS))
+    parts: Iterator[Tensor] = (((part.double() @ y.T) / y.shape[1] + 1).pow(3).sum() for part in x.split(ROWS))
+    return reduce(torch.add, parts)
 
 
 def _kernel_diagonal(x: Tensor) -> Tensor:
@@ -154,8 +156,8 @@ def nn_ssim(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
     """
     found = []
     for a, b in _by_class(real, real_labels, fake, fake_labels):
-        b = _blurred(resize(b, size))
-        similar = torch.cat([_similarities(_blurred(resize(part, size)), b) for part in a.split(16)], dim=1)
+        distilled = _blurred(resize(b, size))
+        similar = torch.cat([_similarities(_blurred(resize(part, size)), distilled) for part in a.split(16)], dim=1)
         found.append(similar.topk(min(NEAREST, len(a)), dim=1).values.mean(1))
     return torch.cat(found)
 

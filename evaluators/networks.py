@@ -5,21 +5,23 @@ Each function gives (body, width): normalised float images (n, 3, size, size) to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
 from evaluators.catalog import CATALOG, PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
 
 WIDTH = 128  # channels of the ConvNet
 Body = tuple[nn.Module, int]
+Weights = Mapping[str, Tensor]
 
 
-def body(student: str, size: int, weights: dict | None) -> Body:
+def body(student: str, size: int, weights: Weights | None) -> Body:
     """The body of a student, freshly initialised from torch's global generator, or with torchvision's `weights`."""
     kind, *arguments = CATALOG[student].builder
-    return _BUILDERS[kind](*arguments, size, weights)
+    return _BUILDERS[str(kind)](*arguments, size, weights)
 
 
 def _convnet(size: int, weights: None) -> Body:
@@ -34,7 +36,7 @@ def _block(channels: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(channels, WIDTH, 3, padding=1), norm, nn.ReLU(inplace=True), nn.AvgPool2d(2))
 
 
-def _resnet(make: Callable, size: int, weights: dict | None) -> Body:
+def _resnet(make: Callable[..., nn.Module], size: int, weights: Weights | None) -> Body:
     net = _loaded(make(weights=None), weights)
     if weights is None and size < SMALL_STEM:
         net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -44,7 +46,7 @@ def _resnet(make: Callable, size: int, weights: dict | None) -> Body:
     return _headless(net, "fc")
 
 
-def _vit(layers: int, heads: int, width: int, size: int, weights: dict | None) -> Body:
+def _vit(layers: int, heads: int, width: int, size: int, weights: Weights | None) -> Body:
     patch = vit_patch(size) if weights is None else PRETRAINED_PATCH
     shape = {"num_layers": layers, "num_heads": heads, "hidden_dim": width, "mlp_dim": 4 * width}
     if weights is not None:
@@ -54,15 +56,15 @@ def _vit(layers: int, heads: int, width: int, size: int, weights: dict | None) -
     return net, width
 
 
-def _inception(size: int, weights: dict | None) -> Body:
+def _inception(size: int, weights: Weights | None) -> Body:
     """Without the second classifier in the middle; our normalisation, not the one inside."""
-    net = models.inception_v3(weights=None, aux_logits=weights is not None, init_weights=weights is None)
+    net: Any = models.inception_v3(weights=None, aux_logits=weights is not None, init_weights=weights is None)
     net = _loaded(net, weights)
     net.aux_logits, net.AuxLogits, net.transform_input = False, None, False
     return _headless(net, "fc")
 
 
-def _classifier(make: Callable, size: int, weights: dict | None) -> Body:
+def _classifier(make: Callable[..., nn.Module], size: int, weights: Weights | None) -> Body:
     """Networks that end in a Linear, or in layers of which the last is one."""
     net = _loaded(make(weights=None), weights)
     last = "head" if hasattr(net, "head") else "classifier"
@@ -80,7 +82,7 @@ def _headless(net: nn.Module, name: str) -> Body:
     return net, width
 
 
-def _loaded(net: nn.Module, weights: dict | None) -> nn.Module:
+def _loaded(net: nn.Module, weights: Weights | None) -> nn.Module:
     if weights is not None:
         net.load_state_dict(weights)
     return net

@@ -32,7 +32,7 @@ def file(student: str) -> Path:
     """
     if student not in WEIGHTS:
         raise ValueError(f"torchvision has no ImageNet weights for {student}; it has them for {', '.join(WEIGHTS)}")
-    url = WEIGHTS[student].url
+    url: str = WEIGHTS[student].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         _download(url, path)

@@ -196,7 +196,7 @@ def _row(record: Recipe | Augment) -> dict[str, Any]:
     return {name: _row(value) if isinstance(value, Augment) else value for name, value in values.items()}
 
 
-def _idle(record: Recipe | Augment, one: Field) -> bool:
+def _idle(record: Recipe | Augment, one: Field[Any]) -> bool:
     return "later" in one.metadata and getattr(record, one.name) == one.default
 
 

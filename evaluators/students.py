@@ -18,6 +18,8 @@ from evaluators.catalog import STUDENTS, check_size
 from evaluators.networks import body
 from evaluators.recipes import INITS, unknown
 
+Channels = tuple[float, float, float]
+
 
 class Student(nn.Module):
     """body: normalised float (n, 3, h, w) -> features (n, d). head: features -> logits (n, classes).
@@ -25,8 +27,11 @@ class Student(nn.Module):
     size: side of the images, in pixels, that it is made for. mean, std: of the normalisation, one per channel.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, body: nn.Module, head: nn.Linear, size: int, mean: tuple = (MEAN,) * 3, std: tuple = (STD,) * 3
+        self, body: nn.Module, head: nn.Linear, size: int, mean: Channels = (MEAN,) * 3, std: Channels = (STD,) * 3
     ) -> None:
         super().__init__()
         self.size = size
@@ -39,11 +44,13 @@ class Student(nn.Module):
         """Penultimate features (n, d) of uint8 images 0..255, or of float images 0..1."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        return self.body((images - self.mean) / self.std)
+        features: Tensor = self.body((images - self.mean) / self.std)
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of uint8 images 0..255, or of float images 0..1."""
-        return self.head(self.embed(images))
+        logits: Tensor = self.head(self.embed(images))
+        return logits
 
 
 def build(student: str, size: int, num_classes: int, seed: int, init: str = "scratch") -> Student:
@@ -58,13 +65,12 @@ def build(student: str, size: int, num_classes: int, seed: int, init: str = "scr
     if num_classes < 2:
         raise ValueError(f"students need two classes, not {num_classes}")
     check_size(student, size, init)
-    weights, look = None, ()
-    if init == "imagenet":
-        weights, look = pretrained.state(student), pretrained.look(student)
+    weights = pretrained.state(student) if init == "imagenet" else None
+    mean, std = pretrained.look(student) if init == "imagenet" else ((MEAN,) * 3, (STD,) * 3)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also move the CUDA generators
         made, width = body(student, size, weights)
-        return Student(made, nn.Linear(width, num_classes), size, *look)
+        return Student(made, nn.Linear(width, num_classes), size, mean, std)
 
 
 def features(

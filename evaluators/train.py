@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from evaluators.seeds import generator, seed_of
 from evaluators.students import Student, build, streamed
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
-Progress = Callable[[Iterable, str, int], Iterable]
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 class DivergedError(ArithmeticError):
@@ -62,9 +63,9 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
     check_targets(images, targets, num_classes)
     model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"), protocol.init)
     layout = _layout(compiled, device)
-    model = model.to(device, memory_format=layout).train()
+    model.to(torch.device(device)).to(memory_format=layout).train()
     steps = recipe.steps(len(images))
-    rates = [learning_rate(recipe, step, steps) for step in range(steps)]
+    rates: Iterable[float] = [learning_rate(recipe, step, steps) for step in range(steps)]
     rates = progress(rates, f"training {student}", steps) if progress else rates
     recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
     targets = as_trained(targets, recipe, num_classes).to(device)
@@ -72,7 +73,7 @@ def train_student(  # noqa: PLR0913  the interface of the judge; everything that
         stream = batches(images.to(device), targets, recipe, seed)
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
         with compiling() if compiled else nullcontext():
-            _fit(torch.compile(model, dynamic=False) if compiled else model, stream, recipe, rates)
+            _fit(cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model, stream, recipe, rates)
     return model.eval()
 
 
@@ -269,9 +270,9 @@ def _loss(logits: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
 
 def _require_finite(losses: list[Tensor], done: int) -> int:
     """The steps done with these losses, `done` before them; DivergedError for the first that is not finite."""
-    bad = (~torch.isfinite(torch.stack(losses))).nonzero().flatten() if losses else []
-    if len(bad):
-        raise DivergedError(done + int(bad[0]))
+    bad = (~torch.isfinite(torch.stack(losses))).nonzero().flatten().tolist() if losses else []
+    if bad:
+        raise DivergedError(done + bad[0])
     return done + len(losses)
 
 
@@ -289,7 +290,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
     if recipe.optimizer != "sgd":
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
         return kind(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
