@@ -1,11 +1,16 @@
 """Train the embedded base model `tiny`.
 
-    python -m ddbench.base_model --data-root DATA --compiled --output ddbench/base_model/tiny
+    python -m ddbench.base_model --data-root DATA --output ddbench/base_model/tiny
+    python -m ddbench.base_model --data-root DATA --minutes 8          on a GPU, bf16 and compiled
 
-Needs EuroSAT (RGB) below DATA. The work folder keeps what is finished and a checkpoint of what is not: the same command
-goes on where it was stopped; with other settings a work folder is refused. Every draw follows from its step, so the
-same machine, threads and versions give the same weights. Two cores took six minutes for the autoencoder and 70 for the
-rest; where a CPU has bf16 instructions, --precision bf16 is faster.
+Needs EuroSAT (RGB) below DATA. The work folder keeps the finished parts (autoencoder, latents, denoiser) and a
+checkpoint of the unfinished one: the same command continues where it was stopped. A part that was made with other
+settings is refused. Every draw follows from its step, so on a CPU the same machine, threads and versions give the same
+weights; --minutes ends by the clock, which no machine repeats.
+
+For a machine without the dataset, --pack FILE.zip writes the training images, --images FILE.zip reads them there, and
+--until denoiser stops before the model card, which needs EuroSAT's test split. Then bring the work folder back and call
+the same command here.
 """
 
 from __future__ import annotations
@@ -24,133 +29,157 @@ from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from ddbench.base_model import FOLDER
-from ddbench.base_model.autoencoder import EVERY, Effort, build_autoencoder, train_autoencoder
+from ddbench.base_model.autoencoder import build_autoencoder, train_autoencoder
+from ddbench.base_model.budget import Amount, TrainingBudget
 from ddbench.base_model.card import write_card
-from ddbench.base_model.denoiser import TextToLatent, build_scheduler, denoiser_loss, encode_all
-from ddbench.base_model.images import base_images
+from ddbench.base_model.data import base_images, pack_images
+from ddbench.base_model.denoiser import TextToLatent, build_scheduler, encode_views, train_denoiser
 from ddbench.base_model.tokenizer import train_tokenizer
 from ddbench.context import seed_of
 from ddbench.datasets.info import DataPaths
-from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, read_json, write_bytes, write_json
 
+PARTS = ("autoencoder", "latents", "denoiser")
+
 
 @dataclass(frozen=True)
-class Plan:
-    """How much to train, where, and at what precision."""
+class WorkFolder:
+    """The work folder, and the device that computes.
 
-    work: Path
-    autoencoder: int
-    denoiser: int
-    precision: str
-    compiled: bool = False
-    scenes: int = 400
+    data: what the images are, in words; part of every part's settings.
+    """
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides the weights."""
-        return {name: value for name, value in asdict(self).items() if name != "work"}
+    path: Path
+    device: torch.device
+    data: str
 
-    def begin(self) -> None:
-        """Make the work folder; UsageError when it holds parts of other settings."""
-        path = self.work / "settings.json"
-        if path.is_file() and (found := read_json(path)) != self.settings:
-            raise click.UsageError(f"{self.work} holds parts made with {found}; use another --work, or those settings")
-        write_json(path, self.settings)
+    def part(self, name: str, settings: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the tensors of a part, in float16 as they ship; make and time it when it is not there.
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """How long each finished part took."""
-        return {path.stem.removesuffix("-time"): read_json(path) for path in sorted(self.work.glob("*-time.json"))}
-
-    def effort(self, steps: int) -> Effort:
-        return Effort(steps, self.precision, self.compiled)
-
-    def once(self, name: str, make: Callable[[], dict]) -> dict:
-        """The tensors of a finished part; made and timed when there are none. A part is whole or not there."""
-        path = self.work / f"{name}.safetensors"
+        Raises click.UsageError when the folder holds the part, or a checkpoint of it, made with other settings.
+        """
+        path, record = self.path / f"{name}.safetensors", self.path / f"{name}.json"
+        settings = settings | {"data": self.data}
+        if record.is_file() and (before := read_json(record)["settings"]) != settings:
+            raise click.UsageError(f"{record} has {before}, not {settings}: use another --work, or those settings")
         if not path.is_file():
+            write_json(record, {"settings": settings})
             watch = Stopwatch()
-            write_bytes(path, save({k: v.contiguous() for k, v in make().items()}))
-            write_json(self.work / f"{name}-time.json", watch.seconds)
+            write_bytes(path, save({k: half(v).contiguous().cpu() for k, v in make().items()}))
+            write_json(record, {"settings": settings, "seconds": watch.seconds, "device": device_name(self.device)})
         return load_file(path)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return settings, seconds and device of the parts that are begun or finished."""
+        paths = {name: self.path / f"{name}.json" for name in PARTS}
+        return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+
+
+def half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim else tensor
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
 def bar(desc: str, iterable: Iterable) -> Iterable:
     return tqdm(iterable, desc=desc, mininterval=10, dynamic_ncols=True)
 
 
-def make_autoencoder(plan: Plan, data: ImageSet) -> AutoencoderDC:
-    """The trained autoencoder."""
+def make_autoencoder(work: WorkFolder, data: ImageSet, budget: TrainingBudget) -> AutoencoderDC:
+    """Return the trained autoencoder, on the device."""
 
-    def autoencoder() -> dict:
-        effort, progress = plan.effort(plan.autoencoder), partial(bar, "autoencoder")
-        vae = train_autoencoder(data, effort, progress, plan.work / "autoencoder")
+    def make() -> dict[str, torch.Tensor]:
+        vae = train_autoencoder(data, budget, work.device, partial(bar, "autoencoder"), work.path / "autoencoder")
         return vae.state_dict() | {"scaling_factor": torch.tensor(vae.config.scaling_factor)}
 
-    return _restore_autoencoder(plan.once("autoencoder", autoencoder))
-
-
-def _restore_autoencoder(state: dict) -> AutoencoderDC:
+    state = work.part("autoencoder", asdict(budget), make)
     vae = build_autoencoder()
     vae.register_to_config(scaling_factor=float(state.pop("scaling_factor")))
     vae.load_state_dict(state)
-    return vae.eval()
+    return vae.to(work.device).eval()
 
 
-def make_denoiser(plan: Plan, data: ImageSet, vae: AutoencoderDC, tokenizer: CLIPTokenizer) -> TextToLatent:
-    """The trained text encoder and U-Net."""
+def make_denoiser(
+    work: WorkFolder, data: ImageSet, vae: AutoencoderDC, tokenizer: CLIPTokenizer, budget: TrainingBudget
+) -> TextToLatent:
+    """Return the trained text encoder and U-Net, on the CPU."""
     torch.manual_seed(seed_of(0, "denoiser"))
     model = TextToLatent(tokenizer, vae.config.latent_channels)
-    schedule = Schedule(plan.denoiser, 1e-3, warmup=200, cosine=True, ema=0.999)
+    autoencoder = work.records()["autoencoder"]["settings"]
 
-    def encode() -> dict:
-        return {"z": encode_all(vae, data.images, plan.precision, partial(bar, "latents"))}
-
-    def denoiser() -> dict:
-        latents = plan.once("latents", encode)
-        loss_at = denoiser_loss(data, latents["z"], model, tokenizer)
-        fit(model, loss_at, schedule, partial(bar, "denoiser"), Checkpoints(plan.work / "denoiser", EVERY))
+    def make() -> dict[str, torch.Tensor]:
+        z = work.part("latents", autoencoder, encode)["z"]
+        model.to(work.device, memory_format=budget.memory_format)
+        train_denoiser(model, data, z, budget, partial(bar, "denoiser"), work.path / "denoiser")
         return model.state_dict()
 
-    model.load_state_dict(plan.once("denoiser", denoiser))
-    return model.eval()
+    def encode() -> dict[str, torch.Tensor]:
+        return {"z": encode_views(vae, data.images, work.device, partial(bar, "latents"))}
+
+    model.load_state_dict(work.part("denoiser", asdict(budget) | {"autoencoder": autoencoder}, make))
+    return model.cpu().eval()
 
 
 @click.command(help=__doc__)
-@click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True)
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", help="holds EuroSAT")
 @click.option("--shared", type=click.Path(path_type=Path), default=Path("shared"), help="packed datasets")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/tiny"), help="checkpoints and parts")
 @click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="the pipeline folder to write")
-@click.option("--autoencoder", default=2000, help="steps of the autoencoder, batches of 16")
-@click.option("--denoiser", default=9000, help="steps of text encoder and U-Net, batches of 64")
+@click.option("--images", type=click.Path(path_type=Path, exists=True), help="read training images from this ZIP file")
+@click.option("--pack", type=click.Path(path_type=Path), help="write training images to this ZIP file, and stop")
+@click.option("--autoencoder", type=Amount(), default="6000", help="steps (batches of 16), or minutes as 2.5min")
+@click.option("--denoiser", type=Amount(), default="20000", help="steps (batches of 64), or minutes as 6.5min")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="autoencoder 1/4, denoiser 3/4")
 @click.option("--scenes", default=400, help="procedural scenes per class")
-@click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", help="of the autoencoder")
-@click.option("--compiled", is_flag=True, help="torch.compile the autoencoder's loss; needs a C++ compiler")
-def main(data_root: Path, shared: Path, output: Path, **settings: Any) -> None:
-    plan = Plan(**settings)
-    plan.begin()
-    data_paths = DataPaths(data_root, shared)
-    data = base_images(data_paths, plan.scenes)
-    tokenizer = train_tokenizer(plan.work / "tokenizer")
-    vae = make_autoencoder(plan, data)
-    model = make_denoiser(plan, data, vae, tokenizer)
-    parts = {"vae": vae, "unet": model.unet, "text_encoder": model.text, "tokenizer": tokenizer}
-    save_base(output, parts | {"scheduler": build_scheduler()})
-    write_card(output, data_paths, plan)
+@click.option("--device", default="auto", help="auto: a GPU where there is one")
+@click.option("--until", type=click.Choice(["autoencoder", "denoiser"]), help="stop after this part")
+def main(**options: Any) -> None:
+    paths = DataPaths(options["data_root"], options["shared"])
+    if options["pack"]:
+        pack_images(paths, options["pack"])
+        return
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(automatic if options["device"] == "auto" else options["device"])
+    autoencoder, denoiser = budgets(options, device.type == "cuda")
+    source = f"EuroSAT ({'WebP' if options['images'] else 'files'}), {options['scenes']} scenes per class"
+    work = WorkFolder(options["work"], device, source)
+    data = base_images(paths, options["scenes"], options["images"])
+    tokenizer = train_tokenizer(work.path / "tokenizer")
+    vae = make_autoencoder(work, data, autoencoder)
+    if options["until"] == "autoencoder":
+        return
+    model = make_denoiser(work, data, vae, tokenizer, denoiser)
+    parts = {"vae": vae.cpu(), "unet": model.unet, "text_encoder": model.text, "tokenizer": tokenizer}
+    save_base(options["output"], parts | {"scheduler": build_scheduler()})
+    if options["until"] is None:
+        write_card(options["output"], paths, work.records())
+
+
+def budgets(options: dict[str, Any], gpu: bool) -> tuple[TrainingBudget, TrainingBudget]:
+    """Return the budgets of autoencoder and denoiser.
+
+    A GPU takes large batches: on an H200 starting the kernels of a step of the denoiser took 90 ms, whatever their
+    size. Its autoencoder stays in float32, since bf16 has too few digits for pixels.
+    """
+    amounts = options["autoencoder"], options["denoiser"]
+    if options["minutes"]:
+        amounts = f"{options['minutes'] / 4:g}min", f"{options['minutes'] * 3 / 4:g}min"
+    if gpu:
+        return (
+            TrainingBudget(amounts[0], 256, 4e-4, 0.998, compiled=True, channels_last=True),
+            TrainingBudget(amounts[1], 2048, 1e-3, 0.998, precision="bf16", compiled=True, channels_last=True),
+        )
+    return TrainingBudget(amounts[0], 16, 1e-4, 0.99), TrainingBudget(amounts[1], 64, 1e-3, 0.999)
 
 
 def save_base(folder: Path, parts: dict[str, Any]) -> None:
-    """One folder per part, weights in float16."""
+    """Write one folder per part, weights in float16, readable by all: safetensors writes for a file's owner only."""
     for name, part in parts.items():
         part = part.half() if isinstance(part, torch.nn.Module) else part
         part.save_pretrained(folder / name)
-    _readable_by_all(folder)
-
-
-def _readable_by_all(folder: Path) -> None:
-    """safetensors writes files for their owner only; a package is for everyone."""
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
 

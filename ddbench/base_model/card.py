@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ddbench.base_model.autoencoder import CPU
-from ddbench.base_model.images import DRAWN, SATELLITE, SIZE
+from ddbench.base_model.data import DRAWN, SATELLITE, SIZE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
 from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior, to_float, to_uint8
 
-if TYPE_CHECKING:
-    from ddbench.base_model.__main__ import Plan
-
+CPU = torch.device("cpu")
 SAMPLES = 6
 
 
-def write_card(folder: Path, data_paths: DataPaths, plan: Plan) -> None:
-    """Measure the saved base on EuroSAT's test split and write README.md and samples.png beside it."""
+def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]]) -> None:
+    """Measure the saved base on EuroSAT's test split and write README.md and samples.png beside it.
+
+    records: of each part its settings, seconds and device.
+    """
     model = load_model(str(folder), CPU)
-    real = EUROSAT.load(data_paths, SIZE).test.images[::5]
+    real = EUROSAT.load(paths, SIZE).test.images[::5]
     quality = psnr(real, reconstruct(model.vae, real))
     _save_samples(model, folder / "samples.png")
-    rows = [f"- {name}: {value}" for name, value in sorted(plan.settings.items())]
-    rows += [f"- {name}: {seconds / 60:.0f} minutes" for name, seconds in plan.seconds.items()]
+    rows = []
+    for name, record in records.items():
+        settings = ", ".join(f"{key} {value}" for key, value in record["settings"].items() if key != "autoencoder")
+        rows.append(f"- {name}: {record['seconds'] / 60:.1f} minutes on {record['device']}; {settings}")
     megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e6
     facts = {"settings": "\n".join(rows), "psnr": quality, "megabytes": megabytes, "n": len(real)}
-    (folder / "README.md").write_text(CARD.format(cores=os.cpu_count(), **facts))
+    (folder / "README.md").write_text(CARD.format(**facts))
 
 
 @torch.no_grad()
@@ -79,9 +80,9 @@ a CPU. It is no substitute for a full base model: expect texture and layout, not
   by `python -m ddbench.base_model`, no published weights involved. Load each with its class's `from_pretrained`;
   `StableDiffusionPipeline` takes autoencoders of the class AutoencoderKL only.
 - Data: the training split (80 %) of EuroSAT RGB (MIT licence; Helber et al., IEEE JSTARS 2019) and procedural scenes of
-  `ddbench.datasets.scenes.painter` from an index range that no dataset uses. Captions name the class; 10 % are empty.
-  Nothing was trained on a UC Merced image or a test image; the autoencoder's loss was chosen by looking at
-  reconstructed test images of EuroSAT (docs/base-model.md).
+  `ddbench.datasets.scenes` from an index range that no dataset uses. Captions name the class; 10 % are empty. Nothing
+  was trained on a UC Merced image or a test image; the autoencoder's loss was chosen by looking at reconstructed test
+  images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), guidance 4, 25 steps.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.

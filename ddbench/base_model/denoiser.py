@@ -1,24 +1,26 @@
-"""Train the base model's text encoder and U-Net together, from nothing, on cached latents."""
+"""The base model's text encoder and U-Net, trained together, from nothing, on cached latents."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ddbench.base_model.autoencoder import CPU
-from ddbench.context import generator_of
-from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight
+from ddbench.base_model.autoencoder import EVERY
+from ddbench.base_model.budget import TrainingBudget
+from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, v_weight
 from ddbench.methods.latent_diffusion.model import posterior, to_float
+from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
 
 WIDTH = 128
-BATCH = 64
 EMPTY_SHARE = 0.1
+VIEWS = 8
 
 
 class TextToLatent(nn.Module):
@@ -26,12 +28,13 @@ class TextToLatent(nn.Module):
 
     def __init__(self, tokenizer: CLIPTokenizer, latent_channels: int) -> None:
         super().__init__()
+        self.tokenizer = tokenizer
         self.text = build_text_encoder(tokenizer)
         self.unet = build_unet(latent_channels)
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Two transformer layers of width 128."""
+    """Build a CLIP text encoder of two layers of width 128."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH, projection_dim=WIDTH,
         num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=tokenizer.model_max_length,
@@ -41,58 +44,83 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet(latent_channels: int) -> UNet2DConditionModel:
-    """8x8 and 4x4 levels of 64 and 128 channels with cross-attention to the prompt, 4.3 M weights."""
+    """Build the denoiser: levels 16x16, 8x8 and 4x4 of 64, 128 and 160 channels, 13.6 M weights.
+
+    The two lower levels attend to themselves and to the prompt (four heads: diffusers takes `attention_head_dim` for
+    their number). At 16x16 attention would double the time on a CPU.
+    """
     return UNet2DConditionModel(
-        sample_size=8, in_channels=latent_channels, out_channels=latent_channels, block_out_channels=(64, 128),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), layers_per_block=1,
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=WIDTH,
-        attention_head_dim=8, norm_num_groups=16,
+        sample_size=16, in_channels=latent_channels, out_channels=latent_channels, block_out_channels=(64, 128, 160),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), layers_per_block=2,
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=WIDTH,
+        attention_head_dim=4, norm_num_groups=16,
     )  # fmt: skip
 
 
-def build_scheduler() -> DDIMScheduler:
-    """1000 steps, squared-cosine, v-prediction (Salimans and Ho, arXiv 2202.00512)."""
+def build_scheduler(prediction: str = "sample") -> DDIMScheduler:
+    """Build DDIM: 1000 steps, squared-cosine noise levels, prediction of the clean latent."""
     return DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=True,
+        beta_schedule="squaredcos_cap_v2", prediction_type=prediction, clip_sample=False, set_alpha_to_one=True,
         timestep_spacing="trailing", steps_offset=0,
     )  # fmt: skip
 
 
 @torch.no_grad()
-def encode_all(vae: AutoencoderDC, images: Tensor, precision: str, progress: Callable) -> Tensor:
-    """Scaled posterior means of every image and of its mirror image: float16 (2, n, channels, h/8, w/8)."""
-    found = []
-    for chunk in progress(images.split(128)):
-        both = torch.cat([chunk, chunk.flip(3)])
-        with mixed_precision(CPU, precision):
-            mean = posterior(vae, to_float(both))[0]
-        found.append((mean.float() * vae.config.scaling_factor).half().unflatten(0, (2, len(chunk))))
-    return torch.cat(found, 1)
+def encode_views(vae: AutoencoderDC, images: Tensor, device: torch.device, progress: Callable) -> Tensor:
+    """Return the scaled posterior means of uint8 images (n, 3, s, s) under the square's eight symmetries.
 
-
-def denoiser_loss(
-    data: ImageSet, latents: Tensor, model: TextToLatent, tokenizer: CLIPTokenizer
-) -> Callable[[int], Tensor]:
-    """The loss of a step: v-prediction on captions, 10 % of them empty.
-
-    In float32: on 8x8 grids bfloat16 was measured to be slower on a CPU (0.83 s against 0.51 s per step, one thread).
+    Returns float16 (8, n, c, s/4, s/4), on the CPU.
     """
-    goal = Objective(build_scheduler().alphas_cumprod, weight=even_weight)
-    tokens = tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids
+    latents = []
+    for chunk in progress(images.split(256)):
+        chunk = to_float(chunk.to(device))
+        turns = [chunk.rot90(k, (2, 3)) for k in range(4)]
+        views = torch.cat([*turns, *(view.flip(3) for view in turns)])
+        mean = torch.cat([posterior(vae, part)[0] for part in views.split(256)])
+        latents.append((mean * vae.config.scaling_factor).half().unflatten(0, (VIEWS, len(chunk))).cpu())
+    return torch.cat(latents, 1)
+
+
+def train_denoiser(
+    model: TextToLatent,
+    data: ImageSet,
+    latents: Tensor,
+    budget: TrainingBudget,
+    progress: Callable,
+    folder: Path | None,
+) -> None:
+    """Train text encoder and U-Net on the device of `model`; latents are those of `encode_views`.
+
+    A tenth of the captions is empty. The loss is that of v-prediction, expressed in the predicted clean latent: a
+    network predicts it better than noise, which has no structure to rely on (Li and He, arXiv 2511.13720).
+    """
+    device = next(model.parameters()).device
+    objective = Objective(build_scheduler().alphas_cumprod.to(device), "sample", weight=v_weight)
+    tokens = model.tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids.to(device)
+    latents, labels = latents.to(device), data.labels.to(device)
+    unet = torch.compile(model.unet) if budget.compiled else model.unet
 
     def loss_at(step: int) -> Tensor:
-        generator = generator_of(0, "denoiser", step)
-        rows = torch.randint(len(data.labels), (BATCH,), generator=generator)
-        sides = torch.randint(2, (BATCH,), generator=generator)
-        empty = torch.rand(BATCH, generator=generator) < EMPTY_SHARE
-        captions = data.labels[rows].masked_fill(empty, len(data.classes))
-        # index_select, not [captions]: the gradient of the latter adds in an order that threads decide
-        words = model.text(tokens).last_hidden_state.index_select(0, captions)
-        z = latents[sides, rows].float()
+        generator = budget.generator(device, "denoiser", step)
 
-        def network(z_t: Tensor, t: Tensor) -> Tensor:
-            return model.unet(z_t, t, encoder_hidden_states=words).sample
+        def randint(high: int) -> Tensor:
+            return torch.randint(high, (budget.batch,), generator=generator, device=device)
 
-        return diffusion_loss(network, z, goal, generator)
+        views, rows = randint(VIEWS), randint(len(labels))
+        empty = torch.rand(budget.batch, generator=generator, device=device) < EMPTY_SHARE
+        captions = labels[rows].masked_fill(empty, len(data.classes))
+        z = latents[views, rows].float().contiguous(memory_format=budget.memory_format)
+        with mixed_precision(device, budget.precision):
+            # index_select, not [captions]: the gradient of the latter adds in an order that threads decide
+            condition = model.text(tokens).last_hidden_state.index_select(0, captions)
 
-    return loss_at
+            def network(z_t: Tensor, t: Tensor) -> Tensor:
+                return unet(z_t, t, encoder_hidden_states=condition).sample
+
+            return diffusion_loss(network, z, objective, generator)
+
+    budget.warm_up(model, loss_at)
+    schedule = Schedule(
+        budget.steps, budget.rate, warmup=200, cosine=True, betas=(0.9, 0.99), ema=budget.ema, seconds=budget.seconds
+    )
+    fit(model, loss_at, schedule, progress, Checkpoints(folder, EVERY))

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from ddbench.context import Context
-from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.types import ImageSet
 
 
 def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int | None = None, **unet: Any) -> Path:
@@ -56,16 +53,6 @@ def make_pipeline():
 def pipeline(tmp_path_factory) -> Path:
     """An epsilon-prediction pipeline folder."""
     return write_pipeline(tmp_path_factory.mktemp("base") / "epsilon")
-
-
-@pytest.fixture(scope="session")
-def few_scenes() -> ImageSet:
-    """Six 32 px images of each of three classes."""
-    images = np.stack([painter.scene(label, i, 32) for label in range(3) for i in range(6)])
-    return ImageSet(
-        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.arange(3).repeat_interleave(6),
-        painter.CLASSES[:3], painter.READABLE[:3], tuple(f"{label}/{i}" for label in range(3) for i in range(6)),
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -51,6 +51,15 @@ def min_snr_weight(abar: Tensor, prediction: str, gamma: float = 5.0) -> Tensor:
     return clipped / {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[_known(prediction)]
 
 
+def v_weight(abar: Tensor, prediction: str, most: float = 400.0) -> Tensor:
+    """Loss weight per image that makes the loss that of v-prediction, whatever the network outputs; at most `most`.
+
+    v's error is that of the clean latent / sqrt(1 - abar), and that of the noise / sqrt(abar).
+    """
+    share = {"epsilon": abar, "v_prediction": torch.ones_like(abar), "sample": 1 - abar}[_known(prediction)]
+    return 1 / share.clamp(min=1 / most)
+
+
 def even_weight(abar: Tensor, prediction: str) -> Tensor:
     """One for every time: with v-prediction, snr + 1 in the clean latent, so that layout is learned too."""
     return torch.ones_like(abar)
@@ -77,13 +86,14 @@ def diffusion_loss(
 ) -> Tensor:  # fmt: skip
     """The loss of one batch of clean scaled latents z (n, c, h, w), at times drawn evenly.
 
-    network(z_t, times) is u. All randomness comes from `generator`, on the CPU, so that a step can be repeated on any
-    device. With `part` only those images are computed (`goal.extra` sees them alone) and the sum of their losses over n
-    is returned: the parts of a batch add up to the whole.
+    network(z_t, times) is u. All randomness comes from `generator`: one on the CPU repeats a step on any device. With
+    `part` only those images are computed (`goal.extra` sees them alone) and the sum of their losses over n is returned:
+    the parts of a batch add up to the whole.
     """
-    times = torch.randint(len(goal.abars), (len(z),), generator=generator)
-    eps = torch.randn(z.shape, generator=generator).to(z)[part]
-    abar, clean = goal.abars[times].to(z)[part], z[part]
+    where = {"generator": generator, "device": generator.device}
+    times = torch.randint(len(goal.abars), (len(z),), **where)
+    eps = torch.randn(z.shape, **where).to(z)[part]
+    abar, clean = goal.abars.to(times.device)[times].to(z)[part], z[part]
     z_t = add_noise(clean, eps, abar)
     u = network(z_t, times[part].to(z.device)).float()
     errors = (u - target(clean, eps, abar, goal.prediction)).square().mean((1, 2, 3))

@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddbench.context import generator_of
 from ddbench.errors import UserError, unknown
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
 from ddbench.methods.latent_diffusion.model_files import class_name, find_model, identity_of, parts_of, scheduler_name
 from ddbench.methods.shared.device import in_batches, mixed_precision
-from ddbench.types import ImageSet
 from ddbench.utils.files import read_json
 
 FORGETFUL = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
@@ -245,21 +243,6 @@ def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:
     if "transformers" in kind.__module__:
         wanted["dtype"] = torch.float32
     return kind.from_pretrained(folder, **wanted).to(device).eval().requires_grad_(False)
-
-
-def draw_batch(data: ImageSet, count: int, *names: str | int) -> tuple[Tensor, Tensor]:
-    """`count` training images, each flipped or turned by one of the eight symmetries of the square, in [-1, 1].
-
-    Returns float32 (count, 3, h, w) and int64 labels; what is drawn follows from `names` alone.
-    """
-    generator = generator_of(0, *names)
-    rows = torch.randint(len(data.labels), (count,), generator=generator)
-    images = data.images[rows]
-    for axes in ((3,), (2,)):
-        flip = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-        images = torch.where(flip, images.flip(axes), images)
-    turn = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-    return to_float(torch.where(turn, images.transpose(2, 3), images)), data.labels[rows]
 
 
 def to_float(images: Tensor) -> Tensor:

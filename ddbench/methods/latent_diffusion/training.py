@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Schedule:
     steps: optimizer steps. rate: peak learning rate. warmup: steps from 0 to the peak. cosine: decay to `floor`
     times the peak by the last step, else constant. clip: largest gradient norm. decay: AdamW's weight decay. betas:
     AdamW's. ema: decay per step of an exponential moving average of the weights that replaces them at the end, 0 for
-    none.
+    none. seconds: when not 0, time decides in place of `steps`: the run ends after so many seconds, those before a kill
+    included, and the cosine follows them.
     """
 
     steps: int
@@ -39,11 +41,17 @@ class Schedule:
     betas: tuple[float, float] = (0.9, 0.999)
     ema: float = 0.0
     floor: float = 0.01
+    seconds: float = 0.0
 
-    def rate_at(self, step: int) -> float:
-        """Learning rate of optimizer step `step` (from 0)."""
+    def progress_at(self, step: int, seconds: float) -> float:
+        """Share of the training that is done before step `step` (from 0), after so many seconds; 1 ends it."""
+        return seconds / self.seconds if self.seconds else step / self.steps
+
+    def rate_at(self, step: int, progress: float | None = None) -> float:
+        """Learning rate of optimizer step `step` (from 0); progress: that of `progress_at`, by steps by default."""
+        progress = step / self.steps if progress is None else progress
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        wave = (1 + math.cos(math.pi * step / self.steps)) / 2 if self.cosine else 1.0
+        wave = (1 + math.cos(math.pi * progress)) / 2 if self.cosine else 1.0
         return self.rate * warm * (self.floor + (1 - self.floor) * wave)
 
 
@@ -88,14 +96,21 @@ def fit(
     """
     weights = [p for p in network.parameters() if p.requires_grad]
     buffers = list(network.buffers())  # running statistics
-    optimizer = torch.optim.AdamW(_groups(network), lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay)
+    fused = weights[0].device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        _groups(network), lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay, fused=fused
+    )
     average = [w.detach().clone() for w in weights] if schedule.ema else []
     kept = {"weight": weights, "buffer": buffers, "average": average}
     start, earlier, recent = _resume(checkpoints.folder, kept, optimizer)
     watch = Stopwatch()
-    bar = progress(range(start, schedule.steps))
+    bar = progress(itertools.count(start) if schedule.seconds else range(start, schedule.steps))
     for step in bar:
-        recent = [*recent[-99:], _step(loss_at(step), step, optimizer, schedule, checkpoints.team)]
+        done = schedule.progress_at(step, earlier + watch.seconds)
+        if done >= 1:
+            break
+        rate = schedule.rate_at(step, done)
+        recent = [*recent[-99:], _step(loss_at(step), (step, rate, schedule.clip), optimizer, checkpoints.team)]
         say_loss(bar, recent[-1])
         _update_average(average, weights, schedule.ema, step)
         after(step)
@@ -115,28 +130,26 @@ def _groups(network: nn.Module) -> list[dict[str, object]]:
     return [{"params": others}, *([{"params": tables, "weight_decay": 0.0}] if tables else [])]
 
 
-def _step(loss: Tensor, step: int, optimizer: torch.optim.Optimizer, schedule: Schedule, team: Team) -> float:
-    """One optimizer step; returns the loss of the whole batch."""
+def _step(loss: Tensor, at: tuple[int, float, float], optimizer: torch.optim.Optimizer, team: Team) -> float:
+    """Take one optimizer step; `at` is its number, learning rate and largest gradient norm.
+
+    Returns the loss of the whole batch. A GPU is waited for once, after the step: a run that raises saves nothing.
+    """
+    step, rate, clip = at
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    value = _whole(loss.detach(), [w.grad for w in weights if w.grad is not None], team)
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss became {value} at step {step}: try smaller rates and loss weights")
+    whole = loss.detach().clone()
+    team.total([whole, *(w.grad for w in weights if w.grad is not None)])  # the parts of the batch add up
+    norm = nn.utils.clip_grad_norm_(weights, clip)
     for group in optimizer.param_groups:
-        group["lr"] = schedule.rate_at(step)
-    norm = float(nn.utils.clip_grad_norm_(weights, schedule.clip))
-    if not math.isfinite(norm):  # the weights would be lost, and the next checkpoint with them
-        raise FloatingPointError(f"the gradient became {norm} at step {step}: try smaller rates and loss weights")
+        group["lr"] = rate
     optimizer.step()
+    value, norm = torch.stack([whole.float(), norm.float()]).tolist()
+    for name, figure in (("loss", value), ("gradient", norm)):
+        if not math.isfinite(figure):
+            raise FloatingPointError(f"the {name} became {figure} at step {step}: try smaller rates and loss weights")
     return value
-
-
-def _whole(loss: Tensor, gradients: list[Tensor], team: Team) -> float:
-    """Sum the loss and (in place) the gradients of all parts of the batch."""
-    loss = loss.clone()
-    team.total([loss, *gradients])
-    return float(loss)
 
 
 @torch.no_grad()

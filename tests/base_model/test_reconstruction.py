@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ddbench.base_model.reconstruction import KL_WEIGHT, contrast_distance, kl_term, pixel_distance
+from ddbench.base_model.autoencoder import KL_WEIGHT, contrast_distance, kl_term, pixel_distance
 
 
 def noise(seed: int) -> torch.Tensor:

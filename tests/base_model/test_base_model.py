@@ -5,27 +5,33 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from click import UsageError
+from click import BadParameter, UsageError
 from safetensors import safe_open
 
 from ddbench import registry
 from ddbench.base_model import FOLDER
-from ddbench.base_model.__main__ import Plan, make_autoencoder, make_denoiser
+from ddbench.base_model.__main__ import WorkFolder, make_autoencoder, make_denoiser
+from ddbench.base_model.autoencoder import draw_images
+from ddbench.base_model.budget import Amount, TrainingBudget
 from ddbench.base_model.card import psnr, reconstruct
-from ddbench.base_model.images import base_images
+from ddbench.base_model.data import base_images, pack_images, unpack_images
+from ddbench.base_model.denoiser import encode_views
 from ddbench.base_model.tokenizer import learn_merges, train_tokenizer
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
-from ddbench.methods.latent_diffusion.model import draw_batch, load_model, to_uint8
+from ddbench.methods.latent_diffusion.model import load_model, to_uint8
 from ddbench.methods.latent_diffusion.model_files import BY_TEXT
+from ddbench.methods.latent_diffusion.training import Schedule
 from ddbench.methods.random import Random
 from ddbench.registry import load_method
 from ddbench.testing import check_method
+from ddbench.utils.files import Stopwatch
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +93,32 @@ def test_tokenizer_spells_what_it_does_not_know(tmp_path):
 
 
 def test_symmetries_keep_every_pixel(few_scenes):
-    images, labels = draw_batch(few_scenes, 12, "test", 1)
-    again, _ = draw_batch(few_scenes, 12, "test", 1)
-    assert torch.equal(images, again)
-    known = [{int(x) for x in few_scenes.images[i].flatten().unique()} for i in range(18)]
-    for image, label in zip(to_uint8(images), labels, strict=True):
-        rows = few_scenes.of_class(int(label)).tolist()
-        assert {int(x) for x in image.flatten().unique()} in [known[r] for r in rows]
+    def draw(seed: int) -> torch.Tensor:
+        return to_uint8(draw_images(few_scenes.images, 12, torch.Generator().manual_seed(seed)))
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+    pixels = {tuple(image.flatten().sort().values.tolist()) for image in few_scenes.images}
+    assert all(tuple(image.flatten().sort().values.tolist()) in pixels for image in draw(1))
 
 
-def build_base(work: Path, data) -> tuple:
-    plan = Plan(work, autoencoder=4, denoiser=4, precision="fp32")
-    plan.begin()
-    vae = make_autoencoder(plan, data)
-    return vae, make_denoiser(plan, data, vae, train_tokenizer(work / "tokenizer"))
+def test_views_are_the_eight_symmetries(tiny, few_scenes):
+    """Each view decodes to the image, turned and mirrored: all eight differ."""
+    image = few_scenes.images[:1]
+    z = encode_views(tiny.vae, image, torch.device("cpu"), iter)
+    assert z.shape[:2] == (8, 1)
+    turns = [image.rot90(k, (2, 3)) for k in range(4)]
+    for latent, view in zip(z[:, 0], [*turns, *(turn.flip(3) for turn in turns)], strict=True):
+        assert torch.equal(latent, encode_views(tiny.vae, view, torch.device("cpu"), iter)[0, 0])
+
+
+BUDGET = TrainingBudget("4", 4, 1e-3, 0.9)
+
+
+def build_base(work: Path, data, budget: TrainingBudget = BUDGET) -> tuple:
+    folder = WorkFolder(work, torch.device("cpu"), "few scenes")
+    vae = make_autoencoder(folder, data, budget)
+    return vae, make_denoiser(folder, data, vae, train_tokenizer(work / "tokenizer"), budget)
 
 
 def stopping(part: str, at: int):
@@ -122,7 +140,7 @@ def whole_base(few_scenes, tmp_path_factory):
 
 @pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
 def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, few_scenes, tmp_path, monkeypatch):
-    for module in ("autoencoder", "__main__"):
+    for module in ("autoencoder", "denoiser"):
         monkeypatch.setattr(f"ddbench.base_model.{module}.EVERY", 1)
     with monkeypatch.context() as patch:
         patch.setattr("ddbench.base_model.__main__.bar", stopping(part, 2))
@@ -136,11 +154,43 @@ def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, f
 
 
 def test_a_work_folder_of_other_settings_is_refused(tmp_path):
-    plan = Plan(tmp_path, autoencoder=4, denoiser=4, precision="fp32")
-    plan.begin()
-    plan.begin()
+    work = WorkFolder(tmp_path, torch.device("cpu"), "scenes")
+    tensors = {"x": torch.ones(2)}
+    assert torch.equal(work.part("latents", {"a": 1}, lambda: tensors)["x"], tensors["x"].half())
+    work.part("latents", {"a": 1}, pytest.fail)
     with pytest.raises(UsageError, match="another --work"):
-        replace(plan, autoencoder=3).begin()
+        work.part("latents", {"a": 2}, lambda: tensors)
+    with pytest.raises(UsageError, match="another --work"):
+        replace(work, data="others").part("latents", {"a": 1}, lambda: tensors)
+
+
+def test_minutes_end_the_training_and_anneal_the_rate(few_scenes, tmp_path):
+    """Time decides: another number of steps every time, and the last at a hundredth of the rate."""
+    budget = TrainingBudget("0.05min", 2, 1e-3, 0.9)
+    assert (budget.steps, budget.seconds) == (0, 3.0)
+    work = WorkFolder(tmp_path, torch.device("cpu"), "few scenes")
+    watch = Stopwatch()
+    make_autoencoder(work, few_scenes, budget)
+    assert watch.seconds >= 3
+    assert work.records()["autoencoder"]["seconds"] >= 3
+    schedule = Schedule(0, 1.0, cosine=True, seconds=10.0)
+    rates = [schedule.rate_at(100, schedule.progress_at(100, seconds)) for seconds in (0, 5, 10)]
+    assert rates == pytest.approx([1.0, 0.505, 0.01])
+
+
+@pytest.mark.parametrize("amount", ["0", "-3", "2.5", "0min", "min", "3 minutes", "nan", "infmin"])
+def test_amounts_that_are_none_are_refused(amount):
+    with pytest.raises(BadParameter, match="as 9000"):
+        Amount().convert(amount, None, None)
+
+
+def test_training_images_travel_as_one_file(few_scenes, tmp_path, monkeypatch):
+    split = SimpleNamespace(train=few_scenes)
+    monkeypatch.setattr("ddbench.base_model.data.EUROSAT", SimpleNamespace(load=lambda paths, size: split))
+    pack_images(DataPaths(None, tmp_path), tmp_path / "new" / "images.zip")
+    images, labels = unpack_images(tmp_path / "new" / "images.zip")
+    assert torch.equal(labels, few_scenes.labels)
+    assert psnr(images, few_scenes.images) > 30
 
 
 @pytest.mark.real
