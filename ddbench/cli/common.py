@@ -120,9 +120,10 @@ def grid(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
 
 def names_of(kind: str) -> tuple[str, ...]:
     """All names of one of KINDS, sorted; loads no plugin."""
-    from ddbench.protocols import protocol_names, student_names
-    from ddbench.registry import names
+    if kind in ("methods", "datasets"):
+        from ddbench.registry import names
 
-    if kind == "students":
-        return student_names()
-    return protocol_names() if kind == "protocols" else names(kind)
+        return names(kind)
+    from ddbench.protocols import protocol_names, student_names
+
+    return student_names() if kind == "students" else protocol_names()
