@@ -1,16 +1,19 @@
 """A referee: a ResNet-18 trained on EuroSAT's real training split judges reconstructions and distilled images.
 
     python benchmarks/referee.py train --data-root DATA --work DIR
+    python benchmarks/referee.py train --split holdout --data-root DATA --work DIR      another, for choices
     python benchmarks/referee.py reconstructions --data-root DATA --work DIR     the embedded base's autoencoder
     python benchmarks/referee.py distilled RUN/distilled... --data-root DATA --work DIR        several: all their images
 
-It is used in no training: neither the base model nor any method sees it. Each command prints a table, then one JSON
-line of figures.
+It is used in no training and for no choice: neither the base model nor any method sees it. Choices need a second
+network, `--split holdout`: trained from another seed without every tenth training image, and tested on those. Each
+command prints a table, then one JSON line of figures.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +30,15 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.store import distilled_set as tree
-from ddbench.types import Dataset
+from ddbench.types import Dataset, ImageSet
 from evaluators.accuracy import Scores, evaluate
 from evaluators.recipes import Augment, Recipe
 from evaluators.students import Student, build
 from evaluators.train import batches, learning_rate
 
 SIZE = 64
+HELD_BACK = 10  # every tenth training image is kept from the network of `--split holdout`
+SPLITS = ("test", "holdout")
 options = [
     click.option("--data-root", type=click.Path(path_type=Path), envvar="DDBENCH_DATA", required=True),
     click.option("--shared", type=click.Path(path_type=Path), envvar="DDBENCH_SHARED", default=Path("shared")),
@@ -51,6 +56,25 @@ def eurosat(data_root: Path, shared: Path) -> Dataset:
     return EUROSAT.load(DataPaths(data_root, shared), SIZE)
 
 
+def real_images(data: Dataset, split: str, every: int = HELD_BACK) -> ImageSet:
+    """The images to test on: the test split, or for "holdout" every tenth (`every`) image of the training split."""
+    return data.test if split == "test" else part(data.train, slice(None, None, every))
+
+
+def train_images(data: Dataset, split: str, every: int = HELD_BACK) -> ImageSet:
+    """The training split, for "holdout" without the images that are held back."""
+    if split == "test":
+        return data.train
+    return part(data.train, torch.arange(len(data.train.labels)) % every != 0)
+
+
+def part(images: ImageSet, rows: slice | torch.Tensor) -> ImageSet:
+    """The images of some rows: a slice, or a boolean for each image."""
+    kept = torch.arange(len(images.labels))[rows]
+    names = tuple(images.names[i] for i in kept.tolist()) if images.names else ()
+    return replace(images, images=images.images[kept], labels=images.labels[kept], names=names)
+
+
 def recipe(epochs: int) -> Recipe:
     return Recipe(
         "adamw", lr=1e-3, weight_decay=0.05, batch=64, epochs=epochs, min_steps=100, max_steps=5000,
@@ -58,12 +82,12 @@ def recipe(epochs: int) -> Recipe:
     )  # fmt: skip
 
 
-def trained(images: torch.Tensor, labels: torch.Tensor, how: Recipe, bf16: bool) -> Student:
+def trained(images: torch.Tensor, labels: torch.Tensor, how: Recipe, bf16: bool, seed: int = 0) -> Student:
     """A ResNet-18 after the last step. Autocast is entered anew in every step: it keeps copies of the weights."""
-    net = build("resnet18", SIZE, len(EUROSAT.classes), 0).to(memory_format=torch.channels_last).train()
+    net = build("resnet18", SIZE, len(EUROSAT.classes), seed).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(net.parameters(), how.lr, weight_decay=how.weight_decay, fused=True)
     steps = how.steps(len(images))
-    for step, (x, y) in zip(tqdm(range(steps), mininterval=10), batches(images, labels, how, 0), strict=False):
+    for step, (x, y) in zip(tqdm(range(steps), mininterval=10), batches(images, labels, how, seed), strict=False):
         optimizer.param_groups[0]["lr"] = learning_rate(how, step, steps)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = net(x.contiguous(memory_format=torch.channels_last))
@@ -73,10 +97,17 @@ def trained(images: torch.Tensor, labels: torch.Tensor, how: Recipe, bf16: bool)
     return net.eval()
 
 
-def referee(work: Path) -> Student:
-    """The trained referee."""
+def weights(work: Path, split: str = "test") -> Path:
+    """The file of the trained referee's weights."""
+    return work / ("referee.safetensors" if split == "test" else f"referee-{split}.safetensors")
+
+
+def referee(work: Path, split: str = "test") -> Student:
+    """The trained referee; a click error names the command that trains it when it is missing."""
+    if not (file := weights(work, split)).exists():
+        raise click.ClickException(f"{file} is missing: benchmarks/referee.py train --split {split} --work {work}")
     net = build("resnet18", SIZE, len(EUROSAT.classes), 0)
-    net.load_state_dict(load_file(work / "referee.safetensors"))
+    net.load_state_dict(load_file(file))
     return net.eval()
 
 
@@ -100,13 +131,15 @@ def main() -> None:
 @with_options
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--bf16", is_flag=True, help="autocast, faster where the CPU has the instructions")
-def train(data_root: Path, shared: Path, work: Path, epochs: int, bf16: bool) -> None:
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="what it is tested on")
+def train(epochs: int, bf16: bool, split: str, **place: Path) -> None:
     """Train the referee and test it on real images (tested in fp32)."""
-    data = eurosat(data_root, shared)
-    net = trained(data.train.images, data.train.labels, recipe(epochs), bf16)
+    data, work = eurosat(place["data_root"], place["shared"]), place["work"]
+    seen, test = train_images(data, split), real_images(data, split)
+    net = trained(seen.images, seen.labels, recipe(epochs), bf16, SPLITS.index(split))
     work.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, work / "referee.safetensors")
-    report({"real test": judge(net, data.test.images, data.test.labels)})
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, weights(work, split))
+    report({f"real {split}": judge(net, test.images, test.labels)})
 
 
 @main.command()

@@ -135,6 +135,30 @@ def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighb
     return Neighbourhoods(precision, recall, density, coverage, nearest)
 
 
+def nearest_distances(
+    real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean distance of an image to the nearest other of its class, by class: among distilled images, among real ones.
+
+    Distances shrink as images become more, so real images are compared in groups of as many as the class has distilled
+    ones: every g-th image, where g is the number of whole groups. The mean over the groups is returned. Samples that
+    repeat one another have small distances; the ratio of the two is 1 where they differ as real images do.
+
+    real, fake: features or flattened pixels, (n, d) and (m, d). Raises ValueError for a class with fewer than two
+    distilled images, or fewer real images than distilled ones.
+    """
+    _require_finite(real, fake)
+    among_fake, among_real = [], []
+    for label, (a, b) in enumerate(_by_class(real, real_labels, fake, fake_labels)):
+        a, b = a.double(), b.double()
+        groups = len(a) // len(b)
+        if len(b) < 2 or groups == 0:
+            raise ValueError(f"class {label} has {len(b)} distilled images, not 2 to {len(a)} (its real images)")
+        among_fake.append(float(_radii(b, 1).mean()))
+        among_real.append(sum(float(_radii(a[i::groups][: len(b)], 1).mean()) for i in range(groups)) / groups)
+    return tuple(among_fake), tuple(among_real)
+
+
 def _radii(x: Tensor, nearest: int) -> Tensor:
     """Distance (n,) of each to its k-th nearest other."""
     parts = (_distances(part, x).kthvalue(nearest + 1, dim=1).values for part in x.split(ROWS))

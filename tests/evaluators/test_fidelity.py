@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from evaluators import fidelity
-from evaluators.fidelity import agreement, fid, intra_class_coverage, kid, neighbourhoods, nn_ssim
+from evaluators.fidelity import agreement, fid, intra_class_coverage, kid, nearest_distances, neighbourhoods, nn_ssim
 
 ZERO = torch.zeros(8, dtype=torch.int64)
 
@@ -150,6 +150,36 @@ def test_few_images_have_fewer_neighbours(images, nearest):
     assert (got.nearest if got else None) == nearest
 
 
+def test_nearest_distances_image_by_image():
+    """Class 0 has two groups of two real images (0 and 2, 1 and 3; the last is left over), class 1 one of three."""
+    real, real_labels = torch.tensor([[0.0], [10], [3], [14], [99], [0], [1], [5]]), torch.tensor([0] * 5 + [1] * 3)
+    fake, fake_labels = torch.tensor([[0.0], [7], [2], [4], [5]]), torch.tensor([0, 1, 0, 1, 1])
+    among_fake, among_real = nearest_distances(real, real_labels, fake, fake_labels)
+    assert among_fake == pytest.approx((2, (2 + 1 + 1) / 3))
+    assert among_real == pytest.approx(((3 + 4) / 2, (1 + 1 + 4) / 3))
+
+
+def test_nearest_distances_do_not_depend_on_the_number_of_real_images():
+    """Ten times as many real images are nearer one another; the samples are as far apart as ten times fewer are."""
+    labels = torch.zeros(1000, dtype=torch.int64)
+    (fake,), (real,) = nearest_distances(draw(1000, 4, 0), labels, draw(100, 4, 1), labels[:100])
+    assert fake / real == pytest.approx(1, abs=0.1)
+    assert balls(draw(1000, 4, 0).numpy(), 1).mean() < 0.7 * real
+
+
+def test_samples_that_repeat_one_another_have_no_distance():
+    real, twice = draw(20, 4, 0), draw(5, 4, 1).repeat(2, 1)
+    labels = torch.zeros(20, dtype=torch.int64)
+    (fake,), (among_real,) = nearest_distances(real, labels, twice, labels[:10])
+    assert fake == 0 < among_real
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_nearest_distances_need_two_samples_and_as_many_real_images(count):
+    with pytest.raises(ValueError, match=f"class 0 has {count} distilled images, not 2 to 8"):
+        nearest_distances(draw(8, 4, 0), ZERO, draw(count, 4, 1), torch.zeros(count, dtype=torch.int64))
+
+
 def pictures(n, seed, size=24):
     rng = np.random.default_rng(seed)
     rough = rng.random((n, 3, size, size))
@@ -208,7 +238,16 @@ def test_agreement_with_texts():
 
 
 @pytest.mark.parametrize("which", ["real", "distilled"])
-@pytest.mark.parametrize("measure", [fid, kid, neighbourhoods, lambda a, b: intra_class_coverage(a, ZERO, b, ZERO)])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        fid,
+        kid,
+        neighbourhoods,
+        lambda a, b: intra_class_coverage(a, ZERO, b, ZERO),
+        lambda a, b: nearest_distances(a, ZERO, b, ZERO),
+    ],
+)
 def test_features_that_are_not_finite_are_refused(measure, which):
     given = {"real": torch.ones(8, 4), "distilled": torch.ones(8, 4)}
     given[which][3, 2] = math.nan

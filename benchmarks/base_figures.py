@@ -1,0 +1,191 @@
+"""What `base_model.py` measures: samples, reconstructions and students of a base. Figures are numbers by name."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from referee import HELD_BACK, SIZE, real_images, train_images
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ddbench.base_model.card import psnr, reconstruct
+from ddbench.base_model.data import SATELLITE
+from ddbench.datasets.info import DataPaths
+from ddbench.datasets.rs.eurosat import EUROSAT
+from ddbench.datasets.rs.ucm import UCM
+from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
+from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
+from ddbench.methods.shared.device import in_batches
+from ddbench.utils.files import digest, read_json
+from evaluators.accuracy import Scores, scores
+from evaluators.fidelity import kid, nearest_distances
+from evaluators.students import Student, features
+
+CPU = torch.device("cpu")
+BATCH = 50  # samples at a time
+STUDENTS = {"eurosat": "resnet18", "ucm": "convnet"}
+HELD_BACK_OF = {"eurosat": HELD_BACK, "ucm": 3}  # UC Merced has 50 training images of a class
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all bases are measured with.
+
+    split: what they are compared with, test or holdout.
+    count: samples of a class.
+    stride: every stride-th real image is reconstructed.
+    steps, guidance, scheduler: of sampling, as methods name them.
+    """
+
+    data_root: Path
+    shared: Path
+    work: Path
+    split: str
+    count: int
+    stride: int
+    steps: int
+    guidance: float
+    scheduler: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Images (n, 3, h, w), uint8, and what the referee makes of them: features (n, d), logits (n, classes)."""
+
+    images: Tensor
+    labels: Tensor
+    features: Tensor
+    logits: Tensor
+
+    @property
+    def scores(self) -> Scores:
+        return scores(self.labels, self.logits)
+
+    @property
+    def pixels(self) -> Tensor:
+        """Flattened, 0..1."""
+        return self.images.flatten(1).float() / 255
+
+
+@torch.no_grad()
+def see(net: Student, images: Tensor, labels: Tensor) -> Seen:
+    found = features(net, images)
+    return Seen(images, labels, found, net.head(found))
+
+
+def draw(model: LatentModel, caption: str, label: int, count: int, options: Options) -> Tensor:
+    """`count` images (n, 3, s, s), uint8, of a caption, from pure noise; image i is drawn from seed i.
+
+    label: the class, for a base that is conditioned by class.
+    """
+    words, empty = model.words([caption, ""], [label, -1]).split(1)
+    shape = model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor
+
+    def some(rows: slice) -> Tensor:
+        generators = [torch.Generator().manual_seed(i) for i in range(count)[rows]]
+        n = len(generators)
+        denoise = guided(
+            model.denoise, words.expand(n, *words.shape[1:]), empty.expand(n, *empty.shape[1:]), options.guidance
+        )
+        scheduler = model.scheduler_named(options.scheduler)
+        return sample(denoise, scheduler, torch.zeros(n, *shape), Sampling(options.steps), generators)[0]
+
+    return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
+
+
+def draw_all(model: LatentModel, options: Options) -> tuple[Tensor, Tensor, Figures]:
+    """Samples of every class of EuroSAT, their labels, and the seconds of 100 images: medians of the classes.
+
+    seconds: by the clock, what the bar means on idle cores. cpu_seconds: of all cores together, on a busy machine too.
+    """
+    images, clock, cpu = [], [], []
+    for label, name in enumerate(tqdm(EUROSAT.readable, "samples", mininterval=10)):
+        start = time.perf_counter(), time.process_time()
+        images.append(draw(model, SATELLITE.format(name), label, options.count, options))
+        clock.append((time.perf_counter() - start[0]) * 100 / options.count)
+        cpu.append((time.process_time() - start[1]) * 100 / options.count)
+    labels = torch.arange(len(images)).repeat_interleave(options.count)
+    return torch.cat(images), labels, {"seconds": statistics.median(clock), "cpu_seconds": statistics.median(cpu)}
+
+
+def measure(base: Path, net: Student, real: Seen, options: Options) -> tuple[LatentModel, Seen, Figures]:
+    model = load_model(str(base), CPU)
+    check_steps(model.scheduler_named(options.scheduler), options.steps)
+    images, labels, seconds = draw_all(model, options)
+    samples = see(net, images, labels)
+    size = sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
+    figures = {"identity": model.identity, "prediction": model.prediction, "megabytes": size / 1e6} | seconds
+    figures |= drawn_figures(samples, real) | reconstruction_figures(model, net, real, options.stride)
+    return model, samples, figures
+
+
+def in_class(images: Seen) -> Figures:
+    """Share of images that the referee puts in their class, %, overall and by class."""
+    shares = zip(EUROSAT.classes, images.scores.per_class, strict=True)
+    return {"in_class": 100 * images.scores.overall} | {f"in_class_{name}": 100 * share for name, share in shares}
+
+
+def drawn_figures(samples: Seen, real: Seen) -> Figures:
+    """Share in class (%), KID, and nearest neighbours, of samples and of real images."""
+    found = in_class(samples) | {"kid": kid(real.features, samples.features)}
+    for space in ("features", "pixels"):
+        own, among_real = nearest_distances(getattr(real, space), real.labels, getattr(samples, space), samples.labels)
+        found[f"nearest_{space}"] = statistics.fmean(own)
+        found[f"nearest_{space}_real"] = statistics.fmean(among_real)
+        found[f"nearest_{space}_ratio"] = statistics.fmean(own) / statistics.fmean(among_real)
+        ratios = [a / b for a, b in zip(own, among_real, strict=True)]
+        found[f"nearest_{space}_ratios"] = dict(zip(EUROSAT.classes, ratios, strict=True))
+    return found
+
+
+def reconstruction_figures(model: LatentModel, net: Student, real: Seen, stride: int) -> Figures:
+    """PSNR in dB, and points of accuracy that the referee loses."""
+    images, labels = real.images[::stride], real.labels[::stride]
+    made = reconstruct(model.vae, images)
+    before, after = scores(labels, real.logits[::stride]), see(net, made, labels).scores
+    return {"psnr": psnr(images, made), "reconstruction_loss": 100 * (before.overall - after.overall)}
+
+
+def student_figures(base: Path, identity: str, options: Options) -> Figures:
+    """Accuracy (%) of students of `diffusion`, by `ddbench run`; mean and sample standard deviation of three seeds."""
+    found: Figures = {}
+    for dataset, student in STUDENTS.items():
+        name = dataset if options.split == "test" else f"{dataset}@{holdout_file(dataset, options)}"
+        sampling = [f"{key}={getattr(options, key)}" for key in ("steps", "guidance", "scheduler")]
+        runs = options.work / f"runs-{digest([identity, name, *sampling])[:12]}"
+        words = ["--runs", runs, "--data-root", options.data_root, "--shared", options.shared]
+        words += ["run", "--method", "diffusion", "--preset", "tiny", "--dataset", name, "--size", SIZE, "--ipc", 10]
+        words += ["--seeds", 3, "--student", student, "--protocol", "quick@1"]
+        for setting in (f"base={base.resolve()}", *sampling):
+            words += ["--set", setting]
+        if subprocess.run([sys.executable, "-m", "ddbench", *map(str, words)], stdout=sys.stderr).returncode:
+            click.echo(f"no figure of {student} on {name}: the run above failed", err=True)
+            continue
+        right = [100 * read_json(path)["overall"] for path in sorted(runs.glob(f"*/*/*/*/results/*/{student}-*.json"))]
+        found |= {f"student_{dataset}": statistics.fmean(right), f"student_{dataset}_std": statistics.stdev(right)}
+        found[f"student_{dataset}_seeds"] = right
+    return found
+
+
+def holdout_file(dataset: str, options: Options) -> Path:
+    """The CSV of a split of the training images alone: some are held back and tested on."""
+    facts, every = {"eurosat": EUROSAT, "ucm": UCM}[dataset], HELD_BACK_OF[dataset]
+    data = facts.load(DataPaths(options.data_root, options.shared), SIZE)
+    path = (options.work / f"{dataset}-holdout.csv").resolve()
+    sides = {"train": train_images(data, "holdout", every), "test": real_images(data, "holdout", every)}
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "split"])
+        rows.writerows((name, side) for side, images in sides.items() for name in images.names)
+    return path
