@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from ddbench.utils.distributed import ALONE, Team
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
 from ddbench.utils.memory import Peak
 
+T = TypeVar("T")
+
 log = logging.getLogger("ddbench")
 
 
-def say_loss(bar: Iterable, loss: float) -> None:
+def say_loss(bar: Iterable[Any], loss: float) -> None:
     """Show the loss behind a bar of `Context.progress`."""
     if isinstance(bar, tqdm):
         bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
@@ -120,7 +122,7 @@ class Context:
             made = partial is not None
             if made and together:
                 make(Path(partial))
-        return self.team.told(made)
+        return bool(self.team.told(made))
 
     def _make(self, partial: Path, make: Callable[[Path], Any], identity: dict[str, Any]) -> None:
         log.info("%s: making it", identity["stage"])
@@ -132,7 +134,7 @@ class Context:
         seconds = watch.seconds - within + figures.get("earlier_seconds", 0.0)
         write_json(partial / "stage.json", {"key": identity, "seconds": seconds, **peak.figures(), **figures})
 
-    def progress(self, iterable: Iterable, desc: str, total: int | None = None) -> Iterable:
+    def progress(self, iterable: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
         """The iterable, with a bar on standard error."""
         hidden = self.quiet or not self.team.lead
         return tqdm(iterable, desc=desc, total=total, disable=hidden, leave=False, dynamic_ncols=True)

@@ -70,14 +70,13 @@ class DistilledSet(ImageSet):
         if off:
             raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(off)}")
         if self.soft_labels is not None:
-            self._check_soft_labels(n)
+            self._check_soft_labels(self.soft_labels)
         if off := [key for key, value in self.extras.items() if not _is_plain(value)]:
             raise ValueError(f"extras must be finite numbers, words, or lists and dicts of them; not {', '.join(off)}")
 
-    def _check_soft_labels(self, n: int) -> None:
-        soft = self.soft_labels
-        if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)):
-            wanted = f"float32 ({n}, {len(self.classes)})"
+    def _check_soft_labels(self, soft: Tensor) -> None:
+        if soft.dtype != torch.float32 or soft.shape != (len(self.labels), len(self.classes)):
+            wanted = f"float32 ({len(self.labels)}, {len(self.classes)})"
             raise ValueError(f"soft labels must be {wanted}, not {soft.dtype} {tuple(soft.shape)}")
         right = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
         if not right.all():
@@ -86,7 +85,7 @@ class DistilledSet(ImageSet):
             raise ValueError(f"soft labels of image {first} (of {of}) are not probabilities: {soft[first].tolist()}")
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: Any) -> bool:
     if type(value) in (list, dict):
         return all(_is_plain(inner) for inner in (value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) or (type(value) in (bool, int, float) and math.isfinite(value))

@@ -50,7 +50,8 @@ def latex(board: Table, levels: Sequence[Sequence[str]], caption: str, extras: B
 
 def _heads(levels: Sequence[Sequence[str]]) -> list[str]:
     """Equal neighbours share a head, which a rule below holds together."""
-    lines, fixed = [], [()] * len(levels[0])
+    lines: list[str] = []
+    fixed: list[tuple[str, ...]] = [()] * len(levels[0])
     for depth, level in enumerate(levels):
         fixed = [(*outer, word) for outer, word in zip(fixed, level, strict=True)]
         spans = [(group[0][-1], len(group)) for group in (list(found) for _, found in groupby(fixed))]

@@ -121,8 +121,11 @@ def _line(where: Column, row: str, label: str, means: dict[str, _Means], weight:
     ior, plain_ior, hlr = _less(own, by_chance), _less(plain, by_chance_plain), _less(full, hard)
     lrs = None if ior is None or hlr is None else score(weight * ior - (1 - weight) * hlr)
     ars = None if ior is None or plain_ior is None else score(weight * ior + (1 - weight) * plain_ior)
-    accuracies = (one and one.overall for one in (own, hard, plain))
-    return Line(where, label, *accuracies, ior, hlr, lrs, ars)
+    return Line(where, label, _overall(own), _overall(hard), _overall(plain), ior, hlr, lrs, ars)
+
+
+def _overall(mean: _Mean | None) -> float | None:
+    return None if mean is None else mean.overall
 
 
 def _less(a: _Mean | None, b: _Mean | None) -> float | None:

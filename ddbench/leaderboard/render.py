@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
+from typing import Any
 
 from tabulate import tabulate
 
@@ -155,7 +156,7 @@ def _csv(entries: Sequence[StoredResult]) -> str:
     return out.getvalue()
 
 
-def _lines(board: Table) -> list[dict]:
+def _lines(board: Table) -> list[dict[str, Any]]:
     """One flat record per cell."""
     return [
         {**_head(row), **asdict(column), **asdict(row.cells[column])}
@@ -165,7 +166,7 @@ def _lines(board: Table) -> list[dict]:
     ]
 
 
-def _head(row: Row) -> dict:
+def _head(row: Row) -> dict[str, Any]:
     return {"method": row.method, "label": row.label, "preset": row.preset, "identity": row.identity}
 
 
@@ -174,7 +175,7 @@ def _json(entries: Sequence[StoredResult]) -> str:
     return json.dumps(board, indent=2, allow_nan=False) + "\n"
 
 
-def _whole(entry: StoredResult) -> dict:
+def _whole(entry: StoredResult) -> dict[str, Any]:
     head = {"path": str(entry.path), "row": row_identity(entry)}
     return {**head, "spec": asdict(entry.spec), "result": asdict(entry.result)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ddbench.config import checked, read_toml
 from ddbench.errors import UserError
@@ -42,13 +43,14 @@ def read_reported(path: Path) -> tuple[Reported, ...]:
     return tuple(_one(values, path) for values in told[KEY])
 
 
-def _one(values: dict, path: Path) -> Reported:
+def _one(values: dict[str, Any], path: Path) -> Reported:
     found = checked(Reported, values, str(path))
     if lacking := [name for name in ("method", "source", "dataset", "ipc", "percent") if name not in found]:
         raise UserError(f"{path}: a reported number needs {', '.join(lacking)}: it has {values}")
-    made = Reported(
-        **{name: " ".join(value.split()) if isinstance(value, str) else value for name, value in found.items()}
-    )
+    cleaned: dict[str, Any] = {
+        name: " ".join(value.split()) if isinstance(value, str) else value for name, value in found.items()
+    }
+    made = Reported(**cleaned)
     if not 0 <= made.percent <= 100:
         raise UserError(f"{path}: {made.percent} is no percentage from 0 to 100")
     if (made.std or 0) < 0 or (made.n is not None and made.n < 1):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 LEVEL = 0.05  # what a test calls different
 
 
@@ -91,7 +93,7 @@ def ties(by_row: Mapping[str, Mapping[int, float]]) -> set[str]:
     return {row for row, mean in means.items() if mean == top} | {row for row, p in corrected.items() if p >= LEVEL}
 
 
-def average_ranks(means: Mapping[str, Mapping[object, float]]) -> dict[str, float]:
+def average_ranks(means: Mapping[str, Mapping[Key, float]]) -> dict[str, float]:
     """Of the rows that have every column, the mean of their ranks (1 the best; equal ones share the mean of theirs)."""
     columns = {column for cells in means.values() for column in cells}
     whole = {row: cells for row, cells in means.items() if cells.keys() == columns}

@@ -124,7 +124,7 @@ def table(entries: Iterable[StoredResult], metric: str = "overall") -> Table:
     return Table(tuple(sorted(columns)), tuple(sorted(rows, key=_place)))
 
 
-def _place(row: Row) -> tuple:
+def _place(row: Row) -> tuple[bool, bool, str, str]:
     """The anchors stand at the ends: random images first, all of them last."""
     return row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity
 
@@ -164,8 +164,9 @@ def cell(found: Iterable[tuple[Sequence[int], list[float]]]) -> Cell:
     means = [statistics.fmean(run) for run in runs]
     std = statistics.stdev(means) if len(means) > 1 else None
     by_seed = {seed: mean for of, mean in zip(seeds, means, strict=True) for seed in of}
-    parts = {"half_width": half_width(means), "within": within(runs), "between": between(runs), "by_seed": by_seed}
-    return Cell(statistics.fmean(means), std, len(means), sum(map(len, runs)), **parts)
+    students = sum(map(len, runs))
+    mean = statistics.fmean(means)
+    return Cell(mean, std, len(means), students, half_width(means), within(runs), between(runs), by_seed)
 
 
 def best(table: Table, column: Column) -> set[str]:

@@ -39,7 +39,9 @@ def parse_cost(value: Any) -> DistillationCost:
     Seconds of processes that were killed are added; seconds of waiting for another's stage are subtracted.
     """
     try:
-        seconds, stages, folders = value["seconds"], {}, {}
+        seconds = value["seconds"]
+        stages: dict[str, float] = {}
+        folders: dict[str, str] = {}
         for stage in value.get("stages", []):
             name = stage["stage"]
             if stage.get("reused"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ddbench.store.costs import DistillationCost, read_cost
 from ddbench.store.paths import FAILED, result_name
@@ -56,7 +56,7 @@ def read_runs(runs: Path, details: bool = True, costs: bool = False) -> RunsScan
     with gc_paused():
         for folder in run_folders(runs):
             _read_run(folder, details, scan)
-    unique: dict[tuple, StoredResult] = {}
+    unique: dict[tuple[Any, ...], StoredResult] = {}
     for stored in scan.results:
         first = unique.setdefault(_identity(stored), stored)
         if first is not stored:
@@ -85,7 +85,7 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _identity(stored: StoredResult) -> tuple:
+def _identity(stored: StoredResult) -> tuple[Any, ...]:
     """Return what a copied folder has twice: run, protocol, evaluator's version, precision, student."""
     spec, result = stored.spec, stored.result
     protocol = (result.title, result.protocol_hash, result.versions.get("evaluators", "1"), result.precision)

@@ -272,9 +272,10 @@ def distilled_digest(folder: Path) -> str:
     """Return the recorded digest of a run's present distilled set; ValueError without such a record."""
     path = folder / "distilled" / "manifest.json"
     try:
-        return read_json(path)["content"]
+        content: str = read_json(path)["content"]
     except (OSError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not say what the distilled set is ({error})") from None
+    return content
 
 
 def missing_or_outdated(path: Path, folder: Path) -> bool:

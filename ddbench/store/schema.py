@@ -34,7 +34,7 @@ def _schema(cls: type) -> tuple[dict[str, tuple[str, frozenset[type]]], frozense
     """Return the annotation and the accepted JSON types of every field, and the names without a default."""
     fields = dataclasses.fields(cls)
     required = frozenset(field.name for field in fields if field.default is dataclasses.MISSING)
-    return {field.name: (field.type, _JSON[field.type]) for field in fields}, required
+    return {field.name: (str(field.type), _JSON[str(field.type)]) for field in fields}, required
 
 
 _JSON: dict[str, frozenset[type]] = {
