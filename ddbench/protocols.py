@@ -100,9 +100,9 @@ def _recipe(path: Path, student: str, values: Mapping[str, Any], below: Protocol
     """One student's row: the values over those of the row below, where there is one."""
     values, where = dict(values), f"{path}, recipes.{student}"
     old = below.recipes.get(student)
-    augment = config.checked(Augment, values.pop("augment", {}), f"{where}.augment")
+    changes = config.checked(Augment, values.pop("augment", {}), f"{where}.augment")
     plain = config.checked(Recipe, values, where)
-    augment = replace(old.augment if old else Augment(), **augment)
+    augment = replace(old.augment if old else Augment(), **changes)
     return replace(old, **plain, augment=augment) if old else Recipe(**plain, augment=augment)
 
 

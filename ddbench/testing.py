@@ -72,9 +72,10 @@ class _Bench:
         key = (ipc, seed, attempt)
         if key not in self._made:
             self._made[key] = self._try(*key)
-        if isinstance(self._made[key], Exception):
-            raise self._made[key]
-        return self._made[key]
+        result = self._made[key]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _try(self, ipc: int, seed: int, attempt: int) -> DistilledSet | Exception:
         work, shared = self.place / f"work-{ipc}-{seed}-{attempt}", self.place / f"shared-{attempt}"
@@ -125,8 +126,8 @@ def _require(kept: Any, detail: str) -> None:
 
 
 def _is_frozen(bench: _Bench) -> None:
-    frozen = dataclasses.is_dataclass(bench.cls) and bench.cls.__dataclass_params__.frozen
-    _require(frozen, f"decorate {bench.cls.__name__} with @dataclass(frozen=True)")
+    params = getattr(bench.cls, "__dataclass_params__", None)
+    _require(params and params.frozen, f"decorate {bench.cls.__name__} with @dataclass(frozen=True)")
 
 
 def _has_name(bench: _Bench) -> str:

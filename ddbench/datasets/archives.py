@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from tqdm import tqdm
 
@@ -90,12 +91,16 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
 def _of_zip(archive: Path, box: zipfile.ZipFile) -> list[_Member]:
     files = [info for info in box.infolist() if not info.is_dir()]
     named = [(info.filename.replace("\\", "/"), info) for info in files]  # as some tools of Windows write it
-    return _wanted(archive, [_Member(name, info.file_size, lambda info=info: box.open(info)) for name, info in named])
+    return _wanted(archive, [_Member(name, info.file_size, partial(box.open, info)) for name, info in named])
 
 
 def _of_tar(archive: Path, box: tarfile.TarFile) -> list[_Member]:
     files = [info for info in box.getmembers() if info.isfile()]
-    return _wanted(archive, [_Member(info.name, info.size, lambda info=info: box.extractfile(info)) for info in files])
+
+    def content(info: tarfile.TarInfo) -> IO[bytes]:
+        return cast(IO[bytes], box.extractfile(info))  # None only for what is no file
+
+    return _wanted(archive, [_Member(info.name, info.size, partial(content, info)) for info in files])
 
 
 def _wanted(archive: Path, members: list[_Member]) -> list[_Member]:

@@ -42,7 +42,9 @@ def fetch(info: DatasetInfo, data_paths: DataPaths, given: Path | None = None) -
 
 def published(info: DatasetInfo, data_paths: DataPaths) -> dict[str, str]:
     """The published lists of `facts`: "train" or "test" by file name; downloaded once, below data_paths.shared."""
-    sides = {}
+    sides: dict[str, str] = {}
+    if info.lists is None:
+        raise DatasetError(f"{info.base} has no published lists")
     for side, checksum in info.lists.checksums.items():
         path = data_paths.shared / f"lists-{info.base}" / f"{side}.txt"
         get(info.lists.address.format(side=side), path, f"SHA-256 {checksum}", data_paths.quiet)

@@ -79,7 +79,7 @@ def _export(repo: str, folder: Path) -> None:
 def _write_sides(path: Path, written: Mapping[str, Sequence[str]]) -> bool:
     """Whether the set has sides of its own: a training split, and one to test or validate on."""
     test = next((part for part in TEST if written.get(part)), "")
-    sides = {"train": written.get("train"), "test": written.get(test)}
+    sides = {"train": written.get("train", ()), "test": written.get(test, ())}
     if not all(sides.values()):
         return False
     with open(path, "w", newline="", encoding="utf-8") as out:
@@ -140,4 +140,5 @@ def _rows(data: Any, picture: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 def _suffix(data: bytes) -> str:
     with Image.open(io.BytesIO(data)) as image:
-        return {"JPEG": ".jpg", "TIFF": ".tif"}.get(image.format, f".{image.format.lower()}")
+        kind = image.format or ""  # Pillow has it of whatever it opened
+        return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")

@@ -75,7 +75,8 @@ def write_in_processes(
         for worker in workers:
             worker.kill()
             worker.wait()
-            worker.stdout.close()
+            if worker.stdout:
+                worker.stdout.close()
     bad, several = (sorted((row, what) for line in found for row, what in line[kind]) for kind in ("bad", "several"))
     return [what for _, what in bad], [name for _, name in several]
 
@@ -99,7 +100,7 @@ def _start(raw: Path, size: int, resize: str, rows: Sequence[Row]) -> subprocess
 def _listen(worker: subprocess.Popen, bar: tqdm) -> list[dict[str, Any]]:
     """What a process says of its rows. Raises OSError for a disk that is full."""
     found = []
-    for line in worker.stdout:
+    for line in worker.stdout or ():
         told = json.loads(line)
         if "errno" in told:
             raise OSError(told["errno"], told["error"], told["file"])

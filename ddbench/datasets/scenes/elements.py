@@ -87,7 +87,7 @@ def pivots(c: Canvas, size: float, share: float, where: Where = 1.0) -> None:
     disc = c.ink(radius - lattice.value(0.36, 0.5) * size) * (lattice.value(0, 1) < share) * where
     turn = lattice.value(0, math.tau)
     half = c.ink(lattice.a * np.cos(turn) + lattice.b * np.sin(turn)) * (lattice.value(0, 1) < 0.4)
-    lush = 0.5 * (c.season.tree + c.season.grass) * np.float32([0.75, 0.95, 0.7])
+    lush = 0.5 * (c.season.tree + c.season.grass) * np.array([0.75, 0.95, 0.7], np.float32)
     palette = 0.35 * crops(c) + 0.65 * lush
     c.paint(lattice.colour(palette), disc)
     c.paint(lattice.colour(palette), disc * half)

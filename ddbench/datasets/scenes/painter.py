@@ -253,7 +253,7 @@ def _weather(c: Canvas) -> None:
         c.paint(WHITE, clouds)
     grey = c.pixels.mean(0)
     c.paint(np.stack([grey] * 3), c.rng.uniform(-0.15, 0.3))
-    haze = np.float32([0.66, 0.70, 0.76]) * c.rng.uniform(0.8, 1.1)
+    haze = np.array([0.66, 0.70, 0.76], np.float32) * c.rng.uniform(0.8, 1.1)
     c.paint(haze, c.rng.uniform(0.0, 0.22))
     tint = np.exp(c.rng.normal(0, 0.03, (3, 1, 1))).astype(np.float32)
     slope = c.x * c.rng.uniform(-0.2, 0.2) + c.y * c.rng.uniform(-0.2, 0.2)

@@ -52,7 +52,7 @@ def caption_all(captioner: str, train: ImageSet, ctx: Context, batch: int) -> li
     names = train.names or tuple(map(str, range(len(train.labels))))
 
     def make(folder: Path) -> None:
-        describe = describe_colours
+        describe: Callable[[Tensor], list[str]] = describe_colours
         if captioner != "palette":
             describe = load_captioner(find_captioner(captioner), ctx.device)
         kept = folder.with_name(f"{folder.name}.captions.jsonl")  # removed when the stage is complete

@@ -34,14 +34,14 @@ class LatentModel:
     vae_identity of the autoencoder's alone: one of them is part of the key of every stage.
     """
 
-    denoiser: nn.Module
-    vae: nn.Module
+    denoiser: Any  # parts of diffusers and transformers: no type tells their configs
+    vae: Any
     scheduler: Any
     identity: str
     vae_identity: str
     device: torch.device
-    text: nn.Module | None = None
-    tokenizer: Callable | None = None
+    text: Any = None
+    tokenizer: Any = None
 
     @property
     def prediction(self) -> str:
@@ -159,7 +159,7 @@ def check_steps(scheduler: Any, steps: int) -> None:
         raise UserError(f"steps={steps}: {error}") from None
 
 
-def _made(kind: type, config: Any) -> Any:
+def _made(kind: Any, config: Any) -> Any:
     """A scheduler with the noise levels of `config`, which clips nothing. UserError for one that lacks a package."""
     wanted = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
     changes = {name: value for name, value in wanted.items() if name in inspect.signature(kind).parameters}
@@ -170,7 +170,7 @@ def _made(kind: type, config: Any) -> Any:
         raise UserError(f"scheduler {kind.__name__} cannot be made: {said}; DDIMScheduler needs nothing") from None
 
 
-def posterior(vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and std, unscaled, (n, c, h/f, w/f) each, of images in [-1, 1]; a deterministic autoencoder has std 0."""
     found = vae.encode(images)
     if hasattr(found, "latent"):
@@ -228,7 +228,7 @@ def _check_fit(folder: Path, unet: dict[str, Any], channels: int) -> None:
         raise UserError(f"{folder}: its U-Net is not one for text to image: {'; '.join(off)}")
 
 
-def _kind(folder: Path, diffusers: Any, known: tuple[str, ...]) -> type:
+def _kind(folder: Path, diffusers: Any, known: tuple[str, ...]) -> Any:
     """The class that a part's folder names, if it is one that we understand."""
     name = class_name(folder)
     if name not in known:
@@ -237,7 +237,7 @@ def _kind(folder: Path, diffusers: Any, known: tuple[str, ...]) -> type:
     return getattr(diffusers, "DiTTransformer2DModel" if name == "Transformer2DModel" else name)
 
 
-def _frozen(kind: type, folder: Path, device: torch.device) -> nn.Module:
+def _frozen(kind: Any, folder: Path, device: torch.device) -> nn.Module:
     """One part in float32, no gradients. Only safetensors are read, and no code from the folder runs."""
     wanted = {"use_safetensors": True} | ({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {})
     if "transformers" in kind.__module__:
