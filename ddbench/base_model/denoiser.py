@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ddbench.methods.latent_diffusion.model import posterior, to_float
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
+
+log = logging.getLogger("ddbench")
 
 WIDTH = 128
 EMPTY_SHARE = 0.1
@@ -81,6 +84,33 @@ def encode_views(vae: AutoencoderDC, images: Tensor, device: torch.device, progr
     return torch.cat(latents, 1)
 
 
+class UNetForward(nn.Module):
+    """The U-Net as a function of three tensors, its autocast inside: what a CUDA graph can capture."""
+
+    def __init__(self, unet: UNet2DConditionModel, device: torch.device, precision: str) -> None:
+        super().__init__()
+        self.unet, self.device, self.precision = unet, device, precision
+
+    def forward(self, z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        with mixed_precision(self.device, self.precision):
+            return self.unet(z_t, t, encoder_hidden_states=condition).sample
+
+
+def captured(denoise: UNetForward, latents: tuple[int, ...], tokens: int) -> nn.Module:
+    """Capture forward and backward of the U-Net as CUDA graphs, for latents of this shape and prompts of `tokens`.
+
+    Returns `denoise` as it is, with a warning, where the device cannot capture it.
+    """
+    z = torch.zeros(latents, device=denoise.device)
+    t = torch.zeros(latents[0], dtype=torch.long, device=denoise.device)
+    condition = torch.zeros(latents[0], tokens, WIDTH, device=denoise.device, requires_grad=True)
+    try:
+        return torch.cuda.make_graphed_callables(denoise, (z, t, condition))
+    except (RuntimeError, AttributeError) as error:
+        log.warning("the U-Net is not captured, and a step takes longer: %s", str(error).splitlines()[0])
+        return denoise
+
+
 def train_denoiser(
     model: TextToLatent,
     data: ImageSet,
@@ -98,7 +128,9 @@ def train_denoiser(
     objective = Objective(build_scheduler().alphas_cumprod.to(device), "sample", weight=v_weight)
     tokens = model.tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids.to(device)
     latents, labels = latents.to(device), data.labels.to(device)
-    unet = torch.compile(model.unet) if budget.compiled else model.unet
+    denoise = UNetForward(model.unet, device, budget.precision)
+    if budget.graphed:
+        denoise = captured(denoise, (budget.batch, *latents.shape[2:]), tokens.shape[1])
 
     def loss_at(step: int) -> Tensor:
         generator = budget.generator(device, "denoiser", step)
@@ -110,16 +142,10 @@ def train_denoiser(
         empty = torch.rand(budget.batch, generator=generator, device=device) < EMPTY_SHARE
         captions = labels[rows].masked_fill(empty, len(data.classes))
         z = latents[views, rows].float().contiguous(memory_format=budget.memory_format)
-        with mixed_precision(device, budget.precision):
-            # index_select, not [captions]: the gradient of the latter adds in an order that threads decide
-            condition = model.text(tokens).last_hidden_state.index_select(0, captions)
+        # index_select, not [captions]: the gradient of the latter adds in an order that threads decide
+        condition = model.text(tokens).last_hidden_state.index_select(0, captions)
+        return diffusion_loss(lambda z_t, t: denoise(z_t, t, condition), z, objective, generator)
 
-            def network(z_t: Tensor, t: Tensor) -> Tensor:
-                return unet(z_t, t, encoder_hidden_states=condition).sample
-
-            return diffusion_loss(network, z, objective, generator)
-
-    budget.warm_up(model, loss_at)
     schedule = Schedule(
         budget.steps, budget.rate, warmup=200, cosine=True, betas=(0.9, 0.99), ema=budget.ema, seconds=budget.seconds
     )
