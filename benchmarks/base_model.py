@@ -43,7 +43,7 @@ from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.plain_diffusion import Diffusion
 from ddbench.utils.contact_sheet import sheet
-from ddbench.utils.provenance import device_words
+from ddbench.utils.provenance import device_name
 
 PRESET = config.build(Diffusion, "tiny")
 SHOWN = 8  # samples of a class on a contact sheet
@@ -160,7 +160,7 @@ def main(bases: tuple[Path, ...], quick: bool, students: bool, sheet_file: Path 
     print("\n".join(f"[{number}] {base}" for number, base in enumerate(bases, 1)))
     print(table(columns, column))
     how = {name: getattr(options, name) for name in ("split", "count", "steps", "guidance", "scheduler")}
-    how |= {"device": device_words(CPU), "load": os.getloadavg()[0]}
+    how |= {"device": device_name(CPU), "load": os.getloadavg()[0]}
     results = [{"base": base.name} | figures for base, figures in zip(bases, columns, strict=True)]
     print(json.dumps({"benchmark": "base_model"} | how | {"bases": results, "real": column}))
 

@@ -35,7 +35,7 @@ from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
-from ddbench.utils.provenance import device_words
+from ddbench.utils.provenance import device_name
 
 USUAL, OURS = "encode every time", "cached (ours)"
 
@@ -78,7 +78,7 @@ def step_costs(
             optimizer.step()
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
-            found[name] += [(clock() - start, peak.where_it_computes)] * (step >= 2)
+            found[name] += [(clock() - start, peak.compute_bytes)] * (step >= 2)
     return found
 
 
@@ -125,7 +125,7 @@ def main(base: str, size: int, batch: int, weights: str, repeat: int, compiled: 
         for name, s in medians.items()
     ]
     print(tabulate(rows, ("step", "median s", "images/s", "times as fast", "peak GiB"), disable_numparse=True))
-    where = {"device": device_words(model.device), "base": Path(base).name, "size": size, "batch": batch}
+    where = {"device": device_name(model.device), "base": Path(base).name, "size": size, "batch": batch}
     how = {"weights": weights, "compiled": compiled, "clock": "processor" if processor else "wall"}
     figures = {"seconds": medians, "ratio": ratios[OURS], "hours_of_20000_steps": 20_000 * medians[OURS] / 3600}
     print(json.dumps({"benchmark": "dpd_finetune"} | figures | how | where | {"peak_bytes": peaks}))

@@ -33,7 +33,7 @@ from ddbench.methods.latent_diffusion.prototypes import Prototype
 from ddbench.types import ImageSet
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
-from ddbench.utils.provenance import device_words
+from ddbench.utils.provenance import device_name
 
 ALONE, OURS = "one at a time", "one stream (ours)"
 
@@ -79,7 +79,7 @@ def main(base: str, preset: str, size: int, count: int, repeat: int, compiled: b
                 peak, start = Peak(model.device), time.perf_counter()
                 found[name] = sampled(method, model, train, prototypes, ctx)
                 seconds[name].append(time.perf_counter() - start)
-                peaks[name] = max(peaks[name], peak.where_it_computes)
+                peaks[name] = max(peaks[name], peak.compute_bytes)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ratios = {name: medians[ALONE] / s for name, s in medians.items()}
     rows = [
@@ -87,7 +87,7 @@ def main(base: str, preset: str, size: int, count: int, repeat: int, compiled: b
         for name, s in medians.items()
     ]
     print(tabulate(rows, ("sampling", "median s", "images/s", "times as fast", "peak GiB"), disable_numparse=True))
-    where = {"device": device_words(model.device), "base": Path(base).name, "preset": preset, "size": size}
+    where = {"device": device_name(model.device), "base": Path(base).name, "preset": preset, "size": size}
     where |= {"prototypes": count, "steps": ours.steps, "compiled": compiled, "peak_bytes": peaks}
     apart = float((found[ALONE] - found[OURS]).abs().max())
     figures = {"seconds": medians, "ratio": ratios[OURS], "largest_difference": apart}

@@ -39,7 +39,7 @@ from ddbench.methods.pixels.loop import through
 from ddbench.methods.pixels.network import Network, falling_back, stepped
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
-from ddbench.utils.provenance import device_words
+from ddbench.utils.provenance import device_name
 from evaluators import dsa
 from evaluators.students import build
 
@@ -151,7 +151,7 @@ def timed(work: Callable[[], Tensor], where: torch.device) -> tuple[float, int, 
     found = work()
     if where.type == "cuda":
         torch.cuda.synchronize(where)
-    return time.perf_counter() - start, peak.where_it_computes, found
+    return time.perf_counter() - start, peak.compute_bytes, found
 
 
 def measured(loops: dict[str, Callable[[], Tensor]], where: torch.device, repeat: int) -> dict:
@@ -207,7 +207,7 @@ def main(parts: tuple[str, ...], size: int, steps: int, repeat: int, double: boo
             rows.append(
                 (part, name, f"{s:.2f}", f"{times:.2f}", f"{gib:.2f}", f"{found['difference'][name]:.1e}", first)
             )
-        how = {"part": part, "size": size, "steps": steps, "double": double, "device": device_words(where)}
+        how = {"part": part, "size": size, "steps": steps, "double": double, "device": device_name(where)}
         lines.append(json.dumps({"benchmark": "methods"} | found | how))
     heads = ("part", "loop", "median s", "times as fast", "peak GiB", "difference", "compile s")
     print(tabulate(rows, heads, disable_numparse=True))

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from ddbench.utils.distributed import device
-from ddbench.utils.provenance import device_words
+from ddbench.utils.provenance import device_name
 from evaluators.protocols import protocol
 from evaluators.recipes import Recipe
 from evaluators.students import Student, build
@@ -108,7 +108,7 @@ def main(students: tuple[str, ...], seeds: int, size: int, steps: int, repeat: i
         for name, s in found["seconds"].items():
             times = found["seconds"]["apart"] / s
             rows.append((student, name, f"{s:.2f}", f"{times:.2f}", f"{found['largest_difference']:.1e}"))
-        how = {"student": student, "seeds": seeds, "size": size, "steps": steps, "device": device_words(device("auto"))}
+        how = {"student": student, "seeds": seeds, "size": size, "steps": steps, "device": device_name(device("auto"))}
         lines.append(json.dumps({"benchmark": "seeds"} | found | how))
     print(tabulate(rows, ("student", "seeds", "median s", "times as fast", "weights differ"), disable_numparse=True))
     print("\n".join(lines))

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
-from ddbench.utils.provenance import device_words
+from ddbench.utils.provenance import device_name
 from evaluators.protocols import protocol
 from evaluators.recipes import Protocol, Recipe
 from evaluators.students import build
@@ -92,7 +92,7 @@ def timed(work: Callable[[], object], where: torch.device) -> tuple[float, int]:
     work()
     if where.type == "cuda":
         torch.cuda.synchronize(where)
-    return time.perf_counter() - start, peak.where_it_computes
+    return time.perf_counter() - start, peak.compute_bytes
 
 
 def measured(student: str, images: Tensor, labels: Tensor, how: dict, repeat: int) -> dict:
@@ -141,7 +141,7 @@ def main(students: tuple[str, ...], size: int, batch: int, steps: int, repeat: i
             gib = f"{found['peak_bytes'][name] / 2**30:.2f}"
             first = f"{found['compile_seconds']:.0f}" if name == OURS and compiled else ""
             rows.append((student, name, f"{s:.2f}", f"{batch * steps / s:.3g}", f"{times:.2f}", share, first, gib))
-        where_ = {"student": student, "device": device_words(where), "size": size, "batch": batch, "steps": steps}
+        where_ = {"student": student, "device": device_name(where), "size": size, "batch": batch, "steps": steps}
         where_ |= {"compiled": compiled}
         lines.append(json.dumps({"benchmark": "students"} | found | where_))
     heads = ("student", "loop", "median s", "images/s", "times as fast", "batches", "compile s", "peak GiB")

@@ -50,19 +50,19 @@ def build(cls: type, preset: str | None = None, config_file: Path | None = None,
     if preset is not None:
         values |= _preset(cls, preset)
     if config_file is not None:
-        values |= checked(cls, read_toml(Path(config_file)), str(config_file))
-    values |= checked(cls, _split_sets(sets), "--set")
+        values |= validate(cls, read_toml(Path(config_file)), str(config_file))
+    values |= validate(cls, _split_sets(sets), "--set")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{title(cls)} cannot be made from these settings: {error}") from None
+        raise UserError(f"{method_name(cls)} cannot be made from these settings: {error}") from None
 
 
 def presets(cls: type) -> dict[str, Path]:
     """Preset name -> TOML file, for the method that `cls` is."""
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None)
-    return preset_files(Path(file), title(cls)) if file else {}
+    return preset_files(Path(file), method_name(cls)) if file else {}
 
 
 def preset_files(module: Path, method: str) -> dict[str, Path]:
@@ -84,7 +84,7 @@ def params(instance: Any) -> dict[str, Any]:
     }
 
 
-def title(cls: type) -> str:
+def method_name(cls: type) -> str:
     """The name users know a class by."""
     return str(getattr(cls, "name", cls.__name__))
 
@@ -145,19 +145,21 @@ def _field_texts(cls: type, text: str) -> list[re.Match]:
 def _preset(cls: type, preset: str, inner: tuple[str, ...] = ()) -> dict[str, Any]:
     """The values of a preset, over those of the one that its key `like` names."""
     if preset in inner:
-        raise UserError(f"presets of {title(cls)} are like each other in a circle: {' -> '.join([*inner, preset])}")
+        raise UserError(
+            f"presets of {method_name(cls)} are like each other in a circle: {' -> '.join([*inner, preset])}"
+        )
     values = read_toml(_preset_file(cls, preset))
     like = values.pop("like", None)
     if like is not None and like not in presets(cls):
-        raise unknown(f"preset of {title(cls)} that preset {preset} is like", str(like), presets(cls))
+        raise unknown(f"preset of {method_name(cls)} that preset {preset} is like", str(like), presets(cls))
     below = {} if like is None else _preset(cls, like, (*inner, preset))
-    return below | checked(cls, values, f"preset {preset}")
+    return below | validate(cls, values, f"preset {preset}")
 
 
 def _preset_file(cls: type, preset: str) -> Path:
     known = presets(cls)
     if preset not in known:
-        raise unknown(f"preset of {title(cls)}", preset, known)
+        raise unknown(f"preset of {method_name(cls)}", preset, known)
     return known[preset]
 
 
@@ -181,13 +183,13 @@ def _split_sets(sets: Iterable[str]) -> dict[str, _Word]:
     return values
 
 
-def checked(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+def validate(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """`values` with every key a field of `cls`, every value of its field's type; UserError, which names the source."""
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
         if key not in known:
-            raise unknown(f"key of {title(cls)} ({source})", key, known)
+            raise unknown(f"key of {method_name(cls)} ({source})", key, known)
     return {key: _fitted(key, value, hints[key], source) for key, value in values.items()}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ddbench.utils.distributed import ALONE, Team
+from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
 from ddbench.utils.memory import Peak
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 log = logging.getLogger("ddbench")
 
 
-def say_loss(bar: Iterable[Any], loss: float) -> None:
+def show_loss(bar: Iterable[Any], loss: float) -> None:
     """Show the loss behind a bar of `Context.progress`."""
     if isinstance(bar, tqdm):
         bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
@@ -58,13 +58,17 @@ def global_seed(seed: int, where: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Context:
-    """One run's surroundings.
+    """The surroundings of one run.
 
-    seed: the run's. device: where to compute. workdir: private to this run, may hold partial work. shared: where stages
-    live. train_id: identifies the training images (split fingerprint and size), method: the method with its version;
-    both are part of every stage's key. quiet: no progress bars. team: the processes that work on this run together; a
-    method that says `parallel = True` is called in each of them, any other in one. costs: filled by `stage` and
-    `measure`, written to distill.json.
+    seed: seed of the run.
+    device: the device to compute on.
+    workdir: a folder private to this run; may hold partial work.
+    shared: the folder of the stages.
+    train_id: identity of the training images (split fingerprint and size); part of every stage's key.
+    quiet: no progress bars.
+    method: the method with its version; part of every stage's key.
+    processes: the processes of this launch. A method with `parallel = True` is called in each, any other in one.
+    costs: filled by `stage` and `measure`, written to distill.json.
     """
 
     seed: int
@@ -74,7 +78,7 @@ class Context:
     train_id: str
     quiet: bool = False
     method: str = ""
-    team: Team = ALONE
+    processes: ProcessGroup = SINGLE_PROCESS
     costs: list[dict[str, Any]] = field(default_factory=list)
 
     def generator(self, *names: str | int) -> torch.Generator:
@@ -113,20 +117,20 @@ class Context:
 
     def _made(self, folder: Path, make: Callable[[Path], Any], identity: dict[str, Any], together: bool) -> bool:
         """Whether the folder was made now. All processes leave together, when it is there."""
-        if self.team.lead:
+        if self.processes.is_lead:
             made = make_once(folder, lambda partial: self._make(partial, make, identity))
             if not made:
-                self.team.told(None)
+                self.processes.broadcast(None)
         else:
-            partial = self.team.told()
+            partial = self.processes.broadcast()
             made = partial is not None
             if made and together:
                 make(Path(partial))
-        return bool(self.team.told(made))
+        return bool(self.processes.broadcast(made))
 
     def _make(self, partial: Path, make: Callable[[Path], Any], identity: dict[str, Any]) -> None:
         log.info("%s: making it", identity["stage"])
-        self.team.told(str(partial))
+        self.processes.broadcast(str(partial))
         watch, peak, before = Stopwatch(), Peak(self.device), len(self.costs)
         made = make(partial)
         figures = made if isinstance(made, dict) else {}
@@ -136,5 +140,5 @@ class Context:
 
     def progress(self, iterable: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
         """The iterable, with a bar on standard error."""
-        hidden = self.quiet or not self.team.lead
+        hidden = self.quiet or not self.processes.is_lead
         return tqdm(iterable, desc=desc, total=total, disable=hidden, leave=False, dynamic_ncols=True)

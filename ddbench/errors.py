@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 class UserError(Exception):
@@ -21,7 +21,9 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {what} '{name}'{hint} Known: {', '.join(known) or 'none'}.")
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is memory that could not be had: Python's, PyTorch's, or an error of a library beneath it."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(words in str(error) for words in RAN_OUT)
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(
+        words in str(error) for words in OUT_OF_MEMORY_TEXTS
+    )

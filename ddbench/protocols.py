@@ -100,8 +100,8 @@ def _recipe(path: Path, student: str, values: Mapping[str, Any], below: Protocol
     """One student's row: the values over those of the row below, where there is one."""
     values, where = dict(values), f"{path}, recipes.{student}"
     old = below.recipes.get(student)
-    changes = config.checked(Augment, values.pop("augment", {}), f"{where}.augment")
-    plain = config.checked(Recipe, values, where)
+    changes = config.validate(Augment, values.pop("augment", {}), f"{where}.augment")
+    plain = config.validate(Recipe, values, where)
     augment = replace(old.augment if old else Augment(), **changes)
     return replace(old, **plain, augment=augment) if old else Recipe(**plain, augment=augment)
 

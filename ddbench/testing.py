@@ -20,7 +20,7 @@ from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets.scenes import painter
 from ddbench.errors import UserError
-from ddbench.types import DistilledSet, ImageSet, checked, checksum
+from ddbench.types import DistilledSet, ImageSet, check_distilled_set, checksum
 from ddbench.utils.files import canonical
 
 CLASSES = 3
@@ -147,7 +147,7 @@ def _has_defaults(bench: _Bench) -> None:
 def _keeps_budget(ipc: int) -> Callable[[_Bench], str]:
     def check(bench: _Bench) -> str:
         whole = getattr(bench.cls, "whole", False)
-        checked(bench.distill(ipc), bench.train, 0 if whole else ipc)
+        check_distilled_set(bench.distill(ipc), bench.train, 0 if whole else ipc)
         return "it takes every image: no budget" if whole else ""
 
     return check

@@ -122,7 +122,7 @@ class Distiller(Protocol):
         ...
 
 
-def checked(made: DistilledSet, train: ImageSet, ipc: int) -> None:
+def check_distilled_set(made: DistilledSet, train: ImageSet, ipc: int) -> None:
     """Raise ValueError unless the set keeps the classes, the size and the budget of `ipc` per class (0: none)."""
     if not isinstance(made, DistilledSet):
         raise ValueError(f"distill must return a DistilledSet, not {type(made).__name__}")

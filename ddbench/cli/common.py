@@ -17,7 +17,7 @@ from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.datasets.info import DataPaths
-    from ddbench.runner.plan import Setting
+    from ddbench.runner.plan import ExecutionSettings
     from ddbench.store.reader import Problem
     from ddbench.store.records import StoredResult
 
@@ -31,7 +31,7 @@ log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
-class Globals:
+class GlobalOptions:
     """The options before the command."""
 
     runs: Path
@@ -42,7 +42,7 @@ class Globals:
     resize: Literal["lanczos", "bilinear"] = "lanczos"
 
     @property
-    def silent(self) -> bool:
+    def no_progress(self) -> bool:
         """No progress bars: asked for, or nobody looks at them."""
         return self.quiet or not sys.stderr.isatty()
 
@@ -50,16 +50,16 @@ class Globals:
     def data_paths(self) -> DataPaths:
         from ddbench.datasets.info import DataPaths
 
-        return DataPaths(self.data, self.shared, self.silent, self.resize)
+        return DataPaths(self.data, self.shared, self.no_progress, self.resize)
 
     @property
-    def setting(self) -> Setting:
-        from ddbench.runner.plan import Setting
+    def settings(self) -> ExecutionSettings:
+        from ddbench.runner.plan import ExecutionSettings
 
-        return Setting(self.runs, self.data_paths, self.device, self.silent)
+        return ExecutionSettings(self.runs, self.data_paths, self.device, self.no_progress)
 
 
-class WordsOff(click.ClickException):
+class UsageFailure(click.ClickException):
     """A UserError on its way to the terminal."""
 
     exit_code = 2
@@ -72,11 +72,11 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise WordsOff(str(error)) from error
+            raise UsageFailure(str(error)) from error
         except OSError as error:
             if error.errno not in UNWRITABLE:
                 raise
-            raise WordsOff(f"{error.filename}: {error.strerror}") from error
+            raise UsageFailure(f"{error.filename}: {error.strerror}") from error
 
 
 class Stderr(logging.Handler):
@@ -104,13 +104,13 @@ def report_problems(problems: Iterable[Problem]) -> None:
         log.error("skipped %s: %s", problem.path, problem.reason)
 
 
-def comparable(entries: Iterable[StoredResult], **wanted: Any) -> list[StoredResult]:
+def filter_results(entries: Iterable[StoredResult], **wanted: Any) -> list[StoredResult]:
     """The entries whose spec has the wanted values; None wants nothing."""
     fixed = {name: value for name, value in wanted.items() if value is not None}
     return [entry for entry in entries if all(getattr(entry.spec, name) == value for name, value in fixed.items())]
 
 
-def grid(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
+def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
     """A plain table for the terminal."""
     from tabulate import tabulate
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, Globals, Group, grid
+from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, Group, text_table
 from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.errors import UserError
 
@@ -40,11 +40,13 @@ def data() -> None:
 
 @data.command("list")
 @click.pass_obj
-def list_sources(options: Globals) -> None:
+def list_sources(options: GlobalOptions) -> None:
     """Every dataset, and whether its images are there."""
     from ddbench.registry import names
 
-    click.echo(grid([_line(name, options) for name in names("datasets")], ("name", "title", "classes", "px", "images")))
+    click.echo(
+        text_table([_line(name, options) for name in names("datasets")], ("name", "title", "classes", "px", "images"))
+    )
 
 
 @data.command()
@@ -55,7 +57,7 @@ def list_sources(options: Globals) -> None:
     help="What you have: a ZIP or TAR file, which is unpacked, or a folder, to which a link is made.",
 )  # fmt: skip
 @click.pass_obj
-def prepare(options: Globals, dataset: str, size: int | None, given: Path | None) -> None:
+def prepare(options: GlobalOptions, dataset: str, size: int | None, given: Path | None) -> None:
     """Get a dataset if it is not there, check it, resize and pack it, so that runs start at once.
 
     What is missing is downloaded where there is a stable public address (an interrupted download goes on where it
@@ -73,7 +75,7 @@ def prepare(options: Globals, dataset: str, size: int | None, given: Path | None
 @data.command()
 @click.argument("dataset")
 @click.pass_obj
-def verify(options: Globals, dataset: str) -> None:
+def verify(options: GlobalOptions, dataset: str) -> None:
     """Decode every image, find those that are there twice; status 1 when one cannot be read.
 
     Duplicates are files of the same bytes, and pictures that look alike (saved otherwise, or shifted a little). A pair
@@ -83,7 +85,7 @@ def verify(options: Globals, dataset: str) -> None:
 
     report = find_dataset(dataset).verify(options.data_paths)
     click.echo(f"{report.name}: {sum(report.counts.values())} images in {report.folder}")
-    click.echo(grid(_per_class(report), ("class", "images", "equal files", "alike", "leaking")))
+    click.echo(text_table(_per_class(report), ("class", "images", "equal files", "alike", "leaking")))
     click.echo("sizes: " + ", ".join(f"{width}x{height}: {count}" for (width, height), count in report.sizes.items()))
     for line in report.unreadable:
         click.echo(f"unreadable: {line}")
@@ -98,7 +100,7 @@ def verify(options: Globals, dataset: str) -> None:
 @data.command()
 @click.argument("dataset")
 @click.pass_obj
-def show(options: Globals, dataset: str) -> None:
+def show(options: GlobalOptions, dataset: str) -> None:
     """The facts, the split of the images that are there, and two pictures of them.
 
     Below --shared: a contact sheet of training images, and a page with the classes' balance, the mean images and the
@@ -107,7 +109,7 @@ def show(options: Globals, dataset: str) -> None:
     from ddbench.datasets.lookup import find_dataset
 
     source = find_dataset(dataset)
-    click.echo(grid([*source.card(), *_split(source, options)], ("field", "value")))
+    click.echo(text_table([*source.card(), *_split(source, options)], ("field", "value")))
     try:
         source.describe(options.data_paths)
     except UserError:
@@ -118,7 +120,7 @@ def show(options: Globals, dataset: str) -> None:
         click.echo(str(path))
 
 
-def _get(source: Any, options: Globals, given: Path | None) -> None:
+def _get(source: Any, options: GlobalOptions, given: Path | None) -> None:
     """Have the images below the data root; of what is no dataset of class folders nothing can be got."""
     from ddbench.datasets.source import ClassFolders
 
@@ -167,7 +169,7 @@ def _pair(pair: Pair) -> str:
     return f"{pair.one} and {pair.other}: {where}, similarity {pair.similarity:.3f}"
 
 
-def _line(name: str, options: Globals) -> tuple[str, ...]:
+def _line(name: str, options: GlobalOptions) -> tuple[str, ...]:
     """One line of `data list`; a broken plugin gets one too."""
     from ddbench.datasets.lookup import find_dataset
 
@@ -178,7 +180,7 @@ def _line(name: str, options: Globals) -> tuple[str, ...]:
     return name, source.title, str(len(source.classes)), str(source.pixels), _presence(source, options)
 
 
-def _presence(source: Any, options: Globals) -> str:
+def _presence(source: Any, options: GlobalOptions) -> str:
     try:
         split = source.describe(options.data_paths)
     except MissingDataError:
@@ -188,7 +190,7 @@ def _presence(source: Any, options: Globals) -> str:
     return f"{sum(map(len, split.train))} train, {sum(map(len, split.test))} test"
 
 
-def _split(source: Any, options: Globals) -> list[tuple[str, str]]:
+def _split(source: Any, options: GlobalOptions) -> list[tuple[str, str]]:
     try:
         split = source.describe(options.data_paths)
     except UserError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ddbench import __version__
-from ddbench.cli.common import Globals, Group, log_to_stderr
+from ddbench.cli.common import GlobalOptions, Group, log_to_stderr
 from ddbench.cli.data import data
 from ddbench.cli.new import new
 from ddbench.cli.quality import quality
@@ -18,7 +18,7 @@ from ddbench.cli.robustness import robustness
 from ddbench.cli.run import evaluate, run
 from ddbench.cli.show import check, list_names, show
 from ddbench.cli.sweep import sweep
-from ddbench.utils.distributed import join
+from ddbench.utils.distributed import process_group
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -92,9 +92,9 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2 the words
     are off (nothing was written).
     """
-    quiet = quiet or not join(folders["device"] == "cpu").lead
+    quiet = quiet or not process_group(folders["device"] == "cpu").is_lead
     log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-    ctx.obj = Globals(quiet=quiet, **folders)
+    ctx.obj = GlobalOptions(quiet=quiet, **folders)
 
 
 COMMANDS = (run, sweep, evaluate, quality, leaderboard, report, merge, robustness, data, list_names, show, check, new)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, Globals, grid, log
+from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, log, text_table
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.runner.quality import Subject, Wanted
+    from ddbench.runner.quality import MeasuredRun, QualityRequest
     from ddbench.store.records import RunSpec
 
 FEATURES = (
@@ -47,7 +47,7 @@ METRICS = ("fid", "coverage", "ssim", "clip", "map")  # quality.METRICS, repeate
 @click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
 @click.pass_obj
 def quality(
-    options: Globals, folders: tuple[Path, ...], dataset: str, size: int | None, form: str, **words: Any
+    options: GlobalOptions, folders: tuple[Path, ...], dataset: str, size: int | None, form: str, **words: Any
 ) -> None:
     """Compare distilled images with the real training images: numbers beside accuracy, which rank nothing.
 
@@ -69,7 +69,7 @@ def quality(
     from ddbench.utils.distributed import device
 
     source, where = find_dataset(dataset), device(options.device)
-    wanted = quality.Wanted(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
+    wanted = quality.QualityRequest(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
     loader = cache(lambda pixels: source.load(options.data_paths, pixels))
     paths: list[Path] = []
     lacking: dict[str, UserError] = {}
@@ -77,7 +77,7 @@ def quality(
     for folder in folders:
         try:
             run, spec = _run(options, folder, source, size)
-            paths += _measured(quality.Subject(run, spec, loader, where, options.setting), wanted, lacking)
+            paths += _measured(quality.MeasuredRun(run, spec, loader, where, options.settings), wanted, lacking)
         except (ValueError, ArithmeticError, TeacherError) as error:
             # one that somebody changed or that is not complete must not stop the others
             log.error("skipped %s: %s", folder, error)
@@ -92,20 +92,20 @@ def quality(
         raise SystemExit(1)
 
 
-def _measured(subject: Subject, wanted: Wanted, lacking: dict[str, UserError]) -> list[Path]:
+def _measured(subject: MeasuredRun, wanted: QualityRequest, lacking: dict[str, UserError]) -> list[Path]:
     """The files of all metrics but those in `lacking`, which gets those whose weights cannot be had."""
     from ddbench.runner.quality import measure
 
     found = []
     for metric in [metric for metric in wanted.metrics if metric not in lacking]:
         try:
-            found.append(measure(subject, metric, wanted.of(metric)))
+            found.append(measure(subject, metric, wanted.measured_with(metric)))
         except UserError as error:
             lacking[metric] = error
     return found
 
 
-def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
     """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
     from ddbench.datasets.lookup import display_name
     from ddbench.store.records import read_spec
@@ -121,13 +121,13 @@ def _run(options: Globals, folder: Path, source: Any, size: int | None) -> tuple
     return folder, spec
 
 
-def _given(options: Globals, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
-    from ddbench.runner.external import plan_given
-    from ddbench.runner.plan import jury
+def _given(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+    from ddbench.runner.external import plan_external
+    from ddbench.runner.plan import evaluation_setup
     from ddbench.runner.run import run as run_plan
 
-    plan = plan_given(folder, source, size, jury((), "quick", 1), options.data_paths)
-    if run_plan(plan, options.setting).failed:
+    plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
+    if run_plan(plan, options.settings).failed:
         raise UserError(f"{folder} could not be taken in")
     return plan.specs[0].folder(options.runs), plan.specs[0]
 
@@ -140,4 +140,4 @@ def _table(measured: list[dict[str, Any]]) -> str:
         for name, value in one["values"].items()
         if isinstance(value, int | float)
     ]
-    return grid(lines, ("run", "metric", "by", "", "value"))
+    return text_table(lines, ("run", "metric", "by", "", "value"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import Globals, log, names_of, report_problems
+from ddbench.cli.common import GlobalOptions, log, names_of, report_problems
 from ddbench.errors import unknown
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")  # render.FORMATS, repeat
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
 @click.pass_obj
-def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) -> None:
+def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words: Any) -> None:
     """Compare all results below --runs.
 
     Text, Markdown and LaTeX show per cent, mean ± sample standard deviation over n distillations (within one, the mean
@@ -80,9 +80,9 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
     with gc_paused():
         scan = read_runs(options.runs, details=form == "json")
         report_problems([*scan.problems, *scan.failed])
-        asked = Asked(**words | {"dataset": display_name(words["dataset"]) if words["dataset"] else None})
+        asked = Filters(**words | {"dataset": display_name(words["dataset"]) if words["dataset"] else None})
         _check_words(scan.results, asked)
-        chosen = [entry for entry in scan.results if asked.has(entry)]
+        chosen = [entry for entry in scan.results if asked.matches(entry)]
         text = render(chosen, form, _look(chosen, extras, reported, asked))
     if output:
         write_bytes(output, text.encode())
@@ -94,7 +94,7 @@ def leaderboard(options: Globals, form: str, output: Path | None, **words: Any) 
 
 
 @dataclass(frozen=True)
-class Asked:
+class Filters:
     """What a table is to be of; None is anything."""
 
     dataset: str | None = None
@@ -102,13 +102,13 @@ class Asked:
     protocol: str | None = None
     student: str | None = None
 
-    def has(self, entry: StoredResult) -> bool:
+    def matches(self, entry: StoredResult) -> bool:
         """Whether a result is of it. All training images stand beside every number of them."""
         spec, result = entry.spec, entry.result
         judged = self.protocol in (None, result.protocol, result.title) and self.student in (None, result.student)
         return judged and self.dataset in (None, spec.dataset) and self.ipc in (None, spec.ipc or self.ipc)
 
-    def has_reported(self, one: Reported) -> bool:
+    def matches_reported(self, one: Reported) -> bool:
         """Whether a paper's number is of it, or may be."""
         protocol = one.protocol or self.protocol or ""
         judged = self.protocol in (None, protocol, protocol.partition("@")[0])
@@ -116,7 +116,7 @@ class Asked:
         return judged and self.dataset in (None, one.dataset) and self.ipc in (None, one.ipc)
 
 
-def _look(chosen: Sequence[StoredResult], extras: Sequence[str], reported: Path | None, asked: Asked) -> Look:
+def _look(chosen: Sequence[StoredResult], extras: Sequence[str], reported: Path | None, asked: Filters) -> Look:
     from ddbench.leaderboard.extra_columns import Costs, costs
     from ddbench.leaderboard.render import Look
     from ddbench.leaderboard.reported import read_reported
@@ -126,13 +126,13 @@ def _look(chosen: Sequence[StoredResult], extras: Sequence[str], reported: Path 
         costs(chosen, lambda entry: read_cost(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
     )
     papers = read_reported(reported) if reported else ()
-    mine = tuple(filter(asked.has_reported, papers))
+    mine = tuple(filter(asked.matches_reported, papers))
     if left := len(papers) - len(mine):
         log.info("%d of %d reported numbers are not of what was asked for, and left out", left, len(papers))
     return Look(tuple(extras), took, mine)
 
 
-def _check_words(entries: Sequence[StoredResult], asked: Asked) -> None:
+def _check_words(entries: Sequence[StoredResult], asked: Filters) -> None:
     """A word is right when it is registered, or when there are results for it (of a plugin that is gone, say)."""
     there = {
         "dataset": {entry.spec.dataset for entry in entries},
@@ -148,7 +148,7 @@ def _check_words(entries: Sequence[StoredResult], asked: Asked) -> None:
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="report.html", show_default=True)
 @click.pass_obj
-def report(options: Globals, output: Path) -> None:
+def report(options: GlobalOptions, output: Path) -> None:
     """Write one HTML page with all results below --runs: it needs no network and no other file.
 
     A leaderboard that sorts and filters, accuracy over images per class and over cost, classes and confusions, the
@@ -175,7 +175,7 @@ def report(options: Globals, output: Path) -> None:
 @click.command()
 @click.argument("others", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.pass_obj
-def merge(options: Globals, others: tuple[Path, ...]) -> None:
+def merge(options: GlobalOptions, others: tuple[Path, ...]) -> None:
     """Copy into --runs what the other runs folders RUNS have and it has not.
 
     Nothing is overwritten. Where a folder has another set for the same run, or another result for the same student,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import Globals, comparable, report_problems
+from ddbench.cli.common import GlobalOptions, filter_results, report_problems
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ PERCENT = ("own", "hard", "plain", "ior", "hlr")
 @click.option("--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's w and g.")
 @click.option("--format", "form", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
 @click.pass_obj
-def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: float, form: str, **roles: Any) -> None:
+def robustness(
+    options: GlobalOptions, dataset: str | None, ipc: int | None, weight: float, form: str, **roles: Any
+) -> None:
     """How far the ranking depends on how it was judged: DD-Ranking's scores (arXiv:2505.13300), from stored results.
 
     IOR: gain over `random` under the protocol in question. HLR: loss to `full` under hard labels. LRS, ARS: label- and
@@ -47,7 +49,7 @@ def robustness(options: Globals, dataset: str | None, ipc: int | None, weight: f
 
     scan = read_runs(options.runs, details=False)
     report_problems([*scan.problems, *scan.failed])
-    of_set = comparable(scan.results, dataset=display_name(dataset) if dataset else None)
+    of_set = filter_results(scan.results, dataset=display_name(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
     titles = _titles(**roles)
     found = lines(chosen, Roles(**titles), weight)

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, Globals, comparable, log, report_problems
+from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, filter_results, log, report_problems
 
 if TYPE_CHECKING:
-    from ddbench.runner.plan import Jury, Plan
+    from ddbench.runner.plan import EvaluationSetup, Plan
 
 POSITIVE = click.IntRange(min=1)
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunOptions:
     """Who judges, whether what failed is tried again, whether anything is done at all, and through torch.compile."""
 
-    jury: Jury
+    evaluation: EvaluationSetup
     retry: bool
     dry_run: bool
     compiled: bool
@@ -46,10 +46,10 @@ def judged(command: Callable) -> Callable:
     @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
     @functools.wraps(command)
     def with_wish(*args: Any, students: tuple[str, ...], protocol: str, student_seeds: int, **rest: Any) -> Any:
-        from ddbench.runner.plan import jury
+        from ddbench.runner.plan import evaluation_setup
 
-        judges = jury(students, protocol, student_seeds, rest.pop("corruptions"))
-        wish = Wish(judges, rest.pop("retry"), rest.pop("dry_run"), rest.pop("compiled"))
+        judges = evaluation_setup(students, protocol, student_seeds, rest.pop("corruptions"))
+        wish = RunOptions(judges, rest.pop("retry"), rest.pop("dry_run"), rest.pop("compiled"))
         return command(*args, wish=wish, **rest)
 
     return with_wish
@@ -64,12 +64,12 @@ def judged(command: Callable) -> Callable:
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option("--preset", metavar="NAME", help="Named settings of the method; see `ddbench list presets`.")
 @click.option("--config", metavar="F.toml", type=click.Path(path_type=Path), help="Settings, over the preset's.")
-@click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="One setting, over all others; repeatable.")
+@click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="One settings, over all others; repeatable.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the distillation.  [default: 0]")
 @click.option("--seeds", type=POSITIVE, metavar="K", help="Distil K times, seeds 0 to K-1, instead of --seed.")
 @judged
 @click.pass_obj
-def run(options: Globals, seed: int | None, seeds: int | None, wish: Wish, **words: Any) -> None:
+def run(options: GlobalOptions, seed: int | None, seeds: int | None, wish: RunOptions, **words: Any) -> None:
     """Distil a dataset, train students on the result, test them on real images.
 
     Running the same command again does only what is missing: an interrupted run is resumed by repeating it. The run's
@@ -86,7 +86,7 @@ def run(options: Globals, seed: int | None, seeds: int | None, wish: Wish, **wor
     if seed is not None and seeds is not None:
         raise click.UsageError("give --seed S for one seed or --seeds K for K of them, not both")
     chosen = tuple(range(seeds)) if seeds else (seed or 0,)
-    carry_out(options, plan(Request(**words, seeds=chosen), wish.jury, options.data_paths), wish)
+    carry_out(options, plan(Request(**words, seeds=chosen), wish.evaluation, options.data_paths), wish)
 
 
 @click.command()
@@ -95,7 +95,7 @@ def run(options: Globals, seed: int | None, seeds: int | None, wish: Wish, **wor
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @judged
 @click.pass_obj
-def evaluate(options: Globals, folder: Path, dataset: str, size: int | None, wish: Wish) -> None:
+def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | None, wish: RunOptions) -> None:
     """Judge a folder of images (one sub-folder per class) exactly as a run's distilled set is judged.
 
     The folders must be named as the dataset's classes. The result is stored as a run of the method folder:NAME.
@@ -105,12 +105,12 @@ def evaluate(options: Globals, folder: Path, dataset: str, size: int | None, wis
       ddbench evaluate my_distilled_images --dataset ucm --size 64 --student resnet18
     """
     from ddbench.datasets.lookup import find_dataset
-    from ddbench.runner.external import plan_given
+    from ddbench.runner.external import plan_external
 
-    carry_out(options, plan_given(folder, find_dataset(dataset), size, wish.jury, options.data_paths), wish)
+    carry_out(options, plan_external(folder, find_dataset(dataset), size, wish.evaluation, options.data_paths), wish)
 
 
-def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
+def carry_out(options: GlobalOptions, plan: Plan, wish: RunOptions) -> None:
     """Do (or for a dry run only name) what is missing, then print the table; exit status 1 when something failed."""
     from ddbench.runner.plan import tasks
     from ddbench.runner.run import run as run_plan
@@ -119,17 +119,17 @@ def carry_out(options: Globals, plan: Plan, wish: Wish) -> None:
         for task in tasks(plan, options.runs):
             click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.words}")
         return
-    outcome = run_plan(plan, replace(options.setting, compiled=wish.compiled), wish.retry)
-    if outcome is None:  # another process of this launch tells the rest
+    counts = run_plan(plan, replace(options.settings, compiled=wish.compiled), wish.retry)
+    if counts is None:  # another process of this launch tells the rest
         return
-    if not outcome.done and not outcome.failed:
+    if not counts.done and not counts.failed:
         log.info("nothing to do: everything asked for is there already")
     _print_table(options, plan)
-    if outcome.failed:
+    if counts.failed:
         raise SystemExit(1)
 
 
-def _print_table(options: Globals, plan: Plan) -> None:
+def _print_table(options: GlobalOptions, plan: Plan) -> None:
     """What these runs can be compared with, and where to look at their images."""
     from ddbench.leaderboard.render import render
     from ddbench.store.reader import read_runs
@@ -137,9 +137,9 @@ def _print_table(options: Globals, plan: Plan) -> None:
     spec = plan.specs[0]
     scan = read_runs(options.runs, details=False)
     report_problems(scan.problems)
-    same = comparable(scan.results, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
+    same = filter_results(scan.results, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
     for ipc in dict.fromkeys(spec.ipc for spec in plan.specs):
-        click.echo(render(comparable(same, ipc=ipc)), nl=False)
+        click.echo(render(filter_results(same, ipc=ipc)), nl=False)
     for spec in plan.specs:
         sheet = spec.folder(options.runs) / "contact.png"
         if sheet.exists():

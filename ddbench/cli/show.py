@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ddbench.cli.common import KINDS, grid, names_of
+from ddbench.cli.common import KINDS, names_of, text_table
 from ddbench.errors import unknown
 
 
@@ -104,8 +104,8 @@ def _show_method(name: str) -> str:
         (field.name, field.default, f"{field.type} ({field.unit})" if field.unit else field.type, field.meaning)
         for field in config.describe_fields(cls)
     ]
-    table = grid(fields, ("field", "default", "type", "meaning")) if fields else "It has no fields to set."
-    head = f"{config.title(cls)} (method, version {getattr(cls, 'version', '?')})"
+    table = text_table(fields, ("field", "default", "type", "meaning")) if fields else "It has no fields to set."
+    head = f"{config.method_name(cls)} (method, version {getattr(cls, 'version', '?')})"
     presets = f"presets: {', '.join(config.presets(cls)) or 'none'}"
     citation = getattr(cls, "citation", "")
     parts = [head, config.description(cls), presets, table, f"citation: {citation}" if citation else ""]
@@ -116,7 +116,7 @@ def _show_dataset(name: str) -> str:
     from ddbench.datasets.lookup import find_dataset
 
     source = find_dataset(name)
-    return f"{source.name} (dataset)\n\n{grid(source.card(), ('field', 'value'))}"
+    return f"{source.name} (dataset)\n\n{text_table(source.card(), ('field', 'value'))}"
 
 
 def _show_student(name: str) -> str:
@@ -140,7 +140,7 @@ def _show_protocol(name: str) -> str:
     ]
     own = "hard" if row.labels == "hard" else "a set's own soft ones, else " + " by ".join(row.teacher or ("hard",))
     head = f"{row.title} (protocol)\ninit: {row.init}\nlabels: {own}\nsource: {row.source}"
-    return f"{head}\n\n{grid(lines, ('field', *columns, 'meaning'))}"
+    return f"{head}\n\n{text_table(lines, ('field', *columns, 'meaning'))}"
 
 
 def _alike(recipes: Mapping[str, Any]) -> dict[str, Any]:

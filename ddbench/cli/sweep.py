@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import Globals, comparable, log, log_to_stderr, report_problems
+from ddbench.cli.common import GlobalOptions, filter_results, log, log_to_stderr, report_problems
 
 if TYPE_CHECKING:
-    from ddbench.runner.plan import Setting
-    from ddbench.sweep.grid import Cell
-    from ddbench.sweep.workers import Tally
+    from ddbench.runner.plan import ExecutionSettings
+    from ddbench.runner.run import TaskCounts
+    from ddbench.sweep.grid import SweepJob
 
 
 @click.command()
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and about how long it takes; write nothing.")
 @click.pass_obj
-def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None, **how: bool) -> None:
+def sweep(options: GlobalOptions, plan: Path, jobs: int | None, scheduler: str | None, **how: bool) -> None:
     """Run a grid of methods, datasets, IPCs, seeds, students and protocols, written down in PLAN.
 
     Only what is missing is done, so an interrupted sweep goes on when it is called again. What fails costs its cell (a
@@ -54,7 +54,7 @@ def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None,
       ddbench sweep plan.toml --jobs 2
       ddbench sweep plan.toml --scheduler tcp://head:8786
     """
-    from ddbench.sweep.grid import cells, read_plan
+    from ddbench.sweep.grid import read_plan, sweep_jobs
 
     if jobs and scheduler:
         raise click.UsageError(
@@ -64,11 +64,11 @@ def sweep(options: Globals, plan: Path, jobs: int | None, scheduler: str | None,
     data = options.data.absolute() if options.data else None
     options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute(), data=data)
     _check_device(options.device, scheduler)
-    grid = cells(*read_plan(plan), options.data_paths, options.runs)
+    grid = sweep_jobs(*read_plan(plan), options.data_paths, options.runs)
     if how["dry_run"]:
         return _show(grid, options.runs, jobs, how["retry"])
     tally = _carry_out(grid, options, (jobs, scheduler), how["compiled"], how["retry"])
-    log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.kept)
+    log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.existing)
     off = _print_tables(grid, options)
     if tally.failed or off:
         raise SystemExit(1)
@@ -84,46 +84,48 @@ def _check_device(device: str, scheduler: str | None) -> None:
 
 
 def _carry_out(
-    grid: Sequence[Cell], options: Globals, where: tuple[int, str | None], compiled: bool, retry: bool
-) -> Tally:
+    grid: Sequence[SweepJob], options: GlobalOptions, where: tuple[int, str | None], compiled: bool, retry: bool
+) -> TaskCounts:
     """Do what is missing, but for what failed earlier unless that is to be tried again."""
-    from ddbench.sweep.workers import Tally
+    from ddbench.runner.run import TaskCounts
 
     todo, left = _parted(grid, retry)
     for cell in left:
         log.error("%s: failed earlier; --retry tries again", cell.title)
-    before = Tally(failed=len(left), kept=len(grid) - len(todo) - len(left))
-    setting = replace(options.setting, quiet=True, compiled=compiled)
-    return before + _done(todo, (setting, retry), where, options.silent) if todo else before
+    before = TaskCounts(failed=len(left), existing=len(grid) - len(todo) - len(left))
+    settings = replace(options.settings, quiet=True, compiled=compiled)
+    return before + _done(todo, (settings, retry), where, options.no_progress) if todo else before
 
 
-def _parted(grid: Sequence[Cell], retry: bool) -> tuple[list[Cell], list[Cell]]:
+def _parted(grid: Sequence[SweepJob], retry: bool) -> tuple[list[SweepJob], list[SweepJob]]:
     """Of the cells that miss something: those to do, and those that failed earlier and wait for --retry."""
-    todo: list[Cell] = []
-    left: list[Cell] = []
+    todo: list[SweepJob] = []
+    left: list[SweepJob] = []
     for cell in grid:
         if cell.missing:
-            (left if not retry and cell.given_up else todo).append(cell)
+            (left if not retry and cell.failed_before else todo).append(cell)
     return todo, left
 
 
-def _done(todo: Sequence[Cell], given: tuple[Setting, bool], where: tuple[int, str | None], silent: bool) -> Tally:
+def _done(
+    todo: Sequence[SweepJob], given: tuple[ExecutionSettings, bool], where: tuple[int, str | None], no_progress: bool
+) -> TaskCounts:
     from tqdm import tqdm
 
-    from ddbench.sweep.workers import carry_out, cluster, local, work
+    from ddbench.sweep.workers import carry_out, cluster, local, run_job
 
     jobs, scheduler = where
     pool = cluster(scheduler) if scheduler else local(jobs, partial(log_to_stderr, logging.WARNING))
-    with pool as submit, tqdm(total=len(todo), desc="cells", disable=silent, dynamic_ncols=True) as bar:
+    with pool as submit, tqdm(total=len(todo), desc="cells", disable=no_progress, dynamic_ncols=True) as bar:
 
-        def told(cell: Cell, how: str, number: int) -> None:
+        def told(cell: SweepJob, how: str, number: int) -> None:
             bar.update()
             log.info("%d/%d %s: %s", number, len(todo), cell.title, how)
 
-        return carry_out(todo, lambda cell: submit(work, cell, *given), told)
+        return carry_out(todo, lambda cell: submit(run_job, cell, *given), told)
 
 
-def _show(grid: Sequence[Cell], runs: Path, jobs: int, retry: bool) -> None:
+def _show(grid: Sequence[SweepJob], runs: Path, jobs: int, retry: bool) -> None:
     """What is to be done, and about how long it takes."""
     from ddbench.sweep.grid import estimate
 
@@ -139,7 +141,7 @@ def _show(grid: Sequence[Cell], runs: Path, jobs: int, retry: bool) -> None:
     click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {found.words(jobs)}")
 
 
-def _print_tables(grid: Sequence[Cell], options: Globals) -> bool:
+def _print_tables(grid: Sequence[SweepJob], options: GlobalOptions) -> bool:
     """One table for each dataset, size and IPC, of the plan's runs alone; whether a file of theirs cannot be used."""
     from ddbench.leaderboard.render import render
     from ddbench.store.reader import read_runs
@@ -150,6 +152,6 @@ def _print_tables(grid: Sequence[Cell], options: Globals) -> bool:
     mine = [entry for entry in scan.results if entry.spec.digest in wanted]
     specs = [cell.tasks[0].spec for cell in grid]
     for fingerprint, size, ipc in dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs):
-        click.echo(render(comparable(mine, fingerprint=fingerprint, size=size, ipc=ipc)))
+        click.echo(render(filter_results(mine, fingerprint=fingerprint, size=size, ipc=ipc)))
     folders = {cell.folder for cell in grid}
     return any(folders & {problem.path, *problem.path.parents} for problem in scan.problems)

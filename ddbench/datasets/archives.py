@@ -19,7 +19,7 @@ from typing import IO, cast
 from tqdm import tqdm
 
 from ddbench.datasets.info import DatasetError
-from ddbench.utils.files import LEFT_BY_ARCHIVERS, image_like
+from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
 OTHERS = (".rar", ".7z")  # nothing in Python unpacks these by itself
 DAMAGED = (
@@ -115,7 +115,7 @@ def _wanted(archive: Path, members: list[_Member]) -> list[_Member]:
 
 
 def _is_image(path: PurePosixPath) -> bool:
-    return image_like(path.name) and LEFT_BY_ARCHIVERS not in path.parts
+    return has_image_suffix(path.name) and MACOS_METADATA not in path.parts
 
 
 def _no_archive(archive: Path) -> str:

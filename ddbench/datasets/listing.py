@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
-from ddbench.utils.files import LEFT_BY_ARCHIVERS, image_like
+from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
 DEPTH = 4  # folders between the place and a class folder
 
@@ -62,7 +62,7 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
     images: dict[str, tuple[str, tuple[int, int]]] = {}
     for folder in folders:
         for entry in entries(folder):
-            if not image_like(entry.name):
+            if not has_image_suffix(entry.name):
                 _refuse_inner(entry)
                 continue
             name = f"{label}/{entry.name}"
@@ -76,7 +76,7 @@ def _refuse_inner(entry: os.DirEntry) -> None:
     """DatasetError for a folder inside a class folder that has images: whose would they be?"""
     if entry.name[0] == "." or not entry.is_dir():
         return
-    inner = next((name for _, _, files in os.walk(entry.path) for name in files if image_like(name)), None)
+    inner = next((name for _, _, files in os.walk(entry.path) for name in files if has_image_suffix(name)), None)
     if inner:
         raise DatasetError(f"{entry.path}, inside a class folder, has images ({inner}): move them into it, or away")
 
@@ -157,7 +157,7 @@ def plain(name: str) -> str:
 
 def class_folders(folder: Path) -> list[str]:
     """Names of the folders in `folder` that can be classes, sorted."""
-    return sorted(e.name for e in entries(folder) if e.name[0] != "." and e.name != LEFT_BY_ARCHIVERS and e.is_dir())
+    return sorted(e.name for e in entries(folder) if e.name[0] != "." and e.name != MACOS_METADATA and e.is_dir())
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry]:
@@ -206,7 +206,7 @@ def _search(folder: Path, named: Callable[[str], str | None], depth: int, layout
     for name in class_folders(folder):
         if label := named(name):
             layout.folders.setdefault(label, []).append(folder / name)
-        elif any(image_like(entry.name) for entry in entries(folder / name)):
+        elif any(has_image_suffix(entry.name) for entry in entries(folder / name)):
             layout.others.append(name)
         elif depth:
             _search(folder / name, named, depth - 1, layout)

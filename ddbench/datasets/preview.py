@@ -33,7 +33,7 @@ def write_pages(source: Any, data_paths: DataPaths) -> tuple[Path, Path]:
     data = source.load(data_paths, SIZE)
     folder = data_paths.shared / f"shown-{source.slug}"
     sheet, page = folder / "contact.png", folder / "summary.png"
-    write_bytes(sheet, contact_sheet.png(*_first(data.train), data.train.classes))
+    write_bytes(sheet, contact_sheet.render_png(*_first(data.train), data.train.classes))
     write_bytes(page, _png(_summary(data, source.title, source.sizes(data_paths))))
     return sheet, page
 

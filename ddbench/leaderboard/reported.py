@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddbench.config import checked, read_toml
+from ddbench.config import read_toml, validate
 from ddbench.errors import UserError
 from ddbench.leaderboard.table import Cell, Column, Row, Table
 from ddbench.utils.files import digest
@@ -44,7 +44,7 @@ def read_reported(path: Path) -> tuple[Reported, ...]:
 
 
 def _one(values: dict[str, Any], path: Path) -> Reported:
-    found = checked(Reported, values, str(path))
+    found = validate(Reported, values, str(path))
     if lacking := [name for name in ("method", "source", "dataset", "ipc", "percent") if name not in found]:
         raise UserError(f"{path}: a reported number needs {', '.join(lacking)}: it has {values}")
     cleaned: dict[str, Any] = {

@@ -13,46 +13,48 @@ from ddbench.context import Context, global_seed, seed_of
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.records import RunSpec, train_id, write_spec
-from ddbench.types import Dataset, DistilledSet, ImageSet, checked, checksum
-from ddbench.utils.distributed import join
+from ddbench.types import Dataset, DistilledSet, ImageSet, check_distilled_set, checksum
+from ddbench.utils.distributed import process_group
 from ddbench.utils.files import Stopwatch, make_once, write_json
 from ddbench.utils.memory import peaks
-from ddbench.utils.provenance import origin
+from ddbench.utils.provenance import describe_environment
 
 if TYPE_CHECKING:
-    from ddbench.runner.plan import Plan, Setting, Task
+    from ddbench.runner.plan import ExecutionSettings, Plan, Task
 
 
-def distill(task: Task, plan: Plan, data: Dataset, where: torch.device, setting: Setting) -> None:
+def distill(task: Task, plan: Plan, data: Dataset, where: torch.device, settings: ExecutionSettings) -> None:
     """Make `distilled/` and distill.json in the run's folder; another process that is making them is waited for."""
     work = task.folder / ".work"
     work.mkdir(parents=True, exist_ok=True)
     write_spec(task.folder, task.spec)
-    ctx = _context(task.spec, data, where, setting, work)
+    ctx = _context(task.spec, data, where, settings, work)
     if not make_once(task.folder / "distilled", lambda partial: _fill(partial, task, plan, data.train, ctx)):
-        join().told(False)
+        process_group().broadcast(False)
     shutil.rmtree(work, ignore_errors=True)
 
 
-def assist(spec: RunSpec, plan: Plan, data: Dataset, where: torch.device, setting: Setting) -> None:
+def join_distillation(
+    spec: RunSpec, plan: Plan, data: Dataset, where: torch.device, settings: ExecutionSettings
+) -> None:
     """Another process's part of `distill`, once the lead has begun; nothing for a method that is not `parallel`."""
     if _parallel(plan):
-        ctx = _context(spec, data, where, setting, spec.folder(setting.runs) / ".work")
-        _made(plan, spec, data.train, replace(ctx, team=join()))
+        ctx = _context(spec, data, where, settings, spec.folder(settings.runs) / ".work")
+        _made(plan, spec, data.train, replace(ctx, processes=process_group()))
 
 
-def _context(spec: RunSpec, data: Dataset, where: torch.device, setting: Setting, work: Path) -> Context:
+def _context(spec: RunSpec, data: Dataset, where: torch.device, settings: ExecutionSettings, work: Path) -> Context:
     method = f"{spec.method}@{spec.method_version} {spec.source}".strip()
-    return Context(spec.seed, where, work, setting.data_paths.shared, train_id(spec, data), setting.quiet, method)
+    return Context(spec.seed, where, work, settings.data_paths.shared, train_id(spec, data), settings.quiet, method)
 
 
 def _fill(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: Context) -> None:
     watch = Stopwatch()
     _reset_peak(ctx.device)
     before = checksum(train)
-    join().told(True)
-    made = _made(plan, task.spec, train, replace(ctx, team=join()) if _parallel(plan) else ctx)
-    checked(made, train, task.spec.ipc if plan.exact else 0)
+    process_group().broadcast(True)
+    made = _made(plan, task.spec, train, replace(ctx, processes=process_group()) if _parallel(plan) else ctx)
+    check_distilled_set(made, train, task.spec.ipc if plan.exact else 0)
     if checksum(train) != before:
         raise ValueError(f"{task.spec.method} changed the training images it was given")
     distilled_set.write(partial, Pictures.from_distilled(made))
@@ -75,7 +77,7 @@ def _costs(seconds: float, ctx: Context) -> dict[str, Any]:
         "seconds": seconds,
         "stages": list(ctx.costs),
         "memory": _memory(ctx),
-        **origin(ctx.device),
+        **describe_environment(ctx.device),
     }
 
 

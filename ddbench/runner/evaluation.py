@@ -18,36 +18,36 @@ from ddbench.store.records import Result, missing_or_outdated, read_result, trai
 from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
-from ddbench.utils.provenance import origin
+from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import Scores, evaluate
 from evaluators.train import check_labelled, precision, train_student
 
 if TYPE_CHECKING:
-    from ddbench.runner.plan import Jury, Setting, Task
+    from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Task
 
 log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One student of a jury, the data it is judged with, and what computes."""
+class StudentTask:
+    """One student of a evaluation, the data it is judged with, and what computes."""
 
     task: Task
-    jury: Jury
+    evaluation: EvaluationSetup
     data: Dataset
     device: torch.device
-    setting: Setting
+    settings: ExecutionSettings
 
 
-def judge(trial: Trial) -> None:
+def evaluate_student(trial: StudentTask) -> None:
     """Train one student on the distilled set of a run, test it on the real test images, write the result."""
     pictures = distilled_set.read(trial.task.folder / "distilled")
     targets, gave = _targets(trial, pictures)
     watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
     model = _trained(trial, pictures.to_tensor(), targets)
     scores = evaluate(model, trial.data.test.images, trial.data.test.labels, **_shared(trial))
-    cost = {"seconds": watch.seconds, "memory_bytes": peak.where_it_computes}
+    cost = {"seconds": watch.seconds, "memory_bytes": peak.compute_bytes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
     result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
     if missing_or_outdated(trial.task.result, trial.task.folder):
@@ -63,9 +63,9 @@ def check_test(data: Dataset) -> None:
     check_labelled(data.test.images, data.test.labels, len(data.test.classes))
 
 
-def check_weights(jury: Jury) -> None:
+def check_weights(evaluation: EvaluationSetup) -> None:
     """UserError unless the ImageNet weights that students and teacher start from are there, or can be fetched now."""
-    for student, row in jury.networks():
+    for student, row in evaluation.networks():
         try:
             if row.init == "imagenet":
                 pretrained.file(student)
@@ -73,40 +73,46 @@ def check_weights(jury: Jury) -> None:
             raise UserError(f"{row.title} starts from ImageNet weights: {error}") from None
 
 
-def bars(quiet: bool) -> Callable:
+def progress_bars(quiet: bool) -> Callable:
     """A progress bar on standard error for progress(iterable, description, total)."""
     look = {"disable": quiet, "leave": False, "dynamic_ncols": True}
     return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
 
 
-def _targets(trial: Trial, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:
+def _targets(trial: StudentTask, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:
     """A set's own soft labels unless the protocol is hard, else its teacher's, and who that is; else hard labels."""
-    wanted, labels = trial.jury.protocol.teacher, trial.jury.protocol.labels
+    wanted, labels = trial.evaluation.protocol.teacher, trial.evaluation.protocol.labels
     if pictures.soft is not None and labels == "own":
         return torch.from_numpy(pictures.soft), ""
     if wanted is None:
         return torch.from_numpy(pictures.labels), ""
-    key, shared, images = train_id(trial.task.spec, trial.data), trial.setting.data_paths.shared, pictures.to_tensor()
-    found = teacher.trained(wanted, trial.data.train, key, shared, trial.device, bars(trial.setting.quiet))
-    return teacher.labels(found, images, pictures.content(), trial.task.folder, trial.device), found.title
+    key, shared, images = train_id(trial.task.spec, trial.data), trial.settings.data_paths.shared, pictures.to_tensor()
+    found = teacher.get_teacher(
+        wanted, trial.data.train, key, shared, trial.device, progress_bars(trial.settings.quiet)
+    )
+    return teacher.teacher_labels(found, images, pictures.content(), trial.task.folder, trial.device), found.title
 
 
-def _shared(trial: Trial) -> dict[str, Any]:
+def _shared(trial: StudentTask) -> dict[str, Any]:
     return {"num_classes": len(trial.data.test.classes), "device": trial.device}
 
 
-def _trained(trial: Trial, images: Tensor, targets: Tensor) -> nn.Module:
-    how = {"protocol": trial.jury.protocol, "seed": trial.task.seed, "progress": bars(trial.setting.quiet)}
-    how |= {"compiled": trial.setting.compiled}
+def _trained(trial: StudentTask, images: Tensor, targets: Tensor) -> nn.Module:
+    how = {
+        "protocol": trial.evaluation.protocol,
+        "seed": trial.task.seed,
+        "progress": progress_bars(trial.settings.quiet),
+    }
+    how |= {"compiled": trial.settings.compiled}
     return train_student(images, targets, student=trial.task.student, **how, **_shared(trial))
 
 
-def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
+def _corrupted(trial: StudentTask, model: nn.Module, result: Result) -> None:
     """Write what the student reaches on corrupted test images."""
     if (kept := read_result(trial.task.result).overall) != result.overall:
         log.warning("%s: trained again, it has %.4f, not %.4f", trial.task.result, result.overall, kept)
     test, watch = trial.data.test, Stopwatch()
-    progress = bars(trial.setting.quiet)
+    progress = progress_bars(trial.settings.quiet)
     found = corruptions.accuracies(model, test.images, test.labels, progress=progress, **_shared(trial))
     mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
     said = {
@@ -122,8 +128,8 @@ def _corrupted(trial: Trial, model: nn.Module, result: Result) -> None:
     write_json(trial.task.corrupted, {**version, **how, **said, "seconds": watch.seconds})
 
 
-def _result(trial: Trial, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
-    task, protocol = trial.task, trial.jury.protocol
+def _result(trial: StudentTask, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
+    task, protocol = trial.task, trial.evaluation.protocol
     start = pretrained.sha256(pretrained.file(task.student)) if protocol.init == "imagenet" else ""
     return Result(
         run=task.spec.digest,
@@ -143,8 +149,8 @@ def _result(trial: Trial, pictures: distilled_set.Pictures, scores: Scores, how:
         per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
         confusion=[list(row) for row in scores.confusion],
         n_test=scores.n,
-        **origin(trial.device),
-        compiled=trial.setting.compiled,
+        **describe_environment(trial.device),
+        compiled=trial.settings.compiled,
         precision=precision(trial.device),
         **how,
     )

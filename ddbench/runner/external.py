@@ -13,7 +13,7 @@ from PIL import Image
 from ddbench.datasets.info import FOLDER, DataPaths
 from ddbench.datasets.lookup import display_name
 from ddbench.errors import UserError
-from ddbench.runner.plan import Jury, Plan
+from ddbench.runner.plan import EvaluationSetup, Plan
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures, class_files
 from ddbench.store.records import RunSpec
@@ -26,7 +26,7 @@ log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
-class GivenImages:
+class ExternalImages:
     """Stands where a method would: returns images that exist already."""
 
     name: ClassVar[str] = "folder"
@@ -45,18 +45,20 @@ class GivenImages:
         return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)
 
 
-def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, data_paths: DataPaths) -> Plan:
+def plan_external(
+    folder: Path, dataset: Any, size: int | None, evaluation: EvaluationSetup, data_paths: DataPaths
+) -> Plan:
     """Judge the class folders below `folder` on the dataset source `dataset`; UserError when the classes differ.
 
     The IPC is the largest number of images in a class.
     """
     size = size or dataset.pixels
-    judges.check_size(size)
+    evaluation.check_size(size)
     pictures = read_folder(folder, tuple(dataset.classes), size)
     split = dataset.describe(data_paths)
     spec = RunSpec(
         method=FOLDER + folder.resolve().name,
-        method_version=GivenImages.version,
+        method_version=ExternalImages.version,
         preset=None,
         params={"content": pictures.content()},
         dataset=display_name(dataset.name),
@@ -66,7 +68,7 @@ def plan_given(folder: Path, dataset: Any, size: int | None, judges: Jury, data_
         ipc=max(pictures.counts),
         seed=0,
     )
-    return Plan(GivenImages(pictures), dataset, split, (spec,), judges, exact=False)
+    return Plan(ExternalImages(pictures), dataset, split, (spec,), evaluation, exact=False)
 
 
 def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:

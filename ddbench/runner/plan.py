@@ -26,7 +26,7 @@ log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
-class Setting:
+class ExecutionSettings:
     """Where things lie and what computes. None of it changes which run is meant.
 
     compiled: whether students are trained through torch.compile (evaluators.train). patience: how many seconds to wait
@@ -42,7 +42,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Jury:
+class EvaluationSetup:
     """The students that judge: names, a protocol (evaluators.protocols.Protocol), and how many of each.
 
     corruptions: whether they are tested on corrupted images too (evaluators.corruptions).
@@ -97,7 +97,7 @@ class Plan:
     source: Any
     split: Split
     specs: tuple[RunSpec, ...]
-    jury: Jury
+    evaluation: EvaluationSetup
     exact: bool = True
 
 
@@ -131,7 +131,9 @@ class Task:
         return f"train {self.student} seed {self.seed}" if self.student else "distil"
 
 
-def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False) -> Jury:
+def evaluation_setup(
+    students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False
+) -> EvaluationSetup:
     """Students by name; UserError for an unknown student or protocol, and for one that is not for judging."""
     row = load_protocol(protocol)
     if not row.judges:
@@ -142,28 +144,30 @@ def jury(students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool
             row.recipe(name)
         except ValueError as error:
             raise UserError(str(error)) from None
-    return Jury(names, row, seeds, corruptions)
+    return EvaluationSetup(names, row, seeds, corruptions)
 
 
-Listed = tuple[Any, Split]  # a dataset's source, and its files by side
+ListedDataset = tuple[Any, Split]  # a dataset's source, and its files by side
 
 
-def listed(dataset: str, data_paths: DataPaths) -> Listed:
+def list_dataset(dataset: str, data_paths: DataPaths) -> ListedDataset:
     """The dataset called that, its files listed; raises UserError."""
     source = find_dataset(dataset)
     return source, source.describe(data_paths)
 
 
-def plan(request: Request, judges: Jury, data_paths: DataPaths, found: Listed | None = None) -> Plan:
+def plan(
+    request: Request, evaluation: EvaluationSetup, data_paths: DataPaths, found: ListedDataset | None = None
+) -> Plan:
     """Every word checked, the dataset's files listed unless they were `found`; raises UserError and writes nothing."""
     # the dataset before the method, whose module may import torch: missing data is said at once
-    source, split = found or listed(request.dataset, data_paths)
+    source, split = found or list_dataset(request.dataset, data_paths)
     size = request.size or source.pixels
-    judges.check_size(size)
+    evaluation.check_size(size)
     cls = _method(request.method)
     method = config.build(cls, request.preset, request.config, request.sets)
     spec = RunSpec(
-        method=config.title(cls),
+        method=config.method_name(cls),
         method_version=cls.version,
         preset=request.preset,
         params=_params(method),
@@ -176,16 +180,18 @@ def plan(request: Request, judges: Jury, data_paths: DataPaths, found: Listed | 
         source=source_of(request.method),
         identity=method.identity() if callable(getattr(method, "identity", None)) else "",
     )
-    return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), judges)
+    return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), evaluation)
 
 
-def plans(request: Request, juries: Sequence[Jury], data_paths: DataPaths, found: Listed | None = None) -> list[Plan]:
-    """The same runs before each jury; the dataset's files are listed once."""
-    first, *others = juries
+def plans_for_protocols(
+    request: Request, evaluations: Sequence[EvaluationSetup], data_paths: DataPaths, found: ListedDataset | None = None
+) -> list[Plan]:
+    """The same runs before each evaluation; the dataset's files are listed once."""
+    first, *others = evaluations
     made = plan(request, first, data_paths, found)
-    for jury in others:
-        jury.check_size(made.specs[0].size)
-    return [replace(made, jury=jury) for jury in juries]
+    for evaluation in others:
+        evaluation.check_size(made.specs[0].size)
+    return [replace(made, evaluation=evaluation) for evaluation in evaluations]
 
 
 def _ipcs(request: Request, cls: type) -> tuple[int, ...]:
@@ -212,7 +218,9 @@ def _params(method: Any) -> dict[str, Any]:
     try:
         canonical(params)
     except (TypeError, ValueError) as error:
-        raise UserError(f"a field of {config.title(type(method))} cannot be written to spec.json: {error}") from None
+        raise UserError(
+            f"a field of {config.method_name(type(method))} cannot be written to spec.json: {error}"
+        ) from None
     return params
 
 
@@ -226,7 +234,9 @@ def tasks(plan: Plan, runs: Path) -> Iterator[Task]:
     for spec in plan.specs:
         folder = spec.folder(runs)
         yield Task(spec, folder)
-        for student in plan.jury.students:
-            for seed in range(plan.jury.seeds):
-                path = result_path(folder, plan.jury.protocol, student, seed)
-                yield Task(spec, folder, student, seed, path, corrupted_path(path) if plan.jury.corruptions else None)
+        for student in plan.evaluation.students:
+            for seed in range(plan.evaluation.seeds):
+                path = result_path(folder, plan.evaluation.protocol, student, seed)
+                yield Task(
+                    spec, folder, student, seed, path, corrupted_path(path) if plan.evaluation.corruptions else None
+                )

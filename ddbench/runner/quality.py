@@ -26,13 +26,13 @@ from torch import Tensor
 
 from ddbench.errors import UserError
 from ddbench.runner import teacher
-from ddbench.runner.evaluation import bars
+from ddbench.runner.evaluation import progress_bars
 from ddbench.store import distilled_set
 from ddbench.store.paths import safe
 from ddbench.store.records import RunSpec, distilled_digest, train_id
 from ddbench.types import Dataset
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
-from ddbench.utils.provenance import origin
+from ddbench.utils.provenance import describe_environment
 from evaluators import VERSION, fidelity, pretrained
 from evaluators.augment import resize
 from evaluators.catalog import STUDENTS
@@ -40,7 +40,7 @@ from evaluators.protocols import protocol
 from evaluators.students import Student, build, features
 
 if TYPE_CHECKING:
-    from ddbench.runner.plan import Setting
+    from ddbench.runner.plan import ExecutionSettings
 
 log = logging.getLogger("ddbench")
 METRICS = ("fid", "coverage", "ssim", "clip", "map")
@@ -50,7 +50,7 @@ LARGE, MIDDLE = 256, 224  # pixels that networks which know ImageNet are given; 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class QualityRequest:
     """Which of METRICS; whose features instead of the metrics' own; which CLIP model (folder or hub id).
 
     UserError for features that are nobody's.
@@ -62,9 +62,9 @@ class Wanted:
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
-            self.of(metric)
+            self.measured_with(metric)
 
-    def of(self, metric: str) -> str:
+    def measured_with(self, metric: str) -> str:
         """What a metric is measured with, in words that mean one thing: a protocol with its version, a whole path."""
         if metric == "ssim":
             return str(LARGE)
@@ -74,14 +74,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredRun:
     """A run's distilled set, and the dataset (loaded at a size by `load`) that it is compared with."""
 
     folder: Path
     spec: RunSpec
     load: Callable[[int], Dataset]
     device: torch.device
-    setting: Setting
+    settings: ExecutionSettings
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def _whole(words: str) -> str:
         raise UserError(f"--features {words}: {error}") from None
 
 
-def measure(subject: Subject, metric: str, words: str) -> Path:
-    """The file of one of METRICS by `words` (Wanted.of), of the set that is there now; measured if it is not there.
+def measure(subject: MeasuredRun, metric: str, words: str) -> Path:
+    """Return the file of a metric of the present distilled set; measure it if it is missing.
 
     UserError where weights cannot be had, ValueError for a distilled set that somebody changed.
     """
@@ -122,7 +122,7 @@ def _name(metric: str, words: str) -> str:
     )
 
 
-def _measured(subject: Subject, metric: str, words: str) -> dict[str, Any]:
+def _measured(subject: MeasuredRun, metric: str, words: str) -> dict[str, Any]:
     log.info("%s: %s by %s", subject.folder, metric, words)
     watch, pictures = Stopwatch(), distilled_set.read(subject.folder / "distilled")
     weights, values = _MEASURES[metric](subject, pictures, words)
@@ -130,25 +130,25 @@ def _measured(subject: Subject, metric: str, words: str) -> dict[str, Any]:
     return how | _provenance(subject, pictures)
 
 
-def _provenance(subject: Subject, pictures: distilled_set.Pictures) -> dict[str, Any]:
+def _provenance(subject: MeasuredRun, pictures: distilled_set.Pictures) -> dict[str, Any]:
     return {
         "schema": 1,
         "run": subject.spec.digest,
         "content": pictures.content(),
         "distilled_images": len(pictures.labels),
         "real_images": len(subject.load(subject.spec.size).train.labels),
-        **origin(subject.device),
+        **describe_environment(subject.device),
     }
 
 
-def _fid(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _fid(subject: MeasuredRun, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     weights, real, fake = _both(subject, pictures, words)
     values = {"fid": fidelity.fid(real, fake), "kid": fidelity.kid(real, fake)}
     near = fidelity.neighbourhoods(real, fake)
     return weights, values | (asdict(near) if near else {})
 
 
-def _coverage(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _coverage(subject: MeasuredRun, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     weights, real, fake = _both(subject, pictures, words)
     labels = subject.load(subject.spec.size).train.labels
     by_class = fidelity.intra_class_coverage(real, labels, fake, torch.from_numpy(pictures.labels))
@@ -156,7 +156,7 @@ def _coverage(subject: Subject, pictures: distilled_set.Pictures, words: str) ->
     return weights, {"coverage": mean, "per_class": dict(zip(pictures.classes, by_class, strict=True))}
 
 
-def _map(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _map(subject: MeasuredRun, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     weights, real, fake = _both(subject, pictures, words)
     mean, axes, share = fidelity.principal_plane(real)
     values: dict[str, Any] = {"explained": share}
@@ -169,10 +169,12 @@ def _map(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tupl
     return weights, values
 
 
-def _ssim(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _ssim(subject: MeasuredRun, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     train, fake = subject.load(subject.spec.size).train, pictures.to_tensor()
     found = []
-    for label in bars(subject.setting.quiet)(range(len(train.classes)), "NN-SSIM, class by class", len(train.classes)):
+    for label in progress_bars(subject.settings.quiet)(
+        range(len(train.classes)), "NN-SSIM, class by class", len(train.classes)
+    ):
         real, own = train.images[train.labels == label], fake[torch.from_numpy(pictures.labels == label)]
         one = [torch.zeros(len(part), dtype=torch.int64) for part in (real, own)]
         found.append(
@@ -182,7 +184,7 @@ def _ssim(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tup
     return "", {"nn_ssim": float(every.mean()), "std": float(every.std(correction=0)), "largest": float(every.max())}
 
 
-def _clip(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
+def _clip(subject: MeasuredRun, pictures: distilled_set.Pictures, words: str) -> tuple[str, dict[str, Any]]:
     from evaluators import clip
 
     try:
@@ -200,19 +202,19 @@ def _clip(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tup
 _MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim": _ssim, "clip": _clip, "map": _map}
 
 
-def _both(subject: Subject, pictures: distilled_set.Pictures, words: str) -> tuple[str, Tensor, Tensor]:
+def _both(subject: MeasuredRun, pictures: distilled_set.Pictures, words: str) -> tuple[str, Tensor, Tensor]:
     """The weights' name, and features of the real training images and of the distilled ones."""
     with_what = _extractor(subject, words)
     train = subject.load(subject.spec.size).train
     read = partial(features, with_what.network, device=subject.device, batch=64, prepare=with_what.prepare)
     where = _train(subject, subject.spec.size)
     key = {"features": words, "weights": with_what.weights, "train": where, "evaluators": VERSION}
-    folder = subject.setting.data_paths.shared / f"features-{digest(key)[:16]}"
+    folder = subject.settings.data_paths.shared / f"features-{digest(key)[:16]}"
     make_once(folder, lambda place: save_file({"real": read(train.images)}, place / "features.safetensors"))
     return with_what.weights, load_file(folder / "features.safetensors")["real"], read(pictures.to_tensor())
 
 
-def _extractor(subject: Subject, words: str) -> Extractor:
+def _extractor(subject: MeasuredRun, words: str) -> Extractor:
     student, _, row = words.partition("/")
     try:
         return _published(student) if row == "imagenet" else _trained(subject, student, row)
@@ -227,14 +229,14 @@ def _published(student: str) -> Extractor:
     return Extractor(network, partial(resize, size=LARGE, crop=MIDDLE), pretrained.sha256(pretrained.file(student)))
 
 
-def _trained(subject: Subject, student: str, title: str) -> Extractor:
+def _trained(subject: MeasuredRun, student: str, title: str) -> Extractor:
     size = LARGE if protocol(title).init == "imagenet" else subject.spec.size
-    data, shared = subject.load(size), subject.setting.data_paths.shared
-    key, progress = _train(subject, size), bars(subject.setting.quiet)
-    found = teacher.trained((student, title), data.train, key, shared, subject.device, progress)
+    data, shared = subject.load(size), subject.settings.data_paths.shared
+    key, progress = _train(subject, size), progress_bars(subject.settings.quiet)
+    found = teacher.get_teacher((student, title), data.train, key, shared, subject.device, progress)
     return Extractor(teacher.network(found, size), partial(resize, size=size), found.title)
 
 
-def _train(subject: Subject, size: int) -> str:
+def _train(subject: MeasuredRun, size: int) -> str:
     """What identifies the training images at a size."""
     return train_id(replace(subject.spec, size=size), subject.load(size))

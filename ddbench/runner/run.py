@@ -15,13 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddbench.errors import UserError, ran_out
-from ddbench.runner.plan import Jury, Plan, Setting, Task, tasks
+from ddbench.errors import UserError, is_out_of_memory
+from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Plan, Task, tasks
 from ddbench.store import distilled_set
 from ddbench.store.paths import LOCKS, failure_path
 from ddbench.store.records import Failure, read_failure, write_failure
 from ddbench.utils import contact_sheet
-from ddbench.utils.distributed import join
+from ddbench.utils.distributed import process_group
 from ddbench.utils.files import locked, sweep, write_bytes
 
 if TYPE_CHECKING:
@@ -31,47 +31,47 @@ log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskCounts:
     """done: tasks done now. failed: tasks that failed, now or earlier. kept: tasks that were there already."""
 
-    done: int
-    failed: int
-    kept: int
+    done: int = 0
+    failed: int = 0
+    existing: int = 0
 
-    def __add__(self, other: Outcome) -> Outcome:
-        return Outcome(self.done + other.done, self.failed + other.failed, self.kept + other.kept)
+    def __add__(self, other: TaskCounts) -> TaskCounts:
+        return TaskCounts(self.done + other.done, self.failed + other.failed, self.existing + other.existing)
 
 
-def run(plan: Plan, setting: Setting, retry: bool = False) -> Outcome | None:
+def run(plan: Plan, settings: ExecutionSettings, retry: bool = False) -> TaskCounts | None:
     """Do every task that is not done. A task that fails is recorded and costs only what needs it.
 
     One that failed earlier is taken up again with `retry`, else reported. UserError (something the user must provide is
     missing) is raised, and leaves nothing behind. A run that another process is at is waited for, filelock.Timeout
-    where the setting's patience ends. Of several processes of one launch the lead does the tasks; the others help it
+    where the settings's patience ends. Of several processes of one launch the lead does the tasks; the others help it
     with the distillations of a method that is `parallel`, and return None. There a failure ends all.
     """
-    if not join(setting.device == "cpu").lead:
-        return _assist(plan, setting)
-    load = cache(lambda size: plan.source.load(setting.data_paths, size))
-    outcome = Outcome(0, 0, 0)
+    if not process_group(settings.device == "cpu").is_lead:
+        return _assist(plan, settings)
+    load = cache(lambda size: plan.source.load(settings.data_paths, size))
+    counts = TaskCounts(0, 0, 0)
     for spec in plan.specs:
         one = replace(plan, specs=(spec,))
-        with _alone(one, setting):
-            outcome += _run(one, setting, retry, load)
-    return outcome
+        with _alone(one, settings):
+            counts += _run(one, settings, retry, load)
+    return counts
 
 
 @contextmanager
-def _alone(plan: Plan, setting: Setting) -> Iterator[None]:
+def _alone(plan: Plan, settings: ExecutionSettings) -> Iterator[None]:
     """No other process does the tasks of this plan of one run meanwhile."""
-    if all(task.done for task in tasks(plan, setting.runs)):
+    if all(task.done for task in tasks(plan, settings.runs)):
         yield
         return
-    locks = setting.runs / LOCKS
+    locks = settings.runs / LOCKS
     made_here = _missing_parents(locks)
     locks.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(locks / plan.specs[0].digest[:16], setting.patience):
+        with locked(locks / plan.specs[0].digest[:16], settings.patience):
             yield
     except UserError:
         if locks in made_here:  # others may hold locks there by now
@@ -80,21 +80,21 @@ def _alone(plan: Plan, setting: Setting) -> Iterator[None]:
         raise
 
 
-def _run(plan: Plan, setting: Setting, retry: bool, load: Callable[[int], Dataset]) -> Outcome:
+def _run(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callable[[int], Dataset]) -> TaskCounts:
     """The tasks of one run."""
-    done = failed = kept = 0
+    done = failed = existing = 0
     lost = False
-    for task in tasks(plan, setting.runs):
+    for task in tasks(plan, settings.runs):
         there = task.done  # looked at once, and so is the failure: others may be at it too
         before = None if there or retry else read_failure(task.path)
         if task.student is None and (there or before):
-            join().told(False)
+            process_group().broadcast(False)
         if there:
             _tidy(task)
-            kept += 1
+            existing += 1
         elif lost:
             log.warning("%s: skipped, there is no distilled set", _where(task))
-        elif not before and _attempt(task, plan, setting, load):
+        elif not before and _attempt(task, plan, settings, load):
             done += 1
         else:
             if before:
@@ -103,18 +103,18 @@ def _run(plan: Plan, setting: Setting, retry: bool, load: Callable[[int], Datase
             lost = task.student is None
         if task.student is None and not lost:
             _contact_sheet(task.folder)
-    return Outcome(done, failed, kept)
+    return TaskCounts(done, failed, existing)
 
 
-def _assist(plan: Plan, setting: Setting) -> None:
+def _assist(plan: Plan, settings: ExecutionSettings) -> None:
     """Help with every distillation that the lead begins."""
     for spec in plan.specs:
-        if join().told():
+        if process_group().broadcast():
             from ddbench.runner import distillation  # torch
             from ddbench.utils import distributed
 
-            data = plan.source.load(setting.data_paths, spec.size)
-            distillation.assist(spec, plan, data, distributed.device(setting.device), setting)
+            data = plan.source.load(settings.data_paths, spec.size)
+            distillation.join_distillation(spec, plan, data, distributed.device(settings.device), settings)
 
 
 def _tidy(task: Task) -> None:
@@ -125,39 +125,39 @@ def _tidy(task: Task) -> None:
         sweep(task.folder)
 
 
-def _attempt(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> bool:
+def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> bool:
     """Whether the task was done; a failure is logged and recorded."""
     try:
-        _execute(task, plan, setting, load)
+        _execute(task, plan, settings, load)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a method that calls sys.exit() costs its task alone
-        failure = _failure(error, task, plan.jury)
+        failure = _failure(error, task, plan.evaluation)
         write_failure(task.path, failure)
         log.error("%s: %s; the trace is in %s", _where(task), failure.error, failure_path(task.path))
         log.debug("%s", traceback.format_exc())
-        if join().size > 1 and task.student is None:  # the others are in the middle of it
+        if process_group().size > 1 and task.student is None:  # the others are in the middle of it
             raise
         return False
     failure_path(task.path).unlink(missing_ok=True)
     return True
 
 
-def _execute(task: Task, plan: Plan, setting: Setting, load: Callable[[int], Dataset]) -> None:
+def _execute(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> None:
     from ddbench.runner import distillation, evaluation  # torch
     from ddbench.utils import distributed
 
-    device = distributed.device(setting.device)
+    device = distributed.device(settings.device)
     log.info("%s", _where(task))
-    evaluation.check_weights(plan.jury)  # before hours of distillation
+    evaluation.check_weights(plan.evaluation)  # before hours of distillation
     data = load(task.spec.size)
     evaluation.check_test(data)
     if task.student is not None:
-        evaluation.judge(evaluation.Trial(task, plan.jury, data, device, setting))
+        evaluation.evaluate_student(evaluation.StudentTask(task, plan.evaluation, data, device, settings))
         return
     made_here = _missing_parents(task.folder)
     try:
-        distillation.distill(task, plan, data, device, setting)
+        distillation.distill(task, plan, data, device, settings)
     except UserError:
         _forget(task.folder, made_here)
         raise
@@ -186,7 +186,9 @@ def _contact_sheet(folder: Path) -> None:
         return
     try:
         pictures = distilled_set.read(folder / "distilled")
-        write_bytes(folder / "contact.png", contact_sheet.png(pictures.images, pictures.labels, pictures.classes))
+        write_bytes(
+            folder / "contact.png", contact_sheet.render_png(pictures.images, pictures.labels, pictures.classes)
+        )
     except (OSError, ValueError) as error:  # somebody changed the images: judging them will fail and be recorded
         log.error("no contact sheet: %s", error)
 
@@ -195,17 +197,17 @@ def _where(task: Task) -> str:
     return f"{'/'.join(task.folder.parts[-4:])}: {task.words}"
 
 
-def _failure(error: BaseException, task: Task, jury: Jury) -> Failure:
+def _failure(error: BaseException, task: Task, evaluation: EvaluationSetup) -> Failure:
     kind, summary = status(error), _summary(error)
-    said = f"{summary} ({_memory_words(task, jury)})" if kind == "oom" else summary
+    said = f"{summary} ({_memory_words(task, evaluation)})" if kind == "oom" else summary
     return Failure(kind, said, "".join(traceback.format_exception(error)))
 
 
-def _memory_words(task: Task, jury: Jury) -> str:
+def _memory_words(task: Task, evaluation: EvaluationSetup) -> str:
     """The settings of a task that its memory depends on, and how it would need less."""
     size = f"{task.spec.size} px"
     if task.student is not None:
-        batch = jury.protocol.recipe(task.student).batch
+        batch = evaluation.protocol.recipe(task.student).batch
         return f"batches of {batch} at {size}: a smaller --size, or a protocol of your own with a smaller batch"
     sets = [f"--set {name}={value}" for name, value in task.spec.params.items() if name.endswith("batch")]
     if not sets:
@@ -220,7 +222,7 @@ def _summary(error: BaseException) -> str:
 
 def status(error: BaseException) -> str:
     """One word for what went wrong: oom, diverged or failed."""
-    if ran_out(error):
+    if is_out_of_memory(error):
         return "oom"
     names = {cls.__name__ for cls in type(error).__mro__}
     return "diverged" if names & {"DivergedError", "FloatingPointError"} else "failed"

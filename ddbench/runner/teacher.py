@@ -14,7 +14,7 @@ from torch import Tensor
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, digest, make_once, write_bytes, write_json
 from ddbench.utils.memory import Peak
-from ddbench.utils.provenance import origin
+from ddbench.utils.provenance import describe_environment
 from evaluators import VERSION
 from evaluators.pretrained import sha256
 from evaluators.protocols import protocol
@@ -45,7 +45,7 @@ class Teacher:
         return f"{self.folder.name}-{sha256(self.folder / FILE)[:8]}"
 
 
-def trained(
+def get_teacher(
     kind: tuple[str, str], train: ImageSet, train_id: str, shared: Path, device: torch.device, progress: Callable
 ) -> Teacher:
     """The teacher of a kind (student, title of a protocol) for these training images, trained if it is not there."""
@@ -65,13 +65,16 @@ def trained(
         except DivergedError as error:
             raise TeacherError(f"the teacher, {student} by {title}, gives no labels: {error}") from error
         save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / FILE)
-        write_json(folder / "teacher.json", {"key": key, "seconds": watch.seconds, **peak.figures(), **origin(device)})
+        write_json(
+            folder / "teacher.json",
+            {"key": key, "seconds": watch.seconds, **peak.figures(), **describe_environment(device)},
+        )
 
     make_once(found.folder, make)
     return found
 
 
-def labels(teacher: Teacher, images: Tensor, content: str, run: Path, device: torch.device) -> Tensor:
+def teacher_labels(teacher: Teacher, images: Tensor, content: str, run: Path, device: torch.device) -> Tensor:
     """Probabilities, float32 (n, classes), of uint8 images whose set's digest is `content`.
 
     They are kept in the run's folder, by teacher and content: a set that is made anew gets labels of its own.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ddbench.utils.files import image_like, read_json, write_json
+from ddbench.utils.files import has_image_suffix, read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,7 +144,7 @@ def read_soft(folder: Path) -> np.ndarray | None:
 def class_files(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class folder, both sorted; hidden files and folders are left out."""
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return {path.name: [file for file in sorted(path.iterdir()) if image_like(file.name)] for path in folders}
+    return {path.name: [file for file in sorted(path.iterdir()) if has_image_suffix(file.name)] for path in folders}
 
 
 def read_image(path: Path) -> np.ndarray:

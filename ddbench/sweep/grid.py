@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ddbench.config import checked, read_toml
+from ddbench.config import read_toml, validate
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import absolute_name
 from ddbench.errors import UserError, unknown
@@ -29,7 +29,7 @@ SMALLEST = 8  # pixels
 
 
 @dataclass(frozen=True)
-class Ask:
+class MethodEntry:
     """One method of a plan: its name, and what `ddbench run` calls --preset, --config and --set.
 
     ipcs, seeds: in place of the plan's.
@@ -60,7 +60,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepJob:
     """One run and its students, in words that another process understands.
 
     request: with one IPC (none for all images) and one seed. tasks: distilling, then each student of each protocol.
@@ -87,14 +87,14 @@ class Cell:
         return [task for task in self.tasks if not task.done]
 
     @property
-    def given_up(self) -> bool:
+    def failed_before(self) -> bool:
         """Whether all that is missing failed earlier, or needs what failed."""
         if not self.tasks[0].done and read_failure(self.folder):
             return True
         return all(read_failure(task.path) for task in self.missing)
 
 
-def read_plan(path: Path) -> tuple[Sweep, tuple[Ask, ...]]:
+def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
     """The plan in a TOML file; UserError naming what is wrong in it, and what may be there."""
     told = read_toml(path)
     known = [METHODS, *Sweep.__dataclass_fields__]
@@ -108,7 +108,7 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[Ask, ...]]:
         )
     if "datasets" not in told:
         raise UserError(f'{path}: datasets must be a list, such as datasets = ["ucm", "scenes"]')
-    sweep = Sweep(**checked(Sweep, told, str(path)))
+    sweep = Sweep(**validate(Sweep, told, str(path)))
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
             raise UserError(f"{path}: {name} is empty, so there is nothing to do")
@@ -121,37 +121,41 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[Ask, ...]]:
     return sweep, tuple(_ask(method, path) for method in methods)
 
 
-def _ask(method: Any, path: Path) -> Ask:
+def _ask(method: Any, path: Path) -> MethodEntry:
     if isinstance(method, str):
-        return Ask(method)
+        return MethodEntry(method)
     if not isinstance(method, dict) or "method" not in method:
         raise UserError(f"{path}: {method!r} in methods is neither a name nor a table with a key `method`")
-    return Ask(**checked(Ask, method, f"{path}, methods"))
+    return MethodEntry(**validate(MethodEntry, method, f"{path}, methods"))
 
 
-def cells(sweep: Sweep, asks: Sequence[Ask], data_paths: DataPaths, runs: Path) -> list[Cell]:
+def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths, runs: Path) -> list[SweepJob]:
     """Every cell of the grid, once; the first of each method on each dataset and size comes before all others.
 
     So what those share (a teacher, a fine-tuned model) is made once, and by several processes at once. Every word is
     checked; UserError, and nothing is written.
     """
-    juries = [planning.jury(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols]
-    listed = cache(partial(planning.listed, data_paths=data_paths))
-    found: dict[str, tuple[tuple, Cell]] = {}
+    evaluations = [
+        planning.evaluation_setup(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols
+    ]
+    listed = cache(partial(planning.list_dataset, data_paths=data_paths))
+    found: dict[str, tuple[tuple, SweepJob]] = {}
     for (a, ask), (d, dataset), size in product(enumerate(asks), enumerate(sweep.datasets), sweep.sizes or (None,)):
         request = _request(sweep, ask, dataset, size)
-        plans = planning.plans(request, juries, data_paths, listed(request.dataset))
+        plans = planning.plans_for_protocols(request, evaluations, data_paths, listed(request.dataset))
         for rank, spec in enumerate(plans[0].specs):
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
             tasks = tuple({task.path: task for part in parts for task in part}.values())
-            cell = Cell(one, sweep.students, tuple(map(_absolute_file, sweep.protocols)), sweep.student_seeds, tasks)
+            cell = SweepJob(
+                one, sweep.students, tuple(map(_absolute_file, sweep.protocols)), sweep.student_seeds, tasks
+            )
             key = (0, a, d, spec.size, rank) if rank == 0 else (1, d, spec.size, a, rank)
             found.setdefault(spec.digest, (key, cell))
     return [cell for _, cell in sorted(found.values(), key=lambda pair: pair[0])]
 
 
-def _request(sweep: Sweep, ask: Ask, dataset: str, size: int | None) -> Request:
+def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> Request:
     whole = getattr(load_method(ask.method), "whole", False)
     if whole and ask.ipcs:
         raise UserError(f"{ask.method} takes every training image: leave out its ipcs = {list(ask.ipcs)}")

@@ -15,17 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from filelock import Timeout
 
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run
-from ddbench.runner.plan import Setting
-from ddbench.runner.run import Outcome
+from ddbench.runner.plan import ExecutionSettings
+from ddbench.runner.run import TaskCounts
 from ddbench.store.records import Failure, read_failure, write_failure, write_spec
-from ddbench.sweep.grid import Cell
+from ddbench.sweep.grid import SweepJob
 
 log = logging.getLogger("ddbench")
 
@@ -45,47 +45,37 @@ class DiedError(Exception):
         self.again = again
 
 
-@dataclass(frozen=True)
-class Tally:
-    """Cells: done now; failed, now or earlier; there already."""
-
-    done: int = 0
-    failed: int = 0
-    kept: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.done + other.done, self.failed + other.failed, self.kept + other.kept)
-
-
-def work(cell: Cell, setting: Setting, retry: bool) -> Outcome | None:
+def run_job(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
     """Do a cell in this process; None when another process is at it. Failures are recorded, never raised."""
     with _one_at_a_time:
         try:
-            return _judged(cell, replace(setting, patience=PATIENCE), retry)
+            return _judged(cell, replace(settings, patience=PATIENCE), retry)
         except Timeout:
             return None
         except UserError as error:
             _record(cell, Failure("failed", str(error), ""))
             log.error("%s: %s", cell.title, error)
-            return Outcome(0, 1, 0)
+            return TaskCounts(0, 1, 0)
 
 
-def _judged(cell: Cell, setting: Setting, retry: bool) -> Outcome:
-    juries = [planning.jury(cell.students, protocol, cell.student_seeds) for protocol in cell.protocols]
-    plans = planning.plans(cell.request, juries, setting.data_paths)
+def _judged(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts:
+    evaluations = [
+        planning.evaluation_setup(cell.students, protocol, cell.student_seeds) for protocol in cell.protocols
+    ]
+    plans = planning.plans_for_protocols(cell.request, evaluations, settings.data_paths)
     if plans[0].specs[0].digest != cell.tasks[0].spec.digest:
         raise UserError(
             f"{cell.title}: here these words mean another run: other code or data than where the sweep was begun"
         )
-    outcome = Outcome(0, 0, 0)
+    counts = TaskCounts(0, 0, 0)
     for plan in plans:
-        outcome += run.run(plan, setting, retry)
+        counts += run.run(plan, settings, retry)
         if read_failure(cell.folder):  # of the distillation: no protocol has anything to judge
             break
-    return outcome
+    return counts
 
 
-def _record(cell: Cell, failure: Failure) -> None:
+def _record(cell: SweepJob, failure: Failure) -> None:
     """Note the failure at what the cell misses first and has no failure of its own."""
     missing = cell.missing or [cell.tasks[0]]
     task = next((task for task in missing if not read_failure(task.path)), missing[0])
@@ -93,7 +83,9 @@ def _record(cell: Cell, failure: Failure) -> None:
     write_failure(task.path, failure)
 
 
-def carry_out(cells: Sequence[Cell], submit: Callable[[Cell], Future], told: Callable[[Cell, str, int], None]) -> Tally:
+def carry_out(
+    cells: Sequence[SweepJob], submit: Callable[[SweepJob], Future], told: Callable[[SweepJob, str, int], None]
+) -> TaskCounts:
     """Have every cell done by `submit(cell)`, and tell of each how it ended; the order is kept as far as it can be.
 
     A cell that another sweep is at is asked about again; one whose process died is begun again, TIMES in all.
@@ -110,13 +102,13 @@ def carry_out(cells: Sequence[Cell], submit: Callable[[Cell], Future], told: Cal
                 told(cell, how, tally.total())
             else:
                 running[submit(cell)] = cell
-    return Tally(**tally)
+    return TaskCounts(**tally)
 
 
-def _how(cell: Cell, future: Future, deaths: Counter[str]) -> str:
-    """ "done", "failed" or "kept"; empty for a cell that is to be submitted again."""
+def _how(cell: SweepJob, future: Future, deaths: Counter[str]) -> str:
+    """ "done", "failed" or "existing"; empty for a cell that is to be submitted again."""
     try:
-        outcome = future.result()
+        counts = future.result()
     except DiedError as error:
         deaths[cell.title] += 1
         if error.again and deaths[cell.title] < TIMES:
@@ -126,12 +118,12 @@ def _how(cell: Cell, future: Future, deaths: Counter[str]) -> str:
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         return _lost(cell, Failure("failed", text, "".join(traceback.format_exception(error))))
-    if outcome is None:
+    if counts is None:
         return ""
-    return "failed" if outcome.failed else "done" if outcome.done else "kept"
+    return "failed" if counts.failed else "done" if counts.done else "existing"
 
 
-def _lost(cell: Cell, failure: Failure) -> str:
+def _lost(cell: SweepJob, failure: Failure) -> str:
     _record(cell, failure)
     log.error("%s: %s; --retry tries again", cell.title, failure.error)
     return "failed"

@@ -14,7 +14,7 @@ GAP = 4
 FONT = 16
 
 
-def sheet(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Image.Image:
+def draw_sheet(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Image.Image:
     """Up to ACROSS images of every class, class names on the left; small images are enlarged by a whole factor.
 
     images: uint8 (n, h, w, 3). labels: (n,), indices into `classes`.
@@ -34,10 +34,10 @@ def sheet(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Ima
     return page
 
 
-def png(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> bytes:
+def render_png(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> bytes:
     """The sheet as a PNG file's content."""
     out = io.BytesIO()
-    sheet(images, labels, classes).save(out, format="PNG")
+    draw_sheet(images, labels, classes).save(out, format="PNG")
     return out.getvalue()
 
 

@@ -21,23 +21,23 @@ PATIENCE = timedelta(days=7)  # others wait while the lead makes what is not sha
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """rank: this process, 0 the lead. size: how many there are."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def lead(self) -> bool:
+    def is_lead(self) -> bool:
         """Whether this process writes."""
         return self.rank == 0
 
     @property
-    def part(self) -> slice:
+    def shard(self) -> slice:
         """This process's share of anything that can be sliced."""
         return slice(self.rank, None, self.size)
 
-    def total(self, tensors: list[Tensor]) -> None:
+    def all_reduce(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over the processes: the same bits in all of them."""
         if self.size > 1:
             import torch
@@ -47,20 +47,20 @@ class Team:
             for tensor, summed in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(summed.view_as(tensor))
 
-    def merged(self, mine: list) -> list:
+    def all_gather(self, items: list) -> list:
         """The whole list in every process, from what each made of its `part`."""
         if self.size == 1:
-            return mine
+            return items
         import torch
 
         parts: list = [None] * self.size
-        torch.distributed.all_gather_object(parts, mine)
+        torch.distributed.all_gather_object(parts, items)
         whole: list = [None] * sum(map(len, parts))
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part
         return whole
 
-    def told(self, value: Any = None) -> Any:
+    def broadcast(self, value: Any = None) -> Any:
         """The lead's value in every process; the others wait for it."""
         box = [value]
         if self.size > 1:
@@ -70,17 +70,17 @@ class Team:
         return box[0]
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def join(cpu: bool = False) -> Team:
+def process_group(cpu: bool = False) -> ProcessGroup:
     """The team of this launch; the process group is made once, by the first call. cpu: also where there are GPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return ALONE
+        return SINGLE_PROCESS
     from accelerate import PartialState
 
     state = PartialState(cpu=cpu, timeout=PATIENCE)
-    return Team(state.process_index, state.num_processes)
+    return ProcessGroup(state.process_index, state.num_processes)
 
 
 def device(name: str) -> torch.device:
@@ -90,8 +90,10 @@ def device(name: str) -> torch.device:
     """
     import torch
 
-    if ":" in name and join().size > 1:
-        raise UserError(f"--device {name}: {join().size} processes would share it; --device auto gives each its own")
+    if ":" in name and process_group().size > 1:
+        raise UserError(
+            f"--device {name}: {process_group().size} processes would share it; --device auto gives each its own"
+        )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = torch.device(name)

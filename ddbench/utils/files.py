@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger("ddbench")
 
-LEFT_BY_ARCHIVERS = "__MACOSX"
+MACOS_METADATA = "__MACOSX"
 
 
 # suffixes of the image files that are read, whoever made them
@@ -153,6 +153,6 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
 
-def image_like(name: str) -> bool:
+def has_image_suffix(name: str) -> bool:
     """Whether a file's name is an image's; hidden ones are not."""
     return name[0] != "." and os.path.splitext(name)[1].lower() in IMAGES

@@ -30,7 +30,7 @@ class Peak:
         return {"rss_bytes": _rss()} | ({"cuda_bytes": _allocated(self._cuda)} if self._cuda else {})
 
     @property
-    def where_it_computes(self) -> int:
+    def compute_bytes(self) -> int:
         """Bytes of the GPU, where one computes, else of the process."""
         found = self.figures()
         return found.get("cuda_bytes", found["rss_bytes"])

@@ -49,13 +49,13 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
-def origin(where: torch.device) -> dict[str, Any]:
+def describe_environment(where: torch.device) -> dict[str, Any]:
     """What a figure came from, as every file of figures records it: device, versions, commit, dirty."""
     revision, dirty = commit()
-    return {"device": device_words(where), "versions": versions(), "commit": revision, "dirty": dirty}
+    return {"device": device_name(where), "versions": versions(), "commit": revision, "dirty": dirty}
 
 
-def device_words(where: torch.device) -> str:
+def device_name(where: torch.device) -> str:
     """What computed: the GPU's name, or the CPU's number of threads (sums are grouped by it)."""
     import torch
 

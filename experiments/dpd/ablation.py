@@ -62,7 +62,7 @@ def planned(row: str, dataset: str, seeds: tuple[int, ...], data_paths: DataPath
     """One row of the table on one dataset."""
     method, preset, sets = PLAN[row]
     request = planning.Request(method, dataset, (IPC,), SIZE, preset, None, sets, seeds)
-    return planning.plan(request, planning.jury(students, "quick", 1), data_paths)
+    return planning.plan(request, planning.evaluation_setup(students, "quick", 1), data_paths)
 
 
 def recorded() -> dict[tuple[str, str, str, int], dict]:
@@ -116,8 +116,8 @@ def run(data_root: Path, shared: Path, runs: Path, seeds: int, datasets: tuple[s
         if (row, dataset, student, seed) in known or (seed and row in SEEDLESS):
             continue
         click.echo(f"{student} on {dataset}, seed {seed}: {row}")
-        setting = planning.Setting(runs, data_paths, quiet=True)
-        failed += runner.run(planned(row, dataset, (seed,), data_paths, (student,)), setting).failed
+        settings = planning.ExecutionSettings(runs, data_paths, quiet=True)
+        failed += runner.run(planned(row, dataset, (seed,), data_paths, (student,)), settings).failed
     sys.exit(failed > 0)
 
 
@@ -169,7 +169,7 @@ def sheet(data_root: Path, shared: Path, runs: Path, seeds: int, dataset: str, o
     shown = np.concatenate([_first(s.labels, 2) for s in sets])
     images = np.concatenate([s.images for s in sets])[shown]
     page = distilled_set.Pictures(images, labels[shown], sets[0].classes, None, {})
-    contact_sheet.sheet(page.images, page.labels, page.classes).reduce(2).save(output, quality=85)
+    contact_sheet.draw_sheet(page.images, page.labels, page.classes).reduce(2).save(output, quality=85)
 
 
 def _first(labels: np.ndarray, count: int) -> np.ndarray:

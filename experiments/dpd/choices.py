@@ -19,7 +19,7 @@ import torch
 from ddbench.datasets.info import DataPaths
 from ddbench.runner import plan as planning
 from ddbench.runner import run
-from ddbench.runner.evaluation import bars
+from ddbench.runner.evaluation import progress_bars
 from ddbench.store import distilled_set
 from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate
@@ -28,12 +28,12 @@ from evaluators.train import train_student
 SIZE, IPC, MOST = 64, 10, 4000
 
 
-def distil(request: planning.Request, setting: planning.Setting) -> tuple[Path, ImageSet]:
+def distil(request: planning.Request, settings: planning.ExecutionSettings) -> tuple[Path, ImageSet]:
     """The folder of the distilled set, made when it is missing, and the training split."""
-    plan = planning.plan(request, planning.jury((), "quick", 1), setting.data_paths)
-    if run.run(plan, setting).failed:
+    plan = planning.plan(request, planning.evaluation_setup((), "quick", 1), settings.data_paths)
+    if run.run(plan, settings).failed:
         raise SystemExit(1)
-    return plan.specs[0].folder(setting.runs) / "distilled", plan.source.load(setting.data_paths, SIZE).train
+    return plan.specs[0].folder(settings.runs) / "distilled", plan.source.load(settings.data_paths, SIZE).train
 
 
 def others(train: ImageSet, pictures: distilled_set.Pictures) -> torch.Tensor:
@@ -49,7 +49,7 @@ def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str, se
     """Overall accuracy of one student on `others`."""
     images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
     shared = {"num_classes": len(train.classes), "device": "cpu"}
-    how = {"student": student, "protocol": "quick", "seed": seed, "progress": bars(False)}
+    how = {"student": student, "protocol": "quick", "seed": seed, "progress": progress_bars(False)}
     net = train_student(images, torch.from_numpy(pictures.labels), **how, **shared)
     rows = others(train, pictures)
     return evaluate(net, train.images[rows], train.labels[rows], **shared).overall
@@ -72,7 +72,7 @@ def main(  # noqa: PLR0913
     """Print the mean accuracy of the students, and each one's, as one JSON line."""
     preset = preset or ("tiny-paper" if method == "dpd" else None)
     request = planning.Request(method, dataset, (IPC,), SIZE, preset, None, sets)
-    folder, train = distil(request, planning.Setting(runs, DataPaths(data_root, shared)))
+    folder, train = distil(request, planning.ExecutionSettings(runs, DataPaths(data_root, shared)))
     distilled = distilled_set.read(folder)
     figures = [accuracy(distilled, train, student, seed) for seed in range(student_seeds)]
     row = {"method": method, "dataset": dataset, "preset": preset, "sets": sets, "student": student}

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from test_table import entry
 
-from ddbench.cli.results import EXTRAS, FORMATS, Asked
+from ddbench.cli.results import EXTRAS, FORMATS, Filters
 from ddbench.errors import UserError
 from ddbench.leaderboard import extra_columns, latex, render
 from ddbench.leaderboard.render import Look
@@ -188,7 +188,7 @@ def test_latex_heads_tell_two_splits_apart():
 
 
 def test_one_ipc_has_all_training_images_beside_it(tmp_path):
-    assert [Asked(ipc=10).has(one) for one in (BOARD[0], BOARD[1], BOARD[-1])] == [False, True, True]
+    assert [Filters(ipc=10).matches(one) for one in (BOARD[0], BOARD[1], BOARD[-1])] == [False, True, True]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
@@ -243,8 +243,8 @@ def test_a_file_of_numbers_serves_several_tables(tmp_path):
              ({"protocol": "quick"}, True, False), ({"protocol": "long"}, True, True),
              ({"student": "convnet"}, True, True)]  # fmt: skip
     for words, *expected in asked:
-        assert [Asked(**words).has_reported(one) for one in (PAPER, other)] == expected
-    assert not Asked(student="convnet").has_reported(dataclasses.replace(PAPER, student="resnet18"))
+        assert [Filters(**words).matches_reported(one) for one in (PAPER, other)] == expected
+    assert not Filters(student="convnet").matches_reported(dataclasses.replace(PAPER, student="resnet18"))
 
 
 def test_no_rule_stands_below_an_empty_head():

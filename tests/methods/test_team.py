@@ -14,7 +14,7 @@ from third_party import write_images
 
 from ddbench.cli.main import cli
 from ddbench.store import distilled_set
-from ddbench.utils.distributed import ALONE, Team
+from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 from ddbench.utils.files import read_json
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
@@ -22,8 +22,12 @@ PLAIN = ("--mixed_precision", "no", "--dynamo_backend", "no")
 
 
 def test_one_process_is_the_lead_of_itself():
-    assert (ALONE.lead, ALONE.merged([1, 2]), ALONE.told("go")) == (True, [1, 2], "go")
-    assert [list(range(7))[Team(rank, 3).part] for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+    assert (SINGLE_PROCESS.is_lead, SINGLE_PROCESS.all_gather([1, 2]), SINGLE_PROCESS.broadcast("go")) == (
+        True,
+        [1, 2],
+        "go",
+    )
+    assert [list(range(7))[ProcessGroup(rank, 3).shard] for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
 
 
 def launch(place: Path, *words: str) -> subprocess.CompletedProcess:

@@ -22,7 +22,7 @@ from ddbench.cli.main import cli
 from ddbench.datasets.info import DataPaths
 from ddbench.report.cells import command
 from ddbench.report.page import page
-from ddbench.runner.plan import Request, jury, plan
+from ddbench.runner.plan import Request, evaluation_setup, plan
 from ddbench.store import distilled_set, paths, records
 from ddbench.utils.files import write_json
 from evaluators.protocols import QUICK_1
@@ -121,7 +121,7 @@ def test_names_are_never_markup(text):
 
 def test_the_command_makes_the_same_run(tmp_path):
     request = Request("dm", "scenes", (2,), 32, "tiny", None, ("rate=0.3",), (4,))
-    spec = plan(request, jury(("convnet",), "quick@1", 1), DataPaths(None, tmp_path, True)).specs[0]
+    spec = plan(request, evaluation_setup(("convnet",), "quick@1", 1), DataPaths(None, tmp_path, True)).specs[0]
     words = command(spec, dataclasses.replace(RESULT, student="convnet", protocol="quick")).split()[1:]
     done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "--shared", str(tmp_path), "-q", *words, "--dry-run"])
     assert done.exit_code == 0, done.output

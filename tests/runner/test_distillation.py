@@ -9,7 +9,7 @@ import torch
 from ddbench.errors import UserError
 from ddbench.runner import evaluation
 from ddbench.runner.distillation import global_seed
-from ddbench.types import DistilledSet, ImageSet, checked, checksum
+from ddbench.types import DistilledSet, ImageSet, check_distilled_set, checksum
 from ddbench.utils.distributed import device
 
 
@@ -29,9 +29,9 @@ def image_set(cls=ImageSet, size=4, n=4, **changes):
     ],
 )
 def test_what_a_method_returns_is_checked(made, said):
-    checked(image_set(DistilledSet), image_set(), 2)
+    check_distilled_set(image_set(DistilledSet), image_set(), 2)
     with pytest.raises(ValueError, match=said):
-        checked(made, image_set(), 2)
+        check_distilled_set(made, image_set(), 2)
 
 
 def test_the_checksum_sees_one_bit_and_one_label():

@@ -15,7 +15,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
-from ddbench.runner.plan import Request, Setting
+from ddbench.runner.plan import ExecutionSettings, Request
 from ddbench.store import records
 from ddbench.store.paths import corrupted_path
 from evaluators import corruptions
@@ -37,11 +37,11 @@ def home(tmp_path):
 def planned(home, protocol, students=("convnet",), images="images", **words):
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/{images}", **{"ipcs": (2,), **words})
     data_paths = DataPaths(None, home / "shared", True)
-    return planning.plan(request, planning.jury(students, f"{home}/{protocol}", 1), data_paths)
+    return planning.plan(request, planning.evaluation_setup(students, f"{home}/{protocol}", 1), data_paths)
 
 
 def run(home, plan):
-    return runner.run(plan, Setting(home / "runs", DataPaths(None, home / "shared", True), "cpu", True))
+    return runner.run(plan, ExecutionSettings(home / "runs", DataPaths(None, home / "shared", True), "cpu", True))
 
 
 def results(home):
@@ -69,9 +69,10 @@ def test_corruptions_are_measured_beside_the_result_and_only_when_asked_for(home
     (path,) = (home / "runs").rglob("results/*/*.json")
     before = path.read_bytes()
     asked = replace(
-        planned(home, "few.toml"), jury=planning.jury(("convnet",), f"{home}/few.toml", 1, corruptions=True)
+        planned(home, "few.toml"),
+        evaluation=planning.evaluation_setup(("convnet",), f"{home}/few.toml", 1, corruptions=True),
     )
-    assert run(home, asked) == runner.Outcome(1, 0, 1)
+    assert run(home, asked) == runner.TaskCounts(1, 0, 1)
     assert path.read_bytes() == before
     found = json.loads(corrupted_path(path).read_text())
     assert path.parent / f"corrupted-v{corruptions.VERSION}" == corrupted_path(path).parent
@@ -79,7 +80,7 @@ def test_corruptions_are_measured_beside_the_result_and_only_when_asked_for(home
     assert found["overall"]["rotation"] == [found["clean"]] * 3  # its images are noise around a colour
     assert len(found["overall"]) == 7
     assert found["mean"] == pytest.approx(np.mean(list(found["overall"].values())))
-    assert run(home, asked) == runner.Outcome(0, 0, 2)
+    assert run(home, asked) == runner.TaskCounts(0, 0, 2)
     assert len(results(home)) == 1
 
 
@@ -132,8 +133,8 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     entries, problems = results_and_problems(home / "runs")
     assert entries == []
     assert ["it belongs to other images than the run has now" in problem.reason for problem in problems] == [True]
-    jury = planning.jury(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
-    assert run(home, replace(planned(home, "taught.toml"), jury=jury)).done == 2
+    jury = planning.evaluation_setup(("convnet",), f"{home}/taught.toml", 2, corruptions=True)
+    assert run(home, replace(planned(home, "taught.toml"), evaluation=jury)).done == 2
     one, other = (load_file(path)["soft_labels"] for path in folder.glob("soft_labels/*"))
     np.testing.assert_allclose(one, other[::-1], atol=1e-6)
     entries, problems = results_and_problems(home / "runs")
@@ -143,7 +144,7 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     assert problems == []
     corrupted = [json.loads(path.read_text()) for path in folder.glob("results/*/corrupted-v1/*")]
     assert {one["content"] for one in corrupted} == {records.distilled_digest(folder)}
-    assert run(home, replace(planned(home, "taught.toml"), jury=jury)) == runner.Outcome(0, 0, 3)
+    assert run(home, replace(planned(home, "taught.toml"), evaluation=jury)) == runner.TaskCounts(0, 0, 3)
 
 
 def test_each_dataset_has_a_teacher_of_its_own(home):
@@ -177,7 +178,7 @@ def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
     """This method's labels are upside down, so that it shows which ones were learnt."""
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
-    jury = planning.jury(("convnet",), f"{home}/{protocol}", 1)
+    jury = planning.evaluation_setup(("convnet",), f"{home}/{protocol}", 1)
     assert run(home, planning.plan(request, jury, DataPaths(None, home / "shared", True))).failed == 0
     (found,) = results(home)
     assert found.overall < 0.1
@@ -189,7 +190,7 @@ def test_hard_labels_are_hard(home):
     (home / "soft.py").write_text(SOFT)
     (home / "hard.toml").write_text(f'labels = "hard"\n{FEW}')
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,))
-    jury = planning.jury(("convnet",), f"{home}/hard.toml", 1)
+    jury = planning.evaluation_setup(("convnet",), f"{home}/hard.toml", 1)
     run(home, planning.plan(request, jury, DataPaths(None, home / "shared", True)))
     (found,) = results(home)
     assert found.overall > 0.9
@@ -211,7 +212,7 @@ def test_soft_labels_that_are_no_probabilities_are_refused(home):
     (home / "soft.py").write_text(SOFT)
     request = Request(f"{home}/soft.py:Soft", f"folder:{home}/images", (2,), sets=("sure=1.5",))
     plan = planning.plan(
-        request, planning.jury(("convnet",), f"{home}/few.toml", 1), DataPaths(None, home / "shared", True)
+        request, planning.evaluation_setup(("convnet",), f"{home}/few.toml", 1), DataPaths(None, home / "shared", True)
     )
     assert run(home, plan).failed == 1
     assert (
@@ -258,7 +259,7 @@ def test_a_teacher_that_cannot_be_had_is_said_before_the_distillation(home, monk
 
 def test_a_student_that_a_protocol_has_no_row_for_is_named():
     with pytest.raises(UserError, match=r"student of protocol dc@1 'resnet18'.*convnet"):
-        planning.jury(("resnet18",), "dc@1", 1)
+        planning.evaluation_setup(("resnet18",), "dc@1", 1)
 
 
 def test_a_student_without_imagenet_weights_is_named(home):

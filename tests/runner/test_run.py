@@ -21,8 +21,8 @@ from ddbench.datasets.lookup import find_dataset
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run
-from ddbench.runner.external import plan_given
-from ddbench.runner.plan import Request, Setting
+from ddbench.runner.external import plan_external
+from ddbench.runner.plan import ExecutionSettings, Request
 from ddbench.store import distilled_set, paths, reader, records
 
 
@@ -37,7 +37,7 @@ def home(tmp_path_factory):
 
 def plan_for(home, *sets, students=("convnet",), **words):
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", **{"ipcs": (2,), "sets": sets, **words})
-    return planning.plan(request, planning.jury(students, "quick", 1), place_of(home))
+    return planning.plan(request, planning.evaluation_setup(students, "quick", 1), place_of(home))
 
 
 def place_of(home):
@@ -45,7 +45,7 @@ def place_of(home):
 
 
 def setting(home, runs_dir):
-    return Setting(runs_dir, place_of(home), "cpu", True)
+    return ExecutionSettings(runs_dir, place_of(home), "cpu", True)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_a_plan_writes_nothing(home, tmp_path):
 
 def test_full_takes_every_training_image_and_no_budget(home, tmp_path):
     request = Request("full", f"folder:{home}/images", ())
-    plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
-    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(1, 0, 0)
+    plan = planning.plan(request, planning.evaluation_setup((), "quick", 1), place_of(home))
+    assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(1, 0, 0)
     train = plan.source.load(place_of(home), plan.specs[0].size).train
     (folder,) = (tmp_path / "folder-images8" / "full").glob("ipc0/seed0-*")
     found = distilled_set.read(folder / "distilled")
@@ -87,7 +87,7 @@ def test_a_size_that_a_student_cannot_take_is_refused_at_planning(home, student,
 
 def test_a_run_leaves_what_the_design_says(done):
     plan, place, outcome = done
-    assert (outcome.done, outcome.failed, outcome.kept) == (2, 0, 0)
+    assert (outcome.done, outcome.failed, outcome.existing) == (2, 0, 0)
     folder = plan.specs[0].folder(place)
     assert sorted(snapshot(folder)) == [
         "contact.png",
@@ -122,7 +122,7 @@ def test_the_result_says_what_was_judged_and_how(done):
     assert entry.spec == plan.specs[0]
     found = entry.result
     assert found.content == distilled_set.read(plan.specs[0].folder(place) / "distilled").content()
-    assert found.protocol_hash == plan.jury.protocol.identity("convnet")
+    assert found.protocol_hash == plan.evaluation.protocol.identity("convnet")
     confusion = np.array(found.confusion)
     assert found.n_test == confusion.sum() == sum(map(len, plan.split.test))
     assert found.overall == pytest.approx(np.trace(confusion) / found.n_test)
@@ -134,7 +134,7 @@ def test_the_result_says_what_was_judged_and_how(done):
 def test_what_is_there_is_kept(done, home):
     plan, place, _ = done
     before = snapshot(place)
-    assert run.run(plan, setting(home, place)) == run.Outcome(0, 0, 2)
+    assert run.run(plan, setting(home, place)) == run.TaskCounts(0, 0, 2)
     assert snapshot(place) == before
 
 
@@ -160,7 +160,7 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
 )
 def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, status, said):
     plan = plan_for(home, f"do={do}")
-    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(0, 1, 0)
+    assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(0, 1, 0)
     recorded = records.read_failure(plan.specs[0].folder(tmp_path))
     assert recorded.status == status
     assert said in recorded.error
@@ -202,7 +202,7 @@ def test_a_student_without_room_is_told_what_its_batch_is(home, tmp_path, monkey
     said = json.loads(path.read_text())
     assert said["status"] == "oom"
     assert (
-        f"batches of {plan.jury.protocol.recipe('convnet').batch} at 8 px: a smaller --size, or a protocol"
+        f"batches of {plan.evaluation.protocol.recipe('convnet').batch} at 8 px: a smaller --size, or a protocol"
         in said["error"]
     )
 
@@ -213,7 +213,7 @@ def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch
     monkeypatch.setenv("PICK_WORKS", "1")
     assert run.run(plan, setting(home, tmp_path)).failed == 1
     assert "--retry tries again" in caplog.text
-    assert run.run(plan, setting(home, tmp_path), retry=True) == run.Outcome(1, 0, 0)
+    assert run.run(plan, setting(home, tmp_path), retry=True) == run.TaskCounts(1, 0, 0)
     assert records.read_failure(plan.specs[0].folder(tmp_path)) is None
 
 
@@ -241,8 +241,8 @@ def test_one_failing_student_costs_one_cell(home, tmp_path):
     folder = plan.specs[0].folder(tmp_path)
     image = folder / "distilled" / "barn" / "000.png"
     image.write_bytes(image.read_bytes()[:50])
-    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(0, 1, 1)
-    result = paths.result_path(folder, plan.jury.protocol, "convnet", 0)
+    assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(0, 1, 1)
+    result = paths.result_path(folder, plan.evaluation.protocol, "convnet", 0)
     assert "not a readable image" in records.read_failure(result).error
     assert records.read_failure(folder) is None
 
@@ -279,7 +279,7 @@ def test_killed_while_distilling(home, tmp_path):
     kill_when(process, (folder / ".work" / "begun").exists)
     assert sorted(snapshot(folder)) == [".work/begun", "spec.json"]
     for place in ("killed", "calm"):
-        assert run.run(plan, setting(home, tmp_path / place)) == run.Outcome(1, 0, 0)
+        assert run.run(plan, setting(home, tmp_path / place)) == run.TaskCounts(1, 0, 0)
     assert same_files(tmp_path / "killed", tmp_path / "calm")
     assert not (folder / ".work").exists()
 
@@ -290,7 +290,7 @@ def test_killed_while_judging(done, home, tmp_path):
     process = subprocess.Popen(command(home, tmp_path), stderr=subprocess.DEVNULL)
     kill_when(process, (folder / "contact.png").exists)
     assert list(folder.rglob("results/*/*.json")) == []
-    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(1, 0, 1)
+    assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(1, 0, 1)
     assert same_files(tmp_path, place)
     (one,), (two,) = reader.read_runs(tmp_path).results, reader.read_runs(place).results
     assert (one.result.run, one.result.content) == (two.result.run, two.result.content)
@@ -315,7 +315,7 @@ def test_what_a_process_killed_after_its_work_left_is_removed(done, home, tmp_pa
         (folder / name).touch()
     alive = folder / f".distill.json.{os.getpid()}.tmp"
     alive.touch()
-    assert run.run(plan, setting(home, tmp_path)) == run.Outcome(0, 0, 2)
+    assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(0, 0, 2)
     assert alive.exists()
     alive.unlink()
     assert same_files(tmp_path, place)
@@ -326,7 +326,7 @@ def test_folders_of_one_name_are_other_datasets(home, tmp_path):
     other = write_images(tmp_path / "images", {"barn": 10, "pond": 12}, seed=1)
     request = Request(f"{home}/pick.py:Pick", f"folder:{other}", (2,))
     data_paths = DataPaths(None, tmp_path / "shared", True)
-    spec = planning.plan(request, planning.jury((), "quick", 1), data_paths).specs[0]
+    spec = planning.plan(request, planning.evaluation_setup((), "quick", 1), data_paths).specs[0]
     ours = plan_for(home).specs[0]
     assert (spec.dataset, spec.params, spec.split) == (ours.dataset, ours.params, ours.split)
     assert spec.digest != ours.digest
@@ -340,7 +340,7 @@ def test_what_a_method_says_of_its_weights_is_part_of_the_run(home, tmp_path):
     for weights in ("a", "b", "a"):
         (home / "weighty.py.weights").write_text(weights)
         request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
-        plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
+        plan = planning.plan(request, planning.evaluation_setup((), "quick", 1), place_of(home))
         digests |= {plan.specs[0].digest}
     assert len(digests) == 2
 
@@ -351,7 +351,7 @@ def test_a_field_that_is_no_json_value_is_a_user_error(home):
     file.write_text(text)
     request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
     with pytest.raises(UserError, match="a field of pick cannot be written"):
-        planning.plan(request, planning.jury((), "quick", 1), place_of(home))
+        planning.plan(request, planning.evaluation_setup((), "quick", 1), place_of(home))
 
 
 def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
@@ -359,7 +359,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
     plan, place, _ = done
     folder = plan.specs[0].folder(place) / "distilled"
     source = find_dataset(f"folder:{home}/images")
-    given = plan_given(folder, source, None, plan.jury, place_of(home))
+    given = plan_external(folder, source, None, plan.evaluation, place_of(home))
     assert (given.specs[0].method, given.specs[0].ipc) == ("folder:distilled", 2)
     run.run(given, setting(home, tmp_path))
     (mine,), (theirs,) = reader.read_runs(place).results, reader.read_runs(tmp_path).results
@@ -369,7 +369,7 @@ def test_somebodys_folder_is_judged_by_the_same_code(done, home, tmp_path):
 
 def given_plan(home, folder):
     source = find_dataset(f"folder:{home}/images")
-    return plan_given(folder, source, None, planning.jury((), "quick", 1), place_of(home))
+    return plan_external(folder, source, None, planning.evaluation_setup((), "quick", 1), place_of(home))
 
 
 def test_a_folder_of_unequal_classes_has_the_larger_ones_ipc(home, tmp_path, caplog):
@@ -417,7 +417,7 @@ def test_cudnn_is_asked_for_the_same_images_again(home, tmp_path):
     head = next(line for line in text.splitlines(keepends=True) if "def distill(" in line)
     (tmp_path / "asks.py").write_text(text.replace(head, head + asks))
     request = Request(f"{tmp_path}/asks.py:Pick", f"folder:{home}/images", (2,))
-    plan = planning.plan(request, planning.jury((), "quick", 1), place_of(home))
+    plan = planning.plan(request, planning.evaluation_setup((), "quick", 1), place_of(home))
     assert not torch.backends.cudnn.deterministic
-    assert run.run(plan, setting(home, tmp_path / "runs")) == run.Outcome(1, 0, 0)
+    assert run.run(plan, setting(home, tmp_path / "runs")) == run.TaskCounts(1, 0, 0)
     assert not torch.backends.cudnn.deterministic

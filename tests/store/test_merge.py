@@ -12,7 +12,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run
-from ddbench.runner.plan import Request, Setting
+from ddbench.runner.plan import ExecutionSettings, Request
 from ddbench.store import merge, reader
 
 
@@ -24,8 +24,8 @@ def done(tmp_path_factory):
     write_method(home)
     data_paths = DataPaths(None, home / "shared", True)
     request = Request(f"{home}/pick.py:Pick", f"folder:{home}/images", (2,), seeds=(0, 1))
-    plan = planning.plan(request, planning.jury(("convnet",), "quick", 1), data_paths)
-    assert run.run(plan, Setting(home / "runs", data_paths, "cpu", True)) == run.Outcome(4, 0, 0)
+    plan = planning.plan(request, planning.evaluation_setup(("convnet",), "quick", 1), data_paths)
+    assert run.run(plan, ExecutionSettings(home / "runs", data_paths, "cpu", True)) == run.TaskCounts(4, 0, 0)
     return home / "runs"
 
 

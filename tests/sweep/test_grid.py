@@ -39,7 +39,7 @@ def home(tmp_path_factory):
 def grid(home, tmp_path, text=None):
     path = tmp_path / "plan.toml"
     path.write_text(text or (home / "plan.toml").read_text())
-    return sweeps.cells(*sweeps.read_plan(path), DataPaths(None, home / "shared", True), tmp_path / "runs")
+    return sweeps.sweep_jobs(*sweeps.read_plan(path), DataPaths(None, home / "shared", True), tmp_path / "runs")
 
 
 def facts(cells):
@@ -110,7 +110,7 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
         ('students = ["convnet"]', "students = []", "students is empty"),
         ('"random"', '"randm"', "unknown method 'randm'; did you mean random"),
         ('"random"', '{ name = "random" }', "neither a name nor a table with a key `method`"),
-        ('"random"', '{ method = "random", sets = [] }', r"unknown key of Ask .*'sets'; did you mean set"),
+        ('"random"', '{ method = "random", sets = [] }', r"unknown key of MethodEntry .*'sets'; did you mean set"),
         ("methods =", "method =", "unknown key of a plan .*'method'; did you mean methods"),
         ("shift=3", "shft=3", "unknown .*'shft'; did you mean shift"),
     ],
@@ -153,22 +153,22 @@ def result(task, seconds):
 def test_what_is_missing_and_what_was_given_up(home, tmp_path):
     first, second = grid(home, tmp_path)[:2]
     distil, train = first.tasks
-    assert not first.given_up
+    assert not first.failed_before
     records.write_failure(distil.path, records.Failure("oom", "too large", ""))
-    assert first.given_up
+    assert first.failed_before
     paths.failure_path(distil.path).unlink()
     (distil.folder / "distilled").mkdir(parents=True)
     assert first.missing == [train]
     records.write_failure(train.path, records.Failure("failed", "no", ""))
-    assert first.given_up
-    assert not second.given_up
+    assert first.failed_before
+    assert not second.failed_before
 
 
 def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
     cell = grid(home, tmp_path)[0]
     records.write_failure(cell.folder, records.Failure("oom", "too large", ""))
     (cell.folder / "distilled").mkdir()
-    assert not cell.given_up
+    assert not cell.failed_before
     paths.failure_path(cell.folder).write_text("{")
     assert records.read_failure(cell.folder).status == "failed"
 

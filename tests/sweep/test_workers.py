@@ -16,7 +16,8 @@ from third_party import few, results_and_problems, write_images
 
 from ddbench.cli.common import log_to_stderr
 from ddbench.datasets.info import DataPaths
-from ddbench.runner.plan import Setting
+from ddbench.runner.plan import ExecutionSettings
+from ddbench.runner.run import TaskCounts
 from ddbench.store import reader, records
 from ddbench.sweep import grid as sweeps
 from ddbench.sweep import workers as sweeping
@@ -86,7 +87,7 @@ def plan(home, *sets, seeds=1):
 
 
 def cells(home, path):
-    return sweeps.cells(*sweeps.read_plan(path), data_paths(home), home / "runs")
+    return sweeps.sweep_jobs(*sweeps.read_plan(path), data_paths(home), home / "runs")
 
 
 def data_paths(home):
@@ -94,7 +95,7 @@ def data_paths(home):
 
 
 def setting(home):
-    return Setting(home / "runs", data_paths(home), "cpu", True)
+    return ExecutionSettings(home / "runs", data_paths(home), "cpu", True)
 
 
 def begun(home, words):
@@ -135,9 +136,9 @@ def test_what_happens_to_a_cell_costs_that_cell(home):
     grid = cells(home, plan(home, "", "deaths=2", "deaths=9", "fails=true", "asks=true"))
     told = []
     with sweeping.local(2, partial(log_to_stderr, logging.CRITICAL)) as submit:
-        how = lambda cell: submit(sweeping.work, cell, setting(home), False)  # noqa: E731
+        how = lambda cell: submit(sweeping.run_job, cell, setting(home), False)  # noqa: E731
         tally = sweeping.carry_out(grid, how, lambda *line: told.append(line))
-    assert tally == sweeping.Tally(done=2, failed=3)
+    assert tally == TaskCounts(done=2, failed=3)
     assert sorted(number for _, _, number in told) == [1, 2, 3, 4, 5]
     fine, revived, dead, failing, asking = grid
     assert [cell.missing for cell in (fine, revived)] == [[], []]
@@ -146,7 +147,7 @@ def test_what_happens_to_a_cell_costs_that_cell(home):
     assert [failure.status for failure in said.values()] == ["died", "failed", "failed"]
     assert "out of ideas" in said[failing.title].trace
     assert said[asking.title].error == "there is no base model; get it from a shop"
-    assert all(cell.given_up for cell in (dead, failing, asking))
+    assert all(cell.failed_before for cell in (dead, failing, asking))
     assert len(reader.read_runs(home / "runs").results) == 2
 
 
@@ -175,7 +176,7 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
         return future
 
     records.write_failure(cell.tasks[0].path, records.Failure("oom", "its own", "trace"))
-    assert sweeping.carry_out([cell], submit, lambda *_: None) == sweeping.Tally(failed=1)
+    assert sweeping.carry_out([cell], submit, lambda *_: None) == TaskCounts(failed=1)
     assert outcomes == []
     assert [records.read_failure(task.path).status for task in cell.tasks] == ["oom", "died"]
 

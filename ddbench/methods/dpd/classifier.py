@@ -214,7 +214,7 @@ def stored_classifier(stages: Stages, latents: Latents, how: Course) -> LatentCl
 
     def make(folder: Path) -> dict[str, Any]:
         seen = stages.views(latents, how.views)  # a stage itself: all processes must come by
-        if not stages.ctx.team.lead:
+        if not stages.ctx.processes.is_lead:
             return {}
         return train_classifier(seen, len(stages.train.classes), how, device, folder=folder, progress=progress)
 

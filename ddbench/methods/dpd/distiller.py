@@ -130,7 +130,7 @@ class DPD:
     def _distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         check_enough(train, ipc)  # what does not fit is refused before the hours, not after
         model = load_model(self.base, ctx.device)
-        self._check(model, train, ctx.team.size)
+        self._check(model, train, ctx.processes.size)
         stages = Stages(model, train, ctx, self.batch)
         latents = stages.latents()
         prototypes, owner = stored_prototypes(stages, latents, ipc, self.alpha)

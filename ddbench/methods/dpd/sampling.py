@@ -49,7 +49,7 @@ def draw(model: LatentModel, subject: Subject, how: Draw, ctx: Context) -> tuple
     Each image draws from a generator of its own, so neither the batch size nor the number of processes moves it.
     """
     work = [(i, number) for i in range(len(subject.prototypes)) for number in range(how.candidates)]
-    mine = work[ctx.team.part]
+    mine = work[ctx.processes.shard]
     found: list[tuple[Tensor, int]] = []
 
     def one(part: slice) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ def draw(model: LatentModel, subject: Subject, how: Draw, ctx: Context) -> tuple
     for z, fallen in in_batches(one, len(mine), how.batch, partial(ctx.progress, desc="sampling")):
         # a clone: a view of the batch would be sent with the whole of it
         found += [(image.clone(), fell) for image, fell in zip(z.cpu(), fallen.tolist(), strict=True)]
-    z, fallen = zip(*ctx.team.merged(found), strict=True)
+    z, fallen = zip(*ctx.processes.all_gather(found), strict=True)
     return torch.stack(z), sum(fallen)
 
 

@@ -18,7 +18,7 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
 from ddbench.methods.shared.device import chosen, mixed_precision
-from ddbench.utils.distributed import ALONE, Team
+from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
 USUAL = {"decay": 1e-2, "weight": "min-snr"}  # of Tuning
@@ -152,7 +152,7 @@ def tuning_loss(
 
 def tune(
     model: LatentModel, how: Tuning, loss_at: Callable[[int], Tensor],
-    *, folder: Path, progress: Callable[[Iterable], Iterable], team: Team = ALONE,
+    *, folder: Path, progress: Callable[[Iterable], Iterable], processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, float]:  # fmt: skip
     """Train and write `denoiser.safetensors`, the trained weights only; return the steps and the last mean loss.
 
@@ -161,9 +161,9 @@ def tune(
     """
     unfreeze(model.denoiser, how)
     schedule = Schedule(how.steps, how.rate, how.warmup, decay=how.decay, ema=how.ema)
-    found = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, team=team))
+    found = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, processes=processes))
     trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
-    if team.lead:
+    if processes.is_lead:
         save_file(trained, folder / "denoiser.safetensors")
     return {"steps": how.steps, **asdict(found)}
 

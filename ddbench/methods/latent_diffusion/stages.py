@@ -60,12 +60,12 @@ class Stages:
 
     def tuned(self, latents: Latents, prompts: Prompts, how: Tuning, addition: Addition | None = None) -> None:
         """Put the fine-tuned weights, made once for every IPC and seed, into the model."""
-        model, team, progress = self.model, self.ctx.team, partial(self.ctx.progress, desc="fine-tuning")
+        model, processes, progress = self.model, self.ctx.processes, partial(self.ctx.progress, desc="fine-tuning")
 
         def make(folder: Path) -> dict[str, float]:
             lesson = Lesson(latents, self._words(prompts), prompts.of)
-            loss_at = tuning_loss(model, lesson, how, addition, team.part)
-            return tune(model, how, loss_at, folder=folder, progress=progress, team=team)
+            loss_at = tuning_loss(model, lesson, how, addition, processes.shard)
+            return tune(model, how, loss_at, folder=folder, progress=progress, processes=processes)
 
         key = {"prompts": digest([prompts.texts, prompts.of.tolist()]), **how.key()}
         key |= addition.key if addition else {}

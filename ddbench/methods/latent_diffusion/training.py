@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ddbench.context import say_loss
-from ddbench.utils.distributed import ALONE, Team
+from ddbench.context import show_loss
+from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 from ddbench.utils.files import Stopwatch, write_bytes
 
 STATE = "state.safetensors"
@@ -59,12 +59,12 @@ class Schedule:
 class Checkpoints:
     """Where the loop's state is kept, and every how many steps; `folder=None` keeps none.
 
-    team: the processes that run the loop together, each on its part of every batch. The lead writes, all read.
+    processes: the processes that run the loop together, each on its part of every batch. The lead writes, all read.
     """
 
     folder: Path | None = None
     every: int = 500
-    team: Team = ALONE
+    processes: ProcessGroup = SINGLE_PROCESS
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Fitted:
     earlier_seconds: float
 
 
-def checkpoints_beside(folder: Path, every: int = 250, team: Team = ALONE) -> Checkpoints:
+def checkpoints_beside(folder: Path, every: int = 250, processes: ProcessGroup = SINGLE_PROCESS) -> Checkpoints:
     """Checkpoints beside the hidden folder of a stage, which removes them when it is complete (`files.make_once`)."""
-    return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, team)
+    return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, processes)
 
 
 def fit(
@@ -110,11 +110,11 @@ def fit(
         if done >= 1:
             break
         rate = schedule.rate_at(step, done)
-        recent = [*recent[-99:], _step(loss_at(step), (step, rate, schedule.clip), optimizer, checkpoints.team)]
-        say_loss(bar, recent[-1])
+        recent = [*recent[-99:], _step(loss_at(step), (step, rate, schedule.clip), optimizer, checkpoints.processes)]
+        show_loss(bar, recent[-1])
         _update_average(average, weights, schedule.ema, step)
         after(step)
-        if checkpoints.folder and checkpoints.team.lead and (step + 1) % checkpoints.every == 0:
+        if checkpoints.folder and checkpoints.processes.is_lead and (step + 1) % checkpoints.every == 0:
             _save(checkpoints.folder, (step + 1, earlier + watch.seconds, recent), kept, optimizer)
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
@@ -130,7 +130,9 @@ def _groups(network: nn.Module) -> list[dict[str, object]]:
     return [{"params": others}, *([{"params": tables, "weight_decay": 0.0}] if tables else [])]
 
 
-def _step(loss: Tensor, at: tuple[int, float, float], optimizer: torch.optim.Optimizer, team: Team) -> float:
+def _step(
+    loss: Tensor, at: tuple[int, float, float], optimizer: torch.optim.Optimizer, processes: ProcessGroup
+) -> float:
     """Take one optimizer step; `at` is its number, learning rate and largest gradient norm.
 
     Returns the loss of the whole batch. A GPU is waited for once, after the step: a run that raises saves nothing.
@@ -140,7 +142,7 @@ def _step(loss: Tensor, at: tuple[int, float, float], optimizer: torch.optim.Opt
     loss.backward()
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     whole = loss.detach().clone()
-    team.total([whole, *(w.grad for w in weights if w.grad is not None)])  # the parts of the batch add up
+    processes.all_reduce([whole, *(w.grad for w in weights if w.grad is not None)])  # the parts of the batch add up
     norm = nn.utils.clip_grad_norm_(weights, clip)
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddbench.context import generator_of, say_loss, seed_of
+from ddbench.context import generator_of, seed_of, show_loss
 from ddbench.methods.pixels.loop import Bench, looked_at, normalised
 from ddbench.methods.pixels.network import Network, Weights, grad_and_value, stepped
 
@@ -59,7 +59,7 @@ def _train(folder: Path, index: int, training: Training, bench: Bench) -> dict[s
             weights = stepped(weights, downhill, training.rate)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"expert {index}: the loss became {float(loss)}: try a smaller expert_rate")
-        say_loss(bar, float(loss))
+        show_loss(bar, float(loss))
         for name, w in weights.items():
             kept[name].append(w.cpu())
     save_file({name: torch.stack(parts) for name, parts in kept.items()}, folder / FILE)

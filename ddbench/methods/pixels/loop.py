@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ddbench.context import Context, log, say_loss
+from ddbench.context import Context, log, show_loss
 from ddbench.methods.pixels.network import Network, falling_back
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import Stopwatch, write_bytes
@@ -147,7 +147,7 @@ def optimise(
     for i in bar:
         recent = [*recent[-99:], step(i)]
         _check_finite(recent[-1], state, i)
-        say_loss(bar, recent[-1])
+        show_loss(bar, recent[-1])
         if watch.seconds - saved >= every or i + 1 == steps:
             _save(path, state, i + 1, recent)
             saved = watch.seconds

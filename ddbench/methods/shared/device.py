@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from ddbench.errors import ran_out
+from ddbench.errors import is_out_of_memory
 
 log = logging.getLogger("ddbench")
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def in_batches(
             try:
                 found = compute(part)
             except (RuntimeError, MemoryError) as error:
-                if size == 1 or not ran_out(error):
+                if size == 1 or not is_out_of_memory(error):
                     raise
                 size = _halved(size)
                 continue

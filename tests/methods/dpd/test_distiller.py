@@ -22,7 +22,7 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.training import checkpoints_beside
 from ddbench.utils import files
-from ddbench.utils.distributed import Team
+from ddbench.utils.distributed import ProcessGroup
 from ddbench.utils.files import read_json
 
 
@@ -291,7 +291,7 @@ def test_latents_that_are_not_finite_are_an_error(method, few_scenes, context_of
 
 
 def test_fewer_images_in_a_batch_than_processes_are_refused_before_any_work(method, few_scenes, context_of):
-    ctx = dataclasses.replace(context_of(), team=Team(0, 8))
+    ctx = dataclasses.replace(context_of(), processes=ProcessGroup(0, 8))
     with pytest.raises(UserError, match="tune_batch=4 is too little for 8 processes"):
         method.distill(few_scenes, 1, ctx)
 

@@ -170,7 +170,7 @@ def test_minimax_goes_on_with_what_it_remembered(pipeline, few_scenes, context_o
         original(*given)
         raise KeyboardInterrupt
 
-    every = lambda folder, team: training.Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), 3, team)  # noqa: E731
+    every = lambda folder, processes: training.Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), 3, processes)  # noqa: E731
     monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.checkpoints_beside", every)
     monkeypatch.setattr(training, "_save", killed)
     ctx = replace(context_of(), shared=tmp_path / "other")
