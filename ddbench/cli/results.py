@@ -11,22 +11,11 @@ import click
 
 from ddbench.cli.common import GlobalOptions, log, names_of, report_problems
 from ddbench.errors import unknown
+from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 
 if TYPE_CHECKING:
-    from ddbench.leaderboard.render import Look
     from ddbench.leaderboard.reported import Reported
     from ddbench.store.records import StoredResult
-
-EXTRAS = (
-    "interval",
-    "components",
-    "gain",
-    "share",
-    "seconds",
-    "bytes",
-    "rank",
-)  # extra_columns.EXTRAS and rank, likewise
-FORMATS = ("text", "markdown", "latex", "csv", "json")  # render.FORMATS, repeated so that --help stays instant
 
 
 @click.command()
@@ -37,7 +26,7 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")  # render.FORMATS, repeat
 @click.option(
     "--with",
     "extras",
-    type=click.Choice(EXTRAS),
+    type=click.Choice(EXTRA_COLUMNS),
     multiple=True,
     help="Show beside each accuracy: its 95 % interval; deviations among distillations / among students; the "
     "gain over random, in points; the share of full; seconds of a distillation; bytes of a set. Or mean ranks.",
@@ -70,7 +59,8 @@ def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words:
       ddbench leaderboard --format json
     """
     from ddbench.datasets.lookup import display_name
-    from ddbench.leaderboard.render import render
+    from ddbench.leaderboard.extra_columns import cell_costs
+    from ddbench.leaderboard.render import TableOptions, render
     from ddbench.store.reader import gc_paused, read_runs
     from ddbench.utils.files import write_bytes
 
@@ -78,12 +68,14 @@ def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words:
     if form in ("csv", "json") and (extras or reported):
         raise click.UsageError(f"--with and --reported are for text, markdown and latex; {form} has all there is")
     with gc_paused():
-        scan = read_runs(options.runs, details=form == "json")
+        scan = read_runs(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
         report_problems([*scan.problems, *scan.failed])
         asked = Filters(**words | {"dataset": display_name(words["dataset"]) if words["dataset"] else None})
         _check_words(scan.results, asked)
         chosen = [entry for entry in scan.results if asked.matches(entry)]
-        text = render(chosen, form, _look(chosen, extras, reported, asked))
+        numbers = _reported(reported, asked) if reported else ()
+        table = TableOptions(extras, cell_costs(chosen, scan.costs), numbers) if form not in ("csv", "json") else None
+        text = render(chosen, form, table)
     if output:
         write_bytes(output, text.encode())
         log.info("written to %s", output)
@@ -116,20 +108,15 @@ class Filters:
         return judged and self.dataset in (None, one.dataset) and self.ipc in (None, one.ipc)
 
 
-def _look(chosen: Sequence[StoredResult], extras: Sequence[str], reported: Path | None, asked: Filters) -> Look:
-    from ddbench.leaderboard.extra_columns import Costs, costs
-    from ddbench.leaderboard.render import Look
+def _reported(path: Path, asked: Filters) -> tuple[Reported, ...]:
+    """Read the numbers of papers that match the filters."""
     from ddbench.leaderboard.reported import read_reported
-    from ddbench.store.costs import read_cost
 
-    took = (
-        costs(chosen, lambda entry: read_cost(entry.folder).seconds) if {"seconds", "bytes"} & set(extras) else Costs()
-    )
-    papers = read_reported(reported) if reported else ()
-    mine = tuple(filter(asked.matches_reported, papers))
-    if left := len(papers) - len(mine):
-        log.info("%d of %d reported numbers are not of what was asked for, and left out", left, len(papers))
-    return Look(tuple(extras), took, mine)
+    numbers = read_reported(path)
+    matching = tuple(filter(asked.matches_reported, numbers))
+    if omitted := len(numbers) - len(matching):
+        log.info("%d of %d reported numbers do not match the filters and are omitted", omitted, len(numbers))
+    return matching
 
 
 def _check_words(entries: Sequence[StoredResult], asked: Filters) -> None:
@@ -164,9 +151,9 @@ def report(options: GlobalOptions, output: Path) -> None:
     from ddbench.store.reader import read_runs
     from ddbench.utils.files import write_bytes
 
-    scan = read_runs(options.runs)
+    scan = read_runs(options.runs, costs=True)
     report_problems(scan.problems)
-    write_bytes(output, page(scan.results, [*scan.problems, *scan.failed], options.shared).encode())
+    write_bytes(output, page(scan, options.shared).encode())
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
     if scan.problems:
         raise SystemExit(1)

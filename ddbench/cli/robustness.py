@@ -12,7 +12,7 @@ from ddbench.cli.common import GlobalOptions, filter_results, report_problems
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.leaderboard.ranking_robustness import Line
+    from ddbench.leaderboard.ranking_robustness import RobustnessRow
     from evaluators.recipes import Protocol
 
 PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init",
@@ -44,7 +44,8 @@ def robustness(
       ddbench robustness --dataset ucm --ipc 10
     """
     from ddbench.datasets.lookup import display_name
-    from ddbench.leaderboard.ranking_robustness import FULL, Roles, lines
+    from ddbench.leaderboard.ranking_robustness import ProtocolRoles, robustness_rows
+    from ddbench.leaderboard.table import FULL
     from ddbench.store.reader import read_runs
 
     scan = read_runs(options.runs, details=False)
@@ -52,7 +53,7 @@ def robustness(
     of_set = filter_results(scan.results, dataset=display_name(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
     titles = _titles(**roles)
-    found = lines(chosen, Roles(**titles), weight)
+    found = robustness_rows(chosen, ProtocolRoles(**titles), weight)
     said = f"own: {titles['own']}, hard: {titles['hard']}, plain: {titles['plain']}"
     click.echo(json.dumps([asdict(line) for line in found], indent=2) if form == "json" else _table(found, form))
     if found and form != "json":
@@ -94,12 +95,12 @@ def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
     return load_protocol(name or twin)
 
 
-def _place(line: Line, name: str) -> str:
+def _place(line: RobustnessRow, name: str) -> str:
     value = getattr(line.where, name)
     return value[:8] if name == "fingerprint" else str(value)
 
 
-def _table(found: list[Line], form: str) -> str:
+def _table(found: list[RobustnessRow], form: str) -> str:
     from tabulate import tabulate
 
     told = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(line, name) for line in found}) > 1]

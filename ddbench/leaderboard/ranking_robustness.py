@@ -1,4 +1,4 @@
-"""How far a ranking depends on how it was judged: DD-Ranking's scores, from stored results. Pure. No torch.
+"""DD-Ranking's scores from stored results: how far a ranking depends on the protocol. Pure. No torch.
 
 Li et al. 2025, arXiv:2505.13300, all on fractions:
 
@@ -7,7 +7,7 @@ Li et al. 2025, arXiv:2505.13300, all on fractions:
     LRS  label-robust score       (e^a - 1/e) / (e - 1/e),  a = w IOR - (1 - w) HLR
     ARS  augmentation-robust score, the same of              b = g IOR + (1 - g) IOR without augmentation
 
-0 is as bad as can be, 1 as good; a set worth exactly random images and exactly the full data has 0.269.
+Scores run from 0 (worst) to 1 (best); a set worth exactly random images and exactly the full data has 0.269.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ddbench.leaderboard.table import Column, row_identity, table
-from ddbench.leaderboard.table import column as column_of
+from ddbench.leaderboard.table import FULL, RANDOM, Column, column_of, make_table, row_identity
 from ddbench.store.records import StoredResult
 
-RANDOM, FULL = "random", "full"  # methods that anchor
 WEIGHT = 0.5  # the paper's w and g
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Titles of protocols. own: the one in question; hard: it on hard labels; plain: it without augmentation."""
+class ProtocolRoles:
+    """Names and versions of protocols.
+
+    own: the protocol in question
+    hard: the same on hard labels
+    plain: the same without augmentation
+    """
 
     own: str = "quick@1"
     hard: str = "quick-hard@1"
@@ -34,10 +37,13 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One method at one place: mean accuracies by role, and what follows; None where a result is missing.
+class RobustnessRow:
+    """Scores of one method in one column; None where a result is missing.
 
-    where: the column, without protocol and recipe, which differ between the roles.
+    where: the column, with empty protocol and protocol_hash, which differ between the roles
+    label: the method's row in a table
+    own, hard, plain: mean accuracy by role, fraction
+    ior, hlr, lrs, ars: scores
     """
 
     where: Column
@@ -53,80 +59,80 @@ class Line:
 
 @dataclass(frozen=True)
 class _Mean:
-    """overall: mean accuracy of a cell. soft: whether its sets brought soft labels, or a teacher gave some."""
+    """Accuracy of a cell.
+
+    overall: mean accuracy, fraction
+    soft: whether students learned from soft labels, of the set or of a teacher
+    """
 
     overall: float
     soft: bool
 
 
-_Means = dict[tuple[Column, str], _Mean]  # (place, identity of the row, or an anchor's name) -> accuracy
+_Means = dict[tuple[Column, str], _Mean]  # (column, identity of the row, or an anchor's name) -> accuracy
 
 
-def lines(entries: Iterable[StoredResult], roles: Roles, weight: float = WEIGHT) -> list[Line]:
-    """A line for every method but the anchors, by place and label. The order of the entries does not matter.
+def robustness_rows(
+    results: Iterable[StoredResult], roles: ProtocolRoles, weight: float = WEIGHT
+) -> list[RobustnessRow]:
+    """Return a row for every method but the anchors, by column and label, whatever the order of the results.
 
-    A gain over random is told only where both learned from the same kind of labels: against random images with hard
-    labels, what a set's own soft labels are worth would count as its images'.
+    A gain over random is given only where both learned from labels of the same kind. Against random images with hard
+    labels, the worth of a set's soft labels would count as that of its images.
     """
-    entries = list(entries)
-    means = {role: _of_role(entries, role, roles) for role in vars(roles)}
-    labels = {row.identity: row.label for row in table(entries).rows}
-    methods = {key for found in means.values() for key in found if key[1] in labels}
-    found = [_line(where, row, labels[row], means, weight) for where, row in methods]
-    return sorted(found, key=lambda line: (line.where, line.label))
+    results = list(results)
+    under = {title: [s for s in results if s.result.title == title] for title in vars(roles).values()}
+    own, plain = _means(under[roles.own]), _means(under[roles.plain])
+    # a set with hard labels needs no run under `hard`
+    hard = _means([stored for stored in under[roles.own] if not _is_soft(stored)]) | _means(under[roles.hard])
+    of_role = {"own": own, "hard": hard, "plain": plain}
+
+    labels = {row.identity: row.label for row in make_table(results).rows}
+    rows = []
+    for column, row in {key for means in of_role.values() for key in means if key[1] in labels}:
+        key, random, full = (column, row), (column, RANDOM), (replace(column, ipc=0), FULL)
+        ior = _difference(own.get(key), own.get(random))
+        plain_ior = _difference(plain.get(key), plain.get(random))
+        hlr = _difference(hard.get(full), hard.get(key))
+        lrs = None if ior is None or hlr is None else score(weight * ior - (1 - weight) * hlr)
+        ars = None if ior is None or plain_ior is None else score(weight * ior + (1 - weight) * plain_ior)
+        by_role = {role: means[key].overall if key in means else None for role, means in of_role.items()}
+        rows.append(RobustnessRow(column, labels[row], **by_role, ior=ior, hlr=hlr, lrs=lrs, ars=ars))
+    return sorted(rows, key=lambda row: (row.where, row.label))
 
 
 def score(x: float) -> float:
-    """The paper's map of -1..1 to 0..1."""
+    """Map -1..1 to 0..1 as the paper does: (e^x - 1/e) / (e - 1/e)."""
     return (math.exp(x) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
-def _of_role(entries: list[StoredResult], role: str, roles: Roles) -> _Means:
-    """Under the role's protocol; hard labels also under the protocol in question, where a set has no result of that."""
-    found = _means([entry for entry in entries if entry.result.title == getattr(roles, role)])
-    if role != "hard":
-        return found
-    also = [entry for entry in entries if entry.result.title == roles.own and not _is_soft(entry)]
-    return _means(also) | found
+def _means(results: list[StoredResult]) -> _Means:
+    """Return the accuracy of every cell, without its protocol.
 
-
-def _means(entries: list[StoredResult]) -> _Means:
-    """By place; the anchors (ours, the newest version) under their names, `full` as if it had every IPC."""
-    found: _Means = {}
+    The anchors (ours, the newest version) have their name as identity.
+    """
+    means: _Means = {}
     for name in (RANDOM, FULL, ""):
-        some = [entry for entry in entries if _anchor(entry) == name]
-        version = {row_identity(entry): entry.spec.method_version for entry in some}
-        soft = {(row_identity(entry), column_of(entry)) for entry in some if _is_soft(entry)}
-        for row in sorted(table(some).rows, key=lambda row: version[row.identity]):  # the newest of a place comes last
+        group = [stored for stored in results if _anchor(stored) == name]
+        version = {row_identity(stored): stored.spec.method_version for stored in group}
+        soft = {(row_identity(stored), column_of(stored)) for stored in group if _is_soft(stored)}
+        for row in sorted(make_table(group).rows, key=lambda row: version[row.identity]):  # the newest overwrites
             for column, cell in row.cells.items():
                 place = replace(column, protocol="", protocol_hash="")
-                found[place, name or row.identity] = _Mean(cell.mean, (row.identity, column) in soft)
-    return found
+                means[place, name or row.identity] = _Mean(cell.mean, (row.identity, column) in soft)
+    return means
 
 
-def _anchor(entry: StoredResult) -> str:
-    """ "random" or "full" for ours, which no file of the user's is; else nothing."""
-    return entry.spec.method if entry.spec.method in (RANDOM, FULL) and not entry.spec.source else ""
+def _anchor(stored: StoredResult) -> str:
+    """Return "random" or "full" for the registered methods of that name; empty for others and for a user's file."""
+    return stored.spec.method if stored.spec.method in (RANDOM, FULL) and not stored.spec.source else ""
 
 
-def _is_soft(entry: StoredResult) -> bool:
-    """Results of versions that did not say could not learn from soft labels."""
-    return bool(entry.result.label_bytes)
+def _is_soft(stored: StoredResult) -> bool:
+    """Return whether the student learned from soft labels; versions that did not record it had none."""
+    return bool(stored.result.label_bytes)
 
 
-def _line(where: Column, row: str, label: str, means: dict[str, _Means], weight: float) -> Line:
-    own, hard, plain = (means[role].get((where, row)) for role in means)
-    by_chance, by_chance_plain = (means[role].get((where, RANDOM)) for role in ("own", "plain"))
-    full = means["hard"].get((replace(where, ipc=0), FULL))
-    ior, plain_ior, hlr = _less(own, by_chance), _less(plain, by_chance_plain), _less(full, hard)
-    lrs = None if ior is None or hlr is None else score(weight * ior - (1 - weight) * hlr)
-    ars = None if ior is None or plain_ior is None else score(weight * ior + (1 - weight) * plain_ior)
-    return Line(where, label, _overall(own), _overall(hard), _overall(plain), ior, hlr, lrs, ars)
-
-
-def _overall(mean: _Mean | None) -> float | None:
-    return None if mean is None else mean.overall
-
-
-def _less(a: _Mean | None, b: _Mean | None) -> float | None:
+def _difference(a: _Mean | None, b: _Mean | None) -> float | None:
+    """Return a - b; None where one is missing, or their labels are of different kinds."""
     return None if a is None or b is None or a.soft != b.soft else a.overall - b.overall

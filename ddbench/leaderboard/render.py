@@ -1,4 +1,4 @@
-"""Rows to text, Markdown, LaTeX, CSV and JSON. Fractions become per cent here and nowhere else. No torch."""
+"""Format rows as text, Markdown, LaTeX, CSV and JSON. Fractions become per cent only here and in LaTeX. No torch."""
 
 from __future__ import annotations
 
@@ -7,98 +7,21 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from typing import Any
 
 from tabulate import tabulate
 
-from ddbench.leaderboard.extra_columns import Costs, ranks, shown
-from ddbench.leaderboard.latex import latex
-from ddbench.leaderboard.reported import Reported, beside
-from ddbench.leaderboard.table import Cell, Column, Row, Table, anchored, common, row_identity, table
+from ddbench.leaderboard.extra_columns import CellCosts, ExtraCells, extra_cells
+from ddbench.leaderboard.latex import to_latex
+from ddbench.leaderboard.reported import Reported, add_reported_rows
+from ddbench.leaderboard.table import Cell, Column, Table, make_table, row_identity, shared_fields, with_full_everywhere
 from ddbench.store.records import StoredResult
 
-Extras = tuple[str, ...]
-
-RANK = "rank"
 MISSING = "-"
-UNSAID = ("protocol_hash", "judge")  # not in a caption: a protocol's title says as much, as long as it is one
-FORMATS = ("text", "markdown", "latex", "csv", "json")
+HIDDEN_IN_CAPTION = ("protocol_hash", "judge")  # implied by the protocol's name
+_ONLY_IF_NEEDED = ("fingerprint", *HIDDEN_IN_CAPTION)  # in heads, where nothing else tells two columns apart
 
-
-@dataclass(frozen=True)
-class Look:
-    """What a table shows besides. extras: of derived.EXTRAS, and "rank". spent: what "seconds" and "bytes" ask for."""
-
-    extras: tuple[str, ...] = ()
-    spent: Costs = field(default_factory=Costs)
-    reported: tuple[Reported, ...] = ()
-
-
-def render(entries: Sequence[StoredResult], form: str = "text", look: Look | None = None) -> str:
-    """The leaderboard of `entries` in one of FORMATS, ending with a newline.
-
-    text, markdown and latex show per cent, mean ± sample standard deviation over distillation seeds, all training
-    images in every column; csv and json hold fractions in full precision, json with every result and the spec of its
-    run. UserError for a reported number that fits no column.
-    """
-    if form in _WHOLE:
-        return _WHOLE[form](entries)
-    board, look = anchored(table(entries)), look or Look()
-    if not board.rows:
-        return "no results yet\n"
-    board, sources = beside(board, look.reported)
-    said = "".join(f"; [{i}] reported by {source}, not computed here" for i, source in enumerate(sources, 1))
-    return _SHOWN[form](board, look.extras, look.spent, said)
-
-
-def _text(board: Table, extras: Extras, spent: Costs, said: str) -> str:
-    return f"{_grid(board, extras, spent, 'simple')}\n\n{_caption(board)}{said}\n"
-
-
-def _markdown(board: Table, extras: Extras, spent: Costs, said: str) -> str:
-    return f"{_grid(board, extras, spent, 'pipe')}\n\n*{_caption(board)}{said}*\n"
-
-
-def _grid(board: Table, extras: Extras, spent: Costs, style: str) -> str:
-    heads = [[head, *(f"{head} {name}" for name in _of_cells(extras))] for head in _heads(board)]
-    body = []
-    for row, others in zip(board.rows, _beside(board, extras, spent), strict=True):
-        cells = [[_shown(row, column), *more] for column, more in zip(board.columns, others, strict=False)]
-        label = row.label.replace("|", "\\|") if style == "pipe" else row.label
-        body.append([label, *chain.from_iterable([*cells, *others[len(board.columns) :]])])
-    first = ["method", *chain.from_iterable(heads), *([RANK] if RANK in extras else [])]
-    align = ["left"] + ["right"] * (len(first) - 1)
-    return tabulate(body, first, tablefmt=style, disable_numparse=True, colalign=align)
-
-
-def _of_cells(extras: Extras) -> Extras:
-    return tuple(name for name in extras if name != RANK)
-
-
-def _beside(board: Table, extras: Extras, spent: Costs) -> list[list[list[str]]]:
-    """By row, by column, what is shown beside the accuracy; the row's rank after all columns."""
-    found = ranks(board) if RANK in extras else {}
-    return [
-        [
-            *([shown(name, board, row, column, spent) for name in _of_cells(extras)] for column in board.columns),
-            *([[f"{found[row.identity]:.1f}" if row.identity in found else MISSING]] if RANK in extras else []),
-        ]
-        for row in board.rows
-    ]
-
-
-def _shown(row: Row, column: Column) -> str:
-    return _number(row.cells[column]) if column in row.cells else MISSING
-
-
-def _number(cell: Cell) -> str:
-    """ "61.2 ± 0.8 (n=3)"; without a deviation for a single distillation."""
-    spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
-    return f"{100 * cell.mean:.1f}{spread}" + (f" (n={cell.n})" if cell.n else "")
-
-
-_WORDS: dict[str, Callable[[Column], str]] = {
+_CAPTION_TEXTS: dict[str, Callable[[Column], str]] = {
     "dataset": lambda column: column.dataset,
     "size": lambda column: f"{column.size} px",
     "ipc": lambda column: (
@@ -108,107 +31,157 @@ _WORDS: dict[str, Callable[[Column], str]] = {
     "student": lambda column: column.student,
     "init": lambda column: column.init,
     "precision": lambda column: column.precision,
-    "fingerprint": lambda column: f"split {column.parted}",
+    "fingerprint": lambda column: f"split {column.split_label}",
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
     "judge": lambda column: f"judge {column.judge}",
 }
-_IN_HEADS = _WORDS | {"ipc": lambda column: f"IPC {column.ipc}" if column.ipc else "all images"}
+_HEAD_TEXTS = _CAPTION_TEXTS | {"ipc": lambda column: f"IPC {column.ipc}" if column.ipc else "all images"}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Additions to a table; csv and json ignore them.
+
+    extras: names of EXTRA_COLUMNS
+    costs: for the columns "seconds" and "bytes"
+    reported: numbers from papers
+    """
+
+    extras: tuple[str, ...] = ()
+    costs: CellCosts = field(default_factory=CellCosts)
+    reported: tuple[Reported, ...] = ()
+
+
+def render(results: Sequence[StoredResult], form: str = "text", options: TableOptions | None = None) -> str:
+    """Return the leaderboard of `results` in one of FORMATS, ending with a newline.
+
+    text, markdown and latex show per cent, mean ± sample standard deviation over distillation seeds, and `full` in
+    every column. csv and json hold fractions in full precision; json also has every result with the spec of its run.
+
+    Raises UserError for a reported number that fits no column.
+    """
+    if form == "csv":
+        return _csv(make_table(results))
+    if form == "json":
+        return _json(results)
+    board, options = with_full_everywhere(make_table(results)), options or TableOptions()
+    if not board.rows:
+        return "no results yet\n"
+    board, sources = add_reported_rows(board, options.reported)
+    extras = extra_cells(board, options.extras, options.costs)
+    caption = _caption(board)
+    note = "".join(f"; [{i}] reported by {source}, not computed here" for i, source in enumerate(sources, 1))
+    if form == "latex":
+        counts = sorted({cell.n for row in board.rows if not row.source for cell in row.cells.values()})
+        count = f"n = {counts[0]}" if len(counts) == 1 else f"n from {counts[0]} to {counts[-1]}"  # cells do not say it
+        return to_latex(board, _head_levels(board, extras), f"{caption}, {count}{note}", extras)
+    if form == "markdown":
+        return f"{_grid(board, extras, 'pipe')}\n\n*{caption}{note}*\n"
+    return f"{_grid(board, extras, 'simple')}\n\n{caption}{note}\n"
+
+
+def _grid(board: Table, extras: ExtraCells, style: str) -> str:
+    """Return the table as tabulate sets it."""
+    heads = ["method"]
+    for head in _heads(board):
+        heads += [head, *(f"{head} {name}" for name in extras.names)]
+    body = []
+    for row in board.rows:
+        cells = [row.label.replace("|", "\\|") if style == "pipe" else row.label]
+        for column in board.columns:
+            cell = row.cells.get(column)
+            cells += [_number(cell) if cell else MISSING, *extras.cells[row.identity, column]]
+        body.append([*cells, *extras.row_cells[row.identity]])
+    heads += extras.row_names
+    align = ["left"] + ["right"] * (len(heads) - 1)
+    return tabulate(body, heads, tablefmt=style, disable_numparse=True, colalign=align)
+
+
+def _number(cell: Cell) -> str:
+    """Format "61.2 ± 0.8 (n=3)"; a single distillation has no deviation."""
+    std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+    return f"{100 * cell.mean:.1f}{std}" + (f" (n={cell.n})" if cell.n else "")
 
 
 def _heads(board: Table) -> list[str]:
-    """What tells each column from the others; at least the student."""
-    shared = common(board)
-    varying = [name for name in _WORDS if name not in shared or name == "student"]
-    plain = _words(board, [name for name in varying if not _follows(name)])
-    often = {head for head in plain if plain.count(head) > 1}
-    details = _words(board, [name for name in varying if _follows(name)])
-    return [f"{head} {detail}" if head in often else head for head, detail in zip(plain, details, strict=True)]
+    """Return a head for each column: the fields in which columns differ; at least the student."""
+    shared = shared_fields(board)
+    names = [name for name in _HEAD_TEXTS if name not in shared or name == "student"]
+    heads = _head_texts(board, [name for name in names if name not in _ONLY_IF_NEEDED])
+    details = _head_texts(board, [name for name in names if name in _ONLY_IF_NEEDED])
+    return [f"{head} {detail}" if heads.count(head) > 1 else head for head, detail in zip(heads, details, strict=True)]
 
 
-def _words(board: Table, names: Sequence[str]) -> list[str]:
-    """What each column has under these names, for its head."""
-    return [" ".join(_IN_HEADS[name](column) for name in names) for column in board.columns]
+def _head_texts(board: Table, names: Sequence[str]) -> list[str]:
+    """Return the fields `names` of each column as one text."""
+    return [" ".join(_HEAD_TEXTS[name](column) for name in names) for column in board.columns]
 
 
-def _follows(name: str) -> bool:
-    """Digests and the judge's version are shown only where nothing else tells two columns apart."""
-    return name in ("fingerprint", *UNSAID)
+def _head_levels(board: Table, extras: ExtraCells) -> list[list[str]]:
+    """Return the heads by level: dataset and size, images per class, the other fields; at least the student."""
+    shared = shared_fields(board)
+    levels: list[list[str]] = []
+    parts: tuple[tuple[str, ...], ...] = (("dataset", "size"), ("ipc",), ("protocol", "student", "init", "precision"))
+    for names in parts:
+        texts = _head_texts(board, [n for n in names if n not in shared or (n == "student" and not levels)])
+        levels += [texts] if any(texts) else []
+    if len(set(zip(*levels, strict=True))) < len(board.columns):
+        levels.append(_head_texts(board, [name for name in _ONLY_IF_NEEDED if name not in shared]))
+
+    # below them the columns beside an accuracy, behind them those of a row
+    levels = [[text for text in level for _ in range(1 + len(extras.names))] for level in levels]
+    if extras.names:
+        levels.append(["accuracy", *extras.names] * len(board.columns))
+    above = [""] * len(extras.row_names)
+    return [[*level, *(extras.row_names if level is levels[-1] else above)] for level in levels]
 
 
 def _caption(board: Table) -> str:
-    shared = common(board)
-    said = [_WORDS[name](board.columns[0]) for name in _WORDS if name in shared and name not in UNSAID]
-    if board.columns and "ipc" not in shared:
-        said.append("by images per class (IPC)")
-    if board.columns and "fingerprint" not in shared:
-        said.append(f"splits: {', '.join(sorted({f'{c.dataset} {c.parted}' for c in board.columns}))}")
-    how = "overall accuracy in %, mean ± sample std over n distillations"
-    return f"{', '.join(said)}; {how}" if said else how
+    """Return the fields that all columns share, and what the numbers are."""
+    shared = shared_fields(board)
+    parts = [
+        text(board.columns[0])
+        for name, text in _CAPTION_TEXTS.items()
+        if name in shared and name not in HIDDEN_IN_CAPTION
+    ]
+    if "ipc" not in shared:
+        parts.append("by images per class (IPC)")
+    if "fingerprint" not in shared:
+        parts.append(f"splits: {', '.join(sorted({f'{c.dataset} {c.split_label}' for c in board.columns}))}")
+    numbers = "overall accuracy in %, mean ± sample std over n distillations"
+    return f"{', '.join(parts)}; {numbers}" if parts else numbers
 
 
-def _csv(entries: Sequence[StoredResult]) -> str:
+def _csv(board: Table) -> str:
     out = io.StringIO()
-    cells = [name for name in Cell.__dataclass_fields__ if name != "by_seed"]
-    fields = ["method", "label", "preset", "identity", *Column.__dataclass_fields__, *cells]
+    numbers = [name for name in Cell.__dataclass_fields__ if name != "by_seed"]
+    fields = ["method", "label", "preset", "identity", *Column.__dataclass_fields__, *numbers]
     writer = csv.DictWriter(out, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(_lines(table(entries)))
+    writer.writerows(_cell_records(board))
     return out.getvalue()
 
 
-def _lines(board: Table) -> list[dict[str, Any]]:
-    """One flat record per cell."""
-    return [
-        {**_head(row), **asdict(column), **asdict(row.cells[column])}
-        for row in board.rows
-        for column in board.columns
-        if column in row.cells
+def _json(results: Sequence[StoredResult]) -> str:
+    records = [
+        {
+            "path": str(stored.path),
+            "row": row_identity(stored),
+            "spec": asdict(stored.spec),
+            "result": asdict(stored.result),
+        }
+        for stored in results
     ]
+    return (
+        json.dumps({"rows": _cell_records(make_table(results)), "results": records}, indent=2, allow_nan=False) + "\n"
+    )
 
 
-def _head(row: Row) -> dict[str, Any]:
-    return {"method": row.method, "label": row.label, "preset": row.preset, "identity": row.identity}
-
-
-def _json(entries: Sequence[StoredResult]) -> str:
-    board = {"rows": _lines(table(entries)), "results": [_whole(entry) for entry in entries]}
-    return json.dumps(board, indent=2, allow_nan=False) + "\n"
-
-
-def _whole(entry: StoredResult) -> dict[str, Any]:
-    head = {"path": str(entry.path), "row": row_identity(entry)}
-    return {**head, "spec": asdict(entry.spec), "result": asdict(entry.result)}
-
-
-def _latex(board: Table, extras: Extras, spent: Costs, said: str) -> str:
-    caption = f"{_caption(board)}, {_ns(board)}{said}"
-    return latex(board, _levels(board, extras), caption, _beside(board, extras, spent))
-
-
-def _ns(board: Table) -> str:
-    """How many distillations the means are of: a LaTeX cell does not say."""
-    counts = sorted({cell.n for row in board.rows if not row.source for cell in row.cells.values()})
-    return f"n = {counts[0]}" if len(counts) == 1 else f"n from {counts[0]} to {counts[-1]}"
-
-
-def _levels(board: Table, extras: Extras) -> list[list[str]]:
-    """Heads of datasets, of images per class, of whatever else differs; at the least the student."""
-    shared, inner = common(board), _of_cells(extras)
-    parts = (("dataset", "size"), ("ipc",), tuple(name for name in _WORDS if name not in ("dataset", "size", "ipc")))
-    levels: list[list[str]] = []
-    for part in parts:
-        varying = [name for name in part if name not in shared or (name == "student" and not levels)]
-        words = _words(board, [name for name in varying if not _follows(name)])
-        levels += [words] if any(words) else []
-    if len(set(zip(*levels, strict=True))) < len(board.columns):  # only a digest tells some apart
-        levels.append(_words(board, [name for name in _WORDS if name not in shared and _follows(name)]))
-    levels = [[word for word in level for _ in range(1 + len(inner))] for level in levels]
-    if inner:
-        levels.append(["accuracy", *inner] * len(board.columns))
-    if RANK in extras:
-        levels = [[*level, RANK if level is levels[-1] else ""] for level in levels]
-    return levels
-
-
-_WHOLE = {"csv": _csv, "json": _json}
-_SHOWN = {"text": _text, "markdown": _markdown, "latex": _latex}
+def _cell_records(board: Table) -> list[dict[str, Any]]:
+    """Return a flat record for each cell."""
+    records = []
+    for row in board.rows:
+        head = {"method": row.method, "label": row.label, "preset": row.preset, "identity": row.identity}
+        columns = [column for column in board.columns if column in row.cells]
+        records += [{**head, **asdict(column), **asdict(row.cells[column])} for column in columns]
+    return records

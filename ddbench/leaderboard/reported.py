@@ -1,4 +1,4 @@
-"""Numbers from papers, beside computed ones: marked, in no mean, in no test, never bold. No torch."""
+"""Numbers from papers in rows of their own: marked, in no mean, in no test, never bold. No torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from ddbench.leaderboard.table import Cell, Column, Row, Table
 from ddbench.utils.files import digest
 
 KEY = "reported"
+REQUIRED = ("method", "source", "dataset", "ipc", "percent")
 
 
 @dataclass(frozen=True)
 class Reported:
-    """One number of a paper. percent, std: as printed. source: where it is from, with the table.
+    """One number of a paper. The optional names select its column where the others fit several.
 
-    size, student, protocol, init: what else tells which column it stands in, where the others leave several.
+    method: name of the method, as the paper has it
+    source: paper and table
+    dataset: name of the dataset
+    ipc: images per class
+    percent: accuracy as printed, 0 to 100
+    std: deviation as printed, points
+    n: number of distillations
+    size: side of the images, pixels
+    student, protocol, init: name of the student, NAME@VERSION of the protocol, initialisation of the weights
     """
 
     method: str
@@ -36,56 +45,59 @@ class Reported:
 
 
 def read_reported(path: Path) -> tuple[Reported, ...]:
-    """The numbers in a TOML file, one table [[reported]] each; UserError for words that are off."""
-    told = read_toml(path)
-    if set(told) != {KEY} or not isinstance(told[KEY], list):
-        raise UserError(f"{path} needs a table [[{KEY}]] for each number, and nothing else; it has {', '.join(told)}")
-    return tuple(_one(values, path) for values in told[KEY])
+    """Read the numbers of a TOML file, one table [[reported]] each. Raises UserError for wrong keys and values."""
+    config = read_toml(path)
+    if set(config) != {KEY} or not isinstance(config[KEY], list):
+        raise UserError(f"{path} needs a table [[{KEY}]] for each number, and nothing else; it has {', '.join(config)}")
+    numbers = []
+    for values in config[KEY]:
+        fields = validate(Reported, values, str(path))
+        if missing := [name for name in REQUIRED if name not in fields]:
+            raise UserError(f"{path}: a reported number needs {', '.join(missing)}: it has {values}")
+        one_line: dict[str, Any] = {
+            name: " ".join(v.split()) if isinstance(v, str) else v for name, v in fields.items()
+        }
+        number = Reported(**one_line)
+        if not 0 <= number.percent <= 100:
+            raise UserError(f"{path}: {number.percent} is no percentage from 0 to 100")
+        if (number.std or 0) < 0:
+            raise UserError(f"{path}: std of {number.method} is {number.std}; it must be at least 0")
+        if number.n is not None and number.n < 1:
+            raise UserError(f"{path}: n of {number.method} is {number.n}; it must be at least 1")
+        numbers.append(number)
+    return tuple(numbers)
 
 
-def _one(values: dict[str, Any], path: Path) -> Reported:
-    found = validate(Reported, values, str(path))
-    if lacking := [name for name in ("method", "source", "dataset", "ipc", "percent") if name not in found]:
-        raise UserError(f"{path}: a reported number needs {', '.join(lacking)}: it has {values}")
-    cleaned: dict[str, Any] = {
-        name: " ".join(value.split()) if isinstance(value, str) else value for name, value in found.items()
-    }
-    made = Reported(**cleaned)
-    if not 0 <= made.percent <= 100:
-        raise UserError(f"{path}: {made.percent} is no percentage from 0 to 100")
-    if (made.std or 0) < 0 or (made.n is not None and made.n < 1):
-        raise UserError(f"{path}: std {made.std} and n {made.n} of {made.method}: from 0, and from 1")
-    return made
+def add_reported_rows(board: Table, reported: Sequence[Reported]) -> tuple[Table, tuple[str, ...]]:
+    """Add a row for each method and source below the computed rows; also return the numbered sources.
 
-
-def beside(board: Table, reported: Sequence[Reported]) -> tuple[Table, tuple[str, ...]]:
-    """The table with a row of its own for each method and source, after all computed ones; the sources, by number.
-
-    UserError for a number that fits no column of the table, or several.
+    Raises UserError for a number that fits no column of the table, or several.
     """
-    sources = tuple(dict.fromkeys(one.source for one in reported))
+    sources = tuple(dict.fromkeys(number.source for number in reported))
     rows: dict[tuple[str, str], dict[Column, Cell]] = {}
-    for one in reported:
-        cell = Cell(one.percent / 100, None if one.std is None else one.std / 100, one.n or 0, 0)
-        cells, where = rows.setdefault((one.method, one.source), {}), _column(board, one)
-        if where in cells:
-            raise UserError(f"{one.method} of {one.source} is reported twice for {one.dataset}, IPC {one.ipc}")
-        cells[where] = cell
-    made = [
+    for number in reported:
+        std = None if number.std is None else number.std / 100
+        cells, column = rows.setdefault((number.method, number.source), {}), _column(board, number)
+        if column in cells:
+            where = f"{number.dataset}, IPC {number.ipc}"
+            raise UserError(f"{number.method} of {number.source} is reported twice for {where}")
+        cells[column] = Cell(number.percent / 100, std, number.n or 0, 0)
+    added = [
         Row(f"{method} [{sources.index(source) + 1}]", method, None, digest([method, source]), cells, source)
         for (method, source), cells in rows.items()
     ]
-    return replace(board, rows=(*board.rows, *made)), sources
+    return replace(board, rows=(*board.rows, *added)), sources
 
 
-def _column(board: Table, one: Reported) -> Column:
-    asked = {name: getattr(one, name) for name in ("dataset", "ipc", "size", "student", "protocol", "init")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    found = [c for c in board.columns if all(getattr(c, name) == value for name, value in asked.items())]
-    if len(found) == 1:
-        return found[0]
-    words = ", ".join(f"{name} {value}" for name, value in asked.items())
-    if not found:
-        raise UserError(f"{one.method} of {one.source}: this table has no column with {words}")
-    several = "; ".join(f"size {c.size}, {c.student}, {c.protocol}, {c.init}" for c in found)
-    raise UserError(f"{one.method} of {one.source}: which of {len(found)} columns with {words}? {several}")
+def _column(board: Table, number: Reported) -> Column:
+    """Return the column of a number; UserError where none fits, or several do."""
+    fields = {name: getattr(number, name) for name in ("dataset", "ipc", "size", "student", "protocol", "init")}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    columns = [c for c in board.columns if all(getattr(c, name) == value for name, value in fields.items())]
+    if len(columns) == 1:
+        return columns[0]
+    place = ", ".join(f"{name} {value}" for name, value in fields.items())
+    if not columns:
+        raise UserError(f"{number.method} of {number.source}: this table has no column with {place}")
+    choices = "; ".join(f"size {c.size}, {c.student}, {c.protocol}, {c.init}" for c in columns)
+    raise UserError(f"{number.method} of {number.source}: which of {len(columns)} columns with {place}? {choices}")

@@ -1,7 +1,7 @@
-"""Results to rows: pure arithmetic, nothing is read or printed. No torch.
+"""Results to rows and columns: pure arithmetic, nothing is read or printed. No torch.
 
 Numbers are pooled only within a *column* (dataset and split, size, IPC, protocol and its exact content, version of the
-judge, student, initialisation, precision) and a *row* (method, version, source, complete parameters). Within a
+evaluator, student, initialisation, precision) and a *row* (method, version, source, complete parameters). Within a
 distillation the mean over student seeds is taken first; then mean and sample standard deviation are over distillations.
 Seeds that led to the same images are one distillation.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from ddbench.leaderboard.statistics import between, half_width, ties, within
+from ddbench.leaderboard.statistics import best_and_ties, between_std, half_width, within_std
 from ddbench.store.records import Result, StoredResult
 
 RANDOM, FULL = "random", "full"  # the anchors
@@ -23,10 +23,18 @@ RANDOM, FULL = "random", "full"  # the anchors
 
 @dataclass(frozen=True, order=True)
 class Column:
-    """What a number is comparable within.
+    """Everything that two numbers must share to be compared.
 
-    fingerprint: of the split, which `split` names. precision: "fp32" or "bf16", of the student's training.
-    protocol_hash: of its row. judge: evaluators.VERSION.
+    dataset: name of the dataset
+    size: side of the images, pixels
+    ipc: images per class; 0 for all training images
+    protocol: name and version, "quick@1"
+    student, init: name of the student, initialisation of its weights
+    precision: of the student's training, "fp32" or "bf16"
+    fingerprint: SHA-256 of the split
+    protocol_hash: SHA-256 of the protocol's content
+    judge: evaluators.VERSION
+    split: name of the split
     """
 
     dataset: str
@@ -43,22 +51,27 @@ class Column:
 
     @property
     def any_ipc(self) -> Column:
-        """What all columns share that differ by the IPC alone; it is that of all training images."""
+        """The column of all training images; equal for all columns that differ by the IPC alone."""
         return replace(self, ipc=0)
 
     @property
-    def parted(self) -> str:
-        """The split by its name and the beginning of its fingerprint."""
+    def split_label(self) -> str:
+        """Name of the split and the beginning of its fingerprint."""
         return f"{self.split} ({self.fingerprint[:8]})"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Accuracy as fractions. std: ddof = 1, None for one distillation. n: distillations. students: trained in all.
+    """Accuracy of a row in a column, as fractions.
 
-    half_width: of the 95 % interval of the mean. within, between: deviation among the students of a distillation, and
-    among distillations without it; see ddbench.leaderboard.statistics. by_seed: the mean of a distillation by each of
-    its seeds.
+    mean: over distillations
+    std: sample standard deviation over distillations; None for one
+    n: number of distillations
+    students: number of students, over all distillations
+    half_width: half of the 95 % interval of the mean; None for one distillation
+    within: standard deviation among the students of a distillation; None where each has one
+    between: standard deviation among distillations, without what their students add; None where unknown
+    by_seed: seed of a distillation -> mean of its students
     """
 
     mean: float
@@ -73,9 +86,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method with one set of parameters. label: unique within a table. identity: SHA-256 of what makes the row.
+    """One method with one set of parameters.
 
-    source: the paper that reports it, empty for what was computed.
+    label: unique within a table
+    method: name of the method
+    preset: name of the preset, or names joined by "/"; None without one
+    identity: SHA-256 of the method with its parameters
+    cells: column -> accuracy
+    source: paper that reports the row; empty for a computed one
     """
 
     label: str
@@ -86,55 +104,56 @@ class Row:
     source: str = ""
 
     @property
-    def competes(self) -> bool:
-        """Not what takes all training images, which is an anchor, nor what somebody else computed."""
+    def is_ranked(self) -> bool:
+        """Computed here, and not `full`."""
         return self.method != FULL and not self.source
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by label, columns sorted; a row without a cell in a column has not been run there."""
+    """Columns sorted, rows by label. A row has no cell in a column where it was not run."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
 
-_Cells = Mapping[Column, Cell]
 _Number = tuple[int, str, int, float]  # distillation seed, content of its set, student seed, accuracy
 
 
-def table(entries: Iterable[StoredResult], metric: str = "overall") -> Table:
-    """The leaderboard of `metric` ("overall" or "average" accuracy). The order of the entries does not matter."""
-    scores: dict[str, dict[Column, list[_Number]]] = defaultdict(lambda: defaultdict(list))
-    heads: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
-    for entry in sorted(entries, key=lambda entry: entry.spec.split):  # one split in two people's words has the first
-        row = row_identity(entry)
-        heads[row].add((entry.spec.method, entry.spec.preset))
-        result = entry.result
-        number = (entry.spec.seed, result.content, result.seed, getattr(result, metric))
-        scores[row][column(entry)].append(number)
-    labels = _labels(heads)
-    rows = [
-        Row(
-            labels[row], *_head(heads[row]), row, {where: cell(_distillations(found)) for where, found in cells.items()}
-        )
-        for row, cells in scores.items()
-    ]
-    columns = {column for row in rows for column in row.cells}
-    return Table(tuple(sorted(columns)), tuple(sorted(rows, key=_place)))
+def make_table(results: Iterable[StoredResult], metric: str = "overall") -> Table:
+    """Return the leaderboard of `metric` ("overall" or "average" accuracy), whatever the order of the results."""
+    numbers: dict[str, dict[Column, list[_Number]]] = defaultdict(lambda: defaultdict(list))
+    names: dict[str, str] = {}
+    presets: dict[str, set[str]] = defaultdict(set)  # equal parameters may come with and without a preset
+    for stored in sorted(results, key=lambda stored: stored.spec.split):  # one split may have several names
+        spec, result, row = stored.spec, stored.result, row_identity(stored)
+        names[row] = spec.method
+        presets[row] |= {spec.preset} if spec.preset else set()
+        number = (spec.seed, result.content, result.seed, getattr(result, metric))
+        numbers[row][column_of(stored)].append(number)
+
+    preset = {row: "/".join(sorted(presets[row])) or None for row in names}
+    label = {row: f"{name} ({preset[row]})" if preset[row] else name for row, name in names.items()}
+    count = Counter(label.values())
+    label = {row: text if count[text] == 1 else f"{text} #{row[:6]}" for row, text in label.items()}
+    rows = []
+    for row, columns in numbers.items():
+        cells = {column: make_cell(_distillations(group)) for column, group in columns.items()}
+        rows.append(Row(label[row], names[row], preset[row], row, cells))
+    return Table(tuple(sorted({column for row in rows for column in row.cells})), tuple(sorted(rows, key=_sort_key)))
 
 
-def _place(row: Row) -> tuple[bool, bool, str, str]:
-    """The anchors stand at the ends: random images first, all of them last."""
+def _sort_key(row: Row) -> tuple[bool, bool, str, str]:
+    """Sort by label, with `random` first and `full` last."""
     return row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity
 
 
-def column(entry: StoredResult) -> Column:
-    """The column an entry belongs to."""
-    spec, result = entry.spec, entry.result
-    where = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, _precision(result))
+def column_of(stored: StoredResult) -> Column:
+    """Return the column of a result."""
+    spec, result = stored.spec, stored.result
+    place = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, _precision(result))
     judge = result.versions.get("evaluators", "1")
-    return _column(*where, spec.fingerprint, result.protocol_hash, judge, split_name(spec.split))
+    return _column(*place, spec.fingerprint, result.protocol_hash, judge, split_name(spec.split))
 
 
 _column = cache(Column)  # a hundred thousand results have some hundred columns
@@ -142,72 +161,40 @@ _column = cache(Column)  # a hundred thousand results have some hundred columns
 
 @cache
 def split_name(rule: str) -> str:
-    """The name of a split in words: "50/50 of each class ..., resized by bilinear" is "50/50 bilinear"."""
+    """Shorten the rule of a split: "50/50 of each class ..., resized by bilinear" is "50/50 bilinear"."""
     name = re.split(r" of | lists ", rule)[0].replace(" train, ", "/").removesuffix(" test")
     details = re.findall(r", (?:resized by|revision) (\w+)", rule)
     return " ".join([name, *(detail[:8] for detail in details)])
 
 
 def _precision(result: Result) -> str:
-    """Of results of older versions, only the device says it."""
+    """Return the precision of the training; results of older versions record only the device."""
     return result.precision or ("fp32" if result.device.startswith("cpu") else "bf16")
 
 
-def row_identity(entry: StoredResult) -> str:
-    """What makes the row an entry belongs to: its method, as it was set."""
-    return entry.spec.method_digest
+def row_identity(stored: StoredResult) -> str:
+    """Return the identity of a result's row: the digest of its method with all parameters."""
+    return stored.spec.method_digest
 
 
-def cell(found: Iterable[tuple[Sequence[int], list[float]]]) -> Cell:
-    """Fold accuracies: of each distillation its seeds, which no other has, and one number per student."""
-    seeds, runs = zip(*found, strict=True)
+def make_cell(distillations: Iterable[tuple[Sequence[int], list[float]]]) -> Cell:
+    """Average accuracies.
+
+    distillations: for each its seeds, which no other has, and the accuracies of its students
+    """
+    seeds, runs = zip(*distillations, strict=True)
     means = [statistics.fmean(run) for run in runs]
     std = statistics.stdev(means) if len(means) > 1 else None
-    by_seed = {seed: mean for of, mean in zip(seeds, means, strict=True) for seed in of}
-    students = sum(map(len, runs))
-    mean = statistics.fmean(means)
-    return Cell(mean, std, len(means), students, half_width(means), within(runs), between(runs), by_seed)
-
-
-def best(table: Table, column: Column) -> set[str]:
-    """Identities of the rows that lead a column, and of those that a test does not tell from it (comparing.ties)."""
-    rows = [row for row in table.rows if column in row.cells]
-    return ties({row.identity: row.cells[column].by_seed for row in rows if row.competes})
-
-
-def anchored(board: Table) -> Table:
-    """With the accuracy of all training images in every column that differs from its own by the IPC alone.
-
-    Where there is such a column, its own is left out. It is what IPC is compared with, and depends on none.
-    """
-    whole = {column: [c for c in board.columns if c.ipc and c.any_ipc == column] for column in board.columns}
-    moved = {column: others for column, others in whole.items() if column.ipc == 0 and others}
-    only = {column for column in moved if all(row.method == FULL for row in board.rows if column in row.cells)}
-    rows = [replace(row, cells=_spread(row, moved, only)) for row in board.rows]
-    return Table(tuple(column for column in board.columns if column not in only), tuple(rows))
-
-
-def _spread(row: Row, moved: Mapping[Column, list[Column]], gone: set[Column]) -> _Cells:
-    found = {column: cell for column, cell in row.cells.items() if column not in gone}
-    own = row.cells.keys() & moved.keys() if row.method == FULL else set()
-    return found | {other: row.cells[column] for column in own for other in moved[column]}
-
-
-def common(table: Table) -> dict[str, str]:
-    """What all columns share, by field name: it belongs into the caption."""
-    shared = {}
-    for name in Column.__dataclass_fields__:
-        values = {getattr(column, name) for column in table.columns}
-        if len(values) == 1:
-            shared[name] = str(values.pop())
-    return shared
+    by_seed = {seed: mean for group, mean in zip(seeds, means, strict=True) for seed in group}
+    mean, students = statistics.fmean(means), sum(map(len, runs))
+    return Cell(mean, std, len(means), students, half_width(means), within_std(runs), between_std(runs), by_seed)
 
 
 def _distillations(numbers: Iterable[_Number]) -> list[tuple[list[int], list[float]]]:
-    """Of each distillation its seeds and its students' accuracies. Sorted: the order of files must not matter.
+    """Group numbers by distillation: its seeds, and one accuracy for each of its students.
 
-    One seed may be there twice, as a split in two people's words; several are one where the sets are the same. A
-    student that is there twice counts once, as the mean.
+    One seed may occur twice, where a split has two names; several seeds are one distillation where their sets are the
+    same. A student that occurs twice counts once, as the mean. All is sorted: the order of files must not matter.
     """
     sets: dict[int, set[str]] = defaultdict(set)
     students: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -217,30 +204,45 @@ def _distillations(numbers: Iterable[_Number]) -> list[tuple[list[int], list[flo
     seeds: dict[frozenset[str], list[int]] = defaultdict(list)
     for seed, contents in sets.items():
         seeds[frozenset(contents)].append(seed)
-    return [(of, _by_student(students[seed] for seed in of)) for of in seeds.values()]
+
+    distillations = []
+    for group in seeds.values():
+        by_student: dict[int, list[float]] = defaultdict(list)
+        for seed in group:
+            for student, accuracies in students[seed].items():
+                by_student[student] += accuracies
+        distillations.append((group, sorted(map(statistics.fmean, by_student.values()))))
+    return distillations
 
 
-def _by_student(found: Iterable[Mapping[int, list[float]]]) -> list[float]:
-    """One accuracy for each student, sorted."""
-    one: dict[int, list[float]] = defaultdict(list)
-    for students in found:
-        for student, accuracies in students.items():
-            one[student] += accuracies
-    return sorted(map(statistics.fmean, one.values()))
+def best_rows(board: Table, column: Column) -> set[str]:
+    """Return the identities of the best row of a column and of its ties; see `statistics.best_and_ties`."""
+    rows = [row for row in board.rows if column in row.cells]
+    return best_and_ties({row.identity: row.cells[column].by_seed for row in rows if row.is_ranked})
 
 
-def _head(found: set[tuple[str, str | None]]) -> tuple[str, str | None]:
-    """Method and preset of a row; equal parameters may have been reached with and without a preset's name."""
-    presets = sorted({preset for _, preset in found if preset})
-    return next(iter(found))[0], "/".join(presets) or None
+def with_full_everywhere(board: Table) -> Table:
+    """Copy the accuracy of `full` into every column that differs from its own by the IPC alone.
+
+    Its own column goes where there is such a column and no other row has a cell in it.
+    """
+    targets = {column: [c for c in board.columns if c.ipc and c.any_ipc == column] for column in board.columns}
+    targets = {column: others for column, others in targets.items() if column.ipc == 0 and others}
+    gone = {column for column in targets if all(row.method == FULL for row in board.rows if column in row.cells)}
+    rows = []
+    for row in board.rows:
+        cells = {column: cell for column, cell in row.cells.items() if column not in gone}
+        for column in row.cells.keys() & targets.keys() if row.method == FULL else ():
+            cells |= dict.fromkeys(targets[column], row.cells[column])
+        rows.append(replace(row, cells=cells))
+    return Table(tuple(column for column in board.columns if column not in gone), tuple(rows))
 
 
-def _labels(heads: Mapping[str, set[tuple[str, str | None]]]) -> dict[str, str]:
-    """ "method" or "method (preset)"; rows that would share it also get the beginning of their identity."""
-    plain = {row: _label(*_head(found)) for row, found in heads.items()}
-    often = list(plain.values())
-    return {row: label if often.count(label) == 1 else f"{label} #{row[:6]}" for row, label in plain.items()}
-
-
-def _label(method: str, preset: str | None) -> str:
-    return f"{method} ({preset})" if preset else method
+def shared_fields(board: Table) -> dict[str, str]:
+    """Return the fields that all columns share, by name: they belong into the caption."""
+    shared = {}
+    for name in Column.__dataclass_fields__:
+        values = {getattr(column, name) for column in board.columns}
+        if len(values) == 1:
+            shared[name] = str(values.pop())
+    return shared

@@ -1,1 +1,1 @@
-"""One HTML page that holds everything: the leaderboard, curves, costs, pictures, and where each number is from."""
+"""One self-contained HTML page: leaderboard, curves, costs, images, and the origin of each number."""

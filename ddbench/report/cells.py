@@ -1,9 +1,9 @@
-"""What the page knows of each cell: numbers, per-class accuracies, confusions, provenance. No torch."""
+"""Collect what the page shows of each cell: accuracies by class, confusions, costs, provenance. No torch."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,115 +11,129 @@ from typing import Any
 import numpy as np
 
 from ddbench.datasets.info import FOLDER
-from ddbench.leaderboard.extra_columns import anchor_of, costs
-from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, anchored, column, row_identity, table
-from ddbench.store.costs import DistillationCost, read_cost
+from ddbench.leaderboard.extra_columns import cell_costs, gain_over_random, share_of_full
+from ddbench.leaderboard.table import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    column_of,
+    make_table,
+    row_identity,
+    with_full_everywhere,
+)
+from ddbench.store.costs import DistillationCost
+from ddbench.store.reader import RunsScan
 from ddbench.store.records import Result, RunSpec, StoredResult
 
 
 @dataclass(frozen=True)
-class Fact:
-    """One cell with the results behind it. took: by the folder of each of its runs, what it cost.
+class ReportCell:
+    """One cell of the table with its results.
 
-    seconds: of a distillation, mean over the runs that say it.
+    row, column: place in the table
+    cell: accuracy
+    results: every result of the cell, by seeds
+    costs: folder of each of its runs -> cost of the distillation
+    seconds: mean over its distillations of known cost; None without one
     """
 
     row: Row
-    where: Column
+    column: Column
     cell: Cell
-    entries: tuple[StoredResult, ...]
-    took: Mapping[Path, DistillationCost]
+    results: tuple[StoredResult, ...]
+    costs: Mapping[Path, DistillationCost]
     seconds: float | None
 
 
-def gathered(entries: Sequence[StoredResult]) -> tuple[Table, list[Fact]]:
-    """The table, and a fact for each cell that was computed in its own column."""
-    board, behind = table(entries), {}
-    took = {folder: read_cost(folder) for folder in dict.fromkeys(entry.folder for entry in entries)}
-    seconds = costs(entries, lambda entry: took[entry.folder].seconds).seconds
-    for entry in sorted(entries, key=lambda entry: (entry.spec.seed, entry.result.seed)):
-        behind.setdefault((row_identity(entry), column(entry)), []).append(entry)
-    facts = []
+def collect_cells(scan: RunsScan) -> tuple[Table, list[ReportCell]]:
+    """Return the table, and every cell that was computed in its own column.
+
+    scan: of a runs folder, with details and costs
+    """
+    board, by_cell = make_table(scan.results), {}
+    seconds = cell_costs(scan.results, scan.costs).seconds
+    for stored in sorted(scan.results, key=lambda stored: (stored.spec.seed, stored.result.seed)):
+        by_cell.setdefault((row_identity(stored), column_of(stored)), []).append(stored)
+    cells = []
     for row in board.rows:
-        for where, cell in sorted(row.cells.items()):
-            key = row.identity, where
-            mine = {entry.folder: took[entry.folder] for entry in behind[key]}
-            facts.append(Fact(row, where, cell, tuple(behind[key]), mine, seconds.get(key)))
-    return anchored(board), facts
+        for column, cell in sorted(row.cells.items()):
+            key = row.identity, column
+            costs = {s.folder: scan.costs.get(s.folder, DistillationCost()) for s in by_cell[key]}
+            cells.append(ReportCell(row, column, cell, tuple(by_cell[key]), costs, seconds.get(key)))
+    return with_full_everywhere(board), cells
 
 
-def told(board: Table, fact: Fact) -> dict[str, Any]:
-    """A fact as the page's script reads it."""
-    cell, where = fact.cell, fact.where
-    random, full = (anchor_of(board, name, where) for name in (RANDOM, FULL))
+def to_json(board: Table, report_cell: ReportCell) -> dict[str, Any]:
+    """Return a cell as the page's script reads it."""
+    cell, column = report_cell.cell, report_cell.column
     return {
-        "method": fact.row.label, "name": fact.row.method,
-        "dataset": where.dataset, "size": where.size, "ipc": where.ipc,
-        "protocol": where.protocol, "student": where.student, "init": where.init, "precision": where.precision,
-        "split": where.parted, "mean": cell.mean, "std": cell.std, "n": cell.n,
+        "method": report_cell.row.label, "name": report_cell.row.method,
+        "dataset": column.dataset, "size": column.size, "ipc": column.ipc,
+        "protocol": column.protocol, "student": column.student, "init": column.init, "precision": column.precision,
+        "split": column.split_label, "mean": cell.mean, "std": cell.std, "n": cell.n,
         "students": cell.students, "interval": cell.half_width, "within": cell.within, "between": cell.between,
-        "gain": cell.mean - random.mean if random else None,
-        "share": cell.mean / full.mean if full and full.mean else None,
-        "seconds": fact.seconds, "classes": _per_class(fact.entries), "confusion": _confusion(fact.entries),
-        "results": [_provenance(entry) for entry in fact.entries],
+        "gain": gain_over_random(board, cell, column), "share": share_of_full(board, cell, column),
+        "seconds": report_cell.seconds, "classes": _per_class(report_cell.results),
+        "confusion": _confusion(report_cell.results),
+        "results": [_provenance(stored) for stored in report_cell.results],
     }  # fmt: skip
 
 
-def _per_class(entries: Iterable[StoredResult]) -> dict[str, float]:
-    """Accuracy by class, mean over students first."""
+def _per_class(results: Iterable[StoredResult]) -> dict[str, float]:
+    """Return the accuracy by class; within a distilled set the mean over students is taken first."""
     by_set: dict[str, list[list[float]]] = {}
     names: list[str] = []
-    for entry in entries:
-        if not entry.result.per_class:
-            continue
-        names = list(entry.result.per_class)
-        by_set.setdefault(entry.result.content, []).append(list(entry.result.per_class.values()))
+    for stored in results:
+        if stored.result.per_class:
+            names = list(stored.result.per_class)
+            by_set.setdefault(stored.result.content, []).append(list(stored.result.per_class.values()))
     if not names:
         return {}
-    means = np.mean([np.mean(found, axis=0) for found in by_set.values()], axis=0)
+    means = np.mean([np.mean(accuracies, axis=0) for accuracies in by_set.values()], axis=0)
     return dict(zip(names, np.atleast_1d(means).round(4).tolist(), strict=True))
 
 
-def _confusion(entries: Iterable[StoredResult]) -> list[list[int]]:
-    """Counts over all results, rows true; none where results have none, or of other classes."""
-    found = [np.array(entry.result.confusion) for entry in entries]
-    return np.sum(found, axis=0).tolist() if len({part.shape for part in found}) == 1 and found[0].ndim == 2 else []
+def _confusion(results: Iterable[StoredResult]) -> list[list[int]]:
+    """Return the counts over all results, rows true; empty where results have none, or of several sizes."""
+    counts = [np.array(stored.result.confusion) for stored in results]
+    same = len({matrix.shape for matrix in counts}) == 1 and counts[0].ndim == 2
+    return np.sum(counts, axis=0).tolist() if same else []
 
 
-def _provenance(entry: StoredResult) -> dict[str, Any]:
-    result = entry.result
+def _provenance(stored: StoredResult) -> dict[str, Any]:
+    """Return the origin of one result."""
+    result = stored.result
     return {
-        "seed": entry.spec.seed, "student_seed": result.seed, "overall": result.overall, "average": result.average,
+        "seed": stored.spec.seed, "student_seed": result.seed, "overall": result.overall, "average": result.average,
         "seconds": result.seconds, "device": result.device, "versions": dict(result.versions),
         "commit": result.commit, "dirty": result.dirty, "content": result.content,
-        "path": str(entry.path), "source": entry.spec.source,
-        "command": command(entry.spec, result),
+        "path": str(stored.path), "source": stored.spec.source,
+        "command": command(stored.spec, result),
     }  # fmt: skip
 
 
 def command(spec: RunSpec, result: Result) -> str:
-    """What makes this result again, every setting said. Of what lies in a file of one's own, the file's name."""
-    given = spec.method.removeprefix(FOLDER) if spec.method.startswith(FOLDER) else ""  # anybody's images
+    """Return the command that computes a result again, with every setting; of a user's file only the name is known."""
+    folder = spec.method.removeprefix(FOLDER) if spec.method.startswith(FOLDER) else ""  # a folder of any images
     words = ["ddbench", *(["--resize", "bilinear"] if spec.split.endswith("resized by bilinear") else [])]
-    words += ["evaluate", given] if given else ["run", "--method", "FILE.py:CLASS" if spec.source else spec.method]
+    words += ["evaluate", folder] if folder else ["run", "--method", "FILE.py:CLASS" if spec.source else spec.method]
     words += ["--dataset", spec.dataset, "--size", str(spec.size)]
-    words += ["--ipc", str(spec.ipc)] if spec.ipc and not given else []
-    for name, value in ({} if given else spec.params).items():
-        words += ["--set", f"{name}={_word(value)}"]
-    words += [*([] if given else ["--seed", str(spec.seed)]), "--student", result.student]
-    words += ["--protocol", _file_of(result.title), *(["--compiled"] if result.compiled else [])]
+    if not folder:
+        words += ["--ipc", str(spec.ipc)] if spec.ipc else []
+        for name, value in spec.params.items():
+            words += ["--set", f"{name}={_setting(value)}"]
+        words += ["--seed", str(spec.seed)]
+    protocol = result.title.removeprefix("custom:")
+    if protocol != result.title:  # a user's: its title has the name of its file
+        protocol = f"{protocol.rpartition('-')[0]}.toml"
+    words += ["--student", result.student, "--protocol", protocol, *(["--compiled"] if result.compiled else [])]
     words += ["--student-seeds", str(result.seed + 1)] if result.seed else []
     return shlex.join(words)
 
 
-def _file_of(protocol: str) -> str:
-    """A protocol as `--protocol` takes it; of one's own the name of its file, which its title has."""
-    own = protocol.removeprefix("custom:")
-    return protocol if own == protocol else f"{own.rpartition('-')[0]}.toml"
-
-
-def _word(value: Any) -> str:
-    """A setting as `--set` takes it."""
+def _setting(value: Any) -> str:
+    """Format a value as `--set` takes it."""
     if isinstance(value, list | tuple):
-        return ",".join(map(_word, value))
+        return ",".join(map(_setting, value))
     return {"True": "true", "False": "false", "None": "none"}.get(str(value), str(value))

@@ -1,4 +1,4 @@
-"""The page, from entries to HTML. No torch."""
+"""Write the page: results to HTML. No torch."""
 
 from __future__ import annotations
 
@@ -8,96 +8,96 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from ddbench import __version__
 from ddbench.leaderboard.table import Table
 from ddbench.report import pictures, plots
-from ddbench.report.cells import Fact, gathered, told
-from ddbench.store.reader import Problem
-from ddbench.store.records import StoredResult
+from ddbench.report.cells import ReportCell, collect_cells, to_json
+from ddbench.store.reader import RunsScan
 
 log = logging.getLogger("ddbench")
 
-PICTURES = 7_000_000  # bytes of all pictures as they are stored in the page
-LARGEST = 400_000  # of one sheet
+MAX_PICTURE_BYTES = 7_000_000  # of all pictures as they are stored in the page
+MAX_SHEET_BYTES = 400_000
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One distilled set: what it is, the classes in the order shown, its pictures: (what one shows, a data address)."""
+class PictureSheet:
+    """Pictures of one distilled set.
+
+    title: dataset, method and seed
+    classes: names in the order of the pictures
+    pictures: (caption, data URL)
+    """
 
     title: str
     classes: tuple[str, ...]
     pictures: list[tuple[str, str]]
 
 
-def page(entries: Sequence[StoredResult], problems: Sequence[Problem], shared: Path | None = None) -> str:
-    """The whole page; it needs nothing but itself.
+def page(scan: RunsScan, shared: Path | None = None) -> str:
+    """Return the page, which needs no other file; problems and failures are named at its top.
 
-    problems: what could not be used, or failed: named at the top. shared: where the runs' stages are, for prototypes.
+    scan: of a runs folder, with details and costs
+    shared: folder of shared stages, for prototypes
     """
     from jinja2 import Environment, StrictUndefined
 
-    board, facts = gathered(entries)
-    here = files("ddbench.report")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string((here / "page.html.j2").read_text())
+    board, cells = collect_cells(scan)
+    folder = files("ddbench.report")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        (folder / "page.html.j2").read_text()
+    )
+    data = json.dumps([to_json(board, cell) for cell in cells], allow_nan=False)
     return template.render(
-        facts=facts, plots=_plots(board, facts), sheets=_sheets(facts, shared), problems=problems, version=__version__,
-        style=(here / "page.css").read_text(), script=(here / "page.js").read_text(),
-        data=_script([told(board, fact) for fact in facts]),
+        cells=cells, plots=_plots(board, cells), sheets=_sheets(cells, shared),
+        problems=[*scan.problems, *scan.failed], version=__version__,
+        style=(folder / "page.css").read_text(), script=(folder / "page.js").read_text(),
+        data=data.replace("<", "\\u003c"),  # a script element ends at the first </script>
     )  # fmt: skip
 
 
-def _script(value: Any) -> str:
-    """JSON that may stand in a script element."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
-
-
-def _plots(board: Table, facts: Sequence[Fact]) -> list[dict[str, str]]:
-    """For each dataset, size, protocol and student: its title, and the drawings that there is something for."""
-    found, stages = [], plots.stage_names(facts)
-    for kind in plots.kinds(board):
-        mine = [fact for fact in facts if fact.where.any_ipc == kind]
-        where = mine[0].where
-        judged = f"{where.protocol}, {where.student}, {where.init}, {where.precision}"
-        found.append({
-            "title": f"{where.dataset}, {where.size} px, split {where.parted}, {judged}",
-            "curves": plots.curves(board, kind), "cost": plots.against_cost(mine, board.rows),
-            "stages": plots.stages(mine, stages),
+def _plots(board: Table, cells: Sequence[ReportCell]) -> list[dict[str, str]]:
+    """Return a title and plots for each dataset, size, protocol and student; a plot without data is empty."""
+    groups, names = [], plots.stage_names(cells)
+    for column in plots.plot_groups(board):
+        group = [cell for cell in cells if cell.column.any_ipc == column]
+        first = group[0].column
+        setting = f"{first.protocol}, {first.student}, {first.init}, {first.precision}"
+        groups.append({
+            "title": f"{first.dataset}, {first.size} px, split {first.split_label}, {setting}",
+            "curves": plots.accuracy_over_ipc(board, column), "cost": plots.accuracy_over_cost(group, board.rows),
+            "stages": plots.seconds_by_stage(group, names),
         })  # fmt: skip
-    return found
+    return groups
 
 
-def _sheets(facts: Sequence[Fact], shared: Path | None) -> list[Shown]:
-    """One for each distilled set under a budget; those of all training images are not shown."""
-    runs = {run: fact for fact in facts if fact.where.ipc for run in fact.took}
-    here = {run: fact for run, fact in runs.items() if (run / "distilled").is_dir()}
-    if gone := [run for run in runs if run not in here]:
-        more = ", ..." * (len(gone) > 1)
-        log.warning("no pictures of %d runs, whose images are not here: %s%s", len(gone), gone[0], more)
-    budget = PICTURES * 3 // 4 // max(1, len(here))  # base64 makes four of three
-    shown = (_shown(run, fact, shared, budget) for run, fact in here.items())
-    return [one for one in shown if one]
+def _sheets(cells: Sequence[ReportCell], shared: Path | None) -> list[PictureSheet]:
+    """Return the pictures of each distilled set with a budget; those of all training images are omitted."""
+    runs = {run: cell for cell in cells if cell.column.ipc for run in cell.costs}
+    available = {run: cell for run, cell in runs.items() if (run / "distilled").is_dir()}
+    if missing := [run for run in runs if run not in available]:
+        more = ", ..." * (len(missing) > 1)
+        log.warning("no pictures of %d runs, whose images are not here: %s%s", len(missing), missing[0], more)
+    budget = MAX_PICTURE_BYTES * 3 // 4 // max(1, len(available))  # base64 turns three bytes into four
+    sheets = (_sheet(run, cell, shared, budget) for run, cell in available.items())
+    return [sheet for sheet in sheets if sheet]
 
 
-def _shown(run: Path, fact: Fact, shared: Path | None, budget: int) -> Shown | None:
-    """One set, its pictures within the budget; None where its images cannot be read."""
-    made = pictures.sheet(run)
-    if not made:
+def _sheet(run: Path, cell: ReportCell, shared: Path | None, budget: int) -> PictureSheet | None:
+    """Return the pictures of one set, of at most `budget` bytes; None where its images cannot be read."""
+    distilled = pictures.distilled_images(run)
+    if not distilled:
         return None
-    image, classes = made
-    stage = fact.took[run].folders.get("prototypes") if shared else None
-    real = pictures.prototypes(shared / stage / "images", classes) if stage else None
-    found = [
-        ("the distilled images", image),
-        *([("the real images it was made from (prototypes)", real)] if real else []),
-        *(("where its images (black edges) lie among real ones", drawn) for drawn in pictures.maps(run)),
-    ]
-    each = min(LARGEST, budget // len(found))
-    return Shown(_title(run, fact), classes, [(words, pictures.address(drawn, each)) for words, drawn in found])
-
-
-def _title(run: Path, fact: Fact) -> str:
+    image, classes = distilled
+    captioned = [("the distilled images", image)]
+    stage = cell.costs[run].folders.get("prototypes") if shared else None
+    prototypes = pictures.prototypes(shared / stage / "images", classes) if shared and stage else None
+    if prototypes:
+        captioned.append(("the real images it was made from (prototypes)", prototypes))
+    captioned += [("where its images (black edges) lie among real ones", plane) for plane in pictures.feature_maps(run)]
+    size = min(MAX_SHEET_BYTES, budget // len(captioned))
     seed = run.name.partition("-")[0].removeprefix("seed")
-    return f"{fact.where.dataset}, {fact.where.size} px, IPC {fact.where.ipc}: {fact.row.label}, seed {seed}"
+    column = cell.column
+    title = f"{column.dataset}, {column.size} px, IPC {column.ipc}: {cell.row.label}, seed {seed}"
+    return PictureSheet(title, classes, [(caption, pictures.data_url(drawn, size)) for caption, drawn in captioned])

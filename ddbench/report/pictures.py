@@ -1,4 +1,4 @@
-"""The page's pictures: sheets of images, small enough for fifty distilled sets. No torch."""
+"""Pictures of the page: sheets of images, small enough for fifty distilled sets. No torch."""
 
 from __future__ import annotations
 
@@ -10,74 +10,71 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddbench.report.plots import plane
+from ddbench.report.plots import feature_plane
 from ddbench.store import distilled_set
 from ddbench.store.records import distilled_digest
 from ddbench.utils.files import read_json
 
 log = logging.getLogger("ddbench")
 
-ACROSS = 10  # images of a class
-LARGEST = 96  # px of one
+PER_CLASS = 10  # images of a class at most
+MAX_SIDE = 96  # px of an image
 QUALITY = 85
 
 
-def sheet(run: Path) -> tuple[Image.Image, tuple[str, ...]] | None:
-    """The distilled set of a run, class after class, and the classes; None without images."""
+def distilled_images(run: Path) -> tuple[Image.Image, tuple[str, ...]] | None:
+    """Return the distilled images of a run on one sheet, and the classes; None without readable images."""
     try:
-        pictures = distilled_set.read(run / "distilled")
+        distilled = distilled_set.read(run / "distilled")
     except (OSError, ValueError) as error:
         log.warning("no pictures of %s: %s", run, error)
         return None
-    return _grid(pictures), pictures.classes
+    return _sheet(distilled), distilled.classes
 
 
 def prototypes(images: Path, classes: tuple[str, ...]) -> Image.Image | None:
-    """The real images that a run's own were made from, laid out as they are; None where there is no such folder."""
+    """Return the real images that a run started from, in the layout of its own; None without the folder `images`."""
     if not images.is_dir():
         return None
     try:
-        return _grid(distilled_set.Pictures(*distilled_set.read_images(images, classes), classes))
+        return _sheet(distilled_set.Pictures(*distilled_set.read_images(images, classes), classes))
     except (OSError, ValueError) as error:
         log.warning("no prototypes: %s", error)
         return None
 
 
-def maps(run: Path) -> list[Image.Image]:
-    """Of the set that is there now, one for each network that `ddbench quality --metric map` asked."""
+def feature_maps(run: Path) -> list[Image.Image]:
+    """Draw what `ddbench quality --metric map` measured of the present set, one map for each network."""
     try:
-        found = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
-        content = distilled_digest(run) if found else ""
-        return [plane(one["values"]) for one in found if one["content"] == content]
+        maps = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
+        content = distilled_digest(run) if maps else ""
+        return [feature_plane(measured["values"]) for measured in maps if measured["content"] == content]
     except (OSError, ValueError, KeyError) as error:
         log.warning("no map of %s: %s", run, error)
         return []
 
 
-def address(image: Image.Image, budget: int) -> str:
-    """A picture as an address that holds it, made smaller until it is of about `budget` bytes."""
-    data = _webp(image)
-    while len(data) > budget and min(image.size) > 64:
+def data_url(image: Image.Image, budget: int) -> str:
+    """Return a picture as a data URL, made smaller until it has about `budget` bytes."""
+    while True:
+        out = io.BytesIO()
+        image.save(out, "WEBP", quality=QUALITY, method=4)
+        if out.tell() <= budget or min(image.size) <= 64:
+            return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
         image = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
-        data = _webp(image)
-    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
-def _grid(pictures: distilled_set.Pictures) -> Image.Image:
-    """Images without a gap, class after class: one to a line, or several where each has few; white where one lacks."""
-    side = min(LARGEST, pictures.images.shape[1])
-    wide = min(ACROSS, max(pictures.counts))  # images of a class
-    beside = min(ACROSS // wide, len(pictures.classes))  # classes on a line
-    page = Image.new("RGB", (beside * wide * side, -(-len(pictures.classes) // beside) * side), "white")
-    for label in range(len(pictures.classes)):
-        for place, index in enumerate(np.flatnonzero(pictures.labels == label)[:wide]):
-            tile = Image.fromarray(pictures.images[index])
+def _sheet(distilled: distilled_set.Pictures) -> Image.Image:
+    """Set images class after class without a gap: one class to a line, or several where each has few images."""
+    side = min(MAX_SIDE, distilled.images.shape[1])
+    images_of_class = min(PER_CLASS, max(distilled.counts))
+    classes_on_line = min(PER_CLASS // images_of_class, len(distilled.classes))
+    lines = -(-len(distilled.classes) // classes_on_line)
+    sheet = Image.new("RGB", (classes_on_line * images_of_class * side, lines * side), "white")
+    for label in range(len(distilled.classes)):
+        for place, index in enumerate(np.flatnonzero(distilled.labels == label)[:images_of_class]):
+            tile = Image.fromarray(distilled.images[index])
             tile = tile if tile.width == side else tile.resize((side, side), Image.Resampling.LANCZOS)
-            page.paste(tile, ((label % beside * wide + place) * side, label // beside * side))
-    return page
-
-
-def _webp(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=QUALITY, method=4)
-    return out.getvalue()
+            left = (label % classes_on_line * images_of_class + place) * side
+            sheet.paste(tile, (left, label // classes_on_line * side))
+    return sheet

@@ -143,8 +143,11 @@ def table() -> None:
     columns = list(product(DATASETS, STUDENTS))
     lines = []
     for row in PLAN:
-        cells = [[[one["overall"]] for key, one in known.items() if key[:3] == (row, *column)] for column in columns]
-        lines.append([row, *(words(leaderboard.cell(cell) if cell else None) for cell in cells)])
+        cells = [
+            [([key[3]], [one["overall"]]) for key, one in known.items() if key[:3] == (row, *column)]
+            for column in columns
+        ]
+        lines.append([row, *(words(leaderboard.make_cell(cell) if cell else None) for cell in cells)])
     print(tabulate(lines, ["", *map(" ".join, columns)], tablefmt="github"))
 
 

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from test_records import SPEC, result, write
 
 from ddbench.cli.main import cli
-from ddbench.leaderboard.ranking_robustness import Roles, lines, score
+from ddbench.leaderboard.ranking_robustness import ProtocolRoles, robustness_rows, score
 from ddbench.store import records
 
-ROLES = Roles()
+ROLES = ProtocolRoles()
 FRACTIONS = {  # method -> accuracies under quick@1, quick-hard@1, quick-plain@1
     "random": (0.50, None, 0.40),
     "full": (0.90, None, None),
@@ -46,7 +46,7 @@ def normal(x):
 
 
 def test_by_hand():
-    found = by_label(lines(entries(), ROLES))
+    found = by_label(robustness_rows(entries(), ROLES))
     assert list(found) == ["mine", "soft"]
     mine, soft = found["mine"], found["soft"]
     assert (mine.ior, mine.hlr) == (pytest.approx(0.10), pytest.approx(0.30))
@@ -57,12 +57,12 @@ def test_by_hand():
 
 def test_a_gain_over_random_is_told_only_under_labels_of_one_kind():
     """Against random images with hard labels, what soft labels are worth would count as the images'."""
-    soft = by_label(lines(entries(), ROLES))["soft"]
+    soft = by_label(robustness_rows(entries(), ROLES))["soft"]
     assert (soft.own, soft.plain) == (0.70, 0.30)
     assert soft.ior is soft.lrs is soft.ars is None
     taught = [entry("random", name, value, label_bytes=64) for name, value in (("quick", 0.6), ("quick-plain", 0.2))]
     others = [one for one in entries() if one.spec.method != "random"]
-    both = by_label(lines([*others, *taught], ROLES))
+    both = by_label(robustness_rows([*others, *taught], ROLES))
     assert both["soft"].ior == pytest.approx(0.10)
     assert both["soft"].ars == pytest.approx(normal(0.05 + 0.05))
     assert both["mine"].ior is None
@@ -70,7 +70,11 @@ def test_a_gain_over_random_is_told_only_under_labels_of_one_kind():
 
 def test_a_result_on_hard_labels_is_taken_before_one_that_had_them_anyway():
     more = [*entries(), entry("mine", "quick-hard", 0.2, label_bytes=0)]
-    assert by_label(lines(more, ROLES))["mine"].hard == by_label(lines(more[::-1], ROLES))["mine"].hard == 0.2
+    assert (
+        by_label(robustness_rows(more, ROLES))["mine"].hard
+        == by_label(robustness_rows(more[::-1], ROLES))["mine"].hard
+        == 0.2
+    )
 
 
 def test_random_is_ours_and_the_newest():
@@ -78,7 +82,7 @@ def test_random_is_ours_and_the_newest():
     other = entry("random", "quick", 0.1)
     theirs = records.StoredResult(replace(other.spec, source="f" * 64), other.result, None)
     older = records.StoredResult(replace(other.spec, method_version=0), other.result, None)
-    assert by_label(lines([*entries(), theirs, older], ROLES))["mine"].ior == pytest.approx(0.10)
+    assert by_label(robustness_rows([*entries(), theirs, older], ROLES))["mine"].ior == pytest.approx(0.10)
 
 
 def test_an_older_random_stands_where_there_is_no_newer():
@@ -86,17 +90,17 @@ def test_an_older_random_stands_where_there_is_no_newer():
         records.StoredResult(replace(one.spec, dataset="ucm", method_version=0), one.result, None)
         for one in (entry("random", "quick", 0.3), entry("mine", "quick", 0.5))
     ]
-    found = {(line.where.dataset, line.label): line.ior for line in lines([*entries(), *elsewhere], ROLES)}
+    found = {(line.where.dataset, line.label): line.ior for line in robustness_rows([*entries(), *elsewhere], ROLES)}
     assert [ior for (dataset, _), ior in found.items() if dataset == "ucm"] == [pytest.approx(0.2)]
 
 
 def test_the_order_of_results_does_not_matter():
-    assert lines(entries()[::-1], ROLES) == lines(entries(), ROLES)
+    assert robustness_rows(entries()[::-1], ROLES) == robustness_rows(entries(), ROLES)
 
 
 def test_soft_labels_are_not_taken_for_hard_ones():
     """Without its run on hard labels a set with soft ones has no HLR; a set with hard labels needs no such run."""
-    found = by_label(lines(entries({**FRACTIONS, "soft": (0.70, None, 0.30)}), ROLES))
+    found = by_label(robustness_rows(entries({**FRACTIONS, "soft": (0.70, None, 0.30)}), ROLES))
     assert found["soft"].hard is found["soft"].hlr is None
     assert found["mine"].hard == pytest.approx(0.60)
 
@@ -106,19 +110,19 @@ def test_soft_labels_are_not_taken_for_hard_ones():
     [("random", ("ior", "lrs", "ars")), ("full", ("hlr", "lrs"))],
 )
 def test_what_is_missing_is_none(gone, missing):
-    line = by_label(lines(entries({k: v for k, v in FRACTIONS.items() if k != gone}), ROLES))["mine"]
+    line = by_label(robustness_rows(entries({k: v for k, v in FRACTIONS.items() if k != gone}), ROLES))["mine"]
     assert {name for name in ("ior", "hlr", "lrs", "ars") if getattr(line, name) is None} == set(missing)
 
 
 def test_seeds_are_averaged_distillation_by_distillation():
     """Two students of seed 0, one of seed 1: the mean of means."""
     more = [entry("mine", "quick", 0.8, seed=0), entry("mine", "quick", 0.3, seed=1)]
-    assert by_label(lines([*entries(), *more], ROLES))["mine"].own == pytest.approx((0.7 + 0.3) / 2)
+    assert by_label(robustness_rows([*entries(), *more], ROLES))["mine"].own == pytest.approx((0.7 + 0.3) / 2)
 
 
 def test_students_and_sizes_do_not_meet():
     other = [entry("mine", "quick", 0.9, student="resnet18")]
-    found = lines([*entries(), *other], ROLES)
+    found = robustness_rows([*entries(), *other], ROLES)
     assert [(line.where.student, line.ior is None) for line in found if line.label == "mine"] == [
         ("convnet", False),
         ("resnet18", True),
@@ -126,7 +130,7 @@ def test_students_and_sizes_do_not_meet():
 
 
 def test_the_weight_is_the_papers_w():
-    found = by_label(lines(entries(), ROLES, weight=1.0))["mine"]
+    found = by_label(robustness_rows(entries(), ROLES, weight=1.0))["mine"]
     assert found.lrs == found.ars == pytest.approx(normal(0.10))
 
 

@@ -10,11 +10,13 @@ import subprocess
 import pytest
 from test_table import entry
 
-from ddbench.cli.results import EXTRAS, FORMATS, Filters
+from ddbench.cli.results import Filters
 from ddbench.errors import UserError
-from ddbench.leaderboard import extra_columns, latex, render
-from ddbench.leaderboard.render import Look
+from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS, extra_columns, latex, render
+from ddbench.leaderboard.render import TableOptions
 from ddbench.leaderboard.reported import Reported, read_reported
+from ddbench.leaderboard.table import make_table
+from ddbench.store.costs import DistillationCost
 
 ENTRIES = [
     entry(0.50, seed=0),
@@ -48,8 +50,13 @@ def test_what_tells_columns_apart_is_said():
     assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == ["convnet judge 1", "convnet judge 2"]
 
 
-def test_the_command_knows_what_can_be_shown():
-    assert (*extra_columns.EXTRAS, render.RANK) == EXTRAS
+def test_every_extra_column_has_a_text():
+    board = make_table(BOARD)
+    costs = extra_columns.cell_costs(BOARD, {})
+    extras = extra_columns.extra_cells(board, EXTRA_COLUMNS, costs)
+    assert (*extras.names, *extras.row_names) == EXTRA_COLUMNS
+    with pytest.raises(ValueError, match="unknown column 'speed'"):
+        extra_columns.extra_cells(board, ("speed",), costs)
 
 
 def test_markdown():
@@ -116,13 +123,9 @@ def test_columns_say_what_tells_them_apart():
     assert "splits: scenes by index (ffffffff), ucm by index (eeeeeeee); " in two
 
 
-@pytest.mark.parametrize("form", render.FORMATS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_an_empty_board_has_every_format(form):
     assert render.render([], form).endswith("\n")
-
-
-def test_the_command_line_offers_all_formats():
-    assert FORMATS == render.FORMATS
 
 
 BOARD = [
@@ -152,7 +155,7 @@ def test_latex_heads_have_a_level_for_datasets_and_one_for_ipc():
 
 def test_what_is_shown_beside_an_accuracy():
     entries = [*BOARD[:12], BOARD[-1]]
-    lines = render.render(entries, "markdown", Look(("gain", "share", "interval", "rank"))).splitlines()
+    lines = render.render(entries, "markdown", TableOptions(("gain", "share", "interval", "rank"))).splitlines()
     heads, mine = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], lines[3]))
     assert heads[1:5] == [f"IPC 1 convnet{word}" for word in ("", " gain", " share", " interval")]
     # by hand: 52 - 32; 52 / 80; 2 * 4.302653 / sqrt(3)
@@ -160,7 +163,7 @@ def test_what_is_shown_beside_an_accuracy():
 
 
 def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
-    lines = render.render(BOARD, "markdown", Look(("rank",))).splitlines()
+    lines = render.render(BOARD, "markdown", TableOptions(("rank",))).splitlines()
     ranks = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines[2:6]}
     assert ranks == {"random": "-", "a_b&50%": "-", "other": "-", "full": "-"}
 
@@ -168,16 +171,18 @@ def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
 def test_costs_and_components():
     entries = [entry(a, seed=s, student_seed=j, image_bytes=2_000_000, label_bytes=500_000)
                for s, found in enumerate([(0.4, 0.6), (0.6, 0.8)]) for j, a in enumerate(found)]  # fmt: skip
-    spent = extra_columns.costs(entries, lambda found: {0: 10.0, 1: None}[found.spec.seed])
-    line = render.render(entries, "text", Look(("components", "seconds", "bytes"), spent)).splitlines()[2]
+    seconds = {entries[0].folder: DistillationCost(10.0), entries[2].folder: DistillationCost()}
+    costs = extra_columns.cell_costs(entries, seconds)
+    line = render.render(entries, "text", TableOptions(("components", "seconds", "bytes"), costs)).splitlines()[2]
     assert "10.0 / 14.1" in line
     assert "10 s" in line
     assert "2.50 MB" in line
 
 
 def test_what_all_images_cost_stands_beside_them_in_every_column():
-    spent = extra_columns.costs(BOARD, lambda found: 7.0 if found.spec.method == "full" else 1.0)
-    *_, full = render.render(BOARD[:12] + BOARD[-1:], "markdown", Look(("seconds",), spent)).splitlines()[:-2]
+    seconds = {one.folder: DistillationCost(7.0 if one.spec.method == "full" else 1.0) for one in BOARD}
+    costs = extra_columns.cell_costs(BOARD, seconds)
+    *_, full = render.render(BOARD[:12] + BOARD[-1:], "markdown", TableOptions(("seconds",), costs)).splitlines()[:-2]
     assert [cell.strip() for cell in full.strip("|").split("|")] == ["full", *["80.0 (n=1)", "7 s"] * 2]
 
 
@@ -194,7 +199,7 @@ def test_one_ipc_has_all_training_images_beside_it(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
 def test_latex_compiles_as_it_is(tmp_path):
     odd = entry(0.3, spec={"method": 'say "x" <|>^~\\{}$# 漢字 µα ≥ Łódź «Þ»', "ipc": 10})
-    body = render.render([*BOARD, odd], "latex", Look(("gain", "share", "rank")))
+    body = render.render([*BOARD, odd], "latex", TableOptions(("gain", "share", "rank")))
     text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"
     (tmp_path / "table.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
@@ -207,20 +212,20 @@ PAPER = Reported("DPD", "arXiv:2601.15829, table 2", "scenes", 10, 99.5, std=0.4
 
 def test_a_reported_number_is_marked_and_never_bold():
     lines = render.render(
-        BOARD, "latex", Look(("gain",), reported=(PAPER, dataclasses.replace(PAPER, ipc=1)))
+        BOARD, "latex", TableOptions(("gain",), reported=(PAPER, dataclasses.replace(PAPER, ipc=1)))
     ).splitlines()
     (line,) = (line for line in lines if line.startswith("DPD"))
     assert line == r"DPD [1] & 99.5 $\pm$ 0.4 &  & 99.5 $\pm$ 0.4 &  & -- &  \\"
     assert any(r"\textbf{52.0}" in line for line in lines)
     assert "[1] reported by arXiv:2601.15829, table 2, not computed here" in "\n".join(lines)
-    text = render.render(BOARD, "text", Look(("rank",), reported=(PAPER,)))
+    text = render.render(BOARD, "text", TableOptions(("rank",), reported=(PAPER,)))
     assert "99.5 ± 0.4 (n=5)" in text
     assert text.count("[1]") == 2
 
 
 def test_a_reported_number_changes_no_computed_one():
     bare = render.render(BOARD, "text").splitlines()
-    marked = render.render(BOARD, "text", Look(reported=(PAPER,))).splitlines()
+    marked = render.render(BOARD, "text", TableOptions(reported=(PAPER,))).splitlines()
     assert [line.split() for line in bare[2:6]] == [line.split() for line in marked[2:6]]
 
 
@@ -234,7 +239,7 @@ def test_a_reported_number_changes_no_computed_one():
 )
 def test_a_reported_number_without_a_column_is_an_error(changes, said):
     with pytest.raises(UserError, match=f"DPD of arXiv.*{said}"):
-        render.render(BOARD, "text", Look(reported=(dataclasses.replace(PAPER, **changes),)))
+        render.render(BOARD, "text", TableOptions(reported=(dataclasses.replace(PAPER, **changes),)))
 
 
 def test_a_file_of_numbers_serves_several_tables(tmp_path):
@@ -248,15 +253,15 @@ def test_a_file_of_numbers_serves_several_tables(tmp_path):
 
 
 def test_no_rule_stands_below_an_empty_head():
-    lines = render.render(BOARD, "latex", Look(("rank",))).splitlines()
+    lines = render.render(BOARD, "latex", TableOptions(("rank",))).splitlines()
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}" in lines
 
 
 def test_a_reported_number_with_several_columns_is_an_error():
     both = [*BOARD, entry(0.5, student="resnet18", spec={"ipc": 10})]
     with pytest.raises(UserError, match=r"which of 2 columns .*size 32, convnet, quick@1, scratch; size 32, resnet18"):
-        render.render(both, "text", Look(reported=(PAPER,)))
-    render.render(both, "text", Look(reported=(dataclasses.replace(PAPER, student="resnet18"),)))
+        render.render(both, "text", TableOptions(reported=(PAPER,)))
+    render.render(both, "text", TableOptions(reported=(dataclasses.replace(PAPER, student="resnet18"),)))
 
 
 def test_a_file_of_reported_numbers(tmp_path):

@@ -37,11 +37,11 @@ def test_components_by_hand():
     # runs (0.4, 0.6), (0.6, 0.8): variances 0.02 and 0.02, pooled 0.02; means 0.5, 0.7: variance 0.02; the students'
     # share of that is 0.02 / 2
     runs = [[0.4, 0.6], [0.6, 0.8]]
-    assert statistics.within(runs) == pytest.approx(math.sqrt(0.02), abs=1e-15)
-    assert statistics.between(runs) == pytest.approx(math.sqrt(0.01), abs=1e-15)
-    assert statistics.between([[0.4, 0.6], [0.45, 0.55]]) == 0
-    assert statistics.within([[0.5], [0.6]]) is statistics.between([[0.5], [0.6]]) is None
-    assert statistics.between([[0.4, 0.6]]) is None
+    assert statistics.within_std(runs) == pytest.approx(math.sqrt(0.02), abs=1e-15)
+    assert statistics.between_std(runs) == pytest.approx(math.sqrt(0.01), abs=1e-15)
+    assert statistics.between_std([[0.4, 0.6], [0.45, 0.55]]) == 0
+    assert statistics.within_std([[0.5], [0.6]]) is statistics.between_std([[0.5], [0.6]]) is None
+    assert statistics.between_std([[0.4, 0.6]]) is None
 
 
 @given(st.integers(2, 5), st.integers(2, 4), st.integers(0, 1000))
@@ -51,14 +51,14 @@ def test_components_are_those_of_the_analysis_of_variance(runs, students, seed):
     inside = np.var(made, axis=1, ddof=1).mean()
     outside = students * sum((np.mean(run) - grand) ** 2 for run in made) / (runs - 1)
     assert stats.f_oneway(*made).statistic == pytest.approx(outside / inside)
-    assert statistics.within(made) == pytest.approx(math.sqrt(inside))
-    assert statistics.between(made) == pytest.approx(math.sqrt(max(0, (outside - inside) / students)), abs=1e-9)
+    assert statistics.within_std(made) == pytest.approx(math.sqrt(inside))
+    assert statistics.between_std(made) == pytest.approx(math.sqrt(max(0, (outside - inside) / students)), abs=1e-9)
 
 
 @given(SEEDS, SEEDS)
 def test_the_paired_test_is_scipys(one, other):
     shared = sorted(one.keys() & other.keys())
-    found = statistics.paired(one, other)
+    found = statistics.paired_t_test(one, other)
     if len(shared) < 2:
         assert found is None
         return
@@ -70,19 +70,21 @@ def test_the_paired_test_is_scipys(one, other):
 
 
 def test_seeds_that_differ_by_the_same_everywhere():
-    assert statistics.paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}) is None
-    assert statistics.paired({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75}) == 1.0
+    assert statistics.paired_t_test({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}) is None
+    assert statistics.paired_t_test({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75}) == 1.0
 
 
 def test_holm_by_hand():
     # sorted 0.01, 0.02, 0.04 times 3, 2, 1: 0.03, 0.04, 0.04
-    assert statistics.holm({"a": 0.04, "b": 0.01, "c": 0.02}) == pytest.approx({"b": 0.03, "c": 0.04, "a": 0.04})
-    assert statistics.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert statistics.holm_correction({"a": 0.04, "b": 0.01, "c": 0.02}) == pytest.approx(
+        {"b": 0.03, "c": 0.04, "a": 0.04}
+    )
+    assert statistics.holm_correction({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1), min_size=1))
 def test_holm_only_raises_and_keeps_the_order(values):
-    corrected = statistics.holm(values)
+    corrected = statistics.holm_correction(values)
     for name, value in values.items():
         assert value <= corrected[name] <= 1
         assert corrected[name] <= min(1.0, len(values) * value) + 1e-12  # Bonferroni's is never smaller
@@ -97,17 +99,17 @@ def test_ties_by_hand():
         "far": {0: 0.50, 1: 0.53, 2: 0.51, 3: 0.52},
         "alone": {9: 0.71},
     }
-    assert statistics.ties(board) == {"best", "near"}
-    assert statistics.ties({"one": {0: 0.5}, "same": {1: 0.5}, "less": {0: 0.4}}) == {"one", "same"}
-    assert statistics.ties({}) == set()
+    assert statistics.best_and_ties(board) == {"best", "near"}
+    assert statistics.best_and_ties({"one": {0: 0.5}, "same": {1: 0.5}, "less": {0: 0.4}}) == {"one", "same"}
+    assert statistics.best_and_ties({}) == set()
 
 
 @given(BOARD)
 def test_the_best_is_among_its_ties_and_the_order_does_not_matter(board):
-    found = statistics.ties(board)
+    found = statistics.best_and_ties(board)
     means = {row: fmean(seeds.values()) for row, seeds in board.items()}
     assert {row for row, mean in means.items() if mean == max(means.values())} <= found
-    assert statistics.ties(dict(reversed(board.items()))) == found
+    assert statistics.best_and_ties(dict(reversed(board.items()))) == found
 
 
 @settings(max_examples=50)

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddbench.leaderboard.table import anchored, best, cell, common, row_identity, split_name, table
+from ddbench.leaderboard.table import (
+    best_rows,
+    make_cell,
+    make_table,
+    row_identity,
+    shared_fields,
+    split_name,
+    with_full_everywhere,
+)
 from ddbench.store.records import Result, RunSpec, StoredResult
 
 SPEC = RunSpec("mine", 1, None, {"a": 1}, "scenes", "by index", "f" * 64, 32, 2, 0)
@@ -23,11 +31,11 @@ def entry(accuracy, *, seed=0, student_seed=0, spec=None, **changes):
     made = dataclasses.replace(SPEC, seed=seed, **(spec or {}))
     changes = {"content": f"images of {seed}"} | changes
     result = dataclasses.replace(RESULT, overall=accuracy, seed=student_seed, run=made.digest, **changes)
-    return StoredResult(made, result, Path(f"{made.digest}-{student_seed}.json"))
+    return StoredResult(made, result, Path(f"{made.digest}/results/quick-v1/{student_seed}.json"))
 
 
 def only_cell(entries):
-    board = table(entries)
+    board = make_table(entries)
     assert (len(board.rows), len(board.columns)) == (1, 1)
     return board.rows[0].cells[board.columns[0]]
 
@@ -54,7 +62,7 @@ def test_one_distillation_has_no_deviation_however_many_students():
 
 
 def test_the_deviation_is_the_samples():
-    assert cell([([0], [0.0]), ([1], [1.0])]).std == pytest.approx(math.sqrt(0.5), abs=1e-15)
+    assert make_cell([([0], [0.0]), ([1], [1.0])]).std == pytest.approx(math.sqrt(0.5), abs=1e-15)
 
 
 def test_seeds_that_led_to_the_same_images_are_one_distillation():
@@ -72,10 +80,10 @@ def test_the_order_of_results_does_not_matter():
     numbers = random.Random(0)
     keys = [(s, j, i) for s in range(5) for j in range(3) for i in (1, 2)]
     entries = [entry(numbers.random(), seed=s, student_seed=j, spec={"ipc": i}) for s, j, i in keys]
-    first = table(entries)
+    first = make_table(entries)
     for _ in range(5):
         numbers.shuffle(entries)
-        assert table(entries) == first
+        assert make_table(entries) == first
 
 
 @pytest.mark.parametrize(
@@ -97,7 +105,7 @@ def test_a_split_has_a_name(rule, name):
 def test_one_split_in_two_peoples_words_is_one_column():
     words = ("b.csv of the user's", "a.csv of the user's")
     both = [entry(0.5 + 0.2 * i, seed=i, spec={"split": said}) for i, said in enumerate(words)]
-    first, second = table(both), table(both[::-1])
+    first, second = make_table(both), make_table(both[::-1])
     assert [column.split for column in first.columns] == [column.split for column in second.columns] == ["a.csv"]
     assert only_cell(both).n == 2
 
@@ -133,7 +141,7 @@ def test_one_distillation_in_two_peoples_words_counts_once():
     ],
 )
 def test_columns_are_never_pooled(spec, changes):
-    board = table([entry(0.2), entry(0.8, spec=spec, **changes)])
+    board = make_table([entry(0.2), entry(0.8, spec=spec, **changes)])
     assert len(board.columns) == 2
     assert sorted(c.mean for c in board.rows[0].cells.values()) == [0.2, 0.8]
 
@@ -142,53 +150,55 @@ def test_columns_are_never_pooled(spec, changes):
     "spec", [{"method": "other"}, {"method_version": 2}, {"params": {"a": 2}}, {"source": "s"}, {"identity": "i"}]
 )
 def test_rows_are_never_pooled(spec):
-    board = table([entry(0.2), entry(0.8, spec=spec)])
+    board = make_table([entry(0.2), entry(0.8, spec=spec)])
     assert [row.cells[board.columns[0]].mean for row in board.rows] in ([0.2, 0.8], [0.8, 0.2])
     assert len({row.label for row in board.rows}) == 2
 
 
 def test_the_presets_name_does_not_split_a_row():
-    board = table([entry(0.2), entry(0.4, seed=1, spec={"preset": "tiny"})])
+    board = make_table([entry(0.2), entry(0.4, seed=1, spec={"preset": "tiny"})])
     assert [row.label for row in board.rows] == ["mine (tiny)"]
     assert only_cell([entry(0.2), entry(0.4, seed=1, spec={"preset": "tiny"})]).n == 2
 
 
 def test_rows_that_share_a_label_are_told_apart_by_their_identity():
     entries = [entry(0.2), entry(0.8, spec={"params": {"a": 2}}), entry(0.5, spec={"method": "other"})]
-    labels = {row.label for row in table(entries).rows}
+    labels = {row.label for row in make_table(entries).rows}
     assert labels == {"other", *(f"mine #{row_identity(e)[:6]}" for e in entries[:2])}
 
 
 def test_the_metric_can_be_average_accuracy():
-    board = table([entry(0.9)], metric="average")
+    board = make_table([entry(0.9)], metric="average")
     assert board.rows[0].cells[board.columns[0]].mean == 0.25
 
 
 def test_best_and_missing():
-    board = table([entry(0.2), entry(0.8, spec={"method": "other"}), entry(0.1, spec={"method": "other", "ipc": 9})])
+    board = make_table(
+        [entry(0.2), entry(0.8, spec={"method": "other"}), entry(0.1, spec={"method": "other", "ipc": 9})]
+    )
     two, nine = board.columns
     assert (two.ipc, nine.ipc) == (2, 9)
     (other,) = (row.identity for row in board.rows if row.method == "other")
-    assert best(board, two) == best(board, nine) == {other}
+    assert best_rows(board, two) == best_rows(board, nine) == {other}
     assert [nine in row.cells for row in board.rows] == [False, True]
 
 
 def test_the_best_and_those_that_a_test_does_not_tell_from_it():
     near = {"best": (0.70, 0.72, 0.71, 0.73), "near": (0.71, 0.70, 0.72, 0.70), "far": (0.50, 0.53, 0.51, 0.52)}
     entries = [entry(a, seed=i, spec={"method": m}) for m, found in near.items() for i, a in enumerate(found)]
-    board = table([*entries, entry(0.99, spec={"method": "full"})])
-    assert {row.method for row in board.rows if row.identity in best(board, board.columns[0])} == {"best", "near"}
+    board = make_table([*entries, entry(0.99, spec={"method": "full"})])
+    assert {row.method for row in board.rows if row.identity in best_rows(board, board.columns[0])} == {"best", "near"}
 
 
 def test_anchors_stand_at_the_ends():
     entries = [entry(0.5, spec={"method": name}) for name in ("zoom", "full", "random", "dm")]
-    assert [row.method for row in table(entries).rows] == ["random", "dm", "zoom", "full"]
+    assert [row.method for row in make_table(entries).rows] == ["random", "dm", "zoom", "full"]
 
 
 def test_all_training_images_are_compared_with_every_ipc():
     entries = [entry(0.5), entry(0.6, spec={"ipc": 9}), entry(0.9, spec={"method": "full", "ipc": 0})]
     elsewhere = entry(0.95, student="resnet18", spec={"method": "full", "ipc": 0})
-    board = anchored(table([*entries, elsewhere]))
+    board = with_full_everywhere(make_table([*entries, elsewhere]))
     assert [(column.ipc, column.student) for column in board.columns] == [
         (0, "resnet18"),
         (2, "convnet"),
@@ -209,10 +219,10 @@ def test_only_what_is_comparable_is_pooled_and_the_order_does_not_matter(keys, n
         made[seed, student, ipc, protocol, init, split] = entry(
             numbers.random(), seed=seed, student_seed=student, spec=spec, protocol=protocol, init=init
         )
-    board = table(made.values())
+    board = make_table(made.values())
     shuffled = list(made.values())
     numbers.shuffle(shuffled)
-    assert table(shuffled) == board
+    assert make_table(shuffled) == board
     for column, one in (pair for row in board.rows for pair in row.cells.items()):
         mine = [(key, e.result.overall) for key, e in made.items()
                 if key[2:] == (column.ipc, column.protocol[:-2], column.init, column.fingerprint[0])]  # fmt: skip
@@ -223,6 +233,6 @@ def test_only_what_is_comparable_is_pooled_and_the_order_does_not_matter(keys, n
 
 
 def test_what_all_columns_share():
-    board = table([entry(0.2), entry(0.8, spec={"ipc": 9})])
-    assert set(common(board)) == set(type(board.columns[0]).__dataclass_fields__) - {"ipc"}
-    assert common(table([])) == {}
+    board = make_table([entry(0.2), entry(0.8, spec={"ipc": 9})])
+    assert set(shared_fields(board)) == set(type(board.columns[0]).__dataclass_fields__) - {"ipc"}
+    assert shared_fields(make_table([])) == {}

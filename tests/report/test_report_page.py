@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from test_table import RESULT, SPEC
-from third_party import results_and_problems
 
 from ddbench import protocols
 from ddbench.cli.main import cli
@@ -24,6 +23,7 @@ from ddbench.report.cells import command
 from ddbench.report.page import page
 from ddbench.runner.plan import Request, evaluation_setup, plan
 from ddbench.store import distilled_set, paths, records
+from ddbench.store.reader import RunsScan, read_runs
 from ddbench.utils.files import write_json
 from evaluators.protocols import QUICK_1
 
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(folder):
-    return page(*results_and_problems(folder))
+    return page(read_runs(folder, costs=True))
 
 
 class Checked(HTMLParser):
@@ -111,7 +111,7 @@ def test_every_number_is_that_of_the_results(text, folder):
     assert dm["confusion"] == [[20, 4, 0], [8, 16, 0], [0, 0, 24]]
     assert dm["classes"] == {"barn": 0.61, "pond <& sea>": 0.305, "wood": 0.1}
     paths = {result["path"] for cell in cells for result in cell["results"]}
-    assert paths == {str(entry.path) for entry in results_and_problems(folder)[0]}
+    assert paths == {str(entry.path) for entry in read_runs(folder).results}
 
 
 def test_names_are_never_markup(text):
@@ -139,11 +139,11 @@ def test_the_command_of_a_protocol_of_ones_own_names_its_file(tmp_path):
 def test_fifty_runs_stay_under_ten_megabytes(tmp_path):
     for seed in range(50):
         write_run(tmp_path, "noise", 10, seed, 0.5, size=64)  # nothing is larger than noise
-    assert len(page(*results_and_problems(tmp_path))) < 10_000_000
+    assert len(page(read_runs(tmp_path, costs=True))) < 10_000_000
 
 
 def test_all_pictures_of_a_run_share_its_part_of_the_budget(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddbench.report.page.PICTURES", 500_000)
+    monkeypatch.setattr("ddbench.report.page.MAX_PICTURE_BYTES", 500_000)
     numbers = np.random.default_rng(0)
     for seed in range(4):
         run = write_run(tmp_path, "noise", 10, seed, 0.5, size=64).folder(tmp_path)
@@ -153,7 +153,7 @@ def test_all_pictures_of_a_run_share_its_part_of_the_budget(tmp_path, monkeypatc
             write_json(
                 run / f"quality/map-{network}.json", {"content": records.distilled_digest(run), "values": values}
             )
-    stored = re.findall(r'src="data:image/webp;base64,([^"]*)"', page(*results_and_problems(tmp_path)))
+    stored = re.findall(r'src="data:image/webp;base64,([^"]*)"', page(read_runs(tmp_path, costs=True)))
     assert len(stored) == 4 * 4
     assert sum(map(len, stored)) < 500_000
 
@@ -169,25 +169,25 @@ def test_prototypes_stand_beside_what_was_made_of_them(tmp_path):
         run / "distill.json",
         {"seconds": 2.0, "stages": [{"stage": "prototypes", "seconds": 1.0, "folder": "prototypes-12"}]},
     )
-    text = page(*results_and_problems(tmp_path / "runs"), tmp_path / "shared")
+    text = page(read_runs(tmp_path / "runs", costs=True), tmp_path / "shared")
     assert text.count("data:image/webp") == 2
     stored = re.search(r'webp;base64,([^"]*)" alt="[^"]*prototypes', text).group(1)
     seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"))
     assert seen.shape == (16, 3 * 2 * 16, 3)  # three classes of two on one line
     reds = seen[4:12, 8::16, 0].astype(int)
     assert np.abs(reds - [255, 128] * 3).max() < 20
-    assert page(*results_and_problems(tmp_path / "runs"), tmp_path / "elsewhere").count("data:image/webp") == 1
+    assert page(read_runs(tmp_path / "runs", costs=True), tmp_path / "elsewhere").count("data:image/webp") == 1
 
 
 def test_odd_names_and_results_without_classes_are_drawn(tmp_path):
     write_run(tmp_path, "_cost$\\bad$", 1, 0, 0.5)
     for path in tmp_path.rglob("results/*/*seed1.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"per_class": {}, "confusion": []}))
-    assert "1 cells" in page(*results_and_problems(tmp_path))
+    assert "1 cells" in page(read_runs(tmp_path, costs=True))
 
 
 def test_no_results_yet_is_a_page_too(tmp_path):
-    assert "0 cells" in page([], [])
+    assert "0 cells" in page(RunsScan())
 
 
 def test_the_command_line(folder, tmp_path):

@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from small_clip import write_clip
-from third_party import results_and_problems, write_anew, write_images, write_method
+from third_party import write_anew, write_images, write_method
 
 from ddbench.cli.main import cli
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.report.page import page
 from ddbench.store import distilled_set, records
+from ddbench.store.reader import read_runs
 from evaluators import clip, fidelity
 from evaluators.students import build, features
 from evaluators.train import DivergedError
@@ -115,7 +116,7 @@ def test_a_map_is_the_plane_in_which_real_features_vary_most(home, measured, set
     distilled_points = np.concatenate([found["distilled"][name] for name in ("barn", "pond")])
     assert np.abs(distilled_points) == pytest.approx(np.abs(own.transform(fake.numpy())), abs=5e-2)
     assert [len(found["real"][name]) for name in ("barn", "pond")] == [int((sets[1] == i).sum()) for i in (0, 1)]
-    text = page(*results_and_problems(home / "runs"))
+    text = page(read_runs(home / "runs", costs=True))
     assert "where its images (black edges) lie among real ones" in text
 
 
