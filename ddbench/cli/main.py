@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -71,7 +72,16 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.option("-v", "--verbose", is_flag=True, help="Details and the traces of failures.")
 @click.version_option(__version__, prog_name="ddbench")
 @click.pass_context
-def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> None:
+def cli(  # noqa: PLR0913
+    ctx: click.Context,
+    runs: Path,
+    data: Path | None,
+    shared: Path,
+    device: str,
+    resize: Literal["lanczos", "bilinear"],
+    quiet: bool,
+    verbose: bool,
+) -> None:
     """Dataset distillation for remote-sensing scene classification: distil, judge, compare.
 
     A METHOD turns a dataset's training images into a few images per class (IPC). STUDENTS are trained on those and
@@ -92,9 +102,9 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool, **folders: object) -> No
     Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2 the words
     are off (nothing was written).
     """
-    quiet = quiet or not process_group(folders["device"] == "cpu").is_lead
+    quiet = quiet or not process_group(device == "cpu").is_lead
     log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-    ctx.obj = GlobalOptions(quiet=quiet, **folders)
+    ctx.obj = GlobalOptions(runs, data, shared, device, quiet, resize)
 
 
 COMMANDS = (run, sweep, evaluate, quality, leaderboard, report, merge, robustness, data, list_names, show, check, new)

@@ -86,8 +86,8 @@ def quality(
         raise next(iter(lacking.values()))
     measured = [json.loads(path.read_text()) | {"path": str(path)} for path in paths]
     click.echo(json.dumps(measured, indent=2) if form == "json" else _table(measured))
-    for metric, error in lacking.items():
-        log.error("without %s: %s", metric, error)
+    for metric, reason in lacking.items():
+        log.error("without %s: %s", metric, reason)
     if skipped or lacking:
         raise SystemExit(1)
 
@@ -127,7 +127,8 @@ def _given(options: GlobalOptions, folder: Path, source: Any, size: int | None) 
     from ddbench.runner.run import run as run_plan
 
     plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
-    if run_plan(plan, options.settings).failed:
+    counts = run_plan(plan, options.settings)
+    if counts and counts.failed:
         raise UserError(f"{folder} could not be taken in")
     return plan.specs[0].folder(options.runs), plan.specs[0]
 

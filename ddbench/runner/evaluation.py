@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import Scores, evaluate
-from evaluators.train import check_labelled, precision, train_student
+from evaluators.train import Progress, check_labelled, precision, train_student
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Task
@@ -39,6 +40,16 @@ class StudentTask:
     device: torch.device
     settings: ExecutionSettings
 
+    @property
+    def student(self) -> str:
+        """Name of the student; only the task of a distillation has none."""
+        return cast(str, self.task.student)
+
+    @property
+    def result(self) -> Path:
+        """File of the result."""
+        return cast(Path, self.task.result)
+
 
 def evaluate_student(trial: StudentTask) -> None:
     """Train one student on the distilled set of a run, test it on the real test images, write the result."""
@@ -50,10 +61,10 @@ def evaluate_student(trial: StudentTask) -> None:
     cost = {"seconds": watch.seconds, "memory_bytes": peak.compute_bytes}
     stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
     result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
-    if missing_or_outdated(trial.task.result, trial.task.folder):
-        write_result(trial.task.result, result)
+    if missing_or_outdated(trial.result, trial.task.folder):
+        write_result(trial.result, result)
     if trial.task.corrupted and missing_or_outdated(trial.task.corrupted, trial.task.folder):
-        _corrupted(trial, model, result)
+        _corrupted(trial, model, result, trial.task.corrupted)
 
 
 def check_test(data: Dataset) -> None:
@@ -73,10 +84,11 @@ def check_weights(evaluation: EvaluationSetup) -> None:
             raise UserError(f"{row.title} starts from ImageNet weights: {error}") from None
 
 
-def progress_bars(quiet: bool) -> Callable:
+def progress_bars(quiet: bool) -> Progress:
     """A progress bar on standard error for progress(iterable, description, total)."""
-    look = {"disable": quiet, "leave": False, "dynamic_ncols": True}
-    return lambda items, desc, total: tqdm(items, desc=desc, total=total, **look)
+    return lambda items, desc, total: tqdm(
+        items, desc=desc, total=total, disable=quiet, leave=False, dynamic_ncols=True
+    )
 
 
 def _targets(trial: StudentTask, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:
@@ -98,19 +110,22 @@ def _shared(trial: StudentTask) -> dict[str, Any]:
 
 
 def _trained(trial: StudentTask, images: Tensor, targets: Tensor) -> nn.Module:
-    how = {
-        "protocol": trial.evaluation.protocol,
-        "seed": trial.task.seed,
-        "progress": progress_bars(trial.settings.quiet),
-    }
-    how |= {"compiled": trial.settings.compiled}
-    return train_student(images, targets, student=trial.task.student, **how, **_shared(trial))
+    return train_student(
+        images,
+        targets,
+        student=trial.student,
+        protocol=trial.evaluation.protocol,
+        seed=trial.task.seed,
+        progress=progress_bars(trial.settings.quiet),
+        compiled=trial.settings.compiled,
+        **_shared(trial),
+    )
 
 
-def _corrupted(trial: StudentTask, model: nn.Module, result: Result) -> None:
-    """Write what the student reaches on corrupted test images."""
-    if (kept := read_result(trial.task.result).overall) != result.overall:
-        log.warning("%s: trained again, it has %.4f, not %.4f", trial.task.result, result.overall, kept)
+def _corrupted(trial: StudentTask, model: nn.Module, result: Result, path: Path) -> None:
+    """Write what the student reaches on corrupted test images to `path`."""
+    if (kept := read_result(trial.result).overall) != result.overall:
+        log.warning("%s: trained again, it has %.4f, not %.4f", trial.result, result.overall, kept)
     test, watch = trial.data.test, Stopwatch()
     progress = progress_bars(trial.settings.quiet)
     found = corruptions.accuracies(model, test.images, test.labels, progress=progress, **_shared(trial))
@@ -125,22 +140,22 @@ def _corrupted(trial: StudentTask, model: nn.Module, result: Result) -> None:
              "teacher", "compiled", "device", "versions", "commit", "dirty")  # fmt: skip
     how = {name: getattr(result, name) for name in named}
     version = {"schema": 1, "version": corruptions.VERSION}
-    write_json(trial.task.corrupted, {**version, **how, **said, "seconds": watch.seconds})
+    write_json(path, {**version, **how, **said, "seconds": watch.seconds})
 
 
 def _result(trial: StudentTask, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
     task, protocol = trial.task, trial.evaluation.protocol
-    start = pretrained.sha256(pretrained.file(task.student)) if protocol.init == "imagenet" else ""
+    start = pretrained.sha256(pretrained.file(trial.student)) if protocol.init == "imagenet" else ""
     return Result(
         run=task.spec.digest,
         content=pictures.content(),
-        student=task.student,
+        student=trial.student,
         init=protocol.init,
         weights=start,
         seed=task.seed,
         protocol=protocol.name,
         protocol_version=protocol.version,
-        protocol_hash=protocol.identity(task.student),
+        protocol_hash=protocol.identity(trial.student),
         overall=scores.overall,
         average=scores.average,
         kappa=scores.kappa,

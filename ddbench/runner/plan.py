@@ -204,11 +204,12 @@ def _ipcs(request: Request, cls: type) -> tuple[int, ...]:
     return tuple(dict.fromkeys(request.ipcs)) or (0,)
 
 
-def _method(name: str) -> type:
+def _method(name: str) -> Any:
     """The class of a method; UserError when it is none."""
-    cls = load_method(name)
+    cls: Any = load_method(name)
     has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
-    if not (is_dataclass(cls) and has_both and isinstance(getattr(cls, "name", None), str) and cls.name):
+    title = getattr(cls, "name", None)
+    if not (is_dataclass(cls) and has_both and isinstance(title, str) and title):
         raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
     return cls
 

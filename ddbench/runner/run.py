@@ -51,7 +51,8 @@ def run(plan: Plan, settings: ExecutionSettings, retry: bool = False) -> TaskCou
     with the distillations of a method that is `parallel`, and return None. There a failure ends all.
     """
     if not process_group(settings.device == "cpu").is_lead:
-        return _assist(plan, settings)
+        _assist(plan, settings)
+        return None
     load = cache(lambda size: plan.source.load(settings.data_paths, size))
     counts = TaskCounts(0, 0, 0)
     for spec in plan.specs:

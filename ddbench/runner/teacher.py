@@ -58,9 +58,11 @@ def get_teacher(
     def make(folder: Path) -> None:
         log.info("teacher: training %s by %s on %d real images", student, title, len(train.labels))
         watch, peak = Stopwatch(), Peak(device)
-        shared = {"num_classes": found.classes, "seed": SEED, "device": device, "progress": progress}
         try:
-            model = train_student(train.images, train.labels, student=student, protocol=row, **shared)
+            model = train_student(
+                train.images, train.labels, student=student, protocol=row, num_classes=found.classes, seed=SEED,
+                device=device, progress=progress,
+            )  # fmt: skip
             next(logits(model, train.images, device))  # a network that diverged in its last step is no teacher
         except DivergedError as error:
             raise TeacherError(f"the teacher, {student} by {title}, gives no labels: {error}") from error

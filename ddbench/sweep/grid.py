@@ -229,8 +229,9 @@ def _done(runs: Path) -> Iterator[tuple[Task, float]]:
         seen.add(folder)
 
 
-def _keys(task: Task) -> tuple[tuple, tuple]:
+def _keys(task: Task) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     spec = task.spec
+    like: tuple[Any, ...]
     if task.student:
         like = (task.student, task.path.parent.name, spec.size, spec.ipc)
     else:

@@ -69,7 +69,7 @@ def _judged(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCou
         )
     counts = TaskCounts(0, 0, 0)
     for plan in plans:
-        counts += run.run(plan, settings, retry)
+        counts += run.run(plan, settings, retry) or TaskCounts(0, 0, 0)
         if read_failure(cell.folder):  # of the distillation: no protocol has anything to judge
             break
     return counts
