@@ -51,7 +51,8 @@ def collect_cells(scan: RunsScan) -> tuple[Table, list[ReportCell]]:
 
     scan: of a runs folder, with details and costs
     """
-    board, by_cell = make_table(scan.results), {}
+    board = make_table(scan.results)
+    by_cell: dict[tuple[str, Column], list[StoredResult]] = {}
     seconds = cell_costs(scan.results, scan.costs).seconds
     for stored in sorted(scan.results, key=lambda stored: (stored.spec.seed, stored.result.seed)):
         by_cell.setdefault((row_identity(stored), column_of(stored)), []).append(stored)
