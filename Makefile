@@ -1,5 +1,6 @@
 # make demo      set up .venv and run DPD on the embedded dataset: ends with a table and a picture
-# make test      set up .venv, lint, run the default suite (no network, no GPU, no real data)
+# make lint      set up .venv, run ruff and mypy
+# make test      lint, run the default suite (no network, no GPU, no real data)
 # make test-all  also what needs real data (DDBENCH_DATA) or minutes
 
 PYTHON ?= python3
@@ -22,6 +23,7 @@ demo: $(VENV)/ready
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(AT_ONCE)
