@@ -60,8 +60,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
 from ddbench.datasets.info import DataPaths
-from ddbench.datasets.listing import find
-folder = find(find_dataset(sys.argv[3]), DataPaths(Path(sys.argv[1]), Path(sys.argv[2]))).base
+from ddbench.datasets.listing import find_folders
+folder = find_folders(find_dataset(sys.argv[3]), DataPaths(Path(sys.argv[1]), Path(sys.argv[2]))).base
 size, way = int(sys.argv[4]), InterpolationMode(sys.argv[5])
 start = time.perf_counter()
 images = ImageFolder(folder, Compose([Resize(size, way), CenterCrop(size), PILToTensor()]))

@@ -22,6 +22,7 @@ from ddbench.datasets.scenes import painter
 from ddbench.errors import UserError
 from ddbench.types import DistilledSet, ImageSet, check_distilled_set, checksum
 from ddbench.utils.files import canonical
+from ddbench.utils.images import to_tensor
 
 CLASSES = 3
 PER_CLASS = 8
@@ -95,8 +96,7 @@ def sample(size: int) -> ImageSet:
     """The images of the check: PER_CLASS of each of the first CLASSES classes of `scenes`."""
     images = [painter.scene(label, index, size) for label in range(CLASSES) for index in range(PER_CLASS)]
     labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(pixels, labels, painter.CLASSES[:CLASSES], painter.READABLE[:CLASSES])
+    return ImageSet(to_tensor(np.stack(images)), labels, painter.CLASSES[:CLASSES], painter.READABLE[:CLASSES])
 
 
 def _outcome(name: str, check: Callable[[_Bench], str | None], bench: _Bench) -> Outcome:

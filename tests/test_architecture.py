@@ -32,7 +32,7 @@ ARROWS = {
     "ddbench.datasets": "registry types utils errors",
     "ddbench.store": "types utils errors evaluators",
     "ddbench.leaderboard": "store config utils errors",
-    "ddbench.report": "leaderboard store datasets.info utils ddbench",
+    "ddbench.report": "leaderboard store datasets.name utils ddbench",
     "ddbench.methods": "types context config utils errors evaluators.students evaluators.augment evaluators.dsa "
                        "evaluators.train evaluators.recipes",
     "ddbench.base_model": "methods.latent_diffusion methods.shared datasets types context utils",

@@ -6,7 +6,8 @@ import pytest
 from third_party import write_method
 
 from ddbench import config, registry
-from ddbench.datasets.lookup import display_name, find_dataset
+from ddbench.datasets.lookup import find_dataset
+from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol, protocol_names, student_names
 from ddbench.registry import load_method

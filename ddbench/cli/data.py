@@ -124,7 +124,7 @@ def _get(source: Any, options: GlobalOptions, given: Path | None) -> None:
     """Have the images below the data root; of what is no dataset of class folders nothing can be got."""
     from ddbench.datasets.source import ClassFolders
 
-    if not isinstance(source, ClassFolders) or source.given_by_path:
+    if not isinstance(source, ClassFolders) or not source.registered:
         if given:
             raise UserError(f"--from is for datasets that are known; {source.name} is not got from anywhere")
         return

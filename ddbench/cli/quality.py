@@ -107,7 +107,7 @@ def _measured(subject: MeasuredRun, wanted: QualityRequest, lacking: dict[str, U
 
 def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
     """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
-    from ddbench.datasets.lookup import display_name
+    from ddbench.datasets.name import display_name
     from ddbench.store.records import read_spec
 
     if not (folder / "spec.json").exists():

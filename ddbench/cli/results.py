@@ -58,7 +58,7 @@ def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words:
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
-    from ddbench.datasets.lookup import display_name
+    from ddbench.datasets.name import display_name
     from ddbench.leaderboard.extra_columns import cell_costs
     from ddbench.leaderboard.render import TableOptions, render
     from ddbench.store.reader import gc_paused, read_runs

@@ -43,7 +43,7 @@ def robustness(
     Example:
       ddbench robustness --dataset ucm --ipc 10
     """
-    from ddbench.datasets.lookup import display_name
+    from ddbench.datasets.name import display_name
     from ddbench.leaderboard.ranking_robustness import ProtocolRoles, robustness_rows
     from ddbench.leaderboard.table import FULL
     from ddbench.store.reader import read_runs

@@ -75,13 +75,13 @@ def _presets() -> Iterator[str]:
 
 def _kind(name: str) -> str:
     """Which kind a name is of; one that is several is taken as the first of methods, datasets, students, protocols."""
-    from ddbench.datasets.info import FOLDER
+    from ddbench.datasets.name import DatasetName
     from ddbench.protocols import TOML
 
     if name.endswith(TOML):
         return "protocols"
     if ":" in name:
-        return "datasets" if name.startswith(FOLDER) else "methods"
+        return "methods" if DatasetName.parse(name).registered else "datasets"
     for kind in KINDS:
         if name in names_of(kind) or (kind == "protocols" and name in _families()):
             return kind

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ddbench.datasets.info import DatasetError
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
-OTHERS = (".rar", ".7z")  # nothing in Python unpacks these by itself
+UNSUPPORTED = (".rar", ".7z")  # Python's standard library does not unpack these
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,
     RuntimeError,
@@ -30,24 +30,32 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 class NoRoomError(DatasetError):
-    """The images do not fit the disk."""
+    """The images need more room than the disk has."""
 
 
 @dataclass(frozen=True)
 class _Member:
+    """A file in an archive. size: bytes, unpacked. open: opens it for reading."""
+
     name: str
     size: int
     open: Callable[[], IO[bytes]]
 
 
 def unpack(archive: Path, folder: Path, quiet: bool) -> int:
-    """Write the archive's image files below `folder`, which exists; how many there were.
+    """Write the archive's image files below the existing `folder`; return their number.
 
-    Everything else in it is left out, links too. Raises DatasetError for what is no archive or a damaged one, for names
-    that lead out of the folder, for images that do not fit the disk, and where there is none.
+    Everything else is left out, links too. Raises DatasetError for a file that is no archive or is damaged, for names
+    that lead out of the folder, for images that do not fit the disk, and for an archive without images.
     """
-    with _members(archive) as members:
-        _check(archive, members, folder)
+    with _open_archive(archive) as members:
+        members = _only_images(archive, members)
+        outside = [m.name for m in members if ".." in PurePosixPath(m.name).parts or m.name.startswith("/")]
+        if outside:
+            raise DatasetError(f"{archive} holds {outside[0]}, which leads out of its folder: nothing was unpacked")
+        need, free = sum(m.size for m in members), shutil.disk_usage(folder).free
+        if need > free:
+            raise NoRoomError(f"{archive} needs {need / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB free")
         for member in tqdm(members, desc=f"unpacking {archive.name}", disable=quiet, leave=False, dynamic_ncols=True):
             path = folder / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,30 +64,31 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
     return len(members)
 
 
-def _check(archive: Path, members: list[_Member], folder: Path) -> None:
-    if not members:
-        raise DatasetError(f"{archive} holds no image")
-    if outside := [
-        m.name for m in members if ".." in PurePosixPath(m.name).parts or PurePosixPath(m.name).is_absolute()
-    ]:
-        raise DatasetError(f"{archive} holds {outside[0]}, which leads out of its folder: nothing was unpacked")
-    need, free = sum(m.size for m in members), shutil.disk_usage(folder).free
-    if need > free:
-        raise NoRoomError(f"{archive} needs {need / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB free")
-
-
 @contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
-    """The images in an archive of a kind that is told by its content."""
+def _open_archive(archive: Path) -> Iterator[list[_Member]]:
+    """Open an archive, whose kind its content decides; give all its files. Errors become DatasetError."""
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as box:
-                yield _of_zip(archive, box)
+            with zipfile.ZipFile(archive) as file:
+                yield [
+                    _Member(info.filename.replace("\\", "/"), info.file_size, partial(file.open, info))  # as on Windows
+                    for info in file.infolist()
+                    if not info.is_dir()
+                ]
         elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as box:
-                yield _of_tar(archive, box)
+            with tarfile.open(archive) as tar:
+                members = [info for info in tar.getmembers() if info.isfile()]
+                # extractfile returns None only for links and folders
+                extract = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)
+                yield [_Member(info.name, info.size, partial(extract, info)) for info in members]
+        elif archive.name.lower().endswith(UNSUPPORTED):
+            raise DatasetError(
+                f"{archive} is a {archive.suffix[1:].upper()} archive, which cannot be unpacked here. Unpack it "
+                f"yourself, for example by\n`unar {archive.name}` or `bsdtar -xf {archive.name}`, then give the folder "
+                "by --from FOLDER"
+            )
         else:
-            raise DatasetError(_no_archive(archive))
+            raise DatasetError(f"{archive} is no archive that can be unpacked here ({', '.join(SUFFIXES)})")
     except DAMAGED as error:
         raise DatasetError(f"{archive} cannot be unpacked ({error}). Get it again.") from None
     except OSError as error:
@@ -88,41 +97,18 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
         raise DatasetError(f"{archive} holds a name that is too long for this disk: {error.filename}") from None
 
 
-def _of_zip(archive: Path, box: zipfile.ZipFile) -> list[_Member]:
-    files = [info for info in box.infolist() if not info.is_dir()]
-    named = [(info.filename.replace("\\", "/"), info) for info in files]  # as some tools of Windows write it
-    return _wanted(archive, [_Member(name, info.file_size, partial(box.open, info)) for name, info in named])
-
-
-def _of_tar(archive: Path, box: tarfile.TarFile) -> list[_Member]:
-    files = [info for info in box.getmembers() if info.isfile()]
-
-    def content(info: tarfile.TarInfo) -> IO[bytes]:
-        return cast(IO[bytes], box.extractfile(info))  # None only for what is no file
-
-    return _wanted(archive, [_Member(info.name, info.size, partial(content, info)) for info in files])
-
-
-def _wanted(archive: Path, members: list[_Member]) -> list[_Member]:
-    """The images; DatasetError for an archive that has none, but archives."""
-    images = [member for member in members if _is_image(PurePosixPath(member.name))]
-    nested = [member.name for member in members if member.name.lower().endswith((*OTHERS, *SUFFIXES))]
+def _only_images(archive: Path, members: list[_Member]) -> list[_Member]:
+    """Return the images; raises DatasetError for an archive without any."""
+    images = [
+        member
+        for member in members
+        if has_image_suffix(PurePosixPath(member.name).name) and MACOS_METADATA not in PurePosixPath(member.name).parts
+    ]
+    nested = [member.name for member in members if member.name.lower().endswith((*UNSUPPORTED, *SUFFIXES))]
     if nested and not images:
         raise DatasetError(
             f"{archive} holds {len(nested)} archives ({nested[0]}, ...): unpack it and them, then give the folder"
         )
+    if not images:
+        raise DatasetError(f"{archive} holds no image")
     return images
-
-
-def _is_image(path: PurePosixPath) -> bool:
-    return has_image_suffix(path.name) and MACOS_METADATA not in path.parts
-
-
-def _no_archive(archive: Path) -> str:
-    if archive.name.lower().endswith(OTHERS):
-        kind = archive.suffix[1:].upper()
-        return (
-            f"{archive} is a {kind} archive, which cannot be unpacked here. Unpack it yourself, for example by\n"
-            f"`unar {archive.name}` or `bsdtar -xf {archive.name}`, then give the folder by --from FOLDER"
-        )
-    return f"{archive} is no archive that can be unpacked here ({', '.join(SUFFIXES)})"

@@ -1,4 +1,4 @@
-"""Get a dataset's images below the data root: download, or take what the user has; verify, unpack. No torch."""
+"""Get a dataset's images below the data root: download or link, verify, unpack. No torch."""
 
 from __future__ import annotations
 
@@ -9,83 +9,81 @@ from pathlib import Path
 
 from ddbench.datasets.archives import NoRoomError, unpack
 from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
-from ddbench.datasets.listing import list_files, way_out
+from ddbench.datasets.listing import how_to_get, list_files
 from ddbench.utils.files import locked, make_once
 
 log = logging.getLogger("ddbench")
-RETRIES, PATIENCE = 3, 60  # of a transfer that broke off; seconds without a byte
+RETRIES = 3  # of a transfer that broke off
+TIMEOUT = 60  # seconds without a byte
 
 
-def fetch(info: DatasetInfo, data_paths: DataPaths, given: Path | None = None) -> Path:
-    """The folder <root>/<name>, with the whole dataset below it; made now if there is none.
+def fetch(info: DatasetInfo, data_paths: DataPaths, from_path: Path | None = None) -> Path:
+    """Return the folder <root>/<name> with the whole dataset below it, made now if there is none.
 
-    given: the user's archive, which is unpacked, or folder, to which a link is made; else the archive is downloaded. An
-    interrupted download goes on where it stopped. What does not hold the dataset, whole, leaves no folder. Raises
-    DatasetError where that cannot be done, saying what can.
+    from_path: the user's archive, which is unpacked, or folder, which is linked; None downloads the archive. An
+    interrupted download continues. Data that is not the whole dataset leaves no folder. Raises DatasetError if the
+    data cannot be had, naming the way out.
     """
     if data_paths.root is None:
-        raise DatasetError(f"where shall {info.base} lie?\n{way_out(info)}")
+        raise DatasetError(f"{info.base} needs a data root to be put in.\n{how_to_get(info)}")
     folder = data_paths.root.absolute() / info.base
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_name(f"{folder.name}.fetching")):  # two at once download once
+    with locked(folder.with_name(f"{folder.name}.fetching")):  # two processes download once
         if folder.exists():
-            _whole(info, folder, data_paths, f"{folder} is there already: remove it, then run again.")
-        elif given is not None and given.is_dir():
-            _whole(info, given.absolute(), data_paths, f"{given} was not linked to.")
-            folder.symlink_to(given.absolute(), target_is_directory=True)
-        elif given is not None:
-            make_once(folder, lambda partial: _unpacked(info, given, partial, data_paths))
+            _require_complete(info, folder, data_paths, f"{folder} exists already: remove it, then run again.")
+        elif from_path is None:
+            _download_and_unpack(info, folder, data_paths, data_paths.root.absolute() / ".downloads")
+        elif from_path.is_dir():
+            _require_complete(info, from_path.absolute(), data_paths, f"{from_path} was not linked to.")
+            folder.symlink_to(from_path.absolute(), target_is_directory=True)
         else:
-            _downloaded(info, folder, data_paths)
+            make_once(folder, lambda partial: _unpack_whole(info, from_path, partial, data_paths))
     return folder
 
 
-def published(info: DatasetInfo, data_paths: DataPaths) -> dict[str, str]:
-    """The published lists of `facts`: "train" or "test" by file name; downloaded once, below data_paths.shared."""
+def published_lists(info: DatasetInfo, data_paths: DataPaths) -> dict[str, str]:
+    """Return "train" or "test" by file name, of the published lists; downloaded once, below data_paths.shared."""
     sides: dict[str, str] = {}
     if info.lists is None:
         raise DatasetError(f"{info.base} has no published lists")
     for side, checksum in info.lists.checksums.items():
         path = data_paths.shared / f"lists-{info.base}" / f"{side}.txt"
-        get(info.lists.address.format(side=side), path, f"SHA-256 {checksum}", data_paths.quiet)
+        download_file(info.lists.address.format(side=side), path, f"SHA-256 {checksum}", data_paths.quiet)
         sides |= dict.fromkeys(path.read_text(encoding="utf-8").split(), side)
     return sides
 
 
-def get(address: str, path: Path, checksum: str, quiet: bool) -> None:
-    """Download a file, unless it is there; what another attempt left is gone on with.
+def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
+    """Download a file unless it exists; continue an interrupted download.
 
-    checksum: "SHA-256 <hex>" or "MD5 <hex>", empty where none is published. Raises DatasetError when the address does
-    not answer, or what it sent is not that file.
+    checksum: "SHA-256 <hex>" or "MD5 <hex>", empty if none is published. Raises DatasetError if the address does not
+    answer, or sends another file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if not path.exists():
-            arriving = path.with_name(f"{path.name}.arriving")
-            _transfer(address, arriving, quiet)
-            _check(arriving, address, checksum)
-            arriving.rename(path)
+            partial = path.with_name(f"{path.name}.arriving")
+            _transfer(address, partial, quiet)
+            _check(partial, address, checksum)
+            partial.rename(path)
 
 
-def _downloaded(info: DatasetInfo, folder: Path, data_paths: DataPaths) -> None:
-    archive = data_paths.root.absolute() / ".downloads" / (info.archive or info.address.rpartition("/")[2])
-    _download(info, archive, data_paths.quiet)
+def _download_and_unpack(info: DatasetInfo, folder: Path, data_paths: DataPaths, downloads: Path) -> None:
+    """Download the archive to the folder `downloads`, unpack it to `folder`, and delete it."""
+    if not info.address:
+        raise DatasetError(f"{info.base} has no address from which it can be downloaded.\n{how_to_get(info)}")
+    if not info.checksum:
+        log.warning("%s: no checksum was ever published; only classes and counts are checked", info.base)
+    archive = downloads / (info.archive or info.address.rpartition("/")[2])
+    download_file(info.address, archive, info.checksum, data_paths.quiet)
     try:
-        make_once(folder, lambda partial: _unpacked(info, archive, partial, data_paths))
+        make_once(folder, lambda partial: _unpack_whole(info, archive, partial, data_paths))
     except DatasetError as error:
         if info.checksum or isinstance(error, NoRoomError):
             raise
         archive.unlink()
-        raise DatasetError(f"{error}\nWhat was downloaded was thrown away: run again to get it anew.") from None
+        raise DatasetError(f"{error}\nThe download was deleted: run again to get it anew.") from None
     archive.unlink()
-
-
-def _download(info: DatasetInfo, archive: Path, quiet: bool) -> None:
-    if not info.address:
-        raise DatasetError(f"{info.base} has no address from which it can be downloaded.\n{way_out(info)}")
-    if not info.checksum:
-        log.warning("%s: no checksum was ever published; classes and counts are what is checked", info.base)
-    get(info.address, archive, info.checksum, quiet)
 
 
 def _transfer(address: str, path: Path, quiet: bool) -> None:
@@ -94,43 +92,44 @@ def _transfer(address: str, path: Path, quiet: bool) -> None:
 
     try:
         gdown.download(
-            address, str(path), quiet=quiet, resume=True, use_cookies=False, timeout=PATIENCE, retries=RETRIES
+            address, str(path), quiet=quiet, resume=True, use_cookies=False, timeout=TIMEOUT, retries=RETRIES
         )
     except (gdown.exceptions.DownloadError, requests.exceptions.RequestException) as error:
         raise DatasetError(
             f"{address} cannot be downloaded ({error}).\n"
-            "Run the same command again to go on where it stopped, or get the file elsewhere and say --from FILE."
+            "Run the same command again to continue, or get the file elsewhere and use --from FILE."
         ) from None
 
 
 def _check(path: Path, address: str, checksum: str) -> None:
-    kind, _, wanted = checksum.partition(" ")
-    if not wanted:
+    """Delete the file and raise DatasetError if it has another checksum."""
+    kind, _, expected = checksum.partition(" ")
+    if not expected:
         return
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, kind.replace("-", "").lower()).hexdigest()
-    if found != wanted:
+        actual = hashlib.file_digest(file, kind.replace("-", "").lower()).hexdigest()
+    if actual != expected:
         path.unlink()
         raise DatasetError(
-            f"what {address} sent has {kind} {found}, not {wanted}: it was thrown away. Try again; if that does not "
-            "help, somebody changed the file."
+            f"{address} sent a file with {kind} {actual}, not {expected}: it was deleted. Try again; if that does not "
+            "help, the file was changed."
         )
 
 
-def _unpacked(info: DatasetInfo, archive: Path, partial: Path, data_paths: DataPaths) -> None:
+def _unpack_whole(info: DatasetInfo, archive: Path, partial: Path, data_paths: DataPaths) -> None:
     if not archive.is_file():
         raise DatasetError(f"there is no {archive}")
     count = unpack(archive, partial, data_paths.quiet)
-    _whole(info, partial, data_paths, f"{archive} was unpacked, and nothing of it kept.")
+    _require_complete(info, partial, data_paths, f"{archive} was unpacked, and nothing of it kept.")
     log.info("unpacked %d images of %s", count, archive)
 
 
-def _whole(info: DatasetInfo, folder: Path, data_paths: DataPaths, otherwise: str) -> None:
-    """DatasetError, ending with `otherwise`, unless all classes and images of the dataset are in `folder`."""
+def _require_complete(info: DatasetInfo, folder: Path, data_paths: DataPaths, consequence: str) -> None:
+    """Raise DatasetError, ending with `consequence`, unless all classes and images of the dataset are in `folder`."""
     try:
         list_files(replace(info, folders=(str(folder),)), data_paths)
     except MissingDataError:
         some = ", ".join(info.classes[:3])
-        raise DatasetError(f"{folder} holds no class folder of {info.base} ({some}, ...). {otherwise}") from None
+        raise DatasetError(f"{folder} holds no class folder of {info.base} ({some}, ...). {consequence}") from None
     except DatasetError as error:
-        raise DatasetError(f"{str(error).splitlines()[0]}\n{otherwise}") from None
+        raise DatasetError(f"{str(error).splitlines()[0]}\n{consequence}") from None

@@ -1,8 +1,8 @@
 """`hf:OWNER/NAME`: image-classification sets of the Hugging Face hub, as class folders. No torch.
 
-A set is downloaded once, at the revision that is then the newest, and its files are written as they are into class
-folders below HF_HOME; from there on it is a dataset like any other. The revision is part of the split's words, and so
-of every result. An older one cannot be asked for. Images without a class are left out.
+A set is downloaded once, at the newest revision of that day, and its files are written unchanged into class folders
+below HF_HOME. From then on it is a dataset like any other. The revision is part of the split's rule, and so of every
+result. An older revision cannot be chosen. Images without a class are left out.
 """
 
 from __future__ import annotations
@@ -17,47 +17,51 @@ from typing import Any
 
 from PIL import Image
 
-from ddbench.datasets.info import HUB
-from ddbench.datasets.source import ClassFolders, folder_source, words
+from ddbench.datasets.name import HUB
+from ddbench.datasets.source import ClassFolders, folder_source, split_words
 from ddbench.errors import UserError
 from ddbench.utils.files import make_once, read_json, write_json
 
 log = logging.getLogger("ddbench")
 
-TOLD, SIDES = "hub.json", "sides.csv"
-TEST = ("test", "validation", "valid", "val")  # splits that are tested on, the first that there is
+CARD, SIDES = "hub.json", "sides.csv"  # files beside the images
+TEST = ("test", "validation", "valid", "val")  # names of splits to test on: the first that the set has
 
 
-def hub_source(name: str) -> ClassFolders:
-    """The source of `hf:OWNER/NAME`; downloaded now if it never was.
+def hub_source(repo: str) -> ClassFolders:
+    """Return the source of `hf:OWNER/NAME`, downloaded now if it never was. repo: OWNER/NAME.
 
-    Where the set has a training and a test split (or one to validate), they are the sides; else 80 % train. UserError
-    without the library `datasets`, for a name that is none, and where the hub cannot be reached.
+    A training split and a test split (else validation) of the set are the two sides; without both, 80 % train. Raises
+    UserError without the library `datasets`, for a name of another form, and if the hub cannot be reached.
     """
-    repo = name.removeprefix(HUB)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UserError(f"{name}: write hf:OWNER/NAME, as in hf:torchgeo/ucmerced")
-    folder = _home() / repo.replace("/", "--")
-    make_once(folder, lambda partial: _export(repo, partial))
-    told, files = read_json(folder / TOLD), folder / "images"
-    found = folder_source(files)
-    return ClassFolders(
-        name=name, title=f"{repo} of the Hugging Face hub", classes=tuple(told["classes"]),
-        readable=tuple(words(label) for label in told["names"]), counts=None, pixels=found.pixels, resolution="unknown",
-        licence=told["licence"], homepage=f"https://huggingface.co/datasets/{repo}", citation="see its card",
-        folders=(str(files),), split=str(folder / SIDES) if told["sides"] else "", revision=told["revision"],
-    )  # fmt: skip
-
-
-def _home() -> Path:
+        raise UserError(f"{HUB}{repo}: write hf:OWNER/NAME, as in hf:torchgeo/ucmerced")
     from huggingface_hub.constants import HF_HOME
 
-    return Path(HF_HOME) / "ddbench"
+    folder = Path(HF_HOME) / "ddbench" / repo.replace("/", "--")
+    make_once(folder, lambda partial: _export(repo, partial))
+    card, images = read_json(folder / CARD), folder / "images"
+    return ClassFolders(
+        name=f"{HUB}{repo}",
+        title=f"{repo} of the Hugging Face hub",
+        classes=tuple(card["classes"]),
+        readable=tuple(split_words(label) for label in card["names"]),
+        counts=None,
+        pixels=folder_source(images).pixels,
+        resolution="unknown",
+        licence=card["licence"],
+        homepage=f"https://huggingface.co/datasets/{repo}",
+        citation="see its card",
+        folders=(str(images),),
+        split=str(folder / SIDES) if card["sides"] else "",
+        revision=card["revision"],
+    )
 
 
 def _export(repo: str, folder: Path) -> None:
+    """Write the set's images, card and sides to `folder`."""
     revision, licence = _revision(repo)
-    data = _loaded(repo, revision)
+    data = _load(repo, revision)
     picture, label = _columns(repo, next(iter(data.values())).features)
     names = next(iter(data.values())).features[label].names
     classes = [re.sub(r"[/\\\0]", "-", name).strip(". ") or "unnamed" for name in names]
@@ -70,14 +74,15 @@ def _export(repo: str, folder: Path) -> None:
         (folder / "images" / path).write_bytes(row[picture]["bytes"])
         written[part].append(path.as_posix())
     for part, files in written.items():
-        if bare := len(data[part]) - len(files):
-            log.warning("hf:%s: %d images of its split %s have no class and are left out", repo, bare, part)
-    told = {"classes": classes, "names": names, "revision": revision, "licence": licence}
-    write_json(folder / TOLD, told | {"sides": _write_sides(folder / SIDES, written)})
+        if unlabelled := len(data[part]) - len(files):
+            log.warning("hf:%s: %d images of its split %s have no class and are left out", repo, unlabelled, part)
+    sides = _write_sides(folder / SIDES, written)
+    card = {"classes": classes, "names": names, "revision": revision, "licence": licence, "sides": sides}
+    write_json(folder / CARD, card)
 
 
 def _write_sides(path: Path, written: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the set has sides of its own: a training split, and one to test or validate on."""
+    """Write the set's own sides as a CSV file; return False if it lacks a training split or one to test on."""
     test = next((part for part in TEST if written.get(part)), "")
     sides = {"train": written.get("train", ()), "test": written.get(test, ())}
     if not all(sides.values()):
@@ -88,7 +93,7 @@ def _write_sides(path: Path, written: Mapping[str, Sequence[str]]) -> bool:
 
 
 def _revision(repo: str) -> tuple[str, str]:
-    """The newest revision's hash, and the licence that the card names."""
+    """Return the newest revision's hash and the licence on the set's card."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -97,37 +102,37 @@ def _revision(repo: str) -> tuple[str, str]:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"hf:{repo}: the hub does not answer for it ({reason}). Is the name right, the network there?"
+            f"hf:{repo}: the hub does not answer for it ({reason}). Check the name and the network."
         ) from None
     return info.sha, str(getattr(info.card_data, "license", None) or "not stated")
 
 
-def _loaded(repo: str, revision: str) -> Any:
+def _load(repo: str, revision: str) -> Any:
     try:
         import datasets
     except ImportError:
         raise UserError(f"hf:{repo} needs the library `datasets`: pip install 'ddbench[hf]'") from None
     try:
         return datasets.load_dataset(repo, revision=revision)
-    except Exception as error:  # of the hub, of the network, of the set: several libraries' own kinds
+    except Exception as error:  # the hub, the network and the set raise errors of several libraries
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"hf:{repo} at revision {revision[:8]} cannot be loaded: {reason[0]}") from error
 
 
 def _columns(repo: str, features: Any) -> tuple[str, str]:
-    """The names of the columns with images and with classes."""
+    """Return the names of the columns with images and with classes."""
     import datasets
 
     pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     if not pictures or not labels:
-        has = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-        raise UserError(f"hf:{repo} is no set of images with one class each: it has {has}")
+        columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
+        raise UserError(f"hf:{repo} is no set of images with one class each: it has {columns}")
     return pictures[0], "label" if "label" in labels else labels[0]
 
 
 def _rows(data: Any, picture: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Every row of every split, the image as the bytes of its file."""
+    """Iterate over (split, number, row) of all splits, with each image as the bytes of its file."""
     import datasets
     from tqdm import tqdm
 

@@ -1,8 +1,4 @@
-"""What is known about a dataset of class folders, and the words every dataset source shares. No torch, data alone.
-
-A *source* has `name`, `slug`, `title`, `classes`, `readable`, `pixels`, `licence`, `homepage`, `citation` and the
-methods `describe`, `load`, `verify` and `card`. `source.ClassFolders` is the source of everything in class folders.
-"""
+"""The facts of a dataset of class folders, and the types that all datasets share. No torch, data alone."""
 
 from __future__ import annotations
 
@@ -12,17 +8,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
+from ddbench.datasets.name import CSV, DatasetName
 from ddbench.errors import UserError
 
-FOLDER = "folder:"
-HUB = "hf:"
-LISTS = "torchgeo"  # a split by that name is the lists of Neumann et al., which torchgeo uses
-CSV = ".csv"
-LONGEST = 60  # characters of a slug: a file name has at most 255 bytes
+LISTS = "torchgeo"  # the split by the lists of Neumann et al., which torchgeo uses
 
 
 class DatasetError(UserError):
-    """Data is missing, incomplete or damaged; the message says what, where and what to do."""
+    """Data is missing, incomplete or damaged; the message names the data, the folder and the way out."""
 
 
 class MissingDataError(DatasetError):
@@ -31,9 +24,12 @@ class MissingDataError(DatasetError):
 
 @dataclass(frozen=True)
 class DataPaths:
-    """root: the folder below which raw data lies, if given. shared: where packs go. quiet: no progress bars.
+    """Where data is read and packed, and how.
 
-    resize: how images become the asked size. "lanczos" is DPD's choice; "bilinear" what its release tests with.
+    root: the folder below which raw data lies; None if the user named none.
+    shared: the folder for packs.
+    quiet: no progress bars.
+    resize: the filter that scales images; "lanczos" is DPD's choice, "bilinear" is what its release tests with.
     """
 
     root: Path | None
@@ -44,10 +40,11 @@ class DataPaths:
 
 @dataclass(frozen=True)
 class Split:
-    """Which file is on which side.
+    """The files that train and the files that test.
 
-    rule: in words, the first of which is its name. fingerprint: SHA-256 (hex) of the sides. train, test: per class, in
-    label order, names in alphabetical order ("beach/beach07.tif": the class, whatever its folder is called, and file).
+    rule: a sentence; its first word is the split's name.
+    fingerprint: SHA-256 (hex) of both sides.
+    train, test: file names of each class in label order, sorted ("beach/beach07.tif": class name, then file name).
     """
 
     rule: str
@@ -58,7 +55,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Lists:
-    """Published lists of files. address: with "{side}". checksums: SHA-256 (hex) by side, "train" and "test"."""
+    """Published lists of files.
+
+    address: URL with "{side}" for "train" or "test".
+    checksums: SHA-256 (hex) of the list of each side.
+    """
 
     address: str
     checksums: Mapping[str, str]
@@ -66,16 +67,32 @@ class Lists:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A dataset with one folder of images per class.
+    """The facts of a dataset with one folder of images per class.
 
-    classes: folder names in label order. readable: the same as words, for prompts. counts: images per class, one
-    number when all are equal, None when unknown; then total may be known. pixels: native side (of the shorter one,
-    where they differ). resolution: ground size of a pixel. folders: where the class folders may lie, below the data
-    root. also: other names of class folders, each with its class. address, checksum: of an archive that stays where it
-    is; archive: its name, where the address does not tell. source: where else to get it, in words. known: what is known
-    to be odd. The split: train_fraction of each class, or files numbered up to `numbered` train. ratios: percentages
-    that the literature trains on. lists: published ones. split: what was asked for after "@", empty for the default.
-    revision: of the hub's set.
+    name: as users write it, "ucm" or "ucm@20".
+    title: the full name.
+    classes: folder names in label order.
+    readable: the classes as words for prompts, in label order.
+    counts: images per class; one number if all are equal, None if unknown.
+    pixels: px, native side of an image (the shorter side where they differ).
+    resolution: ground size of a pixel, with its unit.
+    licence: as text.
+    homepage: URL.
+    citation: as text.
+    folders: paths below the data root at which the class folders may lie.
+    also: pairs of another folder name and its class.
+    total: images in all, if only the sum is known; else 0.
+    address: URL of an archive that stays available; empty if there is none.
+    checksum: "SHA-256 <hex>" or "MD5 <hex>" of that archive; empty if none was published.
+    archive: file name of that archive, if the address does not end with it.
+    source: another place to get the data from, as text.
+    known: known defects, as text.
+    train_fraction: share of each class that trains.
+    numbered: files numbered up to this train; 0 splits by train_fraction.
+    ratios: per cent to train, as in the literature.
+    lists: published lists of files.
+    split: the split after "@"; empty for the default.
+    revision: commit of the hub's dataset.
     """
 
     name: str
@@ -105,18 +122,23 @@ class DatasetInfo:
 
     @property
     def base(self) -> str:
-        """The name without the split that was asked for."""
-        return self.name.removesuffix(f"@{Path(self.split).name}") if self.split else self.name
+        """The name without its split."""
+        return DatasetName.parse(self.name).base
 
     @property
-    def given_by_path(self) -> bool:
-        """Whether this is folder:PATH or hf:OWNER/NAME, of which nothing is known beforehand."""
-        return self.name.startswith((FOLDER, HUB))
+    def slug(self) -> str:
+        """The name as a part of a path (`DatasetName.slug`)."""
+        return DatasetName.parse(self.name).slug
+
+    @property
+    def registered(self) -> bool:
+        """False for folder:PATH and hf:OWNER/NAME, whose counts and download address are unknown."""
+        return DatasetName.parse(self.name).registered
 
     def with_split(self, split: str) -> Self:
-        """The same images parted otherwise: "20" (percent to train), "torchgeo" (published lists) or "FILE.csv".
+        """Return the same images with the split "20" (per cent to train), "torchgeo" (published lists) or "FILE.csv".
 
-        The default by its ratio is the default. Raises DatasetError for anything else, naming what there is.
+        The default split's own ratio returns the default. Raises DatasetError for any other split, naming these.
         """
         if split.isdecimal() and 1 <= int(split) <= 99:
             percent = int(split)
@@ -127,63 +149,56 @@ class DatasetInfo:
             return replace(self, name=f"{self.name}@{Path(split).name}", split=split)
         lists = f"@{LISTS} (published lists), " if self.lists else ""
         raise DatasetError(
-            f"{self.name}@{split} is no split of {self.title}; known: @1 to @99 (percent of each class to train), "
-            f"{lists}@FILE.csv (of your own)"
+            f"{self.name}@{split} is not a split of {self.title}; known: @1 to @99 (percent of each class to train), "
+            f"{lists}@FILE.csv (a list of your own)"
         )
 
     @property
-    def slug(self) -> str:
-        """A name that is safe in a path: letters, digits, '.', '_' and '-', at most LONGEST of them."""
-        kind, _, path = self.name.partition(":")
-        words = [kind, Path(path).resolve().name] if path else [kind]
-        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)[:LONGEST]
-
-    @property
     def expected(self) -> tuple[int, ...] | None:
-        """Images per class in label order, None when unknown."""
+        """Images per class in label order, None if unknown."""
         return (self.counts,) * len(self.classes) if isinstance(self.counts, int) else self.counts
 
     @property
     def split_rule(self) -> str:
-        """The split in words, the first of which is its name."""
-        rule = self._rule()
+        """The split as a sentence; its first word is the split's name."""
+        percent = round(100 * self.train_fraction)
+        if self.split == LISTS:
+            rule = f"{LISTS} lists of files (arXiv:1911.06721), those to validate left out"
+        elif self.split.endswith(CSV):
+            rule = f"{Path(self.split).name} of the {'hub' if self.revision else 'user'}'s"
+        elif self.numbered and not self.split:
+            rule = f"1-{self.numbered}/rest of each class by the number in the file's name"
+        else:
+            rule = f"{percent}/{100 - percent} of each class by SHA-256 of class and file name"
         return f"{rule}, revision {self.revision}" if self.revision else rule
 
-    def _rule(self) -> str:
-        if self.split == LISTS:
-            return f"{LISTS} lists of files (arXiv:1911.06721), those to validate left out"
-        if self.split.endswith(CSV):
-            return f"{Path(self.split).name} of the {'hub' if self.revision else 'user'}'s"
-        if self.numbered and not self.split:
-            return f"1-{self.numbered}/rest of each class by the number in the file's name"
-        train = round(100 * self.train_fraction)
-        return f"{train}/{100 - train} of each class by SHA-256 of class and file name"
-
     def card(self) -> list[tuple[str, str]]:
-        """What to print about it: (label, text)."""
+        """Return (label, text) rows for `ddbench show`, without empty ones."""
+        if self.expected is None:
+            images = str(self.total or "counted when listed")
+        else:
+            low, high = min(self.expected), max(self.expected)
+            images = f"{sum(self.expected)}, {low if low == high else f'{low} to {high}'} per class"
+        other_splits = [*map(str, self.ratios), *([LISTS] if self.lists else [])]
         rows = [
             ("title", self.title),
             ("classes", f"{len(self.classes)}: {', '.join(self.classes)}"),
-            ("images", self._images()),
+            ("images", images),
+            ("pixels", str(self.pixels)),
+            ("ground resolution", self.resolution),
+            ("split", self.split_rule),
+            ("other splits", ", ".join(f"{self.base}@{name}" for name in other_splits)),
+            ("licence", self.licence),
+            ("homepage", self.homepage),
+            ("citation", self.citation),
+            ("known", self.known),
+            ("download", self.address or self.source),
+            ("checksum", self.checksum),
+            ("looked for in", ", ".join(self.folders)),
         ]
-        rows += [("pixels", str(self.pixels)), ("ground resolution", self.resolution), ("split", self.split_rule)]
-        rows += [("other splits", self._others()), ("licence", self.licence), ("homepage", self.homepage)]
-        rows += [("citation", self.citation), ("known", self.known), ("download", self.address or self.source)]
-        rows += [("checksum", self.checksum), ("looked for in", ", ".join(self.folders))]
         return [(label, text) for label, text in rows if text]
 
-    def _others(self) -> str:
-        """Splits of the literature, as they are asked for."""
-        named = [*map(str, self.ratios), *([LISTS] if self.lists else [])]
-        return ", ".join(f"{self.base}@{name}" for name in named)
 
-    def _images(self) -> str:
-        if self.expected is None:
-            return str(self.total or "counted when listed")
-        low, high = min(self.expected), max(self.expected)
-        return f"{sum(self.expected)}, {low if low == high else f'{low} to {high}'} per class"
-
-
-def flat(per_class: Sequence[Sequence[str]]) -> list[str]:
-    """All names, class by class."""
+def flatten(per_class: Sequence[Sequence[str]]) -> list[str]:
+    """Return all names, class by class."""
     return list(chain.from_iterable(per_class))

@@ -1,8 +1,8 @@
 """Find a dataset's class folders, list their files, check classes and counts. No torch, and no file is opened.
 
 Folder names match a class without regard to case, spaces, underscores, hyphens (a hub copy's "bare land" is
-"BareLand"), or by another name that the facts know. Class folders may be nested in groups (RSI-CB256) and may be
-several for one class (copies with a folder for each side of a split): their files are then one class's.
+"BareLand"), or by another name in the dataset's info. Class folders may be nested in groups (RSI-CB256). A class may
+have several folders (copies with a folder for each side of a split): their files then belong to one class.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from pathlib import Path
 from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
-DEPTH = 4  # folders between the place and a class folder
+DEPTH = 4  # folders between a candidate folder and a class folder
 
 
 @dataclass(frozen=True)
-class Listing:
-    """folder: below which all files lie. files: names "class/file" per class in label order, sorted.
+class FileListing:
+    """The image files of a dataset.
 
-    A name has the class's documented name, whatever its folder is called: copies of a dataset are split alike. paths:
-    where a file lies, by name. stamps: bytes and time of the last change (ns), by name.
+    A name has the class's documented name, whatever its folder is called, so that copies of a dataset are split alike.
+
+    folder: the folder that holds all files.
+    files: names "class/file" of each class in label order, sorted.
+    paths: path by name.
+    stamps: bytes and time of the last change (ns) by name.
     """
 
     folder: Path
@@ -33,24 +37,37 @@ class Listing:
     stamps: dict[str, tuple[int, int]]
 
 
-def list_files(info: DatasetInfo, data_paths: DataPaths) -> Listing:
-    """The image files of `facts`; raises DatasetError unless classes and counts are those of the facts.
+@dataclass
+class FoundFolders:
+    """The class folders in one candidate folder.
 
-    Hidden files, and files whose suffix is not an image's, are ignored. What has an image's suffix and is no file (a
-    link to nowhere, a folder) is an error, and so is a folder with images inside a class folder: nothing is left out
-    silently.
+    base: the candidate folder.
+    folders: folders of each class, by class name.
+    others: names of folders that have images and match no class.
     """
-    layout = find(info, data_paths)
-    _check_classes(info, layout)
-    found = [_images(label, layout.folders[label]) for label in info.classes]
-    _check_counts(info, layout.base, [len(images) for images in found])
-    paths = {name: path for images in found for name, (path, _) in images.items()}
-    stamps = {name: stamp for images in found for name, (_, stamp) in images.items()}
-    return Listing(layout.base, tuple(tuple(sorted(images)) for images in found), paths, stamps)
+
+    base: Path
+    folders: dict[str, list[Path]] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+
+
+def list_files(info: DatasetInfo, data_paths: DataPaths) -> FileListing:
+    """List the image files of a dataset; raises DatasetError unless classes and counts are those of `info`.
+
+    Hidden files, and files without an image's suffix, are ignored. Nothing else is left out silently: an image's suffix
+    on anything but a file (a broken link, a folder) is an error, and so is a folder with images inside a class folder.
+    """
+    found_folders = find_folders(info, data_paths)
+    _check_classes(info, found_folders)
+    images = [_images(label, found_folders.folders[label]) for label in info.classes]
+    _check_counts(info, found_folders.base, [len(of_class) for of_class in images])
+    paths = {name: path for of_class in images for name, (path, _) in of_class.items()}
+    stamps = {name: stamp for of_class in images for name, (_, stamp) in of_class.items()}
+    return FileListing(found_folders.base, tuple(tuple(sorted(of_class)) for of_class in images), paths, stamps)
 
 
 def first_image(folder: Path, classes: Sequence[str]) -> Path:
-    """The alphabetically first image of the first class that has one; raises DatasetError when there is none."""
+    """Return the alphabetically first image of the first class that has one; raises DatasetError if there is none."""
     for name in classes:
         if images := _images(name, [folder / name]):
             return Path(images[min(images)][0])
@@ -58,7 +75,7 @@ def first_image(folder: Path, classes: Sequence[str]) -> Path:
 
 
 def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[int, int]]]:
-    """Path and (bytes, time of the last change) of each image of one class, by its name."""
+    """Map the name of each image of one class to its path and (bytes, time of the last change)."""
     images: dict[str, tuple[str, tuple[int, int]]] = {}
     for folder in folders:
         for entry in entries(folder):
@@ -73,7 +90,7 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
 
 
 def _refuse_inner(entry: os.DirEntry) -> None:
-    """DatasetError for a folder inside a class folder that has images: whose would they be?"""
+    """Raise DatasetError for a folder with images inside a class folder: its class is ambiguous."""
     if entry.name[0] == "." or not entry.is_dir():
         return
     inner = next((name for _, _, files in os.walk(entry.path) for name in files if has_image_suffix(name)), None)
@@ -82,101 +99,104 @@ def _refuse_inner(entry: os.DirEntry) -> None:
 
 
 def _stamp(entry: os.DirEntry) -> tuple[int, int]:
+    """Return (bytes, time of the last change in ns); raises DatasetError for anything but a file."""
     try:
         if entry.is_file():
             state = entry.stat()
             return state.st_size, state.st_mtime_ns
     except OSError as error:
         raise DatasetError(f"{entry.path}: {error.strerror}") from None
-    what = f"a link to {os.readlink(entry.path)}, which is no file" if entry.is_symlink() else "no file"
-    raise DatasetError(f"{entry.path} is {what}: remove it or put the image in its place")
+    kind = f"a link to {os.readlink(entry.path)}, which is no file" if entry.is_symlink() else "no file"
+    raise DatasetError(f"{entry.path} is {kind}: remove it or put the image in its place")
 
 
-def _check_classes(info: DatasetInfo, layout: Layout) -> None:
-    missing, extra = sorted(set(info.classes) - set(layout.folders)), sorted(set(layout.others))
+def _check_classes(info: DatasetInfo, found_folders: FoundFolders) -> None:
+    missing, extra = sorted(set(info.classes) - set(found_folders.folders)), sorted(set(found_folders.others))
     sides = (("missing", missing), ("too many", extra))
-    off = "; ".join(f"{len(names)} {word} ({', '.join(names)})" for word, names in sides if names)
-    if off:
-        has = len(layout.folders) + len(extra)
+    differences = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sides if names]
+    if differences:
+        count = len(found_folders.folders) + len(extra)
         raise DatasetError(
-            f"{info.name} has {len(info.classes)} class folders, {layout.base} has {has}: {off}.\n"
-            "Restore the missing ones, move the others away."
+            f"{info.name} has {len(info.classes)} class folders, {found_folders.base} has {count}: "
+            f"{'; '.join(differences)}.\nRestore the missing ones, move the others away."
         )
 
 
-def _check_counts(info: DatasetInfo, folder: Path, found: Sequence[int]) -> None:
-    empty = [name for name, k in zip(info.classes, found, strict=True) if k == 0]
-    if empty:
+def _check_counts(info: DatasetInfo, folder: Path, counts: Sequence[int]) -> None:
+    if empty := [name for name, count in zip(info.classes, counts, strict=True) if count == 0]:
         raise DatasetError(f"{info.name}: no image in {len(empty)} class folder(s) of {folder}: {', '.join(empty)}")
-    wanted = info.expected or found
-    off = [f"{c} {k} (expected {w})" for c, k, w in zip(info.classes, found, wanted, strict=True) if k != w]
-    if off or (info.total and info.total != sum(found)):
-        wrong = f" Wrong counts: {', '.join(off)}." if off else ""
+    expected = info.expected or counts
+    rows = zip(info.classes, counts, expected, strict=True)
+    wrong = [f"{name} {count} (expected {right})" for name, count, right in rows if count != right]
+    if wrong or (info.total and info.total != sum(counts)):
+        detail = f" Wrong counts: {', '.join(wrong)}." if wrong else ""
         raise DatasetError(
-            f"{info.name} has {info.total or sum(wanted)} images, {folder} has {sum(found)}.{wrong}\n"
+            f"{info.name} has {info.total or sum(expected)} images, {folder} has {sum(counts)}.{detail}\n"
             "Unpack the archive again."
         )
-    single = [name for name, k in zip(info.classes, found, strict=True) if k < 2]
-    if single:
+    if single := [name for name, count in zip(info.classes, counts, strict=True) if count < 2]:
         raise DatasetError(f"{info.name}: a class needs two images, to train and to test; one in: {', '.join(single)}")
 
 
-@dataclass
-class Layout:
-    """base: what was searched. folders: a class's, by its name. others: folders with images that are no class's."""
-
-    base: Path
-    folders: dict[str, list[Path]] = field(default_factory=dict)
-    others: list[str] = field(default_factory=list)
-
-
-def find(info: DatasetInfo, data_paths: DataPaths) -> Layout:
-    """The candidate folder in which most classes were found. Raises MissingDataError where none was."""
-    if data_paths.root is None and not all(os.path.isabs(f) for f in info.folders):
-        raise MissingDataError(f"{info.name} needs a data root, and none was given.\n{way_out(info)}")
+def find_folders(info: DatasetInfo, data_paths: DataPaths) -> FoundFolders:
+    """Search all candidate folders; return the one with most classes. Raises MissingDataError if none has any."""
+    if data_paths.root is None and not all(os.path.isabs(folder) for folder in info.folders):
+        raise MissingDataError(f"{info.name} needs a data root, and none was given.\n{how_to_get(info)}")
     root = Path(data_paths.root or "/")
-    named = _matching(info)
-    found = [_searched(root / folder, named, folder != ".") for folder in candidates(info)]
-    best = max(found, key=lambda layout: len(layout.folders))
+    class_of = _class_matcher(info)
+    results = []
+    for folder in candidates(info):
+        result = FoundFolders((root / folder).absolute())
+        if result.base.is_dir():
+            _search(root / folder, class_of, DEPTH if folder != "." else 0, result)
+        results.append(result)
+    best = max(results, key=lambda result: len(result.folders))
     if not best.folders:
-        raise MissingDataError(_missing(info, [layout.base for layout in found]))
+        bases = [result.base for result in results]
+        looked = [f"  {base}  ({'none of them is in it' if base.is_dir() else 'no such folder'})" for base in bases]
+        head = f"{info.name} ({info.title}) was not found. Looked for its {len(info.classes)} class folders"
+        lines = [f"{head} ({', '.join(info.classes[:3])}, ...) in", *looked, how_to_get(info)]
+        raise MissingDataError("\n".join(lines))
     return best
 
 
 def candidates(info: DatasetInfo) -> list[str]:
-    """Where class folders may lie, below the data root; `data prepare` unpacks into the one that bears its name."""
-    if info.given_by_path or os.path.isabs(info.folders[0]):
+    """Return the folders below the data root that may hold class folders.
+
+    `data prepare` unpacks into the one with the dataset's name.
+    """
+    if not info.registered or os.path.isabs(info.folders[0]):
         return list(info.folders)
     return list(dict.fromkeys([*info.folders, info.base]))
 
 
-def plain(name: str) -> str:
-    """A name without what copies change: letters and digits, folded."""
+def normalised_name(name: str) -> str:
+    """Keep only letters and digits, case-folded: copies of a dataset change the rest."""
     return "".join(c for c in unicodedata.normalize("NFC", name).casefold() if c.isalnum())
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in `folder` that can be classes, sorted."""
+    """Return the names of the folders in `folder` that may be classes, sorted."""
     return sorted(e.name for e in entries(folder) if e.name[0] != "." and e.name != MACOS_METADATA and e.is_dir())
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry]:
-    """What is in a folder; raises DatasetError where it cannot be listed."""
+    """Iterate over the entries of a folder; raises DatasetError if it cannot be listed."""
     try:
-        with os.scandir(folder) as found:
-            yield from found
+        with os.scandir(folder) as found_entries:
+            yield from found_entries
     except OSError as error:
         raise DatasetError(f"cannot list {folder}: {error.strerror}") from None
 
 
-def way_out(info: DatasetInfo) -> str:
-    """How to get the data, and how to say where it lies."""
-    layout = Path("DATA_ROOT", info.folders[0], info.classes[0])
-    lines = [f"Expected layout: {layout}/*.tif, *.jpg or *.png, one folder per class."]
+def how_to_get(info: DatasetInfo) -> str:
+    """Explain how to get the data and how to name the data root."""
+    example = Path("DATA_ROOT", info.folders[0], info.classes[0])
+    lines = [f"Expected layout: {example}/*.tif, *.jpg or *.png, one folder per class."]
     if info.address:
         checksum = f" ({info.checksum})" if info.checksum else ""
         lines += [f"Get it: ddbench data prepare {info.base} downloads {info.address}{checksum}."]
-    elif not info.given_by_path:
+    elif info.registered:
         lines += [
             f"Get it: from {info.source or info.homepage}, then "
             f"ddbench data prepare {info.base} --from ARCHIVE_OR_FOLDER. See {info.homepage}"
@@ -184,36 +204,28 @@ def way_out(info: DatasetInfo) -> str:
     return "\n".join([*lines, "Say where DATA_ROOT is with --data-root DIR or the environment variable DDBENCH_DATA."])
 
 
-def _matching(info: DatasetInfo) -> Callable[[str], str | None]:
-    """The class that a folder's name means: its own name first, then what copies make of it."""
-    loose: dict[str, str] = {}
-    twice = set()
+def _class_matcher(info: DatasetInfo) -> Callable[[str], str | None]:
+    """Return a function from a folder's name to its class: an exact name first, then a normalised one."""
+    by_normalised: dict[str, str] = {}
+    ambiguous = set()
     for name, label in [*((c, c) for c in info.classes), *info.also]:
-        if loose.setdefault(plain(name), label) != label:
-            twice.add(plain(name))
+        if by_normalised.setdefault(normalised_name(name), label) != label:
+            ambiguous.add(normalised_name(name))
     exact = set(info.classes)
-    return lambda name: name if name in exact else None if plain(name) in twice else loose.get(plain(name))
+
+    def class_of(name: str) -> str | None:
+        normalised = normalised_name(name)
+        return name if name in exact else None if normalised in ambiguous else by_normalised.get(normalised)
+
+    return class_of
 
 
-def _searched(base: Path, named: Callable[[str], str | None], nested: bool) -> Layout:
-    layout = Layout(base.absolute())
-    if base.is_dir():
-        _search(base, named, DEPTH if nested else 0, layout)
-    return layout
-
-
-def _search(folder: Path, named: Callable[[str], str | None], depth: int, layout: Layout) -> None:
+def _search(folder: Path, class_of: Callable[[str], str | None], depth: int, result: FoundFolders) -> None:
+    """Add the class folders in `folder`, and up to `depth` levels below it, to `result`."""
     for name in class_folders(folder):
-        if label := named(name):
-            layout.folders.setdefault(label, []).append(folder / name)
+        if label := class_of(name):
+            result.folders.setdefault(label, []).append(folder / name)
         elif any(has_image_suffix(entry.name) for entry in entries(folder / name)):
-            layout.others.append(name)
+            result.others.append(name)
         elif depth:
-            _search(folder / name, named, depth - 1, layout)
-
-
-def _missing(info: DatasetInfo, looked_in: Sequence[Path]) -> str:
-    some = ", ".join(info.classes[:3])
-    looked = [f"  {f}  ({'none of them is in it' if f.is_dir() else 'no such folder'})" for f in looked_in]
-    head = f"{info.name} ({info.title}) was not found. Looked for its {len(info.classes)} class folders"
-    return "\n".join([f"{head} ({some}, ...) in", *looked, way_out(info)])
+            _search(folder / name, class_of, depth - 1, result)

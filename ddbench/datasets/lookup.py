@@ -1,63 +1,112 @@
-"""Datasets by name: registered ones, folder:PATH, hf:OWNER/NAME, and DATASET@SPLIT of any of them. No torch."""
+"""Find the source of a dataset by its name. No torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-from ddbench.datasets.info import CSV, FOLDER, HUB
+from ddbench.datasets.info import DataPaths, Split
+from ddbench.datasets.name import FOLDER, HUB, DatasetName
 from ddbench.errors import UserError
 from ddbench.registry import load_entry
 
-SPLIT = "@"
+if TYPE_CHECKING:
+    from ddbench.datasets.verification import Report
+    from ddbench.types import Dataset
 
 
-def find_dataset(name: str) -> Any:
-    """The source of that name; one that splits as is said after the last "@" (unless that is in a folder's name).
+class Source(Protocol):
+    """A dataset by name. `source.ClassFolders` is the source of everything in class folders.
 
-    Raises UserError for an unknown name, a folder without classes, and a split that the dataset has not.
+    A source that can be split otherwise also has `with_split(split)`, as `DatasetInfo` does.
     """
-    base, at, split = name.rpartition(SPLIT)
-    if not at or (name.startswith(FOLDER) and Path(name.removeprefix(FOLDER)).expanduser().is_dir()):
-        return _source(name)
-    source = find_dataset(base)
-    if not hasattr(source, "with_split"):
-        raise UserError(f"{name}: {base} has one split, its own; ask for {base}")
-    return source.with_split(split)
+
+    @property
+    def name(self) -> str:
+        """The name, as users write it."""
+        ...
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of a path."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """The full name."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        ...
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The classes as words for prompts."""
+        ...
+
+    @property
+    def pixels(self) -> int:
+        """Native side of an image, px."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """The licence, as text."""
+        ...
+
+    @property
+    def homepage(self) -> str:
+        """URL; may be empty."""
+        ...
+
+    @property
+    def citation(self) -> str:
+        """The citation, as text."""
+        ...
+
+    def describe(self, data_paths: DataPaths) -> Split:
+        """Return the split of the files that exist. Raises DatasetError."""
+        ...
+
+    def load(self, data_paths: DataPaths, size: int) -> Dataset:
+        """Return the split images at size x size pixels. Raises DatasetError."""
+        ...
+
+    def verify(self, data_paths: DataPaths) -> Report:
+        """Decode every image and report. Raises DatasetError."""
+        ...
+
+    def sizes(self, data_paths: DataPaths) -> dict[tuple[int, int], int]:
+        """Count the images by (width, height) in pixels."""
+        ...
+
+    def card(self) -> list[tuple[str, str]]:
+        """Return (label, text) rows for `ddbench show`."""
+        ...
 
 
-def display_name(dataset: str) -> str:
-    """A dataset's name in results: of folder:PATH and @FILE.csv the last part: it matters not where they lie."""
-    base, at, split = dataset.rpartition(SPLIT)
-    if at and split.endswith(CSV):
-        return f"{display_name(base)}{SPLIT}{Path(split).name}"
-    if not dataset.startswith(FOLDER):
-        return dataset
-    path, at, split = dataset.removeprefix(FOLDER).rpartition(SPLIT)
-    if not at or "/" in split:
-        path, at, split = dataset.removeprefix(FOLDER), "", ""
-    return f"{FOLDER}{Path(path).expanduser().resolve().name}{at}{split}"
+def find_dataset(text: str) -> Source:
+    """Return the source of a dataset, with the split after "@" if the name has one.
 
+    Raises UserError for an unknown name, a folder without classes, and an unknown split.
+    """
+    name = DatasetName.parse(text)
+    if name.base == FOLDER:
+        raise UserError("folder: needs a path, for example folder:images (one sub-folder per class)")
+    if name.prefix == FOLDER:
+        from ddbench.datasets.source import folder_source  # Pillow: a name alone does not need it
 
-def absolute_name(dataset: str) -> str:
-    """The same dataset, folder: and @FILE.csv as they are found from any working directory."""
-    base, at, split = dataset.rpartition(SPLIT)
-    if at and split.endswith(CSV):
-        return f"{absolute_name(base)}{SPLIT}{Path(split).absolute()}"
-    if dataset.startswith(FOLDER):
-        return f"{FOLDER}{Path(dataset.removeprefix(FOLDER)).expanduser().absolute()}"
-    return dataset
-
-
-def _source(name: str) -> Any:
-    if name.startswith(HUB):
+        source = folder_source(Path(name.location))
+    elif name.prefix == HUB:
         from ddbench.datasets.huggingface import hub_source
 
-        return hub_source(name)
-    if not name.startswith(FOLDER):
-        return load_entry("datasets", name)
-    if name == FOLDER:
-        raise UserError("folder: needs a path, for example folder:images (one sub-folder per class)")
-    from ddbench.datasets.source import folder_source  # Pillow: a name alone does not need it
-
-    return folder_source(Path(name.removeprefix(FOLDER)))
+        source = hub_source(name.location)
+    else:
+        source = load_entry("datasets", name.base)
+    if not name.split:
+        return source
+    if not hasattr(source, "with_split"):
+        raise UserError(f"{text}: {name.base} has only its own split; use {name.base}")
+    return source.with_split(name.split)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddbench.datasets.decode import read_rgb, size_of
-from ddbench.datasets.info import FOLDER, DataPaths, DatasetError, DatasetInfo, Split
+from ddbench.datasets.decode import image_size, read_rgb
+from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split
 from ddbench.datasets.listing import class_folders, first_image, list_files
-from ddbench.datasets.pack import Plan, open_pack, packed
+from ddbench.datasets.name import FOLDER
+from ddbench.datasets.pack import PackContent, make_pack, open_pack
 from ddbench.datasets.pack_writer import write_squares
-from ddbench.datasets.splits import keep, split_files
+from ddbench.datasets.splits import cache_fingerprint, split_files
+from ddbench.utils.images import UnreadableImageError
 
 if TYPE_CHECKING:
     from ddbench.datasets.verification import Report
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassFolders(DatasetInfo):
-    """A dataset with one folder of images per class, as a source."""
+    """The source of a dataset with one folder of images per class."""
 
     def describe(self, data_paths: DataPaths) -> Split:
-        """List the files, verify the classes and their counts, split. Raises DatasetError."""
+        """List the files, check classes and counts, return the split. Raises DatasetError."""
         return split_files(self, list_files(self, data_paths), data_paths)
 
     def load(self, data_paths: DataPaths, size: int) -> Dataset:
@@ -34,35 +36,34 @@ class ClassFolders(DatasetInfo):
         Raises DatasetError.
         """
         listing = list_files(self, data_paths)
-        origin = [listing.stamps, data_paths.resize]
-        plan = Plan(self.slug, size, self.classes, split_files(self, listing, data_paths), origin)
-        if self.given_by_path:
-            keep(plan.split, listing, data_paths)
-        fill = lambda raw: write_squares(raw, plan.names, listing.paths, size, data_paths)  # noqa: E731
-        pack = packed(plan, data_paths.shared, fill)
-        return open_pack(pack, self.name, self.readable)
+        split = split_files(self, listing, data_paths)
+        content = PackContent(self.slug, size, self.classes, split, [listing.stamps, data_paths.resize])
+        if not self.registered:
+            cache_fingerprint(split, listing, data_paths)
+
+        def fill(raw: Path) -> None:
+            write_squares(raw, content.names, listing.paths, size, data_paths)
+
+        return open_pack(make_pack(content, data_paths.shared, fill), self.name, self.readable)
 
     def verify(self, data_paths: DataPaths) -> Report:
-        """Decode every image and report. Raises DatasetError when folders or counts are wrong."""
+        """Decode every image and report. Raises DatasetError if folders or counts are wrong."""
         from ddbench.datasets.verification import verify_images  # imagehash, and with it scipy
 
         listing = list_files(self, data_paths)
         return verify_images(self, listing, split_files(self, listing, data_paths), data_paths.quiet)
 
     def sizes(self, data_paths: DataPaths) -> dict[tuple[int, int], int]:
-        """How many images have a size (width, height), as their files' heads say; most frequent first.
-
-        Raises DatasetError.
-        """
+        """Count the images by (width, height) in their files' headers, most frequent first. Raises DatasetError."""
         listing = list_files(self, data_paths)
-        return dict(Counter(size for size in map(size_of, listing.paths.values()) if size).most_common())
+        return dict(Counter(size for size in map(image_size, listing.paths.values()) if size).most_common())
 
 
 def folder_source(path: str | Path) -> ClassFolders:
-    """The source `folder:PATH` of any tree with one folder of images per class.
+    """Return the source `folder:PATH` of any tree with one folder of images per class.
 
-    Classes are the folders in alphabetical order, `pixels` is the shorter side of the alphabetically first image, 80
-    % train. Raises DatasetError when there are not at least two class folders.
+    Classes are the folders in alphabetical order, `pixels` is the shorter side of the alphabetically first image, and
+    80 % of each class train. Raises DatasetError for fewer than two class folders.
     """
     folder = Path(path).expanduser().absolute()
     classes = tuple(class_folders(folder))
@@ -70,13 +71,18 @@ def folder_source(path: str | Path) -> ClassFolders:
         raise DatasetError(
             f"{FOLDER}{path} needs one folder of images per class, at least two; {folder} has {len(classes)}."
         )
+    first = first_image(folder, classes)
+    try:
+        pixels = min(read_rgb(first)[0].size)
+    except UnreadableImageError as error:
+        raise DatasetError(f"{first} cannot be read ({error.reason}). Replace it, then run again.") from None
     return ClassFolders(
         name=f"{FOLDER}{path}",
         title=f"images in {folder}",
         classes=classes,
-        readable=tuple(words(name) for name in classes),
+        readable=tuple(split_words(name) for name in classes),
         counts=None,
-        pixels=_pixels(first_image(folder, classes)),
+        pixels=pixels,
         resolution="unknown",
         licence="unknown",
         homepage="",
@@ -85,14 +91,7 @@ def folder_source(path: str | Path) -> ClassFolders:
     )
 
 
-def words(name: str) -> str:
-    """A folder's name as lower-case words: "SparseResidential", "sparse_residential" -> "sparse residential"."""
+def split_words(name: str) -> str:
+    """Turn a folder's name into lower-case words: "SparseResidential", "sparse_residential" -> "sparse residential"."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     return " ".join(re.split(r"[\s_\-]+", spaced.strip(" _-"))).lower()
-
-
-def _pixels(path: Path) -> int:
-    try:
-        return min(read_rgb(path).size)
-    except Exception as error:  # Pillow's plugins raise many kinds
-        raise DatasetError(f"{path} cannot be read ({error}). Replace it, then run again.") from None

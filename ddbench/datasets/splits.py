@@ -1,4 +1,4 @@
-"""Which images train and which test: a ratio, a release's rule, a published list, a file of the user's. No torch."""
+"""Split images into train and test: by ratio, by number, by a published list or by the user's file. No torch."""
 
 from __future__ import annotations
 
@@ -6,135 +6,133 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ddbench.datasets.info import CSV, LISTS, DataPaths, DatasetError, DatasetInfo, Split
-from ddbench.datasets.listing import Listing
+from ddbench.datasets.info import LISTS, DataPaths, DatasetError, DatasetInfo, Split, flatten
+from ddbench.datasets.listing import FileListing
+from ddbench.datasets.name import CSV
 from ddbench.utils.files import digest, write_bytes
 
 SPLIT_SEED = 0
 SIDES = ("train", "test")
 
-Sides = tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]  # train, test: names per class
+Side = tuple[tuple[str, ...], ...]  # names of each class
 
 
-def split_files(info: DatasetInfo, listing: Listing, data_paths: DataPaths) -> Split:
-    """The split that the facts ask for, with its fingerprint. Raises DatasetError where a side has no image of a class.
+def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) -> Split:
+    """Split the files as `info` says. Raises DatasetError if a side has no image of a class.
 
-    The fingerprint of images without known counts (folder:PATH) covers their bytes: two people's folders may be named
-    alike. It also changes with the way of resizing, unless that is the usual one: other pixels are another test.
+    The fingerprint of an unregistered dataset (folder:PATH) also covers the bytes of its images: two people's folders
+    may have the same name. It also covers the filter that resizes, unless that is the default: other pixels are another
+    test.
     """
     train, test = _sides(info, listing, data_paths)
-    for word, side in zip(SIDES, (train, test), strict=True):
-        if empty := [c for c, names in zip(info.classes, side, strict=True) if not names]:
-            raise DatasetError(f"{info.name}: the split leaves no image to {word} in {', '.join(empty)}")
-    sides = fingerprint(train, test)
-    rule, found = info.split_rule, _with_bytes(sides, listing, data_paths) if info.given_by_path else sides
+    for side, names_by_class in (("train", train), ("test", test)):
+        if empty := [c for c, names in zip(info.classes, names_by_class, strict=True) if not names]:
+            raise DatasetError(f"{info.name}: the split leaves no image to {side} in {', '.join(empty)}")
+    rule, sha = info.split_rule, fingerprint(train, test)
+    if not info.registered:
+        sha = _fingerprint_with_bytes(sha, listing, data_paths)
     if data_paths.resize != DataPaths.resize:
-        rule, found = f"{rule}, resized by {data_paths.resize}", digest_of([found, data_paths.resize])
-    return Split(rule, found, train, test)
+        rule, sha = f"{rule}, resized by {data_paths.resize}", digest_lines([sha, data_paths.resize])
+    return Split(rule, sha, train, test)
 
 
 def fingerprint(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]]) -> str:
-    """SHA-256 (hex) of the sorted lines "train|test, tab, class/file"."""
-    lines = [f"train\t{name}" for names in train for name in names] + [
-        f"test\t{name}" for names in test for name in names
-    ]
-    return digest_of(sorted(lines))
+    """Compute the SHA-256 (hex) of the sorted lines "train|test, tab, class/file"."""
+    lines = [f"train\t{name}" for name in flatten(train)] + [f"test\t{name}" for name in flatten(test)]
+    return digest_lines(sorted(lines))
 
 
-def digest_of(lines: Iterable[str]) -> str:
-    """SHA-256 (hex) of lines of text."""
+def digest_lines(lines: Iterable[str]) -> str:
+    """Compute the SHA-256 (hex) of lines of text."""
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def _sides(info: DatasetInfo, listing: Listing, data_paths: DataPaths) -> Sides:
+def _sides(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) -> tuple[Side, Side]:
+    """Return the training and the test side."""
     if info.split == LISTS:
-        from ddbench.datasets.download import published  # the network
+        from ddbench.datasets.download import published_lists  # the network
 
-        return _told(info, listing, list(published(info, data_paths).items()), "the published lists")
+        return _from_list(info, listing, list(published_lists(info, data_paths).items()), "the published lists")
     if info.split.endswith(CSV):
-        return _told(info, listing, _read(Path(info.split)), info.split)
+        return _from_list(info, listing, _read_csv(Path(info.split)), info.split)
     if info.numbered and not info.split:
-        return _parted(listing, lambda names: [name for name in names if _number(name) <= info.numbered])
-    return _parted(listing, lambda names: _chosen(names, info.train_fraction))
+        return _choose_train(listing, lambda names: [name for name in names if _number(name) <= info.numbered])
+    return _choose_train(listing, lambda names: _ranked_fraction(names, info.train_fraction))
 
 
-def _parted(listing: Listing, choose: Callable[[Sequence[str]], Sequence[str]]) -> Sides:
+def _choose_train(listing: FileListing, choose: Callable[[Sequence[str]], Sequence[str]]) -> tuple[Side, Side]:
+    """Train on the names that `choose` returns for each class, test on the rest."""
     train = tuple(tuple(sorted(choose(names))) for names in listing.files)
-    return train, tuple(
-        tuple(sorted(set(names) - set(chosen))) for names, chosen in zip(listing.files, train, strict=True)
-    )
+    test = tuple(tuple(sorted(set(names) - set(part))) for names, part in zip(listing.files, train, strict=True))
+    return train, test
 
 
-def _chosen(names: Sequence[str], fraction: float) -> list[str]:
-    """Ranked by SHA-256 of "seed/class/stem", the first train, at least one is on each side.
+def _ranked_fraction(names: Sequence[str], fraction: float) -> list[str]:
+    """Return the first `fraction` of the names by SHA-256 of "seed/class/stem"; at least one is on each side.
 
-    So it is stratified, and files added to one class never move those of another. The stem has no suffix: a TIFF and
-    a JPEG copy of a dataset split alike.
+    The choice is stratified, and files added to one class never move those of another. The stem has no suffix: a TIFF
+    and a JPEG copy of a dataset are split alike.
     """
+
+    def rank(name: str) -> tuple[bytes, str]:
+        text = f"{SPLIT_SEED}/{_stem(name)}"
+        return hashlib.sha256(text.encode(errors="surrogateescape")).digest(), name
+
     count = min(max(round(len(names) * fraction), 1), len(names) - 1)
-    return sorted(names, key=_rank)[:count]
-
-
-def _rank(name: str) -> tuple[bytes, str]:
-    text = f"{SPLIT_SEED}/{os.path.splitext(name)[0]}"
-    return hashlib.sha256(text.encode(errors="surrogateescape")).digest(), name
+    return sorted(names, key=rank)[:count]
 
 
 def _number(name: str) -> int:
-    """The last number in a file's name: 601 of "lake/lake_601.jpg"."""
-    found = re.findall(r"\d+", os.path.splitext(name.rpartition("/")[2])[0])
-    if not found:
+    """Return the last number in a file's name: 601 of "lake/lake_601.jpg"."""
+    digits = re.findall(r"\d+", _stem(name.rpartition("/")[2]))
+    if not digits:
         raise DatasetError(f"{name} has no number, by which its dataset is split: ask for a ratio (@50) instead")
-    return int(found[-1])
+    return int(digits[-1])
 
 
-def _told(info: DatasetInfo, listing: Listing, sides: Sequence[tuple[str, str]], where: str) -> Sides:
-    """As a list says: "train" or "test" by "class/file", or by the file's name alone. What it leaves out is in neither.
+def _from_list(
+    info: DatasetInfo, listing: FileListing, rows: Sequence[tuple[str, str]], origin: str
+) -> tuple[Side, Side]:
+    """Split as the rows (name, side) of a list say; images that are not in it are on neither side.
 
-    Suffixes do not count: the published lists say .jpg of what is a .tif.
+    A name is "class/file" or the file's name alone, with any suffix: published lists write .jpg for a .tif. Raises
+    DatasetError for an unknown name, an ambiguous one, and one on both sides.
     """
-    names = [name for per_class in listing.files for name in per_class]
-    meant = _meant(names)
-    _check_told(info, [said for said, _ in sides], meant, where)
-    found: dict[str, str] = {}
-    for said, side in sides:
-        if found.setdefault(meant[_stem(said)][0], side) != side:
-            raise DatasetError(f"{where} has {said} on both sides")
+    by_stem = _by_stem(flatten(listing.files))
+    if unknown := sorted(name for name, _ in rows if _stem(name) not in by_stem):
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise DatasetError(f"{origin}: {info.base} has no {', '.join(unknown[:3])}{more}")
+    if ambiguous := sorted(name for name, _ in rows if len(by_stem[_stem(name)]) > 1):
+        matches = " or ".join(by_stem[_stem(ambiguous[0])][:2])
+        raise DatasetError(f"{origin}: {ambiguous[0]} may be {matches}: write class/file")
+    side_of: dict[str, str] = {}
+    for name, side in rows:
+        if side_of.setdefault(by_stem[_stem(name)][0], side) != side:
+            raise DatasetError(f"{origin} has {name} on both sides")
     train, test = (
-        tuple(tuple(name for name in per_class if found.get(name) == side) for per_class in listing.files)
-        for side in SIDES
+        tuple(tuple(name for name in names if side_of.get(name) == side) for names in listing.files) for side in SIDES
     )
     return train, test
 
 
-def _meant(names: Sequence[str]) -> dict[str, list[str]]:
-    """The images that may be meant by "class/stem" or by a stem."""
-    meant: dict[str, list[str]] = {}
+def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+    """Map "class/stem", and the stem alone, to the images that match it."""
+    images: dict[str, list[str]] = {}
     for name in names:
-        for word in (_stem(name), _stem(name.rpartition("/")[2])):
-            meant.setdefault(word, []).append(name)
-    return meant
-
-
-def _check_told(info: DatasetInfo, names: Iterable[str], meant: Mapping[str, Sequence[str]], where: str) -> None:
-    unknown = sorted(said for said in names if _stem(said) not in meant)
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise DatasetError(f"{where}: {info.base} has no {', '.join(unknown[:3])}{more}")
-    if several := sorted(said for said in names if len(meant[_stem(said)]) > 1):
-        both = " or ".join(meant[_stem(several[0])][:2])
-        raise DatasetError(f"{where}: {several[0]} may be {both}: write class/file")
+        for stem in (_stem(name), _stem(name.rpartition("/")[2])):
+            images.setdefault(stem, []).append(name)
+    return images
 
 
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _read(path: Path) -> list[tuple[str, str]]:
-    """The user's file: a header with `file` and `split`, rows such as "beach/beach07.tif,train"."""
+def _read_csv(path: Path) -> list[tuple[str, str]]:
+    """Read the user's file: a header with `file` and `split`, rows such as "beach/beach07.tif,train"."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as lines:  # as Excel writes it
             rows = list(csv.DictReader(lines))
@@ -151,23 +149,26 @@ def _read(path: Path) -> list[tuple[str, str]]:
     return [(row["file"], row["split"]) for row in rows]
 
 
-def _with_bytes(sides: str, listing: Listing, data_paths: DataPaths) -> str:
-    """SHA-256 (hex) of the sides and of all files' bytes; read once as long as no file's size or date changes."""
-    kept = _kept(sides, listing, data_paths)
-    if kept.exists():
-        return kept.read_text()
-    found = hashlib.sha256(sides.encode())
+def _fingerprint_with_bytes(sides: str, listing: FileListing, data_paths: DataPaths) -> str:
+    """Compute the SHA-256 (hex) of the sides' fingerprint and all files' bytes, or return the cached one."""
+    cache = _cache_path(sides, listing, data_paths)
+    if cache.exists():
+        return cache.read_text()
+    sha = hashlib.sha256(sides.encode())
     for name in sorted(listing.stamps):
-        found.update(Path(listing.paths[name]).read_bytes())
-    return found.hexdigest()
+        sha.update(Path(listing.paths[name]).read_bytes())
+    return sha.hexdigest()
 
 
-def keep(split: Split, listing: Listing, data_paths: DataPaths) -> None:
-    """Write the fingerprint of a folder's bytes below data_paths.shared, so that later commands need not read them."""
-    plain = fingerprint(split.train, split.test)
-    if data_paths.resize == DataPaths.resize and not (kept := _kept(plain, listing, data_paths)).exists():
-        write_bytes(kept, split.fingerprint.encode())
+def cache_fingerprint(split: Split, listing: FileListing, data_paths: DataPaths) -> None:
+    """Write the fingerprint of a folder's bytes below data_paths.shared.
+
+    Later commands then need not read the files, as long as no file's size or date changes.
+    """
+    cache = _cache_path(fingerprint(split.train, split.test), listing, data_paths)
+    if data_paths.resize == DataPaths.resize and not cache.exists():
+        write_bytes(cache, split.fingerprint.encode())
 
 
-def _kept(sides: str, listing: Listing, data_paths: DataPaths) -> Path:
+def _cache_path(sides: str, listing: FileListing, data_paths: DataPaths) -> Path:
     return data_paths.shared / f"bytes-{digest([sides, listing.paths, listing.stamps])[:16]}.sha256"

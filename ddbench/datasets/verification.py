@@ -1,4 +1,4 @@
-"""Decode every image of a dataset; find those that are in it twice, as bytes or nearly the same picture. No torch."""
+"""Decode every image of a dataset; find equal files and nearly equal pictures. No torch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ddbench.datasets.decode import each_image
-from ddbench.datasets.info import DatasetInfo, Split, flat
-from ddbench.datasets.listing import Listing
+from ddbench.datasets.decode import map_images
+from ddbench.datasets.info import DatasetInfo, Split, flatten
+from ddbench.datasets.listing import FileListing
 
-BITS = 12  # of 64 that may differ between the hashes of pictures that are then compared
-SIDE = 32  # px of their thumbnails
-ALIKE = 0.95  # the least correlation of two that are called near
+BITS = 12  # bits of 64 in which the hashes of two pictures may differ before their thumbnails are compared
+SIDE = 32  # px of a thumbnail
+NEAR = 0.95  # the least correlation of two near pictures
 ROWS = 256  # hashes compared with all others at once
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What is kept of an image. size: (width, height). sha256: of the file. perceptual: its hash, 64 bits.
+    """The properties of an image that duplicates are found by.
 
+    size: (width, height) in pixels.
+    sha256: digest of the file.
+    perceptual: 64-bit pHash.
     thumbnail: uint8 (SIDE, SIDE, 3).
     """
 
@@ -37,9 +40,11 @@ class Trace:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that are alike. similarity: correlation of their thumbnails, 1 for equal files.
+    """Two equal or near images.
 
-    leak: one of them trains and the other tests. crossing: they are of two classes.
+    one, other: their names.
+    similarity: correlation of their thumbnails, 1 for equal files.
+    leak: one of them trains and the other tests.
     """
 
     one: str
@@ -49,19 +54,27 @@ class Pair:
 
     @property
     def crossing(self) -> bool:
+        """True if the two images are of two classes."""
         return self.one.split("/")[0] != self.other.split("/")[0]
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """exact: pairs of equal files. near: other pairs that look alike."""
+    """Images that a dataset has twice.
+
+    exact: pairs of equal files.
+    near: other pairs of near pictures.
+    """
 
     exact: tuple[Pair, ...]
     near: tuple[Pair, ...]
 
 
 def trace(image: Image.Image, path: str) -> Trace:
-    """The hash is pHash: the lowest 8 x 8 cosines of a thumbnail, above their median or not."""
+    """Compute the trace of an image.
+
+    The hash is pHash: for each of the lowest 8 x 8 cosines of a thumbnail, whether it is above their median.
+    """
     bits = imagehash.phash(image).hash.ravel()
     thumbnail = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
     sha256 = hashlib.sha256(Path(path).read_bytes()).digest()
@@ -69,56 +82,56 @@ def trace(image: Image.Image, path: str) -> Trace:
 
 
 def duplicates(traces: Mapping[str, Trace], split: Split) -> Duplicates:
-    """All pairs of equal files; of pictures whose hashes differ in at most BITS and that are ALIKE to a second look.
+    """Find all pairs of equal files, and all near pairs: hashes differ in at most BITS, thumbnails correlate by NEAR.
 
-    The second look is at the pixels: hashes of flat images (water, desert) are noise. Found are copies saved otherwise,
-    and shifted by a few hundredths of the image; not turned or mirrored ones.
+    Thumbnails are compared because hashes of flat images (water, desert) are noise. Copies in another format and
+    copies shifted by a few hundredths of the image are found; rotated and mirrored ones are not.
     """
-    side = {name: word for word, names in (("train", split.train), ("test", split.test)) for c in names for name in c}
+    train, test = ({name for names in side for name in names} for side in (split.train, split.test))
 
     def pair(one: str, other: str, similarity: float) -> Pair:
-        return Pair(one, other, similarity, {side.get(one), side.get(other)} == {"train", "test"})
+        return Pair(one, other, similarity, (one in train and other in test) or (one in test and other in train))
 
-    names = list(traces)
-    exact = tuple(pair(one, other, 1.0) for one, other in _equal(traces))
-    close = ((names[i], names[j]) for i, j in close_pairs([found.perceptual for found in traces.values()]))
-    other_bytes = ((a, b) for a, b in close if traces[a].sha256 != traces[b].sha256)
-    compared = ((a, b, similarity(traces[a].thumbnail, traces[b].thumbnail)) for a, b in other_bytes)
-    return Duplicates(exact, tuple(pair(*found) for found in compared if found[2] >= ALIKE))
+    by_digest = defaultdict(list)
+    for name, image in traces.items():
+        by_digest[image.sha256].append(name)
+    exact = tuple(pair(names[0], other, 1.0) for names in by_digest.values() for other in names[1:])
+    near, names = [], list(traces)
+    for i, j in close_pairs([image.perceptual for image in traces.values()]):
+        one, other = traces[names[i]], traces[names[j]]
+        if one.sha256 != other.sha256 and (value := similarity(one.thumbnail, other.thumbnail)) >= NEAR:
+            near.append(pair(names[i], names[j], value))
+    return Duplicates(exact, tuple(near))
 
 
 def close_pairs(hashes: Sequence[int], bits: int = BITS) -> Iterator[tuple[int, int]]:
-    """Indices (i, j), i < j, of 64-bit hashes that differ in at most `bits`."""
-    words = np.array(hashes, dtype=np.uint64)
-    for start in range(0, len(words), ROWS):
-        apart = np.bitwise_count(words[start : start + ROWS, None] ^ words[None, start:])
-        for row, column in zip(*np.nonzero(apart <= bits), strict=True):
+    """Find indices (i, j), i < j, of 64-bit hashes that differ in at most `bits`."""
+    values = np.array(hashes, dtype=np.uint64)
+    for start in range(0, len(values), ROWS):
+        differing = np.bitwise_count(values[start : start + ROWS, None] ^ values[None, start:])
+        for row, column in zip(*np.nonzero(differing <= bits), strict=True):
             if row < column:
                 yield start + int(row), start + int(column)
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two thumbnails, -1 to 1: of the colours' deviations from each picture's own mean."""
-    first, second = (found - found.mean((0, 1)) for found in (one, other))
+    """Compute the correlation of two thumbnails, -1 to 1, over the colours' deviations from each picture's mean."""
+    first, second = (pixels - pixels.mean((0, 1)) for pixels in (one, other))
     scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / scale if scale else 0.0
 
 
-def _equal(traces: Mapping[str, Trace]) -> Iterator[tuple[str, str]]:
-    """Pairs of equal files, in the order of the names: every one with the first of them."""
-    groups = defaultdict(list)
-    for name, found in traces.items():
-        groups[found.sha256].append(name)
-    for names in groups.values():
-        yield from ((names[0], other) for other in names[1:])
-
-
 @dataclass(frozen=True)
 class Report:
-    """What decoding every image found.
+    """The result of decoding every image.
 
-    counts: images per class, by folder name. sizes: how many images have a size (width, height). unreadable: "file:
-    reason". several: files with more than one picture. duplicates: None where nobody looked.
+    name: of the dataset.
+    folder: where its files lie.
+    counts: images per class, by folder name.
+    sizes: images by (width, height) in pixels.
+    unreadable: "file: reason".
+    several: files with more than one picture.
+    duplicates: None if they were not searched for.
     """
 
     name: str
@@ -134,19 +147,21 @@ class Report:
         return not self.unreadable
 
 
-def verify_images(info: DatasetInfo, listing: Listing, split: Split, quiet: bool = False) -> Report:
-    """Decode every image; the report has the damaged files and those that are alike.
+def verify_images(info: DatasetInfo, listing: FileListing, split: Split, quiet: bool = False) -> Report:
+    """Decode every image of a listing; report unreadable files and duplicates. quiet: no progress bar."""
+    names = flatten(listing.files)
 
-    listing, split: of the dataset's files.
-    """
-    names = flat(listing.files)
-    traces, bad, several = each_image(
-        lambda row, image: trace(image, listing.paths[names[row]]), names, listing.paths, "verifying", quiet
-    )
-    read = {name: found for name, found in zip(names, traces, strict=True) if found is not None}
-    sizes = Counter(found.size for found in read.values())
-    counts = {name: len(files) for name, files in zip(info.classes, listing.files, strict=True)}
+    def trace_row(row: int, image: Image.Image) -> Trace:
+        return trace(image, listing.paths[names[row]])
+
+    traces, unreadable, several = map_images(trace_row, names, listing.paths, "verifying", quiet)
+    by_name = {name: image for name, image in zip(names, traces, strict=True) if image is not None}
     return Report(
-        info.name, str(listing.folder), counts, dict(sizes.most_common()), tuple(bad), tuple(several),
-        duplicates(read, split),
-    )  # fmt: skip
+        name=info.name,
+        folder=str(listing.folder),
+        counts={name: len(files) for name, files in zip(info.classes, listing.files, strict=True)},
+        sizes=dict(Counter(image.size for image in by_name.values()).most_common()),
+        unreadable=tuple(unreadable),
+        several=tuple(several),
+        duplicates=duplicates(by_name, split),
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ddbench.datasets.info import FOLDER
+from ddbench.datasets.name import FOLDER
 from ddbench.leaderboard.extra_columns import cell_costs, gain_over_random, share_of_full
 from ddbench.leaderboard.table import (
     Cell,

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
-from ddbench.datasets.info import FOLDER, DataPaths
-from ddbench.datasets.lookup import display_name
+from ddbench.datasets.info import DataPaths
+from ddbench.datasets.name import FOLDER, display_name
 from ddbench.errors import UserError
 from ddbench.runner.plan import EvaluationSetup, Plan
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures, class_files
 from ddbench.store.records import RunSpec
+from ddbench.utils.images import UnreadableImageError, open_image
 
 if TYPE_CHECKING:
     from ddbench.context import Context
@@ -39,10 +39,9 @@ class ExternalImages:
 
         from ddbench.types import DistilledSet
 
-        images = torch.from_numpy(self.pictures.images).permute(0, 3, 1, 2).contiguous()
         soft = None if self.pictures.soft is None else torch.from_numpy(self.pictures.soft)
         labels = torch.from_numpy(self.pictures.labels)
-        return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)
+        return DistilledSet(self.pictures.to_tensor(), labels, train.classes, train.readable, soft_labels=soft)
 
 
 def plan_external(
@@ -107,10 +106,10 @@ def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[st
 def _read(path: Path, size: int) -> np.ndarray:
     """uint8 (size, size, 3)."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
-    except Exception as error:  # Pillow's plugins raise many kinds
-        raise UserError(f"{path} is not a readable image ({error})") from None
+    except UnreadableImageError as error:
+        raise UserError(str(error)) from None
     if image.mode != "RGB":
         raise UserError(
             f"{path} is of mode {image.mode}, not RGB: convert the images, so that it is known what is judged"

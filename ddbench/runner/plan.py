@@ -13,7 +13,8 @@ from typing import Any
 
 from ddbench import config
 from ddbench.datasets.info import DataPaths, Split
-from ddbench.datasets.lookup import display_name, find_dataset
+from ddbench.datasets.lookup import find_dataset
+from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol
 from ddbench.registry import load_method, source_of

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ddbench.utils.files import has_image_suffix, read_json, write_json
+from ddbench.utils.images import open_image, to_array, to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,16 +45,13 @@ class Pictures:
     @classmethod
     def from_distilled(cls, distilled: DistilledSet) -> Pictures:
         """Convert the tensors of a method's result to arrays, sorted by class."""
-        images = distilled.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         soft = None if distilled.soft_labels is None else distilled.soft_labels.detach().cpu().numpy()
-        labels = distilled.labels.cpu().numpy()
+        images, labels = to_array(distilled.images), distilled.labels.cpu().numpy()
         return sorted_by_class(cls(images, labels, tuple(distilled.classes), soft, dict(distilled.extras)))
 
     def to_tensor(self) -> Tensor:
         """Return the images, uint8 (n, 3, h, w)."""
-        import torch
-
-        return torch.from_numpy(self.images).permute(0, 3, 1, 2).contiguous()
+        return to_tensor(self.images)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -148,12 +146,9 @@ def class_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return an image, uint8 (h, w, 3). Raises ValueError for a file that is not a readable image."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow reports broken PNG chunks as SyntaxError
-        raise ValueError(f"{path} is not a readable image ({error})") from None
+    """Return an image, uint8 (h, w, 3). Raises UnreadableImageError, a ValueError."""
+    with open_image(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def read_images(folder: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

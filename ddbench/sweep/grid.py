@@ -16,7 +16,7 @@ from typing import Any
 
 from ddbench.config import read_toml, validate
 from ddbench.datasets.info import DataPaths
-from ddbench.datasets.lookup import absolute_name
+from ddbench.datasets.name import DatasetName
 from ddbench.errors import UserError, unknown
 from ddbench.registry import load_method
 from ddbench.runner import plan as planning
@@ -169,7 +169,8 @@ def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> 
             f"{ask.method}: seeds {list(seeds)}, ipcs {list(ipcs)}: one seed from 0 on at least, IPC from 1"
         )
     config = Path(ask.config).absolute() if ask.config else None
-    return Request(_absolute_file(ask.method), absolute_name(dataset), ipcs, size, ask.preset, config, ask.set, seeds)
+    dataset = DatasetName.parse(dataset).absolute
+    return Request(_absolute_file(ask.method), dataset, ipcs, size, ask.preset, config, ask.set, seeds)
 
 
 def _absolute_file(word: str) -> str:

@@ -47,10 +47,9 @@ def others(train: ImageSet, pictures: distilled_set.Pictures) -> torch.Tensor:
 
 def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str, seed: int) -> float:
     """Overall accuracy of one student on `others`."""
-    images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
     shared = {"num_classes": len(train.classes), "device": "cpu"}
     how = {"student": student, "protocol": "quick", "seed": seed, "progress": progress_bars(False)}
-    net = train_student(images, torch.from_numpy(pictures.labels), **how, **shared)
+    net = train_student(pictures.to_tensor(), torch.from_numpy(pictures.labels), **how, **shared)
     rows = others(train, pictures)
     return evaluate(net, train.images[rows], train.labels[rows], **shared).overall
 

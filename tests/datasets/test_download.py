@@ -69,7 +69,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, data_paths
     whole = (served.folder / "toy.zip").read_bytes()
     offered = replace(offered, checksum=f"SHA-256 {hashlib.sha256(whole).hexdigest()}")
     served.broken = 2_000_000
-    with pytest.raises(DatasetError, match="to go on where it stopped"):
+    with pytest.raises(DatasetError, match="to continue"):
         download.fetch(offered, data_paths)
     assert not (data_paths.root / "toy").exists()
     download.fetch(offered, data_paths)
@@ -80,7 +80,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, data_paths
 
 def test_a_wrong_checksum_is_thrown_away(offered, data_paths):
     wrong = replace(offered, checksum="SHA-256 " + "0" * 64)
-    with pytest.raises(DatasetError, match=r"has SHA-256 [0-9a-f]{64}, not 0{64}: it was thrown away"):
+    with pytest.raises(DatasetError, match=r"with SHA-256 [0-9a-f]{64}, not 0{64}: it was deleted"):
         download.fetch(wrong, data_paths)
     assert not (data_paths.root / "toy").exists()
     assert not list((data_paths.root / ".downloads").glob("toy*"))
@@ -141,7 +141,7 @@ def test_an_archive_of_something_else_is_not_kept(toy, grow, data_paths, tmp_pat
 
 def test_a_folder_of_that_name_is_in_the_way_before_anything_is_downloaded(offered, data_paths, served):
     (data_paths.root / "toy").mkdir(parents=True)
-    with pytest.raises(DatasetError, match=r"data/toy is there already: remove it, then run again"):
+    with pytest.raises(DatasetError, match=r"data/toy exists already: remove it, then run again"):
         download.fetch(offered, data_paths)
     assert served.asked == []
 
@@ -149,7 +149,7 @@ def test_a_folder_of_that_name_is_in_the_way_before_anything_is_downloaded(offer
 def test_what_came_in_place_of_an_archive_without_a_checksum_is_thrown_away(offered, data_paths, served):
     unsaid, whole = replace(offered, checksum=""), (served.folder / "toy.zip").read_bytes()
     (served.folder / "toy.zip").write_text("<html>too many people fetched this file</html>")
-    with pytest.raises(DatasetError, match="thrown away: run again to get it anew"):
+    with pytest.raises(DatasetError, match="The download was deleted: run again to get it anew"):
         download.fetch(unsaid, data_paths)
     (served.folder / "toy.zip").write_bytes(whole)
     download.fetch(unsaid, data_paths)

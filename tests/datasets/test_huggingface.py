@@ -8,7 +8,8 @@ import datasets
 import pytest
 
 from ddbench.datasets import huggingface
-from ddbench.datasets.lookup import display_name, find_dataset
+from ddbench.datasets.lookup import find_dataset
+from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 
 NAMES = ["Bare Land", "river/lake"]

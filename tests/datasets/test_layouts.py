@@ -13,7 +13,7 @@ import pytest
 
 from ddbench.datasets.download import fetch
 from ddbench.datasets.info import DatasetError, MissingDataError
-from ddbench.datasets.listing import plain
+from ddbench.datasets.listing import normalised_name
 from ddbench.datasets.lookup import find_dataset
 from ddbench.datasets.source import folder_source
 from ddbench.registry import names
@@ -63,7 +63,7 @@ def test_facts_are_consistent(source):
     assert len(source.classes) == len(source.readable) == len(set(source.readable)) == classes
     assert list(source.classes) == sorted(source.classes)
     assert (source.total or sum(source.expected)) == images
-    assert len({plain(name) for name in source.classes}) == classes
+    assert len({normalised_name(name) for name in source.classes}) == classes
     assert {label for _, label in source.also} <= set(source.classes)
     assert source.address or source.source
     assert source.licence
@@ -234,7 +234,7 @@ def test_downloaded_verified_unpacked_packed(offered, data_paths):
 @ALL
 def test_a_wrong_checksum_leaves_nothing(offered, data_paths):
     info, _ = offered
-    with pytest.raises(DatasetError, match="it was thrown away"):
+    with pytest.raises(DatasetError, match="it was deleted"):
         fetch(replace(info, checksum=f"MD5 {'0' * 32}"), data_paths)
     with pytest.raises(MissingDataError):
         info.describe(data_paths)

@@ -13,7 +13,7 @@ import pytest
 from ddbench.datasets.info import DataPaths, DatasetError
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.datasets.source import folder_source, words
+from ddbench.datasets.source import folder_source, split_words
 from ddbench.errors import UserError
 
 
@@ -175,7 +175,7 @@ def test_folder_source_needs_classes(tmp_path):
     [("airportRunway", "airport runway"), ("bare-land", "bare land"), ("forest", "forest"), ("RVPark", "rv park")],
 )
 def test_words(name, read):
-    assert words(name) == read
+    assert split_words(name) == read
 
 
 def test_describing_never_imports_torch(tmp_path, grow):

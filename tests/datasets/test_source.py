@@ -108,21 +108,21 @@ def test_other_modes_become_rgb(tmp_path, mode, picture):
     colours = picture("modes", 16, 16).convert(mode)
     path = tmp_path / f"image.{'tif' if mode == 'CMYK' else 'png'}"
     colours.save(path)
-    assert np.array_equal(np.asarray(read_rgb(path)), np.asarray(colours.convert("RGB")))
+    assert np.array_equal(np.asarray(read_rgb(path)[0]), np.asarray(colours.convert("RGB")))
 
 
 def test_sixteen_bits_keep_the_upper_eight(tmp_path):
     values = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16) + 255
     for name in ("grey.png", "grey.tif"):
         Image.fromarray(values).save(tmp_path / name)
-        assert np.array_equal(np.asarray(read_rgb(tmp_path / name))[..., 0], values >> 8)
+        assert np.array_equal(np.asarray(read_rgb(tmp_path / name)[0])[..., 0], values >> 8)
 
 
 def test_an_orientation_is_applied(tmp_path, picture):
     image, exif = picture("turned", 16, 8), Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     image.save(tmp_path / "turned.png", exif=exif)
-    upright = read_rgb(tmp_path / "turned.png")
+    upright = read_rgb(tmp_path / "turned.png")[0]
     assert upright.size == (8, 16)
     assert np.array_equal(np.asarray(upright), np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
 
@@ -189,7 +189,7 @@ def test_a_file_that_may_grow_no_further_under_packing_processes_is_said(toy, da
 def test_a_process_that_is_killed_while_it_packs_is_said(toy, data_paths, grow, monkeypatch):
     grow(data_paths.root / "Images", toy.classes, 10)
     monkeypatch.setattr("ddbench.datasets.pack_writer.MANY", 1)
-    monkeypatch.setattr("ddbench.datasets.pack_writer.sys.executable", "/bin/false")
+    monkeypatch.setattr("ddbench.datasets.processes.sys.executable", "/bin/false")
     with pytest.raises(DatasetError, match="a process that was packing ended with status 1"):
         toy.load(data_paths, 8)
     assert packs(data_paths) == []
@@ -213,7 +213,7 @@ def test_a_disk_that_fills_up_leaves_no_pack(toy, data_paths, grow, monkeypatch)
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ddbench.datasets.decode.os.pwrite", full)
+    monkeypatch.setattr("ddbench.datasets.pack.os.pwrite", full)
     with pytest.raises(OSError, match=r"No space left on device: .*images\.u8"):
         toy.load(data_paths, 8)
     assert packs(data_paths) == []
@@ -223,7 +223,7 @@ def test_a_disk_that_fills_up_leaves_no_pack(toy, data_paths, grow, monkeypatch)
 def test_transparent_palettes_do_not_warn(tmp_path, picture):
     image = picture("palette", 16, 16).convert("P")
     image.save(tmp_path / "image.png", transparency=bytes(range(256)))
-    assert np.array_equal(np.asarray(read_rgb(tmp_path / "image.png")), np.asarray(image.convert("RGB")))
+    assert np.array_equal(np.asarray(read_rgb(tmp_path / "image.png")[0]), np.asarray(image.convert("RGB")))
 
 
 def test_unreadable_images_are_counted_and_named(toy, data_paths, grow):

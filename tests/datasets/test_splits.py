@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ddbench.datasets.info import DatasetError, Lists, flat
-from ddbench.datasets.lookup import display_name, find_dataset
+from ddbench.datasets.info import DatasetError, Lists, flatten
+from ddbench.datasets.lookup import find_dataset
+from ddbench.datasets.name import display_name
 from ddbench.datasets.rs.aid import AID
 from ddbench.datasets.rs.nwpu import NWPU
 from ddbench.datasets.rs.ucm import UCM
@@ -30,7 +31,7 @@ def test_a_ratio_by_name(toy, data_paths, tree, percent):
 
 
 def test_smaller_ratios_are_parts_of_larger_ones(toy, data_paths, tree):
-    few, many = (set(flat(toy.with_split(percent).describe(data_paths).train)) for percent in ("20", "80"))
+    few, many = (set(flatten(toy.with_split(percent).describe(data_paths).train)) for percent in ("20", "80"))
     assert few < many
 
 
@@ -130,16 +131,16 @@ def test_published_lists(toy, data_paths, tree, tmp_path, served):
 def test_lists_that_were_changed_are_refused(toy, data_paths, tree, served):
     sums = served.write({"train": ["beach00.jpg"], "test": ["beach01.jpg"]})
     info = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", dict(sums, train="0" * 64)))
-    with pytest.raises(DatasetError, match="it was thrown away"):
+    with pytest.raises(DatasetError, match="it was deleted"):
         info.with_split("torchgeo").describe(data_paths)
 
 
 def test_what_is_no_split_is_answered_with_what_there_is():
-    with pytest.raises(UserError, match=r"ucm@60/40 is no split .*@1 to @99 .*@torchgeo .*@FILE\.csv"):
+    with pytest.raises(UserError, match=r"ucm@60/40 is not a split .*@1 to @99 .*@torchgeo .*@FILE\.csv"):
         UCM.with_split("60/40")
-    with pytest.raises(UserError, match="aid@torchgeo is no split"):
+    with pytest.raises(UserError, match="aid@torchgeo is not a split"):
         find_dataset("aid@torchgeo")
-    with pytest.raises(UserError, match="scenes has one split"):
+    with pytest.raises(UserError, match="scenes has only its own split"):
         find_dataset("scenes@20")
     with pytest.raises(UserError, match="unknown dataset 'ucn'; did you mean ucm"):
         find_dataset("ucn@20")

@@ -6,7 +6,7 @@ import pytest
 from third_party import write_images, write_method
 
 from ddbench.datasets.info import DataPaths
-from ddbench.datasets.lookup import display_name
+from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.runner import plan
 from ddbench.store import paths, records

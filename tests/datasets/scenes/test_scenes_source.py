@@ -47,8 +47,8 @@ def test_verify_notices_a_changed_pack(data_paths):
 
 
 def test_a_worker_that_fails_is_an_error(data_paths, monkeypatch):
-    monkeypatch.setattr("ddbench.datasets.scenes.source.sys.executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="failed"):
+    monkeypatch.setattr("ddbench.datasets.processes.sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="a process that was drawing ended with status 1"):
         Scenes(per_class_train=2, per_class_test=1).load(data_paths, 8)
     assert not list(data_paths.shared.glob("packed-*"))
 
@@ -57,6 +57,6 @@ def test_drawing_processes_find_what_the_environment_says(data_paths, monkeypatc
     (tmp_path / "extra/tqdm").mkdir(parents=True)
     (tmp_path / "extra/tqdm/__init__.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')\nraise SystemExit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))
-    with pytest.raises(RuntimeError, match="failed"):
+    with pytest.raises(RuntimeError, match="status 7"):
         Scenes(1, 1).load(data_paths, 8)
     assert (tmp_path / "seen").exists()

@@ -1,0 +1,52 @@
+"""Open image files; convert images between NumPy arrays and tensors. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST = 100_000_000  # pixels of a file that is decoded: ten thousand to a side
+
+
+class UnreadableImageError(ValueError):
+    """A file is no image, is damaged, or has pixels of an unknown range. reason: the error without the file's path."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path} is not a readable image ({reason})")
+        self.reason = reason.replace(str(path), "the file")
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file at its first picture, not yet decoded.
+
+    Any error in the body of `with` becomes an UnreadableImageError, and so do more than LARGEST pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > LARGEST:
+                raise ValueError(f"{width}x{height} pixels are more than {LARGEST}")
+            yield image
+    except Exception as error:  # Pillow's plugins raise many kinds
+        raise UnreadableImageError(path, str(error)) from None
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """Convert an array (n, h, w, 3) into a contiguous tensor (n, 3, h, w) of the same type."""
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def to_array(images: Tensor) -> np.ndarray:
+    """Convert a tensor (n, 3, h, w) on any device into a contiguous array (n, h, w, 3) of the same type."""
+    return images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
