@@ -22,7 +22,7 @@ from ddbench.base_model.data import SATELLITE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
 from ddbench.methods.shared.device import in_batches
 from ddbench.utils.files import digest, read_json
@@ -89,7 +89,7 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
 
     label: the class, for a base that is conditioned by class.
     """
-    words, empty = model.words([caption, ""], [label, -1]).split(1)
+    words, empty = model.encode_prompts([caption, ""], [label, -1]).split(1)
     shape = model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor
 
     def some(rows: slice) -> Tensor:
@@ -99,7 +99,7 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
             model.denoise, words.expand(n, *words.shape[1:]), empty.expand(n, *empty.shape[1:]), options.guidance
         )
         scheduler = model.scheduler_named(options.scheduler)
-        return sample(denoise, scheduler, torch.zeros(n, *shape), Sampling(options.steps), generators)[0]
+        return sample(denoise, scheduler, torch.zeros(n, *shape), SamplerConfig(options.steps), generators)[0]
 
     return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
 

@@ -28,7 +28,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes.source import SCENES
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
-from ddbench.methods.latent_diffusion.finetune import Lesson, Tuning, tuning_loss, unfreeze
+from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, FinetuneData, finetune_loss, unfreeze
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior, to_float
 from ddbench.methods.shared.device import mixed_precision
@@ -40,7 +40,7 @@ from ddbench.utils.provenance import device_name
 USUAL, OURS = "encode every time", "cached (ours)"
 
 
-def usual_loss(model: LatentModel, train: ImageSet, prompts: list[str], how: Tuning) -> Callable[[int], Tensor]:
+def usual_loss(model: LatentModel, train: ImageSet, prompts: list[str], how: FinetuneConfig) -> Callable[[int], Tensor]:
     """The step of the usual training scripts: autoencoder and text encoder run on every batch."""
     goal = Objective(model.scheduler.alphas_cumprod, model.prediction)
 
@@ -53,7 +53,7 @@ def usual_loss(model: LatentModel, train: ImageSet, prompts: list[str], how: Tun
                 mean, std = posterior(model.vae, to_float(train.images[rows].to(model.device)))
                 z = (mean + std * torch.randn_like(std)) * model.vae.config.scaling_factor
                 texts = ["" if e else prompts[y] for e, y in zip(empty, train.labels[rows].tolist(), strict=True)]
-                words = model.words(texts, train.labels[rows].tolist())
+                words = model.encode_prompts(texts, train.labels[rows].tolist())
             return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, words), z.float(), goal, generator)
 
     return loss_at
@@ -96,12 +96,12 @@ def prepared(base: str, size: int, batch: int, weights: str) -> tuple[LatentMode
     model, train = load_model(base, device("auto")), few(size, 4 * batch)
     prompts = [DPD.prompt.format(name) for name in train.readable]
     precision = "bf16" if model.device.type == "cuda" else "fp32"
-    how = Tuning(weights, 4, 1, batch, 1e-5, 0, 0.1, 0.0, precision)
+    how = FinetuneConfig(weights, 4, 1, batch, 1e-5, 0, 0.1, 0.0, precision)
     mean, std = model.encode(train.images, iter, batch)
     latents = Latents(mean, std, train.labels, model.vae.config.scaling_factor)
-    lesson = Lesson(latents, model.words([*prompts, ""], [*range(len(prompts)), -1]), train.labels)
+    lesson = FinetuneData(latents, model.encode_prompts([*prompts, ""], [*range(len(prompts)), -1]), train.labels)
     unfreeze(model.denoiser, how)
-    return model, {USUAL: usual_loss(model, train, prompts, how), OURS: tuning_loss(model, lesson, how)}
+    return model, {USUAL: usual_loss(model, train, prompts, how), OURS: finetune_loss(model, lesson, how)}
 
 
 @click.command(help=__doc__)

@@ -26,7 +26,7 @@ from ddbench.context import Context
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes.source import SCENES
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.sampling import Subject, draw
+from ddbench.methods.dpd.sampling import SamplingInputs, draw
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.prototypes import Prototype
@@ -50,9 +50,9 @@ def sampled(method: DPD, model: LatentModel, train: ImageSet, prototypes: list[P
     mean, std = model.encode(train.images[rows], iter, 64)
     latents = Latents(mean, std, train.labels[rows], model.vae.config.scaling_factor)
     here = [dataclasses.replace(p, row=i) for i, p in enumerate(prototypes)]
-    words = model.words([*map(method.prompt.format, train.readable), ""], [*range(len(train.classes)), -1])
-    subject = Subject(here, latents, words[[p.label for p in here]], words[-1:])
-    return draw(model, subject, method.plan_of_drawing(ctx), ctx)[0]
+    words = model.encode_prompts([*map(method.prompt.format, train.readable), ""], [*range(len(train.classes)), -1])
+    subject = SamplingInputs(here, latents, words[[p.label for p in here]], words[-1:])
+    return draw(model, subject, method.sampling_config(ctx), ctx)[0]
 
 
 @click.command(help=__doc__)

@@ -13,7 +13,7 @@ from ddbench.base_model.data import DRAWN, SATELLITE, SIZE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
-from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior, to_float, to_uint8
 
 CPU = torch.device("cpu")
@@ -62,11 +62,11 @@ def _save_samples(model: LatentModel, path: Path) -> None:
 
 def draw(model: LatentModel, caption: str, count: int, guidance: float = 4.0, steps: int = 25) -> Tensor:
     """`count` images (n, 3, 64, 64), uint8, of one caption, from pure noise; image i draws from seed i."""
-    words, empty = (part.expand(count, -1, -1) for part in model.words([caption, ""], [0, -1]).split(1))
+    words, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
     denoise = guided(model.denoise, words, empty, guidance)
-    return model.decode(sample(denoise, model.scheduler, nothing, Sampling(steps), generators)[0], count)
+    return model.decode(sample(denoise, model.scheduler, nothing, SamplerConfig(steps), generators)[0], count)
 
 
 CARD = """# tiny: the embedded base model of ddbench

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ddbench.methods.latent_diffusion.base_method import Clustered
+from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod
 
 
 @dataclass(frozen=True)
-class D4M(Clustered):
+class D4M(ClusterCentreMethod):
     """Disentangled diffusion (Su et al., CVPR 2024, arXiv:2407.15138): sampled from noised centres of latents.
 
     strength: share of the noise schedule that is sampled, from the noised centre of a cluster.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ddbench.methods.latent_diffusion.base_method import Clustered, Denoise, Halves, Shift
+from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod, Denoise, Halves, Shift
 from ddbench.methods.latent_diffusion.diffusion import clean_estimate, posterior_std
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.shared.validation import at_least, shares
@@ -16,7 +16,7 @@ from ddbench.types import ImageSet
 
 
 @dataclass(frozen=True)
-class MGD3(Clustered):
+class MGD3(ClusterCentreMethod):
     """Mode-guided dataset distillation (Chan-Santiago et al., ICML 2025, arXiv:2505.18963).
 
     pull: weight of the way to the mode (the centre of a cluster) in what a step gives. free: share of the steps, the
@@ -43,7 +43,7 @@ class MGD3(Clustered):
         at_least(self, pull=0)
         shares(self, "free")
 
-    def _steered(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift]:
+    def _guided_denoiser(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift]:
         abars, prediction, way = scheduler.alphas_cumprod, scheduler.config.prediction_type, anchors
 
         def denoise(z: Tensor, t: Tensor) -> Tensor:

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddbench.methods.latent_diffusion.base_method import Generated
-from ddbench.methods.latent_diffusion.finetune import Addition
+from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod
+from ddbench.methods.latent_diffusion.finetune import ExtraLoss
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.validation import at_least
 
 
 @dataclass(frozen=True)
-class Minimax(Generated):
+class Minimax(LatentDiffusionMethod):
     """Efficient dataset distillation via minimax diffusion (Gu et al., CVPR 2024, arXiv:2311.15529).
 
     alike: weight of the least cosine of clean estimates with remembered real latents of their class, raised. unlike:
@@ -53,7 +53,7 @@ class Minimax(Generated):
         super().__post_init__()
         at_least(self, alike=0, unlike=0, memory=1)
 
-    def _addition(self, stages: Stages, latents: Latents) -> Addition:
+    def _extra_loss(self, stages: Stages, latents: Latents) -> ExtraLoss:
         classes, shape = len(stages.train.classes), latents.mean.shape[1:]
         network = stages.model.denoiser
         for name in ("real", "own"):  # buffers, so that checkpoints hold what is remembered
@@ -62,7 +62,7 @@ class Minimax(Generated):
             )
             network.register_buffer(f"minimax_{name}_count", torch.zeros(classes, dtype=torch.long))
         key = {"alike": self.alike, "unlike": self.unlike, "memory": self.memory}
-        return Addition(lambda labels, z: self._terms(network, labels, z), {"minimax": key})
+        return ExtraLoss(lambda labels, z: self._terms(network, labels, z), {"minimax": key})
 
     def _terms(self, network: nn.Module, labels: Tensor, z: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The terms of a batch's classes, as an equal addition for each of its images; the batch is then remembered."""

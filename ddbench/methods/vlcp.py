@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddbench.errors import UserError
-from ddbench.methods.latent_diffusion.base_method import Anchors, Generated, check_clusters, k_means
+from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod, StartLatents, check_clusters, k_means
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
@@ -22,7 +22,7 @@ from ddbench.utils.files import digest
 
 
 @dataclass(frozen=True)
-class VLCP(Generated):
+class VLCP(LatentDiffusionMethod):
     """Vision-language category prototypes (Zou et al., ICCV 2025, arXiv:2506.23580).
 
     captioner: who describes each training image: the colours and texture of its pixels (palette), or a vision-language
@@ -36,7 +36,7 @@ class VLCP(Generated):
 
     name: ClassVar[str] = "vlcp"
     citation: ClassVar[str] = "Zou et al., Dataset Distillation via Vision-Language Category Prototype, ICCV 2025"
-    check_params: ClassVar[dict] = {**Generated.check_params, "captioner": "palette", "neighbours": 3}
+    check_params: ClassVar[dict] = {**LatentDiffusionMethod.check_params, "captioner": "palette", "neighbours": 3}
 
     version: ClassVar[int] = 2
 
@@ -65,7 +65,7 @@ class VLCP(Generated):
         if model.text is None:
             raise UserError("vlcp says captions, and this base, conditioned by class, reads no text; try another")
 
-    def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
+    def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         train = stages.train
         check_clusters(train, ipc)  # before the hours that captions take
         captions = caption_all(self.captioner, train, stages.ctx, self.batch)
@@ -78,7 +78,7 @@ class VLCP(Generated):
             found.append(centres)
         labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
         z = torch.cat(found).view(-1, *latents.mean.shape[1:])
-        return Anchors(z, own_prompts(self.prompt, train.readable, labels, said))
+        return StartLatents(z, own_prompts(self.prompt, train.readable, labels, said))
 
     def _image_prompts(self, stages: Stages) -> Prompts:
         train: ImageSet = stages.train

@@ -63,7 +63,7 @@ def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):
 
 
 def test_every_prompt_has_an_embedding_of_its_own(tiny):
-    words = tiny.words(["A satellite image of forest.", "A satellite image of zürich 77.", ""], [0, 1, -1])
+    words = tiny.encode_prompts(["A satellite image of forest.", "A satellite image of zürich 77.", ""], [0, 1, -1])
     assert words.shape[0] == 3
     assert torch.isfinite(words).all()
     assert (words[0] - words[1]).norm() > 1

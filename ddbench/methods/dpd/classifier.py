@@ -32,7 +32,7 @@ LOOKS = 40  # at the images held back: every fifth of 200 epochs
 
 
 @dataclass(frozen=True)
-class Course:
+class ClassifierConfig:
     """How a latent classifier is trained; all of it is in the stage's key.
 
     steps: of 128 latents, 0 for 200 epochs. flips: mirror latents at random. Right where a mirrored image has the
@@ -64,7 +64,7 @@ class LatentClassifier(nn.Module):
 
 
 def _stage(before: int, after: int) -> nn.Module:
-    """Two basic blocks; the first halves the grid where it widens."""
+    """Two basic blocks; the first guided_and_conditional the grid where it widens."""
     from torchvision.models.resnet import BasicBlock  # here: a finished run must not pay for it
 
     stride = 1 if before == after else 2
@@ -87,7 +87,7 @@ def hold_back(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_classifier(
-    latents: Latents, classes: int, how: Course, device: torch.device,
+    latents: Latents, classes: int, how: ClassifierConfig, device: torch.device,
     *, folder: Path, progress: Callable[[Iterable], Iterable],
 ) -> dict[str, Any]:  # fmt: skip
     """Write `classifier.safetensors`, the weights best on the images held back, and their accuracy, classifier.json.
@@ -130,7 +130,7 @@ def candidate_margins(classifier: nn.Module, z: Tensor, labels: Sequence[int]) -
     return margins(logits, torch.tensor(labels).repeat_interleave(count)).view(-1, count)
 
 
-def _loss(net: nn.Module, latents: Latents, kept: Tensor, how: Course) -> Callable[[int], Tensor]:
+def _loss(net: nn.Module, latents: Latents, kept: Tensor, how: ClassifierConfig) -> Callable[[int], Tensor]:
     device = next(net.parameters()).device
     batch = min(BATCH, len(kept))
     per_epoch = len(kept) // batch
@@ -208,7 +208,7 @@ class _Best:
         shutil.copyfile(self._record, folder / "classifier.json")
 
 
-def stored_classifier(stages: Stages, latents: Latents, how: Course) -> LatentClassifier:
+def stored_classifier(stages: Stages, latents: Latents, how: ClassifierConfig) -> LatentClassifier:
     """Return the latent classifier, made once for every IPC and seed."""
     device, progress = stages.model.device, partial(stages.ctx.progress, desc="latent classifier")
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.methods.dpd.classifier import Course, candidate_margins, stored_classifier
-from ddbench.methods.dpd.sampling import Draw, Subject, draw
+from ddbench.methods.dpd.classifier import ClassifierConfig, candidate_margins, stored_classifier
+from ddbench.methods.dpd.sampling import SamplingConfig, SamplingInputs, draw
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
-from ddbench.methods.latent_diffusion.diffusion import Sampling, require_finite
-from ddbench.methods.latent_diffusion.finetune import Addition, Tuning, consistency
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, require_finite
+from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig, consistency
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
@@ -137,11 +137,11 @@ class DPD:
         if self.strength == 0:
             return self._reconstruct(model, latents, prototypes, train, ctx)
         captions = None if self.captioner == "template" else caption_all(self.captioner, train, ctx, self.batch)
-        course = Course(self.classifier_steps, self.classifier_flips, self._views(len(train.labels)))
-        classifier = stored_classifier(stages, latents, course) if self._judged else None
+        course = ClassifierConfig(self.classifier_steps, self.classifier_flips, self._views(len(train.labels)))
+        classifier = stored_classifier(stages, latents, course) if self._needs_classifier else None
         if self.weights != "none":
             prompts, how = self._image_prompts(train, captions), self._tuning(ctx)
-            stages.tuned(latents, prompts, how, self._addition(classifier, course, how))
+            stages.finetune(latents, prompts, how, self._extra_loss(classifier, course, how))
         prompts = self._prototype_prompts(train, prototypes, owner, captions)
         z, fallen = self._draw(model, latents, prototypes, prompts, ctx)
         images, records = self._kept(model, z, prototypes, classifier, ctx)
@@ -176,7 +176,7 @@ class DPD:
             raise UserError(f"captioner={self.captioner}: this base is conditioned by class and reads no text")
 
     @property
-    def _judged(self) -> bool:
+    def _needs_classifier(self) -> bool:
         """Whether anything asks for the latent classifier."""
         return self.candidates > 1 or bool(self.consistency and self.weights != "none")
 
@@ -184,14 +184,16 @@ class DPD:
         """How many of the eight views of `count` images the latent classifier learns from."""
         return max(1, min(8, self.classifier_views // count))
 
-    def _addition(self, classifier: nn.Module | None, course: Course, how: Tuning) -> Addition | None:
+    def _extra_loss(
+        self, classifier: nn.Module | None, course: ClassifierConfig, how: FinetuneConfig
+    ) -> ExtraLoss | None:
         """The consistency loss, where it is asked for."""
         if not self.consistency:
             return None
-        return Addition(lambda labels, _: consistency(classifier, labels, how), {"classifier": course.key()})
+        return ExtraLoss(lambda labels, _: consistency(classifier, labels, how), {"classifier": course.key()})
 
-    def _tuning(self, ctx: Context) -> Tuning:
-        return Tuning.of(self, ctx.device, consistency=self.consistency, consistency_time=self.consistency_time)
+    def _tuning(self, ctx: Context) -> FinetuneConfig:
+        return FinetuneConfig.of(self, ctx.device, consistency=self.consistency, consistency_time=self.consistency_time)
 
     def _image_prompts(self, train: ImageSet, captions: list[str] | None) -> Prompts:
         if captions is None or not self.tune_captions:
@@ -207,18 +209,20 @@ class DPD:
         of_clusters = cluster_captions(prototypes, owner, captions, train)
         return own_prompts(self.prompt, train.readable, labels, of_clusters)
 
-    def plan_of_drawing(self, ctx: Context) -> Draw:
+    def sampling_config(self, ctx: Context) -> SamplingConfig:
         """How images are drawn with these settings, on the context's device."""
-        how = Sampling(self.steps, self.strength, self.pull, self.pull_until)
-        return Draw(how, self.scheduler, self.guidance, self.candidates, self.batch, chosen(self.precision, ctx.device))
+        how = SamplerConfig(self.steps, self.strength, self.pull, self.pull_until)
+        return SamplingConfig(
+            how, self.scheduler, self.guidance, self.candidates, self.batch, chosen(self.precision, ctx.device)
+        )
 
     def _draw(
         self, model: LatentModel, latents: Latents, prototypes: list[Prototype], prompts: Prompts, ctx: Context
     ) -> tuple[Tensor, int]:
-        words = model.words([*prompts.texts, ""], [*prompts.labels, -1])
-        subject = Subject(prototypes, latents, words[prompts.of.to(words.device)], words[-1:])
+        words = model.encode_prompts([*prompts.texts, ""], [*prompts.labels, -1])
+        subject = SamplingInputs(prototypes, latents, words[prompts.of.to(words.device)], words[-1:])
         with ctx.measure("sampling") as figures:
-            z, fallen = draw(model, subject, self.plan_of_drawing(ctx), ctx)
+            z, fallen = draw(model, subject, self.sampling_config(ctx), ctx)
             figures |= {"steps": self.steps, "images": len(z)}
         require_finite(z)
         if fallen:

@@ -1,4 +1,4 @@
-"""Draw the images: all candidates of all prototypes are one stream of work, cut into batches."""
+"""SamplingConfig the images: all candidates of all prototypes are one stream of work, cut into batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, denoiser_of
 from ddbench.methods.latent_diffusion.prototypes import Prototype, rows_of
@@ -17,14 +17,14 @@ from ddbench.methods.shared.device import in_batches
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingConfig:
     """How the images are drawn.
 
     scheduler: "base" or a diffusers class name. guidance: scale of classifier-free guidance. candidates: per prototype.
     batch: images at once. precision: "bf16", "fp16" (autocast) or "fp32".
     """
 
-    how: Sampling
+    how: SamplerConfig
     scheduler: str
     guidance: float
     candidates: int
@@ -33,7 +33,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SamplingInputs:
     """What is drawn: prototypes, their latents, what is said of each (p, ...) and the empty prompt's words (1, ...)."""
 
     prototypes: list[Prototype]
@@ -42,7 +42,7 @@ class Subject:
     empty: Tensor
 
 
-def draw(model: LatentModel, subject: Subject, how: Draw, ctx: Context) -> tuple[Tensor, int]:
+def draw(model: LatentModel, subject: SamplingInputs, how: SamplingConfig, ctx: Context) -> tuple[Tensor, int]:
     """Latents (prototypes * candidates, c, h, w) on the CPU, the candidates of a prototype in a row, and how many
     pulls fell back.
 
@@ -63,7 +63,7 @@ def draw(model: LatentModel, subject: Subject, how: Draw, ctx: Context) -> tuple
 
 
 def _batch(
-    model: LatentModel, subject: Subject, work: list[tuple[int, int]], how: Draw, ctx: Context
+    model: LatentModel, subject: SamplingInputs, work: list[tuple[int, int]], how: SamplingConfig, ctx: Context
 ) -> tuple[Tensor, Tensor]:
     batch = [subject.prototypes[i] for i, _ in work]
     generators = [ctx.generator("sample", p.label, p.cluster, k) for p, (_, k) in zip(batch, work, strict=True)]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ddbench.context import Context, global_seed, seed_of
-from ddbench.methods.latent_diffusion.diffusion import Sampling, halves, require_finite, sample
-from ddbench.methods.latent_diffusion.finetune import Addition, Tuning
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, require_finite, sample
+from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, denoiser_of, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
@@ -32,7 +32,7 @@ Halves = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Anchors:
+class StartLatents:
     """Where images come from: a scaled latent for each (n, c, h, w), class after class; and what is said of each."""
 
     z: Tensor
@@ -40,7 +40,7 @@ class Anchors:
 
 
 @dataclass(frozen=True)
-class Generated:
+class LatentDiffusionMethod:
     """Settings of every method that samples a latent diffusion model (not a method by itself).
 
     base: base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded).
@@ -94,23 +94,23 @@ class Generated:
             self._check(model, train)
             stages = Stages(model, train, ctx, self.batch)
             latents = stages.latents()
-            anchors = self._anchors(stages, latents, ipc)
+            anchors = self._start_latents(stages, latents, ipc)
             if self.weights != "none":
-                how = Tuning.of(self, ctx.device)
-                stages.tuned(latents, self._image_prompts(stages), how, self._addition(stages, latents))
+                how = FinetuneConfig.of(self, ctx.device)
+                stages.finetune(latents, self._image_prompts(stages), how, self._extra_loss(stages, latents))
             z = self._draw(model, anchors, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
         labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
         return DistilledSet(images, labels, train.classes, train.readable)
 
-    def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
+    def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         """No image has an anchor unless a method says so: zeros, which nothing looks at from pure noise."""
         train = stages.train
         labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
         nowhere = torch.zeros(len(labels), *latents.mean.shape[1:])
-        return Anchors(nowhere, class_prompts(self.prompt, train.readable, labels))
+        return StartLatents(nowhere, class_prompts(self.prompt, train.readable, labels))
 
-    def _steered(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift | None]:
+    def _guided_denoiser(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift | None]:
         """The denoiser and the shift that the sampler is given, for a batch of anchors; here the guided one, and none.
 
         both: the guided output, and that under the words alone.
@@ -121,7 +121,7 @@ class Generated:
         """What is said of each training image while the base is fine-tuned; here its class."""
         return class_prompts(self.prompt, stages.train.readable, stages.train.labels)
 
-    def _addition(self, stages: Stages, latents: Latents) -> Addition | None:
+    def _extra_loss(self, stages: Stages, latents: Latents) -> ExtraLoss | None:
         """What is added to the loss of fine-tuning; here nothing."""
         return None
 
@@ -131,10 +131,10 @@ class Generated:
         model.check_size(train.images.shape[-1])
         model.check_classes(len(train.classes), self.weights != "none")
 
-    def _draw(self, model: LatentModel, anchors: Anchors, ctx: Context) -> Tensor:
+    def _draw(self, model: LatentModel, anchors: StartLatents, ctx: Context) -> Tensor:
         """Latents (n, c, h, w) on the CPU; each image draws from a generator of its own."""
         prompts = anchors.prompts
-        words = model.words([*prompts.texts, self.negative], [*prompts.labels, -1])
+        words = model.encode_prompts([*prompts.texts, self.negative], [*prompts.labels, -1])
         of, count = prompts.of, len(prompts.of)
 
         def some(part: slice) -> Tensor:
@@ -153,18 +153,18 @@ class Generated:
         said, empty = words
         scheduler, anchors = model.scheduler_named(self.scheduler), anchors.to(model.device)
         network = denoiser_of(model, chosen(self.precision, model.device))
-        both = halves(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
-        how = Sampling(self.steps, self.strength)
-        denoise, shift = self._steered(both, anchors, scheduler)
+        both = guided_and_conditional(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
+        how = SamplerConfig(self.steps, self.strength)
+        denoise, shift = self._guided_denoiser(both, anchors, scheduler)
         return sample(denoise, scheduler, anchors, how, list(generators), shift)[0].cpu()
 
 
 @dataclass(frozen=True)
-class Clustered(Generated):
+class ClusterCentreMethod(LatentDiffusionMethod):
     """Methods whose images come from the centres of a class's clusters of latents (not a method by itself)."""
 
-    def _anchors(self, stages: Stages, latents: Latents, ipc: int) -> Anchors:
-        return replace(super()._anchors(stages, latents, ipc), z=centres(stages, latents, ipc))
+    def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
+        return replace(super()._start_latents(stages, latents, ipc), z=centres(stages, latents, ipc))
 
 
 def centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:

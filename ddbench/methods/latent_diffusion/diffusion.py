@@ -104,7 +104,7 @@ def diffusion_loss(
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplerConfig:
     """How the sampler runs.
 
     steps: scheduler steps. strength: 1 starts from pure noise, less starts from the
@@ -123,7 +123,7 @@ def sample(
     denoise: Callable[[Tensor, Tensor], Tensor],
     scheduler: Any,
     prototypes: Tensor,
-    how: Sampling,
+    how: SamplerConfig,
     generators: list[torch.Generator],
     shift: Callable[[int, Tensor, Tensor | None], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -143,7 +143,9 @@ def sample(
     for i, t in enumerate(times):
         u = denoise(z, t)
         if how.pull and i <= how.pull_until * (len(times) - 1):
-            z, failed = pull(z, u, prototypes, scheduler.alphas_cumprod[t], how.pull, scheduler.config.prediction_type)
+            z, failed = prototype_guidance(
+                z, u, prototypes, scheduler.alphas_cumprod[t], how.pull, scheduler.config.prediction_type
+            )
             fallen += failed
         z = scheduler.step(u, t, z, **extra).prev_sample
         if shift:
@@ -156,7 +158,9 @@ def posterior_std(abar: Tensor, later: Tensor) -> Tensor:
     return ((1 - later) / (1 - abar) * (1 - abar / later)).clamp(min=0).sqrt()
 
 
-def pull(z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, prediction: str) -> tuple[Tensor, Tensor]:
+def prototype_guidance(
+    z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, prediction: str
+) -> tuple[Tensor, Tensor]:
     """z_t + g sqrt(1 - abar_t) (z_p - z0_hat) / ||z_p - z0_hat||, the norm over one image's latent, in float32.
 
     The DPD release's prototype guidance. An image whose result is not finite keeps its z_t; which did, (n,), is said.
@@ -169,14 +173,14 @@ def pull(z: Tensor, u: Tensor, prototypes: Tensor, abar: Tensor, g: float, predi
 
 def guided(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: float) -> Callable:
     """The classifier-free guided output u = u_empty + scale (u_words - u_empty) (Ho and Salimans, arXiv 2207.12598)."""
-    both = halves(network, words, empty, scale)
+    both = guided_and_conditional(network, words, empty, scale)
     return lambda z, t: both(z, t)[0]
 
 
-def halves(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: float) -> Callable:
+def guided_and_conditional(network: Callable[..., Tensor], words: Tensor, empty: Tensor, scale: float) -> Callable:
     """A function of (z, t): the guided output, and u_words that it is made of.
 
-    network(z, t, words) is called once on both halves stacked; at scale 1 on the worded half alone.
+    network(z, t, words) is called once on both guided_and_conditional stacked; at scale 1 on the worded half alone.
     """
 
     def denoise(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

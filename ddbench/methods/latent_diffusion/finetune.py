@@ -21,12 +21,12 @@ from ddbench.methods.shared.device import chosen, mixed_precision
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
-USUAL = {"decay": 1e-2, "weight": "min-snr"}  # of Tuning
+DEFAULTS = {"decay": 1e-2, "weight": "min-snr"}  # of FinetuneConfig
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @dataclass(frozen=True)
-class Tuning:
+class FinetuneConfig:
     """What decides a fine-tuned denoiser; all of it is in the stage's key.
 
     weights: "lora" (rank and alpha = rank, attention projections, Gaussian start) or "all". steps, batch, rate, warmup:
@@ -49,14 +49,14 @@ class Tuning:
     weight: str = "min-snr"
 
     @classmethod
-    def of(cls, settings: Any, device: torch.device, **more: Any) -> Tuning:
+    def of(cls, settings: Any, device: torch.device, **more: Any) -> FinetuneConfig:
         """From a method's fields: weights, rank, precision, and the others as tune_steps, tune_batch and so on.
 
         With fp16 fine-tuning stays in fp32: its gradients would underflow.
         """
         names = ("steps", "batch", "rate", "warmup", "empty", "ema")
         told = {name: getattr(settings, f"tune_{name}") for name in names}
-        told |= {name: getattr(settings, f"tune_{name}", usual) for name, usual in USUAL.items()}
+        told |= {name: getattr(settings, f"tune_{name}", usual) for name, usual in DEFAULTS.items()}
         precision = "fp32" if settings.precision == "fp16" else chosen(settings.precision, device)
         return cls(settings.weights, settings.rank, precision=precision, **told, **more)
 
@@ -66,12 +66,12 @@ class Tuning:
         Decay and weight only where they are not the usual ones: so stages made before there was a choice stay.
         """
         idle = {"rank"} if self.weights != "lora" else set()
-        idle |= {name for name, usual in USUAL.items() if getattr(self, name) == usual}
+        idle |= {name for name, usual in DEFAULTS.items() if getattr(self, name) == usual}
         idle |= set() if self.consistency else {"consistency", "consistency_time"}
         return {name: value for name, value in asdict(self).items() if name not in idle}
 
 
-def unfreeze(denoiser: nn.Module, how: Tuning) -> None:
+def unfreeze(denoiser: nn.Module, how: FinetuneConfig) -> None:
     """Make the weights that `how` names trainable: LoRA layers are added, or every weight is freed.
 
     A denoiser conditioned by class also learns its class embeddings: those of the base mean other classes.
@@ -89,7 +89,7 @@ def unfreeze(denoiser: nn.Module, how: Tuning) -> None:
         weight.requires_grad_(".lora_" in name or ".class_embedder." in name)
 
 
-def consistency(classifier: nn.Module, labels: Tensor, how: Tuning) -> Callable[[Tensor, Tensor], Tensor]:
+def consistency(classifier: nn.Module, labels: Tensor, how: FinetuneConfig) -> Callable[[Tensor, Tensor], Tensor]:
     """lambda w(t) CE(f(z0_hat), y) per image: the addition to a diffusion loss.
 
     After Xu et al. (arXiv 2601.15829v1), who publish neither lambda, w(t) nor f: docs/dpd.md says what we take.
@@ -105,7 +105,7 @@ def consistency(classifier: nn.Module, labels: Tensor, how: Tuning) -> Callable[
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FinetuneData:
     """What is learned from: cached latents, and what is said of each.
 
     words: conditions of the distinct prompts, the empty one last. of: index into them, int64 (n,), of each image.
@@ -117,7 +117,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Addition:
+class ExtraLoss:
     """What a method adds to the loss of fine-tuning.
 
     of(labels, z): the addition (n,) as a function of clean estimates and abar (`Objective.extra`), for a batch of
@@ -128,8 +128,12 @@ class Addition:
     key: Mapping[str, Any]
 
 
-def tuning_loss(
-    model: LatentModel, lesson: Lesson, how: Tuning, addition: Addition | None = None, part: slice = slice(None)
+def finetune_loss(
+    model: LatentModel,
+    lesson: FinetuneData,
+    how: FinetuneConfig,
+    addition: ExtraLoss | None = None,
+    part: slice = slice(None),
 ) -> Callable[[int], Tensor]:
     """The loss of a step, or of the `part` of its batch: its draws follow from the step, not from a run's seed."""
     latents, nothing = lesson.latents, len(lesson.words) - 1
@@ -150,8 +154,8 @@ def tuning_loss(
     return loss_at
 
 
-def tune(
-    model: LatentModel, how: Tuning, loss_at: Callable[[int], Tensor],
+def finetune(
+    model: LatentModel, how: FinetuneConfig, loss_at: Callable[[int], Tensor],
     *, folder: Path, progress: Callable[[Iterable], Iterable], processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, float]:  # fmt: skip
     """Train and write `denoiser.safetensors`, the trained weights only; return the steps and the last mean loss.
@@ -168,7 +172,7 @@ def tune(
     return {"steps": how.steps, **asdict(found)}
 
 
-def load_tuned(model: LatentModel, folder: Path, how: Tuning) -> None:
+def load_finetuned(model: LatentModel, folder: Path, how: FinetuneConfig) -> None:
     """Put the weights that `tune` wrote into the model's denoiser, frozen again."""
     if how.weights == "lora" and not any(".lora_" in name for name, _ in model.denoiser.named_parameters()):
         unfreeze(model.denoiser, how)

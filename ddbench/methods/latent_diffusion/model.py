@@ -21,7 +21,7 @@ from ddbench.methods.latent_diffusion.model_files import class_name, find_model,
 from ddbench.methods.shared.device import in_batches, mixed_precision
 from ddbench.utils.files import read_json
 
-FORGETFUL = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
+MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
 PNDM = "PNDMScheduler"
 CLASSES = (None, "timestep")  # kinds of class embedding that a number says enough to
 
@@ -76,7 +76,7 @@ class LatentModel:
             )
 
     @torch.no_grad()
-    def words(self, prompts: Sequence[str], labels: Sequence[int]) -> Tensor:
+    def encode_prompts(self, prompts: Sequence[str], labels: Sequence[int]) -> Tensor:
         """What conditions the denoiser, one row per prompt: its text embeddings (n, tokens, d).
 
         Of a base conditioned by class the class instead, (n,): `labels` says it, and -1 is "no class", the empty
@@ -140,7 +140,7 @@ class LatentModel:
             raise unknown("scheduler", name, known)
         kind = known[name].__name__
         made = _made(known[name], self.scheduler.config)
-        if pulled and kind in FORGETFUL:
+        if pulled and kind in MULTISTEP_SCHEDULERS:
             raise UserError(f"scheduler {kind} restarts from latents of its own, which undoes the pull: set pull=0")
         if float(made.init_noise_sigma) == 1:
             return made

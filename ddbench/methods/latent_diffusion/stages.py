@@ -11,7 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.latent_diffusion.finetune import Addition, Lesson, Tuning, load_tuned, tune, tuning_loss
+from ddbench.methods.latent_diffusion.finetune import (
+    ExtraLoss,
+    FinetuneConfig,
+    FinetuneData,
+    finetune,
+    finetune_loss,
+    load_finetuned,
+)
 from ddbench.methods.latent_diffusion.latents import Latents, load_latents, save_latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.prompts import Prompts
@@ -20,7 +27,7 @@ from ddbench.types import ImageSet
 from ddbench.utils.files import digest
 
 SHARED = "latent-diffusion@1"  # in the stages' keys for a method; goes up when what they hold may change
-FEW = 2048  # prompts whose words are encoded anew by every run; more of them are a stage
+FEW_PROMPTS = 2048  # prompts whose words are encoded anew by every run; more of them are a stage
 
 
 @dataclass(frozen=True)
@@ -58,28 +65,30 @@ class Stages:
         folder = self.shared.stage(name, make, vae=model.vae_identity, count=count)
         return load_latents(folder, self.train.labels.repeat(count), model.vae.config.scaling_factor)
 
-    def tuned(self, latents: Latents, prompts: Prompts, how: Tuning, addition: Addition | None = None) -> None:
+    def finetune(
+        self, latents: Latents, prompts: Prompts, how: FinetuneConfig, addition: ExtraLoss | None = None
+    ) -> None:
         """Put the fine-tuned weights, made once for every IPC and seed, into the model."""
         model, processes, progress = self.model, self.ctx.processes, partial(self.ctx.progress, desc="fine-tuning")
 
         def make(folder: Path) -> dict[str, float]:
-            lesson = Lesson(latents, self._words(prompts), prompts.of)
-            loss_at = tuning_loss(model, lesson, how, addition, processes.shard)
-            return tune(model, how, loss_at, folder=folder, progress=progress, processes=processes)
+            lesson = FinetuneData(latents, self._words(prompts), prompts.of)
+            loss_at = finetune_loss(model, lesson, how, addition, processes.shard)
+            return finetune(model, how, loss_at, folder=folder, progress=progress, processes=processes)
 
         key = {"prompts": digest([prompts.texts, prompts.of.tolist()]), **how.key()}
         key |= addition.key if addition else {}
         folder = self.shared.stage("finetune", make, together=True, base=model.identity, **key)
-        load_tuned(model, folder, how)
+        load_finetuned(model, folder, how)
 
     def _words(self, prompts: Prompts) -> Tensor:
         """Conditions of the prompts, the empty one last; of many in float16, on disk, memory-mapped."""
         texts, labels = [*prompts.texts, ""], [*prompts.labels, -1]
-        if len(texts) <= FEW:
-            return self.model.words(texts, labels)
+        if len(texts) <= FEW_PROMPTS:
+            return self.model.encode_prompts(texts, labels)
 
         def some(part: slice) -> Tensor:
-            return self.model.words(texts[part], labels[part]).half().cpu()
+            return self.model.encode_prompts(texts[part], labels[part]).half().cpu()
 
         def make(folder: Path) -> None:
             found = in_batches(some, len(texts), 256, partial(self.ctx.progress, desc="prompts"))

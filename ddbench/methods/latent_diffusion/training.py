@@ -17,7 +17,7 @@ from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 from ddbench.utils.files import Stopwatch, write_bytes
 
 STATE = "state.safetensors"
-SO_FAR = ("step", "seconds", "losses")  # steps done, seconds they took, the last losses
+PROGRESS_KEYS = ("step", "seconds", "losses")  # steps done, seconds they took, the last losses
 Progress = tuple[int, float, list[float]]
 
 
@@ -68,7 +68,7 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """loss: mean of the last 100 steps. earlier_seconds: what processes that were killed spent on steps that count."""
 
     loss: float
@@ -87,7 +87,7 @@ def fit(
     progress: Callable[[Iterable], Iterable],
     checkpoints: Checkpoints = Checkpoints(),
     after: Callable[[int], None] = lambda step: None,
-) -> Fitted:
+) -> FitResult:
     """Minimise `loss_at(step)` over the trainable weights of `network`.
 
     Whatever is random in `loss_at` must follow from `step` alone: then a run killed and resumed from a checkpoint ends
@@ -119,7 +119,7 @@ def fit(
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
-    return Fitted(sum(recent) / max(len(recent), 1), earlier)
+    return FitResult(sum(recent) / max(len(recent), 1), earlier)
 
 
 def _groups(network: nn.Module) -> list[dict[str, object]]:
@@ -167,7 +167,7 @@ def _save(folder: Path, so_far: Progress, kept: dict[str, list[Tensor]], optimiz
     for i, weight in enumerate(kept["weight"]):
         state |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in optimizer.state[weight].items()}
     state = {k: v.contiguous().cpu() for k, v in state.items()}
-    state |= {k: torch.tensor(v, dtype=torch.float64) for k, v in zip(SO_FAR, so_far, strict=True)}
+    state |= {k: torch.tensor(v, dtype=torch.float64) for k, v in zip(PROGRESS_KEYS, so_far, strict=True)}
     write_bytes(folder / STATE, save(state))
 
 
@@ -186,5 +186,5 @@ def _resume(folder: Path | None, kept: dict[str, list[Tensor]], optimizer: torch
         adam = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if adam:  # none for a weight that never had a gradient
             optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
-    step, seconds, losses = (state[name].tolist() for name in SO_FAR)
+    step, seconds, losses = (state[name].tolist() for name in PROGRESS_KEYS)
     return int(step), seconds, losses

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ddbench.context import global_seed
 from ddbench.methods.dpd import classifier as module
 from ddbench.methods.dpd.classifier import (
-    Course,
+    ClassifierConfig,
     LatentClassifier,
     candidate_margins,
     hold_back,
@@ -23,7 +23,7 @@ from ddbench.methods.dpd.classifier import (
     train_classifier,
 )
 from ddbench.methods.latent_diffusion.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
-from ddbench.methods.latent_diffusion.finetune import Tuning, consistency
+from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, consistency
 from ddbench.methods.latent_diffusion.latents import Latents, turned
 from ddbench.methods.latent_diffusion.training import Checkpoints, checkpoints_beside
 from ddbench.utils.files import read_json
@@ -43,7 +43,7 @@ def latents() -> Latents:
 def train(latents, folder, steps=40, progress=lambda items: items):
     with global_seed(0, CPU):
         folder.mkdir(exist_ok=True)
-        train_classifier(latents, 3, Course(steps, False), CPU, folder=folder, progress=progress)
+        train_classifier(latents, 3, ClassifierConfig(steps, False), CPU, folder=folder, progress=progress)
     return load_file(folder / "classifier.safetensors"), read_json(folder / "classifier.json")
 
 
@@ -53,7 +53,7 @@ def test_views_are_drawn_for_training_and_left_out_of_the_looks(latents, tmp_pat
     both = Latents(torch.cat([latents.mean, other]), latents.std.repeat(2, 1, 1, 1), latents.labels.repeat(2), 1.0)
     with global_seed(0, CPU):
         (tmp_path / "two").mkdir()
-        figures = train_classifier(both, 3, Course(40, False, 2), CPU, folder=tmp_path / "two", progress=iter)
+        figures = train_classifier(both, 3, ClassifierConfig(40, False, 2), CPU, folder=tmp_path / "two", progress=iter)
     one, _ = train(latents, tmp_path / "one")
     two = load_file(tmp_path / "two" / "classifier.safetensors")
     assert (figures["held_back"], figures["steps"]) == (6, 40)
@@ -113,7 +113,7 @@ def test_it_learns_from_every_view(latents, tmp_path):
                    latents.labels.repeat(2), 1.0)  # fmt: skip
     (tmp_path / "two").mkdir()
     with global_seed(0, CPU):
-        train_classifier(both, 3, Course(60, False, 2), CPU, folder=tmp_path / "two", progress=iter)
+        train_classifier(both, 3, ClassifierConfig(60, False, 2), CPU, folder=tmp_path / "two", progress=iter)
     net = load_classifier(tmp_path / "two", CPU)
     first, second = (float((net(x.means()).argmax(1) == x.labels).float().mean()) for x in (latents, turned_round))
     train(latents, tmp_path / "one")
@@ -192,7 +192,7 @@ def test_the_consistency_loss_and_its_gradient_by_hand(prediction):
     labels = torch.tensor([0, 2, -1, 1])
     net, judge = nn.Conv2d(2, 2, 1), nn.Sequential(nn.Flatten(), nn.Linear(18, 3))
 
-    how = Tuning("all", 1, 1, 4, 1e-3, 0, 0.0, 0.0, "fp32", consistency=0.3)
+    how = FinetuneConfig("all", 1, 1, 4, 1e-3, 0, 0.0, 0.0, "fp32", consistency=0.3)
     goal = Objective(abars, prediction, lambda abar, _: torch.ones_like(abar), consistency(judge, labels, how))
     found = diffusion_loss(lambda z_t, t: net(z_t), z, goal, torch.Generator().manual_seed(5))
 
@@ -213,6 +213,6 @@ def test_the_consistency_loss_and_its_gradient_by_hand(prediction):
 def test_even_weight_over_time_and_none():
     judge, z = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(3, 1, 2, 2)
     labels, abar = torch.tensor([0, 1, -1]), torch.tensor([0.9, 0.5, 0.1])
-    how = Tuning("all", 1, 1, 3, 1e-3, 0, 0.0, 0.0, "fp32", consistency=2.0, consistency_time="even")
+    how = FinetuneConfig("all", 1, 1, 3, 1e-3, 0, 0.0, 0.0, "fp32", consistency=2.0, consistency_time="even")
     surprise = F.cross_entropy(judge(z[:2]), labels[:2], reduction="none")
     torch.testing.assert_close(consistency(judge, labels, how)(z, abar), torch.cat([2 * surprise, torch.zeros(1)]))

@@ -13,11 +13,11 @@ from PIL import Image
 
 from ddbench import config
 from ddbench.errors import UserError
-from ddbench.methods.dpd.classifier import Course
+from ddbench.methods.dpd.classifier import ClassifierConfig
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion import finetune
 from ddbench.methods.latent_diffusion.diffusion import diffusion_loss
-from ddbench.methods.latent_diffusion.finetune import Tuning, load_tuned, unfreeze
+from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, load_finetuned, unfreeze
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.training import checkpoints_beside
@@ -64,7 +64,7 @@ def test_same_seed_same_images_whatever_the_batch(method, few_scenes, context_of
 def test_without_strength_the_prototypes_go_through_the_autoencoder(more, method, few_scenes, context_of, monkeypatch):
     """Compare with a loop over single images. Nothing is trained, captioned or sampled, and no seed counts."""
     monkeypatch.setattr(LatentModel, "denoise", None)
-    monkeypatch.setattr(LatentModel, "words", None)
+    monkeypatch.setattr(LatentModel, "encode_prompts", None)
     ctx, variant = context_of(), dataclasses.replace(method, strength=0.0, **more)
     distilled = variant.distill(few_scenes, 2, ctx)
     distilled.check(2)
@@ -119,21 +119,21 @@ def test_the_classifier_learns_from_as_many_views_as_are_allowed(method, few_sce
 def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, context_of):
     """The gradient runs through classifier and U-Net, but moves neither."""
     from ddbench.methods.dpd.classifier import LatentClassifier
-    from ddbench.methods.latent_diffusion.finetune import Lesson, tuning_loss
+    from ddbench.methods.latent_diffusion.finetune import FinetuneData, finetune_loss
 
     model = load_model(str(pipeline), torch.device("cpu"))
     how = method._tuning(context_of())
     judge = LatentClassifier(4, 3).eval().requires_grad_(False)
     z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
     latents = Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0)
-    lesson = Lesson(latents, model.words(["a", "b", "c", ""], [0, 1, 2, -1]), latents.labels)
+    lesson = FinetuneData(latents, model.encode_prompts(["a", "b", "c", ""], [0, 1, 2, -1]), latents.labels)
     unfreeze(model.denoiser, how)
 
     def gradient(weight):
         model.denoiser.zero_grad()
         now = dataclasses.replace(how, consistency=weight)
-        addition = dataclasses.replace(method, consistency=weight)._addition(judge, Course(2, True, 1), now)
-        tuning_loss(model, lesson, now, addition)(0).backward()
+        addition = dataclasses.replace(method, consistency=weight)._extra_loss(judge, ClassifierConfig(2, True, 1), now)
+        finetune_loss(model, lesson, now, addition)(0).backward()
         return {k: p.grad.clone() for k, p in model.denoiser.named_parameters() if p.grad is not None and p.grad.any()}
 
     without, moved = gradient(0.0), gradient(1e3)
@@ -145,16 +145,16 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_share_of_the_prompts_is_the_empty_one(share, method, pipeline, context_of, monkeypatch):
     """What the denoiser is told of each image: its own words, or those of the empty prompt, which come last."""
-    from ddbench.methods.latent_diffusion.finetune import Lesson, tuning_loss
+    from ddbench.methods.latent_diffusion.finetune import FinetuneData, finetune_loss
 
     model, told = load_model(str(pipeline), torch.device("cpu")), []
     real = LatentModel.denoise
     monkeypatch.setattr(LatentModel, "denoise", lambda *given: told.append(given[3]) or real(*given))
     z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
-    words = model.words(["a", "b", "c", ""], [0, 1, 2, -1])
-    lesson = Lesson(Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0), words, torch.arange(6) % 3)
+    words = model.encode_prompts(["a", "b", "c", ""], [0, 1, 2, -1])
+    lesson = FinetuneData(Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0), words, torch.arange(6) % 3)
     how = dataclasses.replace(method._tuning(context_of()), batch=64, empty=share)
-    tuning_loss(model, lesson, how)(0)
+    finetune_loss(model, lesson, how)(0)
     which = [next(i for i, row in enumerate(words) if torch.equal(one, row)) for one in told[0]]
     empty = which.count(3) / 64
     assert empty == share if share in (0.0, 1.0) else 0.3 < empty < 0.7
@@ -180,9 +180,9 @@ def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context
     assert trained
     assert all(".lora_" in name for name in trained)
     fresh, tuned = (load_model(str(pipeline), torch.device("cpu")) for _ in range(2))
-    how = Tuning("lora", 4, 0, 1, 0.0, 0, 0.0, 0.0, "fp32")
+    how = FinetuneConfig("lora", 4, 0, 1, 0.0, 0, 0.0, 0.0, "fp32")
     unfreeze(fresh.denoiser, how)
-    load_tuned(tuned, folder, how)
+    load_finetuned(tuned, folder, how)
     start = fresh.denoiser.state_dict()
     changed = {name for name, weight in tuned.denoiser.state_dict().items() if not torch.equal(weight, start[name])}
     assert changed

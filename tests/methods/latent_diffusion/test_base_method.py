@@ -13,7 +13,7 @@ from ddbench.methods import minimax, vlcp
 from ddbench.methods.d4m import D4M
 from ddbench.methods.latent_diffusion import training
 from ddbench.methods.latent_diffusion.base_method import centres
-from ddbench.methods.latent_diffusion.diffusion import Sampling, clean_estimate, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, clean_estimate, sample
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
@@ -59,7 +59,7 @@ def test_a_step_is_shifted_towards_the_mode(stages, prediction):
     scheduler.register_to_config(prediction_type=prediction)
     scheduler.set_timesteps(10)
     guided, worded = randn(1, 4, 8, 8, seed=1), randn(1, 4, 8, 8, seed=2)
-    denoise, shift = MGD3(steps=10, pull=0.2)._steered(lambda z, t: (guided, worded), modes, scheduler)
+    denoise, shift = MGD3(steps=10, pull=0.2)._guided_denoiser(lambda z, t: (guided, worded), modes, scheduler)
     t, following = scheduler.timesteps[:2]
     assert torch.equal(denoise(z, t), guided)
     abar, later = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[following]
@@ -74,8 +74,8 @@ def test_the_mode_is_approached_from_noise_without_a_word(stages):
     both = lambda z, t: (torch.zeros_like(z), torch.zeros_like(z))  # noqa: E731
     far = []
     for pull in (0.0, 0.5):
-        denoise, shift = MGD3(steps=50, pull=pull, free=0.0)._steered(both, modes, scheduler)
-        made = sample(denoise, scheduler, modes, Sampling(50), [torch.Generator().manual_seed(0)], shift)[0]
+        denoise, shift = MGD3(steps=50, pull=pull, free=0.0)._guided_denoiser(both, modes, scheduler)
+        made = sample(denoise, scheduler, modes, SamplerConfig(50), [torch.Generator().manual_seed(0)], shift)[0]
         far.append(float((made * scheduler.alphas_cumprod[0].sqrt() - modes).norm()))
     assert torch.isfinite(torch.tensor(far)).all()
     assert far[1] != far[0]
@@ -95,7 +95,7 @@ def test_the_last_steps_are_free_of_modes(stages, steps, free, pulled):
     scheduler = stages.model.scheduler_named("base")
     scheduler.set_timesteps(steps)
     both = lambda z, t: (torch.zeros_like(z), torch.zeros_like(z))  # noqa: E731
-    denoise, shift = MGD3(steps=steps, free=free)._steered(both, torch.ones(1, 4, 8, 8), scheduler)
+    denoise, shift = MGD3(steps=steps, free=free)._guided_denoiser(both, torch.ones(1, 4, 8, 8), scheduler)
     times, found = scheduler.timesteps, []
     for i, t in enumerate(times):
         denoise(torch.zeros(1, 4, 8, 8), t)
@@ -142,7 +142,7 @@ def test_minimax_terms_pair_by_pair():
 def test_the_memory_forgets_the_oldest_and_starts_empty(stages):
     method = Minimax(memory=3, alike=1.0, unlike=1.0)
     network = stages.model.denoiser
-    addition = method._addition(stages, stages.latents())
+    addition = method._extra_loss(stages, stages.latents())
     assert len(minimax.remembered(network, "real", 0)) == 0
     z = randn(2, 4, 8, 8)
     first = addition.of(torch.tensor([0, -1]), z)(randn(2, 4, 8, 8, seed=1), torch.ones(2))
@@ -193,9 +193,9 @@ def test_outliers_are_in_no_cluster():
 
 def test_vlcp_says_a_caption_of_the_cluster(pipeline, few_scenes, context_of, monkeypatch):
     told = []
-    original = type(load_model(str(pipeline), torch.device("cpu"))).words
+    original = type(load_model(str(pipeline), torch.device("cpu"))).encode_prompts
     monkeypatch.setattr(
-        "ddbench.methods.latent_diffusion.model.LatentModel.words",
+        "ddbench.methods.latent_diffusion.model.LatentModel.encode_prompts",
         lambda self, prompts, labels: told.append(list(prompts)) or original(self, prompts, labels),
     )
     made = VLCP(base=str(pipeline), captioner="palette", neighbours=3, **SHORT).distill(few_scenes, 2, context_of())

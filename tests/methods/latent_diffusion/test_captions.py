@@ -84,7 +84,7 @@ def test_dpd_draws_each_cluster_by_a_caption_of_a_member(pipeline, captioner, fe
 def test_many_prompts_are_kept_on_disk_and_change_nothing(pipeline, few_scenes, context_of, tmp_path, monkeypatch):
     method = DPD(base=str(pipeline), captioner="palette", tune_steps=2, tune_batch=4, consistency=0.0, steps=2)
     small = method.distill(few_scenes, 1, context_of()).images
-    monkeypatch.setattr("ddbench.methods.latent_diffusion.stages.FEW", 1)
+    monkeypatch.setattr("ddbench.methods.latent_diffusion.stages.FEW_PROMPTS", 1)
     elsewhere = dataclasses.replace(context_of(), shared=tmp_path / "elsewhere")
     many = method.distill(few_scenes, 1, elsewhere).images
     assert "words" in [cost["stage"] for cost in elsewhere.costs]

@@ -9,13 +9,13 @@ from diffusers import DDIMScheduler
 from ddbench.methods.latent_diffusion.diffusion import (
     PREDICTIONS,
     Objective,
-    Sampling,
+    SamplerConfig,
     add_noise,
     clean_estimate,
     diffusion_loss,
     guided,
     min_snr_weight,
-    pull,
+    prototype_guidance,
     sample,
     target,
 )
@@ -69,7 +69,7 @@ def test_sampler_lands_on_the_exact_solution_for_a_gaussian(prediction):
         eps = (z - abar.sqrt() * z0) / (1 - abar).sqrt()
         return target(z0, eps, abar.expand(len(z)), prediction)
 
-    made, fallen = sample(denoise, plan, torch.zeros(3, *SHAPE), Sampling(1000), generators(3))
+    made, fallen = sample(denoise, plan, torch.zeros(3, *SHAPE), SamplerConfig(1000), generators(3))
     start = torch.stack([torch.randn(SHAPE, generator=g) for g in generators(3)])
     first = plan.alphas_cumprod[-1]
     exact = mu + s * (start - first.sqrt() * mu) / (first * s**2 + 1 - first).sqrt()
@@ -80,10 +80,10 @@ def test_sampler_lands_on_the_exact_solution_for_a_gaussian(prediction):
 def test_start_from_the_prototype_keeps_it_where_little_is_sampled():
     prototypes = torch.full((1, *SHAPE), 3.0)
     plan = scheduler()
-    made, _ = sample(lambda z, t: prototypes, plan, prototypes, Sampling(20, strength=0.2), generators(1))
+    made, _ = sample(lambda z, t: prototypes, plan, prototypes, SamplerConfig(20, strength=0.2), generators(1))
     assert torch.allclose(made, prototypes, atol=1e-4)
-    near, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20, strength=0.05), generators(1))
-    far, _ = sample(lambda z, t: z, plan, prototypes, Sampling(20), generators(1))
+    near, _ = sample(lambda z, t: z, plan, prototypes, SamplerConfig(20, strength=0.05), generators(1))
+    far, _ = sample(lambda z, t: z, plan, prototypes, SamplerConfig(20), generators(1))
     assert (near - prototypes).norm() < (far - prototypes).norm()
 
 
@@ -96,7 +96,7 @@ def test_start_from_the_prototype_has_the_noise_of_its_first_step(strength, step
         seen.append((z, t))
         return z
 
-    sample(denoise, plan, prototypes, Sampling(20, strength=strength), generators(1))
+    sample(denoise, plan, prototypes, SamplerConfig(20, strength=strength), generators(1))
     z, first = seen[0]
     assert len(seen) == steps_left
     assert first == plan.timesteps[-steps_left]
@@ -116,11 +116,11 @@ def test_the_pull_moves_the_latent_before_each_early_step(until):
 
     def step(u, t, z, real=plan.step):
         assert torch.equal(u, before[-1] / 2)
-        given.append(pull(before[-1], u, prototypes, plan.alphas_cumprod[t], 0.7, "sample")[0] - z)
+        given.append(prototype_guidance(before[-1], u, prototypes, plan.alphas_cumprod[t], 0.7, "sample")[0] - z)
         return real(u, t, z)
 
     plan.step = step
-    sample(denoise, plan, prototypes, Sampling(11, pull=0.7, pull_until=until), generators(2))
+    sample(denoise, plan, prototypes, SamplerConfig(11, pull=0.7, pull_until=until), generators(2))
     pulled = [bool((off == 0).all()) for off in given]
     assert pulled == [i <= 10 * until for i in range(11)]
 
@@ -130,7 +130,7 @@ def test_the_pull_moves_the_clean_estimate_by_the_stated_amount():
     z, eps, goal = (torch.randn(1, *SHAPE, generator=g) for g in generators(3))
     abar = torch.tensor(0.64)
     before = clean_estimate(z, eps, abar, "epsilon")
-    moved, _ = pull(z, eps, goal, abar, 0.1, "epsilon")
+    moved, _ = prototype_guidance(z, eps, goal, abar, 0.1, "epsilon")
     after = clean_estimate(moved, eps, abar, "epsilon")
     assert float((goal - before).norm() - (goal - after).norm()) == pytest.approx(0.1 * 0.6 / 0.8, rel=1e-4)
 
@@ -156,7 +156,7 @@ def test_the_loss_weighs_by_min_snr(prediction):
 def test_pull_has_the_stated_length_and_direction(prediction):
     z, u, goal = (torch.randn(4, *SHAPE, generator=g) for g in generators(3))
     abar = torch.tensor(0.36)
-    moved, fallen = pull(z, u, goal, abar, 0.5, prediction)
+    moved, fallen = prototype_guidance(z, u, goal, abar, 0.5, prediction)
     away = goal - clean_estimate(z, u, abar, prediction)
     step = moved - z
     assert not fallen.any()
@@ -167,7 +167,7 @@ def test_pull_has_the_stated_length_and_direction(prediction):
 def test_a_pull_that_is_not_finite_falls_back_and_is_counted():
     z, goal = torch.zeros(2, *SHAPE), torch.ones(2, *SHAPE)
     u = torch.stack([torch.ones(SHAPE), torch.zeros(SHAPE)])  # the first is at its goal: 0 / 0
-    moved, fallen = pull(z, u, goal, torch.tensor(0.5), 1.0, "sample")
+    moved, fallen = prototype_guidance(z, u, goal, torch.tensor(0.5), 1.0, "sample")
     assert fallen.tolist() == [True, False]
     assert torch.equal(moved[0], z[0])
     assert not torch.equal(moved[1], z[1])
@@ -178,7 +178,7 @@ def test_an_image_does_not_depend_on_its_batch():
         return torch.tanh(z)
 
     prototypes = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
-    how = Sampling(5, pull=1.0)
+    how = SamplerConfig(5, pull=1.0)
     together, _ = sample(denoise, scheduler(), prototypes, how, generators(4))
     alone, _ = sample(denoise, scheduler(), prototypes[2:3], how, generators(4)[2:3])
     assert torch.equal(together[2], alone[0])

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 
 from ddbench.errors import UserError
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.latent_diffusion.diffusion import Sampling, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
 from ddbench.methods.latent_diffusion.model import load_model
 
 CPU = torch.device("cpu")
@@ -108,7 +108,7 @@ def test_no_scheduler_clips_latents(own, name, make_pipeline, tmp_path):
         abar = plan.alphas_cumprod[t]
         return (z - abar.sqrt() * goal) / (1 - abar).sqrt()
 
-    made, _ = sample(knows, plan, goal, Sampling(50), [torch.Generator().manual_seed(i) for i in range(2)])
+    made, _ = sample(knows, plan, goal, SamplerConfig(50), [torch.Generator().manual_seed(i) for i in range(2)])
     assert (made - goal).abs().mean() < 0.3
 
 
@@ -191,7 +191,7 @@ def test_pndm_may_start_in_the_middle(pipeline):
             return (z - abar.sqrt() * goal) / (1 - abar).sqrt()
 
         noise = [torch.Generator().manual_seed(i) for i in range(2)]
-        made, _ = sample(knows, plan, goal, Sampling(50, strength=0.5), noise)
+        made, _ = sample(knows, plan, goal, SamplerConfig(50, strength=0.5), noise)
         assert (made - goal).abs().max() < 0.2
 
 
@@ -209,8 +209,8 @@ def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, ma
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
     theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
-    words = model.words([prompt, ""], [0, -1])
+    words = model.encode_prompts([prompt, ""], [0, -1])
     denoise = guided(model.denoise, words[:1], words[1:], 3.0)
     generators = [torch.Generator().manual_seed(5)]
-    ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), Sampling(5), generators)
+    ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
     assert torch.allclose(ours, theirs, atol=1e-4)
