@@ -92,17 +92,22 @@ def method_name(cls: type) -> str:
 def describe_fields(cls: type) -> tuple[FieldInfo, ...]:
     """Return name, default, type, unit and meaning of every field.
 
-    The meaning is what `param` states, or else what the class docstring says after "field name:".
+    The meaning is what `param` states, or else what the class docstring says after "field name:". A subclass that
+    changes a default alone keeps the meaning and the unit.
     """
     hints = typing.get_type_hints(cls)
     in_docstrings = _documented_fields(cls)
+    stated: dict[str, Mapping[str, Any]] = {}
+    for base in reversed(cls.__mro__):
+        own_fields = vars(base).get("__dataclass_fields__", {})
+        stated |= {name: field.metadata for name, field in own_fields.items() if "help" in field.metadata}
     return tuple(
         FieldInfo(
             field.name,
             _default(field),
             _type_text(hints[field.name]),
-            str(field.metadata.get("unit", "")),
-            field.metadata.get("help") or in_docstrings.get(field.name, ""),
+            str(stated.get(field.name, {}).get("unit", "")),
+            stated.get(field.name, {}).get("help") or in_docstrings.get(field.name, ""),
         )
         for field in dataclasses.fields(cls)
         if field.init

@@ -166,6 +166,15 @@ def test_meanings_come_from_metadata_or_the_docstring():
     assert told["deep"].meaning == ""
 
 
+def test_a_subclass_that_changes_a_default_keeps_the_meaning_and_the_unit():
+    @dataclass(frozen=True)
+    class Below(Toy):
+        helped: int = 7
+
+    field = next(info for info in config.describe_fields(Below) if info.name == "helped")
+    assert (field.default, field.meaning, field.unit) == ("7", "from metadata", "px")
+
+
 def test_the_description_leaves_out_what_stands_at_the_fields():
     assert config.description(Toy) == "A toy.\n\nNot a field: words after an empty line."
 
