@@ -42,7 +42,7 @@ from ddbench.datasets.scenes import painter
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.plain_diffusion import Diffusion
-from ddbench.utils.contact_sheet import sheet
+from ddbench.utils.contact_sheet import draw_sheet
 from ddbench.utils.provenance import device_name
 
 PRESET = config.build(Diffusion, "tiny")
@@ -108,7 +108,7 @@ def save_sheet(model: LatentModel, samples: Seen, path: Path, options: Options) 
     labels = torch.arange(len(first)).repeat_interleave(torch.tensor([len(images) for images in first]))
     images = torch.cat(first).permute(0, 2, 3, 1).numpy()
     names = (*EUROSAT.classes, *(f"drawn {name}" for name in painter.READABLE))
-    sheet(images, labels.numpy(), names).save(path, optimize=True)
+    draw_sheet(images, labels.numpy(), names).save(path, optimize=True)
 
 
 def real_column(real: Seen, columns: list[Figures]) -> Figures:
