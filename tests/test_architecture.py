@@ -30,7 +30,7 @@ ARROWS = {
     "ddbench.protocols": "config errors utils evaluators",
     "ddbench.testing": "types context config errors utils datasets.scenes",
     "ddbench.datasets": "registry types utils errors",
-    "ddbench.store": "types utils errors evaluators",
+    "ddbench.store": "types utils errors evaluators ddbench",
     "ddbench.leaderboard": "store config utils errors",
     "ddbench.report": "leaderboard store datasets.name utils ddbench",
     "ddbench.methods": "types context config utils errors evaluators.students evaluators.augment evaluators.dsa "

@@ -12,6 +12,7 @@ import click
 from ddbench import __version__
 from ddbench.cli.common import GlobalOptions, Group, log_to_stderr
 from ddbench.cli.data import data
+from ddbench.cli.export import export
 from ddbench.cli.new import new
 from ddbench.cli.quality import quality
 from ddbench.cli.results import leaderboard, merge, report
@@ -21,6 +22,7 @@ from ddbench.cli.show import check, list_names, show
 from ddbench.cli.sweep import sweep
 from ddbench.utils.distributed import process_group
 
+READ_FILES = ("leaderboard", "report", "robustness")  # commands that take an exported file as --runs
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -33,12 +35,12 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--runs",
-    type=FOLDER,
+    type=click.Path(path_type=Path),
     envvar="DDBENCH_RUNS",
     default="runs",
     show_default=True,
     show_envvar=True,
-    help="Where runs and results lie.",
+    help="Folder of runs and results; leaderboard, report and robustness also read an exported file.",
 )
 @click.option(
     "--data-root", "data", type=FOLDER, envvar="DDBENCH_DATA", show_envvar=True, help="Where raw datasets lie."
@@ -102,12 +104,29 @@ def cli(  # noqa: PLR0913
     Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2 the words
     are off (nothing was written).
     """
+    if runs.is_file() and ctx.invoked_subcommand not in READ_FILES:
+        raise click.BadParameter(f"{runs} is a file; only {', '.join(READ_FILES)} read one", ctx, param_hint="--runs")
     quiet = quiet or not process_group(device == "cpu").is_lead
     log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     ctx.obj = GlobalOptions(runs, data, shared, device, quiet, resize)
 
 
-COMMANDS = (run, sweep, evaluate, quality, leaderboard, report, merge, robustness, data, list_names, show, check, new)
+COMMANDS = (
+    run,
+    sweep,
+    evaluate,
+    quality,
+    leaderboard,
+    report,
+    robustness,
+    merge,
+    export,
+    data,
+    list_names,
+    show,
+    check,
+    new,
+)
 for command in COMMANDS:
     cli.add_command(command)
 

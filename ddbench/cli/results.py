@@ -61,14 +61,15 @@ def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words:
     from ddbench.datasets.name import display_name
     from ddbench.leaderboard.extra_columns import cell_costs
     from ddbench.leaderboard.render import TableOptions, render
-    from ddbench.store.reader import gc_paused, read_runs
+    from ddbench.store.reader import gc_paused
+    from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
 
     extras, reported = words.pop("extras"), words.pop("reported")
     if form in ("csv", "json") and (extras or reported):
         raise click.UsageError(f"--with and --reported are for text, markdown and latex; {form} has all there is")
     with gc_paused():
-        scan = read_runs(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
+        scan = read_results(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
         report_problems([*scan.problems, *scan.failed])
         asked = Filters(**words | {"dataset": display_name(words["dataset"]) if words["dataset"] else None})
         _check_words(scan.results, asked)
@@ -148,10 +149,10 @@ def report(options: GlobalOptions, output: Path) -> None:
       ddbench report --output report.html
     """
     from ddbench.report.page import page
-    from ddbench.store.reader import read_runs
+    from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
 
-    scan = read_runs(options.runs, costs=True)
+    scan = read_results(options.runs, costs=True)
     report_problems(scan.problems)
     write_bytes(output, page(scan, options.shared).encode())
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
@@ -163,12 +164,12 @@ def report(options: GlobalOptions, output: Path) -> None:
 @click.argument("others", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.pass_obj
 def merge(options: GlobalOptions, others: tuple[Path, ...]) -> None:
-    """Copy into --runs what the other runs folders RUNS have and it has not.
+    """Copy into --runs the runs and results that it lacks, from other runs folders or exported files RUNS.
 
-    Nothing is overwritten. Where a folder has another set for the same run, or another result for the same student,
-    ours stays, theirs is kept below --runs/conflicts/, where no table looks, both are named, and the exit status is 1:
-    which is right is yours to say. Seconds, memory and versions are no conflict; a student of the same images in
-    another precision (a GPU's bf16) stands beside.
+    Nothing is overwritten. Another set for the same run, or another result for the same student, is a conflict: the
+    one below --runs stays, the other is copied to --runs/conflicts/, which no table reads. Both are named, the exit
+    status is 1, and the choice is yours. Seconds, memory and versions may differ; results of a student in fp32 and
+    bf16 are both kept.
 
     \b
     Example:

@@ -46,9 +46,9 @@ def robustness(
     from ddbench.datasets.name import display_name
     from ddbench.leaderboard.ranking_robustness import ProtocolRoles, robustness_rows
     from ddbench.leaderboard.table import FULL
-    from ddbench.store.reader import read_runs
+    from ddbench.store.results_file import read_results
 
-    scan = read_runs(options.runs, details=False)
+    scan = read_results(options.runs, details=False)
     report_problems([*scan.problems, *scan.failed])
     of_set = filter_results(scan.results, dataset=display_name(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]

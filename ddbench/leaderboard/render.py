@@ -165,7 +165,7 @@ def _csv(board: Table) -> str:
 def _json(results: Sequence[StoredResult]) -> str:
     records = [
         {
-            "path": str(stored.path),
+            "path": stored.relative_path.as_posix(),
             "row": row_identity(stored),
             "spec": asdict(stored.spec),
             "result": asdict(stored.result),

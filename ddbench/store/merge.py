@@ -10,12 +10,14 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ddbench.errors import UserError
 from ddbench.store.paths import FAILED, LOCKS, failure_path, result_name
-from ddbench.store.reader import run_folders
-from ddbench.store.records import distilled_digest, read_result, read_spec
+from ddbench.store.reader import misplaced, run_folders
+from ddbench.store.records import RunSpec, distilled_digest, read_result, read_spec
+from ddbench.store.results_file import unpack_results
 from ddbench.utils.files import digest, locked, make_once, read_json, write_bytes
 
 CONFLICTS = "conflicts"
@@ -40,41 +42,67 @@ class MergeReport:
     skipped: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Folders:
+    """Folders of one merge.
+
+    runs: to merge into
+    source: to merge from
+    conflicts: for copies of what conflicts
+    """
+
+    runs: Path
+    source: Path
+    conflicts: Path
+
+
 def merge(runs: Path, sources: tuple[Path, ...]) -> MergeReport:
-    """Copy into `runs` every run and result that it lacks. Raises UserError for a source that is no runs folder."""
+    """Copy into `runs` every run and result that it lacks.
+
+    sources: runs folders, and files that `results_file.export_results` wrote
+    Raises UserError for a source that is neither.
+    """
     report = MergeReport()
     for source in sources:
-        if not source.is_dir():
-            raise UserError(f"there is no runs folder {source}")
+        if not source.exists():
+            raise UserError(f"there is no runs folder {source}, and no file of results")
         if source.resolve() == runs.resolve():
             raise UserError(f"{source} is the folder to merge into")
-        folders = list(run_folders(source))
-        if not folders:
-            raise UserError(f"{source} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
-        for folder in folders:
-            _merge_run(runs, source, folder, report)
+        name = f"{source.resolve().name}-{digest(str(source.resolve()))[:8]}"  # several may have one name
+        with TemporaryDirectory() as temporary:
+            folder = source
+            if source.is_file():
+                folder = Path(temporary)
+                report.skipped += [f"{problem.path}: {problem.reason}" for problem in unpack_results(source, folder)]
+            run_paths = list(run_folders(folder))
+            if not run_paths:
+                raise UserError(f"{source} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
+            for run in run_paths:
+                _merge_run(_Folders(runs, folder, runs / CONFLICTS / name), run, report)
+            report.skipped = [line.replace(temporary, str(source)) for line in report.skipped]
         if (source / CONFLICTS).exists():
             report.skipped.append(f"{source / CONFLICTS}: conflicts of an earlier merge are not copied")
     return report
 
 
-def _merge_run(runs: Path, source: Path, folder: Path, report: MergeReport) -> None:
-    """Merge one run folder below `source`."""
+def _merge_run(folders: _Folders, folder: Path, report: MergeReport) -> None:
+    """Merge one run folder of the source."""
     try:
         spec = read_spec(folder / "spec.json")
     except (OSError, ValueError) as error:
         report.skipped.append(f"{folder}: {error}")
         return
-    target = runs / folder.relative_to(source)
-    (runs / LOCKS).mkdir(parents=True, exist_ok=True)
-    with locked(runs / LOCKS / spec.digest[:16]):
-        unusable = _unusable_results(folder, report)
+    target = folders.runs / folder.relative_to(folders.source)
+    locks = folders.runs / LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
+    with locked(locks / spec.digest[:16]):
+        unusable = _unusable_results(folder, spec, report)
         if make_once(target, lambda partial: _copy(folder, partial, unusable)):
             report.runs += 1
             return
         existing, new = _set_digests(target), _set_digests(folder)
         if existing and new and existing != new:
-            report.conflicts.append((target, _copy_conflict(runs, source, folder)))
+            report.conflicts.append((target, _copy_conflict(folders, folder)))
             return
 
         # the target was begun, the source has more: take the set and its records
@@ -86,12 +114,12 @@ def _merge_run(runs: Path, source: Path, folder: Path, report: MergeReport) -> N
                 write_bytes(target / name, (folder / name).read_bytes())
         for path in _results(folder):
             if path not in unusable:
-                _merge_result(runs, source, path, report)
+                _merge_result(folders, path, report)
 
 
-def _merge_result(runs: Path, source: Path, path: Path, report: MergeReport) -> None:
+def _merge_result(folders: _Folders, path: Path, report: MergeReport) -> None:
     """Merge one file of results or of quality measures."""
-    target = runs / path.relative_to(source)
+    target = folders.runs / path.relative_to(folders.source)
     if target.exists() and _comparable(target) != _comparable(path):
         # tables keep fp32 and bf16 apart, so both may be there
         target = _name_with_precision(target, path) or target
@@ -102,7 +130,7 @@ def _merge_result(runs: Path, source: Path, path: Path, report: MergeReport) -> 
     elif _comparable(target) == _comparable(path):
         report.same += 1
     else:
-        report.conflicts.append((target, _copy_conflict(runs, source, path)))
+        report.conflicts.append((target, _copy_conflict(folders, path)))
 
 
 def _name_with_precision(target: Path, path: Path) -> Path | None:
@@ -117,10 +145,9 @@ def _name_with_precision(target: Path, path: Path) -> Path | None:
     return target.with_name(result_name(new.student, new.init, new.seed, new.precision)) if differ else None
 
 
-def _copy_conflict(runs: Path, source: Path, path: Path) -> Path:
+def _copy_conflict(folders: _Folders, path: Path) -> Path:
     """Copy a file or folder of the source to where no table looks; return the copy."""
-    label = f"{source.resolve().name}-{digest(str(source.resolve()))[:8]}"  # several may have one name
-    copy = runs / CONFLICTS / label / path.relative_to(source)
+    copy = folders.conflicts / path.relative_to(folders.source)
     if path.is_dir():
         shutil.rmtree(copy, ignore_errors=True)
         _copy(path, copy, set())
@@ -138,13 +165,13 @@ def _copy(folder: Path, target: Path, unusable: set[Path]) -> None:
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=ignored)
 
 
-def _unusable_results(folder: Path, report: MergeReport) -> set[Path]:
-    """Return the results of a run that cannot be read, and name them in the report."""
+def _unusable_results(folder: Path, spec: RunSpec, report: MergeReport) -> set[Path]:
+    """Return the results of a run that no reader would use, and name them in the report."""
     unusable = set()
     for path in folder.glob("results/*/*.json"):
         try:
-            if not path.name.endswith(FAILED):
-                read_result(path)
+            if not path.name.endswith(FAILED) and (reason := misplaced(path.name, read_result(path), spec)):
+                raise ValueError(reason)
         except (OSError, ValueError) as error:
             report.skipped.append(f"{path}: {error}")
             unusable.add(path)

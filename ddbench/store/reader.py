@@ -56,14 +56,22 @@ def read_runs(runs: Path, details: bool = True, costs: bool = False) -> RunsScan
     with gc_paused():
         for folder in run_folders(runs):
             _read_run(folder, details, scan)
-    unique: dict[tuple[Any, ...], StoredResult] = {}
-    for stored in scan.results:
-        first = unique.setdefault(_identity(stored), stored)
-        if first is not stored:
-            scan.problems.append(Problem(stored.path, f"the same result is in {first.path}"))
-    results = list(unique.values())
+    results = drop_copies(scan.results, scan.problems)
     folders = dict.fromkeys(stored.folder for stored in results) if costs else ()
     return RunsScan(results, scan.problems, scan.failed, {folder: read_cost(folder) for folder in folders})
+
+
+def drop_copies(results: list[StoredResult], problems: list[Problem]) -> list[StoredResult]:
+    """Return the results without those that a copied folder repeats, which are added to `problems`."""
+    unique: dict[tuple[Any, ...], StoredResult] = {}
+    for stored in results:
+        spec, result = stored.spec, stored.result
+        protocol = (result.title, result.protocol_hash, result.versions.get("evaluators", "1"), result.precision)
+        student = (result.student, result.init, result.seed)
+        first = unique.setdefault((spec.digest, *protocol, *student), stored)
+        if first is not stored:
+            problems.append(Problem(stored.path, f"the same result is in {first.path}"))
+    return list(unique.values())
 
 
 def run_folders(runs: Path) -> Iterator[Path]:
@@ -83,13 +91,6 @@ def gc_paused() -> Iterator[None]:
     finally:
         if before:
             gc.enable()
-
-
-def _identity(stored: StoredResult) -> tuple[Any, ...]:
-    """Return what a copied folder has twice: run, protocol, evaluator's version, precision, student."""
-    spec, result = stored.spec, stored.result
-    protocol = (result.title, result.protocol_hash, result.versions.get("evaluators", "1"), result.precision)
-    return (spec.digest, *protocol, result.student, result.init, result.seed)
 
 
 def _read_run(folder: Path, details: bool, scan: RunsScan) -> None:
@@ -122,7 +123,12 @@ def _read_run(folder: Path, details: bool, scan: RunsScan) -> None:
     for path in failures:
         failure = _read_or_report(read_json, path, scan.failed)
         if isinstance(failure, dict):
-            scan.failed.append(Problem(path, f"{failure.get('status')}, and so in no mean: {failure.get('error')}"))
+            scan.failed.append(failure_problem(path, failure))
+
+
+def failure_problem(path: Path, failure: Mapping[str, Any]) -> Problem:
+    """Describe a recorded failure."""
+    return Problem(path, f"{failure.get('status')}, and so in no mean: {failure.get('error')}")
 
 
 def misplaced(name: str, result: Result, spec: RunSpec) -> str:

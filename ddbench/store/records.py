@@ -163,6 +163,11 @@ class StoredResult:
         """Folder of the run."""
         return self.path.parents[2]
 
+    @property
+    def relative_path(self) -> Path:
+        """Path below the runs folder: dataset, method, IPC, seed, "results", protocol, student."""
+        return Path(*self.path.parts[-7:])
+
 
 @dataclass(frozen=True)
 class Failure:

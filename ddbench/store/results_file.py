@@ -1,0 +1,230 @@
+"""Results of many runs in one file: JSON lines, gzipped or not. docs/results-format.md describes it. No torch.
+
+A line holds one file of a runs folder: a spec, a result, a cost or a failure. Images are not in it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from ddbench import __version__
+from ddbench.errors import UserError
+from ddbench.store.costs import DistillationCost, parse_cost
+from ddbench.store.paths import FAILED, failure_path
+from ddbench.store.reader import Problem, RunsScan, drop_copies, failure_problem, gc_paused, misplaced, read_runs
+from ddbench.store.records import RunSpec, StoredResult, parse_result, parse_spec, read_spec
+from ddbench.utils.files import canonical, read_json, write_bytes, write_json
+
+FORMAT, VERSION = "ddbench results", 1
+GZIP_MAGIC = b"\x1f\x8b"
+KINDS = ("spec", "cost", "result", "failure")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line after the first.
+
+    place: file and number of the line, for messages
+    kind: one of KINDS
+    path: file below the runs folder
+    data: JSON object of that file
+    """
+
+    place: Path
+    kind: str
+    path: Path
+    data: Any
+
+
+@dataclass
+class _Run:
+    """Lines of one run that were read so far."""
+
+    spec: RunSpec | None = None
+    results: list[StoredResult] = field(default_factory=list)
+
+
+def export_results(runs: Path, target: Path) -> RunsScan:
+    """Write every usable result below `runs` with its spec and cost, and every failure; return what was read.
+
+    Equal results give equal bytes. The file is gzipped where the name of `target` ends in .gz.
+
+    Raises UserError without a result or failure below `runs`.
+    """
+    scan = read_runs(runs)
+    if not scan.results and not scan.failed:
+        raise UserError(f"{runs} holds no result: is it the folder that --runs named (runs/ucm64/random/...)?")
+    by_run: dict[Path, list[tuple[str, Path, Any]]] = {}
+    for stored in scan.results:
+        by_run.setdefault(stored.folder, []).append(("result", stored.path, read_json(stored.path)))
+    for problem in scan.failed:
+        path = problem.path
+        try:
+            failure = read_json(path)  # without its traceback, which names paths of this machine
+            data = {"status": str(failure["status"]), "error": str(failure["error"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            data = {"status": "failed", "error": f"its record cannot be read ({error})"}
+        folder = path.parent if path.name == failure_path(path.parent).name else path.parents[2]
+        by_run.setdefault(folder, []).append(("failure", path, data))
+
+    lines = [canonical({"format": FORMAT, "version": VERSION, "ddbench": __version__})]
+    for folder in sorted(by_run):
+        records: list[tuple[str, Path, Any]] = []
+        with suppress(OSError, ValueError):  # of a failed run a spec may be missing, of any run the cost
+            read_spec(folder / "spec.json")
+            records.append(("spec", folder / "spec.json", read_json(folder / "spec.json")))
+            records.append(("cost", folder / "distill.json", _portable_cost(read_json(folder / "distill.json"))))
+        for kind, path, data in [*records, *by_run[folder]]:
+            lines.append(canonical({"kind": kind, "path": path.relative_to(runs).as_posix(), "data": data}))
+    content = "".join(f"{line}\n" for line in lines).encode()
+    write_bytes(target, gzip.compress(content, mtime=0) if target.suffix == ".gz" else content)
+    return scan
+
+
+def _portable_cost(value: Any) -> Any:
+    """Return the object of a distill.json with names of stages instead of this machine's paths; ValueError for none."""
+    parse_cost(value)
+    for stage in value.get("stages", []):
+        if "folder" in stage:
+            stage["folder"] = Path(stage["folder"]).name
+    return value
+
+
+def read_results(source: Path, details: bool = True, costs: bool = False) -> RunsScan:
+    """Read a runs folder (see `reader.read_runs`) or an exported file.
+
+    In an exported file the path of a result is that of the file, then the path below the runs folder. A line that
+    cannot be used is a problem, and costs no other line.
+
+    Raises UserError for a file that is no export, or of an unknown version.
+    """
+    return _read_file(source, details, costs) if source.is_file() else read_runs(source, details, costs)
+
+
+def _read_file(source: Path, details: bool, costs: bool) -> RunsScan:
+    scan = RunsScan()
+    runs: dict[Path, _Run] = {}
+    run_costs: dict[Path, DistillationCost] = {}
+    with gc_paused():
+        for line in read_lines(source, scan.problems):
+            folder = source.joinpath(*line.path.parts[:4])
+            run = runs.setdefault(folder, _Run())
+            try:
+                if line.kind == "spec":
+                    run.spec = parse_spec(line.data, folder.name)
+                elif line.kind == "cost":
+                    run_costs[folder] = parse_cost(line.data)
+                elif line.kind == "failure":
+                    scan.failed.append(failure_problem(source / line.path, line.data))
+                elif run.spec is None:
+                    raise ValueError("no line before it holds the spec of its run")
+                else:
+                    result = parse_result(line.data, details)
+                    if reason := misplaced(line.path.name, result, run.spec):
+                        raise ValueError(reason)
+                    run.results.append(StoredResult(run.spec, result, source / line.path))
+            except ValueError as error:
+                scan.problems.append(Problem(line.place, f"{line.path}: {error}"))
+    for folder, run in runs.items():
+        if len({stored.result.content for stored in run.results}) > 1:
+            scan.problems.append(Problem(folder, "its results belong to several distilled sets"))
+        else:
+            scan.results.extend(run.results)
+    results = drop_copies(scan.results, scan.problems)
+    return RunsScan(results, scan.problems, scan.failed, run_costs if costs else {})
+
+
+def unpack_results(source: Path, runs: Path) -> list[Problem]:
+    """Write the lines of an exported file as files below `runs`; return the lines that cannot be used.
+
+    Raises UserError as `read_results` does.
+    """
+    problems: list[Problem] = []
+    for line in read_lines(source, problems):
+        data = {"trace": "", **line.data} if line.kind == "failure" else line.data
+        write_json(runs / line.path, data)
+    return problems
+
+
+def read_lines(source: Path, problems: list[Problem]) -> Iterator[Line]:
+    """Yield the lines of an exported file after its first; add those that cannot be used to `problems`.
+
+    Raises UserError for a file that is no export, or of an unknown version.
+    """
+    seen: dict[Path, int] = {}
+    number = 0
+    try:
+        with open(source, "rb") as file:
+            zipped = file.read(2) == GZIP_MAGIC
+        with gzip.open(source, "rb") if zipped else open(source, "rb") as file:
+            _check_header(source, file.readline())
+            for number, text in enumerate(file, 2):
+                place = Path(f"{source}:{number}")
+                try:
+                    line = _parse_line(place, text)
+                    if line.path in seen:
+                        raise ValueError(f"{line.path} is on line {seen[line.path]} too")
+                except ValueError as error:
+                    problems.append(Problem(place, str(error)))
+                    continue
+                seen[line.path] = number
+                yield line
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        problems.append(Problem(source, f"is damaged after line {max(1, number)} ({error}): export or copy it again"))
+
+
+def _check_header(source: Path, text: bytes) -> None:
+    """Raise UserError unless the first line is that of a known version."""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(
+            f"{source} is neither a runs folder nor a file of results (its first line does not name the format "
+            f'"{FORMAT}"); `ddbench export results FILE` writes one'
+        )
+    if header.get("version") != VERSION:
+        raise UserError(
+            f"{source} has version {header.get('version')!r} of the format; this ddbench ({__version__}) reads version "
+            f"{VERSION}: use the ddbench that wrote it ({header.get('ddbench')})"
+        )
+
+
+def _parse_line(place: Path, text: bytes) -> Line:
+    """Return a line; ValueError unless it is an object whose path is that of a file of a run."""
+    try:
+        value = orjson.loads(text)
+    except ValueError as error:
+        raise ValueError(f"is not readable JSON ({error})") from None
+    if not isinstance(value, dict) or value.keys() != {"kind", "path", "data"} or not isinstance(value["data"], dict):
+        raise ValueError("is not an object with kind, path and data")
+    kind, path, data = value["kind"], value["path"], value["data"]
+    if kind not in KINDS:
+        raise ValueError(f"its kind is {kind!r}, not one of {', '.join(KINDS)}")
+    parts = PurePosixPath(path).parts if isinstance(path, str) else ()
+    if any(part.startswith((".", "/")) or "\\" in part for part in parts) or _kind_of(parts) != kind:
+        raise ValueError(f"its path {path!r} is not that of a {kind} below a runs folder")
+    if kind == "failure" and not (data.keys() == {"status", "error"} and all(type(v) is str for v in data.values())):
+        raise ValueError("its failure is not an object with the texts status and error")
+    return Line(place, kind, Path(*parts), data)
+
+
+def _kind_of(parts: tuple[str, ...]) -> str:
+    """Return the kind of a file below the runs folder; empty for a file that is not exported."""
+    if len(parts) < 5 or not parts[2].startswith("ipc") or not parts[3].startswith("seed"):
+        return ""
+    if len(parts) == 5:
+        return {"spec.json": "spec", "distill.json": "cost", "failed.json": "failure"}.get(parts[4], "")
+    if len(parts) != 7 or parts[4] != "results" or not parts[6].endswith(".json"):
+        return ""
+    return "failure" if parts[6].endswith(FAILED) else "result"
