@@ -25,7 +25,7 @@ class D4M(ClusterCentreMethod):
     negative: str = "cartoon, anime, painting"
     weights: Literal["lora", "all", "none"] = "none"
     guidance: float = 8.0
-    strength: float = 0.7
+    strength: float = 0.7  # type: ignore[misc]  # a constant of the base class, a field here
 
     def __post_init__(self) -> None:
         super().__post_init__()

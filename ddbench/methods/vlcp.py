@@ -48,7 +48,7 @@ class VLCP(LatentDiffusionMethod):
     captioner: str = "llava-hf/llava-1.5-7b-hf"
     outliers: float = 0.1
     neighbours: int = 10
-    strength: float = 0.7
+    strength: float = 0.7  # type: ignore[misc]  # a constant of the base class, a field here
 
     def __post_init__(self) -> None:
         super().__post_init__()

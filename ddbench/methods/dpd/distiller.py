@@ -188,7 +188,7 @@ class DPD:
         self, classifier: nn.Module | None, course: ClassifierConfig, how: FinetuneConfig
     ) -> ExtraLoss | None:
         """The consistency loss, where it is asked for."""
-        if not self.consistency:
+        if not self.consistency or classifier is None:
             return None
         return ExtraLoss(lambda labels, _: consistency(classifier, labels, how), {"classifier": course.key()})
 
@@ -234,7 +234,7 @@ class DPD:
     ) -> tuple[Tensor, list[dict[str, Any]]]:
         """The best candidate of every prototype as an image, and its record."""
         records = [p.record() for p in prototypes]
-        if self.candidates > 1:
+        if self.candidates > 1 and classifier is not None:
             scores = candidate_margins(classifier, z, [p.label for p in prototypes])
             best = scores.argmax(1)
             z = z.unflatten(0, scores.shape)[torch.arange(len(best)), best]

@@ -58,8 +58,8 @@ def draw(model: LatentModel, subject: SamplingInputs, how: SamplingConfig, ctx: 
     for z, fallen in in_batches(one, len(mine), how.batch, partial(ctx.progress, desc="sampling")):
         # a clone: a view of the batch would be sent with the whole of it
         found += [(image.clone(), fell) for image, fell in zip(z.cpu(), fallen.tolist(), strict=True)]
-    z, fallen = zip(*ctx.processes.all_gather(found), strict=True)
-    return torch.stack(z), sum(fallen)
+    latents, fallbacks = zip(*ctx.processes.all_gather(found), strict=True)
+    return torch.stack(latents), sum(fallbacks)
 
 
 def _batch(

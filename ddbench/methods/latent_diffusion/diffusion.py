@@ -90,9 +90,9 @@ def diffusion_loss(
     `part` only those images are computed (`goal.extra` sees them alone) and the sum of their losses over n is returned:
     the parts of a batch add up to the whole.
     """
-    where = {"generator": generator, "device": generator.device}
-    times = torch.randint(len(goal.abars), (len(z),), **where)
-    eps = torch.randn(z.shape, **where).to(z)[part]
+    device = generator.device
+    times = torch.randint(len(goal.abars), (len(z),), generator=generator, device=device)
+    eps = torch.randn(z.shape, generator=generator, device=device).to(z)[part]
     abar, clean = goal.abars.to(times.device)[times].to(z)[part], z[part]
     z_t = add_noise(clean, eps, abar)
     u = network(z_t, times[part].to(z.device)).float()

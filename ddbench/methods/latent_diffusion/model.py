@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddbench.errors import UserError, unknown
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
@@ -237,7 +237,7 @@ def _kind(folder: Path, diffusers: Any, known: tuple[str, ...]) -> Any:
     return getattr(diffusers, "DiTTransformer2DModel" if name == "Transformer2DModel" else name)
 
 
-def _frozen(kind: Any, folder: Path, device: torch.device) -> nn.Module:
+def _frozen(kind: Any, folder: Path, device: torch.device) -> Any:
     """One part in float32, no gradients. Only safetensors are read, and no code from the folder runs."""
     wanted = {"use_safetensors": True} | ({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {})
     if "transformers" in kind.__module__:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -154,7 +154,7 @@ def stored_prototypes(
         write_json(folder / "clusters.json", owner.tolist())
         save_images(prototypes, stages.train, folder / "images")
 
-    key = {"vae": stages.model.vae_identity, "ipc": ipc, "alpha": alpha}
+    key: dict[str, Any] = {"vae": stages.model.vae_identity, "ipc": ipc, "alpha": alpha}
     key |= {} if choice == "margin" else {"choice": choice}
     folder = stages.shared.stage("prototypes", make, **key)
     prototypes = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
