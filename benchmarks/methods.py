@@ -34,9 +34,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ddbench.methods import dm
 from ddbench.methods.pixels import adjoint, experts
-from ddbench.methods.pixels.adjoint import Piece, Step
-from ddbench.methods.pixels.loop import through
-from ddbench.methods.pixels.network import Network, falling_back, stepped
+from ddbench.methods.pixels.adjoint import StudentStep, TrajectorySegment
+from ddbench.methods.pixels.network import Network, backprop_through, eager_fallback, sgd_step
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import device_name
@@ -83,28 +82,28 @@ def usual_dm(case: Case) -> Tensor:
 
 
 def our_dm(case: Case, network: Network) -> Tensor:
-    weights, found = network.fresh(case.seed), []
+    weights, gradients = network.fresh(case.seed), []
     for label in range(CLASSES):
-        look = partial(dsa.apply, draw=case.draw(1, label))
+        augment = partial(dsa.apply, draw=case.draw(1, label))
         with torch.no_grad():
-            wanted = network.run(dm.mean_feature)(weights, look(case.real[label]))
-        slope = partial(network.run(dm.term), weights)
-        found.append(through(look, case.pixels[label], lambda seen, s=slope, w=wanted: s(seen, w))[0])
-    return torch.stack(found)
+            real_mean = network.run(dm.mean_feature)(weights, augment(case.real[label]))
+        loss = partial(network.run(dm.dm_loss), weights, real_mean=real_mean)
+        gradients.append(backprop_through(augment, case.pixels[label], loss)[0])
+    return torch.stack(gradients)
 
 
-def piece(case: Case) -> Piece:
-    begin = {name: w.detach() for name, w in module(case).named_parameters()}
+def segment(case: Case) -> TrajectorySegment:
+    start = {name: w.detach() for name, w in module(case).named_parameters()}
     draw = torch.Generator().manual_seed(1)
-    goal = {name: w + 0.02 * torch.randn(w.shape, generator=draw).to(w) for name, w in begin.items()}
-    return Piece(begin, goal, RATE)
+    target = {name: w + 0.02 * torch.randn(w.shape, generator=draw).to(w) for name, w in start.items()}
+    return TrajectorySegment(start, target, RATE)
 
 
 def usual_mtt(case: Case, steps: int) -> Tensor:
     """The graph of all steps, kept until the backward pass through all of them."""
-    net, given = module(case), piece(case)
+    net, expert = module(case), segment(case)
     pixels = case.pixels.flatten(0, 1).clone().requires_grad_()
-    weights = {name: w.clone().requires_grad_() for name, w in given.begin.items()}
+    weights = {name: w.clone().requires_grad_() for name, w in expert.start.items()}
     for i in range(steps):
         seen = dsa.apply(pixels, case.draw(len(pixels), i))
         body = {n.removeprefix("body."): w for n, w in weights.items() if n.startswith("body.")}
@@ -112,16 +111,16 @@ def usual_mtt(case: Case, steps: int) -> Tensor:
         logits = F.linear(features, weights["head.weight"], weights["head.bias"])
         slopes = torch.autograd.grad(F.cross_entropy(logits, case.labels), list(weights.values()), create_graph=True)
         weights = {name: w - RATE * slope for (name, w), slope in zip(weights.items(), slopes, strict=True)}
-    off = sum((weights[name] - goal).square().sum() for name, goal in given.goal.items())
-    loss = off / sum((given.begin[name] - goal).square().sum() for name, goal in given.goal.items())
+    off = sum((weights[name] - goal).square().sum() for name, goal in expert.target.items())
+    loss = off / sum((expert.start[name] - goal).square().sum() for name, goal in expert.target.items())
     return torch.autograd.grad(loss, pixels)[0]
 
 
 def our_mtt(case: Case, network: Network, steps: int) -> Tensor:
     pixels = case.pixels.flatten(0, 1)
     index = torch.arange(len(pixels), device=pixels.device)
-    way = [Step(index, partial(dsa.apply, draw=case.draw(len(pixels), i)), case.labels) for i in range(steps)]
-    return adjoint.matched(network, piece(case), pixels, way, at_once=AT_ONCE)[1]
+    path = [StudentStep(index, partial(dsa.apply, draw=case.draw(len(pixels), i)), case.labels) for i in range(steps)]
+    return adjoint.trajectory_gradient(network, segment(case), pixels, path, at_once=AT_ONCE)[1]
 
 
 def usual_train(case: Case) -> Tensor:
@@ -140,9 +139,9 @@ def usual_train(case: Case) -> Tensor:
 def our_train(case: Case, network: Network) -> Tensor:
     weights, pixels = network.fresh(case.seed), case.pixels.flatten(0, 1)
     seen = dsa.apply(pixels, case.draw(len(pixels), 0))
-    downhill, _ = network.run(experts.slope_and_loss)(weights, seen, case.labels)
-    stepped(weights, downhill, RATE)
-    return torch.cat([part.flatten() for part in downhill.values()])
+    gradient, _ = network.run(experts.loss_gradient)(weights, seen, case.labels)
+    sgd_step(weights, gradient, RATE)
+    return torch.cat([part.flatten() for part in gradient.values()])
 
 
 def timed(work: Callable[[], Tensor], where: torch.device) -> tuple[float, int, Tensor]:
@@ -199,7 +198,7 @@ def main(parts: tuple[str, ...], size: int, steps: int, repeat: int, double: boo
     case = Case(*(torch.randn(CLASSES, n, 3, size, size, generator=draw).to(where) for n in (IPC, REAL)))
     rows, lines = [], []
     for part in parts:
-        with falling_back():
+        with eager_fallback():
             found = measured(loops_of(part, case, steps), where, repeat)
         for name, s in found["seconds"].items():
             times, gib = found["seconds"][USUAL] / s, found["peak_bytes"][name] / 2**30

@@ -10,27 +10,34 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
+from ddbench.config import param
 from ddbench.context import Context, seed_of
-from ddbench.methods.pixels.loop import Bench, by_descent, descend, looked_at, siamese, start, through
-from ddbench.methods.pixels.network import Network, Weights, grad_and_value, slope, stepped
+from ddbench.methods.pixels.loop import (
+    MatchingSetup,
+    MomentumSGD,
+    dsa_per_image,
+    dsa_shared,
+    initial_pixels,
+    optimise_pixels,
+)
+from ddbench.methods.pixels.network import (
+    Network,
+    Weights,
+    backprop_through,
+    grad_and_value,
+    sgd_step,
+    weight_gradient,
+)
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 
-LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # the public code's
-RATE, BATCH = 0.01, 256  # of the networks, which are trained on the distilled images by plain SGD
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # of the public code, by IPC
+ETA, BATCH = 0.01, 256  # of the networks, which are trained on the distilled images by plain SGD
 
 
 @dataclass(frozen=True)
 class DC:
-    """Gradient matching (Zhao, Mopuri & Bilen, ICLR 2021, arXiv:2006.05929).
-
-    iterations: each begins with a new random network. outer: matching steps with a network. inner: epochs that it is
-    trained on the distilled images between them. outer, inner = 0: as the public code has them for the nearest IPC that
-    it knows: 1, 10, 20, 30, 40 or 50. rate, momentum: of the pixels' SGD (normalised, deviation 0.25). batch: real
-    images of a class per step, all of them where it has fewer. init: what the images are at first. student: the
-    network's kind. compiled: through torch.compile. bounded: after every step the pixels are brought back into 0..255,
-    what can be stored; else they are clipped at the end.
-    """
+    """Gradient matching (Zhao, Mopuri & Bilen, ICLR 2021, arXiv:2006.05929)."""
 
     name: ClassVar[str] = "dc"
     citation: ClassVar[str] = "Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
@@ -38,66 +45,82 @@ class DC:
     augment: ClassVar[bool] = False
     check_params: ClassVar[dict[str, Any]] = {"iterations": 1, "outer": 2, "inner": 1, "batch": 4}
 
-    iterations: int = 1001
-    outer: int = 0
-    inner: int = 0
-    rate: float = 0.1
-    momentum: float = 0.5
-    batch: int = 256
-    init: Literal["real", "noise"] = "noise"
-    student: Literal["convnet"] = "convnet"
-    compiled: bool = False
-    bounded: bool = True
+    iterations: int = param(1001, "random networks, one after another", "1 or more")
+    outer: int = param(0, "matching steps per network; 0: published for the nearest of IPC 1, 10, 20, 30, 40, 50")
+    inner: int = param(0, "epochs of the network on the distilled images between two steps; 0: published, as for outer")
+    rate: float = param(0.1, "learning rate of the pixels (normalised, deviation 0.25)", "0 or more")
+    momentum: float = param(0.5, "momentum of the pixels' SGD", "0 or more")
+    batch: int = param(256, "real images per class and step; all if a class has fewer", "1 or more")
+    init: Literal["real", "noise"] = param("noise", "initial images: real ones, or noise from N(0, 1)")
+    student: Literal["convnet"] = param("convnet", "architecture of the networks")
+    compiled: bool = param(False, "use torch.compile")
+    bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, outer=0, inner=0, batch=1, rate=0, momentum=0)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
-        bench = Bench.of(train, ctx, self.student, self.compiled)
-        first = start(bench.real, ipc, self.init, ctx)
-        return by_descent(bench, first, partial(self._along_a_training, bench), self.iterations)
+        """Optimise `ipc` images per class (algorithm 1). Raises FloatingPointError for a loss that is not finite."""
+        setup = MatchingSetup.of(train, ctx, self.student, self.compiled)
+        S = initial_pixels(setup.real, ipc, self.init, ctx)
+        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded)
+        return optimise_pixels(setup, sgd, lambda k: self._iteration(setup, sgd, k), self.iterations)
 
     def loops(self, ipc: int) -> tuple[int, int]:
-        """(outer, inner) for a number of images per class."""
-        nearest = min(LOOPS, key=lambda known: (abs(known - ipc), known))
+        """Return T and the network's epochs (outer, inner) for a number of images per class."""
+        nearest = min(LOOPS, key=lambda published: (abs(published - ipc), published))
         return self.outer or LOOPS[nearest][0], self.inner or LOOPS[nearest][1]
 
-    def _along_a_training(self, bench: Bench, pixels: Tensor, velocity: Tensor, i: int) -> float:
-        """Match, move the pixels, train the network on them, match again. The mean loss."""
-        weights, losses = bench.network.fresh(seed_of(bench.ctx.seed, self.name, "network", i)), []
-        outer, inner = self.loops(pixels.shape[1])
-        for j in range(outer):
-            if j:
-                weights = self._trained(weights, pixels, inner, bench, bench.ctx.generator(self.name, "train", i, j))
-            found = [self._class(own, label, weights, bench, (i, j)) for label, own in enumerate(pixels)]
-            gradients, terms = zip(*found, strict=True)
-            descend(pixels, torch.stack(gradients), velocity, self.rate, self.momentum, self.bounded)
-            losses.append(float(torch.stack(terms).sum()))
-        return sum(losses) / outer
+    def _iteration(self, setup: MatchingSetup, sgd: MomentumSGD, k: int) -> float:
+        """Do the outer loop of algorithm 1 with network k on the pixels S = `sgd.values`; return the mean loss."""
+        ctx, network, S = setup.ctx, setup.network, sgd.values
+        (T, epochs), losses = self.loops(S.shape[1]), []
+        theta = network.fresh(seed_of(ctx.seed, self.name, "network", k))
+        for t in range(T):
+            gradients, values = [], []
+            for c, name in enumerate(setup.real.train.classes):
+                numbers = ctx.generator(self.name, k, t, name)
+                T_c, S_c = setup.real.draw(c, self.batch, numbers), S[c]
+                A = dsa_shared(self.augment, numbers, ctx.device)  # DSA's A(., omega), the same for T_c and S_c
+                real_labels, labels = (torch.full((len(x),), c, device=ctx.device) for x in (T_c, S_c))
+                real_gradient = network.run(weight_gradient)(theta, A(T_c), real_labels)
+                loss = partial(network.run(dc_loss), theta, labels=labels, real_gradient=real_gradient)
+                gradient, value = backprop_through(A, S_c, loss)  # S_c occurs in the term of its class alone
+                gradients.append(gradient)
+                values.append(value)
+            sgd.step(torch.stack(gradients))
+            losses.append(float(torch.stack(values).sum()))
+            if t + 1 < T:  # train the network on S
+                numbers = ctx.generator(self.name, "train", k, t + 1)
+                images, labels = S.flatten(0, 1), torch.arange(len(S), device=S.device).repeat_interleave(S.shape[1])
+                for _ in range(epochs):
+                    for rows in torch.randperm(len(images), generator=numbers).split(BATCH):
+                        batch = dsa_per_image(images[rows], self.augment, numbers)
+                        theta = sgd_step(theta, network.run(weight_gradient)(theta, batch, labels[rows]), ETA)
+        return sum(losses) / T
 
-    def _class(
-        self, own: Tensor, label: int, weights: Weights, bench: Bench, at: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """The gradient of one class's term in its pixels, and the term."""
-        numbers = bench.ctx.generator(self.name, *at, bench.real.train.classes[label])
-        images, look = bench.real.draw(label, self.batch, numbers), siamese(self.augment, numbers, own.device)
-        wanted = bench.network.run(slope)(weights, look(images), _all(label, images))
-        labels = _all(label, own)
-        return through(look, own, lambda seen: bench.network.run(term)(weights, seen, labels, wanted))
 
-    def _trained(
-        self, weights: Weights, pixels: Tensor, epochs: int, bench: Bench, numbers: torch.Generator
-    ) -> Weights:
-        """The weights after `epochs` of plain SGD on the distilled images."""
-        images = pixels.detach().flatten(0, 1)
-        labels = torch.arange(len(pixels), device=pixels.device).repeat_interleave(pixels.shape[1])
-        for _ in range(epochs):
-            for index in torch.randperm(len(images), generator=numbers).split(BATCH):
-                batch = looked_at(images[index], self.augment, numbers)
-                downhill = bench.network.run(slope)(weights, batch, labels[index])
-                weights = stepped(weights, downhill, RATE)
-        return weights
+def dc_loss(
+    network: Network, theta: Weights, S_c: Tensor, labels: Tensor, real_gradient: Weights
+) -> tuple[Tensor, Tensor]:
+    """Compute D(gradient on S_c, gradient on T_c) of the cross-entropy, one class's term of the loss of algorithm 1.
+
+    Returns the gradient with respect to S_c, (n, 3, h, w), and the value.
+    """
+    return grad_and_value(lambda x: gradient_distance(grad(network.loss)(theta, x, labels), real_gradient))(S_c)
+
+
+def gradient_distance(one: Weights, other: Weights) -> Tensor:
+    """Sum 1 - cosine over the rows of all tensors of two or more dimensions, reshaped to (out, rest) (eq. 10).
+
+    Biases and norms do not count. 1e-6 is added to the product of the norms, as in the public code.
+    """
+    total = 0
+    for name, a in one.items():
+        if a.ndim > 1:
+            a, b = a.flatten(1), other[name].flatten(1)
+            total = total + (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+    return total
 
 
 @dataclass(frozen=True)
@@ -112,26 +135,3 @@ class DSA(DC):
     augment: ClassVar[bool] = True
 
     init: Literal["real", "noise"] = "real"
-
-
-def term(network: Network, weights: Weights, images: Tensor, labels: Tensor, wanted: Weights) -> tuple[Tensor, Tensor]:
-    """`distance` of the images' gradient from the wanted one: its gradient in the images, and itself."""
-    return grad_and_value(lambda x: distance(grad(network.loss)(weights, x, labels), wanted))(images)
-
-
-def distance(one: Weights, other: Weights) -> Tensor:
-    """Of two gradients: 1 - cosine of their rows, summed over rows and over tensors of two or more dimensions (eq. 10).
-
-    A row is what leads to one output: tensors are reshaped to (out, rest). Biases and norms count nothing. As the
-    public code has it, with 1e-6 added to the product of the norms.
-    """
-    return sum(_rows(a, other[name]) for name, a in one.items() if a.ndim > 1)
-
-
-def _all(label: int, images: Tensor) -> Tensor:
-    return torch.full((len(images),), label, device=images.device)
-
-
-def _rows(a: Tensor, b: Tensor) -> Tensor:
-    a, b = a.flatten(1), b.flatten(1)
-    return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()

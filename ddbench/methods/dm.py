@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ddbench.config import param
 from ddbench.context import Context, seed_of
-from ddbench.methods.pixels.loop import Bench, by_descent, descend, siamese, start, through
-from ddbench.methods.pixels.network import Network, Weights, grad_and_value
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, dsa_shared, initial_pixels, optimise_pixels
+from ddbench.methods.pixels.network import Network, Weights, backprop_through, grad_and_value
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 
@@ -20,11 +21,7 @@ from ddbench.types import DistilledSet, ImageSet
 class DM:
     """Distribution matching (Zhao & Bilen, WACV 2023, arXiv:2110.04181).
 
-    iterations: each draws a new random network. rate: learning rate of the pixels (normalised, deviation 0.25).
-    momentum: of their SGD. batch: real images of a class per iteration, all of them where it has fewer. init: what the
-    images are at first. augment: real and distilled images alike (differentiable Siamese augmentation). student: the
-    network's kind. compiled: through torch.compile. bounded: after every step the pixels are brought back into 0..255,
-    what can be stored; else they are clipped at the end, as in the public code, whose students see them as they are.
+    Unbounded pixels are as in the public code, but its students see them unclipped.
     """
 
     name: ClassVar[str] = "dm"
@@ -32,47 +29,53 @@ class DM:
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"iterations": 3, "batch": 4}
 
-    iterations: int = 20001
-    rate: float = 1.0
-    momentum: float = 0.5
-    batch: int = 256
-    init: Literal["real", "noise"] = "real"
-    augment: bool = True
-    student: Literal["convnet"] = "convnet"
-    compiled: bool = False
-    bounded: bool = True
+    iterations: int = param(20001, "SGD steps on the pixels, each with a new random network", "1 or more")
+    rate: float = param(1.0, "learning rate of the pixels (normalised, deviation 0.25)", "0 or more")
+    momentum: float = param(0.5, "momentum of the pixels' SGD", "0 or more")
+    batch: int = param(256, "real images per class and iteration; all if a class has fewer", "1 or more")
+    init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
+    augment: bool = param(True, "differentiable Siamese augmentation of real and distilled images")
+    student: Literal["convnet"] = param("convnet", "architecture of the networks")
+    compiled: bool = param(False, "use torch.compile")
+    bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, batch=1, rate=0, momentum=0)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
-        bench = Bench.of(train, ctx, self.student, self.compiled)
-        first = start(bench.real, ipc, self.init, ctx)
-        return by_descent(bench, first, partial(self._move, bench), self.iterations)
+        """Optimise `ipc` images per class (algorithm 1). Raises FloatingPointError for a loss that is not finite."""
+        setup = MatchingSetup.of(train, ctx, self.student, self.compiled)
+        S = initial_pixels(setup.real, ipc, self.init, ctx)
+        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded)
+        return optimise_pixels(setup, sgd, lambda k: self._iteration(setup, sgd, k), self.iterations)
 
-    def _move(self, bench: Bench, pixels: Tensor, velocity: Tensor, i: int) -> float:
-        """A step down the sum over classes. A class's pixels are in its own term alone, so the terms take turns."""
-        weights = bench.network.fresh(seed_of(bench.ctx.seed, "dm", "network", i))
-        found = [self._class(own, label, weights, bench, i) for label, own in enumerate(pixels)]
-        gradients, losses = zip(*found, strict=True)
-        descend(pixels, torch.stack(gradients), velocity, self.rate, self.momentum, self.bounded)
+    def _iteration(self, setup: MatchingSetup, sgd: MomentumSGD, k: int) -> float:
+        """Take step k of algorithm 1 on the pixels S = `sgd.values`; return the loss, summed over classes."""
+        ctx, network, gradients, losses = setup.ctx, setup.network, [], []
+        theta = network.fresh(seed_of(ctx.seed, "dm", "network", k))
+        for c, name in enumerate(setup.real.train.classes):
+            numbers = ctx.generator("dm", k, name)
+            T_c, S_c = setup.real.draw(c, self.batch, numbers), sgd.values[c]
+            A = dsa_shared(self.augment, numbers, ctx.device)  # A(., omega_c), the same for T_c and S_c
+            with torch.no_grad():
+                real_mean = network.run(mean_feature)(theta, A(T_c))
+            loss = partial(network.run(dm_loss), theta, real_mean=real_mean)
+            gradient, value = backprop_through(A, S_c, loss)  # S_c occurs in the term of its class alone
+            gradients.append(gradient)
+            losses.append(value)
+        sgd.step(torch.stack(gradients))
         return float(torch.stack(losses).sum())
 
-    def _class(self, own: Tensor, label: int, weights: Weights, bench: Bench, i: int) -> tuple[Tensor, Tensor]:
-        """The gradient of one class's term in its pixels, and the term."""
-        numbers, network = bench.ctx.generator("dm", i, bench.real.train.classes[label]), bench.network
-        images, look = bench.real.draw(label, self.batch, numbers), siamese(self.augment, numbers, own.device)
-        with torch.no_grad():
-            wanted = network.run(mean_feature)(weights, look(images))
-        return through(look, own, lambda seen: network.run(term)(weights, seen, wanted))
+
+def dm_loss(network: Network, theta: Weights, S_c: Tensor, real_mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute || mean of psi(T_c) - mean of psi(S_c) ||^2, one class's term of the loss of algorithm 1.
+
+    psi: features of the network with weights theta. Returns the gradient with respect to S_c, (n, 3, h, w), and the
+    loss.
+    """
+    return grad_and_value(lambda x: (mean_feature(network, theta, x) - real_mean).square().sum())(S_c)
 
 
-def mean_feature(network: Network, weights: Weights, images: Tensor) -> Tensor:
-    """(d,)"""
-    return network.features(weights, images).mean(0)
-
-
-def term(network: Network, weights: Weights, images: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """One class's squared distance of mean features, summed over features: its gradient in the images, and itself."""
-    return grad_and_value(lambda x: (mean_feature(network, weights, x) - wanted).square().sum())(images)
+def mean_feature(network: Network, theta: Weights, images: Tensor) -> Tensor:
+    """Return the mean of psi(images), (d,)."""
+    return network.features(theta, images).mean(0)

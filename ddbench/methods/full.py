@@ -1,4 +1,4 @@
-"""Every real training image: what a distilled set falls short of."""
+"""Every real training image: the upper bound for a distilled set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddbench.types import DistilledSet, ImageSet
 class Full:
     """The whole training split. Takes no --ipc; `--protocol real` has rows for as many images.
 
-    Its run holds a PNG copy of every one of them, as any run holds what was judged.
+    Its run holds a PNG copy of every image, as every run holds the images that students are trained on.
     """
 
     name: ClassVar[str] = "full"
@@ -21,5 +21,5 @@ class Full:
     whole: ClassVar[bool] = True
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """All of `train`. Deterministic: the run's seed changes nothing."""
+        """Return all of `train`. The run's seed changes nothing."""
         return DistilledSet(train.images, train.labels, train.classes, train.readable, train.names)

@@ -8,48 +8,50 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.selection import check_enough, embedded, select
+from ddbench.methods.shared.selection import check_enough, real_features, select
 from ddbench.types import DistilledSet, ImageSet
 
 
 @dataclass(frozen=True)
 class Herding:
-    """Greedy mean matching in the feature space of a network (Welling, ICML 2009; as in Rebuffi et al., CVPR 2017).
-
-    embedding: the student whose penultimate features are used, each divided by its length (as iCaRL has it).
-    trained: train it on the training split first (AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the
-    symmetries of a square), else keep its random initial weights.
-    """
+    """Greedy mean matching in the feature space of a network (Welling, ICML 2009; as in Rebuffi et al., CVPR 2017)."""
 
     name: ClassVar[str] = "herding"
     citation: ClassVar[str] = "Welling, Herding dynamical weights to learn, ICML 2009"
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
-    embedding: Literal["convnet", "resnet18", "vit_tiny"] = "convnet"
-    trained: bool = True
+    embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
+        "convnet", "student whose penultimate features are used, each divided by its length (as iCaRL has it)"
+    )
+    trained: bool = param(
+        True,
+        "train it on the training split first (AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the "
+        "symmetries of a square), else keep its random initial weights",
+    )
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """The first `ipc` images of the greedy order of every class. Deterministic: the run's seed changes nothing."""
+        """Return the first `ipc` images of every class's greedy order. The run's seed changes nothing."""
         check_enough(train, ipc)  # before the network is trained
-        points = embedded(train, ctx, self.embedding, self.trained)
-        return select(train, ipc, lambda rows, _: rows[greedy_order(points[rows], ipc)])
+        features = real_features(train, ctx, self.embedding, self.trained)
+        return select(train, ipc, lambda rows, _: rows[greedy_order(features[rows], ipc)])
 
 
-def greedy_order(points: Tensor, count: int) -> Tensor:
-    """Indices (count,) into `points` (n, d), greedily nearest to the class mean as a set.
+def greedy_order(features: Tensor, count: int) -> Tensor:
+    """Return indices (count,) into `features` (n, d), so that the mean of the first k is near the mean of all.
 
-    Step k takes the point that brings the mean of the first k nearest to the mean of all: the smallest
-    ||mu - (sum of the taken + x) / k|| (Welling 2009, eq. 4; algorithm 4 of iCaRL). No point is taken twice.
+    p_k = argmin over x of || mu - (phi(p_1) + ... + phi(p_(k-1)) + phi(x)) / k ||, phi of length 1, no image twice
+    (Welling 2009, eq. 4; algorithm 4 of iCaRL).
     """
-    points = torch.nn.functional.normalize(points.double(), dim=1)
-    mean, total, taken = points.mean(0), torch.zeros_like(points[0]), []
-    free = torch.ones(len(points), dtype=torch.bool)
+    phi = torch.nn.functional.normalize(features.double(), dim=1)
+    mu, total, order = phi.mean(0), torch.zeros_like(phi[0]), []
+    free = torch.ones(len(phi), dtype=torch.bool)
     for k in range(1, count + 1):
-        gaps = (mean - (total + points) / k).norm(dim=1).masked_fill(~free, torch.inf)
-        best = int(gaps.argmin())
-        taken.append(best)
-        free[best] = False
-        total = total + points[best]
-    return torch.tensor(taken)
+        distances = (mu - (total + phi) / k).norm(dim=1).masked_fill(~free, torch.inf)
+        p_k = int(distances.argmin())
+        order.append(p_k)
+        free[p_k] = False
+        total = total + phi[p_k]
+    return torch.tensor(order)

@@ -8,51 +8,57 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.selection import check_enough, embedded, select
+from ddbench.methods.shared.selection import check_enough, real_features, select
 from ddbench.types import DistilledSet, ImageSet
 
 
 @dataclass(frozen=True)
 class KCenter:
-    """The greedy 2-approximation, class by class (Sener & Savarese 2018, arXiv:1708.00489, algorithm 1).
-
-    embedding: the student whose penultimate features are used. trained: train it on the training split first (AdamW
-    2e-3, batches of 32, ten passes but 300 to 1000 steps, the symmetries of a square), else keep its random initial
-    weights. first: "mean" begins with the image nearest the class mean, "random" with any.
-    """
+    """The greedy 2-approximation, class by class (Sener & Savarese 2018, arXiv:1708.00489, algorithm 1)."""
 
     name: ClassVar[str] = "kcenter"
     citation: ClassVar[str] = "Sener & Savarese, Active Learning for CNNs: A Core-Set Approach, ICLR 2018"
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
-    embedding: Literal["convnet", "resnet18", "vit_tiny"] = "convnet"
-    trained: bool = True
-    first: Literal["mean", "random"] = "mean"
+    embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
+        "convnet", "student whose penultimate features are used"
+    )
+    trained: bool = param(
+        True,
+        "train it on the training split first (AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the "
+        "symmetries of a square), else keep its random initial weights",
+    )
+    first: Literal["mean", "random"] = param("mean", "first image: the one nearest the class mean, or a random one")
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """`ipc` images per class, in the order they were chosen. Deterministic, but for a random first one."""
+        """Return `ipc` images per class, in greedy order. The run's seed changes only a random first image."""
         check_enough(train, ipc)  # before the network is trained
-        points = embedded(train, ctx, self.embedding, self.trained)
+        features = real_features(train, ctx, self.embedding, self.trained)
 
         def pick(rows: Tensor, label: int) -> Tensor:
-            return rows[farthest_first(points[rows], ipc, self._first(points[rows], train.classes[label], ctx))]
+            x = features[rows]
+            if self.first == "random":
+                numbers = ctx.generator("kcenter", train.classes[label])
+                first = int(torch.randint(len(x), (), generator=numbers))
+            else:
+                first = int((x - x.mean(0)).norm(dim=1).argmin())
+            return rows[farthest_first(x, ipc, first)]
 
         return select(train, ipc, pick)
 
-    def _first(self, points: Tensor, name: str, ctx: Context) -> int:
-        if self.first == "random":
-            return int(torch.randint(len(points), (), generator=ctx.generator("kcenter", name)))
-        return int((points - points.mean(0)).norm(dim=1).argmin())
 
+def farthest_first(x: Tensor, count: int, first: int) -> Tensor:
+    """Return indices (count,) into the points x (n, d): `first`, then always argmax_i min_(j in s) || x_i - x_j ||.
 
-def farthest_first(points: Tensor, count: int, first: int) -> Tensor:
-    """Indices (count,) into `points` (n, d): the first, then always the one farthest from all that are chosen."""
-    chosen = [first]
-    nearest = (points - points[first]).norm(dim=1)
-    while len(chosen) < count:
-        nearest[chosen[-1]] = -1  # a copy of a chosen one may still follow, itself may not
-        chosen.append(int(nearest.argmax()))
-        nearest = nearest.minimum((points - points[chosen[-1]]).norm(dim=1))
-    return torch.tensor(chosen)
+    s: the indices so far. No index occurs twice.
+    """
+    s = [first]
+    nearest = (x - x[first]).norm(dim=1)
+    while len(s) < count:
+        nearest[s[-1]] = -1  # a copy of a chosen point may still follow
+        s.append(int(nearest.argmax()))
+        nearest = nearest.minimum((x - x[s[-1]]).norm(dim=1))
+    return torch.tensor(s)

@@ -21,7 +21,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
     unit_length,
 )
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.shared.selection import embedded, subset
+from ddbench.methods.shared.selection import real_features, subset
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 
@@ -73,7 +73,7 @@ class KMeans:
             stages = Stages(model, train, ctx, BATCH)
             prototypes, _ = stored_prototypes(stages, stages.latents(), ipc, self.alpha, self.choice)
         else:
-            features = embedded(train, ctx, self.embedding, self.trained)
+            features = real_features(train, ctx, self.embedding, self.trained)
 
             def points(rows: Tensor) -> np.ndarray:
                 return unit_length(features[rows])

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
+from ddbench.config import param
 from ddbench.context import Context, log
-from ddbench.methods.pixels.adjoint import Piece, Step, matched
-from ddbench.methods.pixels.experts import Training, snapshot, trajectory
-from ddbench.methods.pixels.loop import Bench, descend, optimise, start, stored
-from ddbench.methods.pixels.network import falling_back
+from ddbench.methods.pixels.adjoint import StudentStep, TrajectorySegment, trajectory_gradient
+from ddbench.methods.pixels.experts import ExpertConfig, load_snapshot, train_expert
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, to_distilled_set
+from ddbench.methods.pixels.network import eager_fallback
+from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
@@ -25,22 +26,9 @@ from evaluators import dsa
 class MTT:
     """Matching training trajectories (Cazenavette et al., CVPR 2022, arXiv:2203.11932).
 
-    iterations: each matches one piece of one expert's trajectory. steps: of the student, on the distilled images.
-    expert_epochs: the piece's length. latest: it begins at an epoch below this. batch: distilled images per step, 0 for
-    all. rate: learning rate of the pixels (normalised, deviation 0.25). step_rate: the student's learning rate at
-    first. rate_rate: the learning rate of that. momentum: of pixels and step rate. gradient: "exact", through all steps
-    at the memory of one (the adjoint), or "tesla", which drops the second derivatives (Cui et al., ICML 2023,
-    arXiv:2211.10586), though here it costs as much. experts: how many are trained on the real images. epochs: that
-    each is trained for. expert_rate: their learning rate. expert_batch: real images in their batches. expert_images:
-    that their epochs see at most, 0 for all. augment: DSA's operations on every batch, the experts' too. init: what the
-    images are at first. student: the network's kind. compiled: through torch.compile; eager is slower than the public
-    code. bounded: after every iteration the pixels are brought back into 0..255, what can be stored; else they are
-    clipped at the end. grad_batch: images of a step whose gradients are taken at once, 0 for all; it changes memory,
-    not the images.
-
-    Defaults are those published for 64 px and IPC 10 (Tiny ImageNet), but that a step sees all distilled images (there
-    200 of 2000); the presets are named after what they were published for. Another number of images or another size:
-    take the nearest.
+    Defaults are those published for 64 px and IPC 10 (Tiny ImageNet), except that a step takes all distilled images
+    (published: 200 of 2000). The presets are named after what they were published for. For another number of images
+    or another size take the nearest.
     """
 
     name: ClassVar[str] = "mtt"
@@ -50,27 +38,31 @@ class MTT:
         "iterations": 2, "steps": 2, "expert_epochs": 1, "latest": 1, "experts": 1, "epochs": 2, "rate_rate": 1e-7,
     }  # fmt: skip
 
-    iterations: int = 5001
-    steps: int = 20
-    expert_epochs: int = 2
-    latest: int = 40
-    batch: int = 0
-    rate: float = 1e4
-    step_rate: float = 1e-2
-    rate_rate: float = 1e-4
-    momentum: float = 0.5
-    gradient: Literal["exact", "tesla"] = "exact"
-    experts: int = 100
-    epochs: int = 50
-    expert_rate: float = 1e-2
-    expert_batch: int = 256
-    expert_images: int = 0
-    augment: bool = True
-    init: Literal["real", "noise"] = "real"
-    student: Literal["convnet"] = "convnet"
-    compiled: bool = False
-    bounded: bool = True
-    grad_batch: int = 50
+    iterations: int = param(5001, "segments of expert trajectories that are matched", "1 or more")
+    steps: int = param(20, "N, the student's steps on the distilled images", "1 or more")
+    expert_epochs: int = param(2, "M, the length of a segment", "epochs")
+    latest: int = param(40, "T+, a segment starts before this epoch", "epochs")
+    batch: int = param(0, "distilled images per student step, 0 for all")
+    rate: float = param(1e4, "learning rate of the pixels (normalised, deviation 0.25)", "0 or more")
+    step_rate: float = param(1e-2, "alpha, the student's initial learning rate; it is learned")
+    rate_rate: float = param(1e-4, "learning rate of alpha", "0 or more")
+    momentum: float = param(0.5, "momentum of the pixels' SGD and of alpha's", "0 or more")
+    gradient: Literal["exact", "tesla"] = param(
+        "exact",
+        "exact: through all steps, at the memory of one (the adjoint); tesla: without second derivatives (Cui et al., "
+        "ICML 2023, arXiv:2211.10586), at the same cost here",
+    )
+    experts: int = param(100, "networks trained on the real images", "1 or more")
+    epochs: int = param(50, "epochs of every expert", "1 or more")
+    expert_rate: float = param(1e-2, "learning rate of the experts")
+    expert_batch: int = param(256, "real images per step of an expert", "1 or more")
+    expert_images: int = param(0, "real images per epoch of an expert at most, 0 for all")
+    augment: bool = param(True, "DSA's operations on every batch, the experts' too")
+    init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
+    student: Literal["convnet"] = param("convnet", "architecture of experts and student")
+    compiled: bool = param(False, "use torch.compile; eager is slower than the public code")
+    bounded: bool = param(True, "clamp pixels to 0..255 after every iteration, else clip them once at the end")
+    grad_batch: int = param(50, "images whose gradients are taken at once, 0 for all; changes memory, not the images")
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, steps=1, expert_epochs=1, latest=1, experts=1, epochs=1, expert_batch=1)
@@ -82,46 +74,56 @@ class MTT:
             )
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """`ipc` images per class, optimised. Raises FloatingPointError for a loss that is not finite."""
-        bench = Bench.of(train, ctx, self.student, self.compiled)
-        pixels = start(bench.real, ipc, self.init, ctx)  # too few images are said before the experts are trained
-        training = Training(
+        """Optimise `ipc` images per class (algorithm 1). Raises FloatingPointError for a loss that is not finite."""
+        setup = MatchingSetup.of(train, ctx, self.student, self.compiled)
+        S = initial_pixels(setup.real, ipc, self.init, ctx)  # before the experts: an error for too few images is early
+        alpha = torch.tensor(self.step_rate, device=ctx.device)
+        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded), MomentumSGD(alpha, self.rate_rate, self.momentum)
+        config = ExpertConfig(
             self.student, self.epochs, self.expert_rate, self.expert_batch, self.augment, self.expert_images
         )
-        with falling_back():
-            experts = [trajectory(index, training, bench) for index in range(self.experts)]
-            state = {"pixels": pixels, "step_rate": torch.tensor(self.step_rate, device=ctx.device)}
-            state |= {f"{name} velocity": torch.zeros_like(part) for name, part in state.items()}
-            loss = optimise(state, lambda i: self._step(state, experts, bench, i), self.iterations, ctx)
-        rate = float(state["step_rate"])
-        if rate <= 0:
-            log.warning("the learned step rate became %.2g, which climbs: try a smaller rate_rate", rate)
-        return stored(pixels, train, loss=loss, step_rate=rate)
+        state = {"pixels": S, "pixels velocity": sgd[0].velocity}
+        state |= {"step_rate": alpha, "step_rate velocity": sgd[1].velocity}
+        with eager_fallback():
+            experts = [train_expert(index, config, setup) for index in range(self.experts)]
+            loss = optimise_with_checkpoints(
+                state, lambda i: self._iteration(setup, experts, sgd, i), self.iterations, ctx
+            ).loss
+        if alpha <= 0:
+            log.warning("the learned step rate became %.2g, which climbs: try a smaller rate_rate", float(alpha))
+        return to_distilled_set(S, train, loss=loss, step_rate=float(alpha))
 
-    def _step(self, state: dict[str, Tensor], experts: Sequence[Path], bench: Bench, i: int) -> float:
-        """Match one piece; pixels and step rate move in place."""
-        numbers = bench.ctx.generator("mtt", i)
-        cycle, place = divmod(i, len(experts))
-        chosen = torch.randperm(len(experts), generator=bench.ctx.generator("mtt", "experts", cycle))[place]
-        first = int(torch.randint(self.latest, (), generator=numbers))
-        begin, goal = (snapshot(experts[chosen], t, bench.ctx.device) for t in (first, first + self.expert_epochs))
-        piece, pixels = Piece(begin, goal, float(state["step_rate"])), state["pixels"]
-        steps = self._steps(len(pixels), pixels.shape[1], numbers, bench.ctx.device)
-        exact = self.gradient == "exact"
-        loss, gradient, by_rate = matched(bench.network, piece, pixels.flatten(0, 1), steps, exact, self.grad_batch)
-        slopes = {"pixels": gradient.view_as(pixels), "step_rate": torch.tensor(by_rate, device=pixels.device)}
-        for name, rate, bounded in (("pixels", self.rate, self.bounded), ("step_rate", self.rate_rate, False)):
-            descend(state[name], slopes[name], state[f"{name} velocity"], rate, self.momentum, bounded)
+    def _iteration(
+        self, setup: MatchingSetup, experts: Sequence[Path], sgd: tuple[MomentumSGD, MomentumSGD], i: int
+    ) -> float:
+        """Take step i of algorithm 1 on the pixels S and the learning rate alpha; return the loss."""
+        ctx, numbers, (S, alpha) = setup.ctx, setup.ctx.generator("mtt", i), (sgd[0].values, sgd[1].values)
+        cycle, place = divmod(i, len(experts))  # every expert once, then again in another order
+        expert = experts[torch.randperm(len(experts), generator=ctx.generator("mtt", "experts", cycle))[place]]
+        t = int(torch.randint(self.latest, (), generator=numbers))
+        start, target = (load_snapshot(expert, epoch, ctx.device) for epoch in (t, t + self.expert_epochs))
+        steps = self._student_steps(*S.shape[:2], numbers, ctx.device)
+
+        # L = || theta_(t+N) - theta*_(t+M) ||^2 / || theta*_t - theta*_(t+M) ||^2, theta_t = theta*_t, and for n < N
+        # theta_(t+n+1) = theta_(t+n) - alpha * gradient of the loss on A(b_(t+n)), b_(t+n) a batch of S
+        segment, exact = TrajectorySegment(start, target, float(alpha)), self.gradient == "exact"
+        loss, by_image, by_alpha = trajectory_gradient(
+            setup.network, segment, S.flatten(0, 1), steps, exact, self.grad_batch
+        )
+        sgd[0].step(by_image.view_as(S))
+        sgd[1].step(torch.tensor(by_alpha, device=ctx.device))
         return loss
 
-    def _steps(self, classes: int, ipc: int, numbers: torch.Generator, device: torch.device) -> list[Step]:
-        """Batches of permutations of all images, cut from their ends; the augmentation's numbers for every image."""
-        labels, left, found = torch.arange(classes).repeat_interleave(ipc), [], []
+    def _student_steps(
+        self, classes: int, ipc: int, numbers: torch.Generator, device: torch.device
+    ) -> list[StudentStep]:
+        """Draw the N batches b_(t+n) and A: permutations of S, cut in batches that are taken from the end."""
+        labels, batches, steps = torch.arange(classes).repeat_interleave(ipc), [], []
         for _ in range(self.steps):
-            if not left:
-                left = list(torch.randperm(len(labels), generator=numbers).split(self.batch or len(labels)))
-            index = left.pop()
+            if not batches:
+                batches = list(torch.randperm(len(labels), generator=numbers).split(self.batch or len(labels)))
+            index = batches.pop()
             draw = dsa.draw(len(index), numbers).to(device)
-            look = partial(dsa.apply, draw=draw) if self.augment else torch.clone
-            found.append(Step(index.to(device), look, labels[index].to(device)))
-        return found
+            augment = partial(dsa.apply, draw=draw) if self.augment else torch.clone
+            steps.append(StudentStep(index.to(device), augment, labels[index].to(device)))
+        return steps

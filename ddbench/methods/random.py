@@ -1,4 +1,4 @@
-"""Random real images: the baseline every other method must beat."""
+"""Random real images: the baseline that every other method must beat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Random:
     version: ClassVar[int] = 1
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """Draw per class from a generator of its own: a class's choice does not depend on the other classes."""
+        """Draw `ipc` images of every class, from a generator per class: no class's images depend on other classes."""
 
         def pick(rows: torch.Tensor, label: int) -> torch.Tensor:
             order = torch.randperm(len(rows), generator=ctx.generator("random", train.classes[label]))

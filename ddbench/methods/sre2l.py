@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.pixels.loop import BLACK, WHITE, optimise, stored
-from ddbench.methods.shared.teachers import opinions, taught
+from ddbench.methods.pixels.loop import BLACK, WHITE, to_distilled_set
+from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
+from ddbench.methods.shared.teachers import soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.augment import MEAN, STD
@@ -26,13 +28,6 @@ BETAS, EPSILON = (0.5, 0.9), 1e-8
 class SRe2L:
     """Squeeze, recover and relabel (Yin, Xing & Shen, NeurIPS 2023, arXiv:2306.13092).
 
-    iterations: Adam steps on every batch of one image per class. rate: at first, along half a cosine to 0 (pixels
-    normalised, deviation 0.25). statistics: weight of the batch norms' distances; first: of the first of them, in
-    multiples of that. smallest: share of the image that a random crop keeps at least, 1 for no crop. roll: images are
-    rolled by up to this many pixels each way. soft: keep what the teacher says of each image as its soft label.
-    teacher: a network with batch norm. epochs: passes over the training split that it is trained for. least, most:
-    steps, of 32 images, that it is trained at least and at most (0: any number).
-
     Defaults are those published for ImageNet at 224 px; for small images take the preset of the nearest size.
     """
 
@@ -41,80 +36,88 @@ class SRe2L:
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"iterations": 2, "epochs": 1, "least": 2}
 
-    iterations: int = 4000
-    rate: float = 0.25
-    statistics: float = 0.01
-    first: float = 10.0
-    smallest: float = 0.08
-    roll: int = 32
-    soft: bool = True
-    teacher: Literal["resnet18"] = "resnet18"
-    epochs: int = 10
-    least: int = 1000
-    most: int = 0
+    iterations: int = param(4000, "Adam steps on every batch, which has one image per class", "1 or more")
+    rate: float = param(0.25, "initial learning rate (pixels normalised, deviation 0.25); half a cosine to 0")
+    statistics: float = param(0.01, "weight of the distances of batch-norm statistics")
+    first: float = param(10.0, "weight of the first batch norm's distance, relative to the others")
+    smallest: float = param(0.08, "smallest area of a random crop, as a share of the image; 1: no crop", "0 to 1")
+    roll: int = param(32, "largest shift of the images each way, by rolling", "px")
+    soft: bool = param(True, "store the teacher's probabilities of each image as its soft label")
+    teacher: Literal["resnet18"] = param("resnet18", "architecture of the teacher; it has batch norm")
+    epochs: int = param(10, "teacher's passes over the training split", "1 or more")
+    least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
+    most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, epochs=1, least=1, most=0, roll=0, rate=0)
         shares(self, "smallest")
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """`ipc` images per class, batch after batch. Raises FloatingPointError for a loss that is not finite."""
-        model = taught(train, ctx, self.teacher, (self.epochs, self.least, self.most))
+        """Optimise `ipc` images per class, batch by batch. Raises FloatingPointError for a loss that is not finite."""
+        teacher = train_teacher(train, ctx, self.teacher, (self.epochs, self.least, self.most))  # squeeze
         shape = (ipc, len(train.classes), *train.images.shape[1:])
-        pixels = torch.randn(shape, generator=ctx.generator("start")).to(ctx.device)
-        state = {"pixels": pixels, "mean": torch.zeros_like(pixels[0]), "square": torch.zeros_like(pixels[0])}
-        with watched(model) as distances:
-            loss = optimise(state, lambda i: self._step(state, model, distances, ctx, i), self.iterations * ipc, ctx)
-        made = stored(pixels.transpose(0, 1), train, loss=loss)
-        return replace(made, soft_labels=opinions(model, made.images, ctx)) if self.soft else made
+        x = torch.randn(shape, generator=ctx.generator("start")).to(ctx.device)  # recover: from N(0, 1)
+        state = {"pixels": x, "mean": torch.zeros_like(x[0]), "square": torch.zeros_like(x[0])}
+        with batch_norm_distances(teacher) as distances:
+            loss = optimise_with_checkpoints(
+                state, lambda i: self._iteration(state, teacher, distances, ctx, i), self.iterations * ipc, ctx
+            ).loss
+        distilled = to_distilled_set(x.transpose(0, 1), train, loss=loss)
+        if not self.soft:
+            return distilled
+        return replace(distilled, soft_labels=soft_labels(teacher, distilled.images, ctx))  # relabel
 
-    def _step(self, state: dict[str, Tensor], model: nn.Module, distances: list[Tensor], ctx: Context, i: int) -> float:
-        """One step of Adam on one batch, which has an image of every class."""
+    def _iteration(
+        self, state: dict[str, Tensor], teacher: nn.Module, distances: list[Tensor], ctx: Context, i: int
+    ) -> float:
+        """Take one Adam step on one batch, which has an image of every class; return the loss.
+
+        L = CE(teacher(A(x)), y) + statistics * R_BN, with R_BN the sum over batch norms of
+        || mean - running mean || + || variance - running variance ||, the first of them weighted by `first`.
+        """
         batch, k = divmod(i, self.iterations)
-        pixels = state["pixels"][batch]
+        x, moments, numbers = state["pixels"][batch], (state["mean"], state["square"]), ctx.generator("sre2l", i)
         if k == 0:
-            state["mean"].zero_()
-            state["square"].zero_()
-        seen = pixels.detach().requires_grad_()
-        loss = self._loss(seen, model, distances, ctx.generator("sre2l", i))
-        gradient = torch.autograd.grad(loss, seen)[0]
-        rate = self.rate * 0.5 * (1 + math.cos(math.pi * k / self.iterations))
-        adam(pixels, gradient, (state["mean"], state["square"]), rate, k)
-        pixels.clamp_(BLACK, WHITE)
-        return float(loss.detach())
-
-    def _loss(self, seen: Tensor, model: nn.Module, distances: list[Tensor], numbers: torch.Generator) -> Tensor:
-        """Cross-entropy and the weighted distances of the batch norms' statistics, of the batch as it is looked at."""
+            for moment in moments:
+                moment.zero_()
+        leaf = x.detach().requires_grad_()
+        augmented = rolled(resized_crop(leaf, self.smallest, numbers), self.roll, numbers)
         distances.clear()
-        looked = rolled(resized_crop(seen, self.smallest, numbers), self.roll, numbers)
-        surprise = F.cross_entropy(model(looked * STD + MEAN), torch.arange(len(seen), device=seen.device))
-        return surprise + self.statistics * (self.first * distances[0] + sum(distances[1:]))
+        cross_entropy = F.cross_entropy(teacher(augmented * STD + MEAN), torch.arange(len(x), device=x.device))
+        loss = cross_entropy + self.statistics * (self.first * distances[0] + sum(distances[1:]))
+        gradient = torch.autograd.grad(loss, leaf)[0]
+        rate = self.rate * 0.5 * (1 + math.cos(math.pi * k / self.iterations))
+        adam_step_(x, gradient, moments, rate, k)
+        x.clamp_(BLACK, WHITE)
+        return float(loss.detach())
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that every forward pass adds to: by batch norm, in order, how far its input's statistics are from its own.
+def batch_norm_distances(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list; every forward pass appends the distance of each batch norm, in order.
 
-    The norm of the difference of means, and that of the biased variances, as the public code has it.
+    The distance is the norm of (mean of the batch norm's input - running mean), plus that of the biased variances, as
+    in the public code.
     """
-    found: list[Tensor] = []
+    distances: list[Tensor] = []
 
-    def look(norm: nn.BatchNorm2d, given: tuple[Tensor]) -> None:
-        var, mean = torch.var_mean(given[0], dim=(0, 2, 3), correction=0)
-        found.append((mean - norm.running_mean).norm() + (var - norm.running_var).norm())
+    def append_distance(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        var, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        distances.append((mean - norm.running_mean).norm() + (var - norm.running_var).norm())
 
-    handles = [m.register_forward_pre_hook(look) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    handles = [norm.register_forward_pre_hook(append_distance) for norm in norms]
     try:
-        yield found
+        yield distances
     finally:
         for handle in handles:
             handle.remove()
 
 
 def resized_crop(images: Tensor, smallest: float, numbers: torch.Generator) -> Tensor:
-    """One square crop for the whole batch, at the images' size; half of the time mirrored.
+    """Crop the batch at one random square, resize it to the images' size, mirror it with probability 0.5.
 
-    It is of a share of the area from U[smallest, 1].
+    The square's share of the area is drawn from U[smallest, 1].
     """
     side = images.shape[-1]
     share, across, down, turn = torch.rand(4, generator=numbers).tolist()
@@ -125,14 +128,17 @@ def resized_crop(images: Tensor, smallest: float, numbers: torch.Generator) -> T
     return part.flip(3) if turn < 0.5 else part
 
 
-def rolled(images: Tensor, most: int, numbers: torch.Generator) -> Tensor:
-    """The whole batch rolled by up to `most` pixels each way."""
-    down, across = torch.randint(-most, most + 1, (2,), generator=numbers).tolist()
+def rolled(images: Tensor, largest: int, numbers: torch.Generator) -> Tensor:
+    """Roll the whole batch by up to `largest` pixels each way."""
+    down, across = torch.randint(-largest, largest + 1, (2,), generator=numbers).tolist()
     return images.roll((down, across), (2, 3))
 
 
-def adam(parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rate: float, step: int) -> None:
-    """Step `step` (from 0) of Adam in place, as torch's, with the release's betas."""
+def adam_step_(parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rate: float, step: int) -> None:
+    """Take step `step` (from 0) of Adam in place, with the release's betas.
+
+    It equals torch.optim.Adam but for rounding: torch divides the root of the second moment by that of its correction.
+    """
     mean, square = moments
     mean.lerp_(gradient, 1 - BETAS[0])
     square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])

@@ -27,7 +27,7 @@ from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
-from ddbench.methods.pixels.loop import STATE
+from ddbench.methods.shared.checkpoint import PIXELS
 from ddbench.registry import load_method
 from ddbench.types import Dataset
 from evaluators.accuracy import evaluate
@@ -44,7 +44,7 @@ def distilled(method: object, data: Dataset, ipc: int, shared: Path) -> tuple[Ma
         train_id = f"experiments {data.fingerprint}"
         ctx = Context(0, torch.device("cpu"), Path(work), shared, train_id, method=f"{method.name}@{method.version}")
         made = method.distill(data.train, ipc, ctx)
-        state = load_file(Path(work) / STATE)
+        state = load_file(Path(work) / PIXELS)
     pixels = ((state["pixels"] * STD + MEAN) * 255).flatten(0, 1)
     return dict(zip(FORMS, (pixels, pixels.clamp(0, 255), made.images), strict=True)), made.extras["clipped"]
 

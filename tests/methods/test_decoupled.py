@@ -39,19 +39,19 @@ def test_doubts_are_of_the_piece_in_the_middle_of_grey():
     whole = torch.full((5, 3, 16, 16), 0.5)
     whole[:, :, 4:12, 4:12] = pieces.float() / 255
     expected = F.cross_entropy(Brightness()(whole), torch.ones(5, dtype=torch.long), reduction="none").detach()
-    torch.testing.assert_close(rded.doubts(Brightness(), pieces, 1, 16, batch=2), expected)
+    torch.testing.assert_close(rded.label_cross_entropy(Brightness(), pieces, 1, 16, batch=2), expected)
 
 
 def test_the_surest_piece_of_each_image_then_the_surest_images(few_scenes, context_of):
     method = RDED(images=6, crops=4)
-    best = method._best(few_scenes, 1, 3, 2, Brightness(), context_of())
+    best = method._best_pieces(few_scenes, 1, 3, 2, Brightness(), context_of())
     own = context_of().generator("rded", few_scenes.classes[1])
     rows = few_scenes.of_class(1)[torch.randperm(6, generator=own)]
     tries = [rded.cropped(few_scenes.images[rows], 2, 0.08, own) for _ in range(4)]
     surest = []
     for i in range(6):
         of_image = [t[i] for t in tries]
-        doubts = [float(rded.doubts(Brightness(), piece[None], 1, 32)) for piece in of_image]
+        doubts = [float(rded.label_cross_entropy(Brightness(), piece[None], 1, 32)) for piece in of_image]
         surest.append((min(doubts), of_image[doubts.index(min(doubts))]))
     expected = [piece for _, piece in sorted(surest, key=lambda pair: pair[0])][:3]
     assert torch.equal(best, torch.stack(expected))
@@ -84,7 +84,7 @@ def test_rded_brings_its_teachers_opinions(few_scenes, context_of):
 
 def test_statistics_are_those_of_what_enters_a_batch_norm():
     net, images = build("resnet18", 32, 3, 0).eval(), torch.rand(4, 3, 32, 32, generator=numbers())
-    with sre2l.watched(net) as distances:
+    with sre2l.batch_norm_distances(net) as distances:
         net(images)
     assert len(distances) == 20  # one for each batch norm of a ResNet-18
     entered = net.body[0]((images - MEAN) / STD) if isinstance(net.body, nn.Sequential) else net.body.conv1(
@@ -104,7 +104,7 @@ def test_adam_is_torchs():
         gradient = torch.randn(6, generator=numbers(step))
         theirs.grad = gradient.clone()
         optimizer.step()
-        sre2l.adam(ours, gradient, moments, 0.1, step)
+        sre2l.adam_step_(ours, gradient, moments, 0.1, step)
     torch.testing.assert_close(ours, theirs.detach())
 
 
@@ -119,8 +119,8 @@ def test_one_crop_and_one_roll_for_the_whole_batch():
 
 def test_sre2l_lowers_its_loss_batch_by_batch(few_scenes, context_of, monkeypatch):
     losses = []
-    original = SRe2L._step
-    monkeypatch.setattr(SRe2L, "_step", lambda *given: losses.append(original(*given)) or losses[-1])
+    original = SRe2L._iteration
+    monkeypatch.setattr(SRe2L, "_iteration", lambda *given: losses.append(original(*given)) or losses[-1])
     made = SRe2L(iterations=8, smallest=1.0, roll=0, rate=0.1, **QUICK).distill(few_scenes, 2, context_of())
     made.check(2)
     assert len(losses) == 16

@@ -15,7 +15,7 @@ from ddbench.methods.dc import DC, DSA
 from ddbench.methods.dm import DM
 from ddbench.methods.mtt import MTT
 from ddbench.methods.pixels import experts
-from ddbench.methods.pixels.loop import Bench, normalised, start
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalised
 from ddbench.methods.sre2l import SRe2L
 from evaluators import dsa
 from evaluators.augment import MEAN, STD
@@ -26,7 +26,7 @@ RATE, MOMENTUM = 0.3, 0.5
 
 @pytest.fixture
 def bench(few_scenes, context_of):
-    return Bench.of(few_scenes, context_of(3), "convnet", False)
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False)
 
 
 def fresh(train, seed):
@@ -46,7 +46,8 @@ def near(ours, theirs, tolerance=1e-4):
 @pytest.mark.parametrize("augment", [True, False])
 def test_an_iteration_of_dm(bench, augment):
     train, ctx = bench.real.train, bench.ctx
-    pixels, velocity = start(bench.real, 2, "real", ctx), torch.zeros(3, 2, *train.images.shape[1:])
+    pixels = initial_pixels(bench.real, 2, "real", ctx)
+    sgd = MomentumSGD(pixels, RATE, MOMENTUM)
     net, slow, loss = fresh(train, seed_of(3, "dm", "network", 5)), pixels.clone().requires_grad_(), 0
     for label, name in enumerate(train.classes):
         numbers = ctx.generator("dm", 5, name)
@@ -55,10 +56,10 @@ def test_an_iteration_of_dm(bench, augment):
         loss = loss + (net.body(seen[0]).mean(0) - net.body(seen[1]).mean(0)).square().sum()
     gradient = torch.autograd.grad(loss, slow)[0]
     first = pixels.clone()
-    found = DM(batch=4, rate=RATE, augment=augment, bounded=False)._move(bench, pixels, velocity, 5)
+    found = DM(batch=4, augment=augment)._iteration(bench, sgd, 5)
     assert found == pytest.approx(float(loss.detach()), rel=1e-4)
     near(first - pixels, RATE * gradient)
-    near(velocity, gradient)
+    near(sgd.velocity, gradient)
 
 
 def matched_rows(net, real, fake, label):
@@ -87,7 +88,7 @@ def body_and_head(net):
 def test_an_iteration_of_dc(bench, cls):
     """Matched, moved, the network trained on what came of it for two epochs, matched and moved again."""
     train, ctx, name = bench.real.train, bench.ctx, cls.name
-    pixels = start(bench.real, 2, "real", ctx)
+    pixels = initial_pixels(bench.real, 2, "real", ctx)
     slow, velocity, total = pixels.clone(), torch.zeros_like(pixels), 0.0
     net = body_and_head(fresh(train, seed_of(3, name, "network", 1)))
     for j in range(2):
@@ -103,8 +104,8 @@ def test_an_iteration_of_dc(bench, cls):
         slow = slow - RATE * velocity
         total += float(sum(terms).detach()) / 2
     first = pixels.clone()
-    method = cls(outer=2, inner=2, batch=4, rate=RATE, momentum=MOMENTUM, bounded=False)
-    found = method._along_a_training(bench, pixels, torch.zeros_like(pixels), 1)
+    sgd = MomentumSGD(pixels, RATE, MOMENTUM)
+    found = cls(outer=2, inner=2, batch=4)._iteration(bench, sgd, 1)
     assert found == pytest.approx(total, rel=1e-3)
     near(pixels - first, slow - first, 1e-2)  # through cosines of small gradients, in float32
 
@@ -124,17 +125,15 @@ def train_on(net, pixels, numbers, augment):
 def test_an_iteration_of_mtt(bench):
     """A piece of one expert, unrolled by autograd; pixels and step rate go down their gradients."""
     ctx = bench.ctx
-    method = MTT(steps=2, expert_epochs=1, latest=2, experts=2, epochs=2, expert_batch=4, rate=50.0, rate_rate=1e-4,
-                 momentum=MOMENTUM, bounded=False)  # fmt: skip
-    training = experts.Training("convnet", 2, 1e-2, 4, True)
-    paths = [experts.trajectory(index, training, bench) for index in range(2)]
-    pixels = start(bench.real, 2, "real", ctx)
-    state = {"pixels": pixels, "step_rate": torch.tensor(0.02)}
-    state |= {f"{name} velocity": torch.zeros_like(part) for name, part in state.items()}
+    method = MTT(steps=2, expert_epochs=1, latest=2, experts=2, epochs=2, expert_batch=4)
+    training = experts.ExpertConfig("convnet", 2, 1e-2, 4, True)
+    paths = [experts.train_expert(index, training, bench) for index in range(2)]
+    pixels, alpha = initial_pixels(bench.real, 2, "real", ctx), torch.tensor(0.02)
+    sgd = MomentumSGD(pixels, 50.0, MOMENTUM), MomentumSGD(alpha, 1e-4, MOMENTUM)
     first, numbers = pixels.clone(), ctx.generator("mtt", 3)
     chosen = paths[torch.randperm(2, generator=ctx.generator("mtt", "experts", 1))[1]]  # the second of the second round
     epoch = int(torch.randint(2, (), generator=numbers))
-    begin, goal = (experts.snapshot(chosen, t, torch.device("cpu")) for t in (epoch, epoch + 1))
+    begin, goal = (experts.load_snapshot(chosen, t, torch.device("cpu")) for t in (epoch, epoch + 1))
     slow, rate = pixels.clone().requires_grad_(), torch.tensor(0.02, requires_grad=True)
     weights, labels = {k: w.clone().requires_grad_() for k, w in begin.items()}, torch.arange(3).repeat_interleave(2)
     for _ in range(2):
@@ -146,9 +145,9 @@ def test_an_iteration_of_mtt(bench):
     off = sum((weights[k] - goal[k]).square().sum() for k in goal)
     off = off / sum((begin[k] - goal[k]).square().sum() for k in goal)
     by_pixels, by_rate = torch.autograd.grad(off, [slow, rate])
-    assert method._step(state, paths, bench, 3) == pytest.approx(float(off.detach()), rel=1e-4)
+    assert method._iteration(bench, paths, sgd, 3) == pytest.approx(float(off.detach()), rel=1e-4)
     near(first - pixels, 50.0 * by_pixels, 1e-2)  # ReLUs that rounding turns
-    assert 0.02 - float(state["step_rate"]) == pytest.approx(1e-4 * float(by_rate), rel=1e-2)
+    assert 0.02 - float(alpha) == pytest.approx(1e-4 * float(by_rate), rel=1e-2)
 
 
 def test_an_iteration_of_sre2l(few_scenes, context_of):
@@ -177,8 +176,8 @@ def test_an_iteration_of_sre2l(few_scenes, context_of):
     square = 0.9 * moments["square"] + 0.1 * gradient**2
     rate = 0.1 * 0.5 * (1 + math.cos(math.pi * 4 / iterations))
     moved = before[1] - rate * (mean / (1 - 0.5**5)) / ((square / (1 - 0.9**5)).sqrt() + 1e-8)
-    with sre2l.watched(model) as distances:
-        found = method._step({"pixels": pixels} | moments, model, distances, ctx, 14)
+    with sre2l.batch_norm_distances(model) as distances:
+        found = method._iteration({"pixels": pixels} | moments, model, distances, ctx, 14)
     assert found == pytest.approx(float(loss.detach()), rel=1e-4)
     near(pixels[1], moved.clamp(-2, 2), 1e-3)
     assert torch.equal(pixels[0], before[0])

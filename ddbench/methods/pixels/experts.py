@@ -10,19 +10,24 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddbench.context import generator_of, seed_of, show_loss
-from ddbench.methods.pixels.loop import Bench, looked_at, normalised
-from ddbench.methods.pixels.network import Network, Weights, grad_and_value, stepped
+from ddbench.context import generator_of, seed_of
+from ddbench.methods.pixels.loop import MatchingSetup, dsa_per_image, normalised
+from ddbench.methods.pixels.network import Network, Weights, grad_and_value, sgd_step
+from ddbench.methods.shared.checkpoint import Checkpoint, optimise_with_checkpoints
 
 FILE = "trajectory.safetensors"
 
 
 @dataclass(frozen=True)
-class Training:
-    """How an expert is trained: plain SGD at a constant `rate`, `epochs` over the real images in batches of `batch`.
+class ExpertConfig:
+    """How an expert is trained: plain SGD at a constant learning rate (buffer.py of the public code).
 
-    images: an epoch sees at most so many, 0 for all. augment: DSA's operations on every batch, the numbers drawn for
-    every image (buffer.py of the public code).
+    student: architecture.
+    epochs: passes over the real images.
+    rate: learning rate.
+    batch: real images per step.
+    augment: DSA on every batch, with numbers drawn for every image.
+    images: real images per epoch at most, 0 for all.
     """
 
     student: str
@@ -33,39 +38,51 @@ class Training:
     images: int = 0
 
 
-def trajectory(index: int, training: Training, bench: Bench) -> Path:
-    """The file of expert `index`, made once for all runs on these images: float32, (epochs + 1, ...) by weight."""
-    key = vars(training) | {"index": index}
-    return bench.ctx.stage("expert", lambda folder: _train(folder, index, training, bench), **key) / FILE
+def train_expert(index: int, config: ExpertConfig, setup: MatchingSetup) -> Path:
+    """Return the file of expert `index`, trained once for all runs on these images, from a checkpoint if killed.
+
+    The file holds theta*_0 ... theta*_epochs: float32 (epochs + 1, ...) by weight. Raises FloatingPointError for a
+    loss that is not finite.
+    """
+
+    def make(folder: Path) -> dict[str, float]:
+        train, device, numbers = setup.real.train, setup.ctx.device, generator_of(0, "expert", index)
+        first = setup.network.fresh(seed_of(0, "expert", "weights", index))
+        trajectory = {name: torch.zeros(config.epochs + 1, *w.shape) for name, w in first.items()}
+        for name, w in first.items():
+            trajectory[name][0] = w
+        loss = torch.zeros(())
+        state = {"generator": numbers.get_state(), "loss": loss, **trajectory}
+
+        def run_epoch(epoch: int) -> float:
+            numbers.set_state(state["generator"])
+            theta = {name: snapshots[epoch].to(device) for name, snapshots in trajectory.items()}
+            order = torch.randperm(len(train.labels), generator=numbers)[: config.images or None]
+            for rows in order.split(config.batch):
+                images = dsa_per_image(normalised(train.images[rows].to(device)), config.augment, numbers)
+                gradient, last = setup.network.run(loss_gradient)(theta, images, train.labels[rows].to(device))
+                theta = sgd_step(theta, gradient, config.rate)
+            if not torch.isfinite(last):
+                raise FloatingPointError(f"expert {index}: the loss became {float(last)}: try a smaller expert_rate")
+            for name, w in theta.items():
+                trajectory[name][epoch + 1] = w
+            state["generator"].copy_(numbers.get_state())
+            return float(loss.copy_(last))
+
+        task, checkpoint = f"expert {index}", Checkpoint.beside(folder)
+        fitted = optimise_with_checkpoints(state, run_epoch, config.epochs, setup.ctx, checkpoint, task)
+        save_file(trajectory, folder / FILE)
+        return {"loss": float(loss), "earlier_seconds": fitted.earlier_seconds}
+
+    return setup.ctx.stage("expert", make, **vars(config), index=index) / FILE
 
 
-def snapshot(path: Path, epoch: int, device: torch.device) -> Weights:
-    """The weights after `epoch` epochs; 0 for those before any."""
+def load_snapshot(path: Path, epoch: int, device: torch.device) -> Weights:
+    """Return theta*_epoch, the weights after `epoch` epochs; epoch 0: the initial ones."""
     with safe_open(path, "pt") as file:
         return {name: file.get_slice(name)[epoch].to(device) for name in file.keys()}  # noqa: SIM118  not a mapping
 
 
-def _train(folder: Path, index: int, training: Training, bench: Bench) -> dict[str, float]:
-    train, numbers = bench.real.train, generator_of(0, "expert", index)
-    weights = bench.network.fresh(seed_of(0, "expert", "weights", index))
-    kept = {name: [w.cpu()] for name, w in weights.items()}  # no copy on a CPU: `stepped` makes new tensors every step
-    bar = bench.ctx.progress(range(training.epochs), f"expert {index}", training.epochs)
-    for _ in bar:
-        seen = torch.randperm(len(train.labels), generator=numbers)[: training.images or None]
-        for rows in seen.split(training.batch):
-            images = looked_at(normalised(train.images[rows].to(bench.ctx.device)), training.augment, numbers)
-            labels = train.labels[rows].to(bench.ctx.device)
-            downhill, loss = bench.network.run(slope_and_loss)(weights, images, labels)
-            weights = stepped(weights, downhill, training.rate)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"expert {index}: the loss became {float(loss)}: try a smaller expert_rate")
-        show_loss(bar, float(loss))
-        for name, w in weights.items():
-            kept[name].append(w.cpu())
-    save_file({name: torch.stack(parts) for name, parts in kept.items()}, folder / FILE)
-    return {"loss": float(loss)}
-
-
-def slope_and_loss(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Weights, Tensor]:
-    """The gradient of the cross-entropy in the weights, and itself."""
+def loss_gradient(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Weights, Tensor]:
+    """Return the gradient of the cross-entropy with respect to the weights, and its value."""
     return grad_and_value(network.loss)(weights, images, labels)

@@ -16,10 +16,49 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 Weights = dict[str, Tensor]
 
 
-def grad_and_value(function: Callable[..., Tensor]) -> Callable[..., tuple[Any, Tensor]]:
-    """torch.func.grad_and_value of a function that is differentiated once.
+class Network:
+    """A student as a function of its weights, so that many sets of weights share one compiled function.
 
-    torch.func's own keeps the graph of the gradient too, for a second derivative: half as much memory again, unless
+    compiled: `run` uses torch.compile; without a compiler a warning is logged and the function runs uncompiled.
+    """
+
+    def __init__(self, student: str, size: int, classes: int, device: torch.device, compiled: bool = False) -> None:
+        from evaluators.students import build  # imports torchvision: takes seconds
+
+        self._build = lambda seed: build(student, size, classes, seed)
+        self._skeleton = self._build(0).to(device).train()
+        self._functions: dict[Callable, Callable] = {}
+        self.device, self.compiled = device, compiled
+
+    def fresh(self, seed: int) -> Weights:
+        """Draw the weights of a new random network; they require no gradient."""
+        return {name: part.detach().to(self.device) for name, part in self._build(seed).named_parameters()}
+
+    def features(self, weights: Weights, images: Tensor) -> Tensor:
+        """Return the features (n, d) of normalised images (n, 3, h, w)."""
+        return functional_call(self._skeleton.body, _below(weights, "body"), (images,))
+
+    def loss(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of normalised images (n, 3, h, w) and labels (n,)."""
+        logits = functional_call(self._skeleton.head, _below(weights, "head"), (self.features(weights, images),))
+        return F.cross_entropy(logits, labels)
+
+    def run(self, function: Callable) -> Callable:
+        """Bind `function(network, ...)` of a module to this network; compile it once if `compiled`."""
+        if function not in self._functions:
+            bound = partial(function, self)
+            self._functions[function] = torch.compile(bound, dynamic=False) if self.compiled else bound
+        return self._functions[function]
+
+
+def _below(weights: Weights, part: str) -> Weights:
+    return {name.removeprefix(f"{part}."): w for name, w in weights.items() if name.startswith(f"{part}.")}
+
+
+def grad_and_value(function: Callable[..., Tensor]) -> Callable[..., tuple[Any, Tensor]]:
+    """Differentiate a function once in its first argument, as torch.func.grad_and_value does.
+
+    torch.func's own also keeps the graph of the gradient for a second derivative: half as much memory again, unless
     it is compiled.
     """
 
@@ -35,59 +74,33 @@ def grad_and_value(function: Callable[..., Tensor]) -> Callable[..., tuple[Any, 
     return once
 
 
-def slope(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> Weights:
-    """The gradient of the cross-entropy in the weights."""
+def weight_gradient(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> Weights:
+    """Return the gradient of the cross-entropy with respect to the weights."""
     return grad_and_value(network.loss)(weights, images, labels)[0]
 
 
-def stepped(weights: Weights, downhill: Weights, rate: float) -> Weights:
-    """The weights after a step of plain SGD."""
-    return {name: w - rate * downhill[name] for name, w in weights.items()}
+def sgd_step(weights: Weights, gradient: Weights, rate: float) -> Weights:
+    """Return the weights after a step of plain SGD."""
+    return {name: w - rate * gradient[name] for name, w in weights.items()}
 
 
-class Network:
-    """A student as a function of its weights, so that many can take turns in one compiled function.
+def backprop_through(
+    augment: Callable[[Tensor], Tensor], pixels: Tensor, grad_fn: Callable[[Tensor], tuple[Tensor, Any]]
+) -> tuple[Tensor, Any]:
+    """Apply the chain rule: return the gradient with respect to `pixels`, and the value of `grad_fn`.
 
-    compiled: `run` compiles by torch.compile; where there is no compiler, a warning says so and it runs as it is.
+    grad_fn: maps x = augment(pixels) to the loss's gradient with respect to x, and any value.
     """
-
-    def __init__(self, student: str, size: int, classes: int, device: torch.device, compiled: bool = False) -> None:
-        from evaluators.students import build  # torchvision: seconds that a finished run need not wait for
-
-        self._build = lambda seed: build(student, size, classes, seed)
-        self._skeleton = self._build(0).to(device).train()
-        self._made: dict[Callable, Callable] = {}
-        self.device, self.compiled = device, compiled
-
-    def fresh(self, seed: int) -> Weights:
-        """Weights of a new random network; they want no gradient."""
-        return {name: part.detach().to(self.device) for name, part in self._build(seed).named_parameters()}
-
-    def features(self, weights: Weights, images: Tensor) -> Tensor:
-        """Features (n, d) of normalised images."""
-        return functional_call(self._skeleton.body, _below(weights, "body"), (images,))
-
-    def loss(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of normalised images."""
-        logits = functional_call(self._skeleton.head, _below(weights, "head"), (self.features(weights, images),))
-        return F.cross_entropy(logits, labels)
-
-    def run(self, function: Callable) -> Callable:
-        """`function(network, ...)` of a module as a function of the rest, compiled once where that is wanted."""
-        if function not in self._made:
-            bound = partial(function, self)
-            self._made[function] = torch.compile(bound, dynamic=False) if self.compiled else bound
-        return self._made[function]
-
-
-def _below(weights: Weights, part: str) -> Weights:
-    return {name.removeprefix(f"{part}."): w for name, w in weights.items() if name.startswith(f"{part}.")}
+    pixels = pixels.detach().requires_grad_()
+    x = augment(pixels)
+    gradient, value = grad_fn(x.detach())
+    return torch.autograd.grad(x, pixels, gradient)[0], value
 
 
 @contextmanager
-def falling_back() -> Iterator[None]:
-    """Inside, what cannot be compiled runs as it is, with a warning of torch's (`evaluators.train.compiling`)."""
-    from evaluators.train import compiling  # torchvision
+def eager_fallback() -> Iterator[None]:
+    """Run what cannot be compiled uncompiled inside the block, with a warning (`evaluators.train.compiling`)."""
+    from evaluators.train import compiling  # imports torchvision
 
     with compiling():
         yield

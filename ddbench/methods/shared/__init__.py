@@ -1,1 +1,1 @@
-"""What methods of any kind share."""
+"""Functions that methods of any kind use."""

@@ -1,10 +1,9 @@
-"""What methods that choose real images share: features of the training images, a set of chosen ones."""
+"""Features of the real training images, and sets of images selected from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.shared.teachers import fitted, seed_for
+from ddbench.methods.shared.teachers import seed_for, train_on_real
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.recipes import Augment, Recipe
 
-SHARED = "embedding@1"  # in the stage's key for a method: all that choose share it; goes up when it may hold another
+# replaces the method in the stage's key, so that all methods share the stage; raise it when its content changes
+SHARED = "embedding@1"
 SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
 RECIPE = Recipe(
     "adamw", lr=2e-3, weight_decay=0.01, batch=32, epochs=10, min_steps=300, max_steps=1000, augment=SYMMETRIES
@@ -25,13 +25,13 @@ RECIPE = Recipe(
 
 
 def check_enough(train: ImageSet, ipc: int) -> None:
-    """ValueError naming every class that has fewer than `ipc` images."""
+    """Raise ValueError naming every class that has fewer than `ipc` images."""
     if few := train.fewer_than(ipc):
         raise ValueError(f"cannot choose {ipc} images per class: {', '.join(few)}")
 
 
 def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> DistilledSet:
-    """Return the images that `pick(rows of the class, label)` chooses, class after class; record their files.
+    """Return the images at the rows that `pick(rows of the class, label)` returns, class by class; record their files.
 
     Raises ValueError naming every class that has fewer than `ipc` images.
     """
@@ -41,26 +41,25 @@ def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> 
 
 
 def subset(train: ImageSet, rows: Tensor, extras: Mapping[str, Any]) -> DistilledSet:
-    """Return the training images at `rows`, int64 (n,), with what the manifest records about them."""
+    """Return the training images at `rows`, int64 (n,), with `extras` for the manifest."""
     names = tuple(train.names[i] for i in rows.tolist()) if train.names else ()
     return DistilledSet(train.images[rows], train.labels[rows], train.classes, train.readable, names, extras=extras)
 
 
-def embedded(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tensor:
-    """Penultimate features (n, d) by a student, trained on the training split or with its random initial weights.
+def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tensor:
+    """Return penultimate features (n, d) of the training images, computed once for all runs.
 
-    AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the symmetries of a square.
+    trained: the student is trained on the training split by `RECIPE`, else it has its random initial weights.
     """
-    make = partial(_embed, train, ctx, student, trained)
+
+    def make(folder: Path) -> None:
+        from evaluators.students import build, features  # imports torchvision: takes seconds
+
+        if trained:
+            network = train_on_real(train, ctx, student, RECIPE, "embedding")
+        else:
+            network = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
+        save_file({"features": features(network, train.images, ctx.device)}, folder / "features.safetensors")
+
     folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
     return load_file(folder / "features.safetensors")["features"]
-
-
-def _embed(train: ImageSet, ctx: Context, student: str, trained: bool, folder: Path) -> None:
-    from evaluators.students import build, features  # torchvision: seconds that a finished run need not wait for
-
-    if trained:
-        net = fitted(train, ctx, student, RECIPE, "embedding")
-    else:
-        net = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
-    save_file({"features": features(net, train.images, ctx.device)}, folder / "features.safetensors")

@@ -8,16 +8,20 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
+from ddbench.context import seed_of
 from ddbench.methods import dc, dm
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.dm import DM
 from ddbench.methods.mtt import MTT
 from ddbench.methods.pixels import adjoint, experts, loop
-from ddbench.methods.pixels.adjoint import Piece, Step
-from ddbench.methods.pixels.loop import Bench, Real
-from ddbench.methods.pixels.network import Network, slope
+from ddbench.methods.pixels.adjoint import StudentStep, TrajectorySegment
+from ddbench.methods.pixels.loop import MatchingSetup, RealImages
+from ddbench.methods.pixels.network import Network, backprop_through, weight_gradient
+from ddbench.methods.shared import checkpoint
+from ddbench.methods.shared.checkpoint import Checkpoint
 from evaluators.students import build
 
 SIZE, CLASSES = 16, 3
@@ -61,7 +65,7 @@ def in_float64(weights):
 def test_dm_is_the_squared_distance_of_means(network):
     fake, real = randn(4, 3, SIZE, SIZE).double(), randn(9, 3, SIZE, SIZE, seed=1).double()
     weights = in_float64(network.fresh(1))
-    gradient, value = dm.term(network, weights, fake, dm.mean_feature(network, weights, real))
+    gradient, value = dm.dm_loss(network, weights, fake, dm.mean_feature(network, weights, real))
     net, images = student(weights), fake.clone().requires_grad_()
     ours, theirs = net.body(images), net.body(real)
     expected = sum((ours[:, j].mean() - theirs[:, j].mean()) ** 2 for j in range(ours.shape[1]))
@@ -82,8 +86,8 @@ def naive_distance(ours, theirs):
 def test_dc_is_the_rowwise_cosine_of_gradients(network):
     fake, real = randn(2, 3, SIZE, SIZE).double(), randn(5, 3, SIZE, SIZE, seed=1).double()
     weights = in_float64(network.fresh(2))
-    wanted = slope(network, weights, real, torch.full((5,), 1))
-    gradient, value = dc.term(network, weights, fake, torch.full((2,), 1), wanted)
+    wanted = weight_gradient(network, weights, real, torch.full((5,), 1))
+    gradient, value = dc.dc_loss(network, weights, fake, torch.full((2,), 1), wanted)
     net, images = student(weights), fake.clone().requires_grad_()
     parts = list(net.parameters())
     of_real = torch.autograd.grad(F.cross_entropy(net.head(net.body(real)), torch.full((5,), 1)), parts)
@@ -98,34 +102,34 @@ def test_dc_is_the_rowwise_cosine_of_gradients(network):
 def a_piece(network, rate=0.02):
     begin = network.fresh(3)
     goal = {name: w + 0.05 * randn(*w.shape, seed=4) for name, w in begin.items()}
-    return Piece(begin, goal, rate)
+    return TrajectorySegment(begin, goal, rate)
 
 
 def some_steps(n, batch=4):
     numbers = torch.Generator().manual_seed(5)
     for i in range(n):
         index = torch.randperm(6, generator=numbers)[:batch]
-        yield Step(index, nn.Identity() if i % 2 else (lambda x: x.flip(3) * 0.9), index % CLASSES)
+        yield StudentStep(index, nn.Identity() if i % 2 else (lambda x: x.flip(3) * 0.9), index % CLASSES)
 
 
 def unrolled(network, piece, images, steps):
     """The loss by plain autograd through every step."""
-    images, rate = images.clone().requires_grad_(), torch.tensor(piece.rate, requires_grad=True, dtype=images.dtype)
-    weights = {name: w.clone().requires_grad_() for name, w in piece.begin.items()}
+    images, rate = images.clone().requires_grad_(), torch.tensor(piece.alpha, requires_grad=True, dtype=images.dtype)
+    weights = {name: w.clone().requires_grad_() for name, w in piece.start.items()}
     for step in steps:
-        loss = network.loss(weights, step.look(images[step.index]), step.labels)
+        loss = network.loss(weights, step.augment(images[step.index]), step.labels)
         slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
         weights = {name: w - rate * slope for (name, w), slope in zip(weights.items(), slopes, strict=True)}
-    off = sum((weights[name] - goal).square().sum() for name, goal in piece.goal.items())
-    loss = off / sum((piece.begin[name] - goal).square().sum() for name, goal in piece.goal.items())
+    off = sum((weights[name] - goal).square().sum() for name, goal in piece.target.items())
+    loss = off / sum((piece.start[name] - goal).square().sum() for name, goal in piece.target.items())
     return loss.detach(), *torch.autograd.grad(loss, [images, rate])
 
 
 def test_mtt_is_autograd_through_every_step(network):
     """In float64, so that it is the formula that is compared."""
     piece, images, steps = a_piece(network, 0.02), randn(6, 3, SIZE, SIZE, seed=6).double(), list(some_steps(5))
-    piece = Piece(in_float64(piece.begin), in_float64(piece.goal), piece.rate)
-    loss, gradient, by_rate = adjoint.matched(network, piece, images, steps)
+    piece = TrajectorySegment(in_float64(piece.start), in_float64(piece.target), piece.alpha)
+    loss, gradient, by_rate = adjoint.trajectory_gradient(network, piece, images, steps)
     expected = unrolled(network, piece, images, steps)
     assert loss == pytest.approx(float(expected[0]), rel=1e-5)
     assert float((gradient - expected[1]).norm() / expected[1].norm()) < 1e-5
@@ -135,8 +139,8 @@ def test_mtt_is_autograd_through_every_step(network):
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_step_in_parts_is_the_step(network, exact):
     piece, images, steps = a_piece(network), randn(6, 3, SIZE, SIZE, seed=6), list(some_steps(3, batch=5))
-    whole = adjoint.matched(network, piece, images, steps, exact)
-    parts = adjoint.matched(network, piece, images, steps, exact, at_once=2)
+    whole = adjoint.trajectory_gradient(network, piece, images, steps, exact)
+    parts = adjoint.trajectory_gradient(network, piece, images, steps, exact, at_once=2)
     assert parts[0] == pytest.approx(whole[0], rel=1e-5)
     assert float((parts[1] - whole[1]).norm() / whole[1].norm()) < 1e-5
     assert parts[2] == pytest.approx(whole[2], rel=1e-4)
@@ -150,12 +154,13 @@ def test_mtt_follows_finite_differences():
             if isinstance(child, nn.ReLU):
                 setattr(module, name, nn.Softplus())
     piece, steps = a_piece(network), list(some_steps(3))
-    begin, goal = ({name: w.double() for name, w in part.items()} for part in (piece.begin, piece.goal))
-    piece, images, way = Piece(begin, goal, 0.02), randn(6, 3, SIZE, SIZE, seed=6).double(), randn(6, 3, SIZE, SIZE)
-    _, gradient, by_rate = adjoint.matched(network, piece, images, steps)
+    begin, goal = ({name: w.double() for name, w in part.items()} for part in (piece.start, piece.target))
+    images, way = randn(6, 3, SIZE, SIZE, seed=6).double(), randn(6, 3, SIZE, SIZE)
+    piece = TrajectorySegment(begin, goal, 0.02)
+    _, gradient, by_rate = adjoint.trajectory_gradient(network, piece, images, steps)
 
     def loss(moved=0.0, rate=0.0):
-        return adjoint.matched(network, replace(piece, rate=0.02 + rate), images + moved * way, steps)[0]
+        return adjoint.trajectory_gradient(network, replace(piece, alpha=0.02 + rate), images + moved * way, steps)[0]
 
     h = 1e-5
     assert (loss(h) - loss(-h)) / (2 * h) == pytest.approx(float((gradient * way).sum()), rel=1e-3)
@@ -165,46 +170,47 @@ def test_mtt_follows_finite_differences():
 def test_tesla_is_its_closed_form(network):
     """With the weights of every step held still: L = |w0 - r G - w*|^2 / D, G the sum of the gradients."""
     piece, images, steps = a_piece(network), randn(6, 3, SIZE, SIZE, seed=6), list(some_steps(4))
-    loss, gradient, by_rate = adjoint.matched(network, piece, images, steps, exact=False)
-    pixels, rate = images.clone().requires_grad_(), torch.tensor(piece.rate, requires_grad=True)
-    held, total = dict(piece.begin), dict.fromkeys(piece.begin, 0)
+    loss, gradient, by_rate = adjoint.trajectory_gradient(network, piece, images, steps, exact=False)
+    pixels, rate = images.clone().requires_grad_(), torch.tensor(piece.alpha, requires_grad=True)
+    held, total = dict(piece.start), dict.fromkeys(piece.start, 0)
     for step in steps:
         weights = {name: w.detach().requires_grad_() for name, w in held.items()}
-        slopes = torch.autograd.grad(
-            network.loss(weights, step.look(pixels[step.index]), step.labels), list(weights.values()), create_graph=True
-        )
+        student_loss = network.loss(weights, step.augment(pixels[step.index]), step.labels)
+        slopes = torch.autograd.grad(student_loss, list(weights.values()), create_graph=True)
         total = {name: t + slope for (name, t), slope in zip(total.items(), slopes, strict=True)}
-        held = {name: w - piece.rate * slope.detach() for (name, w), slope in zip(held.items(), slopes, strict=True)}
-    off = sum((piece.begin[n] - rate * total[n] - goal).square().sum() for n, goal in piece.goal.items())
-    expected = off / sum((piece.begin[n] - goal).square().sum() for n, goal in piece.goal.items())
+        held = {name: w - piece.alpha * slope.detach() for (name, w), slope in zip(held.items(), slopes, strict=True)}
+    off = sum((piece.start[n] - rate * total[n] - goal).square().sum() for n, goal in piece.target.items())
+    expected = off / sum((piece.start[n] - goal).square().sum() for n, goal in piece.target.items())
     wanted = torch.autograd.grad(expected, [pixels, rate])
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
     assert float((gradient - wanted[0]).norm() / wanted[0].norm()) < 1e-5
     assert by_rate == pytest.approx(float(wanted[1]), rel=1e-4)
-    exact = adjoint.matched(network, piece, images, steps)[1]
+    exact = adjoint.trajectory_gradient(network, piece, images, steps)[1]
     assert float((gradient - exact).norm() / exact.norm()) > 1e-3  # it is another gradient
 
 
 def test_descent_is_torchs_sgd():
-    ours, theirs, velocity = randn(5), nn.Parameter(randn(5)), torch.zeros(5)
+    ours, theirs = randn(5), nn.Parameter(randn(5))
+    sgd = loop.MomentumSGD(ours, 0.3, 0.5)
     optimizer = torch.optim.SGD([theirs], lr=0.3, momentum=0.5)
     for seed in range(3):
         gradient = randn(5, seed=seed + 1)
         theirs.grad = gradient.clone()
         optimizer.step()
-        loop.descend(ours, gradient, velocity, 0.3, 0.5)
-    torch.testing.assert_close(ours, theirs.detach())
+        sgd.step(gradient)
+    assert torch.equal(ours, theirs.detach())
+    assert torch.equal(sgd.velocity, optimizer.state[theirs]["momentum_buffer"])
 
 
 def test_gradients_pass_through_what_is_looked_through():
     pixels = randn(2, 3, 4, 4)
-    gradient, value = loop.through(lambda x: 2 * x.flip(3), pixels, lambda seen: (seen, seen.sum()))
+    gradient, value = backprop_through(lambda x: 2 * x.flip(3), pixels, lambda seen: (seen, seen.sum()))
     torch.testing.assert_close(gradient, 4 * pixels)  # 2 * flip(2 * flip(x))
     torch.testing.assert_close(value, (2 * pixels).sum())
 
 
 def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
-    real = Real.of(few_scenes, CPU)
+    real = RealImages.of(few_scenes, CPU)
     drawn = real.draw(1, 100, torch.Generator().manual_seed(0))
     own = loop.normalised(few_scenes.images[few_scenes.labels == 1])
     assert len(drawn) == len(own)  # a class smaller than the batch
@@ -212,15 +218,15 @@ def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
 
 
 def test_real_images_survive_being_stored(few_scenes, context_of):
-    pixels = loop.start(Real.of(few_scenes, CPU), 2, "real", context_of())
-    made = loop.stored(pixels, few_scenes)
+    pixels = loop.initial_pixels(RealImages.of(few_scenes, CPU), 2, "real", context_of())
+    made = loop.to_distilled_set(pixels, few_scenes)
     made.check(2)
     for image, label in zip(made.images, made.labels, strict=True):
         assert any(torch.equal(image, other) for other in few_scenes.images[few_scenes.labels == label])
     assert made.extras["clipped"] == 0
-    assert loop.stored(pixels * 100, few_scenes).extras["clipped"] > 0.5
+    assert loop.to_distilled_set(pixels * 100, few_scenes).extras["clipped"] > 0.5
     with pytest.raises(FloatingPointError, match="not finite"):
-        loop.stored(pixels / 0, few_scenes)
+        loop.to_distilled_set(pixels / 0, few_scenes)
 
 
 def test_too_few_real_images_to_start_from_are_named(few_scenes, context_of):
@@ -242,19 +248,18 @@ METHODS = [
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_stopped_and_resumed_is_the_same(method, few_scenes, context_of, tmp_path, monkeypatch):
     whole = method.distill(few_scenes, 2, context_of())
-    original, count = loop._save, []
+    save = Checkpoint.save
 
-    def once(*given):
-        original(*given)
-        count.append(1)
+    def save_and_stop(self, tensors, progress):
+        save(self, tensors, progress)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_save", once)
-    monkeypatch.setattr(loop.optimise, "__defaults__", (0.0,))
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (0.0, True))
     context = replace(context_of(), workdir=tmp_path / "halves")
     with pytest.raises(KeyboardInterrupt):
         method.distill(few_scenes, 2, context)
-    monkeypatch.setattr(loop, "_save", original)
+    monkeypatch.setattr(Checkpoint, "save", save)
     resumed = method.distill(few_scenes, 2, context)
     assert torch.equal(whole.images, resumed.images)
     assert whole.extras["loss"] == pytest.approx(resumed.extras["loss"], rel=1e-6)
@@ -286,26 +291,37 @@ def test_a_rate_that_is_far_too_high_stops_it(few_scenes, context_of, bounded):
         with pytest.raises(FloatingPointError):
             method.distill(few_scenes, 1, context_of())
     with pytest.raises(FloatingPointError, match="gradient of the images is not finite"):
-        loop.descend(randn(3), torch.tensor([0.0, torch.inf, 1.0]), torch.zeros(3), 1.0, 0.5, bounded)
+        loop.MomentumSGD(randn(3), 1.0, 0.5, bounded).step(torch.tensor([0.0, torch.inf, 1.0]))
 
 
 def test_the_last_good_state_outlives_one_that_is_not_finite(context_of):
     state, context = {"pixels": torch.zeros(2)}, context_of()
+    path = context.workdir / checkpoint.PIXELS
 
     def step(i):
         state["pixels"].fill_(torch.nan if i == 3 else i + 1)
         return 1.0
 
     with pytest.raises(FloatingPointError, match="pixels became not finite at iteration 3"):
-        loop.optimise(state, step, 5, context, every=0.0)
-    kept = loop.load_file(context.workdir / loop.STATE)
-    assert (kept["pixels"].tolist(), int(kept["done"])) == ([3.0, 3.0], 3)
+        checkpoint.optimise_with_checkpoints(state, step, 5, context, Checkpoint(path, every=0.0))
+    tensors, progress = Checkpoint(path).load()
+    assert (tensors["pixels"].tolist(), progress.step, progress.losses) == ([3.0, 3.0], 3, [1.0, 1.0, 1.0])
 
 
 def test_the_state_is_kept_at_the_end_however_short(context_of):
     context = context_of()
-    loop.optimise({"pixels": torch.zeros(2)}, float, 2, context)
-    assert int(loop.load_file(context.workdir / loop.STATE)["done"]) == 2
+    checkpoint.optimise_with_checkpoints({"pixels": torch.zeros(2)}, float, 2, context)
+    assert Checkpoint(context.workdir / checkpoint.PIXELS).load()[1].step == 2
+
+
+def test_a_former_checkpoint_is_resumed(context_of):
+    """Written before the seconds were recorded: the steps were called done, the losses recent."""
+    context, steps, pixels = context_of(), [], torch.zeros(2)
+    context.workdir.mkdir()
+    former = {"pixels": torch.full((2,), 5.0), "done": torch.tensor(3), "recent": torch.tensor([1.0, 2.0, 3.0])}
+    save_file(former, context.workdir / checkpoint.PIXELS)
+    fitted = checkpoint.optimise_with_checkpoints({"pixels": pixels}, lambda i: steps.append(i) or 6.0, 4, context)
+    assert (steps, pixels.tolist(), fitted.loss) == ([3], [5.0, 5.0], 3.0)
 
 
 def test_a_step_rate_that_climbs_is_reported(few_scenes, context_of, caplog):
@@ -339,35 +355,52 @@ def test_impossible_settings_are_refused(make, said):
 
 
 def test_trajectories_begin_with_no_epoch_and_do_not_alias(few_scenes, context_of):
-    bench = Bench.of(few_scenes, context_of(), "convnet", False)
-    path = experts.trajectory(0, experts.Training("convnet", 3, 0.01, 4, True), bench)
-    shots = [experts.snapshot(path, epoch, CPU)["head.weight"] for epoch in range(4)]
+    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False)
+    path = experts.train_expert(0, experts.ExpertConfig("convnet", 3, 0.01, 4, True), bench)
+    shots = [experts.load_snapshot(path, epoch, CPU)["head.weight"] for epoch in range(4)]
     assert all(not torch.equal(a, b) for a, b in pairwise(shots))
-    assert torch.equal(shots[0], bench.network.fresh(synthesis_seed())["head.weight"])
-
-
-def synthesis_seed():
-    from ddbench.context import seed_of
-
-    return seed_of(0, "expert", "weights", 0)
+    assert torch.equal(shots[0], bench.network.fresh(seed_of(0, "expert", "weights", 0))["head.weight"])
 
 
 def test_experts_are_plain_sgd(few_scenes, context_of):
     """Without augmentation and with one batch an epoch the order does not matter: torch's SGD on all images."""
-    bench = Bench.of(few_scenes, context_of(), "convnet", False)
-    path = experts.trajectory(0, experts.Training("convnet", 2, 0.05, 1000, False), bench)
-    net = build("convnet", few_scenes.images.shape[-1], 3, synthesis_seed())
+    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False)
+    path = experts.train_expert(0, experts.ExpertConfig("convnet", 2, 0.05, 1000, False), bench)
+    net = build("convnet", few_scenes.images.shape[-1], 3, seed_of(0, "expert", "weights", 0))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
     for _ in range(2):
         optimizer.zero_grad()
         F.cross_entropy(net(few_scenes.images), few_scenes.labels).backward()
         optimizer.step()
     for name, weight in net.named_parameters():
-        torch.testing.assert_close(experts.snapshot(path, 2, CPU)[name], weight.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(experts.load_snapshot(path, 2, CPU)[name], weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_expert_that_is_stopped_and_resumed_is_the_same(few_scenes, context_of, tmp_path, monkeypatch):
+    config, save, paths = experts.ExpertConfig("convnet", 4, 0.05, 5, True, 11), Checkpoint.save, []
+    monkeypatch.setattr(Checkpoint, "beside", lambda stage: Checkpoint(tmp_path / stage.name, every=0.0))
+
+    def save_and_stop(self, tensors, progress):
+        save(self, tensors, progress)
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    for name in ("whole", "halves"):
+        context = replace(context_of(), shared=tmp_path / name)
+        setup = MatchingSetup.of(few_scenes, context, "convnet", False)
+        if name == "halves":
+            monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+            next(tmp_path.glob(".expert-*")).unlink()
+            with pytest.raises(KeyboardInterrupt):
+                experts.train_expert(1, config, setup)
+            monkeypatch.setattr(Checkpoint, "save", save)
+        paths.append(experts.train_expert(1, config, setup))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert context.costs[-1]["earlier_seconds"] > 0
 
 
 def test_batches_of_distilled_images_are_cut_from_permutations():
-    steps = MTT(batch=4, steps=5)._steps(3, 2, torch.Generator().manual_seed(0), CPU)
+    steps = MTT(batch=4, steps=5)._student_steps(3, 2, torch.Generator().manual_seed(0), CPU)
     assert [len(step.index) for step in steps] == [2, 4, 2, 4, 2]  # popped from the end of 4 + 2
     first, second = steps[0], steps[1]
     assert sorted([*first.index.tolist(), *second.index.tolist()]) == list(range(6))
@@ -386,8 +419,8 @@ def test_dcs_loops_are_those_of_the_nearest_published_ipc(ipc, loops):
 
 
 def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
-    bench = Bench.of(few_scenes, context_of(), "convnet", False)
-    noise, real = (loop.start(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
+    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False)
+    noise, real = (loop.initial_pixels(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
     assert abs(float(noise.mean())) < 0.05
     assert abs(float(noise.std()) - 1) < 0.05
     own = loop.normalised(few_scenes.images)
@@ -395,6 +428,6 @@ def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
 
 
 def test_siamese_numbers_are_one_draw_for_both():
-    look = loop.siamese(True, torch.Generator().manual_seed(3), CPU)
+    look = loop.dsa_shared(True, torch.Generator().manual_seed(3), CPU)
     images = randn(3, 3, SIZE, SIZE)
     assert torch.equal(look(images)[1:2], look(images[1:2]))

@@ -17,7 +17,7 @@ from ddbench.methods.kmeans import KMeans
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.random import Random
-from ddbench.methods.shared.selection import embedded
+from ddbench.methods.shared.selection import real_features
 from ddbench.testing import check_method
 
 
@@ -99,7 +99,7 @@ def test_k_means_agrees_with_the_slow_one(features, choice, alpha, few_scenes, c
     method = KMeans(features, choice, trained=False, base=str(pipeline), alpha=alpha)
     distilled = method.distill(few_scenes, 2, context_of())
     if features == "network":
-        points = embedded(few_scenes, context_of(), "convnet", False)
+        points = real_features(few_scenes, context_of(), "convnet", False)
     else:
         points = Stages(load_model(str(pipeline), torch.device("cpu")), few_scenes, context_of(), 8).latents().means()
     for label in range(3):
