@@ -29,7 +29,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
     stored_prototypes,
 )
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.shared.device import chosen
+from ddbench.methods.shared.device import resolve_precision
 from ddbench.methods.shared.validation import at_least, check_sampled, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
@@ -212,9 +212,8 @@ class DPD:
     def sampling_config(self, ctx: Context) -> SamplingConfig:
         """How images are drawn with these settings, on the context's device."""
         how = SamplerConfig(self.steps, self.strength, self.pull, self.pull_until)
-        return SamplingConfig(
-            how, self.scheduler, self.guidance, self.candidates, self.batch, chosen(self.precision, ctx.device)
-        )
+        precision = resolve_precision(self.precision, ctx.device)
+        return SamplingConfig(how, self.scheduler, self.guidance, self.candidates, self.batch, precision)
 
     def _draw(
         self, model: LatentModel, latents: Latents, prototypes: list[Prototype], prompts: Prompts, ctx: Context

@@ -22,7 +22,7 @@ from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, den
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.shared.device import chosen, in_batches
+from ddbench.methods.shared.device import in_batches, resolve_precision
 from ddbench.methods.shared.validation import at_least, check_sampled
 from ddbench.types import DistilledSet, ImageSet
 
@@ -152,7 +152,7 @@ class LatentDiffusionMethod:
     ) -> Tensor:
         said, empty = words
         scheduler, anchors = model.scheduler_named(self.scheduler), anchors.to(model.device)
-        network = denoiser_of(model, chosen(self.precision, model.device))
+        network = denoiser_of(model, resolve_precision(self.precision, model.device))
         both = guided_and_conditional(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
         how = SamplerConfig(self.steps, self.strength)
         denoise, shift = self._guided_denoiser(both, anchors, scheduler)

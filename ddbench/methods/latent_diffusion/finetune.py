@@ -17,7 +17,7 @@ from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
-from ddbench.methods.shared.device import chosen, mixed_precision
+from ddbench.methods.shared.device import mixed_precision, resolve_precision
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
@@ -57,7 +57,7 @@ class FinetuneConfig:
         names = ("steps", "batch", "rate", "warmup", "empty", "ema")
         told = {name: getattr(settings, f"tune_{name}") for name in names}
         told |= {name: getattr(settings, f"tune_{name}", usual) for name, usual in DEFAULTS.items()}
-        precision = "fp32" if settings.precision == "fp16" else chosen(settings.precision, device)
+        precision = "fp32" if settings.precision == "fp16" else resolve_precision(settings.precision, device)
         return cls(settings.weights, settings.rank, precision=precision, **told, **more)
 
     def key(self) -> dict[str, Any]:

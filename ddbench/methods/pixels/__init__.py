@@ -1,1 +1,1 @@
-"""What the methods that optimise pixels share."""
+"""Functions of the methods that optimise pixels."""

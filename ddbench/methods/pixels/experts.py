@@ -20,7 +20,7 @@ FILE = "trajectory.safetensors"
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """How an expert is trained: plain SGD at a constant learning rate (buffer.py of the public code).
+    """Settings of an expert's training: plain SGD at a constant learning rate (buffer.py of the public code).
 
     student: architecture.
     epochs: passes over the real images.

@@ -48,7 +48,7 @@ class RealImages:
 
 @dataclass(frozen=True)
 class MatchingSetup:
-    """What a method that matches real images works with: the images, networks, the run's context."""
+    """The inputs of a method that matches real images: the images, networks, the run's context."""
 
     real: RealImages
     network: Network

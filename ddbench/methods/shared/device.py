@@ -1,4 +1,4 @@
-"""Work cut into batches that fit the device, and its precision."""
+"""Batches that fit the device's memory, and precision."""
 
 from __future__ import annotations
 
@@ -18,43 +18,39 @@ T = TypeVar("T")
 def in_batches(
     compute: Callable[[slice], T], count: int, batch: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> Iterator[T]:
-    """compute(slice) for slices of at most `batch` that cover range(count), in order.
+    """Yield compute(slice) for slices of at most `batch` that cover range(count), in order.
 
-    When the memory does not suffice, the slice is tried again in halves, and so are all that follow; with one thing
-    alone the error says so. For work whose results do not depend on how it is cut.
+    If memory runs out, this slice and all later ones are halved. Raises the error of `compute` if memory runs out for
+    one item. The results must not depend on the size of the slices.
     """
     size = batch
-    for start in progress(range(0, count, batch)):
-        at, stop = start, min(start + batch, count)
-        while at < stop:
-            part = slice(at, min(at + size, stop))
+    for first in progress(range(0, count, batch)):
+        start, end = first, min(first + batch, count)
+        while start < end:
+            part = slice(start, min(start + size, end))
             try:
-                found = compute(part)
+                result = compute(part)
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
-                size = _halved(size)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                log.warning("out of memory with batches of %d: continuing with %d", size, size // 2)
+                size //= 2
                 continue
-            yield found
-            at = part.stop
+            yield result
+            start = part.stop
 
 
-def _halved(size: int) -> int:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    log.warning("out of memory with batches of %d: going on with %d", size, size // 2)
-    return size // 2
-
-
-def chosen(precision: str, device: torch.device) -> str:
-    """The precision that "auto" means on a device: bf16 on a GPU, else fp32; any other as it is."""
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Replace "auto" by the precision of the device: bf16 on a GPU, else fp32."""
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" else "fp32"
 
 
 def mixed_precision(device: torch.device, precision: str):
-    """The autocast context of "bf16" or "fp16", or nothing for "fp32"."""
+    """Return the autocast context of "bf16" or "fp16", an empty one for "fp32"; ValueError for other precisions."""
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}
     if precision not in (*half, "fp32"):
         raise ValueError(f"precision is {precision!r}: choose bf16, fp16 or fp32")

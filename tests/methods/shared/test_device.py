@@ -25,7 +25,7 @@ def test_what_does_not_fit_is_halved_from_then_on(caplog):
     found = [i for batch in in_batches(compute, 20, 8) for i in batch]
     assert found == list(range(20))
     assert tried == [8, 4, *[2] * 10]
-    assert "going on with 4" in caplog.text
+    assert "continuing with 4" in caplog.text
 
 
 def test_one_that_does_not_fit_is_an_error():
