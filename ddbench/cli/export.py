@@ -35,6 +35,6 @@ def results(options: GlobalOptions, file: Path) -> None:
     report_problems(scan.problems)
     runs = len({stored.folder for stored in scan.results})
     size = file.stat().st_size / 1e6
-    click.echo(f"{file}: {len(scan.results)} results of {runs} runs, {len(scan.failed)} failures, {size:.1f} MB")
+    click.echo(f"{file}: {len(scan.results)} results of {runs} runs, {len(scan.failed)} failures, {size:.2f} MB")
     if scan.problems:
         raise SystemExit(1)

@@ -20,7 +20,16 @@ from ddbench import __version__
 from ddbench.errors import UserError
 from ddbench.store.costs import DistillationCost, parse_cost
 from ddbench.store.paths import FAILED, failure_path
-from ddbench.store.reader import Problem, RunsScan, drop_copies, failure_problem, gc_paused, misplaced, read_runs
+from ddbench.store.reader import (
+    Problem,
+    RunsScan,
+    drop_copies,
+    failure_problem,
+    gc_paused,
+    misplaced,
+    read_runs,
+    run_folders,
+)
 from ddbench.store.records import RunSpec, StoredResult, parse_result, parse_spec, read_spec
 from ddbench.utils.files import canonical, read_json, write_bytes, write_json
 
@@ -54,18 +63,18 @@ class _Run:
 
 
 def export_results(runs: Path, target: Path) -> RunsScan:
-    """Write every usable result below `runs` with its spec and cost, and every failure; return what was read.
+    """Write the spec and cost of every run below `runs`, usable results and failures; return what was read.
 
     Equal results give equal bytes. The file is gzipped where the name of `target` ends in .gz.
 
-    Raises UserError without a result or failure below `runs`.
+    Raises UserError without a run below `runs`.
     """
     scan = read_runs(runs)
-    if not scan.results and not scan.failed:
-        raise UserError(f"{runs} holds no result: is it the folder that --runs named (runs/ucm64/random/...)?")
-    by_run: dict[Path, list[tuple[str, Path, Any]]] = {}
+    by_run: dict[Path, list[tuple[str, Path, Any]]] = {folder: [] for folder in run_folders(runs)}
+    if not by_run:
+        raise UserError(f"{runs} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
     for stored in scan.results:
-        by_run.setdefault(stored.folder, []).append(("result", stored.path, read_json(stored.path)))
+        by_run[stored.folder].append(("result", stored.path, read_json(stored.path)))
     for problem in scan.failed:
         path = problem.path
         try:
@@ -74,16 +83,16 @@ def export_results(runs: Path, target: Path) -> RunsScan:
         except (OSError, ValueError, KeyError, TypeError) as error:
             data = {"status": "failed", "error": f"its record cannot be read ({error})"}
         folder = path.parent if path.name == failure_path(path.parent).name else path.parents[2]
-        by_run.setdefault(folder, []).append(("failure", path, data))
+        by_run[folder].append(("failure", path, data))
 
     lines = [canonical({"format": FORMAT, "version": VERSION, "ddbench": __version__})]
-    for folder in sorted(by_run):
+    for folder, results in by_run.items():
         records: list[tuple[str, Path, Any]] = []
-        with suppress(OSError, ValueError):  # of a failed run a spec may be missing, of any run the cost
+        with suppress(OSError, ValueError):  # a spec that cannot be read is a problem; a cost may be missing
             read_spec(folder / "spec.json")
             records.append(("spec", folder / "spec.json", read_json(folder / "spec.json")))
             records.append(("cost", folder / "distill.json", _portable_cost(read_json(folder / "distill.json"))))
-        for kind, path, data in [*records, *by_run[folder]]:
+        for kind, path, data in [*records, *results]:
             lines.append(canonical({"kind": kind, "path": path.relative_to(runs).as_posix(), "data": data}))
     content = "".join(f"{line}\n" for line in lines).encode()
     write_bytes(target, gzip.compress(content, mtime=0) if target.suffix == ".gz" else content)

@@ -259,6 +259,19 @@ def test_what_cannot_be_used_is_not_exported(runs, tmp_path):
     assert len(results_file.read_results(tmp_path / "ours.jsonl").results) == 11
 
 
+def test_a_run_without_results_has_its_spec_and_cost(tmp_path):
+    folder = SPEC.folder(tmp_path / "runs")
+    records.write_spec(folder, SPEC)
+    (folder / "results").mkdir()
+    write_json(folder / "distill.json", COST)
+    results_file.export_results(tmp_path / "runs", tmp_path / "ours.jsonl")
+    scan = results_file.read_results(tmp_path / "ours.jsonl", costs=True)
+    assert (scan.results, scan.problems) == ([], [])
+    assert [cost.seconds for cost in scan.costs.values()] == [40.0]
+    merge.merge(tmp_path / "all", (tmp_path / "ours.jsonl",))
+    assert snapshot(tmp_path / "all") == snapshot(tmp_path / "runs")
+
+
 def test_results_of_an_older_version_stay_as_they_were(tmp_path):
     """Fields that a result lacks are not written: merged into the folder that it is from, it is the same result."""
     path = write(tmp_path / "runs")
@@ -276,5 +289,5 @@ def test_other_commands_refuse_a_file_and_an_empty_folder_is_an_error(exported, 
     (tmp_path / "empty").mkdir()
     done = invoke(tmp_path / "empty", "export", "results", str(tmp_path / "x.jsonl"))
     assert done.exit_code == 2
-    assert "holds no result" in done.stderr
+    assert "holds no run" in done.stderr
     assert not (tmp_path / "x.jsonl").exists()
