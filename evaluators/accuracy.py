@@ -1,4 +1,4 @@
-"""How often a network is right. Fractions throughout; a table may multiply by 100."""
+"""Test a network. Fractions throughout; a table may multiply by 100."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one network on one test set. Fractions in 0..1, but kappa, which may be below 0.
+    """The scores of one network on one test set. Fractions in 0..1, except kappa, which may be below 0.
 
-    overall: share of images that are right (sum of the diagonal / n). average: mean over classes of `per_class`, which
-    is each class's share of right images (recall). kappa: Cohen's, agreement beyond chance (0 where chance is 1).
-    macro_f1: mean over classes of the harmonic mean of precision and recall (0 for a class never right).
+    overall: share of correct images (sum of the diagonal / n).
+    average: mean of `per_class`.
+    kappa: Cohen's kappa, agreement beyond chance (0 if chance is 1).
+    macro_f1: mean over classes of the harmonic mean of precision and recall (0 for a class that is never correct).
     calibration: expected calibration error (Guo et al. 2017, arXiv:1706.04599, eq. 3), `BINS` equal bins of the highest
-    probability. confusion[true][predicted]: numbers of images. n: images.
+        probability.
+    per_class: share of correct images of each class (recall).
+    confusion: images by true class, then by predicted class.
+    n: images.
     """
 
     overall: float
@@ -44,49 +48,44 @@ def evaluate(
 ) -> Scores:
     """Test `model` (logits of uint8 images) on uint8 (n, 3, s, s), streamed in batches, with int64 labels (n,).
 
-    fp32 everywhere, so that a test score does not depend on how training was sped up. Raises ValueError for an empty
+    fp32 everywhere, so that a score does not depend on the precision of training. Raises ValueError for an empty
     set, a label outside the classes, a class without a test image, or a model of another number of classes.
     """
     check_labelled(images, labels, num_classes)
-    found = torch.cat(list(logits(model, images, device, batch))).cpu()
-    if found.shape != (len(labels), num_classes):
-        raise ValueError(f"the model's output is {tuple(found.shape)}, not {(len(labels), num_classes)}")
-    return scores(labels, found)
+    outputs = torch.cat(list(logits(model, images, device, batch))).cpu()
+    if outputs.shape != (len(labels), num_classes):
+        raise ValueError(f"the model's output is {tuple(outputs.shape)}, not {(len(labels), num_classes)}")
+    return scores(labels, outputs)
 
 
-def scores(labels: Tensor, found: Tensor) -> Scores:
-    """Scores of logits (`found`, n x classes) against int64 labels (n,), every class among the labels."""
-    num_classes = found.shape[1]
-    pairs = torch.bincount(labels * num_classes + found.argmax(1), minlength=num_classes**2)
+def scores(labels: Tensor, outputs: Tensor) -> Scores:
+    """Compute the scores of logits (`outputs`, n x classes) for int64 labels (n,), which hold every class."""
+    num_classes = outputs.shape[1]
+    pairs = torch.bincount(labels * num_classes + outputs.argmax(1), minlength=num_classes**2)
     confusion = pairs.view(num_classes, num_classes)
     table = confusion.double()
-    right, true, predicted = table.diagonal(), table.sum(1), table.sum(0)
-    per_class = right / true
+    correct, true, predicted = table.diagonal(), table.sum(1), table.sum(0)
+    per_class, n = correct / true, true.sum()
+    chance = (true * predicted).sum() / n**2
     return Scores(
-        overall=float(right.sum() / len(labels)),
+        overall=float(correct.sum() / len(labels)),
         average=float(per_class.mean()),
-        kappa=_kappa(right, true, predicted),
-        macro_f1=float((2 * right / (true + predicted)).mean()),
-        calibration=calibration_error(labels, found),
+        kappa=float((correct.sum() / n - chance) / (1 - chance)) if chance < 1 else 0.0,
+        macro_f1=float((2 * correct / (true + predicted)).mean()),
+        calibration=calibration_error(labels, outputs),
         per_class=tuple(per_class.tolist()),
         confusion=tuple(map(tuple, confusion.tolist())),
         n=len(labels),
     )
 
 
-def calibration_error(labels: Tensor, found: Tensor, bins: int = BINS) -> float:
-    """Mean over images of |accuracy - confidence| of their bin, from logits (`found`).
+def calibration_error(labels: Tensor, outputs: Tensor, bins: int = BINS) -> float:
+    """Compute the mean over images of |accuracy - confidence| of their bin, from logits (`outputs`, n x classes).
 
-    `bins` are of equal width over 0..1, their upper ends included.
+    bins: number of intervals of equal width over 0..1, which include their upper ends.
     """
-    confidence, predicted = found.double().softmax(1).max(1)
+    confidence, predicted = outputs.double().softmax(1).max(1)
     bin_of = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
     surplus = (predicted == labels).double() - confidence
     sums = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of, surplus)
     return float(sums.abs().sum() / len(labels))
-
-
-def _kappa(right: Tensor, true: Tensor, predicted: Tensor) -> float:
-    n = true.sum()
-    chance = (true * predicted).sum() / n**2
-    return float((right.sum() / n - chance) / (1 - chance)) if chance < 1 else 0.0

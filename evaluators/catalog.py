@@ -1,4 +1,4 @@
-"""One row for each student; which image sizes they take, and how they cut them. No torch: all is checked first."""
+"""One row per student, and the image sizes that students take. No torch, so that sizes are checked early."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is known of a student without building it.
+class CatalogRow:
+    """The facts of a student.
 
-    smallest: pixels, the least image side it takes: what leaves its last batch norm more than one of them.
-    builder: of evaluators.networks, with its arguments. weights: torchvision's name of its ImageNet weights, empty
-    without any. text: what it is, as `ddbench show` prints it.
+    smallest: px, the least image side; smaller images would leave its last batch norm a single pixel.
+    builder: name of a builder in `evaluators.networks`, then its arguments.
+    weights: torchvision's name of its ImageNet weights; empty if there are none.
+    text: one sentence for `ddbench show`.
     """
 
     smallest: int
@@ -21,9 +22,9 @@ class Row:
     text: str
 
 
-# To add a student: a row here; a builder in evaluators.networks where none of those fits.
-CATALOG = {
-    "convnet": Row(
+# To add a student: add a row here, and a builder to evaluators.networks if no builder there fits.
+CATALOG: dict[str, CatalogRow] = {
+    "convnet": CatalogRow(
         8,
         ("convnet",),
         "",
@@ -31,47 +32,53 @@ CATALOG = {
         " blocks of 3x3 convolution to 128 channels, instance norm (affine), ReLU, 2x2 average pooling; as many as"
         " leave 4x4 pixels: 3, 4, 5, 6 at 32, 64, 128, 256 px.",
     ),
-    "resnet18": Row(
+    "resnet18": CatalogRow(
         16,
         ("resnet", "resnet18"),
         "ResNet18_Weights",
         "torchvision's (He et al. 2016); from scratch below 96 px with a 3x3 stride-1 stem, below 48 px also without"
         " the max-pool.",
     ),
-    "resnet34": Row(16, ("resnet", "resnet34"), "ResNet34_Weights", "torchvision's, with the stems of resnet18."),
-    "resnet50": Row(16, ("resnet", "resnet50"), "ResNet50_Weights", "torchvision's, with the stems of resnet18."),
-    "vit_tiny": Row(
+    "resnet34": CatalogRow(
+        16, ("resnet", "resnet34"), "ResNet34_Weights", "torchvision's, with the stems of resnet18."
+    ),
+    "resnet50": CatalogRow(
+        16, ("resnet", "resnet50"), "ResNet50_Weights", "torchvision's, with the stems of resnet18."
+    ),
+    "vit_tiny": CatalogRow(
         8,
         ("vit", 12, 3, 192),
         "",
         "torchvision's VisionTransformer at DeiT-Ti's width (Touvron et al. 2021): 12 layers, width 192, 3 heads;"
         " patches of an eighth of the image's side, so 64 of them.",
     ),
-    "vit_small": Row(8, ("vit", 12, 6, 384), "", "vit_tiny at DeiT-S's width: 384, 6 heads."),
-    "vit_base": Row(
+    "vit_small": CatalogRow(8, ("vit", 12, 6, 384), "", "vit_tiny at DeiT-S's width: 384, 6 heads."),
+    "vit_base": CatalogRow(
         8,
         ("vit", 12, 12, 768),
         "ViT_B_16_Weights",
         "vit_tiny at ViT-B's width: 768, 12 heads. With ImageNet weights: patches of 16 px, position embeddings"
         " interpolated (bicubic) to the image's size.",
     ),
-    "vgg16": Row(
+    "vgg16": CatalogRow(
         32,
         ("torchvision", "vgg16"),
         "VGG16_Weights",
         "torchvision's, without batch norm (Simonyan & Zisserman 2015).",
     ),
-    "densenet121": Row(61, ("torchvision", "densenet121"), "DenseNet121_Weights", "torchvision's (Huang et al. 2017)."),
-    "inception_v3": Row(
+    "densenet121": CatalogRow(
+        61, ("torchvision", "densenet121"), "DenseNet121_Weights", "torchvision's (Huang et al. 2017)."
+    ),
+    "inception_v3": CatalogRow(
         107,
         ("inception",),
         "Inception_V3_Weights",
         "torchvision's (Szegedy et al. 2016) without the second classifier; at least 107 px.",
     ),
-    "efficientnet_b0": Row(
+    "efficientnet_b0": CatalogRow(
         33, ("torchvision", "efficientnet_b0"), "EfficientNet_B0_Weights", "torchvision's (Tan & Le 2019)."
     ),
-    "swin_t": Row(
+    "swin_t": CatalogRow(
         32,
         ("torchvision", "swin_t"),
         "Swin_T_Weights",
@@ -79,13 +86,13 @@ CATALOG = {
     ),
 }
 STUDENTS = tuple(CATALOG)
-SMALLEST_LARGE_STEM = 33  # of a ResNet with the 7x7 stem that ImageNet weights are for
-PRETRAINED_PATCH = 16  # of vit_base with ImageNet weights
-SMALL_STEM = 96  # pixels below which a ResNet from scratch begins with a 3x3 convolution
+SMALLEST_LARGE_STEM = 33  # px, least image side of a ResNet with the 7x7 stem that ImageNet weights need
+PRETRAINED_PATCH = 16  # px, patch side of vit_base with ImageNet weights
+SMALL_STEM = 96  # px, image side below which a ResNet from scratch begins with a 3x3 convolution
 
 
 def check_size(student: str, size: int, init: str = "scratch") -> None:
-    """ValueError when `student`, from scratch or with ImageNet weights, cannot take `size` x `size` images."""
+    """Raise ValueError if `student`, from scratch or with ImageNet weights, cannot take `size` x `size` images."""
     least = SMALLEST_LARGE_STEM if student.startswith("resnet") and init == "imagenet" else CATALOG[student].smallest
     if size < least:
         raise ValueError(f"{student} needs at least {least} px, not {size}")
@@ -97,14 +104,17 @@ def check_size(student: str, size: int, init: str = "scratch") -> None:
 
 
 def convnet_depth(size: int) -> int:
-    """Blocks of the ConvNet: round(log2(size)) - 2, so 3, 4, 5, 6 at 32, 64, 128, 256 px (and 6 at 224); at least 1."""
+    """Return the number of blocks of the ConvNet: round(log2(size)) - 2, at least 1.
+
+    That is 3, 4, 5, 6 at 32, 64, 128, 256 px, and 6 at 224.
+    """
     return max(1, round(math.log2(size)) - 2)
 
 
 def vit_patch(size: int) -> int:
-    """Patch side: the divisor of `size` nearest to size / 8 (the smaller of two), so 64 patches where 8 divides it.
+    """Return the patch side: the divisor of `size` nearest to size / 8, the smaller of two.
 
-    ValueError where that leaves over a thousand patches (prime sizes).
+    So there are 64 patches if 8 divides the size. Raises ValueError for more than 1024 patches (prime sizes).
     """
     side = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - size / 8), d))
     if (size // side) ** 2 > 1024:

@@ -1,7 +1,7 @@
-"""Embeddings of images and texts by a CLIP model, from a folder or the Hugging Face hub. Tensors only, no code.
+"""Embed images and texts by a CLIP model, from a folder or the Hugging Face hub. Loads tensors only, no code.
 
-Safetensors where a model has them, else torch's file, of which nothing but tensors is read (the release's CLIP may be
-of the age that had only that). Needs transformers (5 or newer), which is imported when a model is loaded.
+Reads safetensors if a model has them, else only the tensors of torch's file (older models have nothing else). Needs
+transformers (5 or newer), which is imported when a model is loaded.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class Clip:
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Clip:
-    """A CLIP model by folder or hub id; OSError, from transformers, when it cannot be had, or lacks weights.
+    """Load a CLIP model by folder or hub id.
 
-    pickle.UnpicklingError when torch's file holds anything but tensors.
+    Raises OSError if it cannot be loaded or lacks weights, pickle.UnpicklingError if torch's file holds anything but
+    tensors.
     """
     from transformers import CLIPModel, CLIPProcessor
 
@@ -40,15 +41,15 @@ def load(name: str, device: torch.device | str = "cpu") -> Clip:
 
 
 def embed_images(clip: Clip, images: Tensor, batch: int = 32) -> Tensor:
-    """float32 (n, d) on the CPU, of uint8 (n, 3, h, w) images, resized and normalised by the model's own processor."""
+    """Embed uint8 (n, 3, h, w) images, resized and normalised by the model's processor; float32 (n, d) on the CPU."""
     parts = (clip.processor(images=list(part), return_tensors="pt")["pixel_values"] for part in images.split(batch))
     with torch.no_grad():
-        found = [_pooled(clip.model.get_image_features(pixel_values=part.to(clip.device))) for part in parts]
-    return torch.cat(found).float().cpu()
+        features = [_pooled(clip.model.get_image_features(pixel_values=part.to(clip.device))) for part in parts]
+    return torch.cat(features).float().cpu()
 
 
 def embed_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
-    """float32 (n, d) on the CPU; tokens padded to the model's length, as in DPD's release."""
+    """Embed texts, float32 (n, d) on the CPU; tokens are padded to the model's length, as in DPD's release."""
     tokens = clip.processor(text=list(texts), padding="max_length", truncation=True, return_tensors="pt")
     inputs = {name: tokens[name].to(clip.device) for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
@@ -56,7 +57,7 @@ def embed_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
 
 
 def digest(clip: Clip) -> str:
-    """SHA-256 (hex) of the model's weights, names and values, wherever they are from."""
+    """Compute the SHA-256 (hex) of the model's weights, names and values."""
     sha = hashlib.sha256()
     for name, part in sorted(clip.model.state_dict().items()):
         sha.update(name.encode())
@@ -65,6 +66,6 @@ def digest(clip: Clip) -> str:
 
 
 def _pooled(output: Any) -> Tensor:
-    """transformers 5 wraps the projected features that its fourth version returned bare."""
+    """Unwrap the projected features, which transformers 5 wraps and transformers 4 did not."""
     features: Tensor = getattr(output, "pooler_output", output)
     return features

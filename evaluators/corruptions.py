@@ -1,14 +1,14 @@
-"""How a student stands corrupted test images: a fixed, seeded set of what overhead pictures suffer. VERSION of its own.
+"""Test a student on corrupted test images: a fixed, seeded set of corruptions of overhead images, with its own VERSION.
 
-haze        x t + 0.9 (1 - t): light scattered by the air (Narasimhan & Nayar 2002), the same everywhere; t per level
-cloud       white clouds drawn anew for every image: the highest share of a smooth random field, with soft edges
-noise       Gaussian, of every colour and pixel; deviation per level
+haze        x t + 0.9 (1 - t): light scattered by the air (Narasimhan & Nayar 2002), uniform; t per level
+cloud       white clouds, other ones in every image: the highest share of a smooth random field, with soft edges
+noise       Gaussian, independent for colours and pixels; deviation per level
 blur        Gaussian; deviation as a share of the image's side
 brightness  underexposure: a factor
 jpeg        encoded and decoded; quality per level
 rotation    by 90, 180 and 270 degrees: no level is worse than another
 
-Each image's random numbers come from its place in the test set, whatever the batch. Every number is in LEVELS.
+An image's random numbers depend on its index in the test set, not on the batch. LEVELS holds every number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEVELS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
         "rotation": (1, 2, 3),
     }
 )
-AIR, CLOUD = 0.9, 0.95  # how bright haze and clouds are
+AIR, CLOUD = 0.9, 0.95  # brightness of haze and clouds
 BATCH = 256
 
 
@@ -53,26 +53,26 @@ def accuracies(
     device: torch.device | str,
     progress: Progress | None = None,
 ) -> dict[str, list[float]]:
-    """Overall accuracy (fractions) of `model` under each corruption, mildest first; as `accuracy.evaluate` otherwise.
+    """Compute the overall accuracy (fractions) of `model` under each corruption, mildest level first.
 
-    progress: called as progress(conditions, description, total), gives the conditions back.
+    Otherwise as `accuracy.evaluate`. progress: called as progress(conditions, description, total), returns the
+    conditions.
     """
     check_labelled(images, labels, num_classes)
     conditions = [(name, level) for name in LEVELS for level in range(3)]
-    found: dict[str, list[float]] = {name: [] for name in LEVELS}
+    by_corruption: dict[str, list[float]] = {name: [] for name in LEVELS}
     for name, level in progress(conditions, "corruptions", len(conditions)) if progress else conditions:
-        right = 0
+        correct = 0
         for start in range(0, len(images), BATCH):
             part = corrupt(images[start : start + BATCH], name, level, start)
-            right += int(
-                (next(logits(model, part, device, BATCH)).argmax(1).cpu() == labels[start : start + BATCH]).sum()
-            )
-        found[name].append(right / len(images))
-    return found
+            predicted = next(logits(model, part, device, BATCH)).argmax(1).cpu()
+            correct += int((predicted == labels[start : start + BATCH]).sum())
+        by_corruption[name].append(correct / len(images))
+    return by_corruption
 
 
 def corrupt(images: Tensor, name: str, level: int, first: int = 0) -> Tensor:
-    """uint8 images (n, 3, s, s) corrupted at a level 0..2. first: place of the first of them in the test set."""
+    """Corrupt uint8 images (n, 3, s, s) at a level 0..2. first: index of the first image in the test set."""
     strength = LEVELS[name][level]
     if name == "rotation":
         return images.rot90(int(strength), (2, 3))
@@ -83,7 +83,7 @@ def corrupt(images: Tensor, name: str, level: int, first: int = 0) -> Tensor:
 
 
 def _jpeg(image: Tensor, quality: int) -> Tensor:
-    """Encoded and decoded by Pillow (torchvision's coders are deprecated)."""
+    """Encode and decode an image with Pillow (torchvision's coders are deprecated)."""
     file = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
     return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
@@ -103,7 +103,7 @@ def _cloud(x: Tensor, share: float, draws: list[torch.Generator]) -> Tensor:
 
 
 def _field(side: int, draw: torch.Generator) -> Tensor:
-    """Smooth random values (side, side): grids of 3, 6, 12, 24 points, each half as strong as the one before."""
+    """Draw smooth random values (side, side): grids of 3, 6, 12, 24 points, each half as strong as the one before."""
     grids = [torch.randn(1, 1, points, points, generator=draw) / 2**i for i, points in enumerate((3, 6, 12, 24))]
     return reduce(torch.add, (F.interpolate(g, (side, side), mode="bicubic", align_corners=True) for g in grids))[0, 0]
 

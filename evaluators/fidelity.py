@@ -1,4 +1,4 @@
-"""How like the real images a distilled set is: from features (n, d) of any network (float64), or from pixels (float32).
+"""Measure how similar distilled and real images are, from features (n, d) in float64 or from pixels in float32.
 
 Real images are those of the training split. None of these numbers ranks methods: accuracy does.
 """
@@ -16,16 +16,16 @@ from torch import Tensor
 from evaluators.augment import resize
 
 NEAREST = 5  # neighbours of precision, recall, density, coverage; most similar real images of NN-SSIM
-ROWS = 2048  # of a matrix of distances that exist at a time
+ROWS = 2048  # of a matrix of distances that are computed at once
 
 
 def fid(real: Tensor, fake: Tensor) -> float:
-    """Fréchet distance of Gaussians fitted to features (Heusel et al. 2017, arXiv:1706.08500, eq. 6); 0 is the same.
+    """Compute the Fréchet distance of Gaussians fitted to features (Heusel et al. 2017, arXiv:1706.08500, eq. 6).
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), covariances with ddof 1. With S = R^T R for each, the eigenvalues of
-    S1 S2 are the squared singular values of R1 R2^T, so the last trace is their sum: no matrix root, and no rounding to
-    be patched where there are fewer images than features. Biased by the number of images: compare only equal numbers.
-    Raises ValueError for fewer than two images.
+    S1 S2 are the squared singular values of R1 R2^T, so the last trace is their sum: this needs no matrix root, and no
+    correction of rounding for fewer images than features. Equal features have distance 0. The distance is biased by the
+    number of images: compare only equal numbers. Raises ValueError for fewer than two images.
     """
     _require_finite(real, fake)
     (m1, r1), (m2, r2) = _gaussian(real, "real"), _gaussian(fake, "distilled")
@@ -34,14 +34,14 @@ def fid(real: Tensor, fake: Tensor) -> float:
 
 
 def _require_finite(real: Tensor, fake: Tensor) -> None:
-    """ValueError where a feature is not a finite number, all of these being blind to some of them."""
+    """Raise ValueError for a feature that is not finite: the metrics silently ignore some non-finite values."""
     for which, features in (("real", real), ("distilled", fake)):
         if not torch.isfinite(features).all():
             raise ValueError(f"features of {which} images are not finite")
 
 
 def _gaussian(features: Tensor, which: str) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and a root R (at most d rows) of the covariance, R^T R."""
+    """Return the mean (d,) and a root R, at most d rows, of the covariance R^T R."""
     if len(features) < 2:
         raise ValueError(f"FID needs two {which} images, not {len(features)}")
     x = features.double()
@@ -51,10 +51,10 @@ def _gaussian(features: Tensor, which: str) -> tuple[Tensor, Tensor]:
 
 
 def kid(real: Tensor, fake: Tensor) -> float:
-    """Kernel distance: unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv:1801.01401).
+    """Compute the kernel distance: unbiased squared MMD with the kernel (x.y / d + 1)^3.
 
-    Over all images at once, not over subsets; may be below 0, and is 0 on average for sets of one distribution,
-    whatever their number. Raises ValueError for fewer than two images.
+    See Binkowski et al. 2018, arXiv:1801.01401. It is computed over all images at once, not over subsets. It may be
+    below 0, and its mean is 0 for sets of one distribution and any number. Raises ValueError for fewer than two images.
     """
     _require_finite(real, fake)
     n, m = len(real), len(fake)
@@ -75,10 +75,10 @@ def _kernel_diagonal(x: Tensor) -> Tensor:
 
 
 def intra_class_coverage(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[float, ...]:
-    """By class: mean over real images of the cosine to the nearest distilled image of the class. Larger covers more.
+    """Compute, by class, the mean over real images of the cosine to the nearest distilled image of the class.
 
-    As in DPD's release, which reports their mean (features there: ImageNet's ResNet-18). Raises ValueError for a class
-    without images of both kinds.
+    Larger values mean better coverage. As in DPD's release, which reports their mean (features there: ImageNet's
+    ResNet-18). Raises ValueError for a class without images of both kinds.
     """
     _require_finite(real, fake)
     unit = F.normalize(real.double(), dim=1), F.normalize(fake.double(), dim=1)
@@ -87,9 +87,10 @@ def intra_class_coverage(real: Tensor, real_labels: Tensor, fake: Tensor, fake_l
 
 
 def principal_plane(real: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The plane in which the features (n, d) vary most: their mean (d), its two directions (d, 2), the share it holds.
+    """Find the plane in which features (n, d) vary most.
 
-    float64. Of each direction the largest component is positive, so that two calls draw the same picture.
+    The largest component of each direction is positive, so that two calls draw the same picture. Returns the mean (d,),
+    two directions (d, 2) and the plane's share of the variance, in float64.
     """
     _require_finite(real, real)
     mean = real.double().mean(0)
@@ -101,10 +102,15 @@ def principal_plane(real: Tensor) -> tuple[Tensor, Tensor, float]:
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """precision, recall: Kynkaanniemi et al. 2019, arXiv:1904.06991. density, coverage: Naeem et al. 2020, 2002.09797.
+    """Metrics of nearest neighbours.
 
-    precision, density: how many distilled images lie within real images' neighbourhoods; density may exceed 1.
-    recall, coverage: how many real images are near distilled ones. nearest: neighbours that were used.
+    Kynkaanniemi et al. 2019, arXiv:1904.06991 (precision, recall); Naeem et al. 2020, arXiv:2002.09797 (the others).
+
+    precision: share of distilled images within a real image's neighbourhood.
+    recall: share of real images within a distilled image's neighbourhood.
+    density: mean number of real neighbourhoods around a distilled image, divided by `nearest`; may exceed 1.
+    coverage: share of real images with a distilled image in their neighbourhood.
+    nearest: number of neighbours.
     """
 
     precision: float
@@ -115,7 +121,7 @@ class Neighbourhoods:
 
 
 def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighbourhoods | None:
-    """Of all classes together. Fewer neighbours than `nearest` when images are few; None when there are under three."""
+    """Compute the metrics over all classes. Few images allow fewer neighbours than `nearest`; under three give None."""
     _require_finite(real, fake)
     nearest = min(nearest, len(real) - 2, len(fake) - 2)
     if nearest < 1:
@@ -138,7 +144,7 @@ def neighbourhoods(real: Tensor, fake: Tensor, nearest: int = NEAREST) -> Neighb
 def nearest_distances(
     real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean distance of an image to the nearest other of its class, by class: among distilled images, among real ones.
+    """Compute, by class, the mean distance to the nearest other image, among distilled images and among real images.
 
     Distances shrink as images become more, so real images are compared in groups of as many as the class has distilled
     ones: every g-th image, where g is the number of whole groups. The mean over the groups is returned. Samples that
@@ -160,39 +166,39 @@ def nearest_distances(
 
 
 def _radii(x: Tensor, nearest: int) -> Tensor:
-    """Distance (n,) of each to its k-th nearest other."""
+    """Return the distance (n,) of each row to its k-th nearest other row, k = `nearest`."""
     parts = (_distances(part, x).kthvalue(nearest + 1, dim=1).values for part in x.split(ROWS))
     return torch.cat(list(parts))
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """Without matrix products, whose rounding would tell equal distances apart where distilled images are real ones."""
+    """Compute distances without matrix products, whose rounding makes equal distances differ."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def nn_ssim(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor, size: int = 256) -> Tensor:
-    """By distilled image (m,): mean of its NEAREST highest SSIMs among real images of its class. Smaller copies less.
+    """Compute the mean of each distilled image's NEAREST highest SSIMs among real images of its class, (m,).
 
-    images: uint8 (n, 3, h, w), resized to `size`. DPD's release has 256 px and reports mean and standard deviation with
-    ddof 0. SSIM as there: Gaussian window of 11 pixels, deviation 1.5, *zero padding*, mean over colours and pixels;
-    libraries crop or reflect at the border and give other values. In the order of the classes. Raises ValueError for a
-    class without images of both kinds.
+    Smaller values mean less copying. real, fake: uint8 (n, 3, h, w), resized to `size`. DPD's release has 256 px and
+    reports mean and standard deviation with ddof 0. SSIM as there: Gaussian window of 11 pixels, deviation 1.5, *zero
+    padding*, mean over colours and pixels; libraries crop or reflect at the border and give other values. In the order
+    of the classes. Raises ValueError for a class without images of both kinds.
     """
-    found = []
+    means = []
     for a, b in _by_class(real, real_labels, fake, fake_labels):
-        distilled = _blurred(resize(b, size))
-        similar = torch.cat([_similarities(_blurred(resize(part, size)), distilled) for part in a.split(16)], dim=1)
-        found.append(similar.topk(min(NEAREST, len(a)), dim=1).values.mean(1))
-    return torch.cat(found)
+        distilled = _moments(resize(b, size))
+        similar = torch.cat([_similarities(_moments(resize(part, size)), distilled) for part in a.split(16)], dim=1)
+        means.append(similar.topk(min(NEAREST, len(a)), dim=1).values.mean(1))
+    return torch.cat(means)
 
 
 def _similarities(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
-    """SSIM (Wang et al. 2004) of each distilled with each real image, (m, n), both `_blurred`."""
+    """Compute the SSIM (Wang et al. 2004) of each distilled with each real image, (m, n), from `_moments` of both."""
     return torch.stack([_ssim(real, tuple(part[i : i + 1] for part in fake)) for i in range(len(fake[0]))])
 
 
-def _blurred(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The images, their local mean, their local variance."""
+def _moments(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the images, their local mean, their local variance."""
     mean = _blur(images)
     return images, mean, _blur(images * images) - mean * mean
 
@@ -206,7 +212,7 @@ def _ssim(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """A Gaussian of 11 pixels, deviation 1.5, zero padding; rows, then columns."""
+    """Blur with a Gaussian of 11 pixels, deviation 1.5, zero padding: rows, then columns."""
     line = torch.exp(-(torch.arange(-5.0, 6.0, device=x.device, dtype=x.dtype) ** 2) / (2 * 1.5**2))
     line = (line / line.sum()).repeat(x.shape[1], 1, 1, 1)
     x = F.conv2d(x, line.transpose(2, 3), padding=(5, 0), groups=x.shape[1])
@@ -214,7 +220,7 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _by_class(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(real, distilled) of each class."""
+    """Yield the (real, distilled) rows of each class. Raises ValueError for a class without either."""
     for label in range(int(torch.cat([real_labels, fake_labels]).max()) + 1):
         pair = real[real_labels == label], fake[fake_labels == label]
         for which, part in zip(("real", "distilled"), pair, strict=True):
@@ -224,11 +230,11 @@ def _by_class(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tens
 
 
 def agreement(images: Tensor, texts: Tensor, labels: Tensor) -> tuple[float, float]:
-    """CLIP score and zero-shot accuracy from embeddings: images (n, d), one text of each class (c, d), labels (n,).
+    """Compute CLIP score and zero-shot accuracy from embeddings of images (n, d) and class texts (c, d), labels (n,).
 
     The score is the mean cosine of an image and its class's text, neither clamped nor multiplied; the accuracy is the
     share of images whose nearest text is their class's.
     """
     cosines = F.normalize(images.double(), dim=1) @ F.normalize(texts.double(), dim=1).T
-    own = cosines.gather(1, labels[:, None])
-    return float(own.mean()), float((cosines.argmax(1) == labels).double().mean())
+    of_label = cosines.gather(1, labels[:, None])
+    return float(of_label.mean()), float((cosines.argmax(1) == labels).double().mean())

@@ -1,6 +1,6 @@
 """The bodies of the students: torchvision's networks without their last layer, and the ConvNet.
 
-Each function gives (body, width): normalised float images (n, 3, size, size) to features (n, width).
+Each builder returns (body, width); a body maps normalised float images (n, 3, size, size) to features (n, width).
 """
 
 from __future__ import annotations
@@ -18,61 +18,62 @@ Body = tuple[nn.Module, int]
 Weights = Mapping[str, Tensor]
 
 
-def body(student: str, size: int, weights: Weights | None) -> Body:
-    """The body of a student, freshly initialised from torch's global generator, or with torchvision's `weights`."""
+def build_body(student: str, size: int, weights: Weights | None) -> Body:
+    """Build the body of a student, initialised from torch's global generator or with torchvision's `weights`."""
     kind, *arguments = CATALOG[student].builder
     return _BUILDERS[str(kind)](*arguments, size, weights)
 
 
 def _convnet(size: int, weights: None) -> Body:
+    """Blocks of 3x3 convolution, instance norm, ReLU, 2x2 average pooling."""
     depth = convnet_depth(size)
-    blocks = [_block(3 if i == 0 else WIDTH) for i in range(depth)]
+    blocks: list[nn.Module] = []
+    for i in range(depth):
+        # As many groups as channels is instance norm: no running statistics, train and eval mode are the same function.
+        norm = nn.GroupNorm(WIDTH, WIDTH)
+        conv = nn.Conv2d(WIDTH if i else 3, WIDTH, 3, padding=1)
+        blocks.append(nn.Sequential(conv, norm, nn.ReLU(inplace=True), nn.AvgPool2d(2)))
     return nn.Sequential(*blocks, nn.Flatten()), WIDTH * (size >> depth) ** 2
 
 
-def _block(channels: int) -> nn.Module:
-    # As many groups as channels is instance norm: no running statistics, train and eval mode are the same function.
-    norm = nn.GroupNorm(WIDTH, WIDTH)
-    return nn.Sequential(nn.Conv2d(channels, WIDTH, 3, padding=1), norm, nn.ReLU(inplace=True), nn.AvgPool2d(2))
-
-
-def _resnet(make: Callable[..., nn.Module], size: int, weights: Weights | None) -> Body:
-    net = _loaded(make(weights=None), weights)
+def _resnet(name: str, size: int, weights: Weights | None) -> Body:
+    """ResNets; from scratch and for small images with a 3x3 stem."""
+    net = _load(getattr(models, name)(weights=None), weights)
     if weights is None and size < SMALL_STEM:
         net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's stem
     if weights is None and size < SMALL_STEM // 2:
         net.maxpool = nn.Identity()
-    return _headless(net, "fc")
+    return _without_head(net, "fc")
 
 
 def _vit(layers: int, heads: int, width: int, size: int, weights: Weights | None) -> Body:
+    """Vision transformers without their heads."""
     patch = vit_patch(size) if weights is None else PRETRAINED_PATCH
     shape = {"num_layers": layers, "num_heads": heads, "hidden_dim": width, "mlp_dim": 4 * width}
     if weights is not None:
         weights = models.vision_transformer.interpolate_embeddings(size, patch, weights)
-    net = _loaded(models.VisionTransformer(size, patch, **shape), weights)
+    net = _load(models.VisionTransformer(size, patch, **shape), weights)
     net.heads = nn.Identity()
     return net, width
 
 
 def _inception(size: int, weights: Weights | None) -> Body:
-    """Without the second classifier in the middle; our normalisation, not the one inside."""
+    """Inception v3 without its auxiliary classifier and without its own normalisation."""
     net: Any = models.inception_v3(weights=None, aux_logits=weights is not None, init_weights=weights is None)
-    net = _loaded(net, weights)
+    net = _load(net, weights)
     net.aux_logits, net.AuxLogits, net.transform_input = False, None, False
-    return _headless(net, "fc")
+    return _without_head(net, "fc")
 
 
-def _classifier(make: Callable[..., nn.Module], size: int, weights: Weights | None) -> Body:
-    """Networks that end in a Linear, or in layers of which the last is one."""
-    net = _loaded(make(weights=None), weights)
-    last = "head" if hasattr(net, "head") else "classifier"
-    return _headless(net, last)
+def _torchvision(name: str, size: int, weights: Weights | None) -> Body:
+    """Networks of torchvision whose classifier is `head` or `classifier`."""
+    net = _load(getattr(models, name)(weights=None), weights)
+    return _without_head(net, "head" if hasattr(net, "head") else "classifier")
 
 
-def _headless(net: nn.Module, name: str) -> Body:
-    """The network without its last linear layer, and how many features that took."""
+def _without_head(net: nn.Module, name: str) -> Body:
+    """Replace the last linear layer, which is `name` or the last of its layers, by the identity; return its width."""
     layers = getattr(net, name)
     if isinstance(layers, nn.Linear):
         setattr(net, name, nn.Identity())
@@ -82,7 +83,8 @@ def _headless(net: nn.Module, name: str) -> Body:
     return net, width
 
 
-def _loaded(net: nn.Module, weights: Weights | None) -> nn.Module:
+def _load(net: nn.Module, weights: Weights | None) -> nn.Module:
+    """Load weights into a network, if there are any."""
     if weights is not None:
         net.load_state_dict(weights)
     return net
@@ -90,8 +92,8 @@ def _loaded(net: nn.Module, weights: Weights | None) -> nn.Module:
 
 _BUILDERS: dict[str, Callable[..., Body]] = {
     "convnet": _convnet,
-    "resnet": lambda name, *how: _resnet(getattr(models, name), *how),
+    "resnet": _resnet,
     "vit": _vit,
-    "torchvision": lambda name, *how: _classifier(getattr(models, name), *how),
+    "torchvision": _torchvision,
     "inception": _inception,
 }

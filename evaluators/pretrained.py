@@ -1,7 +1,7 @@
-"""torchvision's ImageNet weights of the students: found or downloaded, checked, never unpickled into code.
+"""torchvision's ImageNet weights of the students: downloaded, checked, and never unpickled into code.
 
-Everything here is IMAGENET1K_V1; torchvision has none for the ConvNet and the two smaller ViTs. A file lies where torch
-keeps its downloads, `$TORCH_HOME/hub/checkpoints` (TORCH_HOME is ~/.cache/torch unless set).
+All of them are IMAGENET1K_V1; torchvision has none for the ConvNet and the two smaller ViTs. Files are in torch's
+folder for downloads, `$TORCH_HOME/hub/checkpoints` (TORCH_HOME is ~/.cache/torch unless set).
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from torchvision import models
 from evaluators.catalog import CATALOG
 
 WEIGHTS = {name: getattr(models, row.weights).IMAGENET1K_V1 for name, row in CATALOG.items() if row.weights}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what all but Inception were trained with
-DIGITS = 8  # of the SHA-256, at the end of a file's name
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that all but Inception were trained on
+DIGITS = 8  # hex digits of the SHA-256 at the end of a file's name
 
 
 class WeightsError(OSError):
-    """Weights that are not there and cannot be fetched, or are not what their name says."""
+    """The weights are missing and cannot be downloaded, or the file is another one."""
 
 
-def file(student: str) -> Path:
-    """The file of a student's weights, downloaded if need be and whole.
+def weights_file(student: str) -> Path:
+    """Return the checked file of a student's weights, downloaded if it is missing.
 
-    ValueError when torchvision has none for it; WeightsError when it cannot be had, saying where to put it.
+    Raises ValueError if torchvision has no weights for the student, and WeightsError, which names the path to put the
+    file at, if it cannot be downloaded.
     """
     if student not in WEIGHTS:
         raise ValueError(f"torchvision has no ImageNet weights for {student}; it has them for {', '.join(WEIGHTS)}")
@@ -36,40 +37,40 @@ def file(student: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         _download(url, path)
-    wanted = path.stem[-DIGITS:]
-    if not sha256(path).startswith(wanted):
-        raise WeightsError(f"{path} is not the file it should be: its SHA-256 does not begin with {wanted}; remove it")
+    digits = path.stem[-DIGITS:]
+    if not sha256(path).startswith(digits):
+        raise WeightsError(f"{path} is another file: its SHA-256 does not begin with {digits}; remove it")
     return path
 
 
-def look(student: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation, by channel, of the images that a student's weights were trained on, in 0..1.
+def normalisation(student: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and deviation, per channel in 0..1, of the images that a student's weights were trained on.
 
-    Inception's are 0.5: torchvision's own network turns ImageNet's into them inside (`transform_input`).
+    Inception's are 0.5: torchvision's network converts ImageNet's into them (`transform_input`).
     """
     return ((0.5,) * 3, (0.5,) * 3) if student == "inception_v3" else (MEAN, STD)
 
 
-def state(student: str) -> dict[str, torch.Tensor]:
-    """The weights of a student, by torchvision's names (which once were others in DenseNet's file)."""
-    path = file(student)
+def load_weights(student: str) -> dict[str, torch.Tensor]:
+    """Load the weights of a student by torchvision's names; DenseNet's file has older names."""
+    path = weights_file(student)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} holds more than tensors: {str(error).splitlines()[0]}") from None
-    return {_renamed(name): value for name, value in found.items()}
+    return {_network_name(name): value for name, value in weights.items()}
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file; read once while it stays as it is."""
-    there = path.stat()
-    return _sha256(path, there.st_size, there.st_mtime_ns)
+    """Return the SHA-256 (hex) of a file, read again only when its size or date changes."""
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
 
 
 @cache
 def _sha256(path: Path, size: int, changed: int) -> str:
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str, path: Path) -> None:
@@ -80,7 +81,7 @@ def _download(url: str, path: Path) -> None:
         raise WeightsError(f"cannot download {url} ({error}); fetch it elsewhere and put it at {path}") from None
 
 
-def _renamed(name: str) -> str:
-    """DenseNet's file says `norm.1`, `conv.2` where the network has `norm1`, `conv2`."""
+def _network_name(name: str) -> str:
+    """Translate the names of DenseNet's file, `norm.1` and `conv.2`, into the network's, `norm1` and `conv2`."""
     head, dot, tail = name.rpartition("denselayer")
     return head + dot + tail.replace(".norm.", ".norm").replace(".conv.", ".conv") if dot else name

@@ -1,7 +1,7 @@
-"""Named, versioned, frozen training rows. No torch: listing and showing them is instant.
+"""Named, versioned, frozen training rows: this project's own, and the list of all. No torch, so listing is instant.
 
-A published row is never edited: another number is another version. Whatever the row, the network of the *last* step is
-the one that is tested, and nothing is ever chosen on test data.
+A published row is never edited: another number is another version. Every row tests the network after the *last* step,
+and nothing is chosen on test data.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from evaluators.recipes import DSA, Augment, Protocol, Recipe, unknown
+from evaluators.literature import DC_1, DPD_1, DPD_SCRATCH_1, FID_1
+from evaluators.recipes import Augment, Protocol, Recipe, unknown_name
 
 _OVERHEAD = Augment(
     crop_area=(0.5, 1.0),
@@ -88,9 +89,9 @@ steps are too few for them, at two other rates too (efficientnet_b0: long@1). vi
 )
 
 
-def _each(below: Protocol, change: Callable[[Recipe], Recipe]) -> Mapping[str, Recipe]:
-    """The rows of a protocol, each changed."""
-    return MappingProxyType({name: change(row) for name, row in below.recipes.items()})
+def _change_all(base: Protocol, change: Callable[[Recipe], Recipe]) -> Mapping[str, Recipe]:
+    """Change every recipe of a protocol."""
+    return MappingProxyType({student: change(recipe) for student, recipe in base.recipes.items()})
 
 
 LONG_1 = Protocol(
@@ -122,21 +123,22 @@ worth without them (`ddbench robustness`). For a set without any, quick@1 is the
 QUICK_PLAIN_1 = replace(
     QUICK_1,
     name="quick-plain",
-    recipes=_each(QUICK_1, partial(replace, augment=Augment())),
+    recipes=_change_all(QUICK_1, partial(replace, augment=Augment())),
     source="""\
 quick@1, number for number, without augmentation: to tell what a set is worth without it (`ddbench robustness`). Nothing
 was tuned for it.""",
 )
 
 
-def _on_real(row: Recipe) -> Recipe:
+def _for_real(row: Recipe) -> Recipe:
+    """Train on a whole real training split."""
     return replace(row, epochs=8, min_steps=48_000 // row.batch, max_steps=0, label_smoothing=0.0)
 
 
 REAL_1 = Protocol(
     name="real",
     version=1,
-    recipes=_each(QUICK_1, _on_real),
+    recipes=_change_all(QUICK_1, _for_real),
     source="""\
 This project's own, for a whole real training split on a CPU: what `full` reaches, and the teachers that give soft
 labels. The optimizers and the augmentation of quick@1; eight passes, but at least 48 000 images; no label smoothing,
@@ -147,7 +149,7 @@ chosen by what two cores have time for. For ten thousand images and more real-la
 REAL_LARGE_1 = Protocol(
     name="real-large",
     version=1,
-    recipes=_each(REAL_1, partial(replace, augment=_SYMMETRIES)),
+    recipes=_change_all(REAL_1, partial(replace, augment=_SYMMETRIES)),
     source="""\
 real@1 with less augmentation, for training splits of ten thousand images and more: the eight symmetries of a square and
 nothing else. It was made because real@1 had 94.4 % on EuroSAT's test split, where 95 was wanted; which augmentation was
@@ -156,7 +158,8 @@ test split a resnet18 reaches 96.6 %. Other networks are untuned (docs/protocols
 )
 
 
-def _soft(row: Recipe) -> Recipe:
+def _for_soft_labels(row: Recipe) -> Recipe:
+    """Distil a teacher's soft labels: three times as long, temperature 4, CutMix in half of the images."""
     augment = replace(row.augment, cutmix=0.5)
     return replace(row.longer(3), temperature=4.0, label_smoothing=0.0, augment=augment)
 
@@ -165,7 +168,7 @@ SOFT_1 = Protocol(
     name="soft",
     version=1,
     teacher=("resnet18", "real@1"),
-    recipes=_each(QUICK_1, _soft),
+    recipes=_change_all(QUICK_1, _for_soft_labels),
     source="""\
 This project's own: what a teacher's labels add to the images. The rows of quick@1, three times as long; the labels are
 those of a resnet18 that real@1 trains on the training split, one vector for each image as it is stored (not for each
@@ -186,108 +189,8 @@ SOFT_HARD_1 = replace(
 SOFT_PLAIN_1 = replace(
     SOFT_1,
     name="soft-plain",
-    recipes=_each(SOFT_1, partial(replace, augment=Augment())),
+    recipes=_change_all(SOFT_1, partial(replace, augment=Augment())),
     source="soft@1, number for number, without augmentation and CutMix (`ddbench robustness --own soft`).",
-)
-
-_RELEASE = Recipe(
-    "sgd",
-    lr=1e-2,
-    weight_decay=5e-4,
-    batch=16,
-    epochs=1000,
-    momentum=0.9,
-    warmup=0.0,
-    nesterov=False,
-    decay_all=True,
-    whole_epochs=True,
-    milestones=(0.6667, 0.8333),
-    gamma=0.1,
-    clip=1.0,
-    augment=Augment(crop_area=(0.67, 1.0), crop_ratio=(0.75, 1.3333), crop_tries=10, flip_x=0.5, flip_y=0.5),
-)
-_RELEASED = MappingProxyType(dict.fromkeys(("vgg16", "inception_v3", "resnet18", "densenet121"), _RELEASE))
-
-DPD_1 = Protocol(
-    name="dpd",
-    version=1,
-    size=256,
-    init="imagenet",
-    labels="hard",
-    recipes=_RELEASED,
-    source="""\
-The evaluation of DPD's release (test.py beside arXiv:2601.15829), from facts about that code: four networks that start
-from torchvision's ImageNet weights, one row for all of them; 256 px; hard labels; SGD with momentum; an epoch is every
-image once, in batches of 16 of which the last is what is left; the rate falls tenfold at 66.67 and 83.33 % of all
-iterations; random resized crops, flips left to right and upside down; gradients clipped at norm 1; the last network.
-Ours where it is silent or differs: a crop that does not fit is drawn again up to ten times (torchvision's rule), crops
-are not rounded to whole pixels and see the pixels around them at their borders, images are scaled as the ImageNet
-weights were trained (Inception's: mean and deviation 0.5), and the student's seed is the suite's, the same for every
-set (the release has 666 + number of the set), so that the suite's deviation over sets, with n - 1, is not the
-release's, which has n and the students' too; on a GPU students train under bf16 autocast. It has never been run from
-the real weights here: no machine with a network was at hand. A run of another size is warned about, not refused.""",
-)
-
-DPD_SCRATCH_1 = Protocol(
-    name="dpd-scratch",
-    version=1,
-    size=256,
-    labels="hard",
-    recipes=_RELEASED,
-    source="""\
-dpd@1 without its ImageNet weights, number for number: this project's own, so that what pretraining is worth can be told
-from what the distilled images are worth. Images are normalised by constants (mean 0.5, deviation 0.25); resnet18 has
-its 3x3 stem below 96 px.""",
-)
-
-DC_1 = Protocol(
-    name="dc",
-    version=1,
-    recipes=MappingProxyType(
-        {
-            "convnet": Recipe(
-                "sgd",
-                lr=1e-2,
-                weight_decay=5e-4,
-                batch=256,
-                epochs=1001,
-                momentum=0.9,
-                warmup=0.0,
-                nesterov=False,
-                decay_all=True,
-                whole_epochs=True,
-                milestones=(502 / 1001,),
-                gamma=0.1,
-                augment=Augment(dsa=DSA),
-            )
-        }
-    ),
-    source="""\
-How DSA, DM and their successors judge a distilled set (facts from the public code of arXiv:2006.05929 and 2102.08259):
-the ConvNet from scratch, SGD with momentum, 1001 epochs of which the last 499 have a tenth of the rate, one operation
-of differentiable Siamese augmentation for each batch with numbers of its own for each image (brightness 1, saturation
-2, contrast 0.5, scale 1.2, 15 degrees, crop of 1/8, cutout of 1/2), the last network.
-Ours where it differs: the optimizer keeps its momentum when the rate falls (there it is made anew); images are
-normalised by constants (mean 0.5, deviation 0.25) and not by the data set's statistics; a distilled set is 8-bit.
-For other networks the literature has no row of its own, so there is none here.""",
-)
-
-FID_1 = Protocol(
-    name="fid",
-    version=1,
-    init="imagenet",
-    judges=False,
-    recipes=MappingProxyType(
-        {
-            # nesterov: without effect on Adam, and of the row as it was published
-            "inception_v3": replace(_RELEASE, optimizer="adam", lr=1e-4, batch=32, epochs=10, nesterov=True),
-        }
-    ),
-    source="""\
-Not for judging: how the network whose features FID uses is trained on the real training split, as in DPD's release
-(pretrain_inception.py beside arXiv:2601.15829), at 256 px, the network after the tenth epoch. Ours where it differs: as
-in dpd@1, the rate falls at 66.67 and 83.33 % of all steps, there of the epochs; and images are scaled as the network's
-ImageNet weights were trained (mean and deviation 0.5), there by ImageNet's mean and deviation.""",
 )
 
 _PUBLISHED = (
@@ -298,7 +201,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in _PUBLI
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol called `name`: "quick@1", or "quick" for its newest version.
+    """Return the protocol with a name, "quick@1", or "quick" for its newest version.
 
     Raises ValueError naming the nearest and all protocols.
     """
@@ -306,5 +209,5 @@ def protocol(name: str) -> Protocol:
     if versions:
         return max(versions, key=lambda p: p.version)
     if name not in PROTOCOLS:
-        raise ValueError(unknown("protocol", name, PROTOCOLS))
+        raise ValueError(unknown_name("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]

@@ -1,6 +1,6 @@
-"""What a training row is made of: augmentation, optimizer, steps. No torch.
+"""The fields of a training row: augmentation, optimizer, steps. No torch.
 
-Anybody may write rows: methods train their teachers and embeddings with rows of their own. The published ones, which
+Any code may build rows: methods train their teachers and embeddings with rows of their own. The published rows, which
 rank methods, are in `evaluators.protocols`.
 """
 
@@ -17,30 +17,38 @@ from typing import Any
 OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
 LABELS = ("own", "hard")
-RANGES = {  # of Recipe's fields
-    "weight_decay": (0, math.inf), "momentum": (0, 0.9999999), "beta2": (0, 0.9999999), "clip": (0, math.inf),
-    "label_smoothing": (0, 1), "gamma": (0, 1), "temperature": (0, math.inf),
-}  # fmt: skip
+RANGES = {  # of Recipe's fields, both ends included; every value is finite
+    "weight_decay": (0, math.inf),
+    "momentum": (0, 0.9999999),
+    "beta2": (0, 0.9999999),
+    "clip": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "gamma": (0, 1),
+    "temperature": (0, math.inf),
+}
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
-def later(default: Any) -> Any:
-    """A field that came after rows were published: while it is at its default it is not in a row's identity."""
-    return field(default=default, metadata={"later": True})
+def added_later(default: Any) -> Any:
+    """Declare a field that was added after rows were published: at its default it is not in a row's identity."""
+    return field(default=default, metadata={"added_later": True})
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What is drawn anew for every image at every step. The defaults change nothing.
+    """Random changes that every image draws anew at every step. The defaults change nothing.
 
-    crop_area: range of the crop's share of the image's area. crop_ratio: range of its width to height, drawn on a log
-    scale. crop_tries: 0 cuts a side that is longer than the image's; k draws again, k times at most, and then takes the
-    whole image (torchvision's RandomResizedCrop has k = 10). flip_x, flip_y, transpose: probabilities; all three at 0.5
-    are the eight symmetries of a square, which an overhead picture's class does not depend on. brightness, contrast,
-    saturation: half-widths x of factors from U[1-x, 1+x]. cutout: side of a square set to mid-grey, as a share of the
-    image's side. dsa: operations of differentiable Siamese augmentation (evaluators.dsa), of which each batch draws
-    one. cutmix: probability that a square of another image of the batch is pasted in; its share of the area, from
-    U[0, 1], is cut at the border, and what is left of it is the share of that image's label.
+    crop_area: range of the crop's share of the image's area.
+    crop_ratio: range of the crop's width to height, drawn on a log scale.
+    flip_x, flip_y, transpose: probabilities. All three at 0.5 are the eight symmetries of a square, on which an
+        overhead picture's class does not depend.
+    brightness, contrast, saturation: half-width x of a factor from U[1-x, 1+x].
+    cutout: side of a mid-grey square, as a share of the image's side.
+    crop_tries: 0 cuts a crop's side that is longer than the image's; k draws up to k times and then takes the whole
+        image (torchvision's RandomResizedCrop has k = 10).
+    dsa: operations of differentiable Siamese augmentation (evaluators.dsa), of which each batch draws one.
+    cutmix: probability that a square of another image of the batch is pasted in. Its share of the area, from U[0, 1],
+        is cut at the border; the rest is the share of that image's label.
     """
 
     crop_area: tuple[float, float] = (1.0, 1.0)
@@ -52,42 +60,50 @@ class Augment:
     contrast: float = 0.0
     saturation: float = 0.0
     cutout: float = 0.0
-    crop_tries: int = later(0)
-    dsa: tuple[str, ...] = later(())
-    cutmix: float = later(0.0)
+    crop_tries: int = added_later(0)
+    dsa: tuple[str, ...] = added_later(())
+    cutmix: float = added_later(0.0)
 
     def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation", "cutout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a half-width of factors or a share")
         low, high = self.crop_area
-        widths = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "cutout")}
-        if off := [f"{name} {value}" for name, value in widths.items() if not 0 <= value <= 1]:
-            raise ValueError(f"{', '.join(off)}: half-widths of factors and the side of a cutout are in 0..1")
-        shares = (self.flip_x, self.flip_y, self.transpose, self.cutmix)
         if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] or self.crop_tries < 0:
             raise ValueError("crop_area is a range in 0..1, crop_ratio one above 0, crop_tries at least 0")
-        if not all(0 <= share <= 1 for share in shares):
+        if not all(0 <= share <= 1 for share in (self.flip_x, self.flip_y, self.transpose, self.cutmix)):
             raise ValueError("flip_x, flip_y, transpose and cutmix are probabilities, 0..1")
         for name in self.dsa:
             if name not in DSA:
-                raise ValueError(unknown("operation of dsa", name, DSA))
+                raise ValueError(unknown_name("operation of dsa", name, DSA))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one student is trained.
+    """The training of one student.
 
-    optimizer: "sgd", "adamw", or "adam" (whose decay is part of the gradient). lr: the highest learning rate.
-    weight_decay: on weights of two or more dimensions. batch: images per step. epochs: passes over the set, see
-    `steps`. min_steps, max_steps: bounds of the steps (0: no upper one). momentum: of SGD, or Adam's beta1. beta2:
-    Adam's. warmup: share of the steps over which the learning rate rises linearly from 0 to lr; then it falls to 0
-    along half a cosine, unless there are milestones. clip: largest gradient norm, 0 for none. label_smoothing: in
-    cross-entropy with hard labels; soft ones are learned as they are. augment: what is drawn anew for every image.
+    optimizer: "sgd", "adamw", or "adam", whose weight decay is part of the gradient.
+    lr: highest learning rate.
+    weight_decay: on weights of two or more dimensions.
+    batch: images per step.
+    epochs: passes over the set, see `steps`.
+    min_steps: least number of steps.
+    max_steps: largest number of steps, 0 for no limit.
+    momentum: of SGD, or Adam's beta1.
+    beta2: Adam's beta2.
+    warmup: share of the steps in which the learning rate rises linearly from 0 to lr; then it falls to 0 along half a
+        cosine, unless there are milestones.
+    clip: largest gradient norm, 0 for none.
+    label_smoothing: of cross-entropy with hard labels; soft labels are not smoothed.
+    augment: random changes of every image.
     decay_all: weight decay also on biases and norms.
-    whole_epochs: an epoch is a permutation cut into batches, of which the last is what is left; else batches are cut
-    from an endless chain of permutations, and every step has exactly as many, also when the set is smaller than that.
-    milestones: shares of all steps at which the learning rate is multiplied by gamma instead of following the cosine.
-    gamma: the factor at each milestone. nesterov: Nesterov's momentum, of SGD. temperature: 0 for cross-entropy; else
-    the Kullback-Leibler divergence of targets and predictions, both softened by it, as knowledge distillation has it
-    (Hinton et al. 2015, arXiv:1503.02531), without its factor of T squared.
+    whole_epochs: True cuts each permutation of the set into batches, the last of which may be smaller. False cuts equal
+        batches from an endless chain of permutations, also of a set that is smaller than a batch.
+    milestones: shares of all steps at which the learning rate is multiplied by gamma; they replace the cosine.
+    gamma: factor at each milestone.
+    nesterov: Nesterov's momentum, of SGD.
+    temperature: 0 for cross-entropy; else the Kullback-Leibler divergence of targets and predictions, both softened by
+        it, as in knowledge distillation (Hinton et al. 2015, arXiv:1503.02531), without its factor of T squared.
     """
 
     optimizer: str
@@ -103,12 +119,12 @@ class Recipe:
     clip: float = 0.0
     label_smoothing: float = 0.0
     augment: Augment = Augment()
-    decay_all: bool = later(False)
-    whole_epochs: bool = later(False)
-    milestones: tuple[float, ...] = later(())
-    gamma: float = later(0.1)
-    nesterov: bool = later(True)
-    temperature: float = later(0.0)
+    decay_all: bool = added_later(False)
+    whole_epochs: bool = added_later(False)
+    milestones: tuple[float, ...] = added_later(())
+    gamma: float = added_later(0.1)
+    nesterov: bool = added_later(True)
+    temperature: float = added_later(0.0)
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -128,9 +144,9 @@ class Recipe:
             raise ValueError("label_smoothing is of cross-entropy: with a temperature it must be 0")
 
     def steps(self, images: int) -> int:
-        """Optimizer steps for a set of `images`: `epochs` passes, at least min_steps, at most max_steps (0: no limit).
+        """Return the number of optimizer steps for a set of `images`.
 
-        With whole_epochs exactly `epochs` passes.
+        That is `epochs` passes, at least min_steps, at most max_steps; with whole_epochs exactly `epochs` passes.
         """
         if self.whole_epochs:
             return self.epochs * -(-images // self.batch)
@@ -138,7 +154,7 @@ class Recipe:
         return max(self.min_steps, min(self.max_steps or passes, passes))
 
     def longer(self, times: int) -> Recipe:
-        """The same with so many times the passes and the bounds of the steps."""
+        """Multiply the passes, and both bounds of the steps, by `times`."""
         return replace(self, **{name: times * getattr(self, name) for name in ("epochs", "min_steps", "max_steps")})
 
 
@@ -146,11 +162,14 @@ class Recipe:
 class Protocol:
     """A named row of recipes, one per student.
 
-    init: "scratch", or "imagenet" for torchvision's weights. source: where the numbers are from. teacher: (student,
-    protocol) of the network that gives a set without soft labels its soft labels; None for none. labels: "own" for a
-    set's own soft labels where it has some, "hard" for the classes' alone. judges: whether it is for judging distilled
-    sets; one that is not trains networks on real images only. size: pixels of the images that it was published with, 0
-    for any.
+    name, version: "quick" and 1 of quick@1.
+    recipes: by student.
+    source: origin of the numbers, as text.
+    init: "scratch", or "imagenet" for torchvision's weights.
+    teacher: (student, protocol) of the network that gives a set without soft labels its soft labels; None for none.
+    labels: "own" for a set's own soft labels if it has some, "hard" for hard labels always.
+    judges: True if it evaluates distilled sets; False if it only trains networks on real images.
+    size: px, side of the images that it was published for, 0 for any.
     """
 
     name: str
@@ -164,9 +183,9 @@ class Protocol:
     size: int = 0
 
     def __post_init__(self) -> None:
-        for kind, word, known in (("init", self.init, INITS), ("labels", self.labels, LABELS)):
-            if word not in known:
-                raise ValueError(unknown(kind, word, known))
+        for kind, value, values in (("init", self.init, INITS), ("labels", self.labels, LABELS)):
+            if value not in values:
+                raise ValueError(unknown_name(kind, value, values))
         if self.teacher and self.labels == "hard":
             raise ValueError('a teacher gives soft labels: labels = "hard" has no use for one')
 
@@ -176,32 +195,36 @@ class Protocol:
         return f"{self.name}@{self.version}"
 
     def recipe(self, student: str) -> Recipe:
-        """The student's recipe; ValueError naming the nearest and all students that have one."""
+        """Return the student's recipe; raises ValueError naming the nearest and all students that have one."""
         if student not in self.recipes:
-            raise ValueError(unknown(f"student of protocol {self.title}", student, self.recipes))
+            raise ValueError(unknown_name(f"student of protocol {self.title}", student, self.recipes))
         return self.recipes[student]
 
     def identity(self, student: str) -> str:
-        """SHA-256 (hex) of everything in the student's row that can move a number: goes into every result."""
-        row = {"protocol": self.title, "init": self.init, "student": student, "recipe": _row(self.recipe(student))}
+        """Compute the SHA-256 (hex) of everything in the student's row that can change a result; results record it."""
+        recipe = _identity_fields(self.recipe(student))
+        row = {"protocol": self.title, "init": self.init, "student": student, "recipe": recipe}
         row |= {"teacher": self.teacher} if self.teacher else {}
         row |= {"labels": self.labels} if self.labels != "own" else {}
         text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _row(record: Recipe | Augment) -> dict[str, Any]:
-    """Fields by name, without the later ones that change nothing: a published row's identity must stay what it was."""
-    values = {f.name: getattr(record, f.name) for f in fields(record) if not _idle(record, f)}
-    return {name: _row(value) if isinstance(value, Augment) else value for name, value in values.items()}
+def _identity_fields(record: Recipe | Augment) -> dict[str, Any]:
+    """Return fields by name, without fields that were added later and are at their default.
+
+    So the identity of a published row never changes.
+    """
+    values = {f.name: getattr(record, f.name) for f in fields(record) if not _at_default(record, f)}
+    return {name: _identity_fields(value) if isinstance(value, Augment) else value for name, value in values.items()}
 
 
-def _idle(record: Recipe | Augment, one: Field[Any]) -> bool:
-    return "later" in one.metadata and getattr(record, one.name) == one.default
+def _at_default(record: Recipe | Augment, added: Field[Any]) -> bool:
+    return "added_later" in added.metadata and getattr(record, added.name) == added.default
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """What to say about a name that is not known: the nearest, and all."""
-    near = get_close_matches(str(name), list(known), n=1, cutoff=0.4)
+def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
+    """Return an error message for an unknown name, with the nearest known name and all of them."""
+    near = get_close_matches(str(name), list(names), n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}"
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"

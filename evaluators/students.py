@@ -1,8 +1,7 @@
-"""The networks that judge. Each takes images as they are stored; normalisation is part of the network.
+"""Build students and run them. `catalog` has a row for each student.
 
-`catalog` has a row for each of them.
-
-From scratch, images are normalised by constants; with ImageNet weights as those were trained.
+A student takes images as they are stored; normalisation is part of the network: by constants from scratch, and as the
+weights were trained with ImageNet weights.
 """
 
 from __future__ import annotations
@@ -15,16 +14,19 @@ from torch import Tensor, nn
 from evaluators import pretrained
 from evaluators.augment import MEAN, STD
 from evaluators.catalog import STUDENTS, check_size
-from evaluators.networks import body
-from evaluators.recipes import INITS, unknown
+from evaluators.networks import build_body
+from evaluators.recipes import INITS, unknown_name
 
 Channels = tuple[float, float, float]
 
 
 class Student(nn.Module):
-    """body: normalised float (n, 3, h, w) -> features (n, d). head: features -> logits (n, classes).
+    """A network: normalisation, body, linear head.
 
-    size: side of the images, in pixels, that it is made for. mean, std: of the normalisation, one per channel.
+    body: normalised float (n, 3, h, w) -> features (n, d).
+    head: features (n, d) -> logits (n, classes).
+    size: px, side of the images that it is built for.
+    mean, std: of the normalisation, one per channel in 0..1.
     """
 
     mean: Tensor
@@ -41,36 +43,36 @@ class Student(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Penultimate features (n, d) of uint8 images 0..255, or of float images 0..1."""
+        """Return penultimate features (n, d) of uint8 images 0..255, or of float images 0..1."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
         features: Tensor = self.body((images - self.mean) / self.std)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, classes) of uint8 images 0..255, or of float images 0..1."""
+        """Return logits (n, classes) of uint8 images 0..255, or of float images 0..1."""
         logits: Tensor = self.head(self.embed(images))
         return logits
 
 
 def build(student: str, size: int, num_classes: int, seed: int, init: str = "scratch") -> Student:
-    """A student for `size` x `size` images, its body fresh or with torchvision's ImageNet weights, its head fresh.
+    """Build a student for `size` x `size` images: a body from scratch or with ImageNet weights, and a fresh head.
 
-    The same seed gives the same weights; the global random state is left as it was. Raises ValueError for an unknown
-    student or init, a size or number of classes it cannot have, and pretrained.WeightsError without the weights' file.
+    The same seed gives the same weights; the global random state is unchanged. Raises ValueError for an unknown student
+    or init and for a size or number of classes that it cannot have, and pretrained.WeightsError without the weights.
     """
-    for kind, name, known in (("student", student, STUDENTS), ("init", init, INITS)):
-        if name not in known:
-            raise ValueError(unknown(kind, name, known))
+    for kind, name, names in (("student", student, STUDENTS), ("init", init, INITS)):
+        if name not in names:
+            raise ValueError(unknown_name(kind, name, names))
     if num_classes < 2:
         raise ValueError(f"students need two classes, not {num_classes}")
     check_size(student, size, init)
-    weights = pretrained.state(student) if init == "imagenet" else None
-    mean, std = pretrained.look(student) if init == "imagenet" else ((MEAN,) * 3, (STD,) * 3)
+    weights = pretrained.load_weights(student) if init == "imagenet" else None
+    mean, std = pretrained.normalisation(student) if init == "imagenet" else ((MEAN,) * 3, (STD,) * 3)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also move the CUDA generators
-        made, width = body(student, size, weights)
-        return Student(made, nn.Linear(width, num_classes), size, mean, std)
+        body, width = build_body(student, size, weights)
+        return Student(body, nn.Linear(width, num_classes), size, mean, std)
 
 
 def features(
@@ -80,23 +82,23 @@ def features(
     batch: int = 256,
     prepare: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Penultimate features, float32 (n, d) on the CPU, of uint8 (n, 3, h, w) images streamed in batches.
+    """Compute penultimate features, float32 (n, d) on the CPU, of uint8 (n, 3, h, w) images in batches.
 
-    prepare: what each batch goes through first, on the device: `augment.resize`, say.
+    prepare: applied to each batch on the device before the network, such as `augment.resize`.
     """
     embed = (lambda part: model.embed(prepare(part))) if prepare else model.embed
-    return torch.cat([found.cpu() for found in streamed(model, embed, images, device, batch)])
+    return torch.cat([part.cpu() for part in apply_in_batches(model, embed, images, device, batch)])
 
 
-def streamed(
+def apply_in_batches(
     model: nn.Module, call: Callable[[Tensor], Tensor], images: Tensor, device: torch.device | str, batch: int
 ) -> Iterator[Tensor]:
-    """What `call`, the model or a part of it, gives of each batch of images, float32 on the device, in eval mode.
+    """Apply `call`, the model or a part of it, to each batch of images; yield float32 on the device, in eval mode.
 
-    fp32 everywhere, so that what is measured does not depend on how training was sped up.
+    fp32 everywhere, so that a measurement does not depend on the precision of training.
     """
     model.to(device).eval()
     for part in images.split(batch):
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            found = call(part.to(device, non_blocking=True)).float()
-        yield found
+            output = call(part.to(device, non_blocking=True)).float()
+        yield output

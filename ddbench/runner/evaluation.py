@@ -79,7 +79,7 @@ def check_weights(evaluation: EvaluationSetup) -> None:
     for student, row in evaluation.networks():
         try:
             if row.init == "imagenet":
-                pretrained.file(student)
+                pretrained.weights_file(student)
         except (ValueError, OSError) as error:
             raise UserError(f"{row.title} starts from ImageNet weights: {error}") from None
 
@@ -145,7 +145,7 @@ def _corrupted(trial: StudentTask, model: nn.Module, result: Result, path: Path)
 
 def _result(trial: StudentTask, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
     task, protocol = trial.task, trial.evaluation.protocol
-    start = pretrained.sha256(pretrained.file(trial.student)) if protocol.init == "imagenet" else ""
+    start = pretrained.sha256(pretrained.weights_file(trial.student)) if protocol.init == "imagenet" else ""
     return Result(
         run=task.spec.digest,
         content=pictures.content(),

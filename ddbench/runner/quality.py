@@ -226,7 +226,8 @@ def _extractor(subject: MeasuredRun, words: str) -> Extractor:
 
 def _published(student: str) -> Extractor:
     network = build(student, MIDDLE, 2, 0, "imagenet")
-    return Extractor(network, partial(resize, size=LARGE, crop=MIDDLE), pretrained.sha256(pretrained.file(student)))
+    weights = pretrained.sha256(pretrained.weights_file(student))
+    return Extractor(network, partial(resize, size=LARGE, crop=MIDDLE), weights)
 
 
 def _trained(subject: MeasuredRun, student: str, title: str) -> Extractor:

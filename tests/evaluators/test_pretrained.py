@@ -101,10 +101,10 @@ def test_the_head_is_fresh_and_the_seeds(served):
 
 def test_a_file_that_is_there_is_not_fetched_again(served):
     source = served("resnet18", published("resnet18"))
-    first = pretrained.file("resnet18")
+    first = pretrained.weights_file("resnet18")
     assert first.parent == served.checkpoints
     source.unlink()
-    assert pretrained.file("resnet18") == first
+    assert pretrained.weights_file("resnet18") == first
 
 
 def test_without_a_network_the_error_says_where_to_put_the_file(served):
@@ -118,8 +118,8 @@ def test_another_file_under_the_name_is_refused(served):
     source = served("resnet18", published("resnet18"))
     served.checkpoints.mkdir(parents=True)
     (served.checkpoints / source.name).write_bytes(b"something else")
-    with pytest.raises(WeightsError, match="is not the file it should be"):
-        pretrained.file("resnet18")
+    with pytest.raises(WeightsError, match="is another file"):
+        pretrained.weights_file("resnet18")
 
 
 class Code:
@@ -132,7 +132,7 @@ class Code:
 def test_a_file_that_would_run_code_is_refused(served, capsys):
     served("resnet18", {"conv1.weight": Code()})
     with pytest.raises(WeightsError, match="holds more than tensors"):
-        pretrained.state("resnet18")
+        pretrained.load_weights("resnet18")
     assert "ran" not in capsys.readouterr().out
 
 

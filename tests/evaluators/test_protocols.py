@@ -132,7 +132,7 @@ def test_published_rows_are_pinned(title):
 
 def test_defaults_that_rows_do_not_state_are_pinned():
     """They are not in a row's identity: a changed one would change published rows unseen."""
-    later = {f.name: f.default for kind in (Recipe, Augment) for f in fields(kind) if "later" in f.metadata}
+    later = {f.name: f.default for kind in (Recipe, Augment) for f in fields(kind) if "added_later" in f.metadata}
     assert later == {
         "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
         "crop_tries": 0, "dsa": (), "cutmix": 0.0,

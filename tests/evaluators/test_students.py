@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from evaluators.catalog import CATALOG, STUDENTS, check_size, convnet_depth, vit_patch
-from evaluators.networks import body
+from evaluators.networks import build_body
 from evaluators.pretrained import WEIGHTS
 from evaluators.students import build, features
 
@@ -95,7 +95,7 @@ def test_one_image_alone_can_be_trained_on_with_the_large_stem(student):
     with pytest.raises(ValueError, match="at least 33 px, not 32"):
         check_size(student, 32, "imagenet")
     check_size(student, 33, "imagenet")
-    body(student, 33, getattr(torchvision.models, student)().state_dict())[0].train()(torch.zeros(1, 3, 33, 33))
+    build_body(student, 33, getattr(torchvision.models, student)().state_dict())[0].train()(torch.zeros(1, 3, 33, 33))
 
 
 @pytest.mark.parametrize("student", [name for name in WEIGHTS if name not in ("vit_base", "inception_v3")])

@@ -99,8 +99,8 @@ def backprop_through(
 
 @contextmanager
 def eager_fallback() -> Iterator[None]:
-    """Run what cannot be compiled uncompiled inside the block, with a warning (`evaluators.train.compiling`)."""
-    from evaluators.train import compiling  # imports torchvision
+    """Run code that cannot be compiled uncompiled, with a warning (`evaluators.train.compiler_fallback`)."""
+    from evaluators.train import compiler_fallback  # imports torchvision
 
-    with compiling():
+    with compiler_fallback():
         yield
