@@ -1,4 +1,4 @@
-"""docs/datasets.md, written from the facts: `python docs/datasets_page.py > docs/datasets.md`. No torch."""
+"""Write docs/datasets.md from the registered datasets: `python docs/datasets_page.py > docs/datasets.md`. No torch."""
 
 from __future__ import annotations
 
@@ -17,53 +17,57 @@ HEADS = (
     "px",
     "ground resolution",
     "split",
-    "also",
-    "got",
+    "more splits",
+    "source",
     "licence",
 )
 
 BEFORE = """\
 # Datasets
 
-Written from the facts in `ddbench/datasets/rs/` by `python docs/datasets_page.py`; a test keeps it so.
+`python docs/datasets_page.py > docs/datasets.md` writes this page from `ddbench/datasets/rs/`. A test compares them.
 
 """
 AFTER = """
 
-`scenes` is embedded (procedural, 10 classes, 64 px, 100 + 50 per class); `folder:PATH` is any tree with one folder
-of images per class (80/20); `hf:OWNER/NAME` is any set of images with one class each on the Hugging Face hub (`pip
-install 'ddbench[hf]'`), got once, at the revision that is then the newest and that every result names; its own sides
-where it has them.
+- `scenes` is embedded: procedural, 10 classes, 64 px, 100 training and 50 test images per class.
+- `folder:PATH` is any tree with one folder of images per class, split 80/20.
+- `hf:OWNER/NAME` is an image dataset with one class per image on the Hugging Face hub (`pip install 'ddbench[hf]'`). It
+  is downloaded once, at the newest revision, which every result names. It keeps its own split if it has one.
 
-**got**: `downloaded` by `ddbench data prepare NAME`, with the checksum that was published for it, if any; of the
-others that command says where they are, and `--from ARCHIVE_OR_FOLDER` takes what you have (ZIP, TAR; RAR must be
-unpacked first).
+**source**: `ddbench data prepare NAME` downloads the dataset and checks the published checksum, if there is one. For
+the others it prints where they are; `--from ARCHIVE_OR_FOLDER` takes your copy (ZIP, TAR; unpack RAR first).
 
-**split**: of each class, training/test. By ratio, files are ranked by the SHA-256 of class and file name, so it is
-the same everywhere and of every copy. `1-600/rest` goes by the number in the file's name. Others are asked for
-behind the name: `NAME@20` trains on 20 percent of each class (any number from 1 to 99; **also** are those of the
-literature), `NAME@torchgeo` on the lists of Neumann et al. (arXiv:1911.06721; their images to validate are left
-out), `NAME@FILE.csv` on your own (columns `file`, such as `beach/beach07.tif`, and `split`, `train` or `test`).
-DPD's own lists for `ucm` and `aid` are not public; its ratio is the default.
+**split**: training/test, per class.
 
-**Layouts.** Class folders are found without regard to case, spaces, underscores and hyphens, nested or not, in one
-folder or in one for each side of somebody's split, below any of the folders that `ddbench data show NAME` lists or
-below `DATA_ROOT/NAME`. Classes keep the documented order and name. A folder with images inside a class folder is an
-error. `data prepare` keeps nothing of an archive or download that does not hold the whole dataset.
+- By ratio, files are ranked by the SHA-256 of class and file name. So the split is the same on every machine and for
+  every copy. `1-600/rest` goes by the number in the file's name.
+- `NAME@20` trains on 20 percent of each class. Any number from 1 to 99 works; **more splits** lists those of the
+  literature.
+- `NAME@torchgeo` takes the lists of Neumann et al. (arXiv:1911.06721) without their validation images.
+- `NAME@FILE.csv` takes your list: columns `file`, such as `beach/beach07.tif`, and `split`, `train` or `test`.
+- DPD's lists for `ucm` and `aid` are not public; its ratio is the default.
 
-**Pixels.** Grey is repeated, alpha dropped, palettes and CMYK looked up, of 16 bits the upper 8 kept, an EXIF
-orientation applied, of several pictures the first used; other kinds of pixels and files of more than 100 million are
-refused by name, and so are 16 bits of which only the lower 8 are used. The shorter side becomes the asked size by
-Lanczos (`--resize bilinear`: as DPD's release tests), widened by the reduction so that nothing aliases, and the
-middle is kept.
+**Folders.** Class folders are matched regardless of case, spaces, underscores, hyphens and nesting, in one folder or in
+one per side of a split. They may be below `DATA_ROOT/NAME` or a folder that `ddbench data show NAME` lists. Classes
+keep the documented order and name. A folder with images inside a class folder is an error. `data prepare` keeps nothing
+of an incomplete archive or download.
 
-**Measured** on two cores of an AMD EPYC, 64 px (`benchmarks/packing.py`, against ImageFolder, Resize and stack):
-packing `eurosat` 4.2 s, 1.87 times as fast, and `ucm` 1.9 s, 1.86 times, with the same pixels (`ucm`: but for
-rounding of where its odd sizes are cropped) at 530 MB, nearly all of it torch; loading the packed 27 000 images 0.28 s
-and 12 MB. Packing 31 500 JPEGs of 256 px took 67 s beside two other jobs, 61 MB in the process that asks and 59 MB in
-each of the two that pack. `data verify`, which decodes and compares all: `ucm` 2 s, `eurosat` 19 s.
+**Pixels.** Grey is repeated, alpha is dropped, palettes and CMYK are converted. 16-bit images keep the upper 8 bits.
+EXIF orientation is applied. A file with several frames gives the first. These files are refused by name: other pixel
+types, more than 100 million pixels, 16 bits of which only the lower 8 are used. Lanczos with antialiasing scales the
+shorter side to the requested size (`--resize bilinear`: as DPD's release tests); the centre is kept.
 
-**Known.**
+**Measured** on two cores of an AMD EPYC at 64 px, against ImageFolder, Resize and stack (`benchmarks/packing.py`):
+
+- Packing `eurosat` takes 4.2 s, 1.87 times as fast; `ucm` 1.9 s, 1.86 times. The pixels are the same (`ucm`: except for
+  rounding where odd sizes are cropped). Memory is 530 MB, nearly all of it torch.
+- Loading the packed 27 000 images takes 0.28 s and 12 MB.
+- Packing 31 500 JPEGs of 256 px took 67 s beside two other jobs, with 61 MB in the main process and 59 MB in each of
+  the two workers.
+- `data verify` decodes and compares all images: `ucm` 2 s, `eurosat` 19 s.
+
+**Known duplicates.**
 
 """
 
@@ -74,7 +78,7 @@ def page() -> str:
     table = tabulate([_row(info) for info in every], HEADS, tablefmt="github", disable_numparse=True)
     known = "\n".join(f"- `{info.name}`: {info.known}." for info in every if info.known)
     cited = "\n".join(f"- `{info.name}`: {info.citation}. <{info.homepage}>" for info in every)
-    return f"{BEFORE}{table}{AFTER}{known}\n\n**Cite.**\n\n{cited}\n"
+    return f"{BEFORE}{table}{AFTER}{known}\n\n**Citations.**\n\n{cited}\n"
 
 
 def _row(info: DatasetInfo) -> tuple[str, ...]:
