@@ -1,17 +1,17 @@
-# make demo      set up .venv and run DPD on the embedded dataset: ends with a table and a picture
+# make demo      set up .venv, run DPD on the embedded dataset, print a table and the path of an image sheet
 # make lint      set up .venv, run ruff and mypy
 # make test      lint, run the default suite (no network, no GPU, no real data)
-# make test-all  also what needs real data (DDBENCH_DATA) or minutes
+# make test-all  lint, run all tests: also those that need real data (DDBENCH_DATA) or minutes
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# a process for each core (four at most), one thread each; a test file stays in one of them
+# one process per core (at most four), one thread each; one process runs a whole test file
 AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all lint clean
 
-# One stamp per state of setup.cfg: dependencies are installed again only when they change.
+# Install dependencies again only when setup.cfg or pyproject.toml changes.
 $(VENV)/ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddbench needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
