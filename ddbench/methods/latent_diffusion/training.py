@@ -1,24 +1,20 @@
-"""One resumable training loop for every network of DPD: schedule, clipping, checkpoints without pickle."""
+"""Training of the networks of diffusion methods: AdamW, a schedule, clipping, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ddbench.context import show_loss
+from ddbench.methods.shared.checkpoint import STATE, Checkpoint, FitResult, Progress
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
-from ddbench.utils.files import Stopwatch, write_bytes
-
-STATE = "state.safetensors"
-PROGRESS_KEYS = ("step", "seconds", "losses")  # steps done, seconds they took, the last losses
-Progress = tuple[int, float, list[float]]
+from ddbench.utils.files import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where the loop's state is kept, and every how many steps; `folder=None` keeps none.
+    """Checkpoints of a loop.
 
+    folder: folder of the file, None for no checkpoints.
+    every: steps between two of them.
     processes: the processes that run the loop together, each on its part of every batch. The lead writes, all read.
     """
 
@@ -67,17 +65,9 @@ class Checkpoints:
     processes: ProcessGroup = SINGLE_PROCESS
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """loss: mean of the last 100 steps. earlier_seconds: what processes that were killed spent on steps that count."""
-
-    loss: float
-    earlier_seconds: float
-
-
 def checkpoints_beside(folder: Path, every: int = 250, processes: ProcessGroup = SINGLE_PROCESS) -> Checkpoints:
-    """Checkpoints beside the hidden folder of a stage, which removes them when it is complete (`files.make_once`)."""
-    return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), every, processes)
+    """Return the checkpoints of a stage; they are removed when the stage is complete (`files.make_once`)."""
+    return Checkpoints(Checkpoint.beside(folder).path.parent, every, processes)
 
 
 def fit(
@@ -101,25 +91,29 @@ def fit(
         _groups(network), lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay, fused=fused
     )
     average = [w.detach().clone() for w in weights] if schedule.ema else []
-    kept = {"weight": weights, "buffer": buffers, "average": average}
-    start, earlier, recent = _resume(checkpoints.folder, kept, optimizer)
-    watch = Stopwatch()
-    bar = progress(itertools.count(start) if schedule.seconds else range(start, schedule.steps))
+    groups: dict[str, Sequence[Tensor]] = {"weight": weights, "buffer": buffers, "average": average}
+    checkpoint = Checkpoint(checkpoints.folder / STATE) if checkpoints.folder else None
+    tensors, start = checkpoint.load(weights[0].device) if checkpoint else ({}, Progress())
+    if tensors:
+        _restore(tensors, groups, optimizer)
+    losses, watch = start.losses, Stopwatch()
+    bar = progress(itertools.count(start.step) if schedule.seconds else range(start.step, schedule.steps))
     for step in bar:
-        done = schedule.progress_at(step, earlier + watch.seconds)
+        done = schedule.progress_at(step, start.seconds + watch.seconds)
         if done >= 1:
             break
         rate = schedule.rate_at(step, done)
-        recent = [*recent[-99:], _step(loss_at(step), (step, rate, schedule.clip), optimizer, checkpoints.processes)]
-        show_loss(bar, recent[-1])
+        losses = [*losses[-99:], _step(loss_at(step), (step, rate, schedule.clip), optimizer, checkpoints.processes)]
+        show_loss(bar, losses[-1])
         _update_average(average, weights, schedule.ema, step)
         after(step)
-        if checkpoints.folder and checkpoints.processes.is_lead and (step + 1) % checkpoints.every == 0:
-            _save(checkpoints.folder, (step + 1, earlier + watch.seconds, recent), kept, optimizer)
+        if checkpoint and checkpoints.processes.is_lead and (step + 1) % checkpoints.every == 0:
+            seconds = start.seconds + watch.seconds
+            checkpoint.save(_state(groups, optimizer), Progress(step + 1, seconds, losses))
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
-    return FitResult(sum(recent) / max(len(recent), 1), earlier)
+    return FitResult(sum(losses) / max(len(losses), 1), start.seconds)
 
 
 def _groups(network: nn.Module) -> list[dict[str, object]]:
@@ -161,30 +155,24 @@ def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: f
         torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - min(decay, (1 + step) / (10 + step)))
 
 
-def _save(folder: Path, so_far: Progress, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> None:
-    """Keep the newest state only, in one file that is moved into place."""
-    state = {f"{name}.{i}": t.detach() for name, tensors in kept.items() for i, t in enumerate(tensors)}
-    for i, weight in enumerate(kept["weight"]):
-        state |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in optimizer.state[weight].items()}
-    state = {k: v.contiguous().cpu() for k, v in state.items()}
-    state |= {k: torch.tensor(v, dtype=torch.float64) for k, v in zip(PROGRESS_KEYS, so_far, strict=True)}
-    write_bytes(folder / STATE, save(state))
+def _state(groups: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Name the tensors of the groups ("weight.0") and of AdamW's state of every weight ("adam.0.exp_avg")."""
+    state = {f"{name}.{i}": tensor for name, tensors in groups.items() for i, tensor in enumerate(tensors)}
+    for i, weight in enumerate(groups["weight"]):
+        state |= {f"adam.{i}.{key}": torch.as_tensor(value) for key, value in optimizer.state[weight].items()}
+    return state
 
 
-def _resume(folder: Path | None, kept: dict[str, list[Tensor]], optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore the newest state, if there is one; return the step to go on from, the seconds and losses before it."""
-    path = folder and folder / STATE
-    if not path or not path.is_file():
-        return 0, 0.0, []
-    state = load_file(path, device=str(kept["weight"][0].device))
-    with torch.no_grad():
-        for name, tensors in kept.items():
-            for i, tensor in enumerate(tensors):
-                tensor.copy_(state[f"{name}.{i}"])
-    for i, weight in enumerate(kept["weight"]):
+@torch.no_grad()
+def _restore(
+    state: Mapping[str, Tensor], groups: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Copy a state of `_state` into the groups and the optimizer."""
+    for name, tensors in groups.items():
+        for i, tensor in enumerate(tensors):
+            tensor.copy_(state[f"{name}.{i}"])
+    for i, weight in enumerate(groups["weight"]):
         prefix = f"adam.{i}."
-        adam = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        adam = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if adam:  # none for a weight that never had a gradient
             optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
-    step, seconds, losses = (state[name].tolist() for name in PROGRESS_KEYS)
-    return int(step), seconds, losses

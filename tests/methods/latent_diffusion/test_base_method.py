@@ -19,6 +19,7 @@ from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import Minimax
 from ddbench.methods.plain_diffusion import Diffusion
+from ddbench.methods.shared.checkpoint import Checkpoint
 from ddbench.methods.vlcp import VLCP
 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
@@ -164,19 +165,19 @@ def test_the_memory_forgets_the_oldest_and_starts_empty(stages):
 def test_minimax_goes_on_with_what_it_remembered(pipeline, few_scenes, context_of, tmp_path, monkeypatch):
     method = Minimax(base=str(pipeline), weights="all", alike=1.0, unlike=1.0, memory=4, **SHORT | {"tune_steps": 6})
     whole = method.distill(few_scenes, 1, context_of())
-    original = training._save
+    save = Checkpoint.save
 
-    def killed(*given):
-        original(*given)
+    def save_and_stop(self, tensors, progress):
+        save(self, tensors, progress)
         raise KeyboardInterrupt
 
     every = lambda folder, processes: training.Checkpoints(folder.with_name(f"{folder.name}.checkpoints"), 3, processes)  # noqa: E731
     monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.checkpoints_beside", every)
-    monkeypatch.setattr(training, "_save", killed)
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
     ctx = replace(context_of(), shared=tmp_path / "other")
     with pytest.raises(KeyboardInterrupt):
         method.distill(few_scenes, 1, ctx)
-    monkeypatch.setattr(training, "_save", original)
+    monkeypatch.setattr(Checkpoint, "save", save)
     assert torch.equal(method.distill(few_scenes, 1, ctx).images, whole.images)
 
 
