@@ -39,7 +39,7 @@ class TrainingBudget:
     ema: decay per step of the average of the weights.
     precision: bf16 (autocast) or fp32.
     compiled: torch.compile; takes a minute or two first, which do not count.
-    graphed: capture the U-Net in CUDA graphs. On an H200 starting its kernels one by one took 90 ms a step.
+    graphed: capture the U-Net in CUDA graphs, so that a step starts few kernels.
     channels_last: order of the network's arrays; faster on a GPU.
     """
 
