@@ -115,7 +115,7 @@ def gradient_distance(one: Weights, other: Weights) -> Tensor:
 
     Biases and norms do not count. 1e-6 is added to the product of the norms, as in the public code.
     """
-    total = 0
+    total: Any = 0
     for name, a in one.items():
         if a.ndim > 1:
             a, b = a.flatten(1), other[name].flatten(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from ddbench.config import param
 from ddbench.context import Context, log
@@ -99,10 +100,11 @@ class MTT:
         """Take step i of algorithm 1 on the pixels S and the learning rate alpha; return the loss."""
         ctx, numbers, (S, alpha) = setup.ctx, setup.ctx.generator("mtt", i), (sgd[0].values, sgd[1].values)
         cycle, place = divmod(i, len(experts))  # every expert once, then again in another order
-        expert = experts[torch.randperm(len(experts), generator=ctx.generator("mtt", "experts", cycle))[place]]
+        order = torch.randperm(len(experts), generator=ctx.generator("mtt", "experts", cycle)).tolist()
+        expert = experts[order[place]]
         t = int(torch.randint(self.latest, (), generator=numbers))
         start, target = (load_snapshot(expert, epoch, ctx.device) for epoch in (t, t + self.expert_epochs))
-        steps = self._student_steps(*S.shape[:2], numbers, ctx.device)
+        steps = self._student_steps(S.shape[0], S.shape[1], numbers, ctx.device)
 
         # L = || theta_(t+N) - theta*_(t+M) ||^2 / || theta*_t - theta*_(t+M) ||^2, theta_t = theta*_t, and for n < N
         # theta_(t+n+1) = theta_(t+n) - alpha * gradient of the loss on A(b_(t+n)), b_(t+n) a batch of S
@@ -118,7 +120,9 @@ class MTT:
         self, classes: int, ipc: int, numbers: torch.Generator, device: torch.device
     ) -> list[StudentStep]:
         """Draw the N batches b_(t+n) and A: permutations of S, cut in batches that are taken from the end."""
-        labels, batches, steps = torch.arange(classes).repeat_interleave(ipc), [], []
+        labels = torch.arange(classes).repeat_interleave(ipc)
+        batches: list[Tensor] = []
+        steps = []
         for _ in range(self.steps):
             if not batches:
                 batches = list(torch.randperm(len(labels), generator=numbers).split(self.batch or len(labels)))

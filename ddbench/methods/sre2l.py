@@ -103,7 +103,8 @@ def batch_norm_distances(model: nn.Module) -> Iterator[list[Tensor]]:
 
     def append_distance(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         var, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
-        distances.append((mean - norm.running_mean).norm() + (var - norm.running_var).norm())
+        running_mean, running_var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        distances.append((mean - running_mean).norm() + (var - running_var).norm())
 
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     handles = [norm.register_forward_pre_hook(append_distance) for norm in norms]

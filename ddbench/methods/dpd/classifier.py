@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -174,11 +174,11 @@ class _Best:
 
     @property
     def _weights(self) -> Path:
-        return self.checkpoints.folder / "best.safetensors"
+        return cast(Path, self.checkpoints.folder) / "best.safetensors"
 
     @property
     def _record(self) -> Path:
-        return self.checkpoints.folder / "best.json"
+        return cast(Path, self.checkpoints.folder) / "best.json"
 
     def look(self, step: int) -> None:
         if (step + 1) % self.every and step + 1 < self.steps:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ def hessian_products(
 ) -> tuple[Weights, Weights, Tensor]:
     """Return g, H lambda and d<g, lambda>/dx: the derivative along lambda of the gradients in weights and images."""
     gradients = grad(lambda w, images: network.loss(w, images, labels), argnums=(0, 1))
-    (g, _), (H_adjoint, by_image) = jvp(gradients, (theta, x), (adjoint, torch.zeros_like(x)))
+    (g, _), (H_adjoint, by_image) = jvp(gradients, (theta, x), (adjoint, torch.zeros_like(x)))[:2]
     return g, H_adjoint, by_image
 
 
@@ -130,4 +130,4 @@ def _mean_over_parts(compute: Callable[[slice], list[Weights]], count: int, at_o
 
 
 def _squared_norm(weights: Weights) -> Tensor:
-    return sum(part.square().sum() for part in weights.values())
+    return reduce(torch.add, (part.square().sum() for part in weights.values()))

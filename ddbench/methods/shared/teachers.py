@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from ddbench.context import Context, seed_of
 from ddbench.types import ImageSet
 from evaluators.recipes import Augment, Protocol, Recipe
+
+if TYPE_CHECKING:
+    from evaluators.students import Student
 
 # replaces the method in the stage's key, so that all methods share the stage; raise it when its content changes
 SHARED = "teacher@1"
@@ -32,14 +36,14 @@ def train_teacher(train: ImageSet, ctx: Context, student: str, steps: tuple[int,
         weights = train_on_real(train, ctx, student, recipe, "teacher").state_dict()
         save_file({name: part.contiguous() for name, part in weights.items()}, folder / "model.safetensors")
 
-    key = {"student": student, "epochs": epochs, "least": least} | ({"most": most} if most else {})
+    key: dict[str, Any] = {"student": student, "epochs": epochs, "least": least} | ({"most": most} if most else {})
     folder = replace(ctx, method=SHARED).stage("teacher", make, **key)
     model = build(student, train.images.shape[-1], len(train.classes), seed_for("teacher"))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.to(ctx.device).eval().requires_grad_(False)
 
 
-def train_on_real(train: ImageSet, ctx: Context, student: str, recipe: Recipe, purpose: str) -> nn.Module:
+def train_on_real(train: ImageSet, ctx: Context, student: str, recipe: Recipe, purpose: str) -> Student:
     """Train a student on the training split; every run's seed yields the same network."""
     from evaluators.train import train_student
 
