@@ -23,8 +23,8 @@ FRACTIONS = {  # method -> accuracies under quick@1, quick-hard@1, quick-plain@1
 
 def entry(method, protocol, overall, seed=0, **changes):
     spec = replace(SPEC, method=method, ipc=0 if method == "full" else 2, seed=seed)
-    found = result(spec, protocol=protocol, overall=overall, **{"content": f"images of {method} {seed}"} | changes)
-    return records.StoredResult(spec, found, None)
+    stored = result(spec, protocol=protocol, overall=overall, **{"content": f"images of {method} {seed}"} | changes)
+    return records.StoredResult(spec, stored, None)
 
 
 def entries(fractions=FRACTIONS):
@@ -37,8 +37,8 @@ def entries(fractions=FRACTIONS):
     ]
 
 
-def by_label(found):
-    return {line.label: line for line in found}
+def by_label(rows):
+    return {line.label: line for line in rows}
 
 
 def normal(x):
@@ -46,12 +46,12 @@ def normal(x):
 
 
 def test_by_hand():
-    found = by_label(robustness_rows(entries(), ROLES))
-    assert list(found) == ["mine", "soft"]
-    mine, soft = found["mine"], found["soft"]
-    assert (mine.ior, mine.hlr) == (pytest.approx(0.10), pytest.approx(0.30))
-    assert mine.lrs == pytest.approx(normal(0.05 - 0.15))
-    assert mine.ars == pytest.approx(normal(0.05 + 0.025))
+    rows = by_label(robustness_rows(entries(), ROLES))
+    assert list(rows) == ["mine", "soft"]
+    with_hard, soft = rows["mine"], rows["soft"]
+    assert (with_hard.ior, with_hard.hlr) == (pytest.approx(0.10), pytest.approx(0.30))
+    assert with_hard.lrs == pytest.approx(normal(0.05 - 0.15))
+    assert with_hard.ars == pytest.approx(normal(0.05 + 0.025))
     assert soft.hlr == pytest.approx(0.42)
 
 
@@ -90,8 +90,8 @@ def test_an_older_random_stands_where_there_is_no_newer():
         records.StoredResult(replace(one.spec, dataset="ucm", method_version=0), one.result, None)
         for one in (entry("random", "quick", 0.3), entry("mine", "quick", 0.5))
     ]
-    found = {(line.where.dataset, line.label): line.ior for line in robustness_rows([*entries(), *elsewhere], ROLES)}
-    assert [ior for (dataset, _), ior in found.items() if dataset == "ucm"] == [pytest.approx(0.2)]
+    rows = {(line.where.dataset, line.label): line.ior for line in robustness_rows([*entries(), *elsewhere], ROLES)}
+    assert [ior for (dataset, _), ior in rows.items() if dataset == "ucm"] == [pytest.approx(0.2)]
 
 
 def test_the_order_of_results_does_not_matter():
@@ -100,9 +100,9 @@ def test_the_order_of_results_does_not_matter():
 
 def test_soft_labels_are_not_taken_for_hard_ones():
     """Without its run on hard labels a set with soft ones has no HLR; a set with hard labels needs no such run."""
-    found = by_label(robustness_rows(entries({**FRACTIONS, "soft": (0.70, None, 0.30)}), ROLES))
-    assert found["soft"].hard is found["soft"].hlr is None
-    assert found["mine"].hard == pytest.approx(0.60)
+    rows = by_label(robustness_rows(entries({**FRACTIONS, "soft": (0.70, None, 0.30)}), ROLES))
+    assert rows["soft"].hard is rows["soft"].hlr is None
+    assert rows["mine"].hard == pytest.approx(0.60)
 
 
 @pytest.mark.parametrize(
@@ -122,16 +122,16 @@ def test_seeds_are_averaged_distillation_by_distillation():
 
 def test_students_and_sizes_do_not_meet():
     other = [entry("mine", "quick", 0.9, student="resnet18")]
-    found = robustness_rows([*entries(), *other], ROLES)
-    assert [(line.where.student, line.ior is None) for line in found if line.label == "mine"] == [
+    rows = robustness_rows([*entries(), *other], ROLES)
+    assert [(line.where.student, line.ior is None) for line in rows if line.label == "mine"] == [
         ("convnet", False),
         ("resnet18", True),
     ]
 
 
 def test_the_weight_is_the_papers_w():
-    found = by_label(robustness_rows(entries(), ROLES, weight=1.0))["mine"]
-    assert found.lrs == found.ars == pytest.approx(normal(0.10))
+    row = by_label(robustness_rows(entries(), ROLES, weight=1.0))["mine"]
+    assert row.lrs == row.ars == pytest.approx(normal(0.10))
 
 
 def test_the_score_runs_from_0_to_1_and_is_on_fractions():
@@ -142,9 +142,9 @@ def test_the_score_runs_from_0_to_1_and_is_on_fractions():
 def test_the_command_prints_dashes_for_what_is_missing(tmp_path):
     for spec, overall in ((replace(SPEC, method="random"), 0.5), (SPEC, 0.625)):
         write(tmp_path, spec, overall=overall)
-    shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"])
-    assert shown.exit_code == 0, shown.output
-    *_, row, _, said = shown.output.splitlines()
+    done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"])
+    assert done.exit_code == 0, done.output
+    *_, row, _, message = done.output.splitlines()
     assert row.split() == [
         "scenes",
         "32",
@@ -154,7 +154,7 @@ def test_the_command_prints_dashes_for_what_is_missing(tmp_path):
         "mine",
         *["62.5", "62.5", "-", "12.5", "-", "-", "-"],
     ]
-    assert said == "own: quick@1, hard: quick-hard@1, plain: quick-plain@1; HLR against `full` under quick-hard@1"
+    assert message == "own: quick@1, hard: quick-hard@1, plain: quick-plain@1; HLR against `full` under quick-hard@1"
     machine = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--format", "json"])
     (line,) = json.loads(machine.output)
     assert (line["ior"], line["lrs"]) == (pytest.approx(0.125), None)
@@ -165,13 +165,14 @@ def test_what_tells_lines_apart_is_shown(tmp_path):
         write(tmp_path, replace(SPEC, size=size), overall=0.625)
     write(tmp_path, replace(SPEC, fingerprint="e" * 64), overall=0.625)
     write(tmp_path, replace(SPEC, seed=7), overall=0.5, precision="bf16")
-    shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"]).output.splitlines()
-    assert shown[0].split()[:7] == ["dataset", "px", "ipc", "student", "init", "precision", "split"]
-    assert len({tuple(row.split()[:7]) for row in shown[2:6]}) == 4
+    done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness"])
+    lines = done.output.splitlines()
+    assert lines[0].split()[:7] == ["dataset", "px", "ipc", "student", "init", "precision", "split"]
+    assert len({tuple(row.split()[:7]) for row in lines[2:6]}) == 4
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--own", "qiuck@1"), "did you mean 'quick@1'"),
         (("--own", "dc@1"), "dc@1 has no published twin dc-hard@1: name one by --hard"),
@@ -185,22 +186,22 @@ def test_what_tells_lines_apart_is_shown(tmp_path):
         ),
     ],
 )
-def test_roles_must_be_twins(words, said, tmp_path):
+def test_roles_must_be_twins(words, message, tmp_path):
     done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", *words])
     assert done.exit_code == 2
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
 
 
 def test_the_twins_of_soft_are_found(tmp_path):
     """Random images have the teacher's labels as well, so the gain over them is told."""
     for method, overall in (("random", 0.5), ("mine", 0.625)):
         write(tmp_path, replace(SPEC, method=method), protocol="soft", overall=overall, label_bytes=64)
-    shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--own", "soft", "--format", "json"])
-    (line,) = json.loads(shown.output)
+    done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--own", "soft", "--format", "json"])
+    (line,) = json.loads(done.output)
     assert (line["own"], line["ior"]) == (0.625, pytest.approx(0.125))
 
 
 def test_a_name_without_its_version_is_the_newest(tmp_path):
     write(tmp_path, SPEC, overall=0.625)
-    shown = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--own", "quick"])
-    assert " 62.5 " in shown.output
+    done = CliRunner().invoke(cli, ["--runs", str(tmp_path), "robustness", "--own", "quick"])
+    assert " 62.5 " in done.output

@@ -97,9 +97,9 @@ def test_what_cannot_be_told_apart_as_printed_is_bold_together():
 def test_csv_has_one_line_per_cell_in_full_precision():
     lines = list(csv.DictReader(io.StringIO(render.render([entry(1 / 3), *ENTRIES[1:]], "csv"))))
     assert len(lines) == 3
-    mine = next(line for line in lines if line["method"] == "mine" and line["student"] == "convnet")
-    assert float(mine["mean"]) == pytest.approx((1 / 3 + 0.6) / 2, abs=1e-16)
-    assert (mine["n"], mine["ipc"], mine["protocol"], mine["dataset"]) == ("2", "2", "quick@1", "scenes")
+    pooled = next(line for line in lines if line["method"] == "mine" and line["student"] == "convnet")
+    assert float(pooled["mean"]) == pytest.approx((1 / 3 + 0.6) / 2, abs=1e-16)
+    assert (pooled["n"], pooled["ipc"], pooled["protocol"], pooled["dataset"]) == ("2", "2", "quick@1", "scenes")
     single = next(line for line in lines if line["student"] == "resnet18")
     assert (single["std"], single["mean"]) == ("", "0.2")
 
@@ -156,10 +156,10 @@ def test_latex_heads_have_a_level_for_datasets_and_one_for_ipc():
 def test_what_is_shown_beside_an_accuracy():
     entries = [*BOARD[:12], BOARD[-1]]
     lines = render.render(entries, "markdown", TableOptions(("gain", "share", "interval", "rank"))).splitlines()
-    heads, mine = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], lines[3]))
+    heads, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], lines[3]))
     assert heads[1:5] == [f"IPC 1 convnet{word}" for word in ("", " gain", " share", " interval")]
     # by hand: 52 - 32; 52 / 80; 2 * 4.302653 / sqrt(3)
-    assert mine == ["a_b&50%", *["52.0 ± 2.0 (n=3)", "+20.0", "65.0 %", "± 5.0"] * 2, "1.0"]
+    assert cells == ["a_b&50%", *["52.0 ± 2.0 (n=3)", "+20.0", "65.0 %", "± 5.0"] * 2, "1.0"]
 
 
 def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
@@ -170,7 +170,7 @@ def test_a_rank_is_withheld_from_a_row_that_lacks_a_column():
 
 def test_costs_and_components():
     entries = [entry(a, seed=s, student_seed=j, image_bytes=2_000_000, label_bytes=500_000)
-               for s, found in enumerate([(0.4, 0.6), (0.6, 0.8)]) for j, a in enumerate(found)]  # fmt: skip
+               for s, accuracies in enumerate([(0.4, 0.6), (0.6, 0.8)]) for j, a in enumerate(accuracies)]  # fmt: skip
     seconds = {entries[0].folder: DistillationCost(10.0), entries[2].folder: DistillationCost()}
     costs = extra_columns.cell_costs(entries, seconds)
     line = render.render(entries, "text", TableOptions(("components", "seconds", "bytes"), costs)).splitlines()[2]
@@ -230,25 +230,25 @@ def test_a_reported_number_changes_no_computed_one():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"ipc": 50}, "no column with dataset scenes, ipc 50"),
         ({"dataset": "aid"}, "no column with dataset aid"),
         ({"student": "vit_tiny"}, "student vit_tiny"),
     ],
 )
-def test_a_reported_number_without_a_column_is_an_error(changes, said):
-    with pytest.raises(UserError, match=f"DPD of arXiv.*{said}"):
+def test_a_reported_number_without_a_column_is_an_error(changes, message):
+    with pytest.raises(UserError, match=f"DPD of arXiv.*{message}"):
         render.render(BOARD, "text", TableOptions(reported=(dataclasses.replace(PAPER, **changes),)))
 
 
 def test_a_file_of_numbers_serves_several_tables(tmp_path):
     other = dataclasses.replace(PAPER, dataset="ucm", ipc=1, protocol="long@1")
-    asked = [({}, True, True), ({"dataset": "scenes"}, True, False), ({"ipc": 1}, False, True),
+    cases = [({}, True, True), ({"dataset": "scenes"}, True, False), ({"ipc": 1}, False, True),
              ({"protocol": "quick"}, True, False), ({"protocol": "long"}, True, True),
              ({"student": "convnet"}, True, True)]  # fmt: skip
-    for words, *expected in asked:
-        assert [Filters(**words).matches_reported(one) for one in (PAPER, other)] == expected
+    for filters, *expected in cases:
+        assert [Filters(**filters).matches_reported(one) for one in (PAPER, other)] == expected
     assert not Filters(student="convnet").matches_reported(dataclasses.replace(PAPER, student="resnet18"))
 
 
@@ -271,13 +271,13 @@ def test_a_file_of_reported_numbers(tmp_path):
     assert read_reported(path) == (PAPER,)
     path.write_text(path.read_text().replace('2601.15829, table 2"', '2601.15829,\\n\\n table 2"'))
     assert read_reported(path) == (PAPER,)
-    for old, new, said in (
+    for old, new, message in (
         ("percent = 99.5", "percent = 995", "995.0 is no percentage"),
         ("percent = 99.5", "", "a reported number needs percent"),
         ("std", "sdt", "unknown key of Reported .*'sdt'; did you mean std"),
         ("[[reported]]", "[reported]", r"needs a table \[\[reported\]\]"),
     ):
         path.write_text(path.read_text().replace(old, new))
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_reported(path)
         path.write_text(path.read_text().replace(new, old) if new else path.read_text() + "\npercent = 99.5")

@@ -46,27 +46,29 @@ def test_components_by_hand():
 
 @given(st.integers(2, 5), st.integers(2, 4), st.integers(0, 1000))
 def test_components_are_those_of_the_analysis_of_variance(runs, students, seed):
-    made = np.random.default_rng(seed).random((runs, students)).tolist()
-    grand = np.mean(made)
-    inside = np.var(made, axis=1, ddof=1).mean()
-    outside = students * sum((np.mean(run) - grand) ** 2 for run in made) / (runs - 1)
-    assert stats.f_oneway(*made).statistic == pytest.approx(outside / inside)
-    assert statistics.within_std(made) == pytest.approx(math.sqrt(inside))
-    assert statistics.between_std(made) == pytest.approx(math.sqrt(max(0, (outside - inside) / students)), abs=1e-9)
+    accuracies = np.random.default_rng(seed).random((runs, students)).tolist()
+    grand = np.mean(accuracies)
+    inside = np.var(accuracies, axis=1, ddof=1).mean()
+    outside = students * sum((np.mean(run) - grand) ** 2 for run in accuracies) / (runs - 1)
+    assert stats.f_oneway(*accuracies).statistic == pytest.approx(outside / inside)
+    assert statistics.within_std(accuracies) == pytest.approx(math.sqrt(inside))
+    assert statistics.between_std(accuracies) == pytest.approx(
+        math.sqrt(max(0, (outside - inside) / students)), abs=1e-9
+    )
 
 
 @given(SEEDS, SEEDS)
 def test_the_paired_test_is_scipys(one, other):
     shared = sorted(one.keys() & other.keys())
-    found = statistics.paired_t_test(one, other)
+    p_value = statistics.paired_t_test(one, other)
     if len(shared) < 2:
-        assert found is None
+        assert p_value is None
         return
     apart = [one[s] - other[s] for s in shared]
     if stdev(apart) < 1e-12:
         return  # all apart by the same but for rounding: see below
     expected = stats.ttest_rel([one[s] for s in shared], [other[s] for s in shared]).pvalue
-    assert found == pytest.approx(expected, abs=1e-9)
+    assert p_value == pytest.approx(expected, abs=1e-9)
 
 
 def test_seeds_that_differ_by_the_same_everywhere():
@@ -106,10 +108,10 @@ def test_ties_by_hand():
 
 @given(BOARD)
 def test_the_best_is_among_its_ties_and_the_order_does_not_matter(board):
-    found = statistics.best_and_ties(board)
+    tied = statistics.best_and_ties(board)
     means = {row: fmean(seeds.values()) for row, seeds in board.items()}
-    assert {row for row, mean in means.items() if mean == max(means.values())} <= found
-    assert statistics.best_and_ties(dict(reversed(board.items()))) == found
+    assert {row for row, mean in means.items() if mean == max(means.values())} <= tied
+    assert statistics.best_and_ties(dict(reversed(board.items()))) == tied
 
 
 @settings(max_examples=50)

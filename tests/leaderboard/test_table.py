@@ -28,10 +28,10 @@ RESULT = Result(
 
 def entry(accuracy, *, seed=0, student_seed=0, spec=None, **changes):
     """One result of the run `spec` (fields to change) with distillation seed `seed`."""
-    made = dataclasses.replace(SPEC, seed=seed, **(spec or {}))
+    run_spec = dataclasses.replace(SPEC, seed=seed, **(spec or {}))
     changes = {"content": f"images of {seed}"} | changes
-    result = dataclasses.replace(RESULT, overall=accuracy, seed=student_seed, run=made.digest, **changes)
-    return StoredResult(made, result, Path(f"{made.digest}/results/quick-v1/{student_seed}.json"))
+    result = dataclasses.replace(RESULT, overall=accuracy, seed=student_seed, run=run_spec.digest, **changes)
+    return StoredResult(run_spec, result, Path(f"{run_spec.digest}/results/quick-v1/{student_seed}.json"))
 
 
 def only_cell(entries):
@@ -50,15 +50,15 @@ def test_students_first_then_distillations():
         entry(0.6, seed=2, student_seed=1),
         entry(0.8, seed=2, student_seed=2),
     ]
-    made = only_cell(entries)
-    assert made.mean == pytest.approx(0.6, abs=1e-15)
-    assert made.std == pytest.approx(0.1, abs=1e-15)
-    assert (made.n, made.students) == (3, 6)
+    pooled = only_cell(entries)
+    assert pooled.mean == pytest.approx(0.6, abs=1e-15)
+    assert pooled.std == pytest.approx(0.1, abs=1e-15)
+    assert (pooled.n, pooled.students) == (3, 6)
 
 
 def test_one_distillation_has_no_deviation_however_many_students():
-    made = only_cell([entry(0.4), entry(0.5, student_seed=1)])
-    assert (made.mean, made.std, made.n, made.students) == (0.45, None, 1, 2)
+    pooled = only_cell([entry(0.4), entry(0.5, student_seed=1)])
+    assert (pooled.mean, pooled.std, pooled.n, pooled.students) == (0.45, None, 1, 2)
 
 
 def test_the_deviation_is_the_samples():
@@ -67,13 +67,13 @@ def test_the_deviation_is_the_samples():
 
 def test_seeds_that_led_to_the_same_images_are_one_distillation():
     same = [entry(0.5, seed=s, content="same") for s in range(3)]
-    made = only_cell(same)
-    assert (made.mean, made.std, made.n, made.students, made.half_width) == (0.5, None, 1, 1, None)
-    assert made.by_seed == {0: 0.5, 1: 0.5, 2: 0.5}
+    pooled = only_cell(same)
+    assert (pooled.mean, pooled.std, pooled.n, pooled.students, pooled.half_width) == (0.5, None, 1, 1, None)
+    assert pooled.by_seed == {0: 0.5, 1: 0.5, 2: 0.5}
     # a student more is the distillation's, whichever of its seeds it was trained for
-    made = only_cell([*same, entry(0.7, seed=1, student_seed=1, content="same"), entry(0.8, seed=3)])
-    assert (made.n, made.students, made.mean) == (2, 3, pytest.approx(0.7))
-    assert made.by_seed[2] == pytest.approx(0.6)
+    pooled = only_cell([*same, entry(0.7, seed=1, student_seed=1, content="same"), entry(0.8, seed=3)])
+    assert (pooled.n, pooled.students, pooled.mean) == (2, 3, pytest.approx(0.7))
+    assert pooled.by_seed[2] == pytest.approx(0.6)
 
 
 def test_the_order_of_results_does_not_matter():
@@ -104,7 +104,7 @@ def test_a_split_has_a_name(rule, name):
 
 def test_one_split_in_two_peoples_words_is_one_column():
     words = ("b.csv of the user's", "a.csv of the user's")
-    both = [entry(0.5 + 0.2 * i, seed=i, spec={"split": said}) for i, said in enumerate(words)]
+    both = [entry(0.5 + 0.2 * i, seed=i, spec={"split": rule}) for i, rule in enumerate(words)]
     first, second = make_table(both), make_table(both[::-1])
     assert [column.split for column in first.columns] == [column.split for column in second.columns] == ["a.csv"]
     assert only_cell(both).n == 2
@@ -113,14 +113,14 @@ def test_one_split_in_two_peoples_words_is_one_column():
 def test_one_distillation_in_two_peoples_words_counts_once():
     """Its seed, its images and its students are the same: what a second file says adds no evidence."""
     words = ("b.csv of the user's", "a.csv of the user's")
-    twice = [entry(0.5 + s / 10, seed=s, student_seed=0, spec={"split": said}) for said in words for s in range(3)]
+    twice = [entry(0.5 + s / 10, seed=s, student_seed=0, spec={"split": rule}) for rule in words for s in range(3)]
     once = only_cell(twice[:3])
     assert only_cell(twice) == once
     assert (once.n, once.students) == (3, 3)
     more = entry(0.9, seed=0, student_seed=1, spec={"split": words[1]})
-    found = only_cell([*twice, more])
-    assert (found.n, found.students) == (3, 4)
-    assert found.by_seed[0] == pytest.approx((0.5 + 0.9) / 2)
+    pooled = only_cell([*twice, more])
+    assert (pooled.n, pooled.students) == (3, 4)
+    assert pooled.by_seed[0] == pytest.approx((0.5 + 0.9) / 2)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_best_and_missing():
 
 def test_the_best_and_those_that_a_test_does_not_tell_from_it():
     near = {"best": (0.70, 0.72, 0.71, 0.73), "near": (0.71, 0.70, 0.72, 0.70), "far": (0.50, 0.53, 0.51, 0.52)}
-    entries = [entry(a, seed=i, spec={"method": m}) for m, found in near.items() for i, a in enumerate(found)]
+    entries = [entry(a, seed=i, spec={"method": m}) for m, accuracies in near.items() for i, a in enumerate(accuracies)]
     board = make_table([*entries, entry(0.99, spec={"method": "full"})])
     assert {row.method for row in board.rows if row.identity in best_rows(board, board.columns[0])} == {"best", "near"}
 
@@ -213,22 +213,22 @@ def test_all_training_images_are_compared_with_every_ipc():
                           st.sampled_from(["scratch", "imagenet"]), st.sampled_from("ef")), unique=True, max_size=12),
        st.randoms(use_true_random=False))  # fmt: skip
 def test_only_what_is_comparable_is_pooled_and_the_order_does_not_matter(keys, numbers):
-    made = {}
+    by_key = {}
     for seed, student, ipc, protocol, init, split in keys:
         spec = {"ipc": ipc, "fingerprint": split * 64}
-        made[seed, student, ipc, protocol, init, split] = entry(
+        by_key[seed, student, ipc, protocol, init, split] = entry(
             numbers.random(), seed=seed, student_seed=student, spec=spec, protocol=protocol, init=init
         )
-    board = make_table(made.values())
-    shuffled = list(made.values())
+    board = make_table(by_key.values())
+    shuffled = list(by_key.values())
     numbers.shuffle(shuffled)
     assert make_table(shuffled) == board
     for column, one in (pair for row in board.rows for pair in row.cells.items()):
-        mine = [(key, e.result.overall) for key, e in made.items()
+        numbers_of_cell = [(key, e.result.overall) for key, e in by_key.items()
                 if key[2:] == (column.ipc, column.protocol[:-2], column.init, column.fingerprint[0])]  # fmt: skip
-        by_seed = {s: [a for key, a in mine if key[0] == s] for s in {key[0] for key, _ in mine}}
-        assert one.students == len(mine)
-        assert one.by_seed == pytest.approx({s: sum(found) / len(found) for s, found in by_seed.items()})
+        by_seed = {s: [a for key, a in numbers_of_cell if key[0] == s] for s in {key[0] for key, _ in numbers_of_cell}}
+        assert one.students == len(numbers_of_cell)
+        assert one.by_seed == pytest.approx({s: sum(accuracies) / len(accuracies) for s, accuracies in by_seed.items()})
         assert one.mean == pytest.approx(sum(one.by_seed.values()) / len(by_seed))
 
 

@@ -50,8 +50,8 @@ def write_run(folder, method, ipc, seed, accuracy, size=16):
             "seed": student,
             "overall": accuracy + 0.01 * student,
         }
-        shown = {"per_class": per_class, "confusion": [[5, 1, 0], [2, 4, 0], [0, 0, 6]]}
-        result = dataclasses.replace(RESULT, **changes, **shown)
+        details = {"per_class": per_class, "confusion": [[5, 1, 0], [2, 4, 0], [0, 0, 6]]}
+        result = dataclasses.replace(RESULT, **changes, **details)
         records.write_result(paths.result_path(run, QUICK_1, "convnet", student), result)
     return spec
 
@@ -172,9 +172,9 @@ def test_prototypes_stand_beside_what_was_made_of_them(tmp_path):
     text = page(read_runs(tmp_path / "runs", costs=True), tmp_path / "shared")
     assert text.count("data:image/webp") == 2
     stored = re.search(r'webp;base64,([^"]*)" alt="[^"]*prototypes', text).group(1)
-    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"))
-    assert seen.shape == (16, 3 * 2 * 16, 3)  # three classes of two on one line
-    reds = seen[4:12, 8::16, 0].astype(int)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"))
+    assert pixels.shape == (16, 3 * 2 * 16, 3)  # three classes of two on one line
+    reds = pixels[4:12, 8::16, 0].astype(int)
     assert np.abs(reds - [255, 128] * 3).max() < 20
     assert page(read_runs(tmp_path / "runs", costs=True), tmp_path / "elsewhere").count("data:image/webp") == 1
 
@@ -196,8 +196,10 @@ def test_the_command_line(folder, tmp_path):
     assert re.fullmatch(r".*out\.html: \d\.\d MB\n", done.stdout)
     shutil.copytree(folder, tmp_path / "runs")
     next((tmp_path / "runs").rglob("results/*/*.json")).write_text("{")
-    off = CliRunner().invoke(cli, ["--runs", str(tmp_path / "runs"), "report", "--output", str(tmp_path / "out.html")])
-    assert off.exit_code == 1
+    failed = CliRunner().invoke(
+        cli, ["--runs", str(tmp_path / "runs"), "report", "--output", str(tmp_path / "out.html")]
+    )
+    assert failed.exit_code == 1
     assert "is not readable JSON" in (tmp_path / "out.html").read_text()
 
 
@@ -238,14 +240,14 @@ def test_in_a_browser(text, tmp_path, width):
              f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"]  # fmt: skip
     done = subprocess.run([CHROMIUM, *words, tmp_path / "page.html"], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr, done.stderr
-    said = json.loads(html.unescape(re.search(r'<output id="said">(.*?)</output>', done.stdout).group(1)))
+    observed = json.loads(html.unescape(re.search(r'<output id="said">(.*?)</output>', done.stdout).group(1)))
     odd = "<script>alert(1)</script>"
-    assert [line.partition(" ")[0] for line in said["first"]] == ["dm", "dm", odd, "random", odd, "random"]
-    assert said["sorted"] == said["first"][::-1]
-    assert said["aria"] == "ascending"
-    assert said["searched"] == ["dm 51.5 ± 1.4", "dm 61.5 ± 1.4"]
-    assert said["filtered"] == ["dm 61.5 ± 1.4"]
-    assert (said["opened"], said["large"], said["confusion"]) == (True, True, 9)
+    assert [line.partition(" ")[0] for line in observed["first"]] == ["dm", "dm", odd, "random", odd, "random"]
+    assert observed["sorted"] == observed["first"][::-1]
+    assert observed["aria"] == "ascending"
+    assert observed["searched"] == ["dm 51.5 ± 1.4", "dm 61.5 ± 1.4"]
+    assert observed["filtered"] == ["dm 61.5 ± 1.4"]
+    assert (observed["opened"], observed["large"], observed["confusion"]) == (True, True, 9)
     start = "ddbench run --method dm --dataset scenes --size 16 --ipc 3 --set a=1 --set names=x,y --seed 0 --student"
-    assert said["command"].startswith(start)
-    assert said["wide"] == [], "wider than the screen"
+    assert observed["command"].startswith(start)
+    assert observed["wide"] == [], "wider than the screen"

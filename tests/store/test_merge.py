@@ -51,7 +51,7 @@ def edited(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def shown(entries):
+def seeds_and_accuracies(entries):
     return sorted((e.spec.seed, e.result.overall) for e in entries)
 
 
@@ -69,7 +69,9 @@ def test_into_an_empty_folder_and_again(done, tmp_path):
     assert (first.runs, first.same) == (2, 0)
     again = merge.merge(tmp_path / "all", (done,))
     assert (again.runs, again.results, again.same) == (0, 0, 2)
-    assert shown(reader.read_runs(tmp_path / "all").results) == shown(reader.read_runs(done).results)
+    assert seeds_and_accuracies(reader.read_runs(tmp_path / "all").results) == seeds_and_accuracies(
+        reader.read_runs(done).results
+    )
 
 
 def test_a_run_that_was_only_begun_here_is_completed(done, two):
@@ -92,14 +94,14 @@ def test_seconds_and_versions_are_no_conflict(two):
 def test_another_result_of_the_same_student_is_kept_and_named(two):
     ours, theirs = two
     edited(result(theirs, 0), overall=0.123)
-    before = shown(reader.read_runs(ours).results)
-    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
-    assert mine == result(ours, 0)
-    assert json.loads(kept.read_text())["overall"] == 0.123
-    assert kept.relative_to(ours).parts[0] == "conflicts"
-    assert kept.relative_to(ours).parts[1].startswith("theirs-")
+    before = seeds_and_accuracies(reader.read_runs(ours).results)
+    ((target, copy),) = merge.merge(ours, (theirs,)).conflicts
+    assert target == result(ours, 0)
+    assert json.loads(copy.read_text())["overall"] == 0.123
+    assert copy.relative_to(ours).parts[0] == "conflicts"
+    assert copy.relative_to(ours).parts[1].startswith("theirs-")
     entries, problems = results_and_problems(ours)
-    assert (shown(entries), problems) == (before, [])
+    assert (seeds_and_accuracies(entries), problems) == (before, [])
 
 
 def test_two_folders_of_one_name_keep_a_conflict_each(done, two, tmp_path):
@@ -108,7 +110,7 @@ def test_two_folders_of_one_name_keep_a_conflict_each(done, two, tmp_path):
         shutil.copytree(done, tmp_path / name / "runs")
         edited(result(tmp_path / name / "runs", 0), overall=overall)
     conflicts = merge.merge(ours, (tmp_path / "a/runs", tmp_path / "b/runs")).conflicts
-    assert [json.loads(kept.read_text())["overall"] for _, kept in conflicts] == [0.11, 0.22]
+    assert [json.loads(copy.read_text())["overall"] for _, copy in conflicts] == [0.11, 0.22]
     assert "are not copied" in merge.merge(tmp_path / "all", (ours,)).skipped[0]
 
 
@@ -131,11 +133,11 @@ def test_results_of_other_images_are_a_conflict_whoever_was_trained(two, images)
         path.rename(path.with_name(path.name.replace("convnet", student)))
         if runs == theirs or not images:
             shutil.rmtree(seed(runs, 0) / "distilled")
-    before = shown(reader.read_runs(ours).results)
-    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
-    assert (mine, kept.is_dir()) == (seed(ours, 0), True)
+    before = seeds_and_accuracies(reader.read_runs(ours).results)
+    ((target, copy),) = merge.merge(ours, (theirs,)).conflicts
+    assert (target, copy.is_dir()) == (seed(ours, 0), True)
     assert results_and_problems(ours) == (reader.read_runs(ours).results, [])
-    assert shown(reader.read_runs(ours).results) == before
+    assert seeds_and_accuracies(reader.read_runs(ours).results) == before
 
 
 def test_another_precision_of_a_student_stands_beside(two):
@@ -146,8 +148,8 @@ def test_another_precision_of_a_student_stands_beside(two):
         assert (merged.results, merged.conflicts) == (results, [])
     entries, problems = results_and_problems(ours)
     assert problems == []
-    found = [(e.result.precision, e.result.overall == 0.123) for e in entries if e.spec.seed == 0]
-    assert found == [("bf16", True), ("fp32", False)]
+    precisions = [(e.result.precision, e.result.overall == 0.123) for e in entries if e.spec.seed == 0]
+    assert precisions == [("bf16", True), ("fp32", False)]
     edited(result(theirs, 0), overall=0.124)
     assert len(merge.merge(ours, (theirs,)).conflicts) == 1
 
@@ -172,9 +174,9 @@ def test_what_quality_measured_goes_along(two):
     assert sorted(path.name for path in (seed(ours, 0) / "quality").iterdir()) == ["fid-both.json", "fid-theirs.json"]
     assert (merged.results, merged.conflicts) == (1, [])
     edited(seed(theirs, 0) / "quality/fid-both.json", values={"fid": 4.5})
-    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
-    assert json.loads(mine.read_text())["values"]["fid"] == 3.5
-    assert json.loads(kept.read_text())["values"]["fid"] == 4.5
+    ((target, copy),) = merge.merge(ours, (theirs,)).conflicts
+    assert json.loads(target.read_text())["values"]["fid"] == 3.5
+    assert json.loads(copy.read_text())["values"]["fid"] == 4.5
 
 
 def test_what_nobody_can_read_is_not_copied(two, tmp_path):
@@ -189,9 +191,9 @@ def test_what_nobody_can_read_is_not_copied(two, tmp_path):
 def test_another_set_of_the_same_run_is_kept_whole(two):
     ours, theirs = two
     write_anew(seed(theirs, 1), lambda images: 255 - images)
-    ((mine, kept),) = merge.merge(ours, (theirs,)).conflicts
-    assert mine == seed(ours, 1)
-    assert snapshot(kept) == snapshot(seed(theirs, 1))
+    ((target, copy),) = merge.merge(ours, (theirs,)).conflicts
+    assert target == seed(ours, 1)
+    assert snapshot(copy) == snapshot(seed(theirs, 1))
 
 
 def test_a_damaged_spec_is_skipped_and_named(two):
@@ -219,7 +221,7 @@ def test_the_command(two):
         "1 runs and 0 further results copied, 1 were there already, 0 conflicts\n",
     )
     edited(result(theirs, 0), overall=0.123)
-    off = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])
-    assert off.exit_code == 1
-    assert "conflict: " in off.output
-    assert "1 conflicts" in off.output
+    failed = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])
+    assert failed.exit_code == 1
+    assert "conflict: " in failed.output
+    assert "1 conflicts" in failed.output

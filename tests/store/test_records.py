@@ -258,6 +258,6 @@ def test_a_copy_of_a_result_is_named_and_counts_once(tmp_path):
     shutil.copytree(tmp_path / "scenes32", tmp_path / "scenes32.bak")
     entries, problems = results_and_problems(tmp_path)
     assert [entry.path for entry in entries] == [path]
-    said = [problem.reason for problem in problems]
-    assert said.count("its name is not that of its student and seed: a copy?") == 2
-    assert [reason for reason in said if "the same result is in" in reason] == [f"the same result is in {path}"]
+    reasons = [problem.reason for problem in problems]
+    assert reasons.count("its name is not that of its student and seed: a copy?") == 2
+    assert [reason for reason in reasons if "the same result is in" in reason] == [f"the same result is in {path}"]
