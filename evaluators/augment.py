@@ -63,7 +63,12 @@ def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
         for i, width in enumerate((augment.brightness, augment.contrast, augment.saturation), start=7)
     )
     tries = torch.rand(augment.crop_tries, 2, n, generator=generator)
-    partner, patch = _draw_cutmix(n, augment, generator) if augment.cutmix else (None, None)
+    partner = patch = None
+    if augment.cutmix:
+        partner = torch.randperm(n, generator=generator)
+        x, y, share, chance = torch.rand(4, n, generator=generator)
+        side = torch.where(chance < augment.cutmix, share.sqrt(), 0)  # a square of side 0 mixes nothing
+        patch = torch.stack([2 * x - 1, 2 * y - 1, side], 1)
     mode = dsa.draw(n, generator, augment.dsa) if augment.dsa else None
     theta = _affine_maps(u[:7], tries, augment)
     return Draw(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, partner, patch, mode)
@@ -111,17 +116,18 @@ def resize(images: Tensor, size: int, crop: int | None = None) -> Tensor:
     return images[:, :, margin : size - margin, margin : size - margin]
 
 
-def _draw_cutmix(n: int, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw partners (n,) and squares (n, 3) of CutMix; a square of side 0 mixes nothing."""
-    partner = torch.randperm(n, generator=generator)
-    x, y, share, mixed = torch.rand(4, n, generator=generator)
-    side = torch.where(mixed < augment.cutmix, share.sqrt(), 0)
-    return partner, torch.stack([2 * x - 1, 2 * y - 1, side], 1)
-
-
 def _affine_maps(u: Tensor, tries: Tensor, augment: Augment) -> Tensor:
-    """Return affine maps (n, 2, 3): a crop inside the image, mirrored and transposed with their probabilities."""
-    sides = _fitting_crop(tries, augment) if augment.crop_tries else _crop_sides(u[0], u[1], augment).clamp(max=1)
+    """Return affine maps (n, 2, 3): a crop inside the image, mirrored and transposed with their probabilities.
+
+    u: (7, n) uniform in 0..1. tries: (k, 2, n) uniform in 0..1, for k crops.
+    """
+    if augment.crop_tries:  # the first try that is inside the image, else the whole image
+        sides = torch.ones_like(u[:2])
+        for area, ratio in tries.flip(0):
+            crop = _crop_sides(area, ratio, augment)
+            sides = torch.where(crop.amax(0) <= 1, crop, sides)
+    else:
+        sides = _crop_sides(u[0], u[1], augment).clamp(max=1)
     width, height = sides
     x, y = (2 * u[2] - 1) * (1 - width), (2 * u[3] - 1) * (1 - height)
     width = torch.where(u[4] < augment.flip_x, -width, width)
@@ -139,15 +145,6 @@ def _crop_sides(area: Tensor, ratio: Tensor, augment: Augment) -> Tensor:
     first, last = torch.tensor(augment.crop_ratio, dtype=torch.float32).log()
     ratio = torch.exp(first + (last - first) * ratio)
     return torch.stack([area * ratio, area / ratio]).sqrt()
-
-
-def _fitting_crop(tries: Tensor, augment: Augment) -> Tensor:
-    """Return the sides (2, n) of the first of the tries (k, 2, n) that is inside the image, else of the whole image."""
-    crops = torch.stack([_crop_sides(area, ratio, augment) for area, ratio in tries])
-    sides = torch.ones_like(crops[0])
-    for crop in crops.flip(0):
-        sides = torch.where(crop.amax(0) <= 1, crop, sides)
-    return sides
 
 
 def _colour(images: Tensor, draw: Draw) -> Tensor:

@@ -94,18 +94,17 @@ def _haze(x: Tensor, clear: float, draws: list[torch.Generator]) -> Tensor:
 
 
 def _cloud(x: Tensor, share: float, draws: list[torch.Generator]) -> Tensor:
-    side = x.shape[-1]
-    field = torch.stack([_field(side, draw) for draw in draws])
+    # smooth random values: grids of 3, 6, 12, 24 points, each half as strong as the one before
+    size, fields = x.shape[-2:], []
+    for draw in draws:
+        grids = [torch.randn(1, 1, points, points, generator=draw) / 2**i for i, points in enumerate((3, 6, 12, 24))]
+        scaled = (F.interpolate(grid, size, mode="bicubic", align_corners=True) for grid in grids)
+        fields.append(reduce(torch.add, scaled)[0, 0])
+    field = torch.stack(fields)
     flat = field.flatten(1)
     edge = flat.quantile(1 - share, dim=1)[:, None, None]
     cover = ((field - edge) / (0.3 * flat.std(1)[:, None, None]) + 0.5).clamp(0, 1)[:, None].to(x)
     return x * (1 - cover) + CLOUD * cover
-
-
-def _field(side: int, draw: torch.Generator) -> Tensor:
-    """Draw smooth random values (side, side): grids of 3, 6, 12, 24 points, each half as strong as the one before."""
-    grids = [torch.randn(1, 1, points, points, generator=draw) / 2**i for i, points in enumerate((3, 6, 12, 24))]
-    return reduce(torch.add, (F.interpolate(g, (side, side), mode="bicubic", align_corners=True) for g in grids))[0, 0]
 
 
 def _noise(x: Tensor, deviation: float, draws: list[torch.Generator]) -> Tensor:

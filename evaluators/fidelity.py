@@ -60,18 +60,17 @@ def kid(real: Tensor, fake: Tensor) -> float:
     n, m = len(real), len(fake)
     if min(n, m) < 2:
         raise ValueError(f"KID needs two images of each kind, not {n} real and {m} distilled")
-    within = [(_kernel_sum(x, x) - _kernel_diagonal(x)) / (len(x) * (len(x) - 1)) for x in (real, fake)]
-    return float(sum(within) - 2 * _kernel_sum(real, fake) / (n * m))
+    within = torch.zeros((), dtype=torch.float64, device=real.device)
+    for x in (real, fake):
+        diagonal = (x.double().square().sum(1) / x.shape[1] + 1).pow(3).sum()
+        within = within + (_kernel_sum(x, x) - diagonal) / (len(x) * (len(x) - 1))
+    return float(within - 2 * _kernel_sum(real, fake) / (n * m))
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
     y = y.double()
     parts: Iterator[Tensor] = (((part.double() @ y.T) / y.shape[1] + 1).pow(3).sum() for part in x.split(ROWS))
     return reduce(torch.add, parts)
-
-
-def _kernel_diagonal(x: Tensor) -> Tensor:
-    return (x.double().square().sum(1) / x.shape[1] + 1).pow(3).sum()
 
 
 def intra_class_coverage(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[float, ...]:

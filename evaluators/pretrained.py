@@ -36,7 +36,11 @@ def weights_file(student: str) -> Path:
     url: str = WEIGHTS[student].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
-        _download(url, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem[-DIGITS:], progress=False)
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(f"cannot download {url} ({error}); fetch it elsewhere and put it at {path}") from None
     digits = path.stem[-DIGITS:]
     if not sha256(path).startswith(digits):
         raise WeightsError(f"{path} is another file: its SHA-256 does not begin with {digits}; remove it")
@@ -58,7 +62,13 @@ def load_weights(student: str) -> dict[str, torch.Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} holds more than tensors: {str(error).splitlines()[0]}") from None
-    return {_network_name(name): value for name, value in weights.items()}
+    by_name = {}
+    for name, value in weights.items():
+        head, layer, tail = name.rpartition("denselayer")
+        if layer:  # DenseNet's file has `norm.1` and `conv.2`, the network `norm1` and `conv2`
+            tail = tail.replace(".norm.", ".norm").replace(".conv.", ".conv")
+        by_name[head + layer + tail] = value
+    return by_name
 
 
 def sha256(path: Path) -> str:
@@ -71,17 +81,3 @@ def sha256(path: Path) -> str:
 def _sha256(path: Path, size: int, changed: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(url: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem[-DIGITS:], progress=False)
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"cannot download {url} ({error}); fetch it elsewhere and put it at {path}") from None
-
-
-def _network_name(name: str) -> str:
-    """Translate the names of DenseNet's file, `norm.1` and `conv.2`, into the network's, `norm1` and `conv2`."""
-    head, dot, tail = name.rpartition("denselayer")
-    return head + dot + tail.replace(".norm.", ".norm").replace(".conv.", ".conv") if dot else name

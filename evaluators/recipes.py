@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -215,12 +215,12 @@ def _identity_fields(record: Recipe | Augment) -> dict[str, Any]:
 
     So the identity of a published row never changes.
     """
-    values = {f.name: getattr(record, f.name) for f in fields(record) if not _at_default(record, f)}
-    return {name: _identity_fields(value) if isinstance(value, Augment) else value for name, value in values.items()}
-
-
-def _at_default(record: Recipe | Augment, added: Field[Any]) -> bool:
-    return "added_later" in added.metadata and getattr(record, added.name) == added.default
+    values = {}
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if "added_later" not in f.metadata or value != f.default:
+            values[f.name] = _identity_fields(value) if isinstance(value, Augment) else value
+    return values
 
 
 def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:

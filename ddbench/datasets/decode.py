@@ -65,8 +65,8 @@ def square(image: Image.Image, size: int, resize: str = "lanczos") -> np.ndarray
     width, height = image.size
     if (width, height) != (size, size):
         side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        image = image.resize((size, size), FILTERS[resize], box=(left, top, left + side, top + side))
+        x, y = (width - side) / 2, (height - side) / 2
+        image = image.resize((size, size), FILTERS[resize], box=(x, y, x + side, y + side))
     return np.asarray(image).transpose(2, 0, 1)
 
 

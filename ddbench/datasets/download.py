@@ -61,11 +61,21 @@ def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
-        if not path.exists():
-            partial = path.with_name(f"{path.name}.arriving")
-            _transfer(address, partial, quiet)
-            _check(partial, address, checksum)
-            partial.rename(path)
+        if path.exists():
+            return
+        partial = path.with_name(f"{path.name}.arriving")
+        _transfer(address, partial, quiet)
+        kind, _, expected = checksum.partition(" ")
+        if expected:
+            with open(partial, "rb") as file:
+                actual = hashlib.file_digest(file, kind.replace("-", "").lower()).hexdigest()
+            if actual != expected:
+                partial.unlink()
+                raise DatasetError(
+                    f"{address} sent a file with {kind} {actual}, not {expected}: it was deleted. Try again; if that "
+                    "does not help, the file was changed."
+                )
+        partial.rename(path)
 
 
 def _download_and_unpack(info: DatasetInfo, folder: Path, data_paths: DataPaths, downloads: Path) -> None:
@@ -99,21 +109,6 @@ def _transfer(address: str, path: Path, quiet: bool) -> None:
             f"{address} cannot be downloaded ({error}).\n"
             "Run the same command again to continue, or get the file elsewhere and use --from FILE."
         ) from None
-
-
-def _check(path: Path, address: str, checksum: str) -> None:
-    """Delete the file and raise DatasetError if it has another checksum."""
-    kind, _, expected = checksum.partition(" ")
-    if not expected:
-        return
-    with open(path, "rb") as file:
-        actual = hashlib.file_digest(file, kind.replace("-", "").lower()).hexdigest()
-    if actual != expected:
-        path.unlink()
-        raise DatasetError(
-            f"{address} sent a file with {kind} {actual}, not {expected}: it was deleted. Try again; if that does not "
-            "help, the file was changed."
-        )
 
 
 def _unpack_whole(info: DatasetInfo, archive: Path, partial: Path, data_paths: DataPaths) -> None:

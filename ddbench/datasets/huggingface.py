@@ -11,11 +11,12 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from tqdm import tqdm
 
 from ddbench.datasets.name import HUB
 from ddbench.datasets.source import ClassFolders, folder_source, split_words
@@ -62,17 +63,22 @@ def _export(repo: str, folder: Path) -> None:
     """Write the set's images, card and sides to `folder`."""
     revision, licence = _revision(repo)
     data = _load(repo, revision)
+    import datasets
+
     picture, label = _columns(repo, next(iter(data.values())).features)
     names = next(iter(data.values())).features[label].names
     classes = [re.sub(r"[/\\\0]", "-", name).strip(". ") or "unnamed" for name in names]
     written: dict[str, list[str]] = {part: [] for part in data}
-    for part, number, row in _rows(data, picture):
-        if row[label] is None or row[label] < 0:  # how the hub marks what has no class
-            continue
-        path = Path(classes[row[label]]) / f"{part}-{number:06d}{_suffix(row[picture]['bytes'])}"
-        (folder / "images" / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "images" / path).write_bytes(row[picture]["bytes"])
-        written[part].append(path.as_posix())
+    for part, rows in data.items():
+        raw = rows.cast_column(picture, datasets.Image(decode=False))
+        for number, row in enumerate(tqdm(raw, desc=f"writing {part}", leave=False, dynamic_ncols=True, disable=None)):
+            if row[label] is None or row[label] < 0:  # the hub's mark of an image without a class
+                continue
+            image = row[picture]["bytes"] or Path(row[picture]["path"]).read_bytes()
+            path = Path(classes[row[label]]) / f"{part}-{number:06d}{_suffix(image)}"
+            (folder / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "images" / path).write_bytes(image)
+            written[part].append(path.as_posix())
     for part, files in written.items():
         if unlabelled := len(data[part]) - len(files):
             log.warning("hf:%s: %d images of its split %s have no class and are left out", repo, unlabelled, part)
@@ -129,18 +135,6 @@ def _columns(repo: str, features: Any) -> tuple[str, str]:
         columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
         raise UserError(f"hf:{repo} is no set of images with one class each: it has {columns}")
     return pictures[0], "label" if "label" in labels else labels[0]
-
-
-def _rows(data: Any, picture: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Iterate over (split, number, row) of all splits, with each image as the bytes of its file."""
-    import datasets
-    from tqdm import tqdm
-
-    for part, rows in data.items():
-        raw = rows.cast_column(picture, datasets.Image(decode=False))
-        for number, row in enumerate(tqdm(raw, desc=f"writing {part}", leave=False, dynamic_ncols=True, disable=None)):
-            image = row[picture]
-            yield part, number, row | {picture: {"bytes": image["bytes"] or Path(image["path"]).read_bytes()}}
 
 
 def _suffix(data: bytes) -> str:

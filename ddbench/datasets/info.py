@@ -24,7 +24,7 @@ class MissingDataError(DatasetError):
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Where data is read and packed, and how.
+    """The folders of raw and packed data, and the options of reading it.
 
     root: the folder below which raw data lies; None if the user named none.
     shared: the folder for packs.

@@ -1,4 +1,4 @@
-"""Brushes for the procedural scenes: a canvas in unit coordinates, smooth noise, lattices of cells, seasons.
+"""Brushes of the procedural scenes: a canvas in unit coordinates, smooth noise, lattices of cells, seasons.
 
 Nothing here depends on the number of pixels except the sharpness of edges: every random table has a fixed shape, so
 the same generator paints the same picture at any size. Arrays are float32; colours are red, green, blue in 0..1.
@@ -40,7 +40,7 @@ PAINTS = np.array([  # vehicles, boats
 
 @dataclass(frozen=True)
 class Season:
-    """The colours of one picture's land: each a red, green, blue triple."""
+    """The colours of one picture's land, each a red, green, blue triple in 0..1."""
 
     grass: Array
     tree: Array
@@ -52,7 +52,7 @@ class Season:
 
 
 def season(rng: np.random.Generator, climates: tuple[int, ...], waters: tuple[int, ...]) -> Season:
-    """Colours typical of the given positions in CLIMATES and WATERS three times in four, else of any.
+    """Draw colours: three times in four of the given positions in CLIMATES and WATERS, else of any.
 
     A little of another climate is mixed in, so that neighbouring pictures rarely share colours.
     """
@@ -84,7 +84,7 @@ class Canvas:
     sun: tuple[float, float]
 
     def paint(self, colour: Array, cover: Array | float = 1.0) -> None:
-        """Lay a colour, (3,) or (3, n, n), over the pixels; cover 0..1, (n, n), says how opaquely."""
+        """Paint a colour, (3,) or (3, n, n), over the pixels; cover (n, n) in 0..1 is its opacity."""
         layer = np.asarray(colour, np.float32)
         layer = (layer if layer.ndim == 3 else layer[:, None, None]) - self.pixels
         layer *= cover
@@ -95,24 +95,24 @@ class Canvas:
         np.multiply(self.pixels, factor, out=self.pixels)
 
     def ink(self, distance: Array, soft: float = 0.0) -> Array:
-        """Cover 0..1 of where a signed distance (picture widths) is negative; the edge is one pixel or `soft` wide."""
+        """Return the cover 0..1 of negative signed distances (picture widths); the edge is a pixel or `soft` wide."""
         return np.clip(0.5 - distance * (1.0 / max(soft, 1.0 / len(self.x))), 0.0, 1.0)
 
     def frame(self, angle: float, x: float = 0.0, y: float = 0.0) -> tuple[Array, Array]:
-        """Coordinates (u, v) of every pixel, turned by `angle` around the point (x, y)."""
+        """Return coordinates (u, v) of every pixel, rotated by `angle` around the point (x, y)."""
         cos, sin = math.cos(angle), math.sin(angle)
         return (self.x - x) * cos + (self.y - y) * sin, (self.y - y) * cos - (self.x - x) * sin
 
     def turned(self) -> tuple[Array, Array]:
-        """A frame at a random angle around a random point."""
+        """Return a frame at a random angle around a random point."""
         return self.frame(self.rng.uniform(0, math.tau), *self.rng.uniform(-0.5, 0.5, 2).tolist())
 
     def chance(self, probability: float) -> bool:
-        """True as often as `probability` says."""
+        """Return True with a probability."""
         return self.rng.random() < probability
 
     def noise(self, cells: int, octaves: int = 3, gain: float = 0.55) -> Array:
-        """Smooth noise (n, n), mean 0, standard deviation about 1: `cells` bumps across, each octave twice as fine."""
+        """Draw smooth noise (n, n), mean 0, deviation about 1: `cells` bumps across, each octave twice as fine."""
         total, power = np.zeros_like(self.x), 0.0
         for octave in range(octaves):
             table = self.rng.standard_normal(2 * ((cells << octave) + 3,), np.float32)
@@ -121,14 +121,14 @@ class Canvas:
         return total / math.sqrt(power)
 
     def wiggle(self, u: Array, amplitude: float) -> Array:
-        """A smooth random curve over u: three sines, largest excursion about `amplitude`."""
+        """Draw a smooth curve over u: three sines, largest excursion about `amplitude`."""
         phases, waves = self.rng.uniform(0, math.tau, 3).tolist(), self.rng.uniform(2.5, 7.5, 3).tolist()
         first, second, third = (np.sin(u * (waves[k] * (k + 1)) + phases[k]) for k in range(3))
         return (amplitude / 1.6) * (first + 0.6 * second + 0.36 * third)
 
 
 def _spline(table: Array, n: int, axis: int) -> Array:
-    """Cubic B-spline along a table's axis at n pixel centres. Gathers, because a matrix product would start threads."""
+    """Interpolate a table along an axis at n pixels by a cubic B-spline; a matrix product would start threads."""
     first, weights = _taps(n, table.shape[axis] - 3)
     weights = weights if axis else weights[:, :, None]
     total = table.take(first, axis) * weights[0]
@@ -139,7 +139,7 @@ def _spline(table: Array, n: int, axis: int) -> Array:
 
 @lru_cache(maxsize=64)
 def _taps(n: int, cells: int) -> tuple[Array, Array]:
-    """First of the four table entries and their weights (4, n) for n pixel centres on `cells` intervals."""
+    """Return the first of four table entries, and their weights (4, n), for n pixel centres on `cells` intervals."""
     t = (np.arange(n) + 0.5) / n * cells
     first = t.astype(int)
     f = t - first
@@ -149,7 +149,7 @@ def _taps(n: int, cells: int) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Cells:
-    """A lattice: every pixel knows its cell. a, b: float32 (n, n), position from the cell's centre; key: which cell."""
+    """A lattice of cells. a, b: float32 (n, n), position from the cell's centre. key: (n, n), number of the cell."""
 
     a: Array
     b: Array
@@ -157,24 +157,24 @@ class Cells:
     rng: np.random.Generator
 
     def value(self, low: float, high: float) -> Array:
-        """A random number low..high per cell, (n, n)."""
+        """Draw a number in low..high per cell, (n, n)."""
         return (self.rng.random(TABLE, np.float32) * (high - low) + low).take(self.key)
 
     def colour(self, palette: Array, spread: float = 0.05) -> Array:
-        """A colour per cell, (3, n, n), from the rows of `palette`, varied in brightness and hue by `spread`."""
+        """Draw a colour per cell, (3, n, n), from the rows of `palette`, varied in brightness and hue by `spread`."""
         table = palette[self.rng.integers(len(palette), size=TABLE)].T
         bright, hue = (self.rng.standard_normal((k, TABLE), np.float32) for k in (1, 3))
         return (table + spread * (bright + 0.4 * hue)).clip(0.02, 0.98).take(self.key, axis=1)
 
 
 def cells(rng: np.random.Generator, along: tuple[Array, Array], across: tuple[Array, Array]) -> Cells:
-    """Cut two coordinates into cells; each is what `steps` returned."""
+    """Cut two coordinates, each a result of `steps`, into cells."""
     key = (along[0] & 31) * 32 + (across[0] & 31)
     return Cells(along[1], across[1], key, rng)
 
 
 def steps(t: Array, step: Array | float, group: int = 1, gap: float = 0.0) -> tuple[Array, Array]:
-    """Number and offset from its centre of the step that t falls in; after every `group` steps lies a gap.
+    """Return the number of the step that t falls in, and the offset from its centre; a gap follows every `group` steps.
 
     A point in a gap counts to the step before it, with an offset of more than half a step.
     """
@@ -186,5 +186,5 @@ def steps(t: Array, step: Array | float, group: int = 1, gap: float = 0.0) -> tu
 
 
 def box(a: Array, b: Array, half_a: Array | float, half_b: Array | float) -> Array:
-    """Signed distance (largest coordinate) to an upright rectangle around 0."""
+    """Return the signed distance (largest coordinate) to an upright rectangle around 0."""
     return np.maximum(np.abs(a) - half_a, np.abs(b) - half_b)

@@ -1,7 +1,7 @@
-"""What procedural scenes are made of: ground, woods, fields, water, roads, houses, vehicles, tanks.
+"""The elements of procedural scenes: ground, woods, fields, water, roads, houses, vehicles, tanks.
 
 Each function paints on a `Canvas`; `where` is the opacity (n, n) or a number, sizes are in picture widths. Every
-element may turn up in pictures of any class, as the subject or as clutter.
+element may be in pictures of any class, as the subject or as clutter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RIPE = np.array((0.78, 0.69, 0.36), np.float32)  # grain before harvest, rape in
 
 
 def meadow(c: Canvas, where: Where = 1.0) -> None:
-    """Grass and bare soil in patches."""
+    """Paint grass and bare soil in patches."""
     patches = np.clip(0.5 + c.rng.uniform(-0.6, 0.6) + c.rng.uniform(0.2, 0.6) * c.noise(3, 4), 0, 1)
     c.paint(c.season.grass, where)
     c.paint(c.season.soil, patches * where)
@@ -25,13 +25,13 @@ def meadow(c: Canvas, where: Where = 1.0) -> None:
 
 
 def ground(c: Canvas, colour: Array, where: Where = 1.0, rough: float = 0.05) -> None:
-    """One colour, a little uneven."""
+    """Paint one colour, a little uneven."""
     c.paint(colour, where)
     c.shade(1 + (rough * c.noise(6, 4, 0.8)) * where)
 
 
 def woods(c: Canvas, where: Where, size: float) -> None:
-    """Tree crowns about `size` across, lit from the sun's side, over their own shadow."""
+    """Paint tree crowns about `size` across, lit from the sun's side, over their own shadow."""
     c.paint(c.season.tree * 0.6, 0.85 * np.asarray(where, np.float32))
     for _ in range(2):
         u, v = c.turned()
@@ -39,7 +39,7 @@ def woods(c: Canvas, where: Where, size: float) -> None:
 
 
 def crowns(c: Canvas, lattice: Cells, size: float, where: Where) -> None:
-    """One crown in every cell of a lattice."""
+    """Paint one crown in every cell of a lattice."""
     a, b = lattice.a + lattice.value(-0.2, 0.2) * size, lattice.b + lattice.value(-0.2, 0.2) * size
     radius = lattice.value(0.28, 0.5) * size
     lit = 1 - (a * c.sun[0] + b * c.sun[1]) * (0.5 / (size * math.hypot(*c.sun)))
@@ -48,24 +48,24 @@ def crowns(c: Canvas, lattice: Cells, size: float, where: Where) -> None:
 
 
 def scattered_trees(c: Canvas, size: float, share: float) -> None:
-    """Single trees with shadows, in a `share` of the places."""
+    """Paint single trees with shadows, in a `share` of the places."""
     u, v = c.turned()
     lattice = cells(c.rng, steps(u, 2 * size), steps(v, 2 * size))
-    there = lattice.value(0, 1) < share
+    mask = lattice.value(0, 1) < share
     distance = np.hypot(lattice.a, lattice.b) - lattice.value(0.25, 0.6) * size
-    c.shade(1 - 0.5 * c.ink(np.hypot(lattice.a - 0.4 * size, lattice.b) - 0.5 * size) * there)
-    c.paint(c.season.tree * 0.9, c.ink(distance, 0.3 * size) * there)
+    c.shade(1 - 0.5 * c.ink(np.hypot(lattice.a - 0.4 * size, lattice.b) - 0.5 * size) * mask)
+    c.paint(c.season.tree * 0.9, c.ink(distance, 0.3 * size) * mask)
 
 
 def crops(c: Canvas) -> Array:
-    """Six colours that fields have in this season, (6, 3)."""
+    """Draw six colours of fields in this season, (6, 3)."""
     mix = c.rng.uniform(0, 1, (6, 4)).astype(np.float32) ** 2
     base = np.stack([c.season.grass, c.season.soil, 0.4 * c.season.tree + 0.6 * c.season.grass, RIPE])
     return (mix @ base) / mix.sum(1, keepdims=True) * c.rng.uniform(0.8, 1.2, (6, 1)).astype(np.float32)
 
 
 def patchwork(c: Canvas, size: float, where: Where = 1.0) -> None:
-    """Rectangular fields about `size` wide in columns of unequal division, ploughed one way or the other."""
+    """Paint rectangular fields about `size` wide in columns of unequal division, ploughed one way or the other."""
     u, v = c.turned()
     width = size * c.rng.uniform(0.6, 1.3)
     column = steps(u, width)
@@ -80,7 +80,7 @@ def patchwork(c: Canvas, size: float, where: Where = 1.0) -> None:
 
 
 def pivots(c: Canvas, size: float, share: float, where: Where = 1.0) -> None:
-    """Center-pivot circles up to `size` across in a `share` of a lattice's cells, some half harvested."""
+    """Paint center-pivot circles up to `size` across in a `share` of a lattice's cells, some half harvested."""
     u, v = c.turned()
     lattice = cells(c.rng, steps(u, size), steps(v, size))
     radius = np.hypot(lattice.a, lattice.b)
@@ -96,14 +96,14 @@ def pivots(c: Canvas, size: float, share: float, where: Where = 1.0) -> None:
 
 
 def water(c: Canvas, where: Array, waves: float = 0.04) -> None:
-    """Open water with a few waves."""
+    """Paint open water with a few waves."""
     u, _ = c.turned()
     ripple = np.sin(u * (math.tau / c.rng.uniform(0.03, 0.1)) + 1.5 * c.noise(4, 2))
     c.paint(c.season.water[:, None, None] * (1 + waves * ripple + 0.06 * c.noise(2, 4)), where)
 
 
 def pond(c: Canvas, radius: float) -> None:
-    """A pond with an irregular shore somewhere."""
+    """Paint a pond with an irregular shore somewhere."""
     x, y = c.rng.uniform(-0.45, 0.45, 2).tolist()
     distance = np.hypot(c.x - x, c.y - y) - radius * (1 + 0.2 * c.noise(8, 1))
     c.paint(c.season.soil, 0.5 * c.ink(distance - 0.015))
@@ -111,7 +111,7 @@ def pond(c: Canvas, radius: float) -> None:
 
 
 def road(c: Canvas, width: float, bend: float = 0.08, colour: Array | None = None) -> None:
-    """A road through the picture with a few vehicles and perhaps a centre line."""
+    """Paint a road through the picture with a few vehicles and perhaps a centre line."""
     u, v = c.turned()
     v = v - c.wiggle(u, bend)
     c.paint(c.season.soil, 0.5 * c.ink(np.abs(v) - 0.8 * width))
@@ -123,15 +123,15 @@ def road(c: Canvas, width: float, bend: float = 0.08, colour: Array | None = Non
 
 
 def vehicles(c: Canvas, lattice: Cells, half: tuple[float, float], share: float, where: Where) -> None:
-    """A car, container or boat in a `share` of the cells: rectangles of half sizes `half` with a shadow."""
-    there = (lattice.value(0, 1) < share) * np.asarray(where, np.float32)
+    """Paint a car, container or boat in a `share` of the cells: rectangles of half sizes `half` with a shadow."""
+    mask = (lattice.value(0, 1) < share) * np.asarray(where, np.float32)
     a, b = lattice.a + lattice.value(-0.15, 0.15) * half[0], lattice.b
-    c.shade(1 - 0.5 * c.ink(box(a - 0.4 * half[1], b - 0.4 * half[1], *half)) * there)
-    c.paint(lattice.colour(PAINTS), c.ink(box(a, b, *half)) * there)
+    c.shade(1 - 0.5 * c.ink(box(a - 0.4 * half[1], b - 0.4 * half[1], *half)) * mask)
+    c.paint(lattice.colour(PAINTS), c.ink(box(a, b, *half)) * mask)
 
 
 def lot(c: Canvas, frame: tuple[Array, Array], slot: float, where: Where) -> None:
-    """Asphalt with double rows of parking slots `slot` wide, aisles between them, cars in some."""
+    """Paint asphalt with double rows of parking slots `slot` wide, aisles between them, cars in some."""
     u, v = frame
     length = slot * c.rng.uniform(1.7, 2.2)
     lattice = cells(c.rng, steps(u, slot), steps(v, length, 2, length * c.rng.uniform(0.9, 1.4)))
@@ -142,7 +142,7 @@ def lot(c: Canvas, frame: tuple[Array, Array], slot: float, where: Where) -> Non
 
 
 def houses(c: Canvas, frame: tuple[Array, Array], size: float, where: Where = 1.0) -> None:
-    """Rows of houses about `size` wide along streets: gardens, gabled roofs lit on one side, shadows."""
+    """Paint rows of houses about `size` wide along streets: gardens, gabled roofs lit on one side, shadows."""
     u, v = frame
     street = size * c.rng.uniform(0.25, 0.6)
     depth = size * c.rng.uniform(0.9, 1.5)
@@ -157,7 +157,7 @@ def houses(c: Canvas, frame: tuple[Array, Array], size: float, where: Where = 1.
 
 
 def roofs(c: Canvas, lattice: Cells, size: tuple[float, float], where: Where) -> None:
-    """A gabled roof in every cell of `size`."""
+    """Paint a gabled roof in every cell of `size`."""
     half = lattice.value(0.28, 0.47) * size[0], lattice.value(0.22, 0.4) * size[1]
     a, b = lattice.a, lattice.b + lattice.value(-0.08, 0.08) * size[1]
     reach = 0.22 * size[0]
@@ -168,7 +168,7 @@ def roofs(c: Canvas, lattice: Cells, size: tuple[float, float], where: Where) ->
 
 
 def building(c: Canvas, size: float) -> None:
-    """A large flat-roofed building with a shadow and something on its roof."""
+    """Paint a large flat-roofed building with a shadow and something on its roof."""
     x, y = c.rng.uniform(-0.5, 0.5, 2).tolist()
     u, v = c.frame(c.rng.uniform(0, math.tau), x, y)
     half = size * c.rng.uniform(0.3, 0.7), size * c.rng.uniform(0.2, 0.5)
@@ -180,7 +180,7 @@ def building(c: Canvas, size: float) -> None:
 
 
 def boats(c: Canvas, frame: tuple[Array, Array], size: float, where: Where) -> None:
-    """Jetties with boats about `size` long moored on both sides of each."""
+    """Paint jetties with boats about `size` long moored on both sides of each."""
     u, v = frame
     gap = size * c.rng.uniform(0.5, 1.2)
     beam = size * c.rng.uniform(0.35, 0.5)
@@ -189,13 +189,13 @@ def boats(c: Canvas, frame: tuple[Array, Array], size: float, where: Where) -> N
     deck = c.ink(np.abs(rows[1] + np.where(rows[0] & 1, 0.5, -0.5) * size) - 0.1 * size)
     taper = 0.5 * beam * np.clip(1.25 - np.square(lattice.b * (1.7 / size)), 0.05, 1)
     hull = np.maximum(np.abs(lattice.a) - 0.8 * taper, np.abs(lattice.b) - 0.44 * size)
-    there = (lattice.value(0, 1) < c.rng.uniform(0.3, 0.95)) * where
-    c.paint(lattice.colour(PAINTS[[0, 0, 0, 1, 4, 3]]), c.ink(hull) * there)
+    mask = (lattice.value(0, 1) < c.rng.uniform(0.3, 0.95)) * where
+    c.paint(lattice.colour(PAINTS[[0, 0, 0, 1, 4, 3]]), c.ink(hull) * mask)
     c.paint(c.season.concrete * 0.9, deck * where)
 
 
 def tank(c: Canvas, centre: tuple[float, float], radius: float, colour: Array) -> None:
-    """A cylindrical tank: cast shadow, wall, roof lit from one side with a rim and a dome."""
+    """Paint a cylindrical tank: cast shadow, wall, roof lit from one side with a rim and a dome."""
     u, v = c.x - centre[0], c.y - centre[1]
     far = np.hypot(u, v)
     for share in (0.5, 1.0):

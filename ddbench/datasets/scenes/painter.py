@@ -61,28 +61,22 @@ def scene(label: int, index: int, size: int) -> Array:
     """
     if not 0 <= label < len(CLASSES) or index < 0 or size < 1:
         raise ValueError(f"scene({label}, {index}, {size}): label is 0..{len(CLASSES) - 1}, index from 0, size from 1")
-    canvas = _canvas(_generator("scenes", CLASSES[label], index), 2 * size, label)
+    key = hashlib.sha256("\0".join(("scenes", CLASSES[label], str(index))).encode()).digest()
+    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "big")))
+    n = 2 * size
+    axis = ((np.arange(n) + 0.5) / n - 0.5).astype(np.float32)
+    x, y = np.broadcast_to(axis, (n, n)), np.broadcast_to(axis[:, None], (n, n))
+    angle, length = rng.uniform(0, math.tau), rng.uniform(0.3, 1.2)
+    sun = length * math.cos(angle), length * math.sin(angle)
+    canvas = Canvas(np.zeros((3, n, n), np.float32), x, y, rng, season(rng, *HABITATS[label]), sun)
     PAINTERS[label](canvas)
     _clutter(canvas)
     _weather(canvas)
     return _sense(canvas, size)
 
 
-def _generator(*names: str | int) -> np.random.Generator:
-    seed = hashlib.sha256("\0".join(map(str, names)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "big")))
-
-
-def _canvas(rng: np.random.Generator, n: int, label: int) -> Canvas:
-    axis = ((np.arange(n) + 0.5) / n - 0.5).astype(np.float32)
-    x, y = np.broadcast_to(axis, (n, n)), np.broadcast_to(axis[:, None], (n, n))
-    angle, length = rng.uniform(0, math.tau), rng.uniform(0.3, 1.2)
-    sun = length * math.cos(angle), length * math.sin(angle)
-    return Canvas(np.zeros((3, n, n), np.float32), x, y, rng, season(rng, *HABITATS[label]), sun)
-
-
 def _countryside(c: Canvas, where: Array | float = 1.0, built: float = 0.2) -> None:
-    """What lies around: meadow, fields, woods, bare ground or, with probability `built`, houses."""
+    """Paint the surroundings: meadow, fields, woods, bare ground or, with probability `built`, houses."""
     kind = c.rng.random()
     if kind < built:
         land.houses(c, c.turned(), c.rng.uniform(0.06, 0.14), where)
@@ -103,12 +97,7 @@ def _beach(c: Canvas) -> None:
     c.shade(1 - 0.2 * c.ink(shore - 0.03, 0.03))
     land.water(c, c.ink(shore, 0.02), 0.05)
     c.paint(c.season.sand, 0.45 * c.ink(shore, 0.2) * c.ink(-shore - 0.25, 0.3) * c.ink(shore))
-    _surf(c, shore)
-
-
-def _surf(c: Canvas, shore: Array) -> None:
-    """Up to three lines of foam along the shore, given the distance inland."""
-    for _ in range(c.rng.integers(0, 4)):
+    for _ in range(c.rng.integers(0, 4)):  # lines of foam along the shore
         line = np.abs(shore + c.rng.uniform(0.0, 0.12) + 0.01 * c.noise(6, 2))
         c.paint(WHITE, c.rng.uniform(0.3, 0.9) * c.ink(line - c.rng.uniform(0.003, 0.012)))
 
@@ -198,12 +187,7 @@ def _runway(c: Canvas) -> None:
     if c.chance(0.4):
         land.ground(c, c.season.concrete, c.ink(box(u - c.rng.uniform(-0.5, 0.5), v - 3 * half, 0.15, 3 * half)))
     land.ground(c, colour, c.ink(box(u - end + 1.0, v, 1.0, half)))
-    _markings(c, (u, v), end, half)
-
-
-def _markings(c: Canvas, frame: tuple[Array, Array], end: float, half: float) -> None:
-    """Paint on a runway 2 `half` wide that ends at u = `end`: a broken centre line, the threshold's stripes."""
-    u, v = frame
+    # paint: a broken centre line, the threshold's stripes
     on = c.rng.uniform(0.7, 1.0) * c.ink(box(u - end + 1.03, v, 1.0, half))
     c.paint(WHITE, on * c.ink(np.abs(v) - 0.08 * half) * (np.sin(u * 60) > -0.3))
     stripes = (np.sin(v * (math.tau * 2.5 / half)) > 0) * (np.abs(v) < 0.85 * half)
@@ -215,11 +199,8 @@ def _storage_tanks(c: Canvas) -> None:
     u, v = c.frame(c.rng.uniform(0, math.tau))
     surface = (c.season.soil, c.season.concrete, c.season.sand)[c.rng.integers(3)]
     land.ground(c, surface, c.ink(box(u, v, c.rng.uniform(0.3, 0.8), c.rng.uniform(0.3, 0.8))), 0.08)
-    _farm(c, c.rng.uniform(0.18, 0.38))
-
-
-def _farm(c: Canvas, spacing: float) -> None:
-    """Up to nine tanks of one paint on a square lattice."""
+    # up to nine tanks of one paint on a square lattice
+    spacing = c.rng.uniform(0.18, 0.38)
     turn, (x, y) = c.rng.uniform(0, math.tau), c.rng.uniform(-0.3, 0.3, 2).tolist()
     cos, sin = spacing * math.cos(turn), spacing * math.sin(turn)
     colour = np.full(3, c.rng.uniform(0.62, 0.95), np.float32) + c.rng.normal(0, 0.03, 3).astype(np.float32)
@@ -235,7 +216,7 @@ PAINTERS: tuple[Callable[[Canvas], None], ...] = (
 
 
 def _clutter(c: Canvas) -> None:
-    """Things that any picture may contain."""
+    """Paint things that any picture may contain."""
     if c.chance(0.18):
         land.road(c, c.rng.uniform(0.012, 0.05))
     if c.chance(0.15):
@@ -247,7 +228,7 @@ def _clutter(c: Canvas) -> None:
 
 
 def _weather(c: Canvas) -> None:
-    """Clouds, haze, the colour and slant of the light."""
+    """Add clouds, haze, the colour and slant of the light."""
     if c.chance(0.1):
         clouds = np.clip(0.6 * (c.noise(2, 5) - c.rng.uniform(0.8, 1.6)), 0, 0.9)
         c.paint(WHITE, clouds)
@@ -261,7 +242,7 @@ def _weather(c: Canvas) -> None:
 
 
 def _sense(c: Canvas, size: int) -> Array:
-    """Optics and sensor: blur, area averaging, noise, eight bits."""
+    """Apply optics and sensor: blur, area averaging, noise, eight bits."""
     taps = _optics(size, int(c.rng.integers(6)))
     sigma = c.rng.uniform(0.0, 0.02)
     light = _halve(_halve(c.pixels, taps).swapaxes(1, 2), taps).swapaxes(1, 2)
@@ -270,7 +251,7 @@ def _sense(c: Canvas, size: int) -> Array:
 
 
 def _halve(planes: Array, taps: Array) -> Array:
-    """Every second row of (3, n, m) after weighing neighbours with an even number of taps; the border is continued."""
+    """Halve the rows of (3, n, m): weigh neighbours with an even number of taps; the border is continued."""
     reach = len(taps) // 2 - 1
     padded = np.pad(planes, ((0, 0), (reach, reach), (0, 0)), mode="edge")
     n = planes.shape[1]
@@ -279,7 +260,7 @@ def _halve(planes: Array, taps: Array) -> Array:
 
 @lru_cache(maxsize=64)
 def _optics(size: int, level: int) -> Array:
-    """Weights of a Gaussian of 0.0015 picture widths per level, then the mean of two neighbours; float32, sum 1."""
+    """Return the taps of a Gaussian of 0.0015 picture widths per level and a mean of two neighbours; float32, sum 1."""
     sigma = max(0.0015 * level * 2 * size, 1e-6)
     reach = math.ceil(2.5 * sigma) if level else 0
     blur = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
