@@ -284,12 +284,9 @@ def distilled_digest(folder: Path) -> str:
 
 
 def missing_or_outdated(path: Path, folder: Path) -> bool:
-    """Return whether a student's result is missing, or belongs to images that the run no longer has.
+    """Return whether the result `path` is missing, or belongs to images that the run `folder` no longer has.
 
     False for a file that cannot be read: the reader names it, and it is not overwritten.
-
-    path: a result, or the result on corrupted images
-    folder: folder of the run
     """
     try:
         return not path.exists() or read_json(path)["content"] != distilled_digest(folder)
