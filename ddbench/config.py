@@ -19,7 +19,7 @@ from ddbench.errors import UserError, unknown
 
 
 def param(default: Any, meaning: str, unit: str = "") -> Any:
-    """A dataclass field with its default, its meaning in one line, and its unit or range ("px", "0 to 1").
+    """Return a dataclass field with its default, its meaning in one line, and its unit or range ("px", "0 to 1").
 
     `ddbench show` prints all three. The default must be immutable.
     """
@@ -37,21 +37,28 @@ class FieldInfo:
     meaning: str
 
 
-class _Word(str):
-    """A value typed on the command line: unlike a string in a TOML file, it may mean a number."""
+class _CliValue(str):
+    """Text from the command line: unlike a string in a TOML file, it may be a number."""
 
 
 def build(cls: type, preset: str | None = None, config_file: Path | None = None, sets: Iterable[str] = ()) -> Any:
-    """An instance of the dataclass `cls`. Later sources win: defaults, `preset`, `config_file`, `sets` ("key=value").
+    """Return an instance of the dataclass `cls`. Later sources win: defaults, `preset`, `config_file`, `sets`.
 
-    Raises UserError naming the key, the value, what was expected, and for an unknown key the nearest valid ones.
+    sets: "key=value" texts. Raises UserError that names the key, the value, the type expected, and for an unknown key
+    the nearest valid ones.
     """
     values: dict[str, Any] = {}
     if preset is not None:
-        values |= _preset(cls, preset)
+        values |= _read_preset(cls, preset)
     if config_file is not None:
         values |= validate(cls, read_toml(Path(config_file)), str(config_file))
-    values |= validate(cls, _split_sets(sets), "--set")
+    cli_values = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text!r} is not key=value, for example --set steps=100")
+        cli_values[key.strip()] = _CliValue(value.strip())
+    values |= validate(cls, cli_values, "--set")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
@@ -59,33 +66,34 @@ def build(cls: type, preset: str | None = None, config_file: Path | None = None,
 
 
 def presets(cls: type) -> dict[str, Path]:
-    """Preset name -> TOML file, for the method that `cls` is."""
+    """Return preset name -> TOML file of a method's class."""
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None)
     return preset_files(Path(file), method_name(cls)) if file else {}
 
 
 def preset_files(module: Path, method: str) -> dict[str, Path]:
-    """Preset name -> TOML file. They lie in `presets/` beside the method's module.
-
-    Methods that share a folder with others keep theirs in `presets/<method>/`.
-    """
+    """Return preset name -> TOML file, from `presets/<method>/` beside the module, else from `presets/`."""
     folder = module.parent / "presets"
-    own = folder / method
-    return {path.stem: path for path in sorted((own if own.is_dir() else folder).glob("*.toml"))}
+    if (folder / method).is_dir():
+        folder /= method
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def params(instance: Any) -> dict[str, Any]:
-    """Every field of a dataclass instance as JSON values: complete, defaults included, 1.0 for 1 in a float."""
+    """Return every field of a dataclass instance as JSON values, defaults included; 1.0 for 1 in a float field."""
     hints = typing.get_type_hints(type(instance))
-    return {
-        field.name: _plain_json(_as_float(getattr(instance, field.name), hints[field.name]))
-        for field in dataclasses.fields(instance)
-    }
+    values = {}
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if hints[field.name] is float and type(value) is int:
+            value = float(value)  # equal settings have one digest, whether written 1 or 1.0
+        values[field.name] = _plain_json(value)
+    return values
 
 
 def method_name(cls: type) -> str:
-    """The name users know a class by."""
+    """Return the name that users know a class by."""
     return str(getattr(cls, "name", cls.__name__))
 
 
@@ -99,19 +107,27 @@ def describe_fields(cls: type) -> tuple[FieldInfo, ...]:
     in_docstrings = _documented_fields(cls)
     stated: dict[str, Mapping[str, Any]] = {}
     for base in reversed(cls.__mro__):
-        own_fields = vars(base).get("__dataclass_fields__", {})
-        stated |= {name: field.metadata for name, field in own_fields.items() if "help" in field.metadata}
-    return tuple(
-        FieldInfo(
-            field.name,
-            _default(field),
-            _type_text(hints[field.name]),
-            str(stated.get(field.name, {}).get("unit", "")),
-            stated.get(field.name, {}).get("help") or in_docstrings.get(field.name, ""),
+        fields = vars(base).get("__dataclass_fields__", {})
+        stated |= {name: field.metadata for name, field in fields.items() if "help" in field.metadata}
+    infos = []
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is dataclasses.MISSING:
+            default = "required"
+        infos.append(
+            FieldInfo(
+                field.name,
+                "none" if default is None else str(_plain_json(default)),
+                _type_text(hints[field.name]),
+                str(stated.get(field.name, {}).get("unit", "")),
+                stated.get(field.name, {}).get("help") or in_docstrings.get(field.name, ""),
+            )
         )
-        for field in dataclasses.fields(cls)
-        if field.init
-    )
+    return tuple(infos)
 
 
 def description(cls: type) -> str:
@@ -120,14 +136,6 @@ def description(cls: type) -> str:
     for match in _field_texts(cls, text):
         text = text.replace(match.group(), "")
     return re.sub(r"\n\s*\n\s*", "\n\n", text).strip()
-
-
-def _default(field: dataclasses.Field) -> str:
-    if field.default is not dataclasses.MISSING:
-        return "none" if field.default is None else str(_plain_json(field.default))
-    if field.default_factory is not dataclasses.MISSING:
-        return str(_plain_json(field.default_factory()))
-    return "required"
 
 
 def _documented_fields(cls: type) -> dict[str, str]:
@@ -147,29 +155,23 @@ def _field_texts(cls: type, text: str) -> list[re.Match]:
     return list(re.finditer(rf"({names})(.*?)(?={names}|\n\s*\n|\Z)", text, re.DOTALL)) if name else []
 
 
-def _preset(cls: type, preset: str, inner: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a preset, over those of the one that its key `like` names."""
-    if preset in inner:
-        raise UserError(
-            f"presets of {method_name(cls)} are like each other in a circle: {' -> '.join([*inner, preset])}"
-        )
-    values = read_toml(_preset_file(cls, preset))
+def _read_preset(cls: type, preset: str, visited: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of a preset over those of the preset that its key `like` names."""
+    name, files = method_name(cls), presets(cls)
+    if preset in visited:
+        raise UserError(f"presets of {name} are like each other in a circle: {' -> '.join([*visited, preset])}")
+    if preset not in files:
+        raise unknown(f"preset of {name}", preset, files)
+    values = read_toml(files[preset])
     like = values.pop("like", None)
-    if like is not None and like not in presets(cls):
-        raise unknown(f"preset of {method_name(cls)} that preset {preset} is like", str(like), presets(cls))
-    below = {} if like is None else _preset(cls, like, (*inner, preset))
-    return below | validate(cls, values, f"preset {preset}")
-
-
-def _preset_file(cls: type, preset: str) -> Path:
-    known = presets(cls)
-    if preset not in known:
-        raise unknown(f"preset of {method_name(cls)}", preset, known)
-    return known[preset]
+    if like is not None and like not in files:
+        raise unknown(f"preset of {name} that preset {preset} is like", str(like), files)
+    base = {} if like is None else _read_preset(cls, like, (*visited, preset))
+    return base | validate(cls, values, f"preset {preset}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The table of a TOML file; UserError for one that cannot be read."""
+    """Return the table of a TOML file. Raises UserError for a file that cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -178,50 +180,58 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _split_sets(sets: Iterable[str]) -> dict[str, _Word]:
-    values = {}
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--set {text!r} is not key=value, for example --set steps=100")
-        values[key.strip()] = _Word(value.strip())
-    return values
-
-
 def validate(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """`values` with every key a field of `cls`, every value of its field's type; UserError, which names the source."""
+    """Return `values` as the types of the fields of `cls`.
+
+    Raises UserError that names `source` for a key that is no field and a value of another type.
+    """
     hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    names = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
-        if key not in known:
-            raise unknown(f"key of {method_name(cls)} ({source})", key, known)
-    return {key: _fitted(key, value, hints[key], source) for key, value in values.items()}
-
-
-def _fitted(key: str, value: Any, kind: Any, source: str) -> Any:
-    try:
-        return _fit(value, kind)
-    except (ValueError, TypeError):
-        shown = str(value) if isinstance(value, _Word) else repr(value)
-        raise UserError(f"{source}: {key} = {shown} is wrong; expected {_type_text(kind)}") from None
+        if key not in names:
+            raise unknown(f"key of {method_name(cls)} ({source})", key, names)
+    fitted = {}
+    for key, value in values.items():
+        try:
+            fitted[key] = _fit(value, hints[key])
+        except (ValueError, TypeError):
+            text = str(value) if isinstance(value, _CliValue) else repr(value)
+            expected = _type_text(hints[key])
+            raise UserError(f"{source}: {key} = {text} is wrong; expected {expected}") from None
+    return fitted
 
 
 def _fit(value: Any, kind: Any) -> Any:
-    """`value` as `kind`; ValueError when it is not one."""
+    """Return `value` as `kind`; raises ValueError when it does not fit."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    is_text = isinstance(value, _CliValue)
     if origin in (Union, types.UnionType):
-        return _first(value, args)
+        return _fit_union(value, args)
     if origin is Literal:
-        return _choice(value, args)
-    if origin is tuple:
-        return _items(value, args)
-    if kind not in _PLAIN:
+        for choice in args:
+            if (type(choice) is type(value) and choice == value) or (is_text and str(choice) == value):
+                return choice
+    elif origin is tuple:
+        return _fit_tuple(value, args)
+    elif kind not in _TYPE_NAMES:
         raise UserError(f"a field of type {kind} cannot be set; use int, float, bool, str, Literal or tuples of them")
-    return _PLAIN[kind](value)
+    elif kind is types.NoneType:
+        if value is None or value == "none":
+            return None
+    elif kind is bool and is_text and value.lower() in ("true", "false"):
+        return bool(value.lower() == "true")
+    elif kind is int and is_text:
+        return int(value)
+    elif kind is float and (is_text or type(value) in (int, float)):
+        if math.isfinite(number := float(value)):
+            return number
+    elif type(value) is kind or (kind is str and is_text):
+        return str(value) if is_text else value
+    raise ValueError(value)
 
 
-def _first(value: Any, kinds: tuple[Any, ...]) -> Any:
-    """The first fitting kind: "none" before all others, text after all others."""
+def _fit_union(value: Any, kinds: tuple[Any, ...]) -> Any:
+    """Return `value` as the first kind that fits; none is tried before all others, text after all others."""
     for kind in sorted(kinds, key=lambda kind: (kind is not types.NoneType, kind is str)):
         try:
             return _fit(value, kind)
@@ -230,17 +240,10 @@ def _first(value: Any, kinds: tuple[Any, ...]) -> Any:
     raise ValueError(value)
 
 
-def _choice(value: Any, choices: tuple[Any, ...]) -> Any:
-    for choice in choices:
-        if (type(choice) is type(value) and choice == value) or (isinstance(value, _Word) and str(choice) == value):
-            return choice
-    raise ValueError(value)
-
-
-def _items(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A tuple from a TOML array, or from "1,2,3"."""
-    if isinstance(value, _Word):
-        value = [_Word(part.strip()) for part in value.split(",")] if value else []
+def _fit_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a tuple from a TOML array or from "1,2,3"."""
+    if isinstance(value, _CliValue):
+        value = [_CliValue(part.strip()) for part in value.split(",")] if value else []
     if not isinstance(value, list | tuple):
         raise ValueError(value)
     if len(kinds) == 2 and kinds[1] is Ellipsis:
@@ -248,64 +251,25 @@ def _items(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(_fit(item, kind) for item, kind in zip(value, kinds, strict=True))
 
 
-def _bool(value: Any) -> bool:
-    if isinstance(value, _Word) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    return _only(value, bool)
-
-
-def _int(value: Any) -> int:
-    return int(value) if isinstance(value, _Word) else _only(value, int)
-
-
-def _float(value: Any) -> float:
-    number = float(value) if isinstance(value, _Word) else float(_only(value, int, float))
-    if not math.isfinite(number):
-        raise ValueError(value)
-    return number
-
-
-def _none(value: Any) -> None:
-    if value is not None and value != "none":
-        raise ValueError(value)
-
-
-def _only(value: Any, *kinds: type) -> Any:
-    if type(value) not in kinds:
-        raise ValueError(value)
-    return value
-
-
-def _text(value: Any) -> str:
-    return str(_only(value, str, _Word))
-
-
-_PLAIN = {bool: _bool, int: _int, float: _float, str: _text, types.NoneType: _none}
-_NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", types.NoneType: "none"}
+_TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", types.NoneType: "none"}
 
 
 def _type_text(kind: Any) -> str:
-    """What a type accepts, in words."""
+    """Return a type in plain words, for errors and `ddbench show`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        return " or ".join(_type_text(arg) for arg in args)
+        return " or ".join(map(_type_text, args))
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple:
         many = len(args) == 2 and args[1] is Ellipsis
-        inside = f"any number of: {_type_text(args[0])}" if many else ", ".join(map(_type_text, args))
-        return f"a list ({inside})"
-    return _NAMES.get(kind, str(kind))
-
-
-def _as_float(value: Any, kind: Any) -> Any:
-    """Equal settings have one digest, whether written 1 or 1.0."""
-    if kind is float and type(value) is int:
-        return float(value)
-    return value
+        items = f"any number of: {_type_text(args[0])}" if many else ", ".join(map(_type_text, args))
+        return f"a list ({items})"
+    return _TYPE_NAMES.get(kind, str(kind))
 
 
 def _plain_json(value: Any) -> Any:
+    """Return tuples as lists."""
     if isinstance(value, tuple | list):
         return [_plain_json(item) for item in value]
     return value

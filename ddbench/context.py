@@ -1,4 +1,4 @@
-"""What a method is given besides the images: seeds, a device, folders, stages shared between runs."""
+"""The context of a run: named seeds, device, folders, stages shared between runs."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def show_loss(bar: Iterable[Any], loss: float) -> None:
 
 
 def seed_of(seed: int, *names: str | int) -> int:
-    """A 63-bit seed from a run's seed and what the draw is for: adding a draw elsewhere never moves this one."""
+    """Return a 63-bit seed from a run's seed and the names of a draw: another draw, added later, does not move it."""
     text = "\0".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator_of(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator seeded with `seed_of(seed, *names)`."""
+    """Return a CPU generator seeded with `seed_of(seed, *names)`."""
     return torch.Generator().manual_seed(seed_of(seed, *names))
 
 
 @contextmanager
-def global_seed(seed: int, where: torch.device) -> Iterator[None]:
-    """Global generators seeded inside and as they were outside: a net under libraries that draw from them."""
+def global_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators inside the `with` and restore them after it, for libraries that draw from them."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             torch.manual_seed(seed)
             random.seed(seed)
@@ -82,63 +82,69 @@ class Context:
     costs: list[dict[str, Any]] = field(default_factory=list)
 
     def generator(self, *names: str | int) -> torch.Generator:
-        """A CPU generator of its own for what `names` says is drawn."""
+        """Return a new CPU generator for the draw that `names` describe; see `seed_of`."""
         return generator_of(self.seed, *names)
 
     def stage(self, name: str, make: Callable[[Path], Any], *, together: bool = False, **key: Any) -> Path:
-        """The folder `<shared>/<name>-<hash>`, made once by `make(folder)` and shared by every run with the same key.
+        """Return the folder `<shared>/<name>-<hash>`, made once and shared by every run with the same key.
 
-        The hash covers the name, the key (JSON values), the method with its version and the training images; neither
-        the seed nor the IPC unless they are in the key. `make` gets an empty hidden folder, renamed when it returns:
-        existence means complete. A dict that it returns (figures, such as the steps taken) is kept in stage.json and in
-        `costs`; `earlier_seconds` in it are added to the stage's, those of stages made inside are taken off. There
-        `waited` says how long another process, which was making it, was waited for. Of several processes the lead makes
-        it while the others wait; with `together` all of them call `make`, on the same folder, into which only the lead
-        may write, and then `make` may have stages inside.
+        The hash covers the name, the key (JSON values), the method with its version and the training images. Put the
+        seed or the IPC into the key where `make` depends on them.
+
+        `make(folder)` fills an empty hidden folder, which is renamed when it returns: existence means complete. A dict
+        that it returns (such as the steps taken) is stored in stage.json and in `costs`. `earlier_seconds` in it are
+        added to the stage's seconds; the seconds of stages inside are subtracted. `waited`: seconds spent waiting for
+        another process that was making the stage.
+
+        With several processes the lead makes it while the others wait. With `together` all of them call `make` on the
+        same folder; only the lead may write there, and `make` may have stages inside.
         """
         identity = {"stage": name, "train": self.train_id, "method": self.method, **key}
         folder = self.shared / f"{name}-{digest(identity)[:16]}"
         watch = Stopwatch()
-        made = self._made(folder, make, identity, together)
-        waited = {} if made else {"waited": watch.seconds}
+        is_new = self._make_or_wait(folder, make, identity, together)
+        waited = {} if is_new else {"waited": watch.seconds}
         record = read_json(folder / "stage.json")
-        log.info("%s: %s %s", name, f"made in {record['seconds']:.1f} s," if made else "reused", folder)
+        log.info("%s: %s %s", name, f"made in {record['seconds']:.1f} s," if is_new else "reused", folder)
         figures = {k: v for k, v in record.items() if k != "key"}
-        self.costs.append({"stage": name, "reused": not made, "folder": folder.name, **waited, **figures})
+        self.costs.append({"stage": name, "reused": not is_new, "folder": folder.name, **waited, **figures})
         return folder
 
     @contextmanager
     def measure(self, name: str) -> Iterator[dict[str, Any]]:
-        """Time and peak memory of a part that is no stage, in `costs`; more figures may be put into what it yields."""
+        """Add the time and peak memory of a part that is no stage to `costs`, with the figures put into its dict."""
         figures: dict[str, Any] = {"stage": name, "reused": False}
         watch, peak = Stopwatch(), Peak(self.device)
         yield figures
         self.costs.append(figures | {"seconds": watch.seconds, **peak.figures()})
 
-    def _made(self, folder: Path, make: Callable[[Path], Any], identity: dict[str, Any], together: bool) -> bool:
-        """Whether the folder was made now. All processes leave together, when it is there."""
+    def _make_or_wait(
+        self, folder: Path, make: Callable[[Path], Any], identity: dict[str, Any], together: bool
+    ) -> bool:
+        """Return True where the folder was made now. All processes return together, when it exists."""
+
+        def fill(partial: Path) -> None:
+            log.info("%s: making it", identity["stage"])
+            self.processes.broadcast(str(partial))
+            watch, peak, before = Stopwatch(), Peak(self.device), len(self.costs)
+            returned = make(partial)
+            figures = returned if isinstance(returned, dict) else {}
+            inside = sum(cost["seconds"] for cost in self.costs[before:] if not cost["reused"])
+            seconds = watch.seconds - inside + figures.get("earlier_seconds", 0.0)
+            write_json(partial / "stage.json", {"key": identity, "seconds": seconds, **peak.figures(), **figures})
+
         if self.processes.is_lead:
-            made = make_once(folder, lambda partial: self._make(partial, make, identity))
-            if not made:
+            is_new = make_once(folder, fill)
+            if not is_new:
                 self.processes.broadcast(None)
         else:
             partial = self.processes.broadcast()
-            made = partial is not None
-            if made and together:
+            is_new = partial is not None
+            if is_new and together:
                 make(Path(partial))
-        return bool(self.processes.broadcast(made))
-
-    def _make(self, partial: Path, make: Callable[[Path], Any], identity: dict[str, Any]) -> None:
-        log.info("%s: making it", identity["stage"])
-        self.processes.broadcast(str(partial))
-        watch, peak, before = Stopwatch(), Peak(self.device), len(self.costs)
-        made = make(partial)
-        figures = made if isinstance(made, dict) else {}
-        within = sum(cost["seconds"] for cost in self.costs[before:] if not cost["reused"])
-        seconds = watch.seconds - within + figures.get("earlier_seconds", 0.0)
-        write_json(partial / "stage.json", {"key": identity, "seconds": seconds, **peak.figures(), **figures})
+        return bool(self.processes.broadcast(is_new))
 
     def progress(self, iterable: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
-        """The iterable, with a bar on standard error."""
+        """Return the iterable with a progress bar on standard error."""
         hidden = self.quiet or not self.processes.is_lead
         return tqdm(iterable, desc=desc, total=total, disable=hidden, leave=False, dynamic_ncols=True)

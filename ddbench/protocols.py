@@ -1,13 +1,13 @@
-"""Protocols and students by name; a protocol of one's own from a TOML file.
+"""Protocols and students by name; a user's protocol from a TOML file.
 
-Its name is one that no published protocol can have, so it never ranks with them.
+No published protocol can have the name of a user's, so the two never rank together.
 
     like = "quick@1"                  # optional: the rows it starts from
     init = "scratch"                  # or "imagenet"
-    teacher = ["resnet18", "quick@1"] # optional: who gives soft labels, by which row
+    teacher = ["resnet18", "quick@1"] # optional: the network that gives soft labels, and its protocol
     labels = "own"                    # or "hard": a set's own soft labels are not used
     source = "what it is for"
-    [recipes.convnet]                 # what differs; without `like`, every field that has no default
+    [recipes.convnet]                 # differences; without `like`, every field without a default
     epochs = 100
     [recipes.convnet.augment]
     cutmix = 0.5
@@ -17,7 +17,6 @@ Its name is one that no published protocol can have, so it never ranks with them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,17 +33,17 @@ KEYS = ("like", "init", "teacher", "labels", "source", "recipes")
 
 
 def protocol_names() -> tuple[str, ...]:
-    """The published protocols as NAME@VERSION, sorted."""
+    """Return the published protocols as NAME@VERSION, sorted."""
     return tuple(sorted(PROTOCOLS))
 
 
 def load_protocol(name: str) -> Protocol:
-    """A published protocol (NAME, NAME@VERSION), or the user's `path/to/file.toml`.
+    """Return a published protocol (NAME, NAME@VERSION), or the user's `path/to/file.toml`.
 
-    Raises UserError for an unknown name (giving the nearest and all) and for a file that is no protocol.
+    Raises UserError for an unknown name (with the nearest names) and for an invalid file.
     """
     if name.endswith(TOML):
-        return read(Path(name))
+        return read_protocol(Path(name))
     try:
         return protocol(name)
     except ValueError as error:
@@ -52,72 +51,69 @@ def load_protocol(name: str) -> Protocol:
 
 
 def student_names() -> tuple[str, ...]:
-    """The students, sorted."""
+    """Return the students, sorted."""
     return tuple(sorted(STUDENTS))
 
 
 def check_student(name: str) -> str:
-    """The name, if it is a student's; else raises UserError (giving the nearest and all)."""
+    """Return the name of a student. Raises UserError for any other, with the nearest names."""
     if name not in STUDENTS:
         raise unknown("student", name, student_names())
     return name
 
 
-def read(path: Path) -> Protocol:
-    """The protocol that a file says; UserError naming what is off. Its name has a digest of all that moves a number."""
+def read_protocol(path: Path) -> Protocol:
+    """Read a user's protocol. Its name has a digest of every value that moves a number.
+
+    Raises UserError that names the file, the key and the valid values.
+    """
     table = config.read_toml(path)
     for key in table:
         if key not in KEYS:
             raise unknown(f"key of a protocol ({path})", key, KEYS)
     try:
-        return _named(path, _built(path, table))
+        base = protocol(table["like"]) if "like" in table else Protocol("custom", 1, {}, "")
+        recipes = {**base.recipes, **_recipes(path, table.get("recipes", {}), base)}
+        if not recipes:
+            raise ValueError("it has neither a [recipes.STUDENT] nor `like`, the protocol it starts from")
+        row = replace(
+            base,
+            recipes=recipes,
+            init=table.get("init", base.init),
+            teacher=_teacher(table["teacher"]) if "teacher" in table else base.teacher,
+            labels=table.get("labels", base.labels),
+            source=table.get("source", f"{path.name}{f', like {base.title}' if base.recipes else ''}"),
+        )
+        row = replace(row, name="custom", version=1, judges=True, size=0)
+        content = digest({student: row.identity(student) for student in row.recipes})
+        return replace(row, name=f"custom:{path.stem}-{content[:8]}")
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def _built(path: Path, table: Mapping[str, Any]) -> Protocol:
-    below = protocol(table["like"]) if "like" in table else Protocol("custom", 1, {}, "")
-    wanted = table.get("recipes", {})
-    if not isinstance(wanted, dict) or not all(isinstance(values, dict) for values in wanted.values()):
-        raise ValueError(f"recipes = {wanted!r} is not a table for each student: [recipes.convnet]")
-    for student in wanted:
+def _recipes(path: Path, tables: Any, base: Protocol) -> dict[str, Recipe]:
+    """Return the recipe of each student in the file: its values over those of the base protocol, if it has one."""
+    if not isinstance(tables, dict) or not all(isinstance(values, dict) for values in tables.values()):
+        raise ValueError(f"recipes = {tables!r} is not a table for each student: [recipes.convnet]")
+    for student in tables:
         if student not in STUDENTS:
             raise unknown(f"student ({path})", student, STUDENTS)
-    made = {student: _recipe(path, student, values, below) for student, values in wanted.items()}
-    if not {**below.recipes, **made}:
-        raise ValueError("it has neither a [recipes.STUDENT] nor `like`, the protocol it starts from")
-    return replace(
-        below,
-        recipes={**below.recipes, **made},
-        init=table.get("init", below.init),
-        teacher=_teacher(table["teacher"]) if "teacher" in table else below.teacher,
-        labels=table.get("labels", below.labels),
-        source=table.get("source", f"{path.name}{f', like {below.title}' if below.recipes else ''}"),
-    )
+    recipes = {}
+    for student, table in tables.items():
+        values, source, old = dict(table), f"{path}, recipes.{student}", base.recipes.get(student)
+        changes = config.validate(Augment, values.pop("augment", {}), f"{source}.augment")
+        values = config.validate(Recipe, values, source)
+        augment = replace(old.augment if old else Augment(), **changes)
+        recipes[student] = replace(old, **values, augment=augment) if old else Recipe(**values, augment=augment)
+    return recipes
 
 
-def _recipe(path: Path, student: str, values: Mapping[str, Any], below: Protocol) -> Recipe:
-    """One student's row: the values over those of the row below, where there is one."""
-    values, where = dict(values), f"{path}, recipes.{student}"
-    old = below.recipes.get(student)
-    changes = config.validate(Augment, values.pop("augment", {}), f"{where}.augment")
-    plain = config.validate(Recipe, values, where)
-    augment = replace(old.augment if old else Augment(), **changes)
-    return replace(old, **plain, augment=augment) if old else Recipe(**plain, augment=augment)
-
-
-def _teacher(words: Any) -> tuple[str, str] | None:
-    """(student, protocol), of a published protocol that trains this student; None for []."""
-    if words == []:
+def _teacher(value: Any) -> tuple[str, str] | None:
+    """Return (student, protocol) of a published protocol that trains this student; None for []."""
+    if value == []:
         return None
-    if not (isinstance(words, list) and len(words) == 2):
-        raise ValueError(f'teacher = {words!r} is not ["STUDENT", "PROTOCOL"]')
-    row = protocol(words[1])
-    row.recipe(words[0])
-    return words[0], row.title
-
-
-def _named(path: Path, made: Protocol) -> Protocol:
-    made = replace(made, name="custom", version=1, judges=True, size=0)
-    content = digest({student: made.identity(student) for student in made.recipes})
-    return replace(made, name=f"custom:{path.stem}-{content[:8]}")
+    if not (isinstance(value, list) and len(value) == 2):
+        raise ValueError(f'teacher = {value!r} is not ["STUDENT", "PROTOCOL"]')
+    row = protocol(value[1])
+    row.recipe(value[0])
+    return value[0], row.title

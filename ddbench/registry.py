@@ -1,4 +1,4 @@
-"""Methods and datasets by name: entry points of installed packages; methods by path too. No torch.
+"""Methods and datasets by name: entry points of installed packages; methods also by path. No torch.
 
     ddbench.methods    a frozen dataclass with `name`, `version` and `distill` (see ddbench.types.Distiller)
     ddbench.datasets   a source (see ddbench.datasets.info); ddbench.datasets.lookup also knows folder: and hf:
@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from ddbench.errors import UserError, unknown
@@ -22,26 +23,63 @@ KINDS = ("methods", "datasets")
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """All names of one of KINDS, sorted. Loads no plugin, so a broken one is listed too."""
+    """Return all names of one of KINDS, sorted. It loads no plugin, so it lists a broken one too."""
     return tuple(sorted({point.name for point in _points(kind)}))
 
 
 def load_method(name: str) -> type:
-    """The class of a method: a registered name, or `path/to/file.py:Class`.
+    """Return the class of a method: a registered name, or `path/to/file.py:Class`.
 
-    Raises UserError for an unknown name (giving the nearest and all), a name that two packages claim (giving both), and
-    a plugin that cannot be imported (and why).
+    Raises UserError for an unknown name (with the nearest names), a name that two packages claim, and a plugin that
+    cannot be imported.
     """
-    return _class_from_file(name) if ":" in name else load_entry("methods", name)
+    return with_defaults(_class_from_file(name) if ":" in name else load_entry("methods", name))
+
+
+def with_defaults(cls: type) -> type:
+    """Give a method's class the attributes that its author may leave out (see ddbench.types.Method); return it."""
+    for name, default in _OPTIONAL.items():
+        if not hasattr(cls, name):
+            with suppress(TypeError):  # of a built-in class, which is no method
+                setattr(cls, name, default)
+    return cls
+
+
+def _no_identity(method: Any) -> str:
+    """Return nothing: name, version and parameters decide the images."""
+    return ""
+
+
+_OPTIONAL = {
+    "whole": False,
+    "parallel": False,
+    "citation": "",
+    "identity": _no_identity,
+    "check_params": MappingProxyType({}),
+}
 
 
 def load_entry(kind: str, name: str) -> Any:
-    """What the one entry point of this name refers to; raises UserError as `load_method` does."""
-    return _loaded(kind, _only_point(kind, name))
+    """Return the object behind the one entry point of this name. Raises UserError as `load_method` does."""
+    points = [point for point in _points(kind) if point.name == name]
+    if not points and kind == "methods" and name.endswith(".py"):
+        raise UserError(f"which class of {name}? Write {name}:CLASS")
+    if not points:
+        raise unknown(kind.removesuffix("s"), name, names(kind))
+    packages = {_package(point) for point in points}
+    if len(packages) > 1:
+        raise UserError(
+            f"the name '{name}' ({kind}) is claimed by {' and by '.join(sorted(packages))}; uninstall or rename one"
+        )
+    try:
+        return points[0].load()
+    except Exception as error:  # a plugin may raise anything: it must stop this name only
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"'{name}' ({kind}) of {packages.pop()} cannot be loaded: {reason}") from error
 
 
 def module_file(method: str) -> Path | None:
-    """The file that defines a registered method, found without importing it; None when it cannot be found."""
+    """Return the file that defines a registered method without importing it; None when it is not found."""
     for point in _points("methods"):
         if point.name == method:
             try:
@@ -53,10 +91,10 @@ def module_file(method: str) -> Path | None:
 
 
 def source_of(name: str) -> str:
-    """SHA-256 (hex) of the file behind `path/to/file.py:Class`; empty for a registered method.
+    """Return the SHA-256 (hex) of the file behind `path/to/file.py:Class`; empty for a registered method.
 
-    A package's method says by its `version` when its numbers may change. A file that is being worked on does not, so
-    its content is part of the identity of a run.
+    A package raises a method's `version` when its numbers may change. A file under development does not, so its content
+    is part of a run's identity.
     """
     if ":" not in name:
         return ""
@@ -67,46 +105,24 @@ def _points(kind: str) -> list[EntryPoint]:
     return list(entry_points(group=f"ddbench.{kind}"))
 
 
-def _only_point(kind: str, name: str) -> EntryPoint:
-    found = [point for point in _points(kind) if point.name == name]
-    if not found and kind == "methods" and name.endswith(".py"):
-        raise UserError(f"which class of {name}? Say {name}:CLASS")
-    if not found:
-        raise unknown(kind.removesuffix("s"), name, names(kind))
-    claims = {_package(point): point for point in found}
-    if len(claims) > 1:
-        raise UserError(
-            f"the name '{name}' ({kind}) is claimed by {' and by '.join(sorted(claims))}; uninstall or rename one"
-        )
-    return found[0]
-
-
 def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} ({point.value})" if point.dist else point.value
 
 
-def _loaded(kind: str, point: EntryPoint) -> Any:
-    try:
-        return point.load()
-    except Exception as error:  # whatever a stranger's module raises: it must stop this name only
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"'{point.name}' ({kind}) of {_package(point)} cannot be loaded: {reason}") from error
-
-
 def _class_from_file(name: str) -> type:
-    """The class of `path/to/file.py:Class`; UserError where its name is that of an installed method."""
+    """Return the class of `path/to/file.py:Class`; UserError where its name is that of an installed method."""
     file, _, class_name = name.rpartition(":")
     if not file.endswith(".py") or not class_name:
         raise UserError(f"'{name}' is neither a method's name nor path/to/file.py:Class; {_known_methods()}")
     if not Path(file).is_file():
-        raise UserError(f"there is no file {file} (asked for as {name}); {_known_methods()}")
+        raise UserError(f"there is no file {file} (in {name}); {_known_methods()}")
     module = _module_from_file(Path(file).resolve())
     if not isinstance(getattr(module, class_name, None), type):
-        known = [key for key, value in vars(module).items() if isinstance(value, type) and hasattr(value, "distill")]
-        raise unknown(f"class in {file}", class_name, known)
+        methods = [key for key, value in vars(module).items() if isinstance(value, type) and hasattr(value, "distill")]
+        raise unknown(f"class in {file}", class_name, methods)
     cls = getattr(module, class_name)
     if getattr(cls, "name", "") in names("methods"):
-        raise UserError(f"{name} calls itself '{cls.name}', as a method that is installed does: give it another name")
+        raise UserError(f"{name} has the name '{cls.name}' of an installed method: give it another name")
     return cls
 
 
@@ -115,7 +131,7 @@ def _known_methods() -> str:
 
 
 def _module_from_file(path: Path) -> ModuleType:
-    """Import a file once, as it is now, under a name of its own; dataclasses and type hints need it in sys.modules."""
+    """Import a file once, as it is now, under a unique name; dataclasses and type hints need it in sys.modules."""
     key = f"_ddbench_{path.stem}_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]}"
     if key in sys.modules:
         return sys.modules[key]

@@ -33,26 +33,26 @@ class ImageSet:
     names: tuple[str, ...] = ()
 
     def of_class(self, label: int) -> Tensor:
-        """Indices (int64, ascending) of the images of one class."""
+        """Return the indices (int64, ascending) of the images of one class."""
         return torch.nonzero(self.labels == label).flatten()
 
     def counts(self) -> tuple[int, ...]:
-        """Number of images per class, label order."""
+        """Return the number of images per class, in label order."""
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
 
     def fewer_than(self, count: int) -> list[str]:
-        """ "class number" of every class with fewer images than `count`, for an error to name."""
+        """Return "class number" for every class with fewer images than `count`, for an error message."""
         return [f"{name} {n}" for name, n in zip(self.classes, self.counts(), strict=True) if n < count]
 
 
 @dataclass(frozen=True)
 class DistilledSet(ImageSet):
-    """What a method returns.
+    """The result of a method.
 
-    soft_labels: float32 (n, classes), each row probabilities, only when the method brings its own: students
-    learn from them unless the protocol wants hard labels, and they count in the storage budget.
-    extras: numbers or words worth recording (MTT's learned step size, fallbacks counted), lists and dicts of them. No
-    named protocol reads them.
+    soft_labels: float32 (n, classes), each row probabilities; only from a method that makes its own. Students learn
+    from them unless the protocol has hard labels, and they count in the storage budget.
+    extras: numbers or text to record (MTT's learned step size, counted fallbacks), lists and dicts of them. No
+    published protocol reads them.
     """
 
     soft_labels: Tensor | None = None
@@ -63,26 +63,26 @@ class DistilledSet(ImageSet):
         n = len(self.labels)
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[:2] != (n, 3):
             raise ValueError(f"images must be uint8 ({n}, 3, h, w), not {self.images.dtype} {tuple(self.images.shape)}")
-        known = (self.labels >= 0) & (self.labels < len(self.classes))
-        if self.labels.dtype != torch.int64 or not known.all():
+        valid = (self.labels >= 0) & (self.labels < len(self.classes))
+        if self.labels.dtype != torch.int64 or not valid.all():
             raise ValueError(f"labels must be int64 in 0..{len(self.classes) - 1}")
-        off = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if ipc and k != ipc]
-        if off:
-            raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(off)}")
+        wrong = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if ipc and k != ipc]
+        if wrong:
+            raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(wrong)}")
         if self.soft_labels is not None:
             self._check_soft_labels(self.soft_labels)
-        if off := [key for key, value in self.extras.items() if not _is_plain(value)]:
-            raise ValueError(f"extras must be finite numbers, words, or lists and dicts of them; not {', '.join(off)}")
+        if wrong := [key for key, value in self.extras.items() if not _is_plain(value)]:
+            raise ValueError(f"extras must be finite numbers, text, or lists and dicts of them; not {', '.join(wrong)}")
 
     def _check_soft_labels(self, soft: Tensor) -> None:
         if soft.dtype != torch.float32 or soft.shape != (len(self.labels), len(self.classes)):
-            wanted = f"float32 ({len(self.labels)}, {len(self.classes)})"
-            raise ValueError(f"soft labels must be {wanted}, not {soft.dtype} {tuple(soft.shape)}")
-        right = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
-        if not right.all():
-            first = int((~right).nonzero()[0])
-            of = self.classes[int(self.labels[first])]
-            raise ValueError(f"soft labels of image {first} (of {of}) are not probabilities: {soft[first].tolist()}")
+            expected = f"float32 ({len(self.labels)}, {len(self.classes)})"
+            raise ValueError(f"soft labels must be {expected}, not {soft.dtype} {tuple(soft.shape)}")
+        valid = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
+        if not valid.all():
+            i = int((~valid).nonzero()[0])
+            name = self.classes[int(self.labels[i])]
+            raise ValueError(f"soft labels of image {i} (of {name}) are not probabilities: {soft[i].tolist()}")
 
 
 def _is_plain(value: Any) -> bool:
@@ -95,7 +95,9 @@ def _is_plain(value: Any) -> bool:
 class Dataset:
     """A split dataset at one size.
 
-    fingerprint: SHA-256 of which file is on which side of the split. content: SHA-256 of the pixels, both sides.
+    split: the rule in words.
+    fingerprint: SHA-256 of the files on each side of the split.
+    content: SHA-256 of the pixels of both sides.
     """
 
     name: str
@@ -107,11 +109,10 @@ class Dataset:
 
 
 class Distiller(Protocol):
-    """A frozen dataclass; its fields are its hyper-parameters. `version` goes up when numbers may change.
+    """A method as its author writes it: a frozen dataclass whose fields are its hyper-parameters.
 
-    A method with `whole: ClassVar[bool] = True` takes every training image and has no budget; it is given ipc 0.
-    It may also have `identity() -> str`: what else decides the images, the digest of a base model's weights for one. It
-    is asked before anything is written, so a UserError from it (the weights are missing) comes at once.
+    name: the name in tables and on the command line.
+    version: raise it when the numbers may change.
     """
 
     name: ClassVar[str]
@@ -122,20 +123,40 @@ class Distiller(Protocol):
         ...
 
 
-def check_distilled_set(made: DistilledSet, train: ImageSet, ipc: int) -> None:
+class Method(Distiller, Protocol):
+    """A method as it is loaded: `registry.with_defaults` fills in what the author left out.
+
+    whole: True for a method that takes every training image; it has no budget and gets ipc 0.
+    parallel: True for a method that every process of a launch runs together.
+    citation: the paper.
+    """
+
+    whole: ClassVar[bool]
+    parallel: ClassVar[bool]
+    citation: ClassVar[str]
+
+    def identity(self) -> str:
+        """Return what else decides the images, such as the digest of a base model's weights.
+
+        It is called before anything is written, so a UserError (missing weights) comes at once.
+        """
+        ...
+
+
+def check_distilled_set(distilled: DistilledSet, train: ImageSet, ipc: int) -> None:
     """Raise ValueError unless the set keeps the classes, the size and the budget of `ipc` per class (0: none)."""
-    if not isinstance(made, DistilledSet):
-        raise ValueError(f"distill must return a DistilledSet, not {type(made).__name__}")
-    if tuple(made.classes) != tuple(train.classes):
-        raise ValueError(f"the classes were changed: {made.classes} instead of {train.classes}")
-    if made.images.shape[2:] != train.images.shape[2:]:
-        shapes = tuple(made.images.shape[2:]), tuple(train.images.shape[2:])
+    if not isinstance(distilled, DistilledSet):
+        raise ValueError(f"distill must return a DistilledSet, not {type(distilled).__name__}")
+    if tuple(distilled.classes) != tuple(train.classes):
+        raise ValueError(f"the classes were changed: {distilled.classes} instead of {train.classes}")
+    if distilled.images.shape[2:] != train.images.shape[2:]:
+        shapes = tuple(distilled.images.shape[2:]), tuple(train.images.shape[2:])
         raise ValueError(f"images are {shapes[0]} pixels, the training images {shapes[1]}")
-    made.check(ipc)
+    distilled.check(ipc)
 
 
 def checksum(images: ImageSet) -> int:
-    """CRC-32 of labels and pixels, of evenly spaced images when there are many: finds a method that writes to them."""
+    """Return the CRC-32 of labels and pixels, to find a method that writes to them; of many images, a part."""
     step = max(1, images.images.numel() // CHECKED_BYTES)
     crc = zlib.crc32(images.labels.numpy().tobytes())
     for part in images.images[::step].split(256):

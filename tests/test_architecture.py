@@ -28,7 +28,7 @@ ARROWS = {
     "ddbench.config": "errors",
     "ddbench.registry": "errors",
     "ddbench.protocols": "config errors utils evaluators",
-    "ddbench.testing": "types context config errors utils datasets.scenes",
+    "ddbench.testing": "types context config registry errors utils datasets.scenes",
     "ddbench.datasets": "registry types utils errors",
     "ddbench.store": "types utils errors evaluators ddbench",
     "ddbench.leaderboard": "store config utils errors",

@@ -108,6 +108,7 @@ def test_a_class_in_a_file(tmp_path):
     cls = load_method(name)
     assert cls(steps=4).steps == 4
     assert load_method(name) is cls
+    assert (cls.whole, cls.parallel, cls.citation, cls(steps=4).identity()) == (False, False, "", "")  # left out there
     before = registry.source_of(name)
     (tmp_path / "my.py").write_text(METHOD + "\n# edited\n")
     assert len(before) == 64
@@ -120,8 +121,8 @@ def test_a_class_in_a_file(tmp_path):
         ("{}/none.py:Mine", "there is no file .*none.py"),
         ("{}/my.py:Mime", "unknown class in .*my.py 'Mime'; did you mean Mine"),
         ("{}/bad.py:Mine", r"bad\.py cannot be loaded: SyntaxError"),
-        ("{}/clash.py:Mine", "calls itself 'random', as a method that is installed does"),
-        ("{}/my.py", r"which class of .*my\.py\? Say .*my\.py:CLASS"),
+        ("{}/clash.py:Mine", "has the name 'random' of an installed method"),
+        ("{}/my.py", r"which class of .*my\.py\? Write .*my\.py:CLASS"),
         ("some:thing", "neither a method's name nor path/to/file.py:Class"),
     ],
 )

@@ -32,7 +32,7 @@ def file(tmp_path):
 
 
 def test_what_is_not_said_is_what_it_is_like(file):
-    made = protocols.read(
+    made = protocols.read_protocol(
         file('like = "quick@1"\n[recipes.convnet]\nepochs = 3\n[recipes.convnet.augment]\ncutmix = 0.5\n')
     )
     quick = protocol("quick@1")
@@ -43,24 +43,26 @@ def test_what_is_not_said_is_what_it_is_like(file):
 
 
 def test_a_whole_row_needs_nothing_below(file):
-    made = protocols.read(file('init = "imagenet"\nteacher = ["resnet18", "quick"]\nsource = "a trial"\n' + WHOLE))
+    made = protocols.read_protocol(
+        file('init = "imagenet"\nteacher = ["resnet18", "quick"]\nsource = "a trial"\n' + WHOLE)
+    )
     assert (made.init, made.teacher, made.source) == ("imagenet", ("resnet18", "quick@1"), "a trial")
     assert list(made.recipes) == ["convnet"]
     assert made.recipe("convnet").lr == 1.0
 
 
 def test_no_teacher_is_an_empty_list(file):
-    assert protocols.read(file("teacher = []\n" + WHOLE)).teacher is None
+    assert protocols.read_protocol(file("teacher = []\n" + WHOLE)).teacher is None
 
 
 def test_its_name_is_its_content_and_never_a_published_one(file):
-    plain, again = protocols.read(file(WHOLE)), protocols.read(file(f"# a remark\n{WHOLE}"))
-    other = protocols.read(file(WHOLE.replace("epochs = 2", "epochs = 3")))
+    plain, again = protocols.read_protocol(file(WHOLE)), protocols.read_protocol(file(f"# a remark\n{WHOLE}"))
+    other = protocols.read_protocol(file(WHOLE.replace("epochs = 2", "epochs = 3")))
     assert re.fullmatch(r"custom:mine-[0-9a-f]{8}@1", plain.title)
     assert plain == again
     assert plain.name != other.name
     assert plain.title not in PROTOCOLS
-    copied = protocols.read(file('like = "quick@1"'))
+    copied = protocols.read_protocol(file('like = "quick@1"'))
     assert copied.recipes == protocol("quick@1").recipes
     assert copied.identity("convnet") != protocol("quick@1").identity("convnet")
 

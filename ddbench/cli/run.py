@@ -117,7 +117,7 @@ def carry_out(options: GlobalOptions, plan: Plan, wish: RunOptions) -> None:
 
     if wish.dry_run:
         for task in tasks(plan, options.runs):
-            click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.words}")
+            click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.description}")
         return
     counts = run_plan(plan, replace(options.settings, compiled=wish.compiled), wish.retry)
     if counts is None:  # another process of this launch tells the rest

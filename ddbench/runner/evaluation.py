@@ -1,9 +1,8 @@
-"""The second piece of work: one student is trained on what is on disk, and tested on the real test images."""
+"""One student: train it on the distilled set on disk, test it on the real test images, write the result."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +20,7 @@ from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
-from evaluators.accuracy import Scores, evaluate
+from evaluators.accuracy import evaluate
 from evaluators.train import Progress, check_labelled, precision, train_student
 
 if TYPE_CHECKING:
@@ -29,10 +28,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ddbench")
 
+# fields that the file of corrupted accuracies takes over from the student's result
+COPIED = ("run", "content", "student", "init", "weights", "seed", "protocol", "protocol_version", "protocol_hash",
+          "teacher", "compiled", "device", "versions", "commit", "dirty")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class StudentTask:
-    """One student of a evaluation, the data it is judged with, and what computes."""
+    """One student to train and test, with its data and the device."""
 
     task: Task
     evaluation: EvaluationSetup
@@ -51,31 +54,68 @@ class StudentTask:
         return cast(Path, self.task.result)
 
 
-def evaluate_student(trial: StudentTask) -> None:
+def evaluate_student(student_task: StudentTask) -> None:
     """Train one student on the distilled set of a run, test it on the real test images, write the result."""
-    pictures = distilled_set.read(trial.task.folder / "distilled")
-    targets, gave = _targets(trial, pictures)
-    watch, peak = Stopwatch(), Peak(trial.device)  # of the student: what its teacher cost is recorded with the teacher
-    model = _trained(trial, pictures.to_tensor(), targets)
-    scores = evaluate(model, trial.data.test.images, trial.data.test.labels, **_shared(trial))
-    cost = {"seconds": watch.seconds, "memory_bytes": peak.compute_bytes}
-    stored = {"image_bytes": pictures.images.nbytes, "label_bytes": targets.nbytes if targets.ndim == 2 else 0}
-    result = _result(trial, pictures, scores, {"teacher": gave, **cost, **stored})
-    if missing_or_outdated(trial.result, trial.task.folder):
-        write_result(trial.result, result)
-    if trial.task.corrupted and missing_or_outdated(trial.task.corrupted, trial.task.folder):
-        _corrupted(trial, model, result, trial.task.corrupted)
+    task, protocol, test = student_task.task, student_task.evaluation.protocol, student_task.data.test
+    device, compiled = student_task.device, student_task.settings.compiled
+    pictures = distilled_set.read(task.folder / "distilled")
+    targets, teacher_title = _targets(student_task, pictures)
+    watch, peak = Stopwatch(), Peak(device)  # of the student: the teacher records its own cost
+    model = train_student(
+        pictures.to_tensor(),
+        targets,
+        student=student_task.student,
+        num_classes=len(test.classes),
+        protocol=protocol,
+        seed=task.seed,
+        device=device,
+        progress=progress_bars(student_task.settings.quiet),
+        compiled=compiled,
+    )
+    scores = evaluate(model, test.images, test.labels, num_classes=len(test.classes), device=device)
+    seconds, memory_bytes = watch.seconds, peak.compute_bytes
+    result = Result(
+        run=task.spec.digest,
+        content=pictures.content(),
+        student=student_task.student,
+        init=protocol.init,
+        weights=pretrained.sha256(pretrained.weights_file(student_task.student)) if protocol.init == "imagenet" else "",
+        seed=task.seed,
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        protocol_hash=protocol.identity(student_task.student),
+        overall=scores.overall,
+        average=scores.average,
+        kappa=scores.kappa,
+        macro_f1=scores.macro_f1,
+        calibration=scores.calibration,
+        per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
+        confusion=[list(row) for row in scores.confusion],
+        n_test=scores.n,
+        teacher=teacher_title,
+        seconds=seconds,
+        memory_bytes=memory_bytes,
+        image_bytes=pictures.images.nbytes,
+        label_bytes=targets.nbytes if targets.ndim == 2 else 0,
+        **describe_environment(device),
+        compiled=compiled,
+        precision=precision(device),
+    )
+    if missing_or_outdated(student_task.result, task.folder):
+        write_result(student_task.result, result)
+    if task.corrupted and missing_or_outdated(task.corrupted, task.folder):
+        write_json(task.corrupted, _corrupted_accuracies(student_task, model, result))
 
 
 def check_test(data: Dataset) -> None:
-    """ValueError unless the test images can judge: some of every class, and of the right kind."""
+    """Raise ValueError unless there are valid test images of every class."""
     if lacking := data.test.fewer_than(1):
-        raise ValueError(f"students are tested on images of every class, too few are there: {', '.join(lacking)}")
+        raise ValueError(f"students are tested on images of every class; there are too few of: {', '.join(lacking)}")
     check_labelled(data.test.images, data.test.labels, len(data.test.classes))
 
 
 def check_weights(evaluation: EvaluationSetup) -> None:
-    """UserError unless the ImageNet weights that students and teacher start from are there, or can be fetched now."""
+    """Find or download the ImageNet weights that students and teacher start from. Raises UserError without them."""
     for student, row in evaluation.networks():
         try:
             if row.init == "imagenet":
@@ -85,87 +125,50 @@ def check_weights(evaluation: EvaluationSetup) -> None:
 
 
 def progress_bars(quiet: bool) -> Progress:
-    """A progress bar on standard error for progress(iterable, description, total)."""
+    """Return progress(iterable, description, total), which shows a bar on standard error."""
     return lambda items, desc, total: tqdm(
         items, desc=desc, total=total, disable=quiet, leave=False, dynamic_ncols=True
     )
 
 
-def _targets(trial: StudentTask, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:
-    """A set's own soft labels unless the protocol is hard, else its teacher's, and who that is; else hard labels."""
-    wanted, labels = trial.evaluation.protocol.teacher, trial.evaluation.protocol.labels
-    if pictures.soft is not None and labels == "own":
+def _targets(student_task: StudentTask, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:
+    """Return the labels to train on, and the title of the teacher that gave them ("" for none).
+
+    A set's own soft labels come first unless the protocol has hard labels, then a teacher's, then hard labels.
+    """
+    protocol, data, device = student_task.evaluation.protocol, student_task.data, student_task.device
+    if pictures.soft is not None and protocol.labels == "own":
         return torch.from_numpy(pictures.soft), ""
-    if wanted is None:
+    if protocol.teacher is None:
         return torch.from_numpy(pictures.labels), ""
-    key, shared, images = train_id(trial.task.spec, trial.data), trial.settings.data_paths.shared, pictures.to_tensor()
-    found = teacher.get_teacher(
-        wanted, trial.data.train, key, shared, trial.device, progress_bars(trial.settings.quiet)
+    task, settings = student_task.task, student_task.settings
+    key, shared = train_id(task.spec, data), settings.data_paths.shared
+    network = teacher.get_teacher(protocol.teacher, data.train, key, shared, device, progress_bars(settings.quiet))
+    labels = teacher.teacher_labels(network, pictures.to_tensor(), pictures.content(), task.folder, device)
+    return labels, network.title
+
+
+def _corrupted_accuracies(student_task: StudentTask, model: nn.Module, result: Result) -> dict[str, Any]:
+    """Return the student's accuracies on corrupted test images, with their origin."""
+    path, test = student_task.result, student_task.data.test
+    if (earlier := read_result(path).overall) != result.overall:
+        log.warning("%s: trained again, it has %.4f, not %.4f", path, result.overall, earlier)
+    watch = Stopwatch()
+    accuracies = corruptions.accuracies(
+        model,
+        test.images,
+        test.labels,
+        num_classes=len(test.classes),
+        device=student_task.device,
+        progress=progress_bars(student_task.settings.quiet),
     )
-    return teacher.teacher_labels(found, images, pictures.content(), trial.task.folder, trial.device), found.title
-
-
-def _shared(trial: StudentTask) -> dict[str, Any]:
-    return {"num_classes": len(trial.data.test.classes), "device": trial.device}
-
-
-def _trained(trial: StudentTask, images: Tensor, targets: Tensor) -> nn.Module:
-    return train_student(
-        images,
-        targets,
-        student=trial.student,
-        protocol=trial.evaluation.protocol,
-        seed=trial.task.seed,
-        progress=progress_bars(trial.settings.quiet),
-        compiled=trial.settings.compiled,
-        **_shared(trial),
-    )
-
-
-def _corrupted(trial: StudentTask, model: nn.Module, result: Result, path: Path) -> None:
-    """Write what the student reaches on corrupted test images to `path`."""
-    if (kept := read_result(trial.result).overall) != result.overall:
-        log.warning("%s: trained again, it has %.4f, not %.4f", trial.result, result.overall, kept)
-    test, watch = trial.data.test, Stopwatch()
-    progress = progress_bars(trial.settings.quiet)
-    found = corruptions.accuracies(model, test.images, test.labels, progress=progress, **_shared(trial))
-    mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
-    said = {
+    record: dict[str, Any] = {name: getattr(result, name) for name in COPIED}
+    return record | {
+        "schema": 1,
+        "version": corruptions.VERSION,
         "clean": result.overall,
-        "mean": mean,
-        "overall": found,
-        "levels": {k: list(v) for k, v in corruptions.LEVELS.items()},
+        "mean": sum(map(sum, accuracies.values())) / sum(map(len, accuracies.values())),
+        "overall": accuracies,
+        "levels": {name: list(values) for name, values in corruptions.LEVELS.items()},
+        "seconds": watch.seconds,
     }
-    named = ("run", "content", "student", "init", "weights", "seed", "protocol", "protocol_version", "protocol_hash",
-             "teacher", "compiled", "device", "versions", "commit", "dirty")  # fmt: skip
-    how = {name: getattr(result, name) for name in named}
-    version = {"schema": 1, "version": corruptions.VERSION}
-    write_json(path, {**version, **how, **said, "seconds": watch.seconds})
-
-
-def _result(trial: StudentTask, pictures: distilled_set.Pictures, scores: Scores, how: Mapping[str, Any]) -> Result:
-    task, protocol = trial.task, trial.evaluation.protocol
-    start = pretrained.sha256(pretrained.weights_file(trial.student)) if protocol.init == "imagenet" else ""
-    return Result(
-        run=task.spec.digest,
-        content=pictures.content(),
-        student=trial.student,
-        init=protocol.init,
-        weights=start,
-        seed=task.seed,
-        protocol=protocol.name,
-        protocol_version=protocol.version,
-        protocol_hash=protocol.identity(trial.student),
-        overall=scores.overall,
-        average=scores.average,
-        kappa=scores.kappa,
-        macro_f1=scores.macro_f1,
-        calibration=scores.calibration,
-        per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
-        confusion=[list(row) for row in scores.confusion],
-        n_test=scores.n,
-        **describe_environment(trial.device),
-        compiled=trial.settings.compiled,
-        precision=precision(trial.device),
-        **how,
-    )

@@ -1,6 +1,6 @@
-"""From words to a plan: every word is checked, nothing is written. No torch.
+"""From a request to a plan of runs and tasks: every name is checked, nothing is written. No torch.
 
-`plan` says which runs are meant, `tasks` which pieces of work they consist of and which of those are done.
+`plan` gives the runs, `tasks` the pieces of work that they consist of.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddbench import config
 from ddbench.datasets.info import DataPaths, Split
@@ -22,16 +22,24 @@ from ddbench.store.paths import corrupted_path, result_path
 from ddbench.store.records import RunSpec, missing_or_outdated
 from ddbench.utils.files import canonical
 from evaluators.catalog import check_size
+from evaluators.recipes import Protocol
+
+if TYPE_CHECKING:
+    from ddbench.types import Method
 
 log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """Where things lie and what computes. None of it changes which run is meant.
+    """Folders and devices. None of them changes which runs are planned.
 
-    compiled: whether students are trained through torch.compile (evaluators.train). patience: how many seconds to wait
-    for another process that is at the same run; None for as long as it takes.
+    runs: the folder of the runs.
+    data_paths: the folders of the data.
+    device: "auto", "cpu", "cuda" or "cuda:1".
+    quiet: no progress bars.
+    compiled: train students through torch.compile (evaluators.train).
+    patience: seconds to wait for another process that does the same run; None waits for ever.
     """
 
     runs: Path
@@ -44,40 +52,48 @@ class ExecutionSettings:
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """The students that judge: names, a protocol (evaluators.protocols.Protocol), and how many of each.
+    """The students that are trained on a distilled set.
 
-    corruptions: whether they are tested on corrupted images too (evaluators.corruptions).
+    students: names.
+    protocol: how they are trained.
+    seeds: students of each name, seeds 0 to seeds - 1.
+    corruptions: test them on corrupted images too (evaluators.corruptions).
     """
 
     students: tuple[str, ...]
-    protocol: Any
+    protocol: Protocol
     seeds: int = 1
     corruptions: bool = False
 
-    def networks(self) -> list[tuple[str, Any]]:
-        """(student, the protocol that trains it) of every student, and of the teacher where there is one."""
-        found = [(student, self.protocol) for student in self.students]
+    def networks(self) -> list[tuple[str, Protocol]]:
+        """Return (student, its protocol) of every student, and of the teacher if there is one."""
+        networks = [(student, self.protocol) for student in self.students]
         if self.protocol.teacher:
             student, title = self.protocol.teacher
-            found.append((student, load_protocol(title)))
-        return found
+            networks.append((student, load_protocol(title)))
+        return networks
 
     def check_size(self, size: int) -> None:
-        """UserError when a student cannot take images of `size` pixels; a warning for another size than published."""
+        """Raise UserError if a student cannot take images of `size` pixels; warn if the protocol has another size."""
         if self.protocol.size not in (0, size):
             log.warning("%s is published at %d px, this is %d px", self.protocol.title, self.protocol.size, size)
         try:
             for student, row in self.networks():
                 check_size(student, size, row.init)
         except ValueError as error:
-            raise UserError(f"{error}; --student and --size decide that") from None
+            raise UserError(f"{error}; choose another --student or --size") from None
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, in the words of the command line.
+    """The runs that a user asks for, as typed on the command line.
 
-    ipcs: none for a method that takes every training image. size: None for the dataset's own.
+    method: a name or FILE.py:CLASS.
+    dataset: a name, folder:PATH or hf:OWNER/NAME.
+    ipcs: images per class; none for a method that takes every training image.
+    size: side of the images, pixels; None for the dataset's own.
+    preset, config, sets: hyper-parameters, see ddbench.config.build.
+    seeds: seeds of the distillations.
     """
 
     method: str
@@ -92,9 +108,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs of one method on one dataset, one per IPC and seed, who judges them. exact: every class has `ipc` images."""
+    """Runs of one method on one dataset, and the students to train on each.
 
-    method: Any
+    method: the method with its hyper-parameters.
+    source: the dataset source, and `split` its files by side.
+    specs: one for each IPC and seed.
+    exact: every class must have exactly `ipc` images.
+    """
+
+    method: Method
     source: Any
     split: Split
     specs: tuple[RunSpec, ...]
@@ -104,9 +126,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work whose existence on disk means that it is done. student: None for the distillation itself.
+    """One piece of work. It is done when its files exist.
 
-    result, corrupted: the files of a student; the second when it is asked for.
+    student: None for the distillation.
+    seed: seed of the student.
+    result: file of the student's result.
+    corrupted: file of its accuracies on corrupted images; None if they are not asked for.
     """
 
     spec: RunSpec
@@ -118,27 +143,32 @@ class Task:
 
     @property
     def path(self) -> Path:
-        """What its failure is recorded under: the result file, or the run's folder."""
+        """The path that a failure is recorded for: the result file, or the run's folder."""
         return self.result or self.folder
 
     @property
     def done(self) -> bool:
+        """True if the files exist and are up to date."""
         if self.result is None:
             return (self.folder / "distilled").exists()
         return not any(missing_or_outdated(path, self.folder) for path in (self.result, self.corrupted) if path)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
+        """The task in words, for logs."""
         return f"train {self.student} seed {self.seed}" if self.student else "distil"
 
 
 def evaluation_setup(
     students: tuple[str, ...], protocol: str, seeds: int, corruptions: bool = False
 ) -> EvaluationSetup:
-    """Students by name; UserError for an unknown student or protocol, and for one that is not for judging."""
+    """Return the setup for students by name.
+
+    Raises UserError for an unknown student or protocol, and for a protocol that only teachers have.
+    """
     row = load_protocol(protocol)
     if not row.judges:
-        raise UserError(f"{row.title} is not for judging (`ddbench show {row.title}`); --protocol quick is, for one")
+        raise UserError(f"{row.title} is for teachers only (`ddbench show {row.title}`); try --protocol quick")
     names = tuple(dict.fromkeys(check_student(student) for student in students))
     for name in names:
         try:
@@ -152,26 +182,38 @@ ListedDataset = tuple[Any, Split]  # a dataset's source, and its files by side
 
 
 def list_dataset(dataset: str, data_paths: DataPaths) -> ListedDataset:
-    """The dataset called that, its files listed; raises UserError."""
+    """Find a dataset by name and list its files. Raises UserError."""
     source = find_dataset(dataset)
     return source, source.describe(data_paths)
 
 
 def plan(
-    request: Request, evaluation: EvaluationSetup, data_paths: DataPaths, found: ListedDataset | None = None
+    request: Request, evaluation: EvaluationSetup, data_paths: DataPaths, listed: ListedDataset | None = None
 ) -> Plan:
-    """Every word checked, the dataset's files listed unless they were `found`; raises UserError and writes nothing."""
-    # the dataset before the method, whose module may import torch: missing data is said at once
-    source, split = found or list_dataset(request.dataset, data_paths)
+    """Check every name of a request and return its plan; nothing is written. Raises UserError.
+
+    listed: the dataset's files, if they are listed already.
+    """
+    # the dataset before the method, whose module may import torch: missing data is reported at once
+    source, split = listed or list_dataset(request.dataset, data_paths)
     size = request.size or source.pixels
     evaluation.check_size(size)
-    cls = _method(request.method)
+    cls = _checked_method(request.method)
     method = config.build(cls, request.preset, request.config, request.sets)
+    params = config.params(method)
+    try:
+        canonical(params)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a field of {cls.name} cannot be written to spec.json: {error}") from None
+    if cls.whole and request.ipcs:
+        raise UserError(f"{request.method} takes every training image: leave out --ipc")
+    if not cls.whole and not request.ipcs:
+        raise UserError(f"how many images per class may {request.method} keep? Add --ipc 10, for example")
     spec = RunSpec(
-        method=config.method_name(cls),
+        method=cls.name,
         method_version=cls.version,
         preset=request.preset,
-        params=_params(method),
+        params=params,
         dataset=display_name(source.name),
         split=split.rule,
         fingerprint=split.fingerprint,
@@ -179,66 +221,43 @@ def plan(
         ipc=0,
         seed=0,
         source=source_of(request.method),
-        identity=method.identity() if callable(getattr(method, "identity", None)) else "",
+        identity=method.identity(),
     )
-    return Plan(method, source, split, _each(spec, _ipcs(request, cls), request.seeds), evaluation)
+    ipcs = tuple(dict.fromkeys(request.ipcs)) or (0,)
+    specs = tuple(replace(spec, ipc=ipc, seed=seed) for ipc in ipcs for seed in request.seeds)
+    return Plan(method, source, split, specs, evaluation)
 
 
 def plans_for_protocols(
-    request: Request, evaluations: Sequence[EvaluationSetup], data_paths: DataPaths, found: ListedDataset | None = None
+    request: Request,
+    evaluations: Sequence[EvaluationSetup],
+    data_paths: DataPaths,
+    listed: ListedDataset | None = None,
 ) -> list[Plan]:
-    """The same runs before each evaluation; the dataset's files are listed once."""
+    """Return the same runs with each evaluation; the dataset's files are listed once."""
     first, *others = evaluations
-    made = plan(request, first, data_paths, found)
+    base = plan(request, first, data_paths, listed)
     for evaluation in others:
-        evaluation.check_size(made.specs[0].size)
-    return [replace(made, evaluation=evaluation) for evaluation in evaluations]
+        evaluation.check_size(base.specs[0].size)
+    return [replace(base, evaluation=evaluation) for evaluation in evaluations]
 
 
-def _ipcs(request: Request, cls: type) -> tuple[int, ...]:
-    """Images per class, 0 for all of them; UserError unless that is what the method takes."""
-    whole = getattr(cls, "whole", False)
-    if whole and request.ipcs:
-        raise UserError(f"{request.method} takes every training image: leave out --ipc")
-    if not whole and not request.ipcs:
-        raise UserError(f"how many images per class may {request.method} keep? Say --ipc 10, for one")
-    return tuple(dict.fromkeys(request.ipcs)) or (0,)
-
-
-def _method(name: str) -> Any:
-    """The class of a method; UserError when it is none."""
+def _checked_method(name: str) -> Any:
+    """Return the class of a method. Raises UserError for a class that is none."""
     cls: Any = load_method(name)
     has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
-    title = getattr(cls, "name", None)
-    if not (is_dataclass(cls) and has_both and isinstance(title, str) and title):
+    if not (is_dataclass(cls) and has_both and isinstance(getattr(cls, "name", None), str) and cls.name):
         raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
     return cls
 
 
-def _params(method: Any) -> dict[str, Any]:
-    params = config.params(method)
-    try:
-        canonical(params)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"a field of {config.method_name(type(method))} cannot be written to spec.json: {error}"
-        ) from None
-    return params
-
-
-def _each(spec: RunSpec, ipcs: tuple[int, ...], seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
-    """The same run with each IPC and each of the seeds."""
-    return tuple(replace(spec, ipc=ipc, seed=seed) for ipc in ipcs for seed in seeds)
-
-
 def tasks(plan: Plan, runs: Path) -> Iterator[Task]:
-    """Per run: the distillation, then each student with each of its seeds."""
+    """Yield the distillation of each run, then each student with each of its seeds."""
     for spec in plan.specs:
         folder = spec.folder(runs)
         yield Task(spec, folder)
         for student in plan.evaluation.students:
             for seed in range(plan.evaluation.seeds):
                 path = result_path(folder, plan.evaluation.protocol, student, seed)
-                yield Task(
-                    spec, folder, student, seed, path, corrupted_path(path) if plan.evaluation.corruptions else None
-                )
+                corrupted = corrupted_path(path) if plan.evaluation.corruptions else None
+                yield Task(spec, folder, student, seed, path, corrupted)

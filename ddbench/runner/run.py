@@ -22,7 +22,7 @@ from ddbench.store.paths import LOCKS, failure_path
 from ddbench.store.records import Failure, read_failure, write_failure
 from ddbench.utils import contact_sheet
 from ddbench.utils.distributed import process_group
-from ddbench.utils.files import locked, sweep, write_bytes
+from ddbench.utils.files import locked, remove_stale_files, write_bytes
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
@@ -123,7 +123,7 @@ def _tidy(task: Task) -> None:
     failure_path(task.path).unlink(missing_ok=True)
     if task.student is None:
         shutil.rmtree(task.folder / ".work", ignore_errors=True)
-        sweep(task.folder)
+        remove_stale_files(task.folder)
 
 
 def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> bool:
@@ -195,7 +195,7 @@ def _contact_sheet(folder: Path) -> None:
 
 
 def _where(task: Task) -> str:
-    return f"{'/'.join(task.folder.parts[-4:])}: {task.words}"
+    return f"{'/'.join(task.folder.parts[-4:])}: {task.description}"
 
 
 def _failure(error: BaseException, task: Task, evaluation: EvaluationSetup) -> Failure:

@@ -1,9 +1,8 @@
-"""Networks trained once on the real training split by a named row: they give soft labels, and features."""
+"""Networks trained once on the real training split by a protocol: they give soft labels and features."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +18,20 @@ from evaluators import VERSION
 from evaluators.pretrained import sha256
 from evaluators.protocols import protocol
 from evaluators.students import Student, build
-from evaluators.train import DivergedError, logits, precision, probabilities, train_student
+from evaluators.train import DivergedError, Progress, logits, precision, probabilities, train_student
 
 log = logging.getLogger("ddbench")
 FILE = "model.safetensors"
-SEED = 0  # there is one teacher of a kind
+SEED = 0  # there is one teacher of each kind
 
 
 class TeacherError(Exception):
-    """A teacher that cannot be trained: no student's failure, and no set's."""
+    """A teacher that cannot be trained; neither the student nor the distilled set failed."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network that lies in `folder`: model.safetensors, and teacher.json with what it cost."""
+    """A trained network in `folder`: model.safetensors, and its cost in teacher.json."""
 
     folder: Path
     student: str
@@ -41,55 +40,64 @@ class Teacher:
 
     @property
     def title(self) -> str:
-        """What says which network it is: the stage, and the beginning of its weights' SHA-256."""
+        """Identity of the network: its stage and the beginning of its weights' SHA-256."""
         return f"{self.folder.name}-{sha256(self.folder / FILE)[:8]}"
 
 
 def get_teacher(
-    kind: tuple[str, str], train: ImageSet, train_id: str, shared: Path, device: torch.device, progress: Callable
+    kind: tuple[str, str], train: ImageSet, train_id: str, shared: Path, device: torch.device, progress: Progress
 ) -> Teacher:
-    """The teacher of a kind (student, title of a protocol) for these training images, trained if it is not there."""
+    """Return the teacher of these training images; train it if it is missing. kind: (student, title of a protocol)."""
     student, title = kind
     row = protocol(title)
-    how = {"evaluators": VERSION, "precision": precision(device), "seed": SEED}
-    key = {"teacher": row.identity(student), "train": train_id, **how}
-    found = Teacher(shared / f"teacher-{digest(key)[:16]}", student, row.init, len(train.classes))
+    key = {
+        "teacher": row.identity(student),
+        "train": train_id,
+        "evaluators": VERSION,
+        "precision": precision(device),
+        "seed": SEED,
+    }
+    teacher = Teacher(shared / f"teacher-{digest(key)[:16]}", student, row.init, len(train.classes))
 
     def make(folder: Path) -> None:
         log.info("teacher: training %s by %s on %d real images", student, title, len(train.labels))
         watch, peak = Stopwatch(), Peak(device)
         try:
             model = train_student(
-                train.images, train.labels, student=student, protocol=row, num_classes=found.classes, seed=SEED,
-                device=device, progress=progress,
-            )  # fmt: skip
-            next(logits(model, train.images, device))  # a network that diverged in its last step is no teacher
+                train.images,
+                train.labels,
+                student=student,
+                num_classes=teacher.classes,
+                protocol=row,
+                seed=SEED,
+                device=device,
+                progress=progress,
+            )
+            next(logits(model, train.images, device))  # the last step may have diverged
         except DivergedError as error:
             raise TeacherError(f"the teacher, {student} by {title}, gives no labels: {error}") from error
         save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / FILE)
-        write_json(
-            folder / "teacher.json",
-            {"key": key, "seconds": watch.seconds, **peak.figures(), **describe_environment(device)},
-        )
+        record = {"key": key, "seconds": watch.seconds, **peak.figures(), **describe_environment(device)}
+        write_json(folder / "teacher.json", record)
 
-    make_once(found.folder, make)
-    return found
+    make_once(teacher.folder, make)
+    return teacher
 
 
 def teacher_labels(teacher: Teacher, images: Tensor, content: str, run: Path, device: torch.device) -> Tensor:
-    """Probabilities, float32 (n, classes), of uint8 images whose set's digest is `content`.
+    """Return probabilities, float32 (n, classes), of uint8 images; content: digest of their distilled set.
 
-    They are kept in the run's folder, by teacher and content: a set that is made anew gets labels of its own.
+    They are stored in the run's folder by teacher and content, so a new set gets new labels.
     """
     path = run / "soft_labels" / f"{teacher.title}-{content[:16]}.safetensors"
     if not path.exists():
-        given = probabilities(network(teacher, images.shape[-1]), images, device).cpu()
-        write_bytes(path, save({"soft_labels": given}))
+        soft = probabilities(network(teacher, images.shape[-1]), images, device).cpu()
+        write_bytes(path, save({"soft_labels": soft}))
     return load_file(path)["soft_labels"]
 
 
 def network(teacher: Teacher, size: int) -> Student:
-    """The trained network, for `size` x `size` images."""
+    """Return the trained network for images of `size` x `size` pixels."""
     model = build(teacher.student, size, teacher.classes, SEED, teacher.init)
     model.load_state_dict(load_file(teacher.folder / FILE))
     return model

@@ -1,7 +1,7 @@
-"""The processes of one launch (`accelerate launch -m ddbench run ...`), seen from one of them; usually there is one.
+"""The processes of one launch (`accelerate launch -m ddbench run ...`), usually one, and the choice of the device.
 
-All of them run the same code on the same random draws; each computes its share, and the lead alone writes. No torch
-where there is one process.
+All processes run the same code on the same random draws; each computes its shard, and the lead alone writes. A single
+process needs no torch.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-PATIENCE = timedelta(days=7)  # others wait while the lead makes what is not shared out
+PATIENCE = timedelta(days=7)  # the others wait while the lead does work that is not shared
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """rank: this process, 0 the lead. size: how many there are."""
+    """The processes of a launch.
+
+    rank: number of this process; 0 is the lead.
+    size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_lead(self) -> bool:
-        """Whether this process writes."""
+        """True for the process that writes."""
         return self.rank == 0
 
     @property
     def shard(self) -> slice:
-        """This process's share of anything that can be sliced."""
+        """The slice of a sequence that this process computes."""
         return slice(self.rank, None, self.size)
 
     def all_reduce(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes: the same bits in all of them."""
+        """Replace each tensor by its sum over the processes; all of them get the same bits."""
         if self.size > 1:
             import torch
 
@@ -48,7 +52,7 @@ class ProcessGroup:
                 tensor.copy_(summed.view_as(tensor))
 
     def all_gather(self, items: list) -> list:
-        """The whole list in every process, from what each made of its `part`."""
+        """Return the whole list in every process, from the items that each computed for its `shard`."""
         if self.size == 1:
             return items
         import torch
@@ -61,7 +65,7 @@ class ProcessGroup:
         return whole
 
     def broadcast(self, value: Any = None) -> Any:
-        """The lead's value in every process; the others wait for it."""
+        """Return the lead's value in every process; the others wait for it."""
         box = [value]
         if self.size > 1:
             import torch
@@ -74,7 +78,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def process_group(cpu: bool = False) -> ProcessGroup:
-    """The team of this launch; the process group is made once, by the first call. cpu: also where there are GPUs."""
+    """Return the processes of this launch; the first call sets them up. cpu: use the CPU where there are GPUs too."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return SINGLE_PROCESS
     from accelerate import PartialState
@@ -84,9 +88,9 @@ def process_group(cpu: bool = False) -> ProcessGroup:
 
 
 def device(name: str) -> torch.device:
-    """ "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:1"; UserError when there is no such device.
+    """Return the device for "auto" (CUDA if there is any), "cpu", "cuda" or "cuda:1"; UserError if it does not exist.
 
-    Several processes of one launch have a GPU each, their current one: "cuda:1" would be the same for all.
+    Each of several processes of a launch has its own current GPU; "cuda:1" would be the same for all of them.
     """
     import torch
 
@@ -96,7 +100,7 @@ def device(name: str) -> torch.device:
         )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = torch.device(name)
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    chosen = torch.device(name)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name}; CUDA devices: {torch.cuda.device_count()}; try --device auto")
-    return found
+    return chosen

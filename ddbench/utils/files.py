@@ -1,4 +1,4 @@
-"""Files are the truth: canonical JSON, digests, atomic writes, folders that exist only when complete. No torch."""
+"""Canonical JSON, digests, atomic writes, locks, folders that exist only when complete. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("ddbench")
 MACOS_METADATA = "__MACOSX"
 
 
-# suffixes of the image files that are read, whoever made them
+# suffixes of the image files that are read
 IMAGES = frozenset({
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
@@ -30,17 +30,17 @@ IMAGES = frozenset({
 
 
 def canonical(value: Any) -> str:
-    """JSON text that is the same for equal values: sorted keys, no spaces, no NaN."""
+    """Return JSON text that is the same for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of `value`."""
+    """Return the SHA-256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file beside itself, flush it to the disk, then move it into place: it is whole or not there."""
+    """Write a temporary file, flush it to the disk, then move it to `path`: the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -53,8 +53,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers of `write_bytes` that were killed have left anywhere below `folder`."""
+def remove_stale_files(folder: Path) -> None:
+    """Remove the temporary files below `folder` of processes that were killed inside `write_bytes`."""
     for path in folder.rglob(".*.tmp"):
         owner = path.name.split(".")[-2]
         if owner.isdigit() and not _alive(int(owner)):
@@ -66,7 +66,7 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         pass
     return True
 
@@ -77,7 +77,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, of Python's kind where it is not of the standard's (Infinity); a ValueError names the file."""
+    """Read a JSON file, with Python's Infinity and NaN if need be. Raises ValueError that names the file."""
     with open(path, "rb", buffering=0) as file:  # read whole: a buffer would only cost
         data = file.read()
     try:
@@ -91,11 +91,11 @@ def read_json(path: Path) -> Any:
 
 
 def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
-    """Have `make` fill a hidden temporary folder, then rename it to `folder`; return whether it was made now.
+    """Have `make` fill a hidden temporary folder, then rename it to `folder`; return True if it was made now.
 
-    Existence means complete. A lock keeps two processes from making the same folder; what a killed one left is
-    thrown away and made again. What `make` keeps beside its folder, under a longer name, outlives a kill (checkpoints);
-    it is removed once the folder is complete.
+    Existence means complete. A lock keeps two processes from making the same folder. After a kill the folder is made
+    anew. Files that `make` writes beside its folder, under a longer name, outlive a kill (checkpoints); they are
+    removed when the folder is complete.
     """
     if folder.is_dir():
         _remove_beside(folder)
@@ -108,21 +108,24 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         make(partial)
-        _flush(partial)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as handle:
+                    os.fsync(handle.fileno())
         os.replace(partial, folder)
         _remove_beside(folder)
     return True
 
 
 def _remove_beside(folder: Path) -> None:
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.partial.*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.partial.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def locked(path: Path, patience: float | None = None) -> AbstractContextManager:
-    """A lock for a file or folder, held until the end of the `with`; waits for another process, and says so.
+    """Lock a file or folder until the end of the `with`; log a line when another process must be waited for.
 
-    patience: seconds after which waiting ends with filelock.Timeout; None for no end.
+    patience: seconds to wait before filelock.Timeout; None waits for ever.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -134,25 +137,18 @@ def locked(path: Path, patience: float | None = None) -> AbstractContextManager:
         return lock.acquire()
 
 
-def _flush(folder: Path) -> None:
-    """fsync every file below `folder`."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as handle:
-                os.fsync(handle.fileno())
-
-
 class Stopwatch:
-    """Seconds since it was made."""
+    """A clock that starts when it is created."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
 
     @property
     def seconds(self) -> float:
+        """Seconds since the start."""
         return time.perf_counter() - self._start
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a file's name is an image's; hidden ones are not."""
+    """Return True for the name of an image file that is not hidden."""
     return name[0] != "." and os.path.splitext(name)[1].lower() in IMAGES

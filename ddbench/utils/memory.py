@@ -1,4 +1,4 @@
-"""Peak memory: of the process, and of a part of its work. No torch where nothing computes on a GPU."""
+"""Peak memory of the process and of a part of its work. Without a GPU it needs no torch."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from pathlib import Path
 from typing import Any
 
 PROC = Path("/proc/self")
-_highest = 0  # of the peaks that were forgotten
+_highest = 0  # bytes, over the peaks that were reset
 
 
 class Peak:
-    """The largest memory since it was made: of the process, and on the GPU where one computes."""
+    """The peak memory since it was created, of the process and of the GPU in use."""
 
     def __init__(self, device: Any) -> None:
         self._cuda = device if device.type == "cuda" else None
-        _forget_peak()
+        _reset_peak()
         if self._cuda:
             import torch
 
             torch.cuda.reset_peak_memory_stats(self._cuda)
 
     def figures(self) -> dict[str, int]:
-        """rss_bytes, and cuda_bytes on a GPU.
+        """Return rss_bytes, and cuda_bytes on a GPU.
 
-        Where the system cannot forget a peak (other than Linux), rss_bytes is the process's peak so far.
+        Only Linux can reset the process's peak; elsewhere rss_bytes is the peak since the process started.
         """
         return {"rss_bytes": _rss()} | ({"cuda_bytes": _allocated(self._cuda)} if self._cuda else {})
 
     @property
     def compute_bytes(self) -> int:
-        """Bytes of the GPU, where one computes, else of the process."""
-        found = self.figures()
-        return found.get("cuda_bytes", found["rss_bytes"])
+        """Peak bytes of the GPU in use, else of the process."""
+        figures = self.figures()
+        return figures.get("cuda_bytes", figures["rss_bytes"])
 
 
 def peaks(device: Any = None) -> dict[str, int]:
-    """The process's peaks so far, in bytes: resident, and on the GPU `device` when one is in use."""
-    found = {"rss_bytes": max(_highest, _rss())}
+    """Return the peaks of the process so far, in bytes: rss_bytes, and cuda_bytes on the GPU `device` if in use."""
+    figures = {"rss_bytes": max(_highest, _rss())}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        found["cuda_bytes"] = _allocated(device)
-    return found
+        figures["cuda_bytes"] = _allocated(device)
+    return figures
 
 
 def _allocated(device: Any) -> int:
@@ -56,8 +56,8 @@ def _rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def _forget_peak() -> None:
-    """Have Linux begin a new peak (clear_refs 5, proc(5)), which getrusage reports too."""
+def _reset_peak() -> None:
+    """Reset the process's peak (Linux: clear_refs 5, proc(5)); getrusage then reports the new one."""
     global _highest
     _highest = max(_highest, _rss())
     try:

@@ -1,4 +1,4 @@
-"""What a number was made with: versions and the state of the code. No torch."""
+"""Versions, commit and device behind a number. No torch."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ PACKAGES = ("ddbench", "torch", "torchvision", "diffusers", "transformers", "pef
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Python, of the packages that can move a number, and of the judge."""
+    """Return the versions of Python, of the evaluators, and of the packages that can move a number."""
     from evaluators import VERSION
 
-    found = {"python": sys.version.split()[0], "evaluators": str(VERSION)}
+    installed = {"python": sys.version.split()[0], "evaluators": str(VERSION)}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache
 def commit() -> tuple[str | None, bool | None]:
-    """The git commit of ddbench and whether files differ from it; (None, None) when it is not a checkout."""
-    here = Path(ddbench.__file__)
-    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
-        return None, None  # installed into a folder that some other repository happens to contain
-    return _git(here.parent, "rev-parse", "HEAD"), bool(_git(here.parent, "status", "--porcelain"))
+    """Return ddbench's git commit and True if files differ from it; (None, None) when it is not a checkout."""
+    package = Path(ddbench.__file__)
+    if _git(package.parent, "ls-files", "--error-unmatch", package.name) is None:
+        return None, None  # installed into a folder inside another repository
+    return _git(package.parent, "rev-parse", "HEAD"), bool(_git(package.parent, "status", "--porcelain"))
 
 
-def _git(folder: Path, *words: str) -> str | None:
-    """What git prints; None when it fails or is not there."""
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return the output of git; None when it fails or is not installed."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
 
 
-def describe_environment(where: torch.device) -> dict[str, Any]:
-    """What a figure came from, as every file of figures records it: device, versions, commit, dirty."""
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return the device, versions, commit and dirty flag that every file of figures records."""
     revision, dirty = commit()
-    return {"device": device_name(where), "versions": versions(), "commit": revision, "dirty": dirty}
+    return {"device": device_name(device), "versions": versions(), "commit": revision, "dirty": dirty}
 
 
-def device_name(where: torch.device) -> str:
-    """What computed: the GPU's name, or the CPU's number of threads (sums are grouped by it)."""
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or the number of threads of the CPU (it changes the order of sums)."""
     import torch
 
-    if where.type == "cuda":
-        return f"{where.type} ({torch.cuda.get_device_name(where)})"
-    return f"{where.type} ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        return f"{device.type} ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.get_num_threads()} threads)"

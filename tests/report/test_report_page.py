@@ -130,7 +130,7 @@ def test_the_command_makes_the_same_run(tmp_path):
 
 def test_the_command_of_a_protocol_of_ones_own_names_its_file(tmp_path):
     (tmp_path / "short-er.toml").write_text('like = "quick@1"\nrecipes.convnet.epochs = 2\n')
-    protocol = protocols.read(tmp_path / "short-er.toml")
+    protocol = protocols.read_protocol(tmp_path / "short-er.toml")
     result = dataclasses.replace(RESULT, protocol=protocol.name, compiled=True, seed=2)
     assert command(SPEC, result).endswith("--protocol short-er.toml --compiled --student-seeds 3")
     assert "--method FILE.py:CLASS " in command(dataclasses.replace(SPEC, source="e" * 64), result)

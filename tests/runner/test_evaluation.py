@@ -228,7 +228,7 @@ def test_a_class_without_test_images_is_said_before_any_work(home, monkeypatch):
     monkeypatch.setattr(type(plan.source), "load", lambda *_: replace(data, test=lacking))
     monkeypatch.setattr("ddbench.runner.distillation.distill", None)
     assert run(home, plan).failed == 1
-    assert "too few are there: pond 0" in records.read_failure(plan.specs[0].folder(home / "runs")).error
+    assert "there are too few of: pond 0" in records.read_failure(plan.specs[0].folder(home / "runs")).error
 
 
 def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeypatch):

@@ -63,7 +63,7 @@ def test_a_plan_writes_nothing(home, tmp_path):
     assert (spec.method, spec.dataset, spec.size) == ("pick", "folder:images", 8)
     assert spec.params == {"shift": 1, "do": "nothing", "batch": 4}
     assert spec.source == registry.source_of(f"{home}/pick.py:Pick")
-    assert [task.words for task in planning.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
+    assert [task.description for task in planning.tasks(plan, tmp_path)] == ["distil", "train convnet seed 0"] * 2
     assert list(tmp_path.iterdir()) == []
 
 
