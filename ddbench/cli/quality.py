@@ -11,6 +11,7 @@ import click
 
 from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, log, text_table
 from ddbench.errors import UserError
+from ddbench.runner import METRICS
 
 if TYPE_CHECKING:
     from ddbench.runner.quality import MeasuredRun, QualityRequest
@@ -20,7 +21,6 @@ FEATURES = (
     "Whose features: a student trained on the real training images, or STUDENT/imagenet.  "
     "[default, as DPD's release: inception_v3/fid@1 for fid, resnet18/imagenet for coverage]"
 )
-METRICS = ("fid", "coverage", "ssim", "clip", "map")  # quality.METRICS, repeated so that --help stays instant
 
 
 @click.command()

@@ -133,7 +133,8 @@ def _show(grid: Sequence[SweepJob], runs: Path, jobs: int, retry: bool) -> None:
     missing, waiting = [task for cell in todo for task in cell.missing], {cell.folder for cell in left}
     for cell in grid:
         words = ", ".join(
-            f"{task.description} ({task.path.parent.name})" if task.student else task.words for task in cell.missing
+            f"{task.description} ({task.path.parent.name})" if task.student else task.description
+            for task in cell.missing
         )
         before = " (failed earlier: only with --retry)" if cell.folder in waiting else ""
         click.echo(f"{cell.title}: {words or 'there already'}{before}")

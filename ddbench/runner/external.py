@@ -1,4 +1,4 @@
-"""Anybody's distilled set, from a folder of images: judged by the same code as our own. No torch until it is judged."""
+"""A folder of images in place of a method's distilled set; the same code evaluates both. No torch at import."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ log = logging.getLogger("ddbench")
 
 @dataclass(frozen=True)
 class ExternalImages:
-    """Stands where a method would: returns images that exist already."""
+    """A method that returns existing images."""
 
     name: ClassVar[str] = "folder"
     version: ClassVar[int] = 1
+    whole: ClassVar[bool] = False
+    parallel: ClassVar[bool] = False
+    citation: ClassVar[str] = ""
     pictures: Pictures
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """The given images, with the words of `train`."""
+        """Return the images of the folder with the classes of `train`."""
         import torch
 
         from ddbench.types import DistilledSet
@@ -43,13 +46,17 @@ class ExternalImages:
         labels = torch.from_numpy(self.pictures.labels)
         return DistilledSet(self.pictures.to_tensor(), labels, train.classes, train.readable, soft_labels=soft)
 
+    def identity(self) -> str:
+        """Return nothing: the digest of the images is among the parameters."""
+        return ""
+
 
 def plan_external(
     folder: Path, dataset: Any, size: int | None, evaluation: EvaluationSetup, data_paths: DataPaths
 ) -> Plan:
-    """Judge the class folders below `folder` on the dataset source `dataset`; UserError when the classes differ.
+    """Plan the evaluation of the class folders below `folder` on the source `dataset`.
 
-    The IPC is the largest number of images in a class.
+    The IPC is the largest number of images in a class. Raises UserError when the classes differ.
     """
     size = size or dataset.pixels
     evaluation.check_size(size)
@@ -71,9 +78,10 @@ def plan_external(
 
 
 def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
-    """The images of every class; UserError unless the class folders are exactly `classes`, none empty.
+    """Read the images of every class as they are.
 
-    Images are judged as they are: UserError for one that is not RGB of `size` x `size` pixels.
+    Raises UserError unless the class folders are exactly `classes`, none is empty, and every image is RGB of `size` x
+    `size` pixels.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; expected one sub-folder of images per class")
@@ -93,27 +101,25 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
 
 def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> None:
     missing, extra = sorted(set(classes) - set(files)), sorted(set(files) - set(classes))
-    empty = sorted(name for name, found in files.items() if not found and name in classes)
+    empty = sorted(name for name, paths in files.items() if not paths and name in classes)
     wrong = {"missing": missing, "not a class of the dataset": extra, "without an image": empty}
-    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
-    if said:
-        raise UserError(f"the folders in {folder} are not the dataset's classes ({said}); wanted: {', '.join(classes)}")
-    counts = {len(found) for found in files.values()}
+    if problems := "; ".join(f"{problem}: {', '.join(names)}" for problem, names in wrong.items() if names):
+        expected = ", ".join(classes)
+        raise UserError(f"the folders in {folder} are not the dataset's classes ({problems}); expected: {expected}")
+    counts = {len(paths) for paths in files.values()}
     if len(counts) > 1:
         log.warning("%s holds %d to %d images per class: the larger one counts", folder, min(counts), max(counts))
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """uint8 (size, size, 3)."""
+    """Return an image as uint8 (size, size, 3)."""
     try:
         with open_image(path) as image:
             image.load()
     except UnreadableImageError as error:
         raise UserError(str(error)) from None
     if image.mode != "RGB":
-        raise UserError(
-            f"{path} is of mode {image.mode}, not RGB: convert the images, so that it is known what is judged"
-        )
+        raise UserError(f"{path} is of mode {image.mode}, not RGB: convert the images yourself")
     if image.size != (size, size):
         wide, high = image.size
         way_out = f"--size {wide} judges them so" if wide == high else "images are square"

@@ -245,8 +245,9 @@ def plans_for_protocols(
 def _checked_method(name: str) -> Any:
     """Return the class of a method. Raises UserError for a class that is none."""
     cls: Any = load_method(name)
+    title = getattr(cls, "name", None)
     has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
-    if not (is_dataclass(cls) and has_both and isinstance(getattr(cls, "name", None), str) and cls.name):
+    if not (is_dataclass(cls) and has_both and isinstance(title, str) and title):
         raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
     return cls
 

@@ -1,7 +1,4 @@
-"""From a plan to files: doing what is missing. No torch until it is needed.
-
-`run` does what is not done; running it again resumes.
-"""
+"""Do the tasks of a plan that are missing; record failures. `run` again resumes. No torch until a task needs it."""
 
 from __future__ import annotations
 
@@ -32,7 +29,12 @@ log = logging.getLogger("ddbench")
 
 @dataclass(frozen=True)
 class TaskCounts:
-    """done: tasks done now. failed: tasks that failed, now or earlier. kept: tasks that were there already."""
+    """Numbers of tasks, or of a sweep's jobs.
+
+    done: done now.
+    failed: failed now or earlier.
+    existing: done earlier.
+    """
 
     done: int = 0
     failed: int = 0
@@ -43,71 +45,77 @@ class TaskCounts:
 
 
 def run(plan: Plan, settings: ExecutionSettings, retry: bool = False) -> TaskCounts | None:
-    """Do every task that is not done. A task that fails is recorded and costs only what needs it.
+    """Do every task that is missing. A task that fails is recorded and costs only the tasks that need it.
 
-    One that failed earlier is taken up again with `retry`, else reported. UserError (something the user must provide is
-    missing) is raised, and leaves nothing behind. A run that another process is at is waited for, filelock.Timeout
-    where the settings's patience ends. Of several processes of one launch the lead does the tasks; the others help it
-    with the distillations of a method that is `parallel`, and return None. There a failure ends all.
+    retry: try tasks again that failed earlier; otherwise they are reported.
+
+    UserError (missing user data) is raised and leaves nothing behind. A run that another process does is waited for, up
+    to filelock.Timeout after `settings.patience`.
+
+    Of several processes of one launch the lead does the tasks. The others help with the distillations of a `parallel`
+    method and return None; there a failure ends all processes.
     """
     if not process_group(settings.device == "cpu").is_lead:
-        _assist(plan, settings)
+        _join_lead(plan, settings)
         return None
     load = cache(lambda size: plan.source.load(settings.data_paths, size))
-    counts = TaskCounts(0, 0, 0)
+    counts = TaskCounts()
     for spec in plan.specs:
         one = replace(plan, specs=(spec,))
-        with _alone(one, settings):
-            counts += _run(one, settings, retry, load)
+        with _run_lock(one, settings):
+            counts += _do_tasks(one, settings, retry, load)
     return counts
 
 
 @contextmanager
-def _alone(plan: Plan, settings: ExecutionSettings) -> Iterator[None]:
-    """No other process does the tasks of this plan of one run meanwhile."""
+def _run_lock(plan: Plan, settings: ExecutionSettings) -> Iterator[None]:
+    """Keep other processes from the tasks of this plan of one run."""
     if all(task.done for task in tasks(plan, settings.runs)):
         yield
         return
     locks = settings.runs / LOCKS
-    made_here = _missing_parents(locks)
+    new_folders = _missing_parents(locks)
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with locked(locks / plan.specs[0].digest[:16], settings.patience):
             yield
     except UserError:
-        if locks in made_here:  # others may hold locks there by now
+        if locks in new_folders:  # other processes may hold locks there by now
             (locks / f".{plan.specs[0].digest[:16]}.lock").unlink(missing_ok=True)
-            _remove_empty(made_here)
+            _remove_empty(new_folders)
         raise
 
 
-def _run(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callable[[int], Dataset]) -> TaskCounts:
-    """The tasks of one run."""
+def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callable[[int], Dataset]) -> TaskCounts:
+    """Do the missing tasks of one run."""
     done = failed = existing = 0
-    lost = False
+    no_distilled_set = False
     for task in tasks(plan, settings.runs):
-        there = task.done  # looked at once, and so is the failure: others may be at it too
-        before = None if there or retry else read_failure(task.path)
-        if task.student is None and (there or before):
+        label, is_distillation = _task_label(task), task.student is None
+        exists = task.done  # read once, like the failure: other processes may change both
+        earlier_failure = None if exists or retry else read_failure(task.path)
+        if is_distillation and (exists or earlier_failure):
             process_group().broadcast(False)
-        if there:
-            _tidy(task)
+        if exists:
+            _clean_up(task)
             existing += 1
-        elif lost:
-            log.warning("%s: skipped, there is no distilled set", _where(task))
-        elif not before and _attempt(task, plan, settings, load):
+        elif no_distilled_set:
+            log.warning("%s: skipped, there is no distilled set", label)
+        elif earlier_failure:
+            log.error("%s: %s earlier (%s); --retry tries again", label, earlier_failure.status, earlier_failure.error)
+            failed += 1
+            no_distilled_set = is_distillation
+        elif _attempt(task, plan, settings, load):
             done += 1
         else:
-            if before:
-                log.error("%s: %s earlier (%s); --retry tries again", _where(task), before.status, before.error)
             failed += 1
-            lost = task.student is None
-        if task.student is None and not lost:
-            _contact_sheet(task.folder)
+            no_distilled_set = is_distillation
+        if is_distillation and not no_distilled_set:
+            _write_contact_sheet(task.folder)
     return TaskCounts(done, failed, existing)
 
 
-def _assist(plan: Plan, settings: ExecutionSettings) -> None:
+def _join_lead(plan: Plan, settings: ExecutionSettings) -> None:
     """Help with every distillation that the lead begins."""
     for spec in plan.specs:
         if process_group().broadcast():
@@ -118,8 +126,8 @@ def _assist(plan: Plan, settings: ExecutionSettings) -> None:
             distillation.join_distillation(spec, plan, data, distributed.device(settings.device), settings)
 
 
-def _tidy(task: Task) -> None:
-    """Remove what a process killed after its work was done had no time to remove."""
+def _clean_up(task: Task) -> None:
+    """Remove the files of a process that was killed after its task was done."""
     failure_path(task.path).unlink(missing_ok=True)
     if task.student is None:
         shutil.rmtree(task.folder / ".work", ignore_errors=True)
@@ -127,17 +135,20 @@ def _tidy(task: Task) -> None:
 
 
 def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> bool:
-    """Whether the task was done; a failure is logged and recorded."""
+    """Do a task and return True; log and record a failure and return False."""
     try:
         _execute(task, plan, settings, load)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a method that calls sys.exit() costs its task alone
-        failure = _failure(error, task, plan.evaluation)
-        write_failure(task.path, failure)
-        log.error("%s: %s; the trace is in %s", _where(task), failure.error, failure_path(task.path))
+        lines = str(error).strip().splitlines()
+        summary = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        if (kind := status(error)) == "oom":
+            summary = f"{summary} ({_memory_advice(task, plan.evaluation)})"
+        write_failure(task.path, Failure(kind, summary, "".join(traceback.format_exception(error))))
+        log.error("%s: %s; the trace is in %s", _task_label(task), summary, failure_path(task.path))
         log.debug("%s", traceback.format_exc())
-        if process_group().size > 1 and task.student is None:  # the others are in the middle of it
+        if process_group().size > 1 and task.student is None:  # the other processes are inside the distillation
             raise
         return False
     failure_path(task.path).unlink(missing_ok=True)
@@ -149,63 +160,51 @@ def _execute(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable
     from ddbench.utils import distributed
 
     device = distributed.device(settings.device)
-    log.info("%s", _where(task))
+    log.info("%s", _task_label(task))
     evaluation.check_weights(plan.evaluation)  # before hours of distillation
     data = load(task.spec.size)
     evaluation.check_test(data)
     if task.student is not None:
         evaluation.evaluate_student(evaluation.StudentTask(task, plan.evaluation, data, device, settings))
         return
-    made_here = _missing_parents(task.folder)
+    new_folders = _missing_parents(task.folder)
     try:
         distillation.distill(task, plan, data, device, settings)
     except UserError:
-        _forget(task.folder, made_here)
+        if task.folder in new_folders:
+            shutil.rmtree(task.folder, ignore_errors=True)
+        _remove_empty(new_folders[1:])
         raise
 
 
 def _missing_parents(folder: Path) -> list[Path]:
-    """`folder` and its parents that do not exist, innermost first."""
+    """Return `folder` and its parents that do not exist, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
-def _forget(folder: Path, made_here: list[Path]) -> None:
-    """Remove a run folder that this process made, and its parents as far as they are empty."""
-    if folder in made_here:
-        shutil.rmtree(folder, ignore_errors=True)
-    _remove_empty(made_here[1:])
-
-
 def _remove_empty(folders: list[Path]) -> None:
-    for parent in folders:
-        if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def _contact_sheet(folder: Path) -> None:
+def _write_contact_sheet(folder: Path) -> None:
     if (folder / "contact.png").exists():
         return
     try:
         pictures = distilled_set.read(folder / "distilled")
-        write_bytes(
-            folder / "contact.png", contact_sheet.render_png(pictures.images, pictures.labels, pictures.classes)
-        )
-    except (OSError, ValueError) as error:  # somebody changed the images: judging them will fail and be recorded
+        sheet = contact_sheet.render_png(pictures.images, pictures.labels, pictures.classes)
+        write_bytes(folder / "contact.png", sheet)
+    except (OSError, ValueError) as error:  # the images were changed: their evaluation will fail and be recorded
         log.error("no contact sheet: %s", error)
 
 
-def _where(task: Task) -> str:
+def _task_label(task: Task) -> str:
     return f"{'/'.join(task.folder.parts[-4:])}: {task.description}"
 
 
-def _failure(error: BaseException, task: Task, evaluation: EvaluationSetup) -> Failure:
-    kind, summary = status(error), _summary(error)
-    said = f"{summary} ({_memory_words(task, evaluation)})" if kind == "oom" else summary
-    return Failure(kind, said, "".join(traceback.format_exception(error)))
-
-
-def _memory_words(task: Task, evaluation: EvaluationSetup) -> str:
-    """The settings of a task that its memory depends on, and how it would need less."""
+def _memory_advice(task: Task, evaluation: EvaluationSetup) -> str:
+    """Name the settings that a task's memory depends on, and how to need less."""
     size = f"{task.spec.size} px"
     if task.student is not None:
         batch = evaluation.protocol.recipe(task.student).batch
@@ -216,13 +215,8 @@ def _memory_words(task: Task, evaluation: EvaluationSetup) -> str:
     return f"{' '.join(sets)} at {size}: smaller needs less"
 
 
-def _summary(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
 def status(error: BaseException) -> str:
-    """One word for what went wrong: oom, diverged or failed."""
+    """Return the kind of a failure: "oom", "diverged" or "failed"."""
     if is_out_of_memory(error):
         return "oom"
     names = {cls.__name__ for cls in type(error).__mro__}

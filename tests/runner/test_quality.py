@@ -183,7 +183,7 @@ def no_network(url, *_, **__):
         (["--features", "convnet/quikc"], "did you mean 'quick@1'"),
         (["--features", "convnext/quick"], "neither STUDENT/PROTOCOL nor STUDENT/imagenet; convnet"),
         (["--metric", "fid", "--features", "convnet/imagenet"], "no ImageNet weights for convnet"),
-        (["--metric", "coverage"], r"put it at .*resnet18-f37072fd.pth; --features has others"),
+        (["--metric", "coverage"], r"put it at .*resnet18-f37072fd.pth; choose other --features"),
         (["--metric", "clip", "--clip", "nobody/nothing"], "there is no CLIP model 'nobody/nothing'"),
     ],
 )

@@ -81,7 +81,7 @@ def test_full_takes_every_training_image_and_no_budget(home, tmp_path):
 
 @pytest.mark.parametrize(("student", "size"), [("vit_tiny", 67), ("convnet", 7)])
 def test_a_size_that_a_student_cannot_take_is_refused_at_planning(home, student, size):
-    with pytest.raises(UserError, match=f"{size}.*--student and --size"):
+    with pytest.raises(UserError, match=f"{size}.*--student or --size"):
         plan_for(home, students=(student,), size=size)
 
 
