@@ -76,9 +76,9 @@ def page() -> str:
     """Return the whole page: every registered dataset in class folders, by name."""
     every = [source for source in map(find_dataset, names("datasets")) if isinstance(source, DatasetInfo)]
     table = tabulate([_row(info) for info in every], HEADS, tablefmt="github", disable_numparse=True)
-    known = "\n".join(f"- `{info.name}`: {info.known}." for info in every if info.known)
+    defects = "\n".join(f"- `{info.name}`: {info.defects}." for info in every if info.defects)
     cited = "\n".join(f"- `{info.name}`: {info.citation}. <{info.homepage}>" for info in every)
-    return f"{BEFORE}{table}{AFTER}{known}\n\n**Citations.**\n\n{cited}\n"
+    return f"{BEFORE}{table}{AFTER}{defects}\n\n**Citations.**\n\n{cited}\n"
 
 
 def _row(info: DatasetInfo) -> tuple[str, ...]:

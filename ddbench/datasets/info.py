@@ -86,7 +86,7 @@ class DatasetInfo:
     checksum: "SHA-256 <hex>" or "MD5 <hex>" of that archive; empty if none was published.
     archive: file name of that archive, if the address does not end with it.
     source: another place to get the data from, as text.
-    known: known defects, as text.
+    defects: known defects, as text.
     train_fraction: share of each class that trains.
     numbered: files numbered up to this train; 0 splits by train_fraction.
     ratios: per cent to train, as in the literature.
@@ -112,7 +112,7 @@ class DatasetInfo:
     checksum: str = ""
     archive: str = ""
     source: str = ""
-    known: str = ""
+    defects: str = ""
     train_fraction: float = 0.8
     numbered: int = 0
     ratios: tuple[int, ...] = ()
@@ -191,7 +191,7 @@ class DatasetInfo:
             ("licence", self.licence),
             ("homepage", self.homepage),
             ("citation", self.citation),
-            ("known", self.known),
+            ("known", self.defects),
             ("download", self.address or self.source),
             ("checksum", self.checksum),
             ("looked for in", ", ".join(self.folders)),

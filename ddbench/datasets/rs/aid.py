@@ -33,5 +33,5 @@ AID = ClassFolders(
     source="https://1drv.ms/u/s!AthY3vMZmuxChNR0Co7QHpJ56M-SvQ (in a browser)",
     train_fraction=0.5,  # the ratio of DPD's release, whose list of files is not public
     ratios=(20, 50),
-    known="Industrial/industrial_203.jpg and Industrial/industrial_205.jpg are the same file",
+    defects="Industrial/industrial_203.jpg and Industrial/industrial_205.jpg are the same file",
 )  # fmt: skip

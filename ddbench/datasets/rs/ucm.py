@@ -33,7 +33,7 @@ UCM = ClassFolders(
     checksum="SHA-256 06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb",
     train_fraction=0.5,  # the ratio of DPD's release, whose list of files is not public
     ratios=(50, 80),
-    known="airplane01 and airplane02 are the same file, in the copy that was at hand"
+    defects="airplane01 and airplane02 are the same file, in the copy that was at hand"
     " (JPEG); beach74 and beach75 show one place at two times",
     lists=Lists(
         f"{HUB}/uc_merced-{{side}}.txt",
