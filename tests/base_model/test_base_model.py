@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from ddbench import registry
 from ddbench.base_model import FOLDER
-from ddbench.base_model.__main__ import WorkFolder, make_autoencoder, make_denoiser
+from ddbench.base_model.__main__ import WorkFolder, budgets, make_autoencoder, make_denoiser
 from ddbench.base_model.autoencoder import draw_images
 from ddbench.base_model.budget import Amount, TrainingBudget
 from ddbench.base_model.card import psnr, reconstruct
@@ -176,6 +176,14 @@ def test_minutes_end_the_training_and_anneal_the_rate(few_scenes, tmp_path):
     schedule = Schedule(0, 1.0, cosine=True, seconds=10.0)
     rates = [schedule.rate_at(100, schedule.progress_at(100, seconds)) for seconds in (0, 5, 10)]
     assert rates == pytest.approx([1.0, 0.505, 0.01])
+
+
+def test_minutes_are_shared_and_precision_follows_the_device():
+    options = {"autoencoder": "6000", "denoiser": "20000", "minutes": None, "precision": "auto"}
+    assert [part.steps for part in budgets(options, gpu=False)] == [6000, 20000]
+    assert [part.seconds for part in budgets(options | {"minutes": 8}, gpu=True)] == [120, 360]
+    assert [budgets(options, gpu)[1].precision for gpu in (False, True)] == ["fp32", "bf16"]
+    assert budgets(options | {"precision": "bf16"}, gpu=False)[1].memory_format == torch.channels_last
 
 
 @pytest.mark.parametrize("amount", ["0", "-3", "2.5", "0min", "min", "3 minutes", "nan", "infmin"])
