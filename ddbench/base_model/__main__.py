@@ -112,7 +112,7 @@ def make_denoiser(
 
     def make() -> dict[str, torch.Tensor]:
         z = work.part("latents", autoencoder, encode)["z"]
-        model.to(work.device, memory_format=budget.memory_format)
+        model.to(work.device).to(memory_format=budget.memory_format)
         train_denoiser(model, data, z, budget, partial(bar, "denoiser"), work.path / "denoiser")
         return model.state_dict()
 
@@ -184,8 +184,8 @@ def budgets(options: dict[str, Any], gpu: bool) -> tuple[TrainingBudget, Trainin
 def save_base(folder: Path, parts: dict[str, Any]) -> None:
     """Write one folder per part, weights in float16, readable by all: safetensors writes for a file's owner only."""
     for name, part in parts.items():
-        part = part.half() if isinstance(part, torch.nn.Module) else part
-        part.save_pretrained(folder / name)
+        stored: Any = part.half() if isinstance(part, torch.nn.Module) else part
+        stored.save_pretrained(folder / name)
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
 

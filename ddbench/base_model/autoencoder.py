@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderDC
@@ -157,11 +158,12 @@ def _set_pointwise(conv: nn.Conv2d, matrix: Tensor, bias: Tensor) -> None:
     """Make conv(x) = matrix (outputs, inputs) @ x + bias at every position; weights beyond the two are zero."""
     conv.weight.zero_()
     conv.weight[: len(matrix), : matrix.shape[1], 1, 1] = matrix
-    conv.bias.zero_()
-    conv.bias[: len(bias)] = bias
+    if conv.bias is not None:  # all convolutions of the autoencoder that are set so have one
+        conv.bias.zero_()
+        conv.bias[: len(bias)] = bias
 
 
-def reconstruction_loss(vae: nn.Module, real: Tensor, noise: Tensor) -> Tensor:
+def reconstruction_loss(vae: Any, real: Tensor, noise: Tensor) -> Tensor:
     """Return the loss of one batch (n, 3, h, w) in [-1, 1]: pixels, local contrast and a trace of KL.
 
     noise: standard normal, of the latents' shape. Posteriors narrower than JITTER (all of a deterministic autoencoder)
@@ -185,7 +187,7 @@ def contrast_distance(image: Tensor, real: Tensor) -> Tensor:
     term asks for as much texture, even where it is not the same (measured in docs/base-model.md).
     """
     pairs = zip(_neighbour_differences(image), _neighbour_differences(real), strict=True)
-    return sum((_local_contrast(a) - _local_contrast(b)).abs().mean() for a, b in pairs)
+    return reduce(torch.add, ((_local_contrast(a) - _local_contrast(b)).abs().mean() for a, b in pairs))
 
 
 def kl_term(mean: Tensor, std: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddbench.base_model.data import DRAWN, SATELLITE, SIZE
 from ddbench.datasets.info import DataPaths
@@ -39,7 +39,7 @@ def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]
 
 
 @torch.no_grad()
-def reconstruct(vae: nn.Module, images: Tensor) -> Tensor:
+def reconstruct(vae: Any, images: Tensor) -> Tensor:
     """Images (n, 3, h, w) uint8 through encoder (posterior mean) and decoder, uint8."""
     return torch.cat([to_uint8(vae.decode(posterior(vae, to_float(x))[0]).sample) for x in images.split(64)])
 

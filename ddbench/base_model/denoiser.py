@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
@@ -105,7 +106,7 @@ def captured(denoise: UNetForward, latents: tuple[int, ...], tokens: int) -> nn.
     t = torch.zeros(latents[0], dtype=torch.long, device=denoise.device)
     condition = torch.zeros(latents[0], tokens, WIDTH, device=denoise.device, requires_grad=True)
     try:
-        return torch.cuda.make_graphed_callables(denoise, (z, t, condition))
+        return cast(nn.Module, torch.cuda.make_graphed_callables(denoise, (z, t, condition)))
     except (RuntimeError, AttributeError) as error:
         log.warning("the U-Net is not captured, and a step takes longer: %s", str(error).splitlines()[0])
         return denoise
@@ -128,9 +129,9 @@ def train_denoiser(
     objective = Objective(build_scheduler().alphas_cumprod.to(device), "sample", weight=v_weight)
     tokens = model.tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids.to(device)
     latents, labels = latents.to(device), data.labels.to(device)
-    denoise = UNetForward(model.unet, device, budget.precision)
-    if budget.graphed:
-        denoise = captured(denoise, (budget.batch, *latents.shape[2:]), tokens.shape[1])
+    unet = UNetForward(model.unet, device, budget.precision)
+    shape = budget.batch, *latents.shape[2:]
+    denoise: nn.Module = captured(unet, shape, tokens.shape[1]) if budget.graphed else unet
 
     def loss_at(step: int) -> Tensor:
         generator = budget.generator(device, "denoiser", step)

@@ -55,7 +55,7 @@ def learn_merges(words: list[str], most: int) -> list[tuple[str, str]]:
     spelled = {(*word[:-1], word[-1] + "</w>"): count for word, count in Counter(words).items()}
     merges: list[tuple[str, str]] = []
     while len(merges) < most:
-        pairs = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
         for pieces, count in spelled.items():
             for pair in pairwise(pieces):
                 pairs[pair] += count
