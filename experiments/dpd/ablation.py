@@ -1,4 +1,4 @@
-"""What each part of DPD does, on real images with the embedded base model.
+"""Measure the effect of each part of DPD on real images with the embedded base model.
 
     python experiments/dpd/ablation.py run --data-root DATA [--runs runs --shared shared] [--seeds 3]
     python experiments/dpd/ablation.py record --data-root DATA [--runs runs]
@@ -6,13 +6,13 @@
     python experiments/dpd/ablation.py sheet --dataset ucm --output ucm.jpg
     python experiments/dpd/ablation.py folders --dataset eurosat     for benchmarks/referee.py distilled FOLDER...
 
-`run` is `ddbench run` of every row of PLAN, student after student and seed after seed, so that a table with n = 1 is
-there early; what is done, or recorded, is not done again. Two datasets are best done by two processes with
-OMP_NUM_THREADS=1. `record` adds what the runs folder holds to ablation.jsonl beside this file, a line for every
-student, so that machines may share the work. `table` prints what is recorded: mean, sample standard deviation and n
-over distillation seeds, overall accuracy in %. The test split is looked at by nothing else. Rows that no seed changes
-have one. `sheet` shows two images of every class by every row but random, in the order of PLAN: the prototypes, their
-reconstructions, what was drawn. `folders` prints, row by row, where the distilled sets lie.
+`run` calls `ddbench run` for every row of PLAN, one student and one seed after another, so that a table with n = 1 is
+complete early. It skips what is done or recorded. Run two datasets in two processes with OMP_NUM_THREADS=1. `record`
+adds the results of the runs folder to ablation.jsonl beside this file, one line per student, so several machines can
+share the work. `table` prints the records: mean, sample standard deviation and n over distillation seeds, overall
+accuracy in %. Nothing else uses the test split. Rows that no seed changes have one distillation. `sheet` shows two
+images of every class for every row except random, in the order of PLAN: prototypes, reconstructions, samples.
+`folders` prints the folders of the distilled sets, row by row.
 """
 
 from __future__ import annotations

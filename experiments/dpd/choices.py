@@ -1,11 +1,11 @@
-"""What a setting of DPD is worth, told without the test split: how the choices in docs/dpd.md were made.
+"""Measure a setting of DPD without the test split, as for the choices in docs/dpd.md.
 
     python experiments/dpd/choices.py --data-root DATA --dataset eurosat --set captioner=template --set consistency=0.1
     python experiments/dpd/choices.py --data-root DATA --dataset ucm --method kmeans --student-seeds 3
 
-Distils with these settings on top of a preset, trains students on the images, and tests them on images of the training
-split that were neither chosen nor a prototype (at most 4000, evenly spaced). Prints one JSON line. It works for DPD and
-for methods that choose real images: the manifest must say which they chose.
+Distils with these settings on top of a preset and trains students on the images. Tests them on images of the training
+split that were neither chosen nor a prototype (at most 4000, evenly spaced). Prints one JSON line. Works for DPD and
+for methods that choose real images: the manifest must name the chosen ones.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What 8-bit storage costs methods that optimise pixels: students of the pixels as optimised, clipped, and as stored.
+"""Measure the cost of 8-bit storage: train students on pixels as optimised, as clipped, and as stored.
 
     python experiments/methods/eight_bit.py --method dm --preset tiny --set bounded=false --data-root DATA
-    python experiments/methods/eight_bit.py                        # what was measured
+    python experiments/methods/eight_bit.py                        # print the measurements
 
-One set for EuroSAT at 64 px; ConvNets by quick@1 on each of its three forms, the same student seeds for all, tested on
-the real test images. Pixels that are `bounded` as they are optimised leave nothing to clip. What is measured
-is added to eight_bit.jsonl beside this.
+Distils one set for EuroSAT at 64 px. Trains ConvNets by quick@1 on each of its three forms with the same student seeds,
+and tests them on the real test images. With `bounded` pixels there is nothing to clip. Adds the measurement to
+eight_bit.jsonl beside this file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The images that rows are chosen by, of a training split at 64 px and never of a test split; and what was found."""
+"""Held-back images of a training split at 64 px for choosing protocol rows, never of a test split; the measurements."""
 
 from __future__ import annotations
 

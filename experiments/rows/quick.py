@@ -1,11 +1,10 @@
-"""What rows for quick@1's larger students would reach on held-back training images, never on a test split.
+"""Measure protocol rows for quick@1's larger students on held-back training images, never on a test split.
 
     python experiments/rows/quick.py STUDENT... --row NAME... --data-root DATA [--shared shared]
-    python experiments/rows/quick.py                               # what was measured
+    python experiments/rows/quick.py                               # print the measurements
 
-Ten of each class of UC Merced's training split (IPC 10) train each student by rows that may suit it; the other 840
-images of the split tell which is best. 64 px; inception_v3, which needs more, 128 px. What was measured is added to
-quick.jsonl beside this file.
+Trains each student by several rows on ten images per class of UC Merced's training split (IPC 10), and tests it on the
+split's other 840 images. 64 px; inception_v3 needs 128 px. Adds the measurements to quick.jsonl beside this file.
 """
 
 from __future__ import annotations

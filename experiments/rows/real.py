@@ -1,11 +1,11 @@
-"""What real-large@1's augmentation was chosen by: held-back training images, never a test split.
+"""Choose real-large@1's augmentation on held-back training images, never on a test split.
 
     python experiments/rows/real.py eurosat resnet18 --data-root DATA [--shared shared] [--only ROW]
-    python experiments/rows/real.py                                # what was measured
+    python experiments/rows/real.py                                # print the measurements
 
-Images of the training split at 64 px (SPLITS: so many of each class) train a student by real@1 with the augmentation
-of each of ROWS; others tell which is best. What was measured is added to real.jsonl beside this file; the networks stay
-in SHARED/experiments-rows, and one is the teacher of soft.py.
+Trains a student by real@1 with the augmentation of each of ROWS, on images of the training split at 64 px (SPLITS: how
+many per class), and tests it on others. Adds the measurements to real.jsonl beside this file. The networks stay in
+SHARED/experiments-rows; one is the teacher of soft.py.
 """
 
 from __future__ import annotations

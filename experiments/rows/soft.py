@@ -1,12 +1,12 @@
-"""What soft@1's temperature, CutMix and length were chosen by: held-back training images, never the test split.
+"""Choose soft@1's temperature, CutMix and length on held-back training images, never on the test split.
 
     python experiments/rows/soft.py STUDENT... --data-root DATA [--shared shared] [--only ROW]
-    python experiments/rows/soft.py                                # what was measured
+    python experiments/rows/soft.py                                # print the measurements
 
-The teacher and the held-back images are real.py's on EuroSAT (TEACHER is its row, to be measured first). Ten of each
-class of the teacher's images (IPC 10) train each student by every row of ROWS. What was measured is added to
-soft.jsonl beside this file. (A teacher of 300 images per class and 600 steps, 72.9 % on the held-back images, was too
-weak to choose by: its labels were worse than hard ones in each row that was tried.)
+Teacher and held-back images are those of real.py on EuroSAT (TEACHER is its row; measure it first). Trains each student
+by every row of ROWS on ten of the teacher's images per class (IPC 10). Adds the measurements to soft.jsonl beside this
+file. (A teacher of 300 images per class and 600 steps, with 72.9 % on the held-back images, was too weak: in each
+row that was tried, its labels were worse than hard ones.)
 """
 
 from __future__ import annotations
