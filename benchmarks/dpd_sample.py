@@ -25,10 +25,10 @@ from ddbench import config
 from ddbench.context import Context
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes.source import SCENES
-from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.dpd.sampling import SamplingInputs, draw
+from ddbench.methods.dpd.distiller import DPD, candidate_starts
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.prompts import class_prompts
 from ddbench.methods.latent_diffusion.prototypes import Prototype
 from ddbench.types import ImageSet
 from ddbench.utils.distributed import device
@@ -45,14 +45,13 @@ def evenly(train: ImageSet, count: int) -> list[Prototype]:
 
 
 def sampled(method: DPD, model: LatentModel, train: ImageSet, prototypes: list[Prototype], ctx: Context) -> Tensor:
-    """Latents of all prototypes, on the CPU."""
+    """Return the latents of all prototypes, on the CPU."""
     rows = torch.tensor([p.row for p in prototypes])
     mean, std = model.encode(train.images[rows], iter, 64)
     latents = Latents(mean, std, train.labels[rows], model.vae.config.scaling_factor)
-    here = [dataclasses.replace(p, row=i) for i, p in enumerate(prototypes)]
-    words = model.encode_prompts([*map(method.prompt.format, train.readable), ""], [*range(len(train.classes)), -1])
-    subject = SamplingInputs(here, latents, words[[p.label for p in here]], words[-1:])
-    return draw(model, subject, method.sampling_config(ctx), ctx)[0]
+    renumbered = [dataclasses.replace(p, row=i) for i, p in enumerate(prototypes)]
+    prompts = class_prompts(method.prompt, train.readable, latents.labels)
+    return method.sample_latents(model, candidate_starts(renumbered, latents, prompts, 1), ctx)[0]
 
 
 @click.command(help=__doc__)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ddbench.config import param
 from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod
 
 
 @dataclass(frozen=True)
 class D4M(ClusterCentreMethod):
     """Disentangled diffusion (Su et al., CVPR 2024, arXiv:2407.15138): sampled from noised centres of latents.
-
-    strength: share of the noise schedule that is sampled, from the noised centre of a cluster.
 
     Nothing is fine-tuned unless asked for. k-means sees all latents of a class at once (the public code's mini-batches
     leave some out).
@@ -25,7 +24,9 @@ class D4M(ClusterCentreMethod):
     negative: str = "cartoon, anime, painting"
     weights: Literal["lora", "all", "none"] = "none"
     guidance: float = 8.0
-    strength: float = 0.7  # type: ignore[misc]  # a constant of the base class, a field here
+    strength: float = param(
+        0.7, "share of the noise schedule that is sampled, from the noised centre of a cluster", "above 0, up to 1"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

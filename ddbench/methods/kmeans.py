@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from torch import Tensor
-
+from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
 from ddbench.methods.latent_diffusion.prototypes import (
-    Choice,
-    check_enough,
     find_prototypes,
     rows_of,
     stored_prototypes,
@@ -22,7 +18,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
 )
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.selection import real_features, subset
-from ddbench.methods.shared.validation import at_least
+from ddbench.methods.shared.validation import at_least, check_enough
 from ddbench.types import DistilledSet, ImageSet
 
 BATCH = 64  # images encoded at once, as DPD does by default
@@ -32,29 +28,37 @@ BATCH = 64  # images encoded at once, as DPD does by default
 class KMeans:
     """One real image of each of a class's clusters, as many clusters as images per class.
 
-    features: the space of the clusters, vectors of length 1: the penultimate features of a student, as for herding
-        (network), or latents of a base model's autoencoder, pooled to 8x8, as for DPD (latents).
-    choice: the member that stands for a cluster: the one nearest the centre (nearest), or the one with the largest
-        margin (margin): distance to the nearest other centre - alpha x distance to its own. With features=latents and
-        choice=margin the images are DPD's prototypes.
-    embedding: student whose features are used; with features=network.
-    trained: train the student on the training split first, as herding does, else keep its random initial weights; with
-        features=network.
-    base: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded); with
-        features=latents. Only its autoencoder counts.
-    alpha: weight of the distance to the own centre; with choice=margin.
+    With features=latents and choice=margin the images are DPD's prototypes.
     """
 
     name: ClassVar[str] = "kmeans"
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
-    features: Literal["network", "latents"] = "network"
-    choice: Choice = "nearest"
-    embedding: Literal["convnet", "resnet18", "vit_tiny"] = "convnet"
-    trained: bool = True
-    base: str = "lcybuaa/Text2Earth"
-    alpha: float = 1.0
+    features: Literal["network", "latents"] = param(
+        "network",
+        "space of the clusters, vectors of length 1: the penultimate features of a student, as for herding (network), "
+        "or latents of a base model's autoencoder, pooled to 8x8, as for DPD (latents)",
+    )
+    choice: Literal["margin", "nearest"] = param(
+        "nearest",
+        "member that represents a cluster: the one nearest the centre (nearest), or the one with the largest margin "
+        "(margin), distance to the nearest other centre - alpha x distance to its own",
+    )
+    embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
+        "convnet", "student whose features are used, with features=network"
+    )
+    trained: bool = param(
+        True,
+        "train the student on the training split first, as herding does, else keep its random initial weights; with "
+        "features=network",
+    )
+    base: str = param(
+        "lcybuaa/Text2Earth",
+        "a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (real_features), with "
+        "features=latents; only its autoencoder counts",
+    )
+    alpha: float = param(1.0, "weight of the distance to the own centre, with choice=margin")
 
     def __post_init__(self) -> None:
         at_least(self, alpha=0)
@@ -65,7 +69,7 @@ class KMeans:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Choose `ipc` images per class and record their prototypes. The run's seed changes nothing."""
-        check_enough(train, ipc)  # before anything is trained or encoded
+        check_enough(train, ipc, "prototypes")  # before anything is trained or encoded
         if self.features == "latents":
             with global_seed(seed_of(0, "kmeans"), ctx.device):  # loading draws from the global generators
                 model = load_model(self.base, ctx.device)
@@ -74,10 +78,8 @@ class KMeans:
             prototypes, _ = stored_prototypes(stages, stages.latents(), ipc, self.alpha, self.choice)
         else:
             features = real_features(train, ctx, self.embedding, self.trained)
-
-            def points(rows: Tensor) -> np.ndarray:
-                return unit_length(features[rows])
-
             progress = partial(ctx.progress, desc="prototypes")
-            prototypes, _ = find_prototypes(train, points, ipc, self.alpha, self.choice, progress)
+            prototypes, _ = find_prototypes(
+                train, lambda rows: unit_length(features[rows]), ipc, self.alpha, self.choice, progress
+            )
         return subset(train, rows_of(prototypes), {"prototypes": [p.record() for p in prototypes]})

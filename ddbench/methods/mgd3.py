@@ -8,22 +8,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod, Denoise, Halves, Shift
+from ddbench.config import param
+from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod, Denoise, Outputs, Shift
 from ddbench.methods.latent_diffusion.diffusion import clean_estimate, posterior_std
-from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.shared.validation import at_least, shares
-from ddbench.types import ImageSet
 
 
 @dataclass(frozen=True)
 class MGD3(ClusterCentreMethod):
     """Mode-guided dataset distillation (Chan-Santiago et al., ICML 2025, arXiv:2505.18963).
 
-    pull: weight of the way to the mode (the centre of a cluster) in what a step gives. free: share of the steps, the
-    last ones, that are sampled without it.
-
-    Nothing is fine-tuned unless asked for. What a step gives is shifted by pull (mode - clean estimate under the words
-    alone) times the posterior's deviation, with any sampler: the paper's form for DDPM, whose model learned that.
+    Each image is guided to a mode m, the centre of a cluster of latents:
+    x_{t-1} = mu_t + sigma_t eps + lambda (m - x0_hat) sigma_t, with x0_hat the clean estimate under the prompt alone.
+    sigma_t is the posterior's deviation, for any sampler; the paper's form is for DDPM, whose model learned it. Nothing
+    is fine-tuned unless asked for.
     """
 
     name: ClassVar[str] = "mgd3"
@@ -35,31 +33,30 @@ class MGD3(ClusterCentreMethod):
 
     weights: Literal["lora", "all", "none"] = "none"
     guidance: float = 4.0
-    pull: float = 0.1
-    free: float = 0.5
+    pull: float = param(0.1, "lambda: weight of the guidance to the mode, the centre of a cluster")
+    free: float = param(0.5, "share of the steps, the last ones, that are not guided (stop guidance)", "0 to 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, pull=0)
         shares(self, "free")
 
-    def _guided_denoiser(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift]:
-        abars, prediction, way = scheduler.alphas_cumprod, scheduler.config.prediction_type, anchors
+    def _guided_denoiser(self, outputs: Outputs, starts: Tensor, scheduler: Any) -> tuple[Denoise, Shift]:
+        """Return the denoiser, and the shift lambda (m - x0_hat) sigma_t that follows each guided step."""
+        modes, abars, prediction = starts, scheduler.alphas_cumprod, scheduler.config.prediction_type
+        direction = torch.zeros_like(modes)  # m - x0_hat of the step under way
 
-        def denoise(z: Tensor, t: Tensor) -> Tensor:
-            nonlocal way
-            u, worded = both(z, t)
-            way = anchors - clean_estimate(z, worded, abars[t].to(z), prediction)
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            nonlocal direction
+            u, u_prompt = outputs(x_t, t)
+            direction = modes - clean_estimate(x_t, u_prompt, abars[t].to(x_t), prediction)
             return u
 
-        def shift(i: int, t: Tensor, following: Tensor | None) -> Tensor:
-            """Counted down to 0, steps above a number are guided: of 50, half of them free, 24."""
-            count = len(scheduler.timesteps)
-            guided = following is not None and (not self.free or count - 1 - i > self.free * count)
-            return self.pull * posterior_std(abars[t], abars[following]) * way if guided else torch.zeros_like(way)
+        def shift(i: int, t: Tensor, next_t: Tensor | None) -> Tensor:
+            steps = len(scheduler.timesteps)
+            countdown = steps - 1 - i  # from steps - 1 to 0; the paper guides 49 to 26 of 50 steps (t_stop = 25)
+            if next_t is None or (self.free and countdown <= self.free * steps):
+                return torch.zeros_like(direction)
+            return self.pull * posterior_std(abars[t], abars[next_t]) * direction
 
         return denoise, shift
-
-    def _check(self, model: LatentModel, train: ImageSet) -> None:
-        super()._check(model, train)
-        model.scheduler_named(self.scheduler, pulled=self.pull > 0)

@@ -1,8 +1,7 @@
-"""Minimax diffusion: a model fine-tuned to draw what is like all of a class, and unlike what it drew before."""
+"""Minimax diffusion: fine-tune a model to draw images close to all of a class and unlike its earlier ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod
+from ddbench.config import param
+from ddbench.methods.latent_diffusion.base_method import LatentDiffusionBaseline
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.stages import Stages
@@ -18,12 +18,8 @@ from ddbench.methods.shared.validation import at_least
 
 
 @dataclass(frozen=True)
-class Minimax(LatentDiffusionMethod):
+class Minimax(LatentDiffusionBaseline):
     """Efficient dataset distillation via minimax diffusion (Gu et al., CVPR 2024, arXiv:2311.15529).
-
-    alike: weight of the least cosine of clean estimates with remembered real latents of their class, raised. unlike:
-    weight of the largest cosine with remembered estimates of the class, lowered. memory: latents of a class that are
-    remembered, of both kinds.
 
     Defaults are the paper's for its base, facebook/DiT-XL-2-256, which takes 256 px and is downloaded; any other base
     of `diffusion` works. Where the paper trains biases, norms and scales (DiffFit), here it is LoRA layers, or all
@@ -36,7 +32,9 @@ class Minimax(LatentDiffusionMethod):
     version: ClassVar[int] = 2
 
     base: str = "facebook/DiT-XL-2-256"
-    weights: Literal["lora", "all"] = "lora"
+    weights: Literal["lora", "all"] = param(
+        "lora", "trained weights: LoRA layers (lora), or every weight of the denoiser (all)"
+    )
     tune_steps: int = 12_000
     tune_rate: float = 1e-3
     tune_warmup: int = 0
@@ -45,66 +43,70 @@ class Minimax(LatentDiffusionMethod):
     tune_decay: float = 0.0
     tune_weight: Literal["min-snr", "even"] = "even"
     guidance: float = 4.0
-    alike: float = 0.002
-    unlike: float = 0.008
-    memory: int = 64
+    alike: float = param(0.002, "lambda_r: weight of the least cosine with remembered real latents, which is raised")
+    unlike: float = param(
+        0.008, "lambda_d: weight of the largest cosine with remembered clean estimates, which is lowered"
+    )
+    memory: int = param(64, "real latents, and clean estimates, that are remembered of each class")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, alike=0, unlike=0, memory=1)
 
     def _extra_loss(self, stages: Stages, latents: Latents) -> ExtraLoss:
-        classes, shape = len(stages.train.classes), latents.mean.shape[1:]
-        network = stages.model.denoiser
-        for name in ("real", "own"):  # buffers, so that checkpoints hold what is remembered
-            network.register_buffer(
-                f"minimax_{name}", torch.zeros(classes, self.memory, shape.numel()).to(stages.model.device)
-            )
-            network.register_buffer(f"minimax_{name}_count", torch.zeros(classes, dtype=torch.long))
+        """Return lambda_r L_r + lambda_d L_d, averaged over the classes of a batch, the same for each of its images."""
+        size = (len(stages.train.classes), self.memory, latents.mean[0].numel())
+        real = ClassMemory(stages.model.denoiser, "minimax_real", size, stages.model.device)
+        past = ClassMemory(stages.model.denoiser, "minimax_own", size, stages.model.device)
+
+        def loss(z0_hat: Tensor, abar: Tensor, labels: Tensor, z: Tensor) -> Tensor:
+            total = z0_hat.new_zeros(())
+            classes = labels[labels >= 0].unique().tolist()  # an empty prompt has no class
+            for c in classes:
+                z0_hat_c, z_c = z0_hat[labels == c].flatten(1), z[labels == c].flatten(1)
+                term = minimax_loss(z0_hat_c, real.recall(c), past.recall(c), self.alike, self.unlike)
+                total = total + term / len(classes)
+                real.remember(c, z_c)
+                past.remember(c, z0_hat_c.detach())
+            return total.expand(len(z0_hat))
+
         key = {"alike": self.alike, "unlike": self.unlike, "memory": self.memory}
-        return ExtraLoss(lambda labels, z: self._terms(network, labels, z), {"minimax": key})
-
-    def _terms(self, network: nn.Module, labels: Tensor, z: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """The terms of a batch's classes, as an equal addition for each of its images; the batch is then remembered."""
-
-        def extra(clean: Tensor, abar: Tensor) -> Tensor:
-            found = clean.new_zeros(())
-            classes = labels[labels >= 0].unique().tolist()
-            for label in classes:
-                drawn, real = (part[labels == label].flatten(1) for part in (clean, z))
-                alike, unlike = (remembered(network, name, label) for name in ("real", "own"))
-                found = found + terms(drawn, alike, unlike, self.alike, self.unlike) / len(classes)
-                remember(network, "real", label, real)
-                remember(network, "own", label, drawn.detach())
-            return found.expand(len(clean))
-
-        return extra
+        return ExtraLoss(loss, {"minimax": key})
 
 
-def terms(drawn: Tensor, real: Tensor, own: Tensor, alike: float, unlike: float) -> Tensor:
-    """alike (1 - least cosine with `real`) + unlike (largest cosine with `own`), over all pairs; 0 of an empty memory.
+def minimax_loss(z0_hat: Tensor, real: Tensor, past: Tensor, lambda_r: float, lambda_d: float) -> Tensor:
+    """Return lambda_r (1 - min cos(z0_hat_i, real_m)) + lambda_d max cos(z0_hat_i, past_m), over all pairs (i, m).
 
-    drawn (n, d), real (m, d), own (k, d).
+    L_r brings the least similar pair closer, L_d separates the most similar one. z0_hat (n, d) are clean estimates,
+    real (m, d) and past (k, d) the memories of their class; an empty memory adds 0.
     """
-    unit = F.normalize(drawn, dim=1)
-    found = drawn.new_zeros(())
+    unit = F.normalize(z0_hat, dim=1)
+    loss = z0_hat.new_zeros(())
     if len(real):
-        found = found + alike * (1 - (unit @ F.normalize(real, dim=1).T).min())
-    if len(own):
-        found = found + unlike * (unit @ F.normalize(own, dim=1).T).max()
-    return found
+        loss = loss + lambda_r * (1 - (unit @ F.normalize(real, dim=1).T).min())
+    if len(past):
+        loss = loss + lambda_d * (unit @ F.normalize(past, dim=1).T).max()
+    return loss
 
 
-def remembered(network: nn.Module, name: str, label: int) -> Tensor:
-    """What is remembered of a class, (at most `memory`, d)."""
-    store, count = getattr(network, f"minimax_{name}"), getattr(network, f"minimax_{name}_count")
-    return store[label, : min(int(count[label]), store.shape[1])]
+class ClassMemory:
+    """The last latents of each class, first in, first out. Buffers of the denoiser, so that checkpoints hold them.
 
+    size: (classes, latents of a class, values of a latent).
+    """
 
-@torch.no_grad()
-def remember(network: nn.Module, name: str, label: int, some: Tensor) -> None:
-    """Add latents (n, d) to what is remembered of a class; the oldest are forgotten."""
-    store, count = getattr(network, f"minimax_{name}"), getattr(network, f"minimax_{name}_count")
-    for one in some:
-        store[label, int(count[label]) % store.shape[1]] = one
-        count[label] += 1
+    def __init__(self, denoiser: nn.Module, name: str, size: tuple[int, int, int], device: torch.device) -> None:
+        denoiser.register_buffer(name, torch.zeros(size, device=device))
+        denoiser.register_buffer(f"{name}_count", torch.zeros(size[0], dtype=torch.long))
+        self.latents, self.count = denoiser.get_buffer(name), denoiser.get_buffer(f"{name}_count")
+
+    def recall(self, label: int) -> Tensor:
+        """Return the remembered latents of a class, (at most as many as fit, d)."""
+        return self.latents[label, : min(int(self.count[label]), self.latents.shape[1])]
+
+    @torch.no_grad()
+    def remember(self, label: int, z: Tensor) -> None:
+        """Add latents z (n, d) of a class, each in place of the oldest."""
+        for latent in z:
+            self.latents[label, int(self.count[label]) % self.latents.shape[1]] = latent
+            self.count[label] += 1

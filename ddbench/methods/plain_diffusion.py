@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod
+from ddbench.methods.latent_diffusion.base_method import LatentDiffusionBaseline
 
 
 @dataclass(frozen=True)
-class Diffusion(LatentDiffusionMethod):
+class Diffusion(LatentDiffusionBaseline):
     """Plain sampling of the fine-tuned base from pure noise, by text or by class: DPD without what DPD adds."""
 
     name: ClassVar[str] = "diffusion"

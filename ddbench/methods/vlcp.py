@@ -1,4 +1,4 @@
-"""VLCP: D4M's centres without outliers, each with a caption that stands for its cluster."""
+"""VLCP: D4M's centres without outliers, each with a caption that represents its cluster."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddbench.config import param
+from ddbench.context import Context
 from ddbench.errors import UserError
-from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod, StartLatents, check_clusters, k_means
+from ddbench.methods.latent_diffusion.base_method import (
+    LatentDiffusionBaseline,
+    StartLatents,
+    class_labels,
+    fixed_starts,
+    k_means,
+)
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
-from ddbench.methods.latent_diffusion.prompts import Prompts, aggregate, own_prompts
+from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, representative_captions
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.shared.validation import at_least
+from ddbench.methods.shared.validation import at_least, check_enough
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest
 
 
 @dataclass(frozen=True)
-class VLCP(LatentDiffusionMethod):
+class VLCP(LatentDiffusionBaseline):
     """Vision-language category prototypes (Zou et al., ICCV 2025, arXiv:2506.23580).
 
-    captioner: who describes each training image: the colours and texture of its pixels (palette), or a vision-language
-        model (a hub id or folder of any AutoModelForImageTextToText).
-    outliers: share of a class's latents that the local outlier factor leaves out of the clusters.
-    neighbours: of that factor.
-    strength: share of the noise schedule that is sampled, from the noised centre of a cluster.
-
-    The base is fine-tuned on every image's own caption. An image's class is said before its caption, as in `dpd`.
+    The base is fine-tuned on every image's own caption. The class precedes the caption in the prompt, as in `dpd`.
     """
 
     name: ClassVar[str] = "vlcp"
     citation: ClassVar[str] = "Zou et al., Dataset Distillation via Vision-Language Category Prototype, ICCV 2025"
-    check_params: ClassVar[dict] = {**LatentDiffusionMethod.check_params, "captioner": "palette", "neighbours": 3}
+    check_params: ClassVar[dict] = {**LatentDiffusionBaseline.check_params, "captioner": "palette", "neighbours": 3}
 
     version: ClassVar[int] = 2
 
@@ -45,10 +47,18 @@ class VLCP(LatentDiffusionMethod):
     tune_rate: float = 1e-5
     tune_weight: Literal["min-snr", "even"] = "even"
     guidance: float = 10.0
-    captioner: str = "llava-hf/llava-1.5-7b-hf"
-    outliers: float = 0.1
-    neighbours: int = 10
-    strength: float = 0.7  # type: ignore[misc]  # a constant of the base class, a field here
+    captioner: str = param(
+        "llava-hf/llava-1.5-7b-hf",
+        "captions of the training images: the colours and texture of the pixels (palette), or a vision-language model "
+        "(a hub id or folder of any AutoModelForImageTextToText)",
+    )
+    outliers: float = param(
+        0.1, "share of a class's latents that the local outlier factor keeps out of the clusters", "0 to 0.5"
+    )
+    neighbours: int = param(10, "neighbours in the local outlier factor")
+    strength: float = param(
+        0.7, "share of the noise schedule that is sampled, from the noised centre of a cluster", "above 0, up to 1"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,46 +67,52 @@ class VLCP(LatentDiffusionMethod):
             raise ValueError("outliers must be in 0..0.5, strength above 0")
 
     def identity(self) -> str:
-        """A digest of the weights of base model and captioner; UserError at once when there is no such model."""
+        """Return a digest of the weights of base and captioner. Raises UserError when there is no such model."""
         return digest([super().identity(), captioner_identity(self.captioner)])[:16]
 
-    def _check(self, model: LatentModel, train: ImageSet) -> None:
-        super()._check(model, train)
+    def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
+        super()._check(model, train, ctx)
         if model.text is None:
-            raise UserError("vlcp says captions, and this base, conditioned by class, reads no text; try another")
+            raise UserError("vlcp needs a base that reads text; this one is conditioned by class, try another")
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
+        """Return the centres of each class's clusters without outliers, each with the caption of its cluster."""
         train = stages.train
-        check_clusters(train, ipc)  # before the hours that captions take
+        check_enough(train, ipc, "clusters")  # before the hours that captions take
         captions = caption_all(self.captioner, train, stages.ctx, self.batch)
-        found, said = [], []
+        centres, chosen = [], []
         for label, readable in stages.ctx.progress(list(enumerate(train.readable)), "clusters", len(train.classes)):
             rows = train.of_class(label)
-            centres, kept, owner = clusters(latents.means(rows).flatten(1).numpy(), ipc, self.outliers, self.neighbours)
-            own = [captions[int(rows[i])] for i in kept]
-            said += [own[i] for i in aggregate(own, owner.tolist(), readable, ipc)]
-            found.append(centres)
-        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
-        z = torch.cat(found).view(-1, *latents.mean.shape[1:])
-        return StartLatents(z, own_prompts(self.prompt, train.readable, labels, said))
+            points = latents.means(rows).flatten(1).numpy()
+            class_centres, inliers, owner = cluster_inliers(points, ipc, self.outliers, self.neighbours)
+            class_captions = [captions[int(rows[i])] for i in inliers]
+            chosen += [
+                class_captions[i] for i in representative_captions(class_captions, owner.tolist(), readable, ipc)
+            ]
+            centres.append(class_centres)
+        z = torch.cat(centres).view(-1, *latents.mean.shape[1:])
+        return fixed_starts(z, caption_prompts(self.prompt, train.readable, class_labels(train, ipc), chosen))
 
     def _image_prompts(self, stages: Stages) -> Prompts:
-        train: ImageSet = stages.train
+        train = stages.train
         captions = caption_all(self.captioner, train, stages.ctx, self.batch)
-        return own_prompts(self.prompt, train.readable, train.labels, captions)
+        return caption_prompts(self.prompt, train.readable, train.labels, captions)
 
 
-def clusters(points: np.ndarray, count: int, outliers: float, neighbours: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """k-means' centres (count, d) of the points (n, d) that are no outliers; which those are; the cluster of each.
+def cluster_inliers(
+    points: np.ndarray, count: int, outliers: float, neighbours: int
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Cluster points (n, d) without a share `outliers` of them, the largest local outlier factors.
 
-    Nothing is left out where that would leave fewer points than clusters.
+    Returns k-means' centres (count, d), the indices of the inliers (m,) and the cluster of each (m,). All points are
+    inliers where fewer than `count` would remain.
     """
     from sklearn.neighbors import LocalOutlierFactor
 
-    kept = np.arange(len(points))
+    inliers = np.arange(len(points))
     if outliers and len(points) > neighbours:
         factor = LocalOutlierFactor(n_neighbors=neighbours, contamination=outliers)
         inside = np.flatnonzero(factor.fit_predict(points) == 1)
-        kept = inside if len(inside) >= count else kept
-    centres, owner = k_means(points[kept], count)
-    return centres, kept, owner
+        inliers = inside if len(inside) >= count else inliers
+    centres, owner = k_means(points[inliers], count)
+    return centres, inliers, owner

@@ -1,1 +1,1 @@
-"""What the methods that sample from a latent-diffusion model share."""
+"""Machinery of the methods that sample a latent diffusion model."""

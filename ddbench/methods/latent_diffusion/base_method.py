@@ -1,21 +1,22 @@
-"""What methods that sample a latent diffusion model share; `diffusion`, plain sampling, is DPD's control.
-
-All stages (latents, fine-tuned weights) are DPD's, and shared with it.
-"""
+"""The base class of methods that sample a latent diffusion model: shared settings, fine-tuning, sampling."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, require_finite, sample
+from ddbench.errors import UserError
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, denoiser_of, load_model
@@ -23,172 +24,230 @@ from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.device import in_batches, resolve_precision
-from ddbench.methods.shared.validation import at_least, check_sampled
+from ddbench.methods.shared.validation import at_least, check_enough, shares
 from ddbench.types import DistilledSet, ImageSet
 
+log = logging.getLogger("ddbench")
+
+Outputs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (z_t, t) -> (guided u, u of the prompt alone)
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Shift = Callable[[int, Tensor, Tensor | None], Tensor]
-Halves = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class StartLatents:
-    """Where images come from: a scaled latent for each (n, c, h, w), class after class; and what is said of each."""
+    """The starts of n images, class after class.
 
-    z: Tensor
+    latent: (i, generator of image i) -> scaled latent (c, h, w), from which image i starts below strength 1.
+    prompts: of each image.
+    names: of each image, the name of its generator.
+    """
+
+    latent: Callable[[int, torch.Generator], Tensor]
     prompts: Prompts
+    names: Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class LatentDiffusionMethod:
-    """Settings of every method that samples a latent diffusion model (not a method by itself).
-
-    base: base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded).
-    prompt: template; {} becomes the readable class name. negative: what guidance leads away from, by text.
-    weights: what is fine-tuned: LoRA layers (lora), every weight of the denoiser (all), or nothing (none).
-    rank: rank and alpha of LoRA.
-    tune_steps, tune_batch, tune_rate, tune_warmup: of fine-tuning by AdamW, constant rate after the warm-up.
-    tune_empty: share of prompts replaced by the empty one. tune_ema: decay of the weight average, 0 for none.
-    tune_decay: AdamW's weight decay. tune_weight: of the loss over time: min-SNR's (min-snr), or none (even).
-    scheduler: the base's own (base), or a diffusers scheduler by class name. steps: sampling steps.
-    guidance: classifier-free guidance scale.
-    batch: images per sampling batch; changes speed and memory, not the images.
-    precision: bf16 or fp16 (autocast; fine-tuning stays fp32 with fp16), fp32, or auto: bf16 on a GPU.
-    """
+    """Settings and steps of every method that samples a latent diffusion model (not a method by itself)."""
 
     version: ClassVar[int] = 1
     check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "tune_steps": 2, "tune_batch": 4, "steps": 2}
-    strength: ClassVar[float] = 1.0
 
-    base: str = "lcybuaa/Text2Earth"
-    prompt: str = "A satellite image of {}"
-    negative: str = ""
-    weights: Literal["lora", "all", "none"] = "lora"
-    rank: int = 4
-    tune_steps: int = 20_000
-    tune_batch: int = 8
-    tune_rate: float = 5e-4
-    tune_warmup: int = 200
-    tune_empty: float = 0.0
-    tune_ema: float = 0.0
-    tune_decay: float = 1e-2
-    tune_weight: Literal["min-snr", "even"] = "min-snr"
-    scheduler: str = "base"
-    steps: int = 50
-    guidance: float = 7.5
-    batch: int = 64
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    base: str = param(
+        "lcybuaa/Text2Earth",
+        "base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded)",
+    )
+    prompt: str = param("A satellite image of {}", "template; {} becomes the readable class name")
+    weights: Literal["lora", "all", "none"] = param(
+        "lora", "trained weights: LoRA layers (lora), every weight of the denoiser (all), or nothing (none)"
+    )
+    rank: int = param(4, "rank and alpha of LoRA")
+    tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
+    tune_batch: int = param(8, "images per fine-tuning step")
+    tune_rate: float = param(5e-4, "AdamW's learning rate, constant after the warm-up")
+    tune_warmup: int = param(200, "steps of linear warm-up")
+    tune_empty: float = param(
+        0.0, "share of prompts replaced by the empty one, which keeps classifier-free guidance working", "0 to 1"
+    )
+    tune_ema: float = param(0.0, "decay of the weight average that replaces the weights at the end; 0 for none")
+    scheduler: str = param("base", "the base's own (base), or a diffusers scheduler by class name")
+    steps: int = param(50, "sampling steps")
+    guidance: float = param(7.5, "classifier-free guidance scale")
+    batch: int = param(64, "images per sampling batch; changes speed and memory, not the images")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = param(
+        "auto",
+        "bf16 or fp16 (autocast), fp32, or auto: bf16 on a GPU. With fp16, for GPUs without bf16, fine-tuning stays in "
+        "fp32: its gradients would underflow",
+    )
+
+    # constants, no fields (hence not annotated): methods that may change one declare a field of its name
+    negative = ""
+    tune_decay = 1e-2
+    tune_weight = "min-snr"
+    strength = 1.0
+    pull = 0.0
 
     def __post_init__(self) -> None:
-        check_sampled(self)
-        at_least(self, tune_decay=0)
+        at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
+        shares(self, "strength", "tune_empty")
+        if not 0 <= self.tune_ema < 1:
+            raise ValueError("tune_ema must be in 0..1, 1 excluded")
+        if not self.tune_rate > 0:
+            raise ValueError("tune_rate must be above 0")
+        if not _has_one_placeholder(self.prompt):
+            raise ValueError("prompt must hold {} once, for the class name")
 
     def identity(self) -> str:
-        """A digest of the base model's weights; UserError at once when there is no such model."""
+        """Return a digest of the base model's weights. Raises UserError when there is no such model."""
         return identity_of(find_model(self.base))
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """`ipc` images per class, each sampled."""
-        with global_seed(seed_of(0, "generated"), ctx.device):  # loading and LoRA draw from global generators
+        """Fine-tune the base, sample `ipc` latents per class, decode them."""
+        with global_seed(seed_of(0, "generated"), ctx.device):  # loading and LoRA draw from the global generators
             model = load_model(self.base, ctx.device)
-            self._check(model, train)
+            self._check(model, train, ctx)
             stages = Stages(model, train, ctx, self.batch)
             latents = stages.latents()
-            anchors = self._start_latents(stages, latents, ipc)
+            starts = self._start_latents(stages, latents, ipc)
             if self.weights != "none":
-                how = FinetuneConfig.of(self, ctx.device)
-                stages.finetune(latents, self._image_prompts(stages), how, self._extra_loss(stages, latents))
-            z = self._draw(model, anchors, ctx)
+                extra_loss = self._extra_loss(stages, latents)
+                stages.finetune(latents, self._image_prompts(stages), self._finetune_config(ctx.device), extra_loss)
+            z, _ = self.sample_latents(model, starts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
-        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
-        return DistilledSet(images, labels, train.classes, train.readable)
+        return DistilledSet(images, class_labels(train, ipc), train.classes, train.readable)
+
+    def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
+        """Raise UserError now for settings that would fail after the training."""
+        model.check_size(train.images.shape[-1])
+        scheduler = model.scheduler_named(self.scheduler, pulled=self.pull > 0)
+        check_steps(scheduler, self.steps)
+        if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
+            names = (type(s).__name__ for s in (model.scheduler, scheduler))
+            log.warning("the base's %s is not variance preserving: %s takes its place", *names)
+        if self.weights != "none" and self.tune_batch < ctx.processes.size:
+            problem = f"tune_batch={self.tune_batch} is too little for {ctx.processes.size} processes"
+            raise UserError(f"{problem}: one image for each")
+        model.check_classes(len(train.classes), self.weights != "none")
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
-        """No image has an anchor unless a method says so: zeros, which nothing looks at from pure noise."""
-        train = stages.train
-        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
-        nowhere = torch.zeros(len(labels), *latents.mean.shape[1:])
-        return StartLatents(nowhere, class_prompts(self.prompt, train.readable, labels))
-
-    def _guided_denoiser(self, both: Halves, anchors: Tensor, scheduler: Any) -> tuple[Denoise, Shift | None]:
-        """The denoiser and the shift that the sampler is given, for a batch of anchors; here the guided one, and none.
-
-        both: the guided output, and that under the words alone.
-        """
-        return (lambda z, t: both(z, t)[0]), None
+        """Return the images' starts: by default zeros, of which only the shape counts at strength 1."""
+        labels = class_labels(stages.train, ipc)
+        zeros = torch.zeros(len(labels), *latents.mean.shape[1:])
+        return fixed_starts(zeros, class_prompts(self.prompt, stages.train.readable, labels))
 
     def _image_prompts(self, stages: Stages) -> Prompts:
-        """What is said of each training image while the base is fine-tuned; here its class."""
+        """Return the prompts of the training images for fine-tuning: by default those of their classes."""
         return class_prompts(self.prompt, stages.train.readable, stages.train.labels)
 
     def _extra_loss(self, stages: Stages, latents: Latents) -> ExtraLoss | None:
-        """What is added to the loss of fine-tuning; here nothing."""
+        """Return the term that is added to the diffusion loss of fine-tuning, by default none."""
         return None
 
-    def _check(self, model: LatentModel, train: ImageSet) -> None:
-        """UserError for what would fail after the training."""
-        check_steps(model.scheduler_named(self.scheduler), self.steps)
-        model.check_size(train.images.shape[-1])
-        model.check_classes(len(train.classes), self.weights != "none")
+    def _guided_denoiser(self, outputs: Outputs, starts: Tensor, scheduler: Any) -> tuple[Denoise, Shift | None]:
+        """Return `denoise` and `shift` of `sample` for a batch of start latents (n, c, h, w), by default no shift."""
+        return (lambda z, t: outputs(z, t)[0]), None
 
-    def _draw(self, model: LatentModel, anchors: StartLatents, ctx: Context) -> Tensor:
-        """Latents (n, c, h, w) on the CPU; each image draws from a generator of its own."""
-        prompts = anchors.prompts
-        words = model.encode_prompts([*prompts.texts, self.negative], [*prompts.labels, -1])
-        of, count = prompts.of, len(prompts.of)
+    def _sampler_config(self) -> SamplerConfig:
+        return SamplerConfig(self.steps, self.strength)
 
-        def some(part: slice) -> Tensor:
-            return self._batch(model, anchors.z[part], (words[of[part].to(words.device)], words[-1:]),
-                               [ctx.generator("sample", k) for k in range(count)[part]])  # fmt: skip
+    def _finetune_config(self, device: torch.device) -> FinetuneConfig:
+        precision = "fp32" if self.precision == "fp16" else resolve_precision(self.precision, device)
+        return FinetuneConfig(
+            self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
+            self.tune_empty, self.tune_ema, precision, self.tune_decay, self.tune_weight,
+        )  # fmt: skip
+
+    def sample_latents(self, model: LatentModel, starts: StartLatents, ctx: Context) -> tuple[Tensor, int]:
+        """Sample one latent per start: float32 (n, c, h, w) on the CPU. Also return the number of fallbacks.
+
+        All images are one stream of work, cut into batches. Each draws from a generator of its own, so neither the
+        batch size nor the number of processes moves it. Raises FloatingPointError for a latent that is not finite.
+        """
+        prompts = starts.prompts
+        conditions = model.encode_prompts([*prompts.texts, self.negative], [*prompts.labels, -1])
+        network = denoiser_of(model, resolve_precision(self.precision, model.device))
+        images = range(len(starts.names))[ctx.processes.shard]
+
+        def sample_batch(part: slice) -> list[tuple[Tensor, int]]:
+            batch = list(images[part])
+            generators = [ctx.generator("sample", *starts.names[i]) for i in batch]
+            z = torch.stack([starts.latent(i, g) for i, g in zip(batch, generators, strict=True)]).to(model.device)
+            condition = conditions[prompts.index[batch].to(conditions.device)]
+            negative = conditions[-1:].expand(len(batch), *conditions.shape[1:])
+            scheduler = model.scheduler_named(self.scheduler)
+            outputs = guided_and_conditional(network, condition, negative, self.guidance)
+            denoise, shift = self._guided_denoiser(outputs, z, scheduler)
+            z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)
+            # clones: a view would be sent to other processes with the whole of its batch
+            return [(image.clone(), n) for image, n in zip(z.cpu(), fallbacks.tolist(), strict=True)]
 
         with ctx.measure("sampling") as figures:
-            z = torch.cat(list(in_batches(some, count, self.batch, partial(ctx.progress, desc="sampling"))))
-            figures |= {"steps": self.steps, "images": count}
-        require_finite(z)
-        return z
-
-    def _batch(
-        self, model: LatentModel, anchors: Tensor, words: tuple[Tensor, Tensor], generators: Sequence[torch.Generator]
-    ) -> Tensor:
-        said, empty = words
-        scheduler, anchors = model.scheduler_named(self.scheduler), anchors.to(model.device)
-        network = denoiser_of(model, resolve_precision(self.precision, model.device))
-        both = guided_and_conditional(network, said, empty.expand(len(anchors), *empty.shape[1:]), self.guidance)
-        how = SamplerConfig(self.steps, self.strength)
-        denoise, shift = self._guided_denoiser(both, anchors, scheduler)
-        return sample(denoise, scheduler, anchors, how, list(generators), shift)[0].cpu()
+            batches = in_batches(sample_batch, len(images), self.batch, partial(ctx.progress, desc="sampling"))
+            samples, fallbacks = zip(
+                *ctx.processes.all_gather([pair for batch in batches for pair in batch]), strict=True
+            )
+            z = torch.stack(samples)
+            figures |= {"steps": self.steps, "images": len(z)}
+        if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
+            raise FloatingPointError(f"{bad} of {len(z)} latents are not finite: try precision=fp32, or less guidance")
+        return z, sum(fallbacks)
 
 
 @dataclass(frozen=True)
-class ClusterCentreMethod(LatentDiffusionMethod):
-    """Methods whose images come from the centres of a class's clusters of latents (not a method by itself)."""
+class LatentDiffusionBaseline(LatentDiffusionMethod):
+    """The methods that DPD is compared with, which may change more of the shared steps (not a method by itself)."""
+
+    negative: str = param("", "prompt that guidance leads away from, for a base conditioned by text")
+    tune_decay: float = param(1e-2, "AdamW's weight decay")
+    tune_weight: Literal["min-snr", "even"] = param(
+        "min-snr", "weight of the loss over time: min-SNR's (min-snr), or the same for every time (even)"
+    )
+
+
+@dataclass(frozen=True)
+class ClusterCentreMethod(LatentDiffusionBaseline):
+    """Methods whose images start from k-means' centres of a class's latents (not a method by itself)."""
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
-        return replace(super()._start_latents(stages, latents, ipc), z=centres(stages, latents, ipc))
+        prompts = class_prompts(self.prompt, stages.train.readable, class_labels(stages.train, ipc))
+        return fixed_starts(cluster_centres(stages, latents, ipc), prompts)
 
 
-def centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
-    """k-means' centres of each class's scaled, flattened latents: (classes * ipc, c, h, w), class after class.
+def fixed_starts(z: Tensor, prompts: Prompts) -> StartLatents:
+    """Return the starts of images at latents z (n, c, h, w), each image's generator named by its number."""
+    return StartLatents(lambda i, generator: z[i], prompts, [(i,) for i in range(len(z))])
 
-    ValueError for a class with fewer images than that.
+
+def class_labels(train: ImageSet, ipc: int) -> Tensor:
+    """Return the labels of a distilled set, int64 (classes * ipc,), class after class."""
+    return torch.arange(len(train.classes)).repeat_interleave(ipc)
+
+
+def cluster_centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
+    """Return k-means' centres of each class's scaled, flattened latents: (classes * ipc, c, h, w), class after class.
+
+    Raises ValueError for a class with fewer than `ipc` images.
     """
     train = stages.train
-    check_clusters(train, ipc)
-    found = []
+    check_enough(train, ipc, "clusters")
+    centres = []
     for label in stages.ctx.progress(range(len(train.classes)), "clusters", len(train.classes)):
-        found.append(k_means(latents.means(train.of_class(label)).flatten(1).numpy(), ipc)[0])
-    return torch.cat(found).view(-1, *latents.mean.shape[1:])
-
-
-def check_clusters(train: ImageSet, ipc: int) -> None:
-    """ValueError naming the classes with fewer than `ipc` images."""
-    if few := train.fewer_than(ipc):
-        raise ValueError(f"{ipc} clusters per class need {ipc} images per class, but: {', '.join(few)}")
+        centres.append(k_means(latents.means(train.of_class(label)).flatten(1).numpy(), ipc)[0])
+    return torch.cat(centres).view(-1, *latents.mean.shape[1:])
 
 
 def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
-    """Centres (count, d), float32, of points (n, d), and the cluster of each point."""
+    """Return the centres (count, d), float32, of points (n, d), and the cluster of each point."""
     from sklearn.cluster import KMeans
 
-    fitted = KMeans(count, n_init=10, random_state=0).fit(points)
-    return torch.from_numpy(fitted.cluster_centers_).float(), fitted.labels_
+    clustering = KMeans(count, n_init=10, random_state=0).fit(points)
+    return torch.from_numpy(clustering.cluster_centers_).float(), clustering.labels_
+
+
+def _has_one_placeholder(template: str) -> bool:
+    try:
+        return [name for _, name, _, _ in Formatter().parse(template) if name is not None] == [""]
+    except ValueError:
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,17 @@ QUESTION = (
     "Describe this scene, seen from above, in one sentence: the shape of its objects, their layout, "
     "the colours, and what surrounds them."
 )
-WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 CAPTIONER = Role("the captioner", "captioner", "--set captioner=palette describes images offline, from their pixels")
 TOKENS = 77  # as many as the text encoders of Stable Diffusion read
 
 
 def caption_all(captioner: str, train: ImageSet, ctx: Context, batch: int) -> list[str]:
-    """One caption per image of `train`, made once: a stage that holds `captions.json`, {image: caption}.
+    """Return one caption per image of `train`, written once: the stage holds `captions.json`, {image: caption}.
 
-    captioner: "palette", a folder, or a hub id of any AutoModelForImageTextToText. A killed run goes on behind the last
-    batch that was finished.
+    captioner: palette, a folder, or a hub id of any AutoModelForImageTextToText.
+
+    A killed run continues after the last finished batch.
     """
     names = train.names or tuple(map(str, range(len(train.labels))))
 
@@ -55,143 +56,122 @@ def caption_all(captioner: str, train: ImageSet, ctx: Context, batch: int) -> li
         describe: Callable[[Tensor], list[str]] = describe_colours
         if captioner != "palette":
             describe = load_captioner(find_captioner(captioner), ctx.device)
-        kept = folder.with_name(f"{folder.name}.captions.jsonl")  # removed when the stage is complete
-        found = list(_resumed(describe, train.images, kept, batch, ctx))
-        write_json(folder / "captions.json", dict(zip(names, found, strict=True)))
+        unfinished = folder.with_name(f"{folder.name}.captions.jsonl")  # removed when the stage is complete
+        captions = _read_complete_lines(unfinished)
+        rest, progress = train.images[len(captions) :], partial(ctx.progress, desc="captions")
+        with open(unfinished, "a", encoding="utf-8") as out:
+            for part in in_batches(lambda rows: describe(rest[rows]), len(rest), batch, progress):
+                out.write("".join(json.dumps(caption) + "\n" for caption in part))
+                out.flush()
+                captions += part
+        write_json(folder / "captions.json", dict(zip(names, captions, strict=True)))
 
     folder = ctx.stage("captions", make, captioner=captioner_identity(captioner))
-    found = read_json(folder / "captions.json")
-    return [found[name] for name in names]
+    captions = read_json(folder / "captions.json")
+    return [captions[name] for name in names]
+
+
+def _read_complete_lines(path: Path) -> list[str]:
+    """Read a file of one JSON string a line, and cut off a last line that was not written to its end."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    complete = [line for line in lines if line.endswith("\n")]
+    if len(complete) < len(lines):
+        path.write_text("".join(complete), encoding="utf-8")
+    return [json.loads(line) for line in complete]
 
 
 def captioner_identity(captioner: str) -> dict[str, Any]:
-    """What decides a caption besides the image; UserError at once when there is no such model."""
+    """Return JSON values that decide a caption besides the image. Raises UserError when there is no such model."""
     if captioner == "palette":
         return {"palette": VERSION}
     return {"model": identity_of(find_captioner(captioner), ""), "question": QUESTION, "tokens": TOKENS}
 
 
 def find_captioner(name: str) -> Path:
-    """The folder of a vision-language model, on this disk or downloaded from the hub (safetensors only)."""
+    """Return the folder of a vision-language model, on this disk or downloaded from the hub (safetensors only)."""
     folder = Path(name)
     if not folder.is_dir():
-        folder = download(name, WANTED, CAPTIONER)
+        folder = download(name, FILES, CAPTIONER)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} is no vision-language model: it lacks config.json or *.safetensors")
     return folder
 
 
-def _resumed(describe: Callable, images: Tensor, kept: Path, batch: int, ctx: Context) -> Iterator[str]:
-    """Captions of all images: those kept, then the rest, a line of JSON each as soon as its batch is done."""
-    done = _read_lines(kept)
-    yield from done
-    rest, bar = images[len(done) :], partial(ctx.progress, desc="captions")
-    with open(kept, "w" if not done else "a", encoding="utf-8") as out:
-        for found in in_batches(lambda part: describe(rest[part]), len(rest), batch, bar):
-            out.write("".join(json.dumps(caption) + "\n" for caption in found))
-            out.flush()
-            yield from found
-
-
-def _read_lines(kept: Path) -> list[str]:
-    """The captions that were written whole; the file is cut behind them."""
-    if not kept.is_file():
-        return []
-    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(lines):
-        kept.write_text("".join(whole), encoding="utf-8")
-    return [json.loads(line) for line in whole]
-
-
 def load_captioner(folder: Path, device: torch.device) -> Callable[[Tensor], list[str]]:
-    """A function from uint8 images (n, 3, h, w) to captions. No code from the folder runs.
+    """Return a function from uint8 images (n, 3, h, w) to captions. No code of the folder runs.
 
-    A model with a chat template is asked QUESTION; one without captions unasked.
+    A model with a chat template is asked QUESTION; one without gets the images alone.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    wanted = {"use_safetensors": True, "trust_remote_code": False, "dtype": dtype}
-    model = AutoModelForImageTextToText.from_pretrained(folder, **wanted).to(device).eval()
+    options = {"use_safetensors": True, "trust_remote_code": False, "dtype": dtype}
+    model = AutoModelForImageTextToText.from_pretrained(folder, **options).to(device).eval()
+
+    def encode(images: list[Image.Image]) -> Any:
+        if getattr(processor, "chat_template", None) is None:
+            return processor(images=images, return_tensors="pt")
+        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}
+        text = processor.apply_chat_template([message], add_generation_prompt=True)
+        processor.tokenizer.padding_side = "left"  # answers begin where questions end
+        batch = {"text": [text] * len(images), "images": [[image] for image in images]}
+        return processor(**batch, padding=True, return_tensors="pt")
 
     @torch.no_grad()
     def describe(images: Tensor) -> list[str]:
-        pictures = [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images]
-        given = _inputs(processor, pictures).to(device, dtype=dtype)
-        tokens = model.generate(**given, max_new_tokens=TOKENS, do_sample=False)
-        if "input_ids" in given and not model.config.is_encoder_decoder:
-            tokens = tokens[:, given["input_ids"].shape[1] :]  # the question is repeated before the answer
+        inputs = encode([Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images])
+        inputs = inputs.to(device, dtype=dtype)
+        tokens = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+        if "input_ids" in inputs and not model.config.is_encoder_decoder:
+            tokens = tokens[:, inputs["input_ids"].shape[1] :]  # the question is repeated before the answer
         return [" ".join(text.split()) for text in processor.batch_decode(tokens, skip_special_tokens=True)]
 
     return describe
 
 
-def _inputs(processor: Any, pictures: list[Image.Image]) -> Any:
-    if getattr(processor, "chat_template", None) is None:
-        return processor(images=pictures, return_tensors="pt")
-    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
-    text = processor.apply_chat_template(asked, add_generation_prompt=True)
-    processor.tokenizer.padding_side = "left"  # answers begin where questions end
-    return processor(
-        text=[text] * len(pictures), images=[[picture] for picture in pictures], padding=True, return_tensors="pt"
-    )
-
-
 def describe_colours(images: Tensor) -> list[str]:
-    """One caption for each of the uint8 images (n, 3, h, w): "dark green and brown, rough texture, many edges"."""
+    """Caption uint8 images (n, 3, h, w) by their pixels: "dark green and brown, rough texture, many edges"."""
     small = F.adaptive_avg_pool2d(images.float() / 255, SIDE)
     luma = torch.einsum("nchw,c->nhw", small, torch.tensor(LUMA))[:, None]
-    rough = [_name(value, TEXTURES) for value in _roughness(luma).tolist()]
-    edges = [_name(value, EDGES) for value in _edge_share(luma).tolist()]
-    return [f"{c}, {r} texture, {e} edges" for c, r, e in zip(_colours(small), rough, edges, strict=True)]
-
-
-def _name(value: float, limits: dict[str, float]) -> str:
-    return next(name for name, limit in limits.items() if value <= limit)
-
-
-def _roughness(luma: Tensor) -> Tensor:
-    """Mean absolute distance of each pixel from the mean of its 3x3 neighbourhood, (n,), 0..1."""
     padded = F.pad(luma, (1, 1, 1, 1), mode="replicate")
-    return (luma - F.avg_pool2d(padded, 3, 1)).abs().mean((1, 2, 3))
-
-
-def _edge_share(luma: Tensor) -> Tensor:
-    """Share of the pixels whose Sobel gradient is above EDGE, (n,)."""
+    roughness = (luma - F.avg_pool2d(padded, 3, 1)).abs().mean((1, 2, 3))
     across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-    padded = F.pad(luma, (1, 1, 1, 1), mode="replicate")
     gradient = F.conv2d(padded, torch.stack([across, across.T])[:, None] / 4).norm(dim=1)
-    return (gradient > EDGE).float().mean((1, 2))
+    edges = (gradient > EDGE).float().mean((1, 2))
+    textures, amounts = (
+        [next(name for name, limit in limits.items() if value <= limit) for value in values.tolist()]
+        for values, limits in ((roughness, TEXTURES), (edges, EDGES))
+    )
+    colours = _dominant_colours(small)
+    return [f"{c}, {t} texture, {n} edges" for c, t, n in zip(colours, textures, amounts, strict=True)]
 
 
-def _colours(small: Tensor) -> list[str]:
-    """The most frequent colour name of each image, and the second where it covers enough."""
+def _dominant_colours(images: Tensor) -> list[str]:
+    """Name the most frequent colour of each RGB image (n, 3, h, w) in 0..1, and the second where it covers enough."""
+    value = images.amax(1)
+    span = value - images.amin(1)
+    gray = torch.bucketize(value, torch.tensor(list(GRAYS.values())[:-1]))
+    hue = torch.bucketize(_hue(images, value, span), torch.tensor(list(HUES.values())[:-1]))
+    shade = (value > DARK_BELOW).long() + (value > BRIGHT_ABOVE).long()
+    number = torch.where(span < GRAY_BELOW * value.clamp(min=1e-3), gray, len(GRAYS) + 3 * hue + shade)
+
     names = [*GRAYS, *(f"{shade}{hue}" for hue in HUES for shade in ("dark ", "", "bright "))]
-    merged = [name.removesuffix(" again") for name in names]
-    distinct = list(dict.fromkeys(merged))
-    index = torch.tensor([distinct.index(name) for name in merged])[_colour_numbers(small)].flatten(1)
-    shares = F.one_hot(index, len(distinct)).float().mean(1)
-    top, which = shares.topk(2, dim=1)
+    names = [name.removesuffix(" again") for name in names]
+    distinct = list(dict.fromkeys(names))
+    index = torch.tensor([distinct.index(name) for name in names])[number].flatten(1)
+    shares, top = F.one_hot(index, len(distinct)).float().mean(1).topk(2, dim=1)
     return [
         distinct[first] + (f" and {distinct[second]}" if share >= MINOR else "")
-        for (first, second), share in zip(which.tolist(), top[:, 1].tolist(), strict=True)
+        for (first, second), share in zip(top.tolist(), shares[:, 1].tolist(), strict=True)
     ]
 
 
-def _colour_numbers(small: Tensor) -> Tensor:
-    """Per pixel the number of its colour: grays by value, then three shades of each hue; (n, h, w)."""
-    value, span = small.amax(1), small.amax(1) - small.amin(1)
-    gray = torch.bucketize(value, torch.tensor(list(GRAYS.values())[:-1]))
-    hue = torch.bucketize(_hue(small, value, span), torch.tensor(list(HUES.values())[:-1]))
-    shade = (value > DARK_BELOW).long() + (value > BRIGHT_ABOVE).long()
-    return torch.where(span < GRAY_BELOW * value.clamp(min=1e-3), gray, len(GRAYS) + 3 * hue + shade)
-
-
-def _hue(small: Tensor, value: Tensor, span: Tensor) -> Tensor:
-    """Degrees, 0..360 (the HSV colour model)."""
-    red, green, blue = small.unbind(1)
+def _hue(images: Tensor, value: Tensor, span: Tensor) -> Tensor:
+    """Return degrees, 0..360, (n, h, w) (the HSV colour model); value and span: largest channel, and its lead."""
+    red, green, blue = images.unbind(1)
     span = span.clamp(min=1e-6)
     sector = torch.where(value == red, (green - blue) / span, torch.where(
         value == green, 2 + (blue - red) / span, 4 + (red - green) / span))  # fmt: skip

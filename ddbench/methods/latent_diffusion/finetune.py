@@ -1,4 +1,4 @@
-"""Fine-tune the base's denoiser on the cached latents of the training split and what is said of each image."""
+"""Fine-tune the base's denoiser on the cached latents and prompts of the training images."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
-from ddbench.methods.shared.device import mixed_precision, resolve_precision
+from ddbench.methods.shared.device import mixed_precision
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
-DEFAULTS = {"decay": 1e-2, "weight": "min-snr"}  # of FinetuneConfig
+DEFAULTS = {"decay": 1e-2, "weight": "min-snr"}  # left out of the stage's key: older stages have neither
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """What decides a fine-tuned denoiser; all of it is in the stage's key.
+    """The settings that decide a fine-tuned denoiser, besides data and `ExtraLoss`.
 
-    weights: "lora" (rank and alpha = rank, attention projections, Gaussian start) or "all". steps, batch, rate, warmup:
-    AdamW's. empty: share of prompts replaced by the empty one. ema: decay of the weight average, 0 for none. decay:
-    AdamW's weight decay. weight: of the loss over time, a key of WEIGHTS.
+    weights: lora (attention projections, Gaussian start, alpha = rank) or all.
+    rank: of LoRA.
+    steps, batch, rate, warmup: of AdamW, whose rate is constant after the warm-up.
+    empty: share of prompts replaced by the empty one.
+    ema: decay of the weight average, 0 for none.
+    precision: bf16 (autocast) or fp32.
+    decay: AdamW's weight decay.
+    weight: weight of the loss over time, a key of WEIGHTS.
     """
 
     weights: str
@@ -43,141 +47,109 @@ class FinetuneConfig:
     empty: float
     ema: float
     precision: str
-    consistency: float = 0.0
-    consistency_time: str = "abar"
     decay: float = 1e-2
     weight: str = "min-snr"
 
-    @classmethod
-    def of(cls, settings: Any, device: torch.device, **more: Any) -> FinetuneConfig:
-        """From a method's fields: weights, rank, precision, and the others as tune_steps, tune_batch and so on.
-
-        With fp16 fine-tuning stays in fp32: its gradients would underflow.
-        """
-        names = ("steps", "batch", "rate", "warmup", "empty", "ema")
-        told = {name: getattr(settings, f"tune_{name}") for name in names}
-        told |= {name: getattr(settings, f"tune_{name}", usual) for name, usual in DEFAULTS.items()}
-        precision = "fp32" if settings.precision == "fp16" else resolve_precision(settings.precision, device)
-        return cls(settings.weights, settings.rank, precision=precision, **told, **more)
-
     def key(self) -> dict[str, Any]:
-        """JSON values for the stage's key; rank and consistency only where they decide something.
-
-        Decay and weight only where they are not the usual ones: so stages made before there was a choice stay.
-        """
-        idle = {"rank"} if self.weights != "lora" else set()
-        idle |= {name for name, usual in DEFAULTS.items() if getattr(self, name) == usual}
-        idle |= set() if self.consistency else {"consistency", "consistency_time"}
-        return {name: value for name, value in asdict(self).items() if name not in idle}
+        """Return JSON values for the stage's key, without the rank of no LoRA and without DEFAULTS."""
+        values = asdict(self)
+        if self.weights != "lora":
+            del values["rank"]
+        return {name: value for name, value in values.items() if value != DEFAULTS.get(name)}
 
 
-def unfreeze(denoiser: nn.Module, how: FinetuneConfig) -> None:
-    """Make the weights that `how` names trainable: LoRA layers are added, or every weight is freed.
+@dataclass(frozen=True)
+class FinetuneData:
+    """The training images: cached latents, and the prompt of each.
 
-    A denoiser conditioned by class also learns its class embeddings: those of the base mean other classes.
+    conditions: of the distinct prompts, (k, ...); the empty prompt's last.
+    index: of each image's prompt, int64 (n,).
     """
-    if how.weights == "all":
+
+    latents: Latents
+    conditions: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class ExtraLoss:
+    """A term that a method adds to the diffusion loss.
+
+    loss: (z0_hat, abar, labels, z) -> losses (n,) of clean estimates and clean latents (n, c, h, w), cumulative alphas
+        (n,) and labels (n,), -1 where the prompt is empty.
+    key: JSON values for the stage's key.
+    """
+
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    key: Mapping[str, Any]
+
+
+def unfreeze(denoiser: nn.Module, config: FinetuneConfig) -> None:
+    """Make the weights trainable that `config` names: new LoRA layers, or all.
+
+    With LoRA, a denoiser conditioned by class also learns its class embeddings: those of the base mean other classes.
+    """
+    if config.weights == "all":
         denoiser.requires_grad_(True)
         return
     from peft import LoraConfig, inject_adapter_in_model
 
     torch.manual_seed(seed_of(0, "lora"))
-    inject_adapter_in_model(
-        LoraConfig(r=how.rank, lora_alpha=how.rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS), denoiser
-    )
+    lora = LoraConfig(r=config.rank, lora_alpha=config.rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
+    inject_adapter_in_model(lora, denoiser)
     for name, weight in denoiser.named_parameters():
         weight.requires_grad_(".lora_" in name or ".class_embedder." in name)
 
 
-def consistency(classifier: nn.Module, labels: Tensor, how: FinetuneConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """lambda w(t) CE(f(z0_hat), y) per image: the addition to a diffusion loss.
-
-    After Xu et al. (arXiv 2601.15829v1), who publish neither lambda, w(t) nor f: docs/dpd.md says what we take.
-    labels (n,): a negative one has no class (its prompt is empty) and adds nothing. w(t) is abar_t, or 1.
-    """
-
-    def extra(clean: Tensor, abar: Tensor) -> Tensor:
-        surprise = F.cross_entropy(classifier(clean), labels.clamp(min=0), reduction="none")
-        over_time = abar if how.consistency_time == "abar" else torch.ones_like(abar)
-        return how.consistency * over_time * surprise * (labels >= 0)
-
-    return extra
-
-
-@dataclass(frozen=True)
-class FinetuneData:
-    """What is learned from: cached latents, and what is said of each.
-
-    words: conditions of the distinct prompts, the empty one last. of: index into them, int64 (n,), of each image.
-    """
-
-    latents: Latents
-    words: Tensor
-    of: Tensor
-
-
-@dataclass(frozen=True)
-class ExtraLoss:
-    """What a method adds to the loss of fine-tuning.
-
-    of(labels, z): the addition (n,) as a function of clean estimates and abar (`Objective.extra`), for a batch of
-    labels (n,), -1 where the prompt is empty, and clean latents (n, c, h, w). key: JSON values, what decides it.
-    """
-
-    of: Callable[[Tensor, Tensor], Callable[[Tensor, Tensor], Tensor]]
-    key: Mapping[str, Any]
-
-
 def finetune_loss(
     model: LatentModel,
-    lesson: FinetuneData,
-    how: FinetuneConfig,
-    addition: ExtraLoss | None = None,
+    data: FinetuneData,
+    config: FinetuneConfig,
+    extra_loss: ExtraLoss | None = None,
     part: slice = slice(None),
 ) -> Callable[[int], Tensor]:
-    """The loss of a step, or of the `part` of its batch: its draws follow from the step, not from a run's seed."""
-    latents, nothing = lesson.latents, len(lesson.words) - 1
+    """Return step -> loss of the step's batch, or of the `part` of it. A step's draws follow from its number alone."""
+    latents, empty_prompt = data.latents, len(data.conditions) - 1
 
     def loss_at(step: int) -> Tensor:
         generator = generator_of(0, "tune", step)
-        rows = torch.randint(len(latents.labels), (how.batch,), generator=generator)
-        empty = torch.rand(how.batch, generator=generator) < how.empty
+        rows = torch.randint(len(latents.labels), (config.batch,), generator=generator)
+        empty = torch.rand(config.batch, generator=generator) < config.empty
         z = latents.draw(rows, generator).to(model.device)
-        said = lesson.of[rows].masked_fill(empty, nothing)[part]
-        words = lesson.words[said.to(lesson.words.device)].to(model.device)
+        prompts = data.index[rows].masked_fill(empty, empty_prompt)[part]
+        condition = data.conditions[prompts.to(data.conditions.device)].to(model.device)
         labels = latents.labels[rows].masked_fill(empty, -1)[part].to(model.device)
-        extra = addition.of(labels, z[part]) if addition else None
-        goal = Objective(model.scheduler.alphas_cumprod, model.prediction, WEIGHTS[how.weight], extra)
-        with mixed_precision(model.device, how.precision):
-            return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, words), z, goal, generator, part)
+        extra = (lambda z0_hat, abar: extra_loss.loss(z0_hat, abar, labels, z[part])) if extra_loss else None
+        objective = Objective(model.scheduler.alphas_cumprod, model.prediction, WEIGHTS[config.weight], extra)
+        with mixed_precision(model.device, config.precision):
+            return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, condition), z, objective, generator, part)
 
     return loss_at
 
 
 def finetune(
-    model: LatentModel, how: FinetuneConfig, loss_at: Callable[[int], Tensor],
+    model: LatentModel, config: FinetuneConfig, loss_at: Callable[[int], Tensor],
     *, folder: Path, progress: Callable[[Iterable], Iterable], processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, float]:  # fmt: skip
-    """Train and write `denoiser.safetensors`, the trained weights only; return the steps and the last mean loss.
+    """Train, and write the trained weights alone to `denoiser.safetensors`. Return the figures of the training.
 
-    Checkpoints lie beside `folder`, so that a killed run goes on with the same weights. Of several processes each has
-    the `loss_at` of its part.
+    Checkpoints lie beside `folder`, so that a killed run ends with the same weights. Each process has the `loss_at` of
+    its part of the batch.
     """
-    unfreeze(model.denoiser, how)
-    schedule = Schedule(how.steps, how.rate, how.warmup, decay=how.decay, ema=how.ema)
-    found = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, processes=processes))
+    unfreeze(model.denoiser, config)
+    schedule = Schedule(config.steps, config.rate, config.warmup, decay=config.decay, ema=config.ema)
+    result = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, processes=processes))
     trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
     if processes.is_lead:
         save_file(trained, folder / "denoiser.safetensors")
-    return {"steps": how.steps, **asdict(found)}
+    return {"steps": config.steps, **asdict(result)}
 
 
-def load_finetuned(model: LatentModel, folder: Path, how: FinetuneConfig) -> None:
-    """Put the weights that `tune` wrote into the model's denoiser, frozen again."""
-    if how.weights == "lora" and not any(".lora_" in name for name, _ in model.denoiser.named_parameters()):
-        unfreeze(model.denoiser, how)
+def load_finetuned(model: LatentModel, folder: Path, config: FinetuneConfig) -> None:
+    """Put the weights that `finetune` wrote into the model's denoiser, frozen again."""
+    if config.weights == "lora" and not any(".lora_" in name for name, _ in model.denoiser.named_parameters()):
+        unfreeze(model.denoiser, config)
     trained = load_file(folder / "denoiser.safetensors", device=str(model.device))
-    unknown = model.denoiser.load_state_dict(trained, strict=False).unexpected_keys
-    if unknown:
-        raise ValueError(f"{folder} holds weights that the denoiser lacks: {', '.join(unknown[:3])}")
+    if unexpected := model.denoiser.load_state_dict(trained, strict=False).unexpected_keys:
+        raise ValueError(f"{folder} holds weights that the denoiser lacks: {', '.join(unexpected[:3])}")
     model.denoiser.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""The training split as latents, encoded once, on disk, memory-mapped."""
+"""The training split as latents of the base's autoencoder, cached on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from ddbench.methods.latent_diffusion.model import LatentModel
 
 @dataclass(frozen=True)
 class Latents:
-    """The cached training split: unscaled posterior mean and std, float16 (n, c, h, w), and labels (n,)."""
+    """The cached training split.
+
+    mean, std: of the posterior, unscaled, float16 (n, c, h, w).
+    labels: int64 (n,).
+    scale: factor from unscaled to scaled latents.
+    """
 
     mean: Tensor
     std: Tensor
@@ -23,28 +28,26 @@ class Latents:
     scale: float
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Scaled posterior samples of `rows`, float32."""
+        """Draw scaled posterior samples of `rows`, float32."""
         noise = torch.randn((len(rows), *self.mean.shape[1:]), generator=generator)
         return (self.mean[rows].float() + self.std[rows].float() * noise) * self.scale
 
     def means(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Scaled posterior means of `rows`, float32."""
+        """Return scaled posterior means of `rows`, float32."""
         return self.mean[rows].float() * self.scale
 
 
 def save_latents(
     model: LatentModel, images: Tensor, folder: Path, *, views: int, progress: Callable, batch: int
 ) -> None:
-    """Encode `views` of the eight ways to turn and mirror square images, the first as they are: all images one way,
-    then the next way.
-    """
+    """Encode square images in the first `views` of the eight views of `turned`, view after view, and save them."""
     parts = [model.encode(turned(images, view), progress, batch) for view in range(views)]
     mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
     save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
 
 
 def turned(images: Tensor, view: int) -> Tensor:
-    """The images (n, c, h, h) in one of eight views: 0 as they are, 1 mirrored, 2 and 3 turned by 90 degrees, ..."""
+    """Return images (n, c, h, h) in one of eight views: 0 as they are, 1 mirrored, 2 and 3 turned by 90 degrees, ..."""
     around = torch.rot90(images, view // 2, (2, 3))
     return (around.flip(3) if view % 2 else around).contiguous()
 

@@ -1,7 +1,7 @@
 """The border to latent diffusion models of diffusers: a pipeline folder or a hub id becomes one `LatentModel`.
 
-Two kinds: a U-Net conditioned by text (the Stable Diffusion family), and a transformer conditioned by class (DiT).
-diffusers is imported inside the functions: `ddbench run` on something finished must not pay its nine seconds.
+There are two kinds: a U-Net conditioned by text (the Stable Diffusion family), and a transformer conditioned by class
+(DiT). diffusers is imported inside the functions: `ddbench run` on a finished run must not pay its nine seconds.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ddbench.methods.shared.device import in_batches, mixed_precision
 from ddbench.utils.files import read_json
 
 MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
-PNDM = "PNDMScheduler"
-CLASSES = (None, "timestep")  # kinds of class embedding that a number says enough to
+CLASS_EMBEDDINGS = (None, "timestep")  # kinds that take a number
 
 
 @dataclass(frozen=True)
 class LatentModel:
-    """A latent diffusion model: weights frozen until somebody unfreezes them, float32, evaluation mode.
+    """A latent diffusion model: frozen weights, float32, evaluation mode.
 
-    text, tokenizer: None where classes, not texts, say what to draw. identity: a digest of what the weights are, and
-    vae_identity of the autoencoder's alone: one of them is part of the key of every stage.
+    identity: digest of all weights; it, or the next one, is part of every stage's key.
+    vae_identity: digest of the autoencoder's weights.
+    text, tokenizer: None for a base conditioned by class.
     """
 
     denoiser: Any  # parts of diffusers and transformers: no type tells their configs
@@ -45,7 +45,7 @@ class LatentModel:
 
     @property
     def prediction(self) -> str:
-        """What the denoiser outputs: epsilon, v_prediction or sample."""
+        """The output of the denoiser: epsilon, v_prediction or sample."""
         return self.scheduler.config.prediction_type
 
     @property
@@ -55,211 +55,206 @@ class LatentModel:
         return 2 ** (len(getattr(config, "block_out_channels", None) or config.encoder_block_out_channels) - 1)
 
     def check_size(self, size: int) -> None:
-        """UserError unless images of `size` x `size` pixels have latents that the denoiser takes."""
-        if self.text is None and size != (own := self.denoiser.config.sample_size * self.factor):
-            raise UserError(f"{size} px: this base, a transformer, takes {own} px only; try --size {own}")
+        """Raise UserError unless images of `size` x `size` pixels have latents that the denoiser takes."""
+        if self.text is None and size != (only := self.denoiser.config.sample_size * self.factor):
+            raise UserError(f"{size} px: this base, a transformer, takes {only} px only; try --size {only}")
         if size % self.factor:
             near = [n for n in (size // self.factor * self.factor, -(-size // self.factor) * self.factor) if n]
             raise UserError(f"{size} px: this base takes multiples of {self.factor}; try {' or '.join(map(str, near))}")
 
     def check_classes(self, count: int, tuned: bool) -> None:
-        """UserError when the base is conditioned by class and has fewer than `count`, or untuned would draw others."""
+        """Raise UserError for a base conditioned by class that has too few, or would draw classes of its own.
+
+        count: classes of the dataset. tuned: the base is fine-tuned on them.
+        """
         if self.text is not None:
             return
-        own = self.denoiser.config.num_embeds_ada_norm
-        if count > own:
-            raise UserError(f"{count} classes: this base, conditioned by class, has {own}; try one by text")
-        if count < own and not tuned:
+        of_base = self.denoiser.config.num_embeds_ada_norm
+        if count > of_base:
+            raise UserError(f"{count} classes: this base, conditioned by class, has {of_base}; try one by text")
+        if count < of_base and not tuned:
             raise UserError(
-                f"weights=none: this base, conditioned by class, would draw the first {count} of its own {own}; "
+                f"weights=none: this base, conditioned by class, would draw the first {count} of its own {of_base}; "
                 "fine-tune it (weights=lora, weights=all) or try one by text"
             )
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], labels: Sequence[int]) -> Tensor:
-        """What conditions the denoiser, one row per prompt: its text embeddings (n, tokens, d).
+        """Return the condition of the denoiser, one row per prompt: text embeddings (n, tokens, d).
 
-        Of a base conditioned by class the class instead, (n,): `labels` says it, and -1 is "no class", the empty
-        prompt's. Prompts longer than the text encoder reads are cut.
+        For a base conditioned by class it is the class, int64 (n,): `labels`, where -1, the empty prompt's, is "no
+        class". Prompts longer than the text encoder reads are cut.
         """
         if self.text is None:
-            none = self.denoiser.config.num_embeds_ada_norm
-            return torch.tensor([none if label < 0 else label for label in labels], device=self.device)
+            no_class = self.denoiser.config.num_embeds_ada_norm
+            return torch.tensor([no_class if label < 0 else label for label in labels], device=self.device)
         length = min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings)
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).input_ids
         return torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
 
-    def denoise(self, z: Tensor, t: Tensor, words: Tensor) -> Tensor:
-        """The denoiser's output u (n, c, h, w) for z at time t, (n,) or a scalar, under `words`.
+    def denoise(self, z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Return the denoiser's output u (n, c, h, w) for z at time t, (n,) or a scalar, under `encode_prompts`' rows.
 
-        A U-Net with class embeddings of its own (Text2Earth: ground resolution), looked up or computed from the number,
-        is given class 0. Of a transformer that
-        learned its variance too, u is the mean's half.
+        A U-Net with class embeddings of its own (Text2Earth: ground resolution) is given class 0. A transformer that
+        learned its variance too outputs the mean and the variance; u is the mean.
         """
         if self.text is None:
-            return self.denoiser(z, t.expand(len(z)).to(z.device), class_labels=words).sample[:, : z.shape[1]]
-        more = {}
+            return self.denoiser(z, t.expand(len(z)).to(z.device), class_labels=condition).sample[:, : z.shape[1]]
+        classes = {}
         if self.denoiser.class_embedding is not None:
-            more = {"class_labels": torch.zeros(len(z), dtype=torch.long, device=z.device)}
-        return self.denoiser(z, t, encoder_hidden_states=words.float(), **more).sample
+            classes = {"class_labels": torch.zeros(len(z), dtype=torch.long, device=z.device)}
+        return self.denoiser(z, t, encoder_hidden_states=condition.float(), **classes).sample
 
     @torch.no_grad()
     def encode(self, images: Tensor, progress: Callable[[Iterable], Iterable], batch: int) -> tuple[Tensor, Tensor]:
-        """Posterior mean and std, unscaled, float16 (n, c, h/f, w/f) each, of uint8 images (n, 3, h, w)."""
+        """Return posterior mean and std, unscaled, float16 (n, c, h/f, w/f), of uint8 images (n, 3, h, w)."""
 
-        def one(part: slice) -> list[Tensor]:
+        def compute(part: slice) -> list[Tensor]:
             return [t.half().cpu() for t in posterior(self.vae, to_float(images[part].to(self.device)))]
 
-        means, stds = zip(*in_batches(one, len(images), batch, progress), strict=True)
+        means, stds = zip(*in_batches(compute, len(images), batch, progress), strict=True)
         return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
     @torch.no_grad()
     def decode(self, z: Tensor, batch: int, progress: Callable[[Iterable], Iterable] = iter) -> Tensor:
-        """uint8 (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
+        """Return uint8 images (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
 
-        def one(part: slice) -> Tensor:
+        def compute(part: slice) -> Tensor:
             return to_uint8(self.vae.decode(z[part].to(self.device) / self.vae.config.scaling_factor).sample).cpu()
 
-        return torch.cat(list(in_batches(one, len(z), batch, progress)))
+        return torch.cat(list(in_batches(compute, len(z), batch, progress)))
 
     def scheduler_named(self, name: str, pulled: bool = False) -> Any:
-        """The base's own scheduler, or another of diffusers by its class name, with the base's noise levels.
+        """Build the base's own scheduler (name "base") or another of diffusers, with the base's noise levels.
 
-        One that scales its noise (Euler's) the sampler does not know: where the base's own is one, DDIM takes its
-        place. UserError for one that was asked for by name, for an unknown one and, when it pulls, for one that goes on
-        from its own copy of the latents and would forget the pull. PNDM starts without its Runge-Kutta steps, which
-        restart from latents of their own; so it does in the configurations of Stable Diffusion (its second step still
-        repeats the first from the latents before it, and with them before the first pull). No scheduler clips: its
-        default is for pixels in [-1, 1], and these are latents.
+        DDIM replaces a base's own scheduler that scales its noise (Euler's), which the sampler does not support. PNDM
+        starts without its Runge-Kutta steps, which restart from latents of their own, as in the configurations of
+        Stable Diffusion (its second step still repeats the first from the latents before it, and with them before the
+        first pull). No scheduler clips: that default is for pixels in [-1, 1].
+
+        pulled: the latents are moved between steps. Raises UserError for an unknown name, for a scheduler that scales
+        its noise, and with `pulled` for one that continues from its own copy of the latents.
         """
-        known = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
-        known = {"base": type(self.scheduler)} | dict(sorted(known.items()))
-        if name not in known:
-            raise unknown("scheduler", name, known)
-        kind = known[name].__name__
-        made = _made(known[name], self.scheduler.config)
+        kinds = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
+        kinds = {"base": type(self.scheduler)} | dict(sorted(kinds.items()))
+        if name not in kinds:
+            raise unknown("scheduler", name, kinds)
+        scheduler = build_scheduler(kinds[name], self.scheduler.config)
+        kind = kinds[name].__name__
         if pulled and kind in MULTISTEP_SCHEDULERS:
             raise UserError(f"scheduler {kind} restarts from latents of its own, which undoes the pull: set pull=0")
-        if float(made.init_noise_sigma) == 1:
-            return made
+        if float(scheduler.init_noise_sigma) == 1:
+            return scheduler
         if name != "base":
             raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
         from diffusers import DDIMScheduler
 
-        return _made(DDIMScheduler, self.scheduler.config)
+        return build_scheduler(DDIMScheduler, self.scheduler.config)
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """UserError now, not after the training, when the scheduler does not have so many steps."""
+    """Raise UserError when the scheduler does not have so many steps: now, not after the training."""
     try:
         scheduler.set_timesteps(steps)
     except ValueError as error:
         raise UserError(f"steps={steps}: {error}") from None
 
 
-def _made(kind: Any, config: Any) -> Any:
-    """A scheduler with the noise levels of `config`, which clips nothing. UserError for one that lacks a package."""
-    wanted = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
-    changes = {name: value for name, value in wanted.items() if name in inspect.signature(kind).parameters}
+def build_scheduler(kind: Any, config: Any) -> Any:
+    """Build a scheduler with the noise levels of `config`, without clipping. Raises UserError without its package."""
+    settings = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
+    accepted = {name: value for name, value in settings.items() if name in inspect.signature(kind).parameters}
     try:
-        return kind.from_config(config, **changes)
+        return kind.from_config(config, **accepted)
     except ImportError as error:
-        said = str(error).strip().splitlines()[0]
-        raise UserError(f"scheduler {kind.__name__} cannot be made: {said}; DDIMScheduler needs nothing") from None
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"scheduler {kind.__name__} cannot be built: {reason}; DDIMScheduler needs nothing") from None
 
 
 def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and std, unscaled, (n, c, h/f, w/f) each, of images in [-1, 1]; a deterministic autoencoder has std 0."""
-    found = vae.encode(images)
-    if hasattr(found, "latent"):
-        return found.latent, torch.zeros_like(found.latent)
-    return found.latent_dist.mean, found.latent_dist.std
+    """Return mean and std, unscaled, (n, c, h/f, w/f), of images in [-1, 1]; a deterministic autoencoder has std 0."""
+    output = vae.encode(images)
+    if hasattr(output, "latent"):
+        return output.latent, torch.zeros_like(output.latent)
+    return output.latent_dist.mean, output.latent_dist.std
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Map uint8 0..255 to float32 [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map float [-1, 1] to the nearest uint8 0..255; values outside are clipped."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def denoiser_of(model: LatentModel, precision: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return `model.denoise` under autocast, with float32 output."""
+
+    def network(z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        with mixed_precision(model.device, precision):
+            return model.denoise(z, t, condition).float()
+
+    return network
 
 
 def load_model(name: str, device: torch.device) -> LatentModel:
-    """Load `tiny` (embedded), a pipeline folder, or a hub id; UserError names the model and the ways out."""
+    """Load `tiny` (embedded), a pipeline folder, or a hub id. Raises UserError with the name and the ways out."""
     folder = find_model(name)
     import diffusers
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # ours says what is going on
-    scheduler = _scheduler(folder, diffusers)
-    own = {"identity": identity_of(folder), "vae_identity": identity_of(folder / "vae", "")}
-    shared = {"scheduler": scheduler, "device": device, **own}
-    vae = _frozen(_kind(folder / "vae", diffusers, ("AutoencoderKL", "AutoencoderDC")), folder / "vae", device)
+    transformers.utils.logging.disable_progress_bar()  # ours shows the progress
+    scheduler_class = scheduler_name(folder)
+    if not hasattr(diffusers, scheduler_class):
+        version = diffusers.__version__
+        raise UserError(f"{folder}: its scheduler is a {scheduler_class}, which diffusers {version} does not have")
+    scheduler = getattr(diffusers, scheduler_class).from_pretrained(folder / "scheduler")
+    if (prediction := getattr(scheduler.config, "prediction_type", None)) not in PREDICTIONS:
+        raise UserError(f"{folder}: its denoiser predicts {prediction!r}; known are {', '.join(PREDICTIONS)}")
+
+    def load_part(part: str, classes: tuple[str, ...]) -> Any:
+        kind = class_name(folder / part)
+        if kind not in classes:
+            raise UserError(f"{folder}: its {part} is a {kind}; known are {', '.join(classes)}")
+        kind = "DiTTransformer2DModel" if kind == "Transformer2DModel" else kind  # a DiT of the hub has the older name
+        return _load_frozen(getattr(diffusers, kind), folder / part, device, torch_dtype=torch.float32)
+
+    vae = load_part("vae", ("AutoencoderKL", "AutoencoderDC"))
+    shared = {
+        "scheduler": scheduler,
+        "device": device,
+        "identity": identity_of(folder),
+        "vae_identity": identity_of(folder / "vae", ""),
+    }
     if "transformer" in parts_of(folder):
-        kind = _kind(folder / "transformer", diffusers, ("DiTTransformer2DModel", "Transformer2DModel"))
-        return LatentModel(_frozen(kind, folder / "transformer", device), vae, **shared)
-    unet = _kind(folder / "unet", diffusers, ("UNet2DConditionModel",))
-    _check_fit(folder, read_json(folder / "unet" / "config.json"), vae.config.latent_channels)
-    return LatentModel(
-        _frozen(unet, folder / "unet", device), vae, **shared,
-        text=_frozen(transformers.CLIPTextModel, folder / "text_encoder", device),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-    )  # fmt: skip
+        return LatentModel(load_part("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), vae, **shared)
+    _check_unet(folder, vae.config.latent_channels)
+    unet = load_part("unet", ("UNet2DConditionModel",))
+    text = _load_frozen(transformers.CLIPTextModel, folder / "text_encoder", device, dtype=torch.float32)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    return LatentModel(unet, vae, **shared, text=text, tokenizer=tokenizer)
 
 
-def _scheduler(folder: Path, diffusers: Any) -> Any:
-    """The pipeline's own scheduler; UserError for one that diffusers lacks or that predicts what we do not know."""
-    name = scheduler_name(folder)
-    if not hasattr(diffusers, name):
-        raise UserError(f"{folder}: its scheduler is a {name}, which diffusers {diffusers.__version__} does not have")
-    made = getattr(diffusers, name).from_pretrained(folder / "scheduler")
-    if (found := getattr(made.config, "prediction_type", None)) not in PREDICTIONS:
-        raise UserError(f"{folder}: its denoiser predicts {found!r}; known are {', '.join(PREDICTIONS)}")
-    return made
-
-
-def _check_fit(folder: Path, unet: dict[str, Any], channels: int) -> None:
-    """UserError for a U-Net that wants more than noisy latents, a time, a text and a class: before any work."""
+def _check_unet(folder: Path, channels: int) -> None:
+    """Raise UserError for a U-Net that needs more than noisy latents of `channels`, a time, a text and a class."""
+    unet = read_json(folder / "unet" / "config.json")
     more = unet.get("addition_embed_type") or unet.get("encoder_hid_dim_type")
     takes, kind, width = unet["in_channels"], unet.get("class_embed_type"), unet["cross_attention_dim"]
     text = read_json(folder / "text_encoder" / "config.json")["hidden_size"]
     reasons = {
         f"it takes {takes} channels, the autoencoder gives {channels}": takes != channels,
-        f"it wants more than a text ({more})": bool(more),
-        f"its class embedding is {kind!r}": kind not in CLASSES,
+        f"it needs more than a text ({more})": bool(more),
+        f"its class embedding is {kind!r}": kind not in CLASS_EMBEDDINGS,
         f"it reads texts of width {width}, the text encoder writes {text}": width != text,
     }
-    off = [reason for reason, holds in reasons.items() if holds]
-    if off:
-        raise UserError(f"{folder}: its U-Net is not one for text to image: {'; '.join(off)}")
+    if problems := [reason for reason, holds in reasons.items() if holds]:
+        raise UserError(f"{folder}: its U-Net is not one for text to image: {'; '.join(problems)}")
 
 
-def _kind(folder: Path, diffusers: Any, known: tuple[str, ...]) -> Any:
-    """The class that a part's folder names, if it is one that we understand."""
-    name = class_name(folder)
-    if name not in known:
-        raise UserError(f"{folder.parent}: its {folder.name} is a {name}; known are {', '.join(known)}")
-    # a DiT of the hub calls itself by the older name
-    return getattr(diffusers, "DiTTransformer2DModel" if name == "Transformer2DModel" else name)
-
-
-def _frozen(kind: Any, folder: Path, device: torch.device) -> Any:
-    """One part in float32, no gradients. Only safetensors are read, and no code from the folder runs."""
-    wanted = {"use_safetensors": True} | ({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {})
-    if "transformers" in kind.__module__:
-        wanted["dtype"] = torch.float32
-    return kind.from_pretrained(folder, **wanted).to(device).eval().requires_grad_(False)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """float [-1, 1] to the nearest uint8 0..255, values outside clipped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def denoiser_of(model: LatentModel, precision: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The model's denoiser as a function of z, t and words, under autocast."""
-
-    def network(z: Tensor, t: Tensor, words: Tensor) -> Tensor:
-        with mixed_precision(model.device, precision):
-            return model.denoise(z, t, words).float()
-
-    return network
+def _load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:
+    """Load one part in evaluation mode, without gradients. Reads safetensors only, and runs no code of the folder."""
+    return kind.from_pretrained(folder, use_safetensors=True, **dtype).to(device).eval().requires_grad_(False)

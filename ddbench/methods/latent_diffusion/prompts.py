@@ -1,83 +1,79 @@
-"""What is said to the denoiser: of every training image while it is fine-tuned, of every prototype while it draws."""
+"""Prompts for fine-tuning and sampling; the caption that represents a cluster."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-COMMON = 0.7  # of a class's captions: a word in so many of them tells no image of the class from another
-KEEP = 30  # words of a cluster that weigh
+COMMON = 0.7  # a word in this share of a class's captions does not distinguish its images
+TOP_WORDS = 30  # words of a cluster that weigh
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Distinct prompts, and who is meant by each.
+    """The prompts of n images, each distinct one once.
 
-    texts, labels: the prompts and the class of each. of: index into `texts`, int64 (n,), of each image or prototype.
+    texts, labels: the distinct prompts, and the class of each.
+    index: of each image, the position of its prompt in `texts`, int64 (n,).
     """
 
     texts: tuple[str, ...]
     labels: tuple[int, ...]
-    of: Tensor
+    index: Tensor
 
 
 def class_prompts(template: str, readable: Sequence[str], labels: Tensor) -> Prompts:
-    """The template's prompt of each one's class."""
+    """Fill the template with the class name of each image; labels int64 (n,)."""
     return Prompts(tuple(template.format(name) for name in readable), tuple(range(len(readable))), labels)
 
 
-def own_prompts(template: str, readable: Sequence[str], labels: Tensor, captions: Sequence[str]) -> Prompts:
-    """The template's prompt of each one's class, and a caption of its own as the next sentence."""
-    names = [template.format(name).removesuffix(".") for name in readable]
-    said = [(f"{names[y]}. {caption}", y) for y, caption in zip(labels.tolist(), captions, strict=True)]
-    distinct = {pair: i for i, pair in enumerate(dict.fromkeys(said))}
+def caption_prompts(template: str, readable: Sequence[str], labels: Tensor, captions: Sequence[str]) -> Prompts:
+    """Fill the template as `class_prompts` does, and add each image's caption as a second sentence."""
+    sentences = [template.format(name).removesuffix(".") for name in readable]
+    pairs = [(f"{sentences[y]}. {caption}", y) for y, caption in zip(labels.tolist(), captions, strict=True)]
+    distinct = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
     texts, classes = zip(*distinct, strict=True)
-    return Prompts(texts, classes, torch.tensor([distinct[pair] for pair in said]))
+    return Prompts(texts, classes, torch.tensor([distinct[pair] for pair in pairs]))
 
 
-def aggregate(captions: Sequence[str], clusters: Sequence[int], readable: str, count: int = 0) -> list[int]:
-    """For each cluster 0, 1, ... (of `count`, 0 for as many as there are) the index of the caption that stands for it.
+def representative_captions(
+    captions: Sequence[str], clusters: Sequence[int], readable: str, count: int = 0
+) -> list[int]:
+    """Return for each cluster the index of the caption that represents it (the rule of VLCP, arXiv 2506.23580).
 
-    The rule of VLCP (arXiv 2506.23580).
-    captions, clusters: of every image of one class. Stop words, the words of the class's `readable` name and words in
-    at least 70 % of the class's captions are dropped; of the rest the 30 most frequent in the cluster weigh their
-    count; the member whose caption contains the largest sum is taken, of equals the first. Deterministic; stop words
-    are scikit-learn's (VLCP: NLTK's, which must be downloaded). For a cluster without a member (images that are in a
-    class twice leave k-means fewer than asked) all of the class's captions stand.
+    captions, clusters: of every image of one class.
+    readable: the class's name.
+    count: number of clusters, 0 for the largest in `clusters` and all below.
+
+    Stop words, words of the name and words in at least 70 % of the captions are dropped. The 30 most frequent others
+    of a cluster weigh their count. The caption that contains the largest sum wins; the first of equals. A word counts
+    inside longer words too. Stop words are scikit-learn's (VLCP: NLTK's, which must be downloaded). A cluster without a
+    member takes the class's captions: repeated images leave k-means fewer clusters than asked for.
     """
-    dropped = _stop_words() | set(words(readable)) | common_words(captions)
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    dropped = ENGLISH_STOP_WORDS | set(words(readable)) | common_words(captions)
     chosen = []
     for cluster in range(count or max(clusters) + 1):
         members = [i for i, owner in enumerate(clusters) if owner == cluster] or list(range(len(captions)))
-        chosen.append(members[_best([captions[i] for i in members], dropped)])
+        counts = Counter(word for i in members for word in words(captions[i]) if word not in dropped)
+        top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOP_WORDS]
+        sums = [sum(n for word, n in top if word in captions[i].lower()) for i in members]
+        chosen.append(members[sums.index(max(sums))])
     return chosen
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of letters, in order."""
+    """Return the lower-case words of letters, in order."""
     return re.findall(r"[^\W\d_]+", text.lower())
 
 
 def common_words(captions: Sequence[str]) -> set[str]:
-    """Words in at least 70 % of the captions."""
-    seen = Counter(word for caption in captions for word in set(words(caption)))
-    return {word for word, count in seen.items() if count >= COMMON * len(captions)}
-
-
-def _best(captions: Sequence[str], dropped: Collection[str]) -> int:
-    """Index of the caption with the largest summed weight; a word weighs where it occurs, inside longer ones too."""
-    counts = Counter(word for caption in captions for word in words(caption) if word not in dropped)
-    kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:KEEP]
-    sums = [sum(count for word, count in kept if word in caption.lower()) for caption in captions]
-    return max(range(len(captions)), key=sums.__getitem__)
-
-
-def _stop_words() -> set[str]:
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
-    return set(ENGLISH_STOP_WORDS)
+    """Return the words in at least 70 % of the captions."""
+    counts = Counter(word for caption in captions for word in set(words(caption)))
+    return {word for word, n in counts.items() if n >= COMMON * len(captions)}

@@ -1,4 +1,4 @@
-"""What is made once and shared between runs and methods: latents, encoded prompts, the fine-tuned weights."""
+"""Stages that runs and methods share: latents, encoded prompts, fine-tuned weights."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest
 
-SHARED = "latent-diffusion@1"  # in the stages' keys for a method; goes up when what they hold may change
-FEW_PROMPTS = 2048  # prompts whose words are encoded anew by every run; more of them are a stage
+SHARED = "latent-diffusion@1"  # replaces the method in the stages' keys; raise it when their content may change
+FEW_PROMPTS = 2048  # every run encodes so many prompts anew; more of them are a stage
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one base model on one training split. batch: images at once.
+    """The stages of one base model on one training split, shared by all methods that sample such a model.
 
-    Each is keyed by no more than it needs: what is made of latents alone is shared by all bases with that autoencoder,
-    and all of it by every method that samples a latent diffusion model.
+    A key holds no more than the stage needs: bases with one autoencoder share what follows from latents alone.
+
+    batch: images encoded at once.
     """
 
     model: LatentModel
@@ -45,54 +46,49 @@ class Stages:
 
     @property
     def shared(self) -> Context:
-        """The context whose stages all methods share that sample a latent diffusion model."""
+        """The context with SHARED in place of the method."""
         return replace(self.ctx, method=SHARED)
 
-    def latents(self) -> Latents:
-        """The training split, encoded."""
-        return self._encoded("latents", 1)
-
-    def views(self, latents: Latents, count: int) -> Latents:
-        """The training split in `count` views, one after the other; those of one view are there already."""
-        return latents if count == 1 else self._encoded("views", count)
-
-    def _encoded(self, name: str, count: int) -> Latents:
-        model, progress = self.model, partial(self.ctx.progress, desc=name)
+    def latents(self, views: int = 1) -> Latents:
+        """Encode the training split in the first `views` of the eight views of `turned`, view after view."""
+        name, model = "latents" if views == 1 else "views", self.model
 
         def make(folder: Path) -> None:
-            save_latents(model, self.train.images, folder, views=count, progress=progress, batch=self.batch)
+            progress = partial(self.ctx.progress, desc=name)
+            save_latents(model, self.train.images, folder, views=views, progress=progress, batch=self.batch)
 
-        folder = self.shared.stage(name, make, vae=model.vae_identity, count=count)
-        return load_latents(folder, self.train.labels.repeat(count), model.vae.config.scaling_factor)
+        folder = self.shared.stage(name, make, vae=model.vae_identity, count=views)
+        return load_latents(folder, self.train.labels.repeat(views), model.vae.config.scaling_factor)
 
     def finetune(
-        self, latents: Latents, prompts: Prompts, how: FinetuneConfig, addition: ExtraLoss | None = None
+        self, latents: Latents, prompts: Prompts, config: FinetuneConfig, extra_loss: ExtraLoss | None = None
     ) -> None:
-        """Put the fine-tuned weights, made once for every IPC and seed, into the model."""
-        model, processes, progress = self.model, self.ctx.processes, partial(self.ctx.progress, desc="fine-tuning")
+        """Put the fine-tuned weights, trained once for every IPC and seed, into the model."""
+        model, processes = self.model, self.ctx.processes
 
         def make(folder: Path) -> dict[str, float]:
-            lesson = FinetuneData(latents, self._words(prompts), prompts.of)
-            loss_at = finetune_loss(model, lesson, how, addition, processes.shard)
-            return finetune(model, how, loss_at, folder=folder, progress=progress, processes=processes)
+            data = FinetuneData(latents, self._conditions(prompts), prompts.index)
+            loss_at = finetune_loss(model, data, config, extra_loss, processes.shard)
+            progress = partial(self.ctx.progress, desc="fine-tuning")
+            return finetune(model, config, loss_at, folder=folder, progress=progress, processes=processes)
 
-        key = {"prompts": digest([prompts.texts, prompts.of.tolist()]), **how.key()}
-        key |= addition.key if addition else {}
+        key = {"prompts": digest([prompts.texts, prompts.index.tolist()]), **config.key()}
+        key |= extra_loss.key if extra_loss else {}
         folder = self.shared.stage("finetune", make, together=True, base=model.identity, **key)
-        load_finetuned(model, folder, how)
+        load_finetuned(model, folder, config)
 
-    def _words(self, prompts: Prompts) -> Tensor:
-        """Conditions of the prompts, the empty one last; of many in float16, on disk, memory-mapped."""
+    def _conditions(self, prompts: Prompts) -> Tensor:
+        """Encode the prompts and, last, the empty one; many of them in float16, memory-mapped from the disk."""
         texts, labels = [*prompts.texts, ""], [*prompts.labels, -1]
         if len(texts) <= FEW_PROMPTS:
             return self.model.encode_prompts(texts, labels)
 
-        def some(part: slice) -> Tensor:
-            return self.model.encode_prompts(texts[part], labels[part]).half().cpu()
-
         def make(folder: Path) -> None:
-            found = in_batches(some, len(texts), 256, partial(self.ctx.progress, desc="prompts"))
-            save_file({"words": torch.cat(list(found))}, folder / "words.safetensors")
+            batches = in_batches(
+                lambda part: self.model.encode_prompts(texts[part], labels[part]).half().cpu(),
+                len(texts), 256, partial(self.ctx.progress, desc="prompts"),
+            )  # fmt: skip
+            save_file({"words": torch.cat(list(batches))}, folder / "words.safetensors")
 
         folder = self.shared.stage("words", make, base=self.model.identity, prompts=digest([texts, labels]))
         return load_file(folder / "words.safetensors")["words"]

@@ -1,4 +1,4 @@
-"""Training of the networks of diffusion methods: AdamW, a schedule, clipping, averaged weights, checkpoints."""
+"""A resumable training loop: AdamW, schedule, clipping, weight average, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,17 @@ from ddbench.utils.files import Stopwatch
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train.
+    """The length and the rates of a training.
 
-    steps: optimizer steps. rate: peak learning rate. warmup: steps from 0 to the peak. cosine: decay to `floor`
-    times the peak by the last step, else constant. clip: largest gradient norm. decay: AdamW's weight decay. betas:
-    AdamW's. ema: decay per step of an exponential moving average of the weights that replaces them at the end, 0 for
-    none. seconds: when not 0, time decides in place of `steps`: the run ends after so many seconds, those before a kill
-    included, and the cosine follows them.
+    steps: optimizer steps.
+    rate: peak learning rate.
+    warmup: steps of the linear warm-up.
+    cosine: decay to `floor` times the peak by the last step, else constant.
+    clip: largest gradient norm.
+    decay, betas: AdamW's weight decay and betas.
+    ema: decay per step of the weight average that replaces the weights at the end, 0 for none.
+    floor: share of the peak rate at the end of the cosine.
+    seconds: where not 0, time decides in place of `steps`, the seconds before a kill included; so does the cosine.
     """
 
     steps: int
@@ -40,11 +45,11 @@ class Schedule:
     seconds: float = 0.0
 
     def progress_at(self, step: int, seconds: float) -> float:
-        """Share of the training that is done before step `step` (from 0), after so many seconds; 1 ends it."""
+        """Return the share of the training done before step `step` (from 0), after `seconds`; 1 ends it."""
         return seconds / self.seconds if self.seconds else step / self.steps
 
     def rate_at(self, step: int, progress: float | None = None) -> float:
-        """Learning rate of optimizer step `step` (from 0); progress: that of `progress_at`, by steps by default."""
+        """Return the learning rate of step `step` (from 0); progress: that of `progress_at`, by steps by default."""
         progress = step / self.steps if progress is None else progress
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         wave = (1 + math.cos(math.pi * progress)) / 2 if self.cosine else 1.0
@@ -53,11 +58,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Checkpoints of a loop.
+    """The place of the loop's state.
 
-    folder: folder of the file, None for no checkpoints.
-    every: steps between two of them.
-    processes: the processes that run the loop together, each on its part of every batch. The lead writes, all read.
+    folder: None keeps none.
+    every: steps between two checkpoints.
+    processes: they run the loop together, each on its part of every batch; the lead writes, all read.
     """
 
     folder: Path | None = None
@@ -66,7 +71,7 @@ class Checkpoints:
 
 
 def checkpoints_beside(folder: Path, every: int = 250, processes: ProcessGroup = SINGLE_PROCESS) -> Checkpoints:
-    """Return the checkpoints of a stage; they are removed when the stage is complete (`files.make_once`)."""
+    """Return checkpoints beside a stage's hidden folder; `files.make_once` removes them with the stage complete."""
     return Checkpoints(Checkpoint.beside(folder).path.parent, every, processes)
 
 
@@ -80,99 +85,92 @@ def fit(
 ) -> FitResult:
     """Minimise `loss_at(step)` over the trainable weights of `network`.
 
-    Whatever is random in `loss_at` must follow from `step` alone: then a run killed and resumed from a checkpoint ends
-    with the weights of one that was not. `after(step)` is called after each step, and again for those since the last
-    checkpoint when a run is resumed. Raises FloatingPointError at the first loss that is not finite.
+    Randomness in `loss_at` must follow from the step alone: then a killed and resumed run ends with the same weights.
+    `after(step)` is called after each step, on resuming again for the steps since the last checkpoint. Raises
+    FloatingPointError at the first loss or gradient that is not finite.
     """
     weights = [p for p in network.parameters() if p.requires_grad]
-    buffers = list(network.buffers())  # running statistics
-    fused = weights[0].device.type == "cuda"
-    optimizer = torch.optim.AdamW(
-        _groups(network), lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay, fused=fused
-    )
+    optimizer = _optimizer(network, schedule)
     average = [w.detach().clone() for w in weights] if schedule.ema else []
-    groups: dict[str, Sequence[Tensor]] = {"weight": weights, "buffer": buffers, "average": average}
+    state: dict[str, Sequence[Tensor]] = {"weight": weights, "buffer": list(network.buffers()), "average": average}
     checkpoint = Checkpoint(checkpoints.folder / STATE) if checkpoints.folder else None
-    tensors, start = checkpoint.load(weights[0].device) if checkpoint else ({}, Progress())
-    if tensors:
-        _restore(tensors, groups, optimizer)
+    start = _resume(checkpoint, state, optimizer) if checkpoint else Progress()
     losses, watch = start.losses, Stopwatch()
     bar = progress(itertools.count(start.step) if schedule.seconds else range(start.step, schedule.steps))
     for step in bar:
         done = schedule.progress_at(step, start.seconds + watch.seconds)
         if done >= 1:
             break
-        rate = schedule.rate_at(step, done)
-        losses = [*losses[-99:], _step(loss_at(step), (step, rate, schedule.clip), optimizer, checkpoints.processes)]
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate_at(step, done)
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_at(step)
+        loss.backward()
+        losses = [*losses[-99:], _update(optimizer, loss, step, schedule.clip, checkpoints.processes)]
         show_loss(bar, losses[-1])
-        _update_average(average, weights, schedule.ema, step)
+        if average:  # its decay warms up, so that early weights are forgotten
+            decay = min(schedule.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - decay)
         after(step)
         if checkpoint and checkpoints.processes.is_lead and (step + 1) % checkpoints.every == 0:
-            seconds = start.seconds + watch.seconds
-            checkpoint.save(_state(groups, optimizer), Progress(step + 1, seconds, losses))
+            tensors = _tensors(state, optimizer)
+            checkpoint.save(tensors, Progress(step + 1, start.seconds + watch.seconds, losses))
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
     return FitResult(sum(losses) / max(len(losses), 1), start.seconds)
 
 
-def _groups(network: nn.Module) -> list[dict[str, object]]:
-    """The trainable weights. A DiT's table of classes does not decay: a row that no step reads stays where it is."""
+def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Build AdamW. A DiT's table of classes does not decay: a row that no step reads stays where it is."""
     weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
     tables = [p for name, p in weights.items() if "class_embedder." in name]
-    others = [p for name, p in weights.items() if "class_embedder." not in name]
-    return [{"params": others}, *([{"params": tables, "weight_decay": 0.0}] if tables else [])]
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in weights.items() if "class_embedder." not in name]}]
+    groups += [{"params": tables, "weight_decay": 0.0}] if tables else []
+    fused = next(iter(weights.values())).device.type == "cuda"
+    return torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay, fused=fused)
 
 
-def _step(
-    loss: Tensor, at: tuple[int, float, float], optimizer: torch.optim.Optimizer, processes: ProcessGroup
-) -> float:
-    """Take one optimizer step; `at` is its number, learning rate and largest gradient norm.
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, step: int, clip: float, processes: ProcessGroup) -> float:
+    """Take an optimizer step on the clipped gradients of all processes; return the loss of the whole batch.
 
-    Returns the loss of the whole batch. A GPU is waited for once, after the step: a run that raises saves nothing.
+    Waits for a GPU once, after the step: a run that raises saves nothing.
     """
-    step, rate, clip = at
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    whole = loss.detach().clone()
-    processes.all_reduce([whole, *(w.grad for w in weights if w.grad is not None)])  # the parts of the batch add up
+    total = loss.detach().clone()
+    processes.all_reduce([total, *(w.grad for w in weights if w.grad is not None)])  # parts of the batch add up
     norm = nn.utils.clip_grad_norm_(weights, clip)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     optimizer.step()
-    value, norm = torch.stack([whole.float(), norm.float()]).tolist()
-    for name, figure in (("loss", value), ("gradient", norm)):
-        if not math.isfinite(figure):
-            raise FloatingPointError(f"the {name} became {figure} at step {step}: try smaller rates and loss weights")
-    return value
+    values = torch.stack([total.float(), norm.float()]).tolist()
+    for name, value in zip(("loss", "gradient"), values, strict=True):
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the {name} became {value} at step {step}: try smaller rates and loss weights")
+    return values[0]
 
 
-@torch.no_grad()
-def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: float, step: int) -> None:
-    """Move the averages towards the weights; the decay warms up so that early weights are forgotten."""
-    if average:
-        torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - min(decay, (1 + step) / (10 + step)))
+def _tensors(state: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name: those of `state`, and AdamW's of each weight."""
+    tensors = {f"{name}.{i}": t for name, parts in state.items() for i, t in enumerate(parts)}
+    for i, weight in enumerate(state["weight"]):
+        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in optimizer.state[weight].items()}
+    return tensors
 
 
-def _state(groups: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Name the tensors of the groups ("weight.0") and of AdamW's state of every weight ("adam.0.exp_avg")."""
-    state = {f"{name}.{i}": tensor for name, tensors in groups.items() for i, tensor in enumerate(tensors)}
-    for i, weight in enumerate(groups["weight"]):
-        state |= {f"adam.{i}.{key}": torch.as_tensor(value) for key, value in optimizer.state[weight].items()}
-    return state
-
-
-@torch.no_grad()
-def _restore(
-    state: Mapping[str, Tensor], groups: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer
-) -> None:
-    """Copy a state of `_state` into the groups and the optimizer."""
-    for name, tensors in groups.items():
-        for i, tensor in enumerate(tensors):
-            tensor.copy_(state[f"{name}.{i}"])
-    for i, weight in enumerate(groups["weight"]):
+def _resume(
+    checkpoint: Checkpoint, state: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put the checkpoint's tensors, if there is one, in place; return its progress."""
+    stored, progress = checkpoint.load(state["weight"][0].device)
+    if not stored:
+        return progress
+    with torch.no_grad():
+        for name, tensors in state.items():
+            for i, tensor in enumerate(tensors):
+                tensor.copy_(stored[f"{name}.{i}"])
+    for i, weight in enumerate(state["weight"]):
         prefix = f"adam.{i}."
-        adam = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        adam = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
         if adam:  # none for a weight that never had a gradient
             optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
+    return progress

@@ -1,10 +1,11 @@
-"""Checks of hyper-parameters that many methods share."""
+"""Checks of hyper-parameters and images per class that many methods share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from string import Formatter
 from typing import Any
+
+from ddbench.types import ImageSet
 
 
 def at_least(config: Any, **minima: float) -> None:
@@ -18,20 +19,11 @@ def shares(config: Any, *names: str) -> None:
     _raise(f"{n} must be in 0..1, not {v}" for n in names if not 0 <= (v := getattr(config, n)) <= 1)
 
 
-def check_sampled(config: Any) -> None:
-    """Raise ValueError for hyper-parameters that no method that samples a latent diffusion model accepts."""
-    at_least(config, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, guidance=0)
-    shares(config, "strength", "tune_empty")
-    try:
-        placeholders = [name for _, name, _, _ in Formatter().parse(config.prompt) if name is not None]
-    except ValueError:  # not a template
-        placeholders = []
-    problems = {
-        "tune_ema must be in 0..1, 1 excluded": not 0 <= config.tune_ema < 1,
-        "tune_rate must be above 0": not config.tune_rate > 0,
-        "prompt must hold {} once, for the class name": placeholders != [""],
-    }
-    _raise(problem for problem, occurs in problems.items() if occurs)
+def check_enough(train: ImageSet, ipc: int, parts: str) -> None:
+    """Raise ValueError naming the classes with fewer than `ipc` images; parts: "prototypes" or "clusters"."""
+    if few := train.fewer_than(ipc):
+        problem = f"{ipc} {parts} per class need {ipc} images per class, but: {', '.join(few)}"
+        raise ValueError(f"{problem}; --ipc {min(train.counts())}")
 
 
 def _raise(problems: Iterable[str]) -> None:

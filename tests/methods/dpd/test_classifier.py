@@ -14,16 +14,18 @@ from torch.nn import functional as F
 from ddbench.context import global_seed
 from ddbench.methods.dpd import classifier as module
 from ddbench.methods.dpd.classifier import (
+    BestWeights,
     ClassifierConfig,
     LatentClassifier,
     candidate_margins,
+    flip_randomly,
     hold_back,
     load_classifier,
     margins,
     train_classifier,
 )
+from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
-from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, consistency
 from ddbench.methods.latent_diffusion.latents import Latents, turned
 from ddbench.methods.latent_diffusion.training import Checkpoints, checkpoints_beside
 from ddbench.utils.files import read_json
@@ -47,7 +49,7 @@ def train(latents, folder, steps=40, progress=lambda items: items):
     return load_file(folder / "classifier.safetensors"), read_json(folder / "classifier.json")
 
 
-def test_views_are_drawn_for_training_and_left_out_of_the_looks(latents, tmp_path):
+def test_views_are_drawn_for_training_and_left_out_of_the_accuracy(latents, tmp_path):
     """A second view of other latents under the same labels moves the weights; accuracy is that of the first view."""
     other = torch.randn(60, 4, 8, 8, generator=torch.Generator().manual_seed(3)).half()
     both = Latents(torch.cat([latents.mean, other]), latents.std.repeat(2, 1, 1, 1), latents.labels.repeat(2), 1.0)
@@ -99,7 +101,7 @@ def test_a_tenth_of_each_class_is_held_back():
 
 def test_flips_mirror_each_latent_by_itself():
     z = torch.randn(64, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    got = module._mirrored(z, torch.Generator().manual_seed(1))
+    got = flip_randomly(z, torch.Generator().manual_seed(1))
     ways = {"none": z, "x": z.flip(3), "y": z.flip(2), "both": z.flip(2, 3)}
     which = [[name for name, way in ways.items() if torch.equal(got[i], way[i])] for i in range(64)]
     assert all(len(found) == 1 for found in which)
@@ -145,9 +147,9 @@ def test_stopped_and_resumed_equals_uninterrupted(best_at, latents, tmp_path, mo
     """Running statistics and the best weights so far survive, whether they were best before the stop or after it."""
     steps = []
     monkeypatch.setattr(module, "checkpoints_beside", partial(checkpoints_beside, every=5))
-    real = module._Best.look
-    monkeypatch.setattr(module._Best, "look", lambda self, step: steps.append(step) or real(self, step))
-    monkeypatch.setattr(module._Best, "_accuracy", lambda self: 1 / (1 + abs(steps[-1] - best_at)))
+    real = BestWeights.evaluate
+    monkeypatch.setattr(BestWeights, "evaluate", lambda self, step: steps.append(step) or real(self, step))
+    monkeypatch.setattr(BestWeights, "accuracy", lambda self: 1 / (1 + abs(steps[-1] - best_at)))
     whole, record = train(latents, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(latents, tmp_path / "stopped", progress=stop)
@@ -170,14 +172,14 @@ def test_a_kill_after_the_last_step_loses_nothing(latents, tmp_path, monkeypatch
 
 
 def test_the_weights_kept_are_the_best_not_the_last(latents, tmp_path, monkeypatch):
-    """Where the looks are told to see ever worse accuracy, the first look's weights are delivered."""
+    """Where each evaluation finds a worse accuracy, the weights of the first one are delivered."""
     seen = []
 
     def falling(best):
         seen.append({k: v.clone() for k, v in best.net.state_dict().items()})
         return 1 / len(seen)
 
-    monkeypatch.setattr(module._Best, "_accuracy", falling)
+    monkeypatch.setattr(BestWeights, "accuracy", falling)
     state, record = train(latents, tmp_path / "made")
     assert record["best_step"] == 1
     assert all(torch.equal(state[k], seen[0][k]) for k in state)
@@ -192,9 +194,10 @@ def test_the_consistency_loss_and_its_gradient_by_hand(prediction):
     labels = torch.tensor([0, 2, -1, 1])
     net, judge = nn.Conv2d(2, 2, 1), nn.Sequential(nn.Flatten(), nn.Linear(18, 3))
 
-    how = FinetuneConfig("all", 1, 1, 4, 1e-3, 0, 0.0, 0.0, "fp32", consistency=0.3)
-    goal = Objective(abars, prediction, lambda abar, _: torch.ones_like(abar), consistency(judge, labels, how))
-    found = diffusion_loss(lambda z_t, t: net(z_t), z, goal, torch.Generator().manual_seed(5))
+    extra_loss = DPD(consistency=0.3)._consistency_loss(judge, ClassifierConfig(0, True)).loss
+    extra = lambda z0_hat, abar: extra_loss(z0_hat, abar, labels, z)  # noqa: E731
+    objective = Objective(abars, prediction, lambda abar, _: torch.ones_like(abar), extra)
+    found = diffusion_loss(lambda z_t, t: net(z_t), z, objective, torch.Generator().manual_seed(5))
 
     again = torch.Generator().manual_seed(5)
     abar = abars[torch.randint(50, (4,), generator=again)]
@@ -213,6 +216,6 @@ def test_the_consistency_loss_and_its_gradient_by_hand(prediction):
 def test_even_weight_over_time_and_none():
     judge, z = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(3, 1, 2, 2)
     labels, abar = torch.tensor([0, 1, -1]), torch.tensor([0.9, 0.5, 0.1])
-    how = FinetuneConfig("all", 1, 1, 3, 1e-3, 0, 0.0, 0.0, "fp32", consistency=2.0, consistency_time="even")
+    extra_loss = DPD(consistency=2.0, consistency_time="even")._consistency_loss(judge, ClassifierConfig(0, True)).loss
     surprise = F.cross_entropy(judge(z[:2]), labels[:2], reduction="none")
-    torch.testing.assert_close(consistency(judge, labels, how)(z, abar), torch.cat([2 * surprise, torch.zeros(1)]))
+    torch.testing.assert_close(extra_loss(z, abar, labels, z), torch.cat([2 * surprise, torch.zeros(1)]))

@@ -122,7 +122,7 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
     from ddbench.methods.latent_diffusion.finetune import FinetuneData, finetune_loss
 
     model = load_model(str(pipeline), torch.device("cpu"))
-    how = method._tuning(context_of())
+    how = method._finetune_config(torch.device("cpu"))
     judge = LatentClassifier(4, 3).eval().requires_grad_(False)
     z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
     latents = Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0)
@@ -131,9 +131,8 @@ def test_consistency_trains_lora_and_nothing_else(method, pipeline, few_scenes, 
 
     def gradient(weight):
         model.denoiser.zero_grad()
-        now = dataclasses.replace(how, consistency=weight)
-        addition = dataclasses.replace(method, consistency=weight)._extra_loss(judge, ClassifierConfig(2, True, 1), now)
-        finetune_loss(model, lesson, now, addition)(0).backward()
+        extra_loss = dataclasses.replace(method, consistency=weight)._consistency_loss(judge, ClassifierConfig(2, True))
+        finetune_loss(model, lesson, how, extra_loss)(0).backward()
         return {k: p.grad.clone() for k, p in model.denoiser.named_parameters() if p.grad is not None and p.grad.any()}
 
     without, moved = gradient(0.0), gradient(1e3)
@@ -153,7 +152,7 @@ def test_a_share_of_the_prompts_is_the_empty_one(share, method, pipeline, contex
     z = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
     words = model.encode_prompts(["a", "b", "c", ""], [0, 1, 2, -1])
     lesson = FinetuneData(Latents(z, torch.zeros_like(z), torch.arange(6) % 3, 1.0), words, torch.arange(6) % 3)
-    how = dataclasses.replace(method._tuning(context_of()), batch=64, empty=share)
+    how = dataclasses.replace(method._finetune_config(torch.device("cpu")), batch=64, empty=share)
     finetune_loss(model, lesson, how)(0)
     which = [next(i for i, row in enumerate(words) if torch.equal(one, row)) for one in told[0]]
     empty = which.count(3) / 64
@@ -163,7 +162,7 @@ def test_a_share_of_the_prompts_is_the_empty_one(share, method, pipeline, contex
 
 def test_lora_is_of_the_asked_rank_on_every_attention_projection(method, pipeline, context_of):
     model = load_model(str(pipeline), torch.device("cpu"))
-    unfreeze(model.denoiser, dataclasses.replace(method._tuning(context_of()), rank=3))
+    unfreeze(model.denoiser, dataclasses.replace(method._finetune_config(torch.device("cpu")), rank=3))
     layers = {name: m for name, m in model.denoiser.named_modules() if hasattr(m, "lora_A")}
     assert {name.rpartition("attn")[2].partition(".")[2] for name in layers} == {"to_q", "to_k", "to_v", "to_out.0"}
     assert all(layer.lora_A["default"].weight.shape[0] == 3 for layer in layers.values())
@@ -216,7 +215,7 @@ def test_every_preset_of_ours_can_be_built(name):
 @pytest.mark.parametrize(("precision", "tuned"), [("fp16", "fp32"), ("bf16", "bf16")])
 def test_half_precision_draws_nearly_the_same_images(precision, tuned, method, few_scenes, context_of):
     half = dataclasses.replace(method, weights="none", precision=precision)
-    assert half._tuning(context_of()).precision == tuned
+    assert half._finetune_config(torch.device("cpu")).precision == tuned
     made = half.distill(few_scenes, 1, context_of()).images.int()
     whole = dataclasses.replace(method, weights="none").distill(few_scenes, 1, context_of()).images.int()
     assert 0 < (made - whole).abs().max() <= 16

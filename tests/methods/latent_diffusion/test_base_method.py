@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddbench.methods import minimax, vlcp
+from ddbench.methods import vlcp
 from ddbench.methods.d4m import D4M
 from ddbench.methods.latent_diffusion import training
-from ddbench.methods.latent_diffusion.base_method import centres
+from ddbench.methods.latent_diffusion.base_method import cluster_centres
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, clean_estimate, sample
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
-from ddbench.methods.minimax import Minimax
+from ddbench.methods.minimax import ClassMemory, Minimax, minimax_loss
 from ddbench.methods.plain_diffusion import Diffusion
 from ddbench.methods.shared.checkpoint import Checkpoint
 from ddbench.methods.vlcp import VLCP
@@ -106,7 +106,7 @@ def test_the_last_steps_are_free_of_modes(stages, steps, free, pulled):
 
 def test_centres_are_the_means_of_their_clusters(stages):
     latents = stages.latents()
-    found = centres(stages, latents, 2).flatten(1)
+    found = cluster_centres(stages, latents, 2).flatten(1)
     for label in range(3):
         points = latents.means(stages.train.of_class(label)).flatten(1)
         own = found[2 * label : 2 * label + 2]
@@ -114,14 +114,14 @@ def test_centres_are_the_means_of_their_clusters(stages):
         for k in range(2):
             torch.testing.assert_close(own[k], points[owner == k].mean(0), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="7 clusters per class need 7 images per class, but: beach 6"):
-        centres(stages, latents, 7)
+        cluster_centres(stages, latents, 7)
 
 
 def test_d4m_starts_from_the_centres(stages, pipeline, few_scenes, context_of):
     """With hardly any noise on them, its images are the centres'."""
     made = D4M(base=str(pipeline), strength=0.01, scheduler="DDIMScheduler", guidance=1.0, steps=100)
     found = made.distill(few_scenes, 2, context_of())
-    decoded = stages.model.decode(centres(stages, stages.latents(), 2), 8)
+    decoded = stages.model.decode(cluster_centres(stages, stages.latents(), 2), 8)
     assert (found.images.float() - decoded.float()).abs().mean() < 6
 
 
@@ -131,35 +131,44 @@ def test_minimax_terms_pair_by_pair():
     cosine = lambda a, b: float(F.cosine_similarity(a, b, dim=0))  # noqa: E731
     least = min(cosine(a, b) for a in drawn for b in real)
     most = max(cosine(a, b) for a in drawn for b in own)
-    assert float(minimax.terms(drawn, real, own, 0.3, 0.7)) == pytest.approx(0.3 * (1 - least) + 0.7 * most, rel=1e-5)
-    assert float(minimax.terms(drawn, real[:0], own[:0], 0.3, 0.7)) == 0
+    assert float(minimax_loss(drawn, real, own, 0.3, 0.7)) == pytest.approx(0.3 * (1 - least) + 0.7 * most, rel=1e-5)
+    assert float(minimax_loss(drawn, real[:0], own[:0], 0.3, 0.7)) == 0
     ours, theirs = drawn.double().requires_grad_(), drawn.double().requires_grad_()
-    minimax.terms(ours, real.double(), own.double(), 0.3, 0.7).backward()
+    minimax_loss(ours, real.double(), own.double(), 0.3, 0.7).backward()
     pairs = [[F.cosine_similarity(a, b, dim=0) for a in theirs for b in other.double()] for other in (real, own)]
     (0.3 * (1 - min(pairs[0])) + 0.7 * max(pairs[1])).backward()
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-8)
 
 
-def test_the_memory_forgets_the_oldest_and_starts_empty(stages):
-    method = Minimax(memory=3, alike=1.0, unlike=1.0)
-    network = stages.model.denoiser
-    addition = method._extra_loss(stages, stages.latents())
-    assert len(minimax.remembered(network, "real", 0)) == 0
-    z = randn(2, 4, 8, 8)
-    first = addition.of(torch.tensor([0, -1]), z)(randn(2, 4, 8, 8, seed=1), torch.ones(2))
-    assert first.tolist() == [0, 0]  # nothing was remembered yet; the empty prompt has no class
-    torch.testing.assert_close(minimax.remembered(network, "real", 0), z[:1].flatten(1))
+def test_the_memory_forgets_the_oldest():
+    memory = ClassMemory(torch.nn.Module(), "memory", (2, 3, 256), torch.device("cpu"))
+    assert len(memory.recall(1)) == 0
     for seed in range(3):
-        minimax.remember(network, "own", 1, randn(1, 256, seed=seed))
-    minimax.remember(network, "own", 1, torch.ones(1, 256))
-    kept = minimax.remembered(network, "own", 1)
-    assert len(kept) == 3
-    assert not any(torch.equal(one, randn(256, seed=0)) for one in kept)
+        memory.remember(1, randn(1, 256, seed=seed))
+    memory.remember(1, torch.ones(1, 256))
+    assert len(memory.recall(0)) == 0
+    assert len(memory.recall(1)) == 3
+    assert not any(torch.equal(latent, randn(256, seed=0)) for latent in memory.recall(1))
+
+
+def test_minimax_compares_with_the_memories_and_then_remembers_the_batch(stages):
+    network = stages.model.denoiser
+    loss = Minimax(memory=3, alike=1.0, unlike=1.0)._extra_loss(stages, stages.latents()).loss
+    z, abar, estimates = randn(2, 4, 8, 8), torch.ones(2), randn(2, 4, 8, 8, seed=1)
+    first = loss(estimates, abar, torch.tensor([0, -1]), z)
+    assert first.tolist() == [0, 0]  # nothing was remembered yet; the empty prompt has no class
+    torch.testing.assert_close(network.minimax_real[0, 0], z[0].flatten())
+    torch.testing.assert_close(network.minimax_own[0, 0], estimates[0].flatten())
+    assert network.minimax_real_count.tolist() == network.minimax_own_count.tolist() == [1, 0, 0]
     clean = randn(2, 4, 8, 8, seed=3).requires_grad_()
-    second = addition.of(torch.tensor([0, 1]), z)(clean, torch.ones(2))
-    assert second[0] == second[1]
+    second = loss(clean, abar, torch.tensor([0, 1]), z)
+    expected = minimax_loss(clean[:1].flatten(1), z[:1].flatten(1), estimates[:1].flatten(1), 1.0, 1.0) / 2
+    torch.testing.assert_close(second, expected.expand(2))  # class 1 has no memory yet
     second.sum().backward()
-    assert clean.grad.flatten(1).norm(dim=1).min() > 0
+    assert clean.grad.flatten(1).norm(dim=1).tolist()[1] == 0
+    assert clean.grad[0].norm() > 0
+    third = loss(clean.detach(), abar, torch.tensor([0, 1]), z)
+    assert third[0] == third[1] > second[0]
 
 
 def test_minimax_goes_on_with_what_it_remembered(pipeline, few_scenes, context_of, tmp_path, monkeypatch):
@@ -184,11 +193,11 @@ def test_minimax_goes_on_with_what_it_remembered(pipeline, few_scenes, context_o
 def test_outliers_are_in_no_cluster():
     draw = np.random.default_rng(0)
     points = np.concatenate([draw.normal(0, 0.1, (20, 3)), draw.normal(5, 0.1, (20, 3)), [[40.0, -40.0, 40.0]]])
-    found, kept, owner = vlcp.clusters(points, 2, 0.05, 5)
+    found, kept, owner = vlcp.cluster_inliers(points, 2, 0.05, 5)
     assert 40 not in kept
     assert len(owner) == len(kept)
     assert sorted(round(float(c.mean())) for c in found) == [0, 5]
-    _, kept, _ = vlcp.clusters(points, 2, 0.0, 5)
+    _, kept, _ = vlcp.cluster_inliers(points, 2, 0.0, 5)
     assert len(kept) == 41
 
 

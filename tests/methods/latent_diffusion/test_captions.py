@@ -138,7 +138,7 @@ def test_what_a_base_conditioned_by_class_cannot_do_is_refused(dit, few_scenes, 
     for method in (MGD3(base=str(dit())), DPD(base=str(dit()), captioner="template", weights="none")):
         with pytest.raises(UserError, match="would draw the first 3 of its own 4; fine-tune it"):
             method.distill(few_scenes, 1, context_of())
-    with pytest.raises(UserError, match="vlcp says captions, and this base"):
+    with pytest.raises(UserError, match="vlcp needs a base that reads text"):
         VLCP(base=str(dit()), captioner="palette").distill(few_scenes, 1, context_of())
     with pytest.raises(UserError, match="32 px: this base, a transformer, takes 64 px only"):
         DPD(base=str(dit(sample_size=16)), captioner="template").distill(few_scenes, 1, context_of())

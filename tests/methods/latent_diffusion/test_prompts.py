@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddbench.methods.latent_diffusion.prompts import KEEP, aggregate, common_words, words
+from ddbench.methods.latent_diffusion.prompts import TOP_WORDS, common_words, representative_captions, words
 
 CORPUS = [
     "A harbor with white boats",
@@ -17,15 +17,15 @@ CORPUS = [
 
 def test_the_caption_with_the_most_frequent_words_stands_for_its_cluster():
     """Cluster 0: white 2, boats 2, long 1, pier 1 -> 4 against 6. Cluster 1: gray 4, water 2, crane 2, ... by hand."""
-    assert aggregate(CORPUS, [0, 0, 1, 1, 1], "harbor") == [1, 3]
+    assert representative_captions(CORPUS, [0, 0, 1, 1, 1], "harbor") == [1, 3]
 
 
 def test_common_and_class_words_and_stop_words_weigh_nothing():
     """ "harbor" is in every caption, "the" is a stop word: only "red" tells the images apart."""
     captions = ["the the the harbor harbor", "harbor red", "harbor"]
     assert common_words(captions) == {"harbor"}
-    assert aggregate(captions, [0, 0, 0], "pier") == [1]
-    assert aggregate(["pier pier pier", "red", "blue blue"], [0, 0, 0], "pier") == [2]
+    assert representative_captions(captions, [0, 0, 0], "pier") == [1]
+    assert representative_captions(["pier pier pier", "red", "blue blue"], [0, 0, 0], "pier") == [2]
 
 
 def test_seven_of_ten_captions_are_common():
@@ -36,19 +36,22 @@ def test_seven_of_ten_captions_are_common():
 
 def test_a_word_weighs_inside_longer_ones():
     """VLCP's rule looks for the letters: "scarce shed" has car (3), scarce and shed, and wins over a plain "car"."""
-    assert aggregate(["car", "car", "car", "scarce shed", *["tree"] * 4], [0] * 4 + [1] * 4, "x") == [3, 4]
+    assert representative_captions(["car", "car", "car", "scarce shed", *["tree"] * 4], [0] * 4 + [1] * 4, "x") == [
+        3,
+        4,
+    ]
 
 
 def test_of_equals_the_first():
-    assert aggregate(["", "", ""], [1, 0, 1], "pond") == [1, 0]
+    assert representative_captions(["", "", ""], [1, 0, 1], "pond") == [1, 0]
 
 
 def test_only_the_thirty_most_frequent_words_weigh():
     """Thirty words three times each push out thirty others that are said twice."""
-    frequent, rare = ([f"{kind}{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(KEEP)] for kind in "xy")
+    frequent, rare = ([f"{kind}{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(TOP_WORDS)] for kind in "xy")
     captions = [" ".join(rare)] * 2 + [frequent[0], *[" ".join(frequent[i::2]) for i in (0, 1)] * 3]
     apart = [f"q{chr(97 + i)}" for i in range(20)]  # of another cluster, so that no word is in 70 %
-    chosen = aggregate([*captions, *apart], [0] * len(captions) + [1] * len(apart), "pond")
+    chosen = representative_captions([*captions, *apart], [0] * len(captions) + [1] * len(apart), "pond")
     assert chosen[0] == 3
 
 
@@ -59,4 +62,4 @@ def test_words_are_letters(text, found):
 
 def test_a_cluster_without_a_member_is_said_by_the_class():
     """Images that are in a class twice leave k-means fewer clusters than asked."""
-    assert aggregate(["a boat", "a boat", "a ship"], [0, 0, 0], "harbor", 3) == [0, 0, 0]
+    assert representative_captions(["a boat", "a boat", "a ship"], [0, 0, 0], "harbor", 3) == [0, 0, 0]
