@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,17 +263,17 @@ def test_a_kill_at_the_end_of_a_stage_loses_no_step(method, few_scenes, context_
     whole = method.distill(few_scenes, 1, context_of()).images
     shutil.rmtree(tmp_path / "shared")
     monkeypatch.setattr(finetune, "checkpoints_beside", partial(checkpoints_beside, every=2))
-    real = files._flush
+    real = os.replace
 
-    def flush(folder):
-        if "finetune" in folder.name:
+    def replace(source, target):
+        if "finetune" in Path(target).name:  # the folder is filled and not yet in place
             raise KeyboardInterrupt
-        real(folder)
+        real(source, target)
 
-    monkeypatch.setattr(files, "_flush", flush)
-    with pytest.raises(KeyboardInterrupt):
-        method.distill(few_scenes, 1, context_of())
-    monkeypatch.setattr(files, "_flush", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            method.distill(few_scenes, 1, context_of())
     monkeypatch.setattr("ddbench.methods.latent_diffusion.finetune.diffusion_loss", None)  # no step is done again
     ctx = context_of()
     assert torch.equal(method.distill(few_scenes, 1, ctx).images, whole)
