@@ -1,4 +1,4 @@
-"""How much of the base model's training to do, and how to compute it."""
+"""The amount and the arithmetic of the base model's training: steps or minutes, batches, precision."""
 
 from __future__ import annotations
 

@@ -68,10 +68,10 @@ def learn_merges(words: list[str], most: int) -> list[tuple[str, str]]:
 
 def _merged(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     """`pieces` with every occurrence of `pair`, from the left, made one."""
-    found: list[str] = []
+    merged: list[str] = []
     for piece in pieces:
-        if found and (found[-1], piece) == pair:
-            found[-1] += piece
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
         else:
-            found.append(piece)
-    return tuple(found)
+            merged.append(piece)
+    return tuple(merged)
