@@ -1,4 +1,4 @@
-"""What every command shares: the global options, logging, the exit status of words that are off. No torch."""
+"""Options, logging, exit status and tables that all commands share. No torch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class GlobalOptions:
 
 
 class UsageFailure(click.ClickException):
-    """A UserError on its way to the terminal."""
+    """A UserError as click prints it."""
 
     exit_code = 2
 
@@ -104,9 +104,9 @@ def report_problems(problems: Iterable[Problem]) -> None:
         log.error("skipped %s: %s", problem.path, problem.reason)
 
 
-def filter_results(entries: Iterable[StoredResult], **wanted: Any) -> list[StoredResult]:
-    """The entries whose spec has the wanted values; None wants nothing."""
-    fixed = {name: value for name, value in wanted.items() if value is not None}
+def filter_results(entries: Iterable[StoredResult], **values: Any) -> list[StoredResult]:
+    """Return the results whose spec has these values; None matches anything."""
+    fixed = {name: value for name, value in values.items() if value is not None}
     return [entry for entry in entries if all(getattr(entry.spec, name) == value for name, value in fixed.items())]
 
 

@@ -84,7 +84,7 @@ def cli(  # noqa: PLR0913
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Dataset distillation for remote-sensing scene classification: distil, judge, compare.
+    """Dataset distillation for remote-sensing scene classification: distil, evaluate, compare.
 
     A METHOD turns a dataset's training images into a few images per class (IPC). STUDENTS are trained on those and
     tested on real, unseen images. The LEADERBOARD compares.
@@ -101,8 +101,8 @@ def cli(  # noqa: PLR0913
       ddbench run --method my_method.py:MyMethod --dataset scenes --ipc 1 --size 64
       ddbench evaluate my_distilled_images --dataset scenes --size 64
 
-    Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2 the words
-    are off (nothing was written).
+    Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2
+    invalid arguments (nothing was written).
     """
     if runs.is_file() and ctx.invoked_subcommand not in READ_FILES:
         raise click.BadParameter(f"{runs} is a file; only {', '.join(READ_FILES)} read one", ctx, param_hint="--runs")

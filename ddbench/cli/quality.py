@@ -46,8 +46,15 @@ FEATURES = (
 @click.option("--size", type=SIZE, metavar="PX", help=f"For a folder of images. {SIZE_HELP}")
 @click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
 @click.pass_obj
-def quality(
-    options: GlobalOptions, folders: tuple[Path, ...], dataset: str, size: int | None, form: str, **words: Any
+def quality(  # noqa: PLR0913
+    options: GlobalOptions,
+    folders: tuple[Path, ...],
+    dataset: str,
+    metrics: tuple[str, ...],
+    features: str | None,
+    clip: str,
+    size: int | None,
+    form: str,
 ) -> None:
     """Compare distilled images with the real training images: numbers beside accuracy, which rank nothing.
 
@@ -69,7 +76,7 @@ def quality(
     from ddbench.utils.distributed import device
 
     source, where = find_dataset(dataset), device(options.device)
-    wanted = quality.QualityRequest(tuple(dict.fromkeys(words["metrics"])), words["features"], words["clip"])
+    request = quality.QualityRequest(tuple(dict.fromkeys(metrics)), features, clip)
     loader = cache(lambda pixels: source.load(options.data_paths, pixels))
     paths: list[Path] = []
     lacking: dict[str, UserError] = {}
@@ -77,7 +84,7 @@ def quality(
     for folder in folders:
         try:
             run, spec = _run(options, folder, source, size)
-            paths += _measured(quality.MeasuredRun(run, spec, loader, where, options.settings), wanted, lacking)
+            paths += _measured(quality.MeasuredRun(run, spec, loader, where, options.settings), request, lacking)
         except (ValueError, ArithmeticError, TeacherError) as error:
             # one that somebody changed or that is not complete must not stop the others
             log.error("skipped %s: %s", folder, error)
@@ -92,14 +99,14 @@ def quality(
         raise SystemExit(1)
 
 
-def _measured(subject: MeasuredRun, wanted: QualityRequest, lacking: dict[str, UserError]) -> list[Path]:
+def _measured(subject: MeasuredRun, request: QualityRequest, lacking: dict[str, UserError]) -> list[Path]:
     """The files of all metrics but those in `lacking`, which gets those whose weights cannot be had."""
     from ddbench.runner.quality import measure
 
     found = []
-    for metric in [metric for metric in wanted.metrics if metric not in lacking]:
+    for metric in [metric for metric in request.metrics if metric not in lacking]:
         try:
-            found.append(measure(subject, metric, wanted.measured_with(metric)))
+            found.append(measure(subject, metric, request.measured_with(metric)))
         except UserError as error:
             lacking[metric] = error
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -40,7 +40,17 @@ if TYPE_CHECKING:
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
 @click.pass_obj
-def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words: Any) -> None:
+def leaderboard(  # noqa: PLR0913
+    options: GlobalOptions,
+    dataset: str | None,
+    ipc: int | None,
+    protocol: str | None,
+    student: str | None,
+    extras: tuple[str, ...],
+    form: str,
+    reported: Path | None,
+    output: Path | None,
+) -> None:
     """Compare all results below --runs.
 
     Text, Markdown and LaTeX show per cent, mean ± sample standard deviation over n distillations (within one, the mean
@@ -65,16 +75,15 @@ def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words:
     from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
 
-    extras, reported = words.pop("extras"), words.pop("reported")
     if form in ("csv", "json") and (extras or reported):
         raise click.UsageError(f"--with and --reported are for text, markdown and latex; {form} has all there is")
     with gc_paused():
         scan = read_results(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
         report_problems([*scan.problems, *scan.failed])
-        asked = Filters(**words | {"dataset": display_name(words["dataset"]) if words["dataset"] else None})
-        _check_words(scan.results, asked)
-        chosen = [entry for entry in scan.results if asked.matches(entry)]
-        numbers = _reported(reported, asked) if reported else ()
+        filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, student)
+        _check_words(scan.results, filters)
+        chosen = [entry for entry in scan.results if filters.matches(entry)]
+        numbers = _reported(reported, filters) if reported else ()
         table = TableOptions(extras, cell_costs(chosen, scan.costs), numbers) if form not in ("csv", "json") else None
         text = render(chosen, form, table)
     if output:
@@ -88,7 +97,7 @@ def leaderboard(options: GlobalOptions, form: str, output: Path | None, **words:
 
 @dataclass(frozen=True)
 class Filters:
-    """What a table is to be of; None is anything."""
+    """The results of a table; None matches anything."""
 
     dataset: str | None = None
     ipc: int | None = None
@@ -96,39 +105,39 @@ class Filters:
     student: str | None = None
 
     def matches(self, entry: StoredResult) -> bool:
-        """Whether a result is of it. All training images stand beside every number of them."""
+        """Return True for a matching result. Results of all training images match every IPC."""
         spec, result = entry.spec, entry.result
         judged = self.protocol in (None, result.protocol, result.title) and self.student in (None, result.student)
         return judged and self.dataset in (None, spec.dataset) and self.ipc in (None, spec.ipc or self.ipc)
 
     def matches_reported(self, one: Reported) -> bool:
-        """Whether a paper's number is of it, or may be."""
+        """Return True for a paper's number that matches, or may match."""
         protocol = one.protocol or self.protocol or ""
         judged = self.protocol in (None, protocol, protocol.partition("@")[0])
         judged = judged and self.student in (None, one.student or self.student)
         return judged and self.dataset in (None, one.dataset) and self.ipc in (None, one.ipc)
 
 
-def _reported(path: Path, asked: Filters) -> tuple[Reported, ...]:
+def _reported(path: Path, filters: Filters) -> tuple[Reported, ...]:
     """Read the numbers of papers that match the filters."""
     from ddbench.leaderboard.reported import read_reported
 
     numbers = read_reported(path)
-    matching = tuple(filter(asked.matches_reported, numbers))
+    matching = tuple(filter(filters.matches_reported, numbers))
     if omitted := len(numbers) - len(matching):
         log.info("%d of %d reported numbers do not match the filters and are omitted", omitted, len(numbers))
     return matching
 
 
-def _check_words(entries: Sequence[StoredResult], asked: Filters) -> None:
+def _check_words(entries: Sequence[StoredResult], filters: Filters) -> None:
     """A word is right when it is registered, or when there are results for it (of a plugin that is gone, say)."""
-    there = {
+    names = {
         "dataset": {entry.spec.dataset for entry in entries},
         "protocol": {entry.result.title for entry in entries},
         "student": {entry.result.student for entry in entries},
     }
-    for kind, found in there.items():
-        word, known = getattr(asked, kind), {*names_of(f"{kind}s"), *found}
+    for kind, in_results in names.items():
+        word, known = getattr(filters, kind), {*names_of(f"{kind}s"), *in_results}
         if word is not None and word not in known | {name.partition("@")[0] for name in known if kind == "protocol"}:
             raise unknown(kind, word, known)
 

@@ -20,7 +20,13 @@ POSITIVE = click.IntRange(min=1)
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Who judges, whether what failed is tried again, whether anything is done at all, and through torch.compile."""
+    """The options that `run` and `evaluate` share.
+
+    evaluation: the students to train.
+    retry: try tasks again that failed earlier.
+    dry_run: print the tasks only.
+    compiled: train students through torch.compile.
+    """
 
     evaluation: EvaluationSetup
     retry: bool
@@ -28,8 +34,8 @@ class RunOptions:
     compiled: bool
 
 
-def judged(command: Callable) -> Callable:
-    """The options that `run` and `evaluate` share; they arrive as `wish`."""
+def evaluation_options(command: Callable) -> Callable:
+    """Add the options that `run` and `evaluate` share; the command gets them as `run_options`."""
 
     # fmt: off
     @click.option("--student", "students", metavar="NAME", multiple=True, default=["convnet"], show_default=True,
@@ -42,17 +48,26 @@ def judged(command: Callable) -> Callable:
                   help="Test students also on haze, clouds, noise, blur, darkness, JPEG and turned images.")
     @click.option("--compiled", is_flag=True,
                   help="Train students through torch.compile: pays for the ConvNet on a CPU; rounding differs.")
-    @click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
+    @click.option("--retry", is_flag=True, help="Try again what failed earlier.")
     @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
     @functools.wraps(command)
-    def with_wish(*args: Any, students: tuple[str, ...], protocol: str, student_seeds: int, **rest: Any) -> Any:
+    def with_options(  # noqa: PLR0913
+        *args: Any,
+        students: tuple[str, ...],
+        student_seeds: int,
+        protocol: str,
+        corruptions: bool,
+        compiled: bool,
+        retry: bool,
+        dry_run: bool,
+        **options: Any,
+    ) -> Any:
         from ddbench.runner.plan import evaluation_setup
 
-        judges = evaluation_setup(students, protocol, student_seeds, rest.pop("corruptions"))
-        wish = RunOptions(judges, rest.pop("retry"), rest.pop("dry_run"), rest.pop("compiled"))
-        return command(*args, wish=wish, **rest)
+        evaluation = evaluation_setup(students, protocol, student_seeds, corruptions)
+        return command(*args, run_options=RunOptions(evaluation, retry, dry_run, compiled), **options)
 
-    return with_wish
+    return with_options
 
 
 @click.command()
@@ -67,9 +82,21 @@ def judged(command: Callable) -> Callable:
 @click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="One settings, over all others; repeatable.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the distillation.  [default: 0]")
 @click.option("--seeds", type=POSITIVE, metavar="K", help="Distil K times, seeds 0 to K-1, instead of --seed.")
-@judged
+@evaluation_options
 @click.pass_obj
-def run(options: GlobalOptions, seed: int | None, seeds: int | None, wish: RunOptions, **words: Any) -> None:
+def run(  # noqa: PLR0913
+    options: GlobalOptions,
+    method: str,
+    dataset: str,
+    ipcs: tuple[int, ...],
+    size: int | None,
+    preset: str | None,
+    config: Path | None,
+    sets: tuple[str, ...],
+    seed: int | None,
+    seeds: int | None,
+    run_options: RunOptions,
+) -> None:
     """Distil a dataset, train students on the result, test them on real images.
 
     Running the same command again does only what is missing: an interrupted run is resumed by repeating it. The run's
@@ -85,18 +112,19 @@ def run(options: GlobalOptions, seed: int | None, seeds: int | None, wish: RunOp
 
     if seed is not None and seeds is not None:
         raise click.UsageError("give --seed S for one seed or --seeds K for K of them, not both")
-    chosen = tuple(range(seeds)) if seeds else (seed or 0,)
-    carry_out(options, plan(Request(**words, seeds=chosen), wish.evaluation, options.data_paths), wish)
+    all_seeds = tuple(range(seeds)) if seeds else (seed or 0,)
+    request = Request(method, dataset, ipcs, size, preset, config, sets, all_seeds)
+    carry_out(options, plan(request, run_options.evaluation, options.data_paths), run_options)
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Whose real test images to test on.")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
-@judged
+@evaluation_options
 @click.pass_obj
-def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | None, wish: RunOptions) -> None:
-    """Judge a folder of images (one sub-folder per class) exactly as a run's distilled set is judged.
+def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | None, run_options: RunOptions) -> None:
+    """Evaluate a folder of images (one sub-folder per class) exactly as a run's distilled set.
 
     The folders must be named as the dataset's classes. The result is stored as a run of the method folder:NAME.
 
@@ -107,19 +135,23 @@ def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | Non
     from ddbench.datasets.lookup import find_dataset
     from ddbench.runner.external import plan_external
 
-    carry_out(options, plan_external(folder, find_dataset(dataset), size, wish.evaluation, options.data_paths), wish)
+    carry_out(
+        options,
+        plan_external(folder, find_dataset(dataset), size, run_options.evaluation, options.data_paths),
+        run_options,
+    )
 
 
-def carry_out(options: GlobalOptions, plan: Plan, wish: RunOptions) -> None:
+def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> None:
     """Do (or for a dry run only name) what is missing, then print the table; exit status 1 when something failed."""
     from ddbench.runner.plan import tasks
     from ddbench.runner.run import run as run_plan
 
-    if wish.dry_run:
+    if run_options.dry_run:
         for task in tasks(plan, options.runs):
             click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.description}")
         return
-    counts = run_plan(plan, replace(options.settings, compiled=wish.compiled), wish.retry)
+    counts = run_plan(plan, replace(options.settings, compiled=run_options.compiled), run_options.retry)
     if counts is None:  # another process of this launch tells the rest
         return
     if not counts.done and not counts.failed:
@@ -130,7 +162,7 @@ def carry_out(options: GlobalOptions, plan: Plan, wish: RunOptions) -> None:
 
 
 def _print_table(options: GlobalOptions, plan: Plan) -> None:
-    """What these runs can be compared with, and where to look at their images."""
+    """Print the results that these runs can be compared with, and the paths of their contact sheets."""
     from ddbench.leaderboard.render import render
     from ddbench.store.reader import read_runs
 

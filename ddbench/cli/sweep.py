@@ -24,10 +24,18 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time, each in a process.  [default: 1]")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler's, such as tcp://head:8786, in place of --jobs.")
 @click.option("--compiled", is_flag=True, help="Train students through torch.compile, as `ddbench run` does.")
-@click.option("--retry", is_flag=True, help="Take up again what failed earlier.")
+@click.option("--retry", is_flag=True, help="Try again what failed earlier.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and about how long it takes; write nothing.")
 @click.pass_obj
-def sweep(options: GlobalOptions, plan: Path, jobs: int | None, scheduler: str | None, **how: bool) -> None:
+def sweep(  # noqa: PLR0913
+    options: GlobalOptions,
+    plan: Path,
+    jobs: int | None,
+    scheduler: str | None,
+    compiled: bool,
+    retry: bool,
+    dry_run: bool,
+) -> None:
     """Run a grid of methods, datasets, IPCs, seeds, students and protocols, written down in PLAN.
 
     Only what is missing is done, so an interrupted sweep goes on when it is called again. What fails costs its cell (a
@@ -65,9 +73,9 @@ def sweep(options: GlobalOptions, plan: Path, jobs: int | None, scheduler: str |
     options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute(), data=data)
     _check_device(options.device, scheduler)
     grid = sweep_jobs(*read_plan(plan), options.data_paths, options.runs)
-    if how["dry_run"]:
-        return _show(grid, options.runs, jobs, how["retry"])
-    tally = _carry_out(grid, options, (jobs, scheduler), how["compiled"], how["retry"])
+    if dry_run:
+        return _show(grid, options.runs, jobs, retry)
+    tally = _carry_out(grid, options, (jobs, scheduler), compiled, retry)
     log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.existing)
     off = _print_tables(grid, options)
     if tally.failed or off:
