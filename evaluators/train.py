@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from evaluators import augment
 from evaluators.protocols import protocol as named
 from evaluators.recipes import Protocol, Recipe
+from evaluators.resume import TrainingState, changing_tensors, restore
 from evaluators.seeds import generator, seed_of
 from evaluators.students import Student, apply_in_batches, build
 
@@ -46,6 +47,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     device: torch.device | str,
     progress: Progress | None = None,
     compiled: bool = False,
+    state: TrainingState | None = None,
 ) -> Student:
     """Train a fresh student; return it after the last step, in eval mode, on `device`.
 
@@ -55,6 +57,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     progress: called as progress(steps, description, total), returns the steps.
     compiled: train through torch.compile, which pays for small layers and many steps (the ConvNet on a CPU:
         docs/protocols.md). Rounding differs a little. Without a compiler it warns and trains without.
+    state: storage from which a training that was interrupted continues, to the same weights.
 
     The same seed gives the same weights on the same machine with the same number of threads; on CUDA only up to
     rounding where torch has no deterministic backward (vgg16's adaptive pooling, attention). fp32 on a CPU, bf16
@@ -69,15 +72,21 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     layout = torch.contiguous_format if plain else torch.channels_last
     model.to(torch.device(device)).to(memory_format=layout).train()
     steps = recipe.steps(len(images))
-    rates: Iterable[float] = [learning_rate(recipe, step, steps) for step in range(steps)]
-    rates = progress(rates, f"training {student}", steps) if progress else rates
     recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
     targets = prepare_targets(targets, recipe, num_classes).to(device)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), _seeded_dropout(seed, device):
-        stream = batches(images.to(device), targets, recipe, seed)
+        optimizer = _make_optimizer(model, recipe)  # once: its momentum survives every change of the learning rate
+        start, tensors = state.load() if state else (0, {})
+        if tensors:
+            restore(tensors, model, optimizer)
+        rates: Iterable[tuple[int, float]] = [(i, learning_rate(recipe, i, steps)) for i in range(start, steps)]
+        rates = progress(rates, f"training {student}", steps - start) if progress else rates
+        stream = batches(images.to(device), targets, recipe, seed, start)
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
+        save = (lambda step: state.save(step, changing_tensors(model, optimizer))) if state else lambda step: None
         with compiler_fallback() if compiled else nullcontext():
-            _fit(cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model, stream, recipe, rates)
+            network = cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model
+            _fit(network, optimizer, zip(rates, stream, strict=False), recipe, save)
     return model.eval()
 
 
@@ -154,15 +163,19 @@ def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor
     return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.cutmix else targets
 
 
-def batches(images: Tensor, targets: Tensor, recipe: Recipe, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    images: Tensor, targets: Tensor, recipe: Recipe, seed: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield augmented batches without end: float 0..1 (batch, 3, h, w) and targets, on the device of `images`.
 
-    targets: from `prepare_targets`.
+    targets: from `prepare_targets`. start: the first batch, from 0; those before are drawn, not made.
     """
     numbers = generator(seed, "augment")
-    for index in _indices(len(images), recipe, generator(seed, "order")):
-        index = index.to(images.device, non_blocking=True)
-        draw = augment.draw(len(index), recipe.augment, numbers).to(images.device)
+    for step, index in enumerate(_indices(len(images), recipe, generator(seed, "order"))):
+        draw = augment.draw(len(index), recipe.augment, numbers)
+        if step < start:
+            continue
+        index, draw = index.to(images.device, non_blocking=True), draw.to(images.device)
         augmented = augment.apply(images[index].float() / 255, draw, recipe.augment)
         yield augment.mix(augmented, targets[index], draw) if recipe.augment.cutmix else (augmented, targets[index])
 
@@ -237,12 +250,20 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
 
 
-def _fit(network: nn.Module, stream: Iterator[tuple[Tensor, Tensor]], recipe: Recipe, rates: Iterable[float]) -> None:
-    """Train a network in place, one step per learning rate. Raises DivergedError."""
-    optimizer = _make_optimizer(network, recipe)  # once: its momentum survives every change of the learning rate
+def _fit(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    work: Iterable[tuple[tuple[int, float], tuple[Tensor, Tensor]]],
+    recipe: Recipe,
+    save: Callable[[int], None],
+) -> None:
+    """Train a network in place; call save(steps done) every CHECK_EVERY steps. Raises DivergedError.
+
+    work: ((step, learning rate), (images, targets)) of every step.
+    """
     losses: list[Tensor] = []  # of the steps since the last check; they stay on the device until then
-    checked = 0
-    for rate, (images, targets) in zip(rates, stream, strict=False):
+    step = -1
+    for (step, rate), (images, targets) in work:
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision(images.device) == "bf16"):
@@ -255,9 +276,10 @@ def _fit(network: nn.Module, stream: Iterator[tuple[Tensor, Tensor]], recipe: Re
         optimizer.step()
         losses.append(loss.detach())
         if len(losses) == CHECK_EVERY:
-            _require_finite(losses, checked)
-            checked, losses = checked + len(losses), []
-    _require_finite(losses, checked)
+            _require_finite(losses, step + 1 - len(losses))
+            losses = []
+            save(step + 1)
+    _require_finite(losses, step + 1 - len(losses))
 
 
 def _loss(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:

@@ -352,3 +352,44 @@ with compiler_fallback():
     (line,) = done.stderr.splitlines()
     assert "not compiled, so it runs uncompiled" in line
     assert "No working C++ compiler" in line
+
+
+WHOLE_EPOCHS = {"optimizer": "sgd", "batch": 4, "whole_epochs": True, "epochs": 6}
+
+
+class Memory:
+    """A state in memory that stops the training at its first save."""
+
+    def __init__(self):
+        self.step, self.tensors, self.stop = 0, {}, True
+
+    def load(self):
+        return self.step, self.tensors
+
+    def save(self, step, tensors):
+        self.step, self.tensors = step, {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+        if self.stop:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("student", "changes"),
+    [
+        ("convnet", {}),
+        ("convnet", WHOLE_EPOCHS),
+        ("resnet18", {"momentum": 0.9, "batch": 4, "min_steps": 22, "max_steps": 22}),
+        pytest.param("swin_t", {"batch": 2, "min_steps": 22, "max_steps": 22}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_training_that_was_stopped_continues_to_the_same_weights(student, changes):
+    """Batch norms, moments, draws and stochastic depth included; only the state is left of the first process."""
+    images, labels = stripes(6, size=32 if student == "swin_t" else 16)
+    options = {"student": student, "protocol": short(**changes)}
+    whole, state = fit(images, labels, **options).state_dict(), Memory()
+    with pytest.raises(KeyboardInterrupt):
+        fit(images, labels, state=state, **options)
+    state.stop, first, torch_state = False, state.step, torch.get_rng_state()
+    resumed = fit(images, labels, state=state, **options).state_dict()
+    assert first == train.CHECK_EVERY
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())

@@ -171,6 +171,7 @@ def _resume(
     for i, weight in enumerate(state["weight"]):
         prefix = f"adam.{i}."
         adam = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
-        if adam:  # none for a weight that never had a gradient
-            optimizer.state[weight] = adam | {"step": adam["step"].cpu()}
+        for key, value in adam.items():  # none for a weight that never had a gradient
+            is_step = key == "step"  # moments need the weight's memory format
+            optimizer.state[weight][key] = value.cpu() if is_step else torch.empty_like(weight).copy_(value)
     return progress

@@ -52,14 +52,16 @@ def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) ->
     trained: the student is trained on the training split by `RECIPE`, else it has its random initial weights.
     """
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> dict[str, float]:
         from evaluators.students import build, features  # imports torchvision: takes seconds
 
+        earlier = 0.0
         if trained:
-            network = train_on_real(train, ctx, student, RECIPE, "embedding")
+            network, earlier = train_on_real(train, ctx, student, RECIPE, "embedding", folder)
         else:
             network = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
         save_file({"features": features(network, train.images, ctx.device)}, folder / "features.safetensors")
+        return {"earlier_seconds": earlier}
 
     folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
     return load_file(folder / "features.safetensors")["features"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddbench.context import Context, seed_of
+from ddbench.methods.shared.checkpoint import Checkpoint, Progress
 from ddbench.types import ImageSet
+from ddbench.utils.files import Stopwatch
 from evaluators.recipes import Augment, Protocol, Recipe
 
 if TYPE_CHECKING:
@@ -31,10 +34,12 @@ def train_teacher(train: ImageSet, ctx: Context, student: str, steps: tuple[int,
 
     epochs, least, most = steps
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> dict[str, float]:
         recipe = replace(RECIPE, epochs=epochs, min_steps=least, max_steps=most)
-        weights = train_on_real(train, ctx, student, recipe, "teacher").state_dict()
-        save_file({name: part.contiguous() for name, part in weights.items()}, folder / "model.safetensors")
+        network, earlier = train_on_real(train, ctx, student, recipe, "teacher", folder)
+        weights = {name: part.contiguous() for name, part in network.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        return {"earlier_seconds": earlier}
 
     key: dict[str, Any] = {"student": student, "epochs": epochs, "least": least} | ({"most": most} if most else {})
     folder = replace(ctx, method=SHARED).stage("teacher", make, **key)
@@ -43,15 +48,37 @@ def train_teacher(train: ImageSet, ctx: Context, student: str, steps: tuple[int,
     return model.to(ctx.device).eval().requires_grad_(False)
 
 
-def train_on_real(train: ImageSet, ctx: Context, student: str, recipe: Recipe, purpose: str) -> Student:
-    """Train a student on the training split; every run's seed yields the same network."""
+def train_on_real(
+    train: ImageSet, ctx: Context, student: str, recipe: Recipe, purpose: str, stage: Path
+) -> tuple[Student, float]:
+    """Train a student on the training split, from a checkpoint beside the stage if a process was killed.
+
+    Every run's seed yields the same network. Returns it, and the seconds that killed processes spent on its steps.
+    """
     from evaluators.train import train_student
 
-    protocol = Protocol(purpose, 1, {student: recipe}, source="our choice")
-    return train_student(
+    protocol, state = Protocol(purpose, 1, {student: recipe}, source="our choice"), _State(Checkpoint.beside(stage))
+    network = train_student(
         train.images, train.labels, student=student, protocol=protocol, num_classes=len(train.classes),
-        seed=seed_for(purpose), device=ctx.device, progress=ctx.progress,
+        seed=seed_for(purpose), device=ctx.device, progress=ctx.progress, state=state,
     )  # fmt: skip
+    return network, state.start.seconds
+
+
+class _State:
+    """A checkpoint as an `evaluators.resume.TrainingState`."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint, self.watch, self.saved = checkpoint, Stopwatch(), 0.0
+        self.tensors, self.start = checkpoint.load()
+
+    def load(self) -> tuple[int, Mapping[str, Tensor]]:
+        return self.start.step, self.tensors
+
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        if self.watch.seconds - self.saved >= self.checkpoint.every:
+            self.saved = self.watch.seconds
+            self.checkpoint.save(tensors, Progress(step, self.start.seconds + self.saved))
 
 
 def seed_for(purpose: str) -> int:
