@@ -17,7 +17,7 @@ from evaluators import augment
 from evaluators.protocols import protocol as named
 from evaluators.recipes import Protocol, Recipe
 from evaluators.resume import TrainingState, changing_tensors, restore
-from evaluators.seeds import generator, seed_of
+from evaluators.seeds import generator, seed_of, seeded_dropout
 from evaluators.students import Student, apply_in_batches, build
 
 CHECK_EVERY = 20  # steps between checks of the loss: a check waits for the device
@@ -74,7 +74,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     steps = recipe.steps(len(images))
     recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
     targets = prepare_targets(targets, recipe, num_classes).to(device)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), _seeded_dropout(seed, device):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), seeded_dropout(seed, device):
         optimizer = _make_optimizer(model, recipe)  # once: its momentum survives every change of the learning rate
         start, tensors = state.load() if state else (0, {})
         if tensors:
@@ -222,18 +222,6 @@ def _shorten_traceback(record: logging.LogRecord) -> bool:
         record.msg = f"not compiled, so it runs uncompiled, slower: {type(error).__name__}: {reason[0]}"
         record.args, record.exc_info, record.exc_text = (), None, None
     return True
-
-
-@contextmanager
-def _seeded_dropout(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seed torch's global generators, from which dropout and stochastic depth draw, and restore them at the end."""
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(seed_of(seed, "dropout"))  # torch.manual_seed would change every GPU's
-        if devices:
-            with torch.cuda.device(devices[0]):
-                torch.cuda.manual_seed(seed_of(seed, "dropout"))
-        yield
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -222,9 +222,9 @@ def test_compiled_training_is_the_same_to_rounding():
 
 def test_compiled_dropout_draws_as_without():
     drop, images = torch.nn.Dropout(0.5), torch.ones(64)
-    with train._seeded_dropout(3, "cpu"):
+    with train.seeded_dropout(3, "cpu"):
         expected = drop(images)
-    with train._seeded_dropout(3, "cpu"), train.compiler_fallback():
+    with train.seeded_dropout(3, "cpu"), train.compiler_fallback():
         assert torch.equal(torch.compile(drop)(images), expected)
 
 
