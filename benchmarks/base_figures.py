@@ -89,14 +89,17 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
 
     label: the class, for a base that is conditioned by class.
     """
-    words, empty = model.encode_prompts([caption, ""], [label, -1]).split(1)
+    condition, empty = model.encode_prompts([caption, ""], [label, -1]).split(1)
     shape = model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor
 
     def some(rows: slice) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(count)[rows]]
         n = len(generators)
         denoise = guided(
-            model.denoise, words.expand(n, *words.shape[1:]), empty.expand(n, *empty.shape[1:]), options.guidance
+            model.denoise,
+            condition.expand(n, *condition.shape[1:]),
+            empty.expand(n, *empty.shape[1:]),
+            options.guidance,
         )
         scheduler = model.scheduler_named(options.scheduler)
         return sample(denoise, scheduler, torch.zeros(n, *shape), SamplerConfig(options.steps), generators)[0]

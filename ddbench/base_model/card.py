@@ -62,10 +62,10 @@ def _save_samples(model: LatentModel, path: Path) -> None:
 
 def draw(model: LatentModel, caption: str, count: int, guidance: float = 4.0, steps: int = 25) -> Tensor:
     """`count` images (n, 3, 64, 64), uint8, of one caption, from pure noise; image i draws from seed i."""
-    words, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
+    conditions, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    denoise = guided(model.denoise, words, empty, guidance)
+    denoise = guided(model.denoise, conditions, empty, guidance)
     return model.decode(sample(denoise, model.scheduler, nothing, SamplerConfig(steps), generators)[0], count)
 
 
@@ -75,7 +75,7 @@ A small latent text-to-image diffusion model for 64 px overhead images, one fold
 float16 ({megabytes:.1f} MB of weights). It exists so that every diffusion method of ddbench runs anywhere, at once, on
 a CPU. It is no substitute for a full base model: expect texture and layout, not detail.
 
-- Parts: AutoencoderDC (8x8 latents of 32 channels at 64 px), UNet2DConditionModel (v-prediction), CLIP text encoder of
+- Parts: AutoencoderDC (16x16 latents of 8 channels at 64 px), UNet2DConditionModel (v-prediction), CLIP text encoder of
   two layers and a CLIP tokenizer of about a thousand tokens, all trained from nothing (the autoencoder from block PCA)
   by `python -m ddbench.base_model`, no published weights involved. Load each with its class's `from_pretrained`;
   `StableDiffusionPipeline` takes autoencoders of the class AutoencoderKL only.
