@@ -61,10 +61,10 @@ def test_a_device_that_is_not_there_is_a_user_error():
         device("cuda:99")
 
 
-def test_the_judge_cannot_be_told_the_method():
-    """Nothing in the evaluators' signatures could carry a method's name."""
+def test_the_evaluator_cannot_know_the_method():
+    """Nothing in the evaluators' signatures could carry a method's name; `state` is a training to resume."""
     functions = (evaluation.train_student, evaluation.evaluate)
     takes = [sorted(inspect.signature(function).parameters) for function in functions]
-    judged = ["device", "images", "num_classes"]
-    assert takes[0] == sorted([*judged, "compiled", "progress", "protocol", "seed", "student", "targets"])
-    assert takes[1] == sorted([*judged, "batch", "labels", "model"])
+    shared = ["device", "images", "num_classes"]
+    assert takes[0] == sorted([*shared, "compiled", "progress", "protocol", "seed", "state", "student", "targets"])
+    assert takes[1] == sorted([*shared, "batch", "labels", "model"])
