@@ -89,7 +89,7 @@ a CPU. It is no substitute for a full base model: expect texture and layout, not
 
 ## The training run
 
-Steps, settings, and the time of each part since it was last started, on {cores} cores.
+Each part: its time since it was last started, its device, its settings.
 
 {settings}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from ddbench.base_model import FOLDER
 from ddbench.base_model.__main__ import WorkFolder, budgets, make_autoencoder, make_denoiser
 from ddbench.base_model.autoencoder import draw_images
 from ddbench.base_model.budget import Amount, TrainingBudget
-from ddbench.base_model.card import psnr, reconstruct
+from ddbench.base_model.card import psnr, reconstruct, write_card
 from ddbench.base_model.data import base_images, pack_images, unpack_images
 from ddbench.base_model.denoiser import encode_views
 from ddbench.base_model.tokenizer import learn_merges, train_tokenizer
@@ -184,6 +185,20 @@ def test_minutes_are_shared_and_precision_follows_the_device():
     assert [part.seconds for part in budgets(options | {"minutes": 8}, gpu=True)] == [120, 360]
     assert [budgets(options, gpu)[1].precision for gpu in (False, True)] == ["fp32", "bf16"]
     assert budgets(options | {"precision": "bf16"}, gpu=False)[1].memory_format == torch.channels_last
+
+
+def test_a_finished_training_gets_its_card(few_scenes, tmp_path, monkeypatch):
+    """The last thing that hours of training do."""
+    split = SimpleNamespace(test=replace(few_scenes, images=few_scenes.images.repeat(1, 1, 2, 2)))
+    eurosat = SimpleNamespace(load=lambda paths, size: split, readable=("forest",))
+    monkeypatch.setattr("ddbench.base_model.card.EUROSAT", eurosat)
+    monkeypatch.setattr("ddbench.base_model.card.SAMPLES", 1)
+    folder = shutil.copytree(FOLDER, tmp_path / "base")
+    record = {"settings": {"amount": "7min", "batch": 3}, "seconds": 420.0, "device": "cpu (2 threads)"}
+    write_card(folder, DataPaths(None, tmp_path), {"denoiser": record})
+    text = (folder / "README.md").read_text()
+    assert "denoiser: 7.0 minutes on cpu (2 threads); amount 7min, batch 3" in text
+    assert "mean over 4 test images" in text
 
 
 @pytest.mark.parametrize("amount", ["0", "-3", "2.5", "0min", "min", "3 minutes", "nan", "infmin"])
