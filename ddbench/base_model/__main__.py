@@ -1,7 +1,7 @@
 """Train the embedded base model `tiny`.
 
     python -m ddbench.base_model --data-root DATA --output ddbench/base_model/tiny
-    python -m ddbench.base_model --data-root DATA --minutes 8          on a GPU, bf16 and compiled
+    python -m ddbench.base_model --data-root DATA --minutes 8          on a GPU
 
 Needs EuroSAT (RGB) below DATA. The work folder keeps the finished parts (autoencoder, latents, denoiser) and a
 checkpoint of the unfinished one: the same command continues where it was stopped. A part that was made with other
@@ -39,6 +39,7 @@ from ddbench.context import seed_of
 from ddbench.datasets.info import DataPaths
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, read_json, write_bytes, write_json
+from ddbench.utils.provenance import device_name
 
 PARTS = ("autoencoder", "latents", "denoiser")
 
@@ -78,10 +79,6 @@ class WorkFolder:
 
 def half(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.half() if tensor.is_floating_point() and tensor.ndim else tensor
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
 def bar(desc: str, iterable: Iterable) -> Iterable:

@@ -71,7 +71,9 @@ def train_autoencoder(
         with mixed_precision(device, budget.precision):
             return loss_of(vae, real, noise)
 
-    budget.warm_up(vae, loss_at)
+    if budget.compiled:  # compile before the clock starts; the gradients of this step are thrown away
+        loss_at(0).backward()
+        vae.zero_grad(set_to_none=True)
     schedule = Schedule(
         budget.steps, budget.rate, warmup=100, cosine=True, decay=1e-4, betas=(0.9, 0.99), ema=budget.ema,
         seconds=budget.seconds,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
 import torch
-from torch import Tensor, nn
 
 from ddbench.context import seed_of
 
@@ -67,11 +65,5 @@ class TrainingBudget:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def generator(self, device: torch.device, *names: str | int) -> torch.Generator:
-        """Return a generator on the device, seeded by what it is for."""
+        """Return a generator on the device, seeded by the names of its purpose."""
         return torch.Generator(device).manual_seed(seed_of(0, *names))
-
-    def warm_up(self, network: nn.Module, loss_at: Callable[[int], Tensor]) -> None:
-        """Compile before the clock starts, by one step whose gradients are thrown away."""
-        if self.compiled:
-            loss_at(0).backward()
-            network.zero_grad(set_to_none=True)

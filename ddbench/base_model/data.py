@@ -16,6 +16,7 @@ from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
 from ddbench.datasets.scenes.source import Scenes
 from ddbench.types import ImageSet
+from ddbench.utils.images import to_array, to_tensor
 
 SATELLITE = "A satellite image of {}."
 DRAWN = "A drawn aerial scene of {}."
@@ -45,9 +46,9 @@ def pack_images(paths: DataPaths, path: Path) -> None:
     train = EUROSAT.load(paths, SIZE).train
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
-        for i, (image, label) in enumerate(zip(train.images, train.labels.tolist(), strict=True)):
+        for i, (image, label) in enumerate(zip(to_array(train.images), train.labels.tolist(), strict=True)):
             buffer = io.BytesIO()
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "webp", quality=WEBP_QUALITY, method=6)
+            Image.fromarray(image).save(buffer, "webp", quality=WEBP_QUALITY, method=6)
             archive.writestr(f"{label}/{i}.webp", buffer.getvalue())
 
 
@@ -57,4 +58,4 @@ def unpack_images(path: Path) -> tuple[Tensor, Tensor]:
         names = archive.namelist()
         arrays = [np.array(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
     labels = [int(name.split("/")[0]) for name in names]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    return to_tensor(np.stack(arrays)), torch.tensor(labels)

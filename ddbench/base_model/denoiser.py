@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ddbench.base_model.autoencoder import EVERY
 from ddbench.base_model.budget import TrainingBudget
-from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, v_weight
+from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight
 from ddbench.methods.latent_diffusion.model import posterior, to_float
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
@@ -48,7 +48,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet(latent_channels: int) -> UNet2DConditionModel:
-    """Build the denoiser: levels 16x16, 8x8 and 4x4 of 64, 128 and 160 channels, 13.6 M weights.
+    """Build the denoiser: levels 16x16, 8x8 and 4x4 of 64, 128 and 160 channels, 12.8 M weights.
 
     The two lower levels attend to themselves and to the prompt (four heads: diffusers takes `attention_head_dim` for
     their number). At 16x16 attention would double the time on a CPU.
@@ -127,7 +127,7 @@ def train_denoiser(
     """
     device = next(model.parameters()).device
     scheduler = build_scheduler()
-    objective = Objective(scheduler.alphas_cumprod.to(device), scheduler.config.prediction_type, weight=v_weight)
+    objective = Objective(scheduler.alphas_cumprod.to(device), scheduler.config.prediction_type, weight=even_weight)
     tokens = model.tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids.to(device)
     latents, labels = latents.to(device), data.labels.to(device)
     unet = UNetForward(model.unet, device, budget.precision)

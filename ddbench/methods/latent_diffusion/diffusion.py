@@ -57,15 +57,6 @@ def min_snr_weight(abar: Tensor, prediction: str, gamma: float = 5.0) -> Tensor:
     return clipped / {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[_known(prediction)]
 
 
-def v_weight(abar: Tensor, prediction: str, most: float = 400.0) -> Tensor:
-    """Return loss weights (n,), at most `most`, that turn any prediction's squared error into that of v.
-
-    The error of v is that of the clean latent / sqrt(1 - abar), and that of the noise / sqrt(abar).
-    """
-    share = {"epsilon": abar, "v_prediction": torch.ones_like(abar), "sample": 1 - abar}[_known(prediction)]
-    return 1 / share.clamp(min=1 / most)
-
-
 def even_weight(abar: Tensor, prediction: str) -> Tensor:
     """Return ones (n,). With v-prediction the error of the clean latent weighs snr + 1, so layout is learned too."""
     return torch.ones_like(abar)
