@@ -1,4 +1,4 @@
-"""What `base_model.py` measures: samples, reconstructions and students of a base. Figures are numbers by name."""
+"""Figures of a base model, by name, for `base_model.py`: its samples, reconstructions and students."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """What all bases are measured with.
+    """Settings of the measurement, the same for all bases.
 
-    split: what they are compared with, test or holdout.
+    split: the real images to compare with, test or holdout.
     count: samples of a class.
     stride: every stride-th real image is reconstructed.
     steps, guidance, scheduler: of sampling, as methods name them.
@@ -80,8 +80,9 @@ class Seen:
 
 @torch.no_grad()
 def see(net: Student, images: Tensor, labels: Tensor) -> Seen:
-    found = features(net, images)
-    return Seen(images, labels, found, net.head(found))
+    """Compute what the referee makes of images (n, 3, h, w), uint8."""
+    x = features(net, images)
+    return Seen(images, labels, x, net.head(x))
 
 
 def draw(model: LatentModel, caption: str, label: int, count: int, options: Options) -> Tensor:
@@ -141,44 +142,48 @@ def in_class(images: Seen) -> Figures:
 
 def drawn_figures(samples: Seen, real: Seen) -> Figures:
     """Share in class (%), KID, and nearest neighbours, of samples and of real images."""
-    found = in_class(samples) | {"kid": kid(real.features, samples.features)}
+    figures = in_class(samples) | {"kid": kid(real.features, samples.features)}
     for space in ("features", "pixels"):
-        own, among_real = nearest_distances(getattr(real, space), real.labels, getattr(samples, space), samples.labels)
-        found[f"nearest_{space}"] = statistics.fmean(own)
-        found[f"nearest_{space}_real"] = statistics.fmean(among_real)
-        found[f"nearest_{space}_ratio"] = statistics.fmean(own) / statistics.fmean(among_real)
-        ratios = [a / b for a, b in zip(own, among_real, strict=True)]
-        found[f"nearest_{space}_ratios"] = dict(zip(EUROSAT.classes, ratios, strict=True))
-    return found
+        among_samples, among_real = nearest_distances(
+            getattr(real, space), real.labels, getattr(samples, space), samples.labels
+        )
+        figures[f"nearest_{space}"] = statistics.fmean(among_samples)
+        figures[f"nearest_{space}_real"] = statistics.fmean(among_real)
+        figures[f"nearest_{space}_ratio"] = statistics.fmean(among_samples) / statistics.fmean(among_real)
+        ratios = [a / b for a, b in zip(among_samples, among_real, strict=True)]
+        figures[f"nearest_{space}_ratios"] = dict(zip(EUROSAT.classes, ratios, strict=True))
+    return figures
 
 
 def reconstruction_figures(model: LatentModel, net: Student, real: Seen, stride: int) -> Figures:
     """PSNR in dB, and points of accuracy that the referee loses."""
     images, labels = real.images[::stride], real.labels[::stride]
-    made = reconstruct(model.vae, images)
-    before, after = scores(labels, real.logits[::stride]), see(net, made, labels).scores
-    return {"psnr": psnr(images, made), "reconstruction_loss": 100 * (before.overall - after.overall)}
+    reconstructed = reconstruct(model.vae, images)
+    before, after = scores(labels, real.logits[::stride]), see(net, reconstructed, labels).scores
+    return {"psnr": psnr(images, reconstructed), "reconstruction_loss": 100 * (before.overall - after.overall)}
 
 
 def student_figures(base: Path, identity: str, options: Options) -> Figures:
     """Accuracy (%) of students of `diffusion`, by `ddbench run`; mean and sample standard deviation of three seeds."""
-    found: Figures = {}
+    figures: Figures = {}
     for dataset, student in STUDENTS.items():
         name = dataset if options.split == "test" else f"{dataset}@{holdout_file(dataset, options)}"
         sampling = [f"{key}={getattr(options, key)}" for key in ("steps", "guidance", "scheduler")]
         runs = options.work / f"runs-{digest([identity, name, *sampling])[:12]}"
-        words = ["--runs", runs, "--data-root", options.data_root, "--shared", options.shared]
-        words += ["run", "--method", "diffusion", "--preset", "tiny", "--dataset", name, "--size", SIZE, "--ipc", 10]
-        words += ["--seeds", 3, "--student", student, "--protocol", "quick@1"]
+        command = ["--runs", runs, "--data-root", options.data_root, "--shared", options.shared]
+        command += ["run", "--method", "diffusion", "--preset", "tiny", "--dataset", name, "--size", SIZE, "--ipc", 10]
+        command += ["--seeds", 3, "--student", student, "--protocol", "quick@1"]
         for setting in (f"base={base.resolve()}", *sampling):
-            words += ["--set", setting]
-        if subprocess.run([sys.executable, "-m", "ddbench", *map(str, words)], stdout=sys.stderr).returncode:
+            command += ["--set", setting]
+        if subprocess.run([sys.executable, "-m", "ddbench", *map(str, command)], stdout=sys.stderr).returncode:
             click.echo(f"no figure of {student} on {name}: the run above failed", err=True)
             continue
-        right = [100 * read_json(path)["overall"] for path in sorted(runs.glob(f"*/*/*/*/results/*/{student}-*.json"))]
-        found |= {f"student_{dataset}": statistics.fmean(right), f"student_{dataset}_std": statistics.stdev(right)}
-        found[f"student_{dataset}_seeds"] = right
-    return found
+        paths = sorted(runs.glob(f"*/*/*/*/results/*/{student}-*.json"))
+        accuracies = [100 * read_json(path)["overall"] for path in paths]
+        figures[f"student_{dataset}"] = statistics.fmean(accuracies)
+        figures[f"student_{dataset}_std"] = statistics.stdev(accuracies)
+        figures[f"student_{dataset}_seeds"] = accuracies
+    return figures
 
 
 def holdout_file(dataset: str, options: Options) -> Path:

@@ -113,13 +113,13 @@ def save_sheet(model: LatentModel, samples: Seen, path: Path, options: Options) 
 
 def real_column(real: Seen, columns: list[Figures]) -> Figures:
     """The figures of the real images, as far as they have a meaning there."""
-    found = {f"nearest_{space}": columns[0][f"nearest_{space}_real"] for space in ("features", "pixels")}
-    return found | {"referee": 100 * real.scores.overall} | in_class(real)
+    nearest = {f"nearest_{space}": columns[0][f"nearest_{space}_real"] for space in ("features", "pixels")}
+    return nearest | {"referee": 100 * real.scores.overall} | in_class(real)
 
 
 def table(columns: list[Figures], real: Figures) -> str:
-    shown = [bar for bar in BARS if any(bar.key in figures for figures in (*columns, real))]
-    rows = [[bar.text, bar.words, *map(bar.cell, columns), bar.cell(real, bar.key == "referee")] for bar in shown]
+    bars = [bar for bar in BARS if any(bar.key in figures for figures in (*columns, real))]
+    rows = [[bar.text, bar.words, *map(bar.cell, columns), bar.cell(real, bar.key == "referee")] for bar in bars]
     heads = ["", "bar", *(f"[{number}]" for number in range(1, len(columns) + 1)), "real images"]
     return tabulate(rows, heads, disable_numparse=True)
 

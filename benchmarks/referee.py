@@ -70,9 +70,9 @@ def train_images(data: Dataset, split: str, every: int = HELD_BACK) -> ImageSet:
 
 def part(images: ImageSet, rows: slice | torch.Tensor) -> ImageSet:
     """The images of some rows: a slice, or a boolean for each image."""
-    kept = torch.arange(len(images.labels))[rows]
-    names = tuple(images.names[i] for i in kept.tolist()) if images.names else ()
-    return replace(images, images=images.images[kept], labels=images.labels[kept], names=names)
+    indices = torch.arange(len(images.labels))[rows]
+    names = tuple(images.names[i] for i in indices.tolist()) if images.names else ()
+    return replace(images, images=images.images[indices], labels=images.labels[indices], names=names)
 
 
 def recipe(epochs: int) -> Recipe:

@@ -68,8 +68,8 @@ def prepare(options: GlobalOptions, dataset: str, size: int | None, given: Path 
     source = find_dataset(dataset)
     _get(source, options, given)
     size = size or source.pixels
-    made = source.load(options.data_paths, size)
-    click.echo(f"{source.name}, {size} px: {len(made.train.labels)} training, {len(made.test.labels)} test images")
+    loaded = source.load(options.data_paths, size)
+    click.echo(f"{source.name}, {size} px: {len(loaded.train.labels)} training, {len(loaded.test.labels)} test images")
 
 
 @data.command()

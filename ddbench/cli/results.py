@@ -191,7 +191,7 @@ def merge(options: GlobalOptions, others: tuple[Path, ...]) -> None:
         log.error("skipped %s", line)
     for ours, theirs in merged.conflicts:
         log.error("conflict: %s stays; what the other folder has is %s", ours, theirs)
-    said = f"{merged.runs} runs and {merged.results} further results copied, {merged.same} were there already"
-    click.echo(f"{said}, {len(merged.conflicts)} conflicts")
+    copied = f"{merged.runs} runs and {merged.results} further results copied, {merged.same} were there already"
+    click.echo(f"{copied}, {len(merged.conflicts)} conflicts")
     if merged.conflicts or merged.skipped:
         raise SystemExit(1)

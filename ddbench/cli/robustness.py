@@ -53,11 +53,11 @@ def robustness(
     of_set = filter_results(scan.results, dataset=display_name(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
     titles = _titles(**roles)
-    found = robustness_rows(chosen, ProtocolRoles(**titles), weight)
-    said = f"own: {titles['own']}, hard: {titles['hard']}, plain: {titles['plain']}"
-    click.echo(json.dumps([asdict(line) for line in found], indent=2) if form == "json" else _table(found, form))
-    if found and form != "json":
-        click.echo(f"\n{said}; HLR against `full` under {titles['hard']}")
+    rows = robustness_rows(chosen, ProtocolRoles(**titles), weight)
+    click.echo(json.dumps([asdict(row) for row in rows], indent=2) if form == "json" else _table(rows, form))
+    if rows and form != "json":
+        roles_used = ", ".join(f"{role}: {title}" for role, title in titles.items())
+        click.echo(f"\n{roles_used}; HLR against `full` under {titles['hard']}")
     if scan.problems:
         raise SystemExit(1)
 
@@ -66,8 +66,8 @@ def _titles(own: str, hard: str | None, plain: str | None) -> dict[str, str]:
     """The protocols' titles; UserError unless hard and plain differ from own in labels, and in augmentation, alone."""
     from ddbench.protocols import load_protocol
 
-    asked = load_protocol(own)
-    rows = {"own": asked, "hard": _twin(asked, "hard", hard), "plain": _twin(asked, "plain", plain)}
+    base = load_protocol(own)
+    rows = {"own": base, "hard": _twin(base, "hard", hard), "plain": _twin(base, "plain", plain)}
     bare = {student: replace(row, augment=type(row.augment)()) for student, row in rows["own"].recipes.items()}
     labels = rows["own"].labels, rows["own"].teacher
     twins = {
@@ -75,11 +75,11 @@ def _titles(own: str, hard: str | None, plain: str | None) -> dict[str, str]:
         "hard": (rows["own"].recipes, ("hard", None), "on hard labels"),
         "plain": (bare, labels, "without augmentation"),
     }
-    for role, (recipes, learned, what) in twins.items():
+    for role, (recipes, label_settings, difference) in twins.items():
         row = rows[role]
-        same = (row.recipes, row.init, row.labels, row.teacher) == (recipes, rows["own"].init, *learned)
+        same = (row.recipes, row.init, row.labels, row.teacher) == (recipes, rows["own"].init, *label_settings)
         if not same or (role == "own" and recipes == bare):
-            raise UserError(f"--{role} {row.title} is not {rows['own'].title} {what}; name one that is")
+            raise UserError(f"--{role} {row.title} is not {rows['own'].title} {difference}; name one that is")
     return {role: row.title for role, row in rows.items()}
 
 
@@ -100,18 +100,18 @@ def _place(line: RobustnessRow, name: str) -> str:
     return value[:8] if name == "fingerprint" else str(value)
 
 
-def _table(found: list[RobustnessRow], form: str) -> str:
+def _table(scores: list[RobustnessRow], form: str) -> str:
     from tabulate import tabulate
 
-    told = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(line, name) for line in found}) > 1]
-    heads = (*(PLACE[name] for name in told), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
-    rows = [
-        (*(_place(line, name) for name in told), line.label, *(_shown(getattr(line, name), 100, 1) for name in PERCENT),
-         _shown(line.lrs, 1, 3), _shown(line.ars, 1, 3))
-        for line in found
+    fields = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(row, name) for row in scores}) > 1]
+    heads = (*(PLACE[name] for name in fields), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
+    lines = [
+        (*(_place(row, name) for name in fields), row.label, *(_shown(getattr(row, name), 100, 1) for name in PERCENT),
+         _shown(row.lrs, 1, 3), _shown(row.ars, 1, 3))
+        for row in scores
     ]  # fmt: skip
     style = {"text": "simple", "markdown": "pipe"}[form]
-    return tabulate(rows, heads, tablefmt=style, disable_numparse=True) if rows else "no results yet"
+    return tabulate(lines, heads, tablefmt=style, disable_numparse=True) if lines else "no results yet"
 
 
 def _shown(value: float | None, times: int, digits: int) -> str:

@@ -77,8 +77,8 @@ def sweep(  # noqa: PLR0913
         return _show(grid, options.runs, jobs, retry)
     tally = _carry_out(grid, options, (jobs, scheduler), compiled, retry)
     log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.existing)
-    off = _print_tables(grid, options)
-    if tally.failed or off:
+    unusable = _print_tables(grid, options)
+    if tally.failed or unusable:
         raise SystemExit(1)
     return None
 
@@ -116,7 +116,10 @@ def _parted(grid: Sequence[SweepJob], retry: bool) -> tuple[list[SweepJob], list
 
 
 def _done(
-    todo: Sequence[SweepJob], given: tuple[ExecutionSettings, bool], where: tuple[int, str | None], no_progress: bool
+    todo: Sequence[SweepJob],
+    arguments: tuple[ExecutionSettings, bool],
+    where: tuple[int, str | None],
+    no_progress: bool,
 ) -> TaskCounts:
     from tqdm import tqdm
 
@@ -126,11 +129,11 @@ def _done(
     pool = cluster(scheduler) if scheduler else local(jobs, partial(log_to_stderr, logging.WARNING))
     with pool as submit, tqdm(total=len(todo), desc="cells", disable=no_progress, dynamic_ncols=True) as bar:
 
-        def told(cell: SweepJob, how: str, number: int) -> None:
+        def on_done(cell: SweepJob, status: str, number: int) -> None:
             bar.update()
-            log.info("%d/%d %s: %s", number, len(todo), cell.title, how)
+            log.info("%d/%d %s: %s", number, len(todo), cell.title, status)
 
-        return carry_out(todo, lambda cell: submit(run_job, cell, *given), told)
+        return carry_out(todo, lambda cell: submit(run_job, cell, *arguments), on_done)
 
 
 def _show(grid: Sequence[SweepJob], runs: Path, jobs: int, retry: bool) -> None:
@@ -146,8 +149,8 @@ def _show(grid: Sequence[SweepJob], runs: Path, jobs: int, retry: bool) -> None:
         )
         before = " (failed earlier: only with --retry)" if cell.folder in waiting else ""
         click.echo(f"{cell.title}: {words or 'there already'}{before}")
-    found = estimate(missing, runs)
-    click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {found.words(jobs)}")
+    time = estimate(missing, runs)
+    click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {time.words(jobs)}")
 
 
 def _print_tables(grid: Sequence[SweepJob], options: GlobalOptions) -> bool:
@@ -157,10 +160,10 @@ def _print_tables(grid: Sequence[SweepJob], options: GlobalOptions) -> bool:
 
     scan = read_runs(options.runs, details=False)
     report_problems(scan.problems)
-    wanted = {cell.tasks[0].spec.digest for cell in grid}
-    mine = [entry for entry in scan.results if entry.spec.digest in wanted]
+    digests = {cell.tasks[0].spec.digest for cell in grid}
+    entries = [entry for entry in scan.results if entry.spec.digest in digests]
     specs = [cell.tasks[0].spec for cell in grid]
     for fingerprint, size, ipc in dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs):
-        click.echo(render(filter_results(mine, fingerprint=fingerprint, size=size, ipc=ipc)))
+        click.echo(render(filter_results(entries, fingerprint=fingerprint, size=size, ipc=ipc)))
     folders = {cell.folder for cell in grid}
     return any(folders & {problem.path, *problem.path.parents} for problem in scan.problems)

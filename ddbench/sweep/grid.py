@@ -45,9 +45,11 @@ class MethodEntry:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a plan asks for: the grid of methods, datasets, sizes, IPCs and distillation seeds, and who judges.
+    """The grid of a plan: datasets, sizes, IPCs, distillation seeds, students and protocols.
 
-    sizes: none for each dataset's own. seeds: K for 0 to K-1, or a list. student_seeds: students of each kind.
+    sizes: pixels; empty for the size of each dataset.
+    seeds: K for 0 to K-1, or a list.
+    student_seeds: number of students of each kind.
     """
 
     datasets: tuple[str, ...]
@@ -61,9 +63,10 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One run and its students, in words that another process understands.
+    """One run and its students, as plain values that travel to another process.
 
-    request: with one IPC (none for all images) and one seed. tasks: distilling, then each student of each protocol.
+    request: with one IPC (none for all images) and one seed.
+    tasks: the distillation, then each student of each protocol.
     """
 
     request: Request
@@ -83,32 +86,32 @@ class SweepJob:
 
     @property
     def missing(self) -> list[Task]:
-        """What is not done yet."""
+        """Return the tasks that are not done yet."""
         return [task for task in self.tasks if not task.done]
 
     @property
     def failed_before(self) -> bool:
-        """Whether all that is missing failed earlier, or needs what failed."""
+        """Return True if every missing task failed earlier, or needs a distillation that failed."""
         if not self.tasks[0].done and read_failure(self.folder):
             return True
         return all(read_failure(task.path) for task in self.missing)
 
 
 def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
-    """The plan in a TOML file; UserError naming what is wrong in it, and what may be there."""
-    told = read_toml(path)
+    """Read a plan from a TOML file. Raises UserError that names what is wrong, and what may be there."""
+    content = read_toml(path)
     known = [METHODS, *Sweep.__dataclass_fields__]
-    for key in told:
+    for key in content:
         if key not in known:
             raise unknown(f"key of a plan ({path})", key, known)
-    methods = told.pop(METHODS, None)
+    methods = content.pop(METHODS, None)
     if not isinstance(methods, list) or not methods:
         raise UserError(
             f'{path}: methods must be a list: methods = ["random", {{method = "dm", preset = "tiny"}}], for one'
         )
-    if "datasets" not in told:
+    if "datasets" not in content:
         raise UserError(f'{path}: datasets must be a list, such as datasets = ["ucm", "scenes"]')
-    sweep = Sweep(**validate(Sweep, told, str(path)))
+    sweep = Sweep(**validate(Sweep, content, str(path)))
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
             raise UserError(f"{path}: {name} is empty, so there is nothing to do")
@@ -139,7 +142,7 @@ def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths,
         planning.evaluation_setup(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols
     ]
     listed = cache(partial(planning.list_dataset, data_paths=data_paths))
-    found: dict[str, tuple[tuple, SweepJob]] = {}
+    cells: dict[str, tuple[tuple, SweepJob]] = {}
     for (a, ask), (d, dataset), size in product(enumerate(asks), enumerate(sweep.datasets), sweep.sizes or (None,)):
         request = _request(sweep, ask, dataset, size)
         plans = planning.plans_for_protocols(request, evaluations, data_paths, listed(request.dataset))
@@ -151,8 +154,8 @@ def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths,
                 one, sweep.students, tuple(map(_absolute_file, sweep.protocols)), sweep.student_seeds, tasks
             )
             key = (0, a, d, spec.size, rank) if rank == 0 else (1, d, spec.size, a, rank)
-            found.setdefault(spec.digest, (key, cell))
-    return [cell for _, cell in sorted(found.values(), key=lambda pair: pair[0])]
+            cells.setdefault(spec.digest, (key, cell))
+    return [cell for _, cell in sorted(cells.values(), key=lambda pair: pair[0])]
 
 
 def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> Request:
@@ -180,7 +183,12 @@ def _absolute_file(word: str) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: of the tasks of which anything like them was ever done. known: how many; of is how many there are."""
+    """Time of the missing tasks.
+
+    seconds: sum over the tasks with a precedent.
+    known: number of tasks with a precedent.
+    of: number of all tasks.
+    """
 
     seconds: float
     known: int
@@ -199,13 +207,13 @@ class Estimate:
 
 
 def estimate(missing: Iterable[Task], runs: Path) -> Estimate:
-    """How long the tasks may take one after the other, from what results and distillations below `runs` took."""
+    """Estimate the time of the tasks, one after the other, from results and distillations below `runs`."""
     near, far = _costs(runs)
-    found = []
+    estimates = []
     for exact, like in (keys := [_keys(task) for task in missing]):
         seconds = near.get(exact) or far.get(like)
-        found += [statistics.median(seconds)] if seconds else []
-    return Estimate(sum(found), len(found), len(keys))
+        estimates += [statistics.median(seconds)] if seconds else []
+    return Estimate(sum(estimates), len(estimates), len(keys))
 
 
 def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list[float]]]:

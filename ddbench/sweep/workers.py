@@ -38,18 +38,18 @@ _one_at_a_time = threading.Lock()  # a worker with several threads would mix the
 
 
 class DiedError(Exception):
-    """The process that was at a cell is gone. again: whether to begin it again, which a cluster has done by itself."""
+    """The process of a cell died. retryable: False for a cluster, which has tried again by itself."""
 
-    def __init__(self, again: bool) -> None:
+    def __init__(self, retryable: bool) -> None:
         super().__init__("the process that was at it is gone: killed, perhaps for want of memory")
-        self.again = again
+        self.retryable = retryable
 
 
 def run_job(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
     """Do a cell in this process; None when another process is at it. Failures are recorded, never raised."""
     with _one_at_a_time:
         try:
-            return _judged(cell, replace(settings, patience=PATIENCE), retry)
+            return _run_cell(cell, replace(settings, patience=PATIENCE), retry)
         except Timeout:
             return None
         except UserError as error:
@@ -58,7 +58,7 @@ def run_job(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCou
             return TaskCounts(0, 1, 0)
 
 
-def _judged(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts:
+def _run_cell(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts:
     evaluations = [
         planning.evaluation_setup(cell.students, protocol, cell.student_seeds) for protocol in cell.protocols
     ]
@@ -84,11 +84,11 @@ def _record(cell: SweepJob, failure: Failure) -> None:
 
 
 def carry_out(
-    cells: Sequence[SweepJob], submit: Callable[[SweepJob], Future], told: Callable[[SweepJob, str, int], None]
+    cells: Sequence[SweepJob], submit: Callable[[SweepJob], Future], on_done: Callable[[SweepJob, str, int], None]
 ) -> TaskCounts:
-    """Have every cell done by `submit(cell)`, and tell of each how it ended; the order is kept as far as it can be.
+    """Submit every cell, in order as far as possible, and call `on_done(cell, status, number)` after each.
 
-    A cell that another sweep is at is asked about again; one whose process died is begun again, TIMES in all.
+    A cell that another sweep works on is submitted again; one whose process died is begun TIMES times in all.
     """
     deaths: Counter[str] = Counter()
     tally: Counter[str] = Counter()
@@ -96,34 +96,34 @@ def carry_out(
     while running:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             cell = running.pop(future)
-            how = _how(cell, future, deaths)
-            if how:
-                tally[how] += 1
-                told(cell, how, tally.total())
+            status = _job_status(cell, future, deaths)
+            if status:
+                tally[status] += 1
+                on_done(cell, status, tally.total())
             else:
                 running[submit(cell)] = cell
     return TaskCounts(**tally)
 
 
-def _how(cell: SweepJob, future: Future, deaths: Counter[str]) -> str:
-    """ "done", "failed" or "existing"; empty for a cell that is to be submitted again."""
+def _job_status(cell: SweepJob, future: Future, deaths: Counter[str]) -> str:
+    """Return "done", "failed" or "existing"; an empty text for a cell that is to be submitted again."""
     try:
         counts = future.result()
     except DiedError as error:
         deaths[cell.title] += 1
-        if error.again and deaths[cell.title] < TIMES:
+        if error.retryable and deaths[cell.title] < TIMES:
             log.warning("%s: %s; begun again", cell.title, error)
             return ""
-        return _lost(cell, Failure("died", str(error), ""))
+        return _record_loss(cell, Failure("died", str(error), ""))
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        return _lost(cell, Failure("failed", text, "".join(traceback.format_exception(error))))
+        return _record_loss(cell, Failure("failed", text, "".join(traceback.format_exception(error))))
     if counts is None:
         return ""
     return "failed" if counts.failed else "done" if counts.done else "existing"
 
 
-def _lost(cell: SweepJob, failure: Failure) -> str:
+def _record_loss(cell: SweepJob, failure: Failure) -> str:
     _record(cell, failure)
     log.error("%s: %s; --retry tries again", cell.title, failure.error)
     return "failed"
@@ -136,9 +136,9 @@ def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
 
     threads = max(1, (os.cpu_count() or 1) // jobs)
     fresh = multiprocessing.get_context("spawn")  # no fork: it would inherit threads
-    pool = ProcessPool(jobs, initializer=_begin, initargs=(threads, prepare), context=fresh)
+    pool = ProcessPool(jobs, initializer=_start_process, initargs=(threads, prepare), context=fresh)
     try:
-        yield lambda work, *given: _translated(pool.schedule(work, given), ProcessExpired, again=True)
+        yield lambda work, *args: _with_worker_died(pool.schedule(work, args), ProcessExpired, retryable=True)
         pool.close()
     except BaseException:
         pool.stop()
@@ -147,8 +147,8 @@ def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
         pool.join()
 
 
-def _begin(threads: int, prepare: Callable[[], None]) -> None:
-    """In a new process: its share of the cores, and an end when whoever asked is gone."""
+def _start_process(threads: int, prepare: Callable[[], None]) -> None:
+    """Give a new process its share of the cores, and end it when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began it ends it
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     prepare()
@@ -174,19 +174,19 @@ def cluster(address: str) -> Iterator[Submit]:
     with client:
         executor = client.get_executor(pure=False)
         try:
-            yield lambda work, *given: _translated(executor.submit(work, *given), KilledWorker, again=False)
+            yield lambda work, *args: _with_worker_died(executor.submit(work, *args), KilledWorker, retryable=False)
         finally:
             executor.shutdown(wait=False)
 
 
-def _translated(inner: Future, died: type[Exception], again: bool) -> Future:
-    """The same future, with DiedError in place of the library's own word for it."""
+def _with_worker_died(inner: Future, died: type[Exception], retryable: bool) -> Future:
+    """Return the same future, with DiedError in place of the library's own error."""
     outer: Future = Future()
 
     def over(done: Future) -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or isinstance(error, died):
-            outer.set_exception(DiedError(again))
+            outer.set_exception(DiedError(retryable))
         elif error is not None:
             outer.set_exception(error)
         else:

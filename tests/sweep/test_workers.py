@@ -153,7 +153,7 @@ def test_what_happens_to_a_cell_costs_that_cell(home):
 
 def test_a_future_that_was_taken_back_is_a_death_and_no_wait():
     inner = Future()
-    outer = sweeping._translated(inner, KeyError, again=False)
+    outer = sweeping._with_worker_died(inner, KeyError, retryable=False)
     inner.cancel()
     with pytest.raises(sweeping.DiedError):
         outer.result(timeout=5)
@@ -164,9 +164,9 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
     outcomes = [
         None,
         None,
-        sweeping.DiedError(again=True),
-        sweeping.DiedError(again=True),
-        sweeping.DiedError(again=True),
+        sweeping.DiedError(retryable=True),
+        sweeping.DiedError(retryable=True),
+        sweeping.DiedError(retryable=True),
     ]
 
     def submit(cell):
