@@ -12,14 +12,28 @@ import hashlib
 import importlib.util
 import sys
 from contextlib import suppress
+from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ddbench.errors import UserError, unknown
 
+if TYPE_CHECKING:
+    from ddbench.types import Method
+
 KINDS = ("methods", "datasets")
+
+# attributes of a method that its author may leave out (see ddbench.types.Method, ddbench.testing.check_method)
+_OPTIONAL = {
+    "whole": False,
+    "parallel": False,
+    "citation": "",
+    "identity": lambda method: "",
+    "check_size": 32,
+    "check_params": MappingProxyType({}),
+}
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -27,17 +41,30 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted({point.name for point in _points(kind)}))
 
 
-def load_method(name: str) -> type:
+def load_method(name: str) -> type[Method]:
     """Return the class of a method: a registered name, or `path/to/file.py:Class`.
+
+    Raises UserError as `load_class` does, and for a class that is no method.
+    """
+    cls = load_class(name)
+    title, version = getattr(cls, "name", None), getattr(cls, "version", None)
+    has_all = is_dataclass(cls) and callable(getattr(cls, "distill", None)) and type(version) is int
+    if not (has_all and isinstance(title, str) and title):
+        raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
+    return cast("type[Method]", with_defaults(cls))
+
+
+def load_class(name: str) -> type:
+    """Return the class behind a method's name as its author wrote it; it may lack parts of a method.
 
     Raises UserError for an unknown name (with the nearest names), a name that two packages claim, and a plugin that
     cannot be imported.
     """
-    return with_defaults(_class_from_file(name) if ":" in name else load_entry("methods", name))
+    return _class_from_file(name) if ":" in name else load_entry("methods", name)
 
 
 def with_defaults(cls: type) -> type:
-    """Give a method's class the attributes that its author may leave out (see ddbench.types.Method); return it."""
+    """Give a method's class the attributes that its author may leave out; return it."""
     for name, default in _OPTIONAL.items():
         if not hasattr(cls, name):
             with suppress(TypeError):  # of a built-in class, which is no method
@@ -45,28 +72,14 @@ def with_defaults(cls: type) -> type:
     return cls
 
 
-def _no_identity(method: Any) -> str:
-    """Return nothing: name, version and parameters decide the images."""
-    return ""
-
-
-_OPTIONAL = {
-    "whole": False,
-    "parallel": False,
-    "citation": "",
-    "identity": _no_identity,
-    "check_params": MappingProxyType({}),
-}
-
-
 def load_entry(kind: str, name: str) -> Any:
-    """Return the object behind the one entry point of this name. Raises UserError as `load_method` does."""
+    """Return the object behind the one entry point of this name. Raises UserError as `load_class` does."""
     points = [point for point in _points(kind) if point.name == name]
     if not points and kind == "methods" and name.endswith(".py"):
         raise UserError(f"which class of {name}? Write {name}:CLASS")
     if not points:
         raise unknown(kind.removesuffix("s"), name, names(kind))
-    packages = {_package(point) for point in points}
+    packages = {f"{point.dist.name} ({point.value})" if point.dist else point.value for point in points}
     if len(packages) > 1:
         raise UserError(
             f"the name '{name}' ({kind}) is claimed by {' and by '.join(sorted(packages))}; uninstall or rename one"
@@ -103,10 +116,6 @@ def source_of(name: str) -> str:
 
 def _points(kind: str) -> list[EntryPoint]:
     return list(entry_points(group=f"ddbench.{kind}"))
-
-
-def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} ({point.value})" if point.dist else point.value
 
 
 def _class_from_file(name: str) -> type:

@@ -27,7 +27,6 @@ from ddbench.utils.images import to_tensor
 
 CLASSES = 3
 PER_CLASS = 8
-SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def check_method(cls: type) -> list[Outcome]:
 class _MethodTrial:
     """A method under test. It distils once per (ipc, seed, attempt) and remembers errors too."""
 
-    def __init__(self, cls: Any, folder: Path) -> None:
+    def __init__(self, cls: Any, folder: Path) -> None:  # any class: that it is a method is what is tested
         self.cls = cls
         self.folder = folder
         self.moved_generators: set[str] = set()
@@ -62,7 +61,7 @@ class _MethodTrial:
 
     @cached_property
     def train(self) -> ImageSet:
-        return sample(getattr(self.cls, "check_size", SIZE))
+        return sample(self.cls.check_size)
 
     @cached_property
     def checksum_before(self) -> int:

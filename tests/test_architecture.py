@@ -26,7 +26,7 @@ ARROWS = {
     "ddbench.context": "utils",
     "ddbench.types": "context",
     "ddbench.config": "errors",
-    "ddbench.registry": "errors",
+    "ddbench.registry": "types errors",
     "ddbench.protocols": "config errors utils evaluators",
     "ddbench.testing": "types context config registry errors utils datasets.scenes",
     "ddbench.datasets": "registry types utils errors",

@@ -50,9 +50,9 @@ def check(method: str) -> None:
     Example:
       ddbench check my_method.py:MyMethod
     """
-    from ddbench.registry import load_method
+    from ddbench.registry import load_class
 
-    cls = load_method(method)
+    cls = load_class(method)
     from ddbench.testing import check_method
 
     outcomes = check_method(cls)
@@ -105,10 +105,9 @@ def _show_method(name: str) -> str:
         for field in config.describe_fields(cls)
     ]
     table = text_table(fields, ("field", "default", "type", "meaning")) if fields else "It has no fields to set."
-    head = f"{config.method_name(cls)} (method, version {getattr(cls, 'version', '?')})"
+    head = f"{cls.name} (method, version {cls.version})"
     presets = f"presets: {', '.join(config.presets(cls)) or 'none'}"
-    citation = getattr(cls, "citation", "")
-    parts = [head, config.description(cls), presets, table, f"citation: {citation}" if citation else ""]
+    parts = [head, config.description(cls), presets, table, f"citation: {cls.citation}" if cls.citation else ""]
     return "\n\n".join(part for part in parts if part)
 
 

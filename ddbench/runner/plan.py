@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ def plan(
     source, split = listed or list_dataset(request.dataset, data_paths)
     size = request.size or source.pixels
     evaluation.check_size(size)
-    cls = _checked_method(request.method)
+    cls = load_method(request.method)
     method = config.build(cls, request.preset, request.config, request.sets)
     params = config.params(method)
     try:
@@ -240,16 +240,6 @@ def plans_for_protocols(
     for evaluation in others:
         evaluation.check_size(base.specs[0].size)
     return [replace(base, evaluation=evaluation) for evaluation in evaluations]
-
-
-def _checked_method(name: str) -> Any:
-    """Return the class of a method. Raises UserError for a class that is none."""
-    cls: Any = load_method(name)
-    title = getattr(cls, "name", None)
-    has_both = callable(getattr(cls, "distill", None)) and type(getattr(cls, "version", None)) is int
-    if not (is_dataclass(cls) and has_both and isinstance(title, str) and title):
-        raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
-    return cls
 
 
 def tasks(plan: Plan, runs: Path) -> Iterator[Task]:

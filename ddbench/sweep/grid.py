@@ -159,7 +159,7 @@ def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths,
 
 
 def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> Request:
-    whole = getattr(load_method(ask.method), "whole", False)
+    whole = load_method(ask.method).whole
     if whole and ask.ipcs:
         raise UserError(f"{ask.method} takes every training image: leave out its ipcs = {list(ask.ipcs)}")
     ipcs = () if whole else sweep.ipcs if ask.ipcs is None else ask.ipcs
