@@ -12,8 +12,16 @@ from typing import Any, TypeVar
 
 from ddbench.store.costs import DistillationCost, read_cost
 from ddbench.store.paths import FAILED, result_name
-from ddbench.store.records import Result, RunSpec, StoredResult, distilled_digest, read_result, read_spec
-from ddbench.utils.files import read_json
+from ddbench.store.records import (
+    Failure,
+    Result,
+    RunSpec,
+    StoredResult,
+    distilled_digest,
+    load_failure,
+    read_result,
+    read_spec,
+)
 
 Record = TypeVar("Record")
 
@@ -120,15 +128,12 @@ def _read_run(folder: Path, details: bool, scan: RunsScan) -> None:
         results = [stored for stored in results if stored.result.content == content]
     scan.results.extend(results)
 
-    for path in failures:
-        failure = _read_or_report(read_json, path, scan.failed)
-        if isinstance(failure, dict):
-            scan.failed.append(failure_problem(path, failure))
+    scan.failed.extend(failure_problem(path, load_failure(path)) for path in failures)
 
 
-def failure_problem(path: Path, failure: Mapping[str, Any]) -> Problem:
+def failure_problem(path: Path, failure: Failure) -> Problem:
     """Describe a recorded failure."""
-    return Problem(path, f"{failure.get('status')}, and so in no mean: {failure.get('error')}")
+    return Problem(path, f"{failure.status}, and so in no mean: {failure.error}")
 
 
 def misplaced(name: str, result: Result, spec: RunSpec) -> str:

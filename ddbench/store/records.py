@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,8 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ddbench.store.paths import failure_path, safe
-from ddbench.store.schema import SCHEMA, check_fields
+from ddbench.store.schema import SCHEMA, Finite, NonNegative, Share, decode
 from ddbench.utils.files import digest, read_json, write_json
 
 if TYPE_CHECKING:
@@ -117,21 +118,21 @@ class Result:
     protocol: str
     protocol_version: int
     protocol_hash: str
-    overall: float
-    average: float
-    per_class: Mapping[str, float]
+    overall: Share
+    average: Share
+    per_class: Mapping[str, Share]
     confusion: list[list[int]]
     n_test: int
-    seconds: float
+    seconds: NonNegative
     memory_bytes: int
     device: str
     versions: Mapping[str, str]
     commit: str | None
     dirty: bool | None
     schema: int = SCHEMA
-    kappa: float | None = None
-    macro_f1: float | None = None
-    calibration: float | None = None
+    kappa: Finite | None = None
+    macro_f1: Finite | None = None
+    calibration: Finite | None = None
     weights: str = ""
     teacher: str = ""
     image_bytes: int | None = None
@@ -180,7 +181,7 @@ class Failure:
 
     status: str
     error: str
-    trace: str
+    trace: str = ""
 
 
 def write_spec(folder: Path, spec: RunSpec) -> None:
@@ -203,10 +204,20 @@ def write_failure(path: Path, failure: Failure) -> None:
 def read_failure(path: Path) -> Failure | None:
     """Return the recorded failure of a result file or a run folder; None without one."""
     recorded = failure_path(path)
+    return load_failure(recorded) if recorded.exists() else None
+
+
+def load_failure(recorded: Path) -> Failure:
+    """Return the failure that a file records; one that says why where the file cannot be read."""
     try:
-        return Failure(**read_json(recorded)) if recorded.exists() else None
-    except (OSError, ValueError, TypeError) as error:
-        return Failure("failed", f"its record cannot be read ({error})", "")
+        return parse_failure(read_json(recorded))
+    except (OSError, ValueError) as error:
+        return Failure("failed", f"its record cannot be read ({error})")
+
+
+def parse_failure(value: Any) -> Failure:
+    """Return the failure that a JSON object describes; ValueError for none."""
+    return msgspec.convert(value, Failure)
 
 
 def read_spec(path: Path) -> RunSpec:
@@ -220,8 +231,7 @@ def parse_spec(value: Any, folder: str) -> RunSpec:
     folder: name of the run's folder
     Raises ValueError when the object is no spec, has a newer schema, or does not match the folder.
     """
-    check_fields(value, RunSpec)
-    spec = RunSpec(**value)
+    spec = decode(value, RunSpec)
     if not folder.endswith(spec.digest[:8]):
         raise ValueError(f"the spec was edited: its digest {spec.digest[:8]} is not that of the folder")
     return spec
@@ -238,25 +248,11 @@ def parse_result(value: Any, details: bool = True) -> Result:
     details: keep the accuracies of classes and the confusion, which are most of a result and which no table needs
     Raises ValueError when the object is no result, has a newer schema, or holds impossible numbers.
     """
-    check_fields(value, Result)
+    result = decode(value, Result)
+    if any(len(row) != len(result.confusion) for row in result.confusion):
+        raise ValueError("confusion is not square")
     if not details:
-        _drop_details(value)
-    result = Result(**value)
-    for name in ("overall", "average", "seconds"):
-        number = getattr(result, name)
-        if not math.isfinite(number) or number < 0 or (name != "seconds" and number > 1):
-            raise ValueError(f"{name} is {number}")
-    for name in ("kappa", "macro_f1", "calibration"):
-        if not math.isfinite(getattr(result, name) or 0.0):
-            raise ValueError(f"{name} is {getattr(result, name)}")
-    if any(type(version) is not str for version in result.versions.values()):
-        raise ValueError("versions are not text")
-    for name, accuracy in result.per_class.items():
-        if type(accuracy) not in (int, float) or not 0 <= accuracy <= 1:
-            raise ValueError(f"per_class says {accuracy!r} of {name}")
-    rows = result.confusion
-    if any(type(row) is not list or len(row) != len(rows) or any(type(n) is not int for n in row) for row in rows):
-        raise ValueError("confusion is not a square of whole numbers")
+        _drop_details(vars(result))
     return result
 
 
@@ -266,7 +262,7 @@ _versions: dict[str, Mapping[str, str]] = {}  # a hundred thousand results have 
 
 def _drop_details(value: dict[str, Any]) -> None:
     """Remove the accuracies of classes and the confusion; share equal texts and versions between results."""
-    for name in _TEXTS & value.keys():
+    for name in _TEXTS:
         if value[name] is not None:
             value[name] = sys.intern(value[name])
     versions = _versions.setdefault(repr(value["versions"]), value["versions"])

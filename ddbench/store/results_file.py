@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args
 
-import orjson
+import msgspec
 
 from ddbench import __version__
 from ddbench.errors import UserError
@@ -30,28 +30,32 @@ from ddbench.store.reader import (
     read_runs,
     run_folders,
 )
-from ddbench.store.records import RunSpec, StoredResult, parse_result, parse_spec, read_spec
+from ddbench.store.records import (
+    RunSpec,
+    StoredResult,
+    load_failure,
+    parse_failure,
+    parse_result,
+    parse_spec,
+    read_spec,
+)
 from ddbench.utils.files import canonical, read_json, write_bytes, write_json
 
 FORMAT, VERSION = "ddbench results", 1
+Kind = Literal["spec", "cost", "result", "failure"]
 GZIP_MAGIC = b"\x1f\x8b"
-KINDS = ("spec", "cost", "result", "failure")
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line after the first.
 
-    place: file and number of the line, for messages
-    kind: one of KINDS
     path: file below the runs folder
     data: JSON object of that file
     """
 
-    place: Path
-    kind: str
-    path: Path
-    data: Any
+    kind: Kind
+    path: str
+    data: dict[str, Any]
 
 
 @dataclass
@@ -76,12 +80,8 @@ def export_results(runs: Path, target: Path) -> RunsScan:
     for stored in scan.results:
         by_run[stored.folder].append(("result", stored.path, read_json(stored.path)))
     for problem in scan.failed:
-        path = problem.path
-        try:
-            failure = read_json(path)  # without its traceback, which names paths of this machine
-            data = {"status": str(failure["status"]), "error": str(failure["error"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            data = {"status": "failed", "error": f"its record cannot be read ({error})"}
+        path, failure = problem.path, load_failure(problem.path)
+        data = {"status": failure.status, "error": failure.error}  # without its traceback, which names local paths
         folder = path.parent if path.name == failure_path(path.parent).name else path.parents[2]
         by_run[folder].append(("failure", path, data))
 
@@ -124,8 +124,9 @@ def _read_file(source: Path, details: bool, costs: bool) -> RunsScan:
     runs: dict[Path, _Run] = {}
     run_costs: dict[Path, DistillationCost] = {}
     with gc_paused():
-        for line in read_lines(source, scan.problems):
-            folder = source.joinpath(*line.path.parts[:4])
+        for place, line in read_lines(source, scan.problems):
+            path = source / line.path
+            folder = source.joinpath(*Path(line.path).parts[:4])
             run = runs.setdefault(folder, _Run())
             try:
                 if line.kind == "spec":
@@ -133,16 +134,16 @@ def _read_file(source: Path, details: bool, costs: bool) -> RunsScan:
                 elif line.kind == "cost":
                     run_costs[folder] = parse_cost(line.data)
                 elif line.kind == "failure":
-                    scan.failed.append(failure_problem(source / line.path, line.data))
+                    scan.failed.append(failure_problem(path, parse_failure(line.data)))
                 elif run.spec is None:
                     raise ValueError("no line before it holds the spec of its run")
                 else:
                     result = parse_result(line.data, details)
-                    if reason := misplaced(line.path.name, result, run.spec):
+                    if reason := misplaced(path.name, result, run.spec):
                         raise ValueError(reason)
-                    run.results.append(StoredResult(run.spec, result, source / line.path))
+                    run.results.append(StoredResult(run.spec, result, path))
             except ValueError as error:
-                scan.problems.append(Problem(line.place, f"{line.path}: {error}"))
+                scan.problems.append(Problem(place, f"{line.path}: {error}"))
     for folder, run in runs.items():
         if len({stored.result.content for stored in run.results}) > 1:
             scan.problems.append(Problem(folder, "its results belong to several distilled sets"))
@@ -158,18 +159,18 @@ def unpack_results(source: Path, runs: Path) -> list[Problem]:
     Raises UserError as `read_results` does.
     """
     problems: list[Problem] = []
-    for line in read_lines(source, problems):
+    for _, line in read_lines(source, problems):
         data = {"trace": "", **line.data} if line.kind == "failure" else line.data
         write_json(runs / line.path, data)
     return problems
 
 
-def read_lines(source: Path, problems: list[Problem]) -> Iterator[Line]:
-    """Yield the lines of an exported file after its first; add those that cannot be used to `problems`.
+def read_lines(source: Path, problems: list[Problem]) -> Iterator[tuple[Path, Line]]:
+    """Yield each line of an exported file after its first with its place, FILE:NUMBER; add unusable ones to `problems`.
 
     Raises UserError for a file that is no export, or of an unknown version.
     """
-    seen: dict[Path, int] = {}
+    seen: dict[str, int] = {}
     number = 0
     try:
         with open(source, "rb") as file:
@@ -179,14 +180,14 @@ def read_lines(source: Path, problems: list[Problem]) -> Iterator[Line]:
             for number, text in enumerate(file, 2):
                 place = Path(f"{source}:{number}")
                 try:
-                    line = _parse_line(place, text)
+                    line = _parse_line(text)
                     if line.path in seen:
                         raise ValueError(f"{line.path} is on line {seen[line.path]} too")
                 except ValueError as error:
                     problems.append(Problem(place, str(error)))
                     continue
                 seen[line.path] = number
-                yield line
+                yield place, line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         problems.append(Problem(source, f"is damaged after line {max(1, number)} ({error}): export or copy it again"))
 
@@ -209,23 +210,20 @@ def _check_header(source: Path, text: bytes) -> None:
         )
 
 
-def _parse_line(place: Path, text: bytes) -> Line:
+def _parse_line(text: bytes) -> Line:
     """Return a line; ValueError unless it is an object whose path is that of a file of a run."""
     try:
-        value = orjson.loads(text)
+        line = msgspec.json.decode(text, type=Line)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"is not an object with kind ({', '.join(get_args(Kind))}), path and data: {error}") from None
     except ValueError as error:
         raise ValueError(f"is not readable JSON ({error})") from None
-    if not isinstance(value, dict) or value.keys() != {"kind", "path", "data"} or not isinstance(value["data"], dict):
-        raise ValueError("is not an object with kind, path and data")
-    kind, path, data = value["kind"], value["path"], value["data"]
-    if kind not in KINDS:
-        raise ValueError(f"its kind is {kind!r}, not one of {', '.join(KINDS)}")
-    parts = PurePosixPath(path).parts if isinstance(path, str) else ()
-    if any(part.startswith((".", "/")) or "\\" in part for part in parts) or _kind_of(parts) != kind:
-        raise ValueError(f"its path {path!r} is not that of a {kind} below a runs folder")
-    if kind == "failure" and not (data.keys() == {"status", "error"} and all(type(v) is str for v in data.values())):
-        raise ValueError("its failure is not an object with the texts status and error")
-    return Line(place, kind, Path(*parts), data)
+    parts = PurePosixPath(line.path).parts
+    if any(part.startswith((".", "/")) or "\\" in part for part in parts) or _kind_of(parts) != line.kind:
+        raise ValueError(f"its path {line.path!r} is not that of a {line.kind} below a runs folder")
+    if line.kind == "failure":
+        parse_failure(line.data)
+    return line
 
 
 def _kind_of(parts: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 from filelock import FileLock, Timeout
 
 log = logging.getLogger("ddbench")
@@ -81,7 +81,7 @@ def read_json(path: Path) -> Any:
     with open(path, "rb", buffering=0) as file:  # read whole: a buffer would only cost
         data = file.read()
     try:
-        return orjson.loads(data)
+        return msgspec.json.decode(data)
     except ValueError:
         pass
     try:
