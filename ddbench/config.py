@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
+import json
 import re
 import sys
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
+
+import msgspec
 
 from ddbench.errors import UserError, unknown
 
@@ -185,7 +188,7 @@ def validate(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any
 
     Raises UserError that names `source` for a key that is no field and a value of another type.
     """
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
         if key not in names:
@@ -202,53 +205,24 @@ def validate(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any
 
 
 def _fit(value: Any, kind: Any) -> Any:
-    """Return `value` as `kind`; raises ValueError when it does not fit."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    is_text = isinstance(value, _CliValue)
+    """Return `value` as `kind`; raises ValueError or TypeError when it does not fit, or is not finite."""
+    origin, args, strict = typing.get_origin(kind), typing.get_args(kind), True
     if origin in (Union, types.UnionType):
-        return _fit_union(value, args)
-    if origin is Literal:
-        for choice in args:
-            if (type(choice) is type(value) and choice == value) or (is_text and str(choice) == value):
-                return choice
-    elif origin is tuple:
-        return _fit_tuple(value, args)
-    elif kind not in _TYPE_NAMES:
-        raise UserError(f"a field of type {kind} cannot be set; use int, float, bool, str, Literal or tuples of them")
-    elif kind is types.NoneType:
-        if value is None or value == "none":
-            return None
-    elif kind is bool and is_text and value.lower() in ("true", "false"):
-        return bool(value.lower() == "true")
-    elif kind is int and is_text:
-        return int(value)
-    elif kind is float and (is_text or type(value) in (int, float)):
-        if math.isfinite(number := float(value)):
-            return number
-    elif type(value) is kind or (kind is str and is_text):
-        return str(value) if is_text else value
-    raise ValueError(value)
-
-
-def _fit_union(value: Any, kinds: tuple[Any, ...]) -> Any:
-    """Return `value` as the first kind that fits; none is tried before all others, text after all others."""
-    for kind in sorted(kinds, key=lambda kind: (kind is not types.NoneType, kind is str)):
-        try:
-            return _fit(value, kind)
-        except ValueError:
-            continue
-    raise ValueError(value)
-
-
-def _fit_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a tuple from a TOML array or from "1,2,3"."""
-    if isinstance(value, _CliValue):
-        value = [_CliValue(part.strip()) for part in value.split(",")] if value else []
-    if not isinstance(value, list | tuple):
+        # none is tried before all other types, text after them
+        for one in sorted(args, key=lambda one: (one is not types.NoneType, one is str)):
+            with suppress(ValueError, TypeError):
+                return _fit(value, one)
         raise ValueError(value)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    return tuple(_fit(item, kind) for item, kind in zip(value, kinds, strict=True))
+    if isinstance(value, _CliValue):
+        if kind in (bool, types.NoneType):
+            value = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+        else:
+            strict, value = False, str(value)
+            if origin is tuple:
+                value = [part.strip() for part in value.split(",")] if value else []
+    fitted = msgspec.convert(value, kind, strict=strict)
+    json.dumps(fitted, allow_nan=False)
+    return fitted
 
 
 _TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", types.NoneType: "none"}
@@ -265,6 +239,9 @@ def _type_text(kind: Any) -> str:
         many = len(args) == 2 and args[1] is Ellipsis
         items = f"any number of: {_type_text(args[0])}" if many else ", ".join(map(_type_text, args))
         return f"a list ({items})"
+    if origin is Annotated:
+        bounds = [f" {word} {bound}" for word, bound in (("from", args[1].ge), ("to", args[1].le)) if bound is not None]
+        return _type_text(args[0]) + "".join(bounds)
     return _TYPE_NAMES.get(kind, str(kind))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ddbench.config import read_toml, validate
 from ddbench.errors import UserError
@@ -35,9 +37,9 @@ class Reported:
     source: str
     dataset: str
     ipc: int
-    percent: float
-    std: float | None = None
-    n: int | None = None
+    percent: Annotated[float, Meta(ge=0, le=100)]
+    std: Annotated[float, Meta(ge=0)] | None = None
+    n: Annotated[int, Meta(ge=1)] | None = None
     size: int | None = None
     student: str | None = None
     protocol: str | None = None
@@ -57,14 +59,7 @@ def read_reported(path: Path) -> tuple[Reported, ...]:
         one_line: dict[str, Any] = {
             name: " ".join(v.split()) if isinstance(v, str) else v for name, v in fields.items()
         }
-        number = Reported(**one_line)
-        if not 0 <= number.percent <= 100:
-            raise UserError(f"{path}: {number.percent} is no percentage from 0 to 100")
-        if (number.std or 0) < 0:
-            raise UserError(f"{path}: std of {number.method} is {number.std}; it must be at least 0")
-        if number.n is not None and number.n < 1:
-            raise UserError(f"{path}: n of {number.method} is {number.n}; it must be at least 1")
-        numbers.append(number)
+        numbers.append(Reported(**one_line))
     return tuple(numbers)
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ddbench.config import read_toml, validate
 from ddbench.datasets.info import DataPaths
@@ -25,7 +27,6 @@ from ddbench.store.reader import read_runs
 from ddbench.store.records import read_failure
 
 METHODS = "methods"
-SMALLEST = 8  # pixels
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Sweep:
 
     datasets: tuple[str, ...]
     ipcs: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[Annotated[int, Meta(ge=8)], ...] = ()
     seeds: int | tuple[int, ...] = 1
     students: tuple[str, ...] = ("convnet",)
-    student_seeds: int = 1
+    student_seeds: Annotated[int, Meta(ge=1)] = 1
     protocols: tuple[str, ...] = ("quick",)
 
 
@@ -115,12 +116,6 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
             raise UserError(f"{path}: {name} is empty, so there is nothing to do")
-    if min(sweep.sizes, default=SMALLEST) < SMALLEST:
-        raise UserError(
-            f"{path}: sizes = {list(sweep.sizes)}: pixels, from {SMALLEST} on; without it each dataset's own"
-        )
-    if sweep.student_seeds < 1:
-        raise UserError(f"{path}: student_seeds = {sweep.student_seeds}: one student of each kind at least")
     return sweep, tuple(_ask(method, path) for method in methods)
 
 

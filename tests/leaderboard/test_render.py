@@ -272,7 +272,7 @@ def test_a_file_of_reported_numbers(tmp_path):
     path.write_text(path.read_text().replace('2601.15829, table 2"', '2601.15829,\\n\\n table 2"'))
     assert read_reported(path) == (PAPER,)
     for old, new, message in (
-        ("percent = 99.5", "percent = 995", "995.0 is no percentage"),
+        ("percent = 99.5", "percent = 995", "percent = 995 is wrong; expected a finite number from 0 to 100"),
         ("percent = 99.5", "", "a reported number needs percent"),
         ("std", "sdt", "unknown key of Reported .*'sdt'; did you mean std"),
         ("[[reported]]", "[reported]", r"needs a table \[\[reported\]\]"),

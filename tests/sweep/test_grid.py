@@ -100,8 +100,8 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
     ("old", "new", "said"),
     [
         ("ipcs = [1, 2]", "ipc = [1]", r"unknown key of a plan .*'ipc'; did you mean ipcs\? Known: .*methods"),
-        ("seeds = 2", "sizes = [0, 64]", r"sizes = \[0, 64\]: pixels, from 8 on"),
-        ("seeds = 2", "student_seeds = 0", "student_seeds = 0: one student of each kind at least"),
+        ("seeds = 2", "sizes = [0, 64]", r"sizes = \[0, 64\] is wrong; .* an integer from 8"),
+        ("seeds = 2", "student_seeds = 0", "student_seeds = 0 is wrong; expected an integer from 1"),
         ('"full"', '{ method = "full", ipcs = [1] }', r"full takes every training image: leave out its ipcs = \[1\]"),
         ("seeds = 2", 'seeds = "two"', r"seeds = 'two' is wrong; expected an integer or a list"),
         ("seeds = 2", "seeds = 0", r"random: seeds \[\], ipcs \[1, 2\]: one seed"),
