@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import re
 import sys
 import tomllib
 import types
@@ -103,11 +102,9 @@ def method_name(cls: type) -> str:
 def describe_fields(cls: type) -> tuple[FieldInfo, ...]:
     """Return name, default, type, unit and meaning of every field.
 
-    The meaning is what `param` states, or else what the class docstring says after "field name:". A subclass that
-    changes a default alone keeps the meaning and the unit.
+    Meaning and unit are those that `param` states. A subclass that changes a default alone keeps them.
     """
     hints = typing.get_type_hints(cls)
-    in_docstrings = _documented_fields(cls)
     stated: dict[str, Mapping[str, Any]] = {}
     for base in reversed(cls.__mro__):
         fields = vars(base).get("__dataclass_fields__", {})
@@ -127,35 +124,16 @@ def describe_fields(cls: type) -> tuple[FieldInfo, ...]:
                 "none" if default is None else str(_plain_json(default)),
                 _type_text(hints[field.name]),
                 str(stated.get(field.name, {}).get("unit", "")),
-                stated.get(field.name, {}).get("help") or in_docstrings.get(field.name, ""),
+                str(stated.get(field.name, {}).get("help", "")),
             )
         )
     return tuple(infos)
 
 
 def description(cls: type) -> str:
-    """Return the class docstring without what it says of single fields."""
+    """Return the class docstring; empty for that which a dataclass gets when its author wrote none."""
     text = inspect.getdoc(cls) or ""
-    for match in _field_texts(cls, text):
-        text = text.replace(match.group(), "")
-    return re.sub(r"\n\s*\n\s*", "\n\n", text).strip()
-
-
-def _documented_fields(cls: type) -> dict[str, str]:
-    """Field -> its text in a class docstring; a subclass may leave it to the class that has the field."""
-    meanings: dict[str, str] = {}
-    for base in cls.__mro__:
-        for match in _field_texts(cls, base.__dict__.get("__doc__") or ""):
-            for name in re.findall(r"\w+", match.group(1)):
-                meanings.setdefault(name, " ".join(match.group(2).split()))
-    return meanings
-
-
-def _field_texts(cls: type, text: str) -> list[re.Match]:
-    """Find "name:" or "name, other:" with what follows, up to the next such names or an empty line."""
-    name = "|".join(re.escape(field.name) for field in dataclasses.fields(cls))
-    names = rf"(?<![\w.])(?:{name})(?:,\s+(?:{name}))*:\s"
-    return list(re.finditer(rf"({names})(.*?)(?={names}|\n\s*\n|\Z)", text, re.DOTALL)) if name else []
+    return "" if text.startswith(f"{cls.__name__}(") else text
 
 
 def _read_preset(cls: type, preset: str, visited: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -29,40 +29,48 @@ RANGES = {  # of Recipe's fields, both ends included; every value is finite
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
-def added_later(default: Any) -> Any:
+def setting(meaning: str, unit: str = "", default: Any = MISSING) -> Any:
+    """Declare a field with its meaning in one line and its unit or range; `ddbench show` prints both."""
+    return field(default=default, metadata={"help": meaning, "unit": unit})
+
+
+def added_later(default: Any, meaning: str, unit: str = "") -> Any:
     """Declare a field that was added after rows were published: at its default it is not in a row's identity."""
-    return field(default=default, metadata={"added_later": True})
+    return field(default=default, metadata={"help": meaning, "unit": unit, "added_later": True})
 
 
 @dataclass(frozen=True)
 class Augment:
     """Random changes that every image draws anew at every step. The defaults change nothing.
 
-    crop_area: range of the crop's share of the image's area.
-    crop_ratio: range of the crop's width to height, drawn on a log scale.
-    flip_x, flip_y, transpose: probabilities. All three at 0.5 are the eight symmetries of a square, on which an
-        overhead picture's class does not depend.
-    brightness, contrast, saturation: half-width x of a factor from U[1-x, 1+x].
-    cutout: side of a mid-grey square, as a share of the image's side.
-    crop_tries: 0 cuts a crop's side that is longer than the image's; k draws up to k times and then takes the whole
-        image (torchvision's RandomResizedCrop has k = 10).
-    dsa: operations of differentiable Siamese augmentation (evaluators.dsa), of which each batch draws one.
-    cutmix: probability that a square of another image of the batch is pasted in. Its share of the area, from U[0, 1],
-        is cut at the border; the rest is the share of that image's label.
+    flip_x, flip_y and transpose at 0.5 are the eight symmetries of a square: an overhead image keeps its class.
     """
 
-    crop_area: tuple[float, float] = (1.0, 1.0)
-    crop_ratio: tuple[float, float] = (1.0, 1.0)
-    flip_x: float = 0.0
-    flip_y: float = 0.0
-    transpose: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    cutout: float = 0.0
-    crop_tries: int = added_later(0)
-    dsa: tuple[str, ...] = added_later(())
-    cutmix: float = added_later(0.0)
+    crop_area: tuple[float, float] = setting("range of the crop's share of the image's area", "0 to 1", (1.0, 1.0))
+    crop_ratio: tuple[float, float] = setting(
+        "range of the crop's width / height, drawn on a log scale", "above 0", (1.0, 1.0)
+    )
+    flip_x: float = setting("probability of a flip left to right", "0 to 1", 0.0)
+    flip_y: float = setting("probability of a flip upside down", "0 to 1", 0.0)
+    transpose: float = setting("probability of exchanging rows and columns", "0 to 1", 0.0)
+    brightness: float = setting("half-width x of a factor from U[1-x, 1+x]", "0 to 1", 0.0)
+    contrast: float = setting("half-width x of a factor from U[1-x, 1+x]", "0 to 1", 0.0)
+    saturation: float = setting("half-width x of a factor from U[1-x, 1+x]", "0 to 1", 0.0)
+    cutout: float = setting("side of a mid-grey square, as a share of the image's side", "0 to 1", 0.0)
+    crop_tries: int = added_later(
+        0,
+        "draws of a crop until one fits, then the whole image (torchvision's RandomResizedCrop: 10); 0: one draw, each "
+        "side cut to the image's",
+    )
+    dsa: tuple[str, ...] = added_later(
+        (), "operations of differentiable Siamese augmentation (evaluators.dsa); each batch draws one"
+    )
+    cutmix: float = added_later(
+        0.0,
+        "probability that a square of another image of the batch is pasted in, of an area from U[0, 1], cut at the "
+        "border; labels are mixed by the pixels replaced",
+        "0 to 1",
+    )
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation", "cutout"):
@@ -80,51 +88,42 @@ class Augment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training of one student.
+    """The training of one student."""
 
-    optimizer: "sgd", "adamw", or "adam", whose weight decay is part of the gradient.
-    lr: highest learning rate.
-    weight_decay: on weights of two or more dimensions.
-    batch: images per step.
-    epochs: passes over the set, see `steps`.
-    min_steps: least number of steps.
-    max_steps: largest number of steps, 0 for no limit.
-    momentum: of SGD, or Adam's beta1.
-    beta2: Adam's beta2.
-    warmup: share of the steps in which the learning rate rises linearly from 0 to lr; then it falls to 0 along half a
-        cosine, unless there are milestones.
-    clip: largest gradient norm, 0 for none.
-    label_smoothing: of cross-entropy with hard labels; soft labels are not smoothed.
-    augment: random changes of every image.
-    decay_all: weight decay also on biases and norms.
-    whole_epochs: True cuts each permutation of the set into batches, the last of which may be smaller. False cuts equal
-        batches from an endless chain of permutations, also of a set that is smaller than a batch.
-    milestones: shares of all steps at which the learning rate is multiplied by gamma; they replace the cosine.
-    gamma: factor at each milestone.
-    nesterov: Nesterov's momentum, of SGD.
-    temperature: 0 for cross-entropy; else the Kullback-Leibler divergence of targets and predictions, both softened by
-        it, as in knowledge distillation (Hinton et al. 2015, arXiv:1503.02531), without its factor of T squared.
-    """
-
-    optimizer: str
-    lr: float
-    weight_decay: float
-    batch: int
-    epochs: int
-    min_steps: int = 1
-    max_steps: int = 0
-    momentum: float = 0.9
-    beta2: float = 0.999
-    warmup: float = 0.1
-    clip: float = 0.0
-    label_smoothing: float = 0.0
-    augment: Augment = Augment()
-    decay_all: bool = added_later(False)
-    whole_epochs: bool = added_later(False)
-    milestones: tuple[float, ...] = added_later(())
-    gamma: float = added_later(0.1)
-    nesterov: bool = added_later(True)
-    temperature: float = added_later(0.0)
+    optimizer: str = setting("sgd, adamw, or adam, whose weight decay is part of the gradient")
+    lr: float = setting("highest learning rate", "above 0")
+    weight_decay: float = setting("weight decay of weights with two or more dimensions", "0 or more")
+    batch: int = setting("images per step", "1 or more")
+    epochs: int = setting("passes over the set, within min_steps and max_steps", "1 or more")
+    min_steps: int = setting("least number of steps", "1 or more", 1)
+    max_steps: int = setting("largest number of steps, 0 for no limit", "", 0)
+    momentum: float = setting("SGD's momentum, or Adam's beta1", "0 to 1", 0.9)
+    beta2: float = setting("Adam's beta2", "0 to 1", 0.999)
+    warmup: float = setting(
+        "share of the steps in which the learning rate rises linearly from 0 to lr; then it falls to 0 along half a "
+        "cosine, unless there are milestones",
+        "0 to 1",
+        0.1,
+    )
+    clip: float = setting("largest gradient norm, 0 for none", "", 0.0)
+    label_smoothing: float = setting("label smoothing of cross-entropy with hard labels", "0 to 1", 0.0)
+    augment: Augment = setting("random changes of every image", "", Augment())  # noqa: RUF009  it is frozen
+    decay_all: bool = added_later(False, "weight decay also of biases and norms")
+    whole_epochs: bool = added_later(
+        False,
+        "True cuts each permutation of the set into batches, the last of which may be smaller, and takes exactly "
+        "`epochs` passes; False cuts equal batches from an endless chain of permutations",
+    )
+    milestones: tuple[float, ...] = added_later(
+        (), "shares of all steps at which the learning rate is multiplied by gamma; they replace the cosine", "0 to 1"
+    )
+    gamma: float = added_later(0.1, "factor at each milestone", "0 to 1")
+    nesterov: bool = added_later(True, "Nesterov's momentum, for SGD")
+    temperature: float = added_later(
+        0.0,
+        "0: cross-entropy; else the Kullback-Leibler divergence of targets and predictions, both softened by it "
+        "(Hinton et al. 2015, arXiv:1503.02531), without the factor of its square",
+    )
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:

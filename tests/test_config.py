@@ -13,13 +13,7 @@ from ddbench.errors import UserError
 
 @dataclass(frozen=True)
 class Toy:
-    """A toy.
-
-    steps: how many. lr, decay: rates; the first
-    is per step.
-
-    Not a field: words after an empty line.
-    """
+    """A toy."""
 
     name: ClassVar[str] = "toy"
     steps: int = 10
@@ -155,15 +149,13 @@ def test_a_constructor_that_refuses_is_a_user_error():
         config.build(Picky, sets=["steps=0"])
 
 
-def test_meanings_come_from_metadata_or_the_docstring():
-    told = {info.name: info for info in config.describe_fields(Toy)}
-    assert told["steps"].meaning == "how many."
-    assert told["lr"].meaning == told["decay"].meaning == "rates; the first is per step."
-    assert (told["helped"].meaning, told["helped"].unit, told["helped"].default) == ("from metadata", "px", "1")
-    assert (told["plain_metadata"].meaning, told["plain_metadata"].unit) == ("without the helper", "")
-    assert told["limit"].default == "none"
-    assert told["kind"].type == "one of plain, fancy, 3"
-    assert told["deep"].meaning == ""
+def test_meanings_and_units_stand_at_the_fields():
+    infos = {info.name: info for info in config.describe_fields(Toy)}
+    assert (infos["helped"].meaning, infos["helped"].unit, infos["helped"].default) == ("from metadata", "px", "1")
+    assert (infos["plain_metadata"].meaning, infos["plain_metadata"].unit) == ("without the helper", "")
+    assert infos["limit"].default == "none"
+    assert infos["kind"].type == "one of plain, fancy, 3"
+    assert infos["deep"].meaning == ""
 
 
 def test_a_subclass_that_changes_a_default_keeps_the_meaning_and_the_unit():
@@ -175,8 +167,13 @@ def test_a_subclass_that_changes_a_default_keeps_the_meaning_and_the_unit():
     assert (field.default, field.meaning, field.unit) == ("7", "from metadata", "px")
 
 
-def test_the_description_leaves_out_what_stands_at_the_fields():
-    assert config.description(Toy) == "A toy.\n\nNot a field: words after an empty line."
+def test_a_class_without_a_docstring_has_no_description_and_no_invented_meanings():
+    @dataclass(frozen=True)
+    class Bare:
+        k: int = 1
+
+    assert config.description(Toy) == "A toy."
+    assert (config.description(Bare), config.describe_fields(Bare)[0].meaning) == ("", "")
 
 
 @pytest.fixture

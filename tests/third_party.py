@@ -27,19 +27,20 @@ from typing import ClassVar
 
 import torch
 
+from ddbench.config import param
 from ddbench.errors import UserError
 from ddbench.types import DistilledSet
 
 
 @dataclass(frozen=True)
 class Pick:
-    """Random real images. shift: added to every pixel. do: what else happens. batch: for "oom"."""
+    """Random real images."""
 
     name: ClassVar[str] = "pick"
     version: ClassVar[int] = 1
-    shift: int = 0
-    do: str = "nothing"
-    batch: int = 4
+    shift: int = param(0, "added to every pixel", "grey levels")
+    do: str = param("nothing", "what else happens")
+    batch: int = param(4, "images, where do=oom")
 
     def distill(self, train, ipc, ctx):
         self._misbehave(train, ctx)

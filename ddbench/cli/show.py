@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddbench.cli.common import KINDS, names_of, text_table
 from ddbench.errors import unknown
+
+if TYPE_CHECKING:
+    from ddbench.config import FieldInfo
 
 
 @click.command("list")
@@ -123,39 +125,44 @@ def _show_student(name: str) -> str:
     from evaluators.catalog import CATALOG
 
     rows = [load_protocol(title) for title in protocol_names()]
-    recipes = [f"{row.title}: see ddbench show {row.title}" for row in rows if name in row.recipes]
-    return "\n".join([f"{name} (student)", "", fill(CATALOG[name].text, 110), "", *recipes])
+    titles = ", ".join(row.title for row in rows if name in row.recipes)
+    return f"{name} (student)\n\n{fill(CATALOG[name].text, 110)}\n\nprotocols (see `ddbench show NAME`): {titles}"
 
 
 def _show_protocol(name: str) -> str:
     from ddbench.config import describe_fields
     from ddbench.protocols import load_protocol
+    from evaluators.recipes import Augment, Recipe
 
     row = load_protocol(name)
-    columns = _alike(row.recipes)
-    lines = [
-        (field.name, *(_value(getattr(recipe, field.name)) for recipe in columns.values()), field.meaning)
-        for field in describe_fields(type(next(iter(columns.values()))))
-    ]
+    columns = _students_by_recipe(row.recipes)
+    recipes = list(columns.values())
+    augments = [recipe.augment for recipe in recipes]
+    lines = []
+    for field in describe_fields(Recipe):
+        if field.name != "augment":
+            lines.append(_setting_line(field, field.name, recipes))
+            continue
+        for part in describe_fields(Augment):
+            if any(getattr(augment, part.name) != getattr(Augment(), part.name) for augment in augments):
+                lines.append(_setting_line(part, f"augment.{part.name}", augments))
     own = "hard" if row.labels == "hard" else "a set's own soft ones, else " + " by ".join(row.teacher or ("hard",))
     head = f"{row.title} (protocol)\ninit: {row.init}\nlabels: {own}\nsource: {row.source}"
     return f"{head}\n\n{text_table(lines, ('field', *columns, 'meaning'))}"
 
 
-def _alike(recipes: Mapping[str, Any]) -> dict[str, Any]:
-    """Students, those of equal rows together, -> their row."""
+def _setting_line(field: FieldInfo, name: str, records: Sequence[Any]) -> tuple[str, ...]:
+    """Return the line of a field: its name, its value in each record, its meaning with unit or range."""
+    meaning = f"{field.meaning} ({field.unit})" if field.unit else field.meaning
+    return name, *(str(getattr(record, field.name)) for record in records), meaning
+
+
+def _students_by_recipe(recipes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names of all students with equal recipes, one a line -> their recipe."""
     together: dict[Any, list[str]] = {}
     for student, recipe in recipes.items():
         together.setdefault(recipe, []).append(student)
     return {"\n".join(students): recipe for recipe, students in together.items()}
-
-
-def _value(value: Any) -> str:
-    """A number or word; of what has fields, those that are not at their defaults."""
-    if not is_dataclass(value):
-        return str(value)
-    told = [(field, getattr(value, field.name)) for field in fields(value)]
-    return "\n".join(f"{field.name} {item}" for field, item in told if item != field.default) or "none"
 
 
 _SHOWN = {"methods": _show_method, "datasets": _show_dataset, "students": _show_student, "protocols": _show_protocol}

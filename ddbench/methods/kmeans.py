@@ -55,7 +55,7 @@ class KMeans:
     )
     base: str = param(
         "lcybuaa/Text2Earth",
-        "a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (real_features), with "
+        "a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded), with "
         "features=latents; only its autoencoder counts",
     )
     alpha: float = param(1.0, "weight of the distance to the own centre, with choice=margin")

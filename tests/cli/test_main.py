@@ -12,6 +12,9 @@ from test_records import write
 from third_party import snapshot, write_images, write_method, write_package
 
 from ddbench.cli.main import cli
+from ddbench.config import describe_fields
+from ddbench.registry import load_method, names
+from evaluators.recipes import Augment, Recipe
 
 
 @pytest.fixture
@@ -213,10 +216,32 @@ def test_show_explains(name, some):
     assert [word for word in some if word not in shown] == []
 
 
+@pytest.mark.parametrize("name", names("methods"))
+def test_every_field_of_a_method_has_a_meaning(name):
+    assert [field.name for field in describe_fields(load_method(name)) if not field.meaning] == []
+
+
+@pytest.mark.parametrize("kind", [Recipe, Augment])
+def test_every_field_of_a_recipe_has_a_meaning_at_the_field(kind):
+    assert [field.name for field in describe_fields(kind) if not field.meaning] == []
+
+
+@pytest.mark.parametrize("name", ["kmeans", "dpd", "d4m"])
+def test_the_embedded_base_is_called_so(name):
+    meaning = next(field.meaning for field in describe_fields(load_method(name)) if field.name == "base")
+    assert "tiny (embedded)" in meaning
+
+
+def test_show_explains_each_change_of_the_images(here):
+    shown = ddbench("show", "soft@1").stdout
+    assert re.search(r"^augment\.cutmix( +0\.5)+ +probability", shown, re.MULTILINE)
+    assert "augment.cutout" not in shown  # at its default for every student
+
+
 def test_show_prints_every_field_with_default_and_meaning(pick):
     shown = ddbench("show", pick).stdout
-    assert re.search(r"^shift +0 +an integer +added to every pixel\.$", shown, re.MULTILINE)
-    assert re.search(r"^do +nothing +text +what else happens\.$", shown, re.MULTILINE)
+    assert re.search(r"^shift +0 +an integer \(grey levels\) +added to every pixel$", shown, re.MULTILINE)
+    assert re.search(r"^do +nothing +text +what else happens$", shown, re.MULTILINE)
 
 
 def test_data_of_a_folder(here, images):
