@@ -1,1 +1,1 @@
-"""The commands: each parses and prints, and imports what is heavy inside its function."""
+"""The commands. Each parses and prints; heavy imports stand inside its functions."""

@@ -25,7 +25,7 @@ UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDI
 WIDTH = 70  # of a cell
 SIZE = click.IntRange(min=8)
 KINDS = ("methods", "datasets", "students", "protocols")
-SIZE_HELP = "Side of the images.  [default: the dataset's own]"
+SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 
 log = logging.getLogger("ddbench")
 
@@ -43,7 +43,7 @@ class GlobalOptions:
 
     @property
     def no_progress(self) -> bool:
-        """No progress bars: asked for, or nobody looks at them."""
+        """True without progress bars: with --quiet, or if standard error is no terminal."""
         return self.quiet or not sys.stderr.isatty()
 
     @property
@@ -66,7 +66,7 @@ class UsageFailure(click.ClickException):
 
 
 class Group(click.Group):
-    """A group that prints a UserError, or that a disk cannot be written, and ends with status 2."""
+    """A group that prints a UserError, or the error of a disk that cannot be written, and exits with status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -80,7 +80,7 @@ class Group(click.Group):
 
 
 class Stderr(logging.Handler):
-    """Log lines go to standard error, above a progress bar when there is one."""
+    """Handler that writes log lines to standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
@@ -91,7 +91,7 @@ class Stderr(logging.Handler):
 
 
 def log_to_stderr(level: int) -> None:
-    """Send the log of ddbench to standard error, once however often it is called."""
+    """Send the log of ddbench to standard error. Further calls add no second handler."""
     handler = Stderr()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers = [handler]
@@ -99,7 +99,7 @@ def log_to_stderr(level: int) -> None:
 
 
 def report_problems(problems: Iterable[Problem]) -> None:
-    """Name the files that were not used."""
+    """Log an error for each file that was not used."""
     for problem in problems:
         log.error("skipped %s: %s", problem.path, problem.reason)
 
@@ -111,7 +111,7 @@ def filter_results(entries: Iterable[StoredResult], **values: Any) -> list[Store
 
 
 def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
-    """A plain table for the terminal."""
+    """Format a plain table for the terminal."""
     from tabulate import tabulate
 
     body = [[textwrap.fill(cell, WIDTH) if "\n" not in cell else cell for cell in row] for row in rows]
@@ -119,7 +119,7 @@ def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
 
 
 def names_of(kind: str) -> tuple[str, ...]:
-    """All names of one of KINDS, sorted; loads no plugin."""
+    """Return all names of one of KINDS, sorted. Loads no plugin."""
     if kind in ("methods", "datasets"):
         from ddbench.registry import names
 

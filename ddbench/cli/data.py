@@ -1,4 +1,4 @@
-"""`ddbench data`: what datasets there are, whether they are whole, and packing them."""
+"""`ddbench data`: list, prepare, verify and show datasets."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from ddbench.errors import UserError
 if TYPE_CHECKING:
     from ddbench.datasets.verification import Duplicates, Pair, Report
 
-SPELLED = 20  # pairs that `verify` spells out
+SPELLED = 20  # pairs of each kind that `verify` prints
 
 
 @click.group(cls=Group)
 def data() -> None:
-    """Datasets: list, prepare, verify, show.
+    """List, prepare, verify and show datasets.
 
-    Raw images are looked for below --data-root (DDBENCH_DATA); packs go below --shared.
+    Raw images are read below --data-root (DDBENCH_DATA). Packed datasets are written below --shared.
 
     \b
     Examples:
       ddbench data list
       ddbench --data-root ~/data data verify ucm
-      ddbench data prepare nwpu                       # downloads it first, if it is not there
-      ddbench data prepare aid --from ~/AID.zip       # or a folder; then --size 64, if you know what you run at
+      ddbench data prepare nwpu                       # downloads missing images
+      ddbench data prepare aid --from ~/AID.zip       # unpacks an archive, or links a folder
       ddbench data prepare folder:my_images --size 64
 
-    A dataset's split is said after its name: aid@20 trains on 20 percent of each class, nwpu@torchgeo on published
-    lists, ucm@mine.csv on the images that a file with the columns file and split calls train. Results of different
-    splits never share a row.
+    A suffix of the name selects the split. aid@20 trains on 20 % of each class. nwpu@torchgeo uses published lists.
+    ucm@mine.csv reads your list (columns: file, split). Results of different splits never share a row.
     """
 
 
 @data.command("list")
 @click.pass_obj
 def list_sources(options: GlobalOptions) -> None:
-    """Every dataset, and whether its images are there."""
+    """List all datasets, with the number of images found."""
     from ddbench.registry import names
 
     click.echo(
@@ -54,14 +53,14 @@ def list_sources(options: GlobalOptions) -> None:
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option(
     "--from", "given", type=click.Path(exists=True, path_type=Path), metavar="ARCHIVE|FOLDER",
-    help="What you have: a ZIP or TAR file, which is unpacked, or a folder, to which a link is made.",
+    help="Images that you have: a ZIP or TAR archive to unpack, or a folder to link.",
 )  # fmt: skip
 @click.pass_obj
 def prepare(options: GlobalOptions, dataset: str, size: int | None, given: Path | None) -> None:
-    """Get a dataset if it is not there, check it, resize and pack it, so that runs start at once.
+    """Download, check, resize and pack a dataset.
 
-    What is missing is downloaded where there is a stable public address (an interrupted download goes on where it
-    stopped, and is checked against the published checksum), and otherwise said how to get.
+    Missing images are downloaded if they have a stable public address. An interrupted download resumes; its checksum
+    must equal the published one. Without a public address, the error explains how to get the images.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -76,10 +75,10 @@ def prepare(options: GlobalOptions, dataset: str, size: int | None, given: Path 
 @click.argument("dataset")
 @click.pass_obj
 def verify(options: GlobalOptions, dataset: str) -> None:
-    """Decode every image, find those that are there twice; status 1 when one cannot be read.
+    """Decode every image and find duplicates.
 
-    Duplicates are files of the same bytes, and pictures that look alike (saved otherwise, or shifted a little). A pair
-    of which one trains and the other tests is leakage.
+    Duplicates are files of equal bytes and images that look alike (stored in another format, or slightly shifted). A
+    pair of a training and a test image is leakage. The exit status is 1 if an image cannot be decoded.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -90,7 +89,7 @@ def verify(options: GlobalOptions, dataset: str) -> None:
     for line in report.unreadable:
         click.echo(f"unreadable: {line}")
     for name in report.several:
-        click.echo(f"several pictures, the first is used: {name}")
+        click.echo(f"several images in one file, the first is used: {name}")
     for line in _twice(report.duplicates):
         click.echo(line)
     if not report.ok:
@@ -101,10 +100,10 @@ def verify(options: GlobalOptions, dataset: str) -> None:
 @click.argument("dataset")
 @click.pass_obj
 def show(options: GlobalOptions, dataset: str) -> None:
-    """The facts, the split of the images that are there, and two pictures of them.
+    """Show a dataset's facts, its split, and two overview images.
 
-    Below --shared: a contact sheet of training images, and a page with the classes' balance, the mean images and the
-    sizes of the files.
+    The overview images are written below --shared: a contact sheet of training images, and a page with the class
+    balance, the mean images and the image sizes.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -121,12 +120,12 @@ def show(options: GlobalOptions, dataset: str) -> None:
 
 
 def _get(source: Any, options: GlobalOptions, given: Path | None) -> None:
-    """Have the images below the data root; of what is no dataset of class folders nothing can be got."""
+    """Put a registered dataset's images below the data root: download them, or take them from `given`."""
     from ddbench.datasets.source import ClassFolders
 
     if not isinstance(source, ClassFolders) or not source.registered:
         if given:
-            raise UserError(f"--from is for datasets that are known; {source.name} is not got from anywhere")
+            raise UserError(f"--from does not apply to {source.name}, only to registered class folders: leave it out")
         return
     from ddbench.datasets.download import fetch
 
@@ -136,15 +135,15 @@ def _get(source: Any, options: GlobalOptions, given: Path | None) -> None:
         fetch(source, options.data_paths, given)
     except DatasetError as error:
         if given:
-            raise UserError(f"{error}\nRemove what is there, then say --from again.") from None
+            raise UserError(f"{error}\nRemove these images, then repeat the command with --from.") from None
         raise
     else:
         if given:
-            raise UserError(f"{source.name} is there already: leave out --from, or move it away")
+            raise UserError(f"the images of {source.name} exist already: leave out --from, or move them away first")
 
 
 def _per_class(report: Report) -> Iterable[tuple[str, ...]]:
-    """Of each class: images, those in a pair of equal files, in one that looks alike, in one across the split."""
+    """Count for each class: images, and images in pairs of equal files, of similar images, across the split."""
     twice = report.duplicates
     kinds = (twice.exact, twice.near, [p for p in (*twice.exact, *twice.near) if p.leak]) if twice else ((), (), ())
     sets = [{name for pair in pairs for name in (pair.one, pair.other)} for pairs in kinds]
@@ -153,7 +152,7 @@ def _per_class(report: Report) -> Iterable[tuple[str, ...]]:
 
 
 def _twice(found: Duplicates | None) -> Iterable[str]:
-    """The duplicates in words."""
+    """Yield lines that describe the duplicates."""
     if found is None:
         return
     for kind, pairs in (("equal files", found.exact), ("alike", found.near)):
@@ -165,12 +164,12 @@ def _twice(found: Duplicates | None) -> Iterable[str]:
 
 
 def _pair(pair: Pair) -> str:
-    where = "one trains, the other tests" if pair.leak else "on one side"
+    where = "one training, one test image" if pair.leak else "same side of the split"
     return f"{pair.one} and {pair.other}: {where}, similarity {pair.similarity:.3f}"
 
 
 def _line(name: str, options: GlobalOptions) -> tuple[str, ...]:
-    """One line of `data list`; a broken plugin gets one too."""
+    """Return one line of `data list`, also for a broken plugin."""
     from ddbench.datasets.lookup import find_dataset
 
     try:
@@ -194,6 +193,6 @@ def _split(source: Any, options: GlobalOptions) -> list[tuple[str, str]]:
     try:
         split = source.describe(options.data_paths)
     except UserError as error:
-        return [("images", str(error))]
+        return [("images found", str(error))]
     sides = f"{sum(map(len, split.train))} training, {sum(map(len, split.test))} test"
-    return [("found", sides), ("rule", split.rule), ("fingerprint", split.fingerprint)]
+    return [("images found", sides), ("rule", split.rule), ("fingerprint", split.fingerprint)]

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from ddbench.store.records import RunSpec
 
 FEATURES = (
-    "Whose features: a student trained on the real training images, or STUDENT/imagenet.  "
-    "[default, as DPD's release: inception_v3/fid@1 for fid, resnet18/imagenet for coverage]"
+    "Network whose features are compared: a student trained on the real training images by PROTOCOL, or "
+    "STUDENT/imagenet.  [default, as in DPD's release: inception_v3/fid@1 for fid, resnet18/imagenet for coverage]"
 )
 
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Whose training images to compare with.")
+@click.option(
+    "--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset whose training images are compared."
+)
 @click.option(
     "--metric",
     "metrics",
@@ -33,7 +35,7 @@ FEATURES = (
     type=click.Choice(METRICS),
     default=METRICS[:3],
     show_default=True,
-    help="What to measure; repeat for several.",
+    help="Metric to compute; repeatable.",
 )
 @click.option("--features", metavar="STUDENT/PROTOCOL", help=FEATURES)
 @click.option(
@@ -43,8 +45,10 @@ FEATURES = (
     show_default=True,
     help="CLIP model of the metric clip: a folder or a Hugging Face hub id.",
 )
-@click.option("--size", type=SIZE, metavar="PX", help=f"For a folder of images. {SIZE_HELP}")
-@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
+@click.option("--size", type=SIZE, metavar="PX", help=f"Only for a folder of images. {SIZE_HELP}")
+@click.option(
+    "--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True, help="Output format."
+)
 @click.pass_obj
 def quality(  # noqa: PLR0913
     options: GlobalOptions,
@@ -56,14 +60,21 @@ def quality(  # noqa: PLR0913
     size: int | None,
     form: str,
 ) -> None:
-    """Compare distilled images with the real training images: numbers beside accuracy, which rank nothing.
+    """Compare distilled images with the real training images.
 
     FOLDERS are runs (with a spec.json) or folders of images (one sub-folder per class, as for `ddbench evaluate`).
-    fid: FID, KID, precision, recall, density, coverage. coverage: intra-class coverage. ssim: NN-SSIM, how near an
-    image is to a copy of a real one. clip: CLIP score and zero-shot accuracy. map: where the images lie among real
-    ones, two numbers each, which `ddbench report` draws. Each is a file in the run's quality/ and
-    is not measured again; one whose weights cannot be had does not stop the others. FID depends on the number of
-    images: compare it within one dataset and IPC only.
+    The metrics complement accuracy and rank nothing.
+
+    \b
+    Metrics:
+      fid       FID, KID, precision, recall, density, coverage
+      coverage  intra-class coverage
+      ssim      NN-SSIM: similarity to the nearest real images; high for copies
+      clip      CLIP score and zero-shot accuracy
+      map       a position of each image among the real ones; `ddbench report` draws it
+
+    Each metric is a file in the run's quality/ folder and is computed once. If the weights for one metric are missing,
+    the others are still computed. FID depends on the number of images: compare it only within one dataset and IPC.
 
     \b
     Examples:
@@ -86,7 +97,7 @@ def quality(  # noqa: PLR0913
             run, spec = _run(options, folder, source, size)
             paths += _measured(quality.MeasuredRun(run, spec, loader, where, options.settings), request, lacking)
         except (ValueError, ArithmeticError, TeacherError) as error:
-            # one that somebody changed or that is not complete must not stop the others
+            # an edited or incomplete run must not stop the others
             log.error("skipped %s: %s", folder, error)
             skipped += 1
     if lacking and not paths:
@@ -94,13 +105,13 @@ def quality(  # noqa: PLR0913
     measured = [json.loads(path.read_text()) | {"path": str(path)} for path in paths]
     click.echo(json.dumps(measured, indent=2) if form == "json" else _table(measured))
     for metric, reason in lacking.items():
-        log.error("without %s: %s", metric, reason)
+        log.error("metric %s not computed: %s", metric, reason)
     if skipped or lacking:
         raise SystemExit(1)
 
 
 def _measured(subject: MeasuredRun, request: QualityRequest, lacking: dict[str, UserError]) -> list[Path]:
-    """The files of all metrics but those in `lacking`, which gets those whose weights cannot be had."""
+    """Compute the metrics that are not in `lacking`; return their files. Adds metrics without weights to `lacking`."""
     from ddbench.runner.quality import measure
 
     found = []
@@ -113,7 +124,7 @@ def _measured(subject: MeasuredRun, request: QualityRequest, lacking: dict[str, 
 
 
 def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
-    """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
+    """Return the run at a folder and its spec. A folder of images becomes a run first."""
     from ddbench.datasets.name import display_name
     from ddbench.store.records import read_spec
 
@@ -121,10 +132,10 @@ def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) ->
         return _given(options, folder, source, size)
     spec, split = read_spec(folder / "spec.json"), source.describe(options.data_paths)
     if (spec.dataset, spec.fingerprint) != (display_name(source.name), split.fingerprint):
-        raise ValueError(f"it is of {spec.dataset}, split {spec.fingerprint[:8]}; "
-                         f"--dataset says {display_name(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
+        raise ValueError(f"its dataset is {spec.dataset}, split {spec.fingerprint[:8]}; "
+                         f"--dataset is {display_name(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
     if not (folder / "distilled").is_dir():
-        raise ValueError("it has no distilled set yet; run its command again")
+        raise ValueError("it has no distilled set yet: repeat its `ddbench run` command")
     return folder, spec
 
 
@@ -136,12 +147,12 @@ def _given(options: GlobalOptions, folder: Path, source: Any, size: int | None) 
     plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
     counts = run_plan(plan, options.settings)
     if counts and counts.failed:
-        raise UserError(f"{folder} could not be taken in")
+        raise UserError(f"{folder} could not be stored as a run; the reason is printed above")
     return plan.specs[0].folder(options.runs), plan.specs[0]
 
 
 def _table(measured: list[dict[str, Any]]) -> str:
-    """One line for each number of each run; by class only in the files."""
+    """Format one line per number of each run. Numbers by class are only in the files."""
     lines = [
         (str(Path(one["path"]).parents[1]), one["metric"], one["by"], name, f"{value:.4f}")
         for one in measured

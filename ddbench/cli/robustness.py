@@ -24,20 +24,36 @@ PERCENT = ("own", "hard", "plain", "ior", "hlr")
 @click.command()
 @click.option("--dataset", metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
-@click.option("--own", metavar="NAME@VERSION", default="quick@1", show_default=True, help="The protocol in question.")
-@click.option("--hard", metavar="NAME@VERSION", help="It on hard labels.  [default: its published twin, quick-hard@1]")
-@click.option("--plain", metavar="NAME@VERSION", help="It without augmentation.  [default: likewise, quick-plain@1]")
-@click.option("--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's w and g.")
-@click.option("--format", "form", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
+@click.option("--own", metavar="NAME@VERSION", default="quick@1", show_default=True, help="Protocol to examine.")
+@click.option("--hard", metavar="NAME@VERSION", help="Variant with hard labels.  [default: NAME-hard of --own]")
+@click.option("--plain", metavar="NAME@VERSION", help="Variant without augmentation.  [default: NAME-plain of --own]")
+@click.option(
+    "--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's weights w and g."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "markdown", "json")),
+    default="text",
+    show_default=True,
+    help="Output format.",
+)
 @click.pass_obj
 def robustness(
     options: GlobalOptions, dataset: str | None, ipc: int | None, weight: float, form: str, **roles: Any
 ) -> None:
-    """How far the ranking depends on how it was judged: DD-Ranking's scores (arXiv:2505.13300), from stored results.
+    """Compute how far a ranking depends on the protocol.
 
-    IOR: gain over `random` under the protocol in question. HLR: loss to `full` under hard labels. LRS, ARS: label- and
-    augmentation-robust score, 0 to 1, computed on fractions. Nothing is trained: a result that is missing is a dash,
-    and `ddbench run ... --protocol quick-plain` makes it. A set without soft labels needs no run under --hard.
+    The scores are DD-Ranking's (arXiv:2505.13300).
+
+    \b
+      IOR  gain over `random` under --own
+      HLR  loss against `full` under --hard
+      LRS  label-robust score, 0 to 1
+      ARS  augmentation-robust score, 0 to 1
+
+    They are computed from stored results; nothing is trained. A missing result is a dash: compute it with
+    `ddbench run ... --protocol quick-plain`. A distilled set without soft labels needs no results under --hard.
 
     \b
     Example:
@@ -79,7 +95,7 @@ def _titles(own: str, hard: str | None, plain: str | None) -> dict[str, str]:
         row = rows[role]
         same = (row.recipes, row.init, row.labels, row.teacher) == (recipes, rows["own"].init, *label_settings)
         if not same or (role == "own" and recipes == bare):
-            raise UserError(f"--{role} {row.title} is not {rows['own'].title} {difference}; name one that is")
+            raise UserError(f"--{role} {row.title} is not {rows['own'].title} {difference}: name a protocol that is")
     return {role: row.title for role, row in rows.items()}
 
 
@@ -91,7 +107,7 @@ def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
         return own
     twin = f"{own.name}-{role}@{own.version}"
     if not name and twin not in protocol_names():
-        raise UserError(f"{own.title} has no published twin {twin}: name one by --{role}")
+        raise UserError(f"{own.title} has no published variant {twin}: name a protocol with --{role}")
     return load_protocol(name or twin)
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time, each in a process.  [default: 1]")
-@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler's, such as tcp://head:8786, in place of --jobs.")
-@click.option("--compiled", is_flag=True, help="Train students through torch.compile, as `ddbench run` does.")
-@click.option("--retry", is_flag=True, help="Try again what failed earlier.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done and about how long it takes; write nothing.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Number of jobs at a time, each in a process.  [default: 1]")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, such as tcp://head:8786; replaces --jobs.")
+@click.option("--compiled", is_flag=True, help="Train students with torch.compile, as in `ddbench run`.")
+@click.option("--retry", is_flag=True, help="Repeat jobs that failed earlier.")
+@click.option("--dry-run", is_flag=True, help="Print the tasks and an estimate of their time; write nothing.")
 @click.pass_obj
 def sweep(  # noqa: PLR0913
     options: GlobalOptions,
@@ -36,14 +36,15 @@ def sweep(  # noqa: PLR0913
     retry: bool,
     dry_run: bool,
 ) -> None:
-    """Run a grid of methods, datasets, IPCs, seeds, students and protocols, written down in PLAN.
+    """Run a grid of methods, datasets, IPCs and seeds.
 
-    Only what is missing is done, so an interrupted sweep goes on when it is called again. What fails costs its cell (a
-    run and its students): it is recorded, the sweep goes on, and the exit status is 1. A cell whose process is killed
-    is begun again, twice. Several sweeps may work on one runs folder at once, on several machines too.
+    PLAN is a TOML file. A job is one run with all its students. A repeated command does only what is missing, so it
+    resumes an interrupted sweep. A job that fails is recorded and the sweep goes on; the exit status is then 1. A job
+    whose process is killed starts again, at most twice. Several sweeps, also on several machines, may use one runs
+    folder at once.
 
     \b
-    A plan (sizes, seeds, students, student_seeds and protocols may be left out):
+    A plan (optional: sizes, seeds, students, student_seeds, protocols):
       datasets = ["ucm", "scenes"]
       ipcs = [1, 10]
       sizes = [64]
@@ -66,7 +67,7 @@ def sweep(  # noqa: PLR0913
 
     if jobs and scheduler:
         raise click.UsageError(
-            "--jobs is for processes of this machine; how many cells a scheduler has at a time is its own"
+            "--jobs and --scheduler exclude each other: --jobs is for this machine, a scheduler has its own workers"
         )
     jobs = jobs or 1
     data = options.data.absolute() if options.data else None
@@ -76,7 +77,7 @@ def sweep(  # noqa: PLR0913
     if dry_run:
         return _show(grid, options.runs, jobs, retry)
     tally = _carry_out(grid, options, (jobs, scheduler), compiled, retry)
-    log.info("%d cells: %d done now, %d failed, %d there already", len(grid), tally.done, tally.failed, tally.existing)
+    log.info("%d jobs: %d done now, %d failed, %d done before", len(grid), tally.done, tally.failed, tally.existing)
     unusable = _print_tables(grid, options)
     if tally.failed or unusable:
         raise SystemExit(1)
@@ -84,7 +85,7 @@ def sweep(  # noqa: PLR0913
 
 
 def _check_device(device: str, scheduler: str | None) -> None:
-    """UserError for a device that this machine has not, unless it is a cluster's that computes."""
+    """Raise UserError for a GPU that this machine lacks. A cluster's workers check theirs."""
     if scheduler is None and device.startswith("cuda"):
         from ddbench.utils import distributed
 
@@ -94,19 +95,19 @@ def _check_device(device: str, scheduler: str | None) -> None:
 def _carry_out(
     grid: Sequence[SweepJob], options: GlobalOptions, where: tuple[int, str | None], compiled: bool, retry: bool
 ) -> TaskCounts:
-    """Do what is missing, but for what failed earlier unless that is to be tried again."""
+    """Do the missing jobs. Jobs that failed earlier are done only with `retry`."""
     from ddbench.runner.run import TaskCounts
 
     todo, left = _parted(grid, retry)
     for cell in left:
-        log.error("%s: failed earlier; --retry tries again", cell.title)
+        log.error("%s: failed earlier; --retry repeats it", cell.title)
     before = TaskCounts(failed=len(left), existing=len(grid) - len(todo) - len(left))
     settings = replace(options.settings, quiet=True, compiled=compiled)
     return before + _done(todo, (settings, retry), where, options.no_progress) if todo else before
 
 
 def _parted(grid: Sequence[SweepJob], retry: bool) -> tuple[list[SweepJob], list[SweepJob]]:
-    """Of the cells that miss something: those to do, and those that failed earlier and wait for --retry."""
+    """Split the incomplete jobs into those to do and those that failed earlier and need --retry."""
     todo: list[SweepJob] = []
     left: list[SweepJob] = []
     for cell in grid:
@@ -127,7 +128,7 @@ def _done(
 
     jobs, scheduler = where
     pool = cluster(scheduler) if scheduler else local(jobs, partial(log_to_stderr, logging.WARNING))
-    with pool as submit, tqdm(total=len(todo), desc="cells", disable=no_progress, dynamic_ncols=True) as bar:
+    with pool as submit, tqdm(total=len(todo), desc="jobs", disable=no_progress, dynamic_ncols=True) as bar:
 
         def on_done(cell: SweepJob, status: str, number: int) -> None:
             bar.update()
@@ -137,7 +138,7 @@ def _done(
 
 
 def _show(grid: Sequence[SweepJob], runs: Path, jobs: int, retry: bool) -> None:
-    """What is to be done, and about how long it takes."""
+    """Print the tasks to do and an estimate of their time."""
     from ddbench.sweep.grid import estimate
 
     todo, left = _parted(grid, retry)
@@ -147,14 +148,14 @@ def _show(grid: Sequence[SweepJob], runs: Path, jobs: int, retry: bool) -> None:
             f"{task.description} ({task.path.parent.name})" if task.student else task.description
             for task in cell.missing
         )
-        before = " (failed earlier: only with --retry)" if cell.folder in waiting else ""
-        click.echo(f"{cell.title}: {words or 'there already'}{before}")
+        before = " (failed earlier; --retry repeats it)" if cell.folder in waiting else ""
+        click.echo(f"{cell.title}: {words or 'done'}{before}")
     time = estimate(missing, runs)
-    click.echo(f"{len(grid)} cells, {len(missing)} pieces of work to do; {time.words(jobs)}")
+    click.echo(f"{len(grid)} jobs, {len(missing)} tasks to do; {time.words(jobs)}")
 
 
 def _print_tables(grid: Sequence[SweepJob], options: GlobalOptions) -> bool:
-    """One table for each dataset, size and IPC, of the plan's runs alone; whether a file of theirs cannot be used."""
+    """Print a table of the plan's runs per dataset, size and IPC. Returns True if one of their files is unusable."""
     from ddbench.leaderboard.render import render
     from ddbench.store.reader import read_runs
 

@@ -66,7 +66,7 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         ((*RUN, "--method", "dpd", "--set", "strength=2"), "strength must be in 0..1"),
         ((*RUN, "--config", "none.toml"), "cannot read none.toml"),
         ((*RUN, "--method", "none.py:Mine"), "there is no file none.py"),
-        ((*RUN, "--seed", "1", "--seeds", "2"), "not both"),
+        ((*RUN, "--seed", "1", "--seeds", "2"), "exclude each other"),
         ((*RUN, "--ipc", "0"), "0 is not in the range"),
         (("--device", "gpu", *RUN), "'gpu' is not one of auto, cpu, cuda"),
         (("evaluate", "nowhere", "--dataset", "scenes"), "nowhere is not a folder"),

@@ -59,7 +59,7 @@ def test_a_skeleton_runs_and_its_test_passes(here):
 
 def test_nothing_is_overwritten(here):
     (here / "test_mine.py").write_text("mine")
-    assert "test_mine.py is there already" in ddbench("new", "method", "mine", status=2).output
+    assert "test_mine.py exists already" in ddbench("new", "method", "mine", status=2).output
     assert sorted(path.name for path in here.iterdir()) == ["test_mine.py"]
 
 

@@ -329,7 +329,7 @@ def test_prepare_from_an_archive(data_paths, grow, tmp_path):
     assert done.stdout == "siri-whu, 8 px: 1920 training, 480 test images\n"
     again = prepared(data_paths, "siri-whu", "--from", tmp_path / "siri.zip")
     assert again.exit_code == 2
-    assert "is there already" in again.output
+    assert "exist already" in again.output
 
 
 def test_prepare_of_what_cannot_be_got(data_paths, tmp_path):

@@ -202,8 +202,8 @@ def test_a_metric_without_its_weights_does_not_stop_the_others(home, measured, t
     done = ddbench(home, "quality", run_of(home), "--format", "json")
     assert done.exit_code == 1
     assert json.loads(done.stdout) == [measured["ssim"]]
-    assert re.search(r"without fid: .*put it at .*inception_v3", done.stderr)
-    assert re.search(r"without coverage: .*put it at .*resnet18", done.stderr)
+    assert re.search(r"metric fid not computed: .*put it at .*inception_v3", done.stderr)
+    assert re.search(r"metric coverage not computed: .*put it at .*resnet18", done.stderr)
 
 
 def test_a_name_without_its_version_is_the_same_measurement(home, measured):
@@ -266,4 +266,4 @@ def test_a_run_of_another_dataset_is_refused(home, tmp_path):
     write_method(tmp_path)
     done = ddbench(tmp_path, "quality", run_of(home), "--features", FEATURES)
     assert done.exit_code == 1
-    assert "--dataset says folder:images, split" in done.stderr
+    assert "--dataset is folder:images, split" in done.stderr

@@ -218,7 +218,7 @@ def test_the_command(two):
     fine = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])
     assert (fine.exit_code, fine.stdout) == (
         0,
-        "1 runs and 0 further results copied, 1 were there already, 0 conflicts\n",
+        "1 runs and 0 further results copied, 1 existed already, 0 conflicts\n",
     )
     edited(result(theirs, 0), overall=0.123)
     failed = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])

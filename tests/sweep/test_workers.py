@@ -184,24 +184,24 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
 def test_a_sweep_by_its_command(home):
     plan(home, "", "fails=true", seeds=2)
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 cells, 8 pieces of work to do; how long it takes is unknown" in dry.stdout
+    assert "4 jobs, 8 tasks to do; how long it takes is unknown" in dry.stdout
     assert not (home / "runs").exists()
     first = subprocess.run(command(home, "--jobs", "2"), capture_output=True, text=True)
     assert first.returncode == 1, first.stderr
-    assert "4 cells: 2 done now, 2 failed, 0 there already" in first.stderr
+    assert "4 jobs: 2 done now, 2 failed, 0 done before" in first.stderr
     assert "100.0 (n=1)" in first.stdout  # two seeds, and the same images
     again = subprocess.run(command(home), capture_output=True, text=True)
     assert again.returncode == 1
-    assert "4 cells: 0 done now, 2 failed, 2 there already" in again.stderr
-    assert again.stderr.count("failed earlier; --retry tries again") == 2
+    assert "4 jobs: 0 done now, 2 failed, 2 done before" in again.stderr
+    assert again.stderr.count("failed earlier; --retry repeats it") == 2
     assert len(begun(home, "0-0-True-False-0")) == 1
     assert subprocess.run(command(home, "--retry"), capture_output=True).returncode == 1
     assert len(begun(home, "0-0-True-False-0")) == 2
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 cells, 0 pieces of work to do; there is nothing to do" in dry.stdout
-    assert dry.stdout.count("(failed earlier: only with --retry)") == 2
+    assert "4 jobs, 0 tasks to do; there is nothing to do" in dry.stdout
+    assert dry.stdout.count("(failed earlier; --retry repeats it)") == 2
     dry = subprocess.run(command(home, "--dry-run", "--retry"), capture_output=True, text=True, check=True)
-    assert "4 cells, 4 pieces of work to do" in dry.stdout
+    assert "4 jobs, 4 tasks to do" in dry.stdout
     assert "failed earlier" not in dry.stdout
     next((home / "runs").rglob("results/*/*.json")).write_text("{")
     assert subprocess.run(command(home), capture_output=True).returncode == 1
@@ -233,7 +233,7 @@ def test_interrupted_it_ends_with_what_it_began_and_goes_on_later(home, how):
     assert all(len(cell.missing) == 2 for cell in cells(home, home / "plan.toml"))
     again = subprocess.run(command(home), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "2 cells: 2 done now, 0 failed" in again.stderr
+    assert "2 jobs: 2 done now, 0 failed" in again.stderr
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_on_a_cluster_a_lost_worker_costs_no_cell(home, scheduler):
     os.kill(victim, signal.SIGKILL)
     said = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, said
-    assert "4 cells: 4 done now, 0 failed" in said[1]
+    assert "4 jobs: 4 done now, 0 failed" in said[1]
     assert len(set(begun(home, "0-1-False-False-0"))) == 2
     assert [len(begun(home, f"0-0-False-False-{seed}")) for seed in range(3)] == [1, 1, 1]
 
