@@ -68,7 +68,7 @@ class DistilledSet(ImageSet):
             raise ValueError(f"labels must be int64 in 0..{len(self.classes) - 1}")
         wrong = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if ipc and k != ipc]
         if wrong:
-            raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(wrong)}")
+            raise ValueError(f"every class needs {ipc} images, but: {', '.join(wrong)}")
         if self.soft_labels is not None:
             self._check_soft_labels(self.soft_labels)
         if wrong := [key for key, value in self.extras.items() if not _is_plain(value)]:

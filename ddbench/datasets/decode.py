@@ -39,7 +39,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         if values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError(f"pixels of mode {image.mode} from {values.min()} to {values.max()} are not 16-bit")
         if 0 < values.max() < 256:
-            raise ValueError(f"16-bit pixels of which none is above {values.max()} would be black: save it in 8 bits")
+            raise ValueError(
+                f"no 16-bit pixel is above {values.max()}, so the image would be black: save it with 8 bits"
+            )
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode not in EIGHT_BIT:
         raise ValueError(f"pixels of mode {image.mode} are neither 8-bit nor 16-bit")

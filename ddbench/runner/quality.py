@@ -226,7 +226,7 @@ def _extractor(run: MeasuredRun, source: str) -> Extractor:
         return Extractor(build(student, MIDDLE, 2, 0, "imagenet"), partial(resize, size=LARGE, crop=MIDDLE), weights)
     except (ValueError, pretrained.WeightsError) as error:
         raise UserError(
-            f"features {source}: {error}; choose other --features, resnet18/quick@1 needs no download"
+            f"features {source}: {error}; choose other --features; resnet18/quick@1 needs no download"
         ) from None
 
 

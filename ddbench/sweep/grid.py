@@ -108,14 +108,14 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
     methods = content.pop(METHODS, None)
     if not isinstance(methods, list) or not methods:
         raise UserError(
-            f'{path}: methods must be a list: methods = ["random", {{method = "dm", preset = "tiny"}}], for one'
+            f'{path}: methods must be a list: methods = ["random", {{method = "dm", preset = "tiny"}}], for example'
         )
     if "datasets" not in content:
         raise UserError(f'{path}: datasets must be a list, such as datasets = ["ucm", "scenes"]')
     sweep = Sweep(**validate(Sweep, content, str(path)))
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
-            raise UserError(f"{path}: {name} is empty, so there is nothing to do")
+            raise UserError(f"{path}: {name} is empty: name at least one")
     return sweep, tuple(_ask(method, path) for method in methods)
 
 
@@ -159,12 +159,12 @@ def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> 
         raise UserError(f"{ask.method} takes every training image: leave out its ipcs = {list(ask.ipcs)}")
     ipcs = () if whole else sweep.ipcs if ask.ipcs is None else ask.ipcs
     if not whole and not ipcs:
-        raise UserError(f"how many images per class may {ask.method} keep? Say ipcs = [1, 10], for one")
+        raise UserError(f"{ask.method} needs numbers of images per class: add ipcs = [1, 10], for example")
     seeds = sweep.seeds if ask.seeds is None else ask.seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
     if not seeds or min(seeds) < 0 or (ipcs and min(ipcs) < 1):
         raise UserError(
-            f"{ask.method}: seeds {list(seeds)}, ipcs {list(ipcs)}: one seed from 0 on at least, IPC from 1"
+            f"{ask.method}: seeds = {list(seeds)} must name one seed, 0 or more; ipcs = {list(ipcs)} must be 1 or more"
         )
     config = Path(ask.config).absolute() if ask.config else None
     dataset = DatasetName.parse(dataset).absolute
@@ -190,14 +190,14 @@ class Estimate:
     of: int
 
     def words(self, jobs: int) -> str:
-        """For so many at a time: "about 1 h 20 min with 2 at a time; nothing like 3 of 10 pieces was ever done"."""
+        """Format the time for `jobs` at a time: "about 1 h 20 min with 2 at a time; unknown for 3 of 10 tasks"."""
         if not self.of:
-            return "there is nothing to do"
+            return "nothing to do"
         if not self.known:
-            return "how long it takes is unknown: nothing like it was ever done here"
+            return "time unknown: no finished run is similar"
         minutes, unknown = round(self.seconds / 60 / jobs), self.of - self.known
         time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-        but = f"; nothing like {unknown} of {self.of} pieces was ever done" if unknown else ""
+        but = f"; unknown for {unknown} of {self.of} tasks" if unknown else ""
         return f"about {time} with {jobs} at a time{but}"
 
 

@@ -41,7 +41,7 @@ class DiedError(Exception):
     """The process of a cell died. retryable: False for a cluster, which has tried again by itself."""
 
     def __init__(self, retryable: bool) -> None:
-        super().__init__("the process that was at it is gone: killed, perhaps for want of memory")
+        super().__init__("its process died, perhaps for lack of memory")
         self.retryable = retryable
 
 
@@ -65,7 +65,7 @@ def _run_cell(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskC
     plans = planning.plans_for_protocols(cell.request, evaluations, settings.data_paths)
     if plans[0].specs[0].digest != cell.tasks[0].spec.digest:
         raise UserError(
-            f"{cell.title}: here these words mean another run: other code or data than where the sweep was begun"
+            f"{cell.title}: this worker would compute another run: its code or data differ from where the sweep started"
         )
     counts = TaskCounts(0, 0, 0)
     for plan in plans:
@@ -112,7 +112,7 @@ def _job_status(cell: SweepJob, future: Future, deaths: Counter[str]) -> str:
     except DiedError as error:
         deaths[cell.title] += 1
         if error.retryable and deaths[cell.title] < TIMES:
-            log.warning("%s: %s; begun again", cell.title, error)
+            log.warning("%s: %s; starting it again", cell.title, error)
             return ""
         return _record_loss(cell, Failure("died", str(error), ""))
     except Exception as error:
@@ -125,7 +125,7 @@ def _job_status(cell: SweepJob, future: Future, deaths: Counter[str]) -> str:
 
 def _record_loss(cell: SweepJob, failure: Failure) -> str:
     _record(cell, failure)
-    log.error("%s: %s; --retry tries again", cell.title, failure.error)
+    log.error("%s: %s; --retry repeats it", cell.title, failure.error)
     return "failed"
 
 
@@ -170,7 +170,7 @@ def cluster(address: str) -> Iterator[Submit]:
     try:
         client = Client(address, timeout=WAITING)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"no Dask scheduler answers at {address} ({error}); it looks like tcp://HOST:8786") from None
+        raise UserError(f"no Dask scheduler answers at {address} ({error}); an address is tcp://HOST:8786") from None
     with client:
         executor = client.get_executor(pure=False)
         try:

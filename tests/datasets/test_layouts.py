@@ -141,7 +141,7 @@ def test_folders_that_hold_no_images_are_looked_into_and_others_are_too_many(toy
     (data_paths.root / "toy/Images/papers").mkdir()
     toy.describe(data_paths)
     grow(data_paths.root / "toy/Images", ["swamp"], 1)
-    with pytest.raises(DatasetError, match=r"1 too many \(swamp\)"):
+    with pytest.raises(DatasetError, match=r"1 unknown \(swamp\)"):
         toy.describe(data_paths)
 
 

@@ -167,8 +167,8 @@ def test_half_written_files_and_failures_are_no_results(tmp_path):
     entries, problems = results_and_problems(tmp_path)
     assert (len(entries), problems) == (1, [])
     assert [(failed.path.name, failed.reason) for failed in reader.read_runs(tmp_path).failed] == [
-        ("failed.json", "failed, and so in no mean: e"),
-        ("convnet-scratch-seed1.failed.json", "oom, and so in no mean: e"),
+        ("failed.json", "failed, in no mean: e"),
+        ("convnet-scratch-seed1.failed.json", "oom, in no mean: e"),
     ]
 
 

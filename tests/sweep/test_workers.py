@@ -184,7 +184,7 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
 def test_a_sweep_by_its_command(home):
     plan(home, "", "fails=true", seeds=2)
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 jobs, 8 tasks to do; how long it takes is unknown" in dry.stdout
+    assert "4 jobs, 8 tasks to do; time unknown: no finished run is similar" in dry.stdout
     assert not (home / "runs").exists()
     first = subprocess.run(command(home, "--jobs", "2"), capture_output=True, text=True)
     assert first.returncode == 1, first.stderr
@@ -198,7 +198,7 @@ def test_a_sweep_by_its_command(home):
     assert subprocess.run(command(home, "--retry"), capture_output=True).returncode == 1
     assert len(begun(home, "0-0-True-False-0")) == 2
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 jobs, 0 tasks to do; there is nothing to do" in dry.stdout
+    assert "4 jobs, 0 tasks to do; nothing to do" in dry.stdout
     assert dry.stdout.count("(failed earlier; --retry repeats it)") == 2
     dry = subprocess.run(command(home, "--dry-run", "--retry"), capture_output=True, text=True, check=True)
     assert "4 jobs, 4 tasks to do" in dry.stdout
