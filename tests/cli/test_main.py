@@ -58,7 +58,7 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         ((*RUN, "--protocol", "quik"), "unknown protocol 'quik'; did you mean .*quick@1"),
         ((*RUN, "--protocol", "fid"), "fid@1 is for teachers only"),
         ((*RUN, "--method", "full"), "full takes every training image: leave out --ipc"),
-        ((*RUN[:5], "--size", "8"), "Add --ipc 10"),
+        ((*RUN[:5], "--size", "8"), "add --ipc 10"),
         ((*RUN, "--preset", "small"), "unknown preset of random 'small'"),
         ((*RUN, "--set", "steps=3"), r"unknown key of random \(--set\) 'steps'"),
         ((*RUN, "--set", "steps"), "is not key=value"),
@@ -73,7 +73,7 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         (("leaderboard", "--dataset", "scnes"), r"unknown dataset 'scnes'; did you mean scenes\?"),
         (
             ("leaderboard", "--with", "gain", "--format", "json"),
-            "--with and --reported are for text, markdown and latex",
+            "--with and --reported do not apply to --format",
         ),
         (("leaderboard", "--student", "convet"), r"unknown student 'convet'; did you mean convnet\?"),
         (("leaderboard", "--protocol", "quik@1"), r"unknown protocol 'quik@1'; did you mean quick@1"),

@@ -65,4 +65,4 @@ def test_nothing_is_overwritten(here):
 
 @pytest.mark.parametrize("name", ["My", "2d", "class", "a-b", "a/b"])
 def test_what_is_no_name_of_a_file_is_refused(here, name):
-    assert "is not a name for a Python file" in ddbench("new", "method", name, status=2).output
+    assert "cannot name a Python module" in ddbench("new", "method", name, status=2).output

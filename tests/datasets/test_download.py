@@ -80,7 +80,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, data_paths
 
 def test_a_wrong_checksum_is_thrown_away(offered, data_paths):
     wrong = replace(offered, checksum="SHA-256 " + "0" * 64)
-    with pytest.raises(DatasetError, match=r"with SHA-256 [0-9a-f]{64}, not 0{64}: it was deleted"):
+    with pytest.raises(DatasetError, match=r"with SHA-256 [0-9a-f]{64}, not 0{64}\. It was deleted"):
         download.fetch(wrong, data_paths)
     assert not (data_paths.root / "toy").exists()
     assert not list((data_paths.root / ".downloads").glob("toy*"))
@@ -243,7 +243,7 @@ def test_nothing_leaves_the_folder(tmp_path, name):
         member.size = 1
         box.addfile(member, io.BytesIO(b"x"))
     if "\\" not in name:  # a TAR's names are as they are
-        with pytest.raises(DatasetError, match="leads out"):
+        with pytest.raises(DatasetError, match="a path outside its folder"):
             archives.unpack(tmp_path / "bad.tar", tmp_path / "into", quiet=True)
     assert list((tmp_path / "into").iterdir()) == []
 
@@ -264,7 +264,7 @@ def test_links_in_a_tar_are_left_out(tmp_path):
     [
         ("a.rar", b"Rar!\x1a\x07\x00", "is a RAR archive, which ddbench cannot unpack"),
         ("a.7z", b"7z", "is a 7Z archive"),
-        ("a.zip", b"no archive", "is no archive that can be unpacked here"),
+        ("a.zip", b"no archive", "is not an archive of a known kind"),
     ],
 )
 def test_what_is_no_archive_is_said(tmp_path, name, content, said):
@@ -301,7 +301,7 @@ def test_a_name_that_is_too_long_for_the_disk(tmp_path):
 def test_an_archive_of_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as box:
         box.writestr("Images/beach.rar", b"x")
-    with pytest.raises(DatasetError, match=r"holds 1 archives \(Images/beach\.rar"):
+    with pytest.raises(DatasetError, match=r"contains 1 archives \(Images/beach\.rar"):
         archives.unpack(tmp_path / "a.zip", tmp_path, quiet=True)
     assert archives.unpack(bad_zip(tmp_path / "b.zip", "readme.zip"), tmp_path, quiet=True) == 1
 
@@ -337,4 +337,4 @@ def test_prepare_of_what_cannot_be_got(data_paths, tmp_path):
     assert "ddbench data prepare clrs --from ARCHIVE_OR_FOLDER" in done.output
     done = prepared(data_paths, "scenes", "--from", tmp_path)
     assert done.exit_code == 2
-    assert "is not got from anywhere" in done.output
+    assert "does not apply to" in done.output

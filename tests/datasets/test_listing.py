@@ -147,7 +147,7 @@ def test_wrong_counts_are_named(toy, data_paths, grow):
 def test_a_class_of_one_image_cannot_be_split(tmp_path, data_paths, grow):
     tree = grow(tmp_path / "tree", ["a", "b"], 3)
     grow(tree, ["c"], 1)
-    with pytest.raises(DatasetError, match="one in: c"):
+    with pytest.raises(DatasetError, match="Classes with one: c"):
         folder_source(tree).describe(data_paths)
 
 

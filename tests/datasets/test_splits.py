@@ -131,7 +131,7 @@ def test_published_lists(toy, data_paths, tree, tmp_path, served):
 def test_lists_that_were_changed_are_refused(toy, data_paths, tree, served):
     sums = served.write({"train": ["beach00.jpg"], "test": ["beach01.jpg"]})
     info = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", dict(sums, train="0" * 64)))
-    with pytest.raises(DatasetError, match="it was deleted"):
+    with pytest.raises(DatasetError, match="It was deleted"):
         info.with_split("torchgeo").describe(data_paths)
 
 

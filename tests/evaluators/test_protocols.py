@@ -176,7 +176,7 @@ def test_soft_labels_come_from_a_published_row():
     [
         ({"optimizer": "lion"}, "sgd or adamw or adam"),
         ({"lr": float("nan")}, "lr must be above 0"),
-        ({"milestones": (0.8, 0.6)}, "rising shares"),
+        ({"milestones": (0.8, 0.6)}, "increasing shares"),
         ({"temperature": float("inf")}, "temperature inf is not in"),
         ({"clip": -1.0}, r"clip -1\.0 is not in 0\.\.inf"),
         ({"label_smoothing": 2.0}, r"label_smoothing 2\.0 is not in 0\.\.1"),

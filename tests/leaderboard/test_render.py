@@ -275,7 +275,7 @@ def test_a_file_of_reported_numbers(tmp_path):
         ("percent = 99.5", "percent = 995", "percent = 995 is invalid; expected a finite number from 0 to 100"),
         ("percent = 99.5", "", "a reported number lacks percent"),
         ("std", "sdt", "unknown key of Reported .*'sdt'; did you mean std"),
-        ("[[reported]]", "[reported]", r"needs a table \[\[reported\]\]"),
+        ("[[reported]]", "[reported]", r"must have one table \[\[reported\]\]"),
     ):
         path.write_text(path.read_text().replace(old, new))
         with pytest.raises(UserError, match=message):

@@ -273,7 +273,7 @@ def test_on_a_cluster_a_lost_worker_costs_no_cell(home, scheduler):
 def test_no_scheduler_there_is_said(home):
     plan(home, "")
     both = subprocess.run(command(home, "--jobs", "2", "--scheduler", "tcp://h:1"), capture_output=True, text=True)
-    assert (both.returncode, "--jobs is for processes of this machine" in both.stderr) == (2, True)
+    assert (both.returncode, "--jobs and --scheduler exclude each other" in both.stderr) == (2, True)
     done = subprocess.run(command(home, "--scheduler", "tcp://127.0.0.1:9"), capture_output=True, text=True)
     assert done.returncode == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
