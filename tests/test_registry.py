@@ -79,7 +79,7 @@ def test_a_name_that_two_packages_claim_is_an_error_naming_both(install):
     install("core_plugin_e", METHOD, mine="Mine", other="Mine")
     assert registry.names("methods").count("mine") == 1
     assert load_method("other").name == "mine"
-    with pytest.raises(UserError, match=r"core_plugin_d .* and by core_plugin_e"):
+    with pytest.raises(UserError, match=r"core_plugin_d .* and core_plugin_e"):
         load_method("mine")
 
 
