@@ -70,7 +70,7 @@ def test_its_name_is_its_content_and_never_a_published_one(file):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "neither a"),
+        ("", "needs a table"),
         ("lik = 1", "'lik'; did you mean like"),
         ("recipes = 3", r"recipes = 3 is not a table for each student: \[recipes.convnet\]"),
         ("[recipes]\nconvnet = 3", "is not a table for each student"),

@@ -6,7 +6,7 @@ import errno
 import logging
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,6 +108,12 @@ def filter_results(entries: Iterable[StoredResult], **values: Any) -> list[Store
     """Return the results whose spec has these values; None matches anything."""
     fixed = {name: value for name, value in values.items() if value is not None}
     return [entry for entry in entries if all(getattr(entry.spec, name) == value for name, value in fixed.items())]
+
+
+def help_list(head: str, lines: Mapping[str, str]) -> str:
+    """Format names and their explanations as a block at the end of a command's help."""
+    width = max(map(len, lines))
+    return "\n".join(["\b", head, *(f"  {name:{width}}  {text}" for name, text in lines.items())])
 
 
 def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, log, text_table
+from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, help_list, log, text_table
 from ddbench.errors import UserError
 from ddbench.runner import METRICS
 
@@ -23,7 +23,7 @@ FEATURES = (
 )
 
 
-@click.command()
+@click.command(epilog=help_list("Metrics:", METRICS))
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset whose training images are compared."
@@ -32,10 +32,10 @@ FEATURES = (
     "--metric",
     "metrics",
     multiple=True,
-    type=click.Choice(METRICS),
-    default=METRICS[:3],
+    type=click.Choice(tuple(METRICS)),
+    default=tuple(METRICS)[:3],
     show_default=True,
-    help="Metric to compute; repeatable.",
+    help="Metric to compute (see below); repeatable.",
 )
 @click.option("--features", metavar="STUDENT/PROTOCOL", help=FEATURES)
 @click.option(
@@ -64,14 +64,6 @@ def quality(  # noqa: PLR0913
 
     FOLDERS are runs (with a spec.json) or folders of images (one sub-folder per class, as for `ddbench evaluate`).
     The metrics complement accuracy and rank nothing.
-
-    \b
-    Metrics:
-      fid       FID, KID, precision, recall, density, coverage
-      coverage  intra-class coverage
-      ssim      NN-SSIM: similarity to the nearest real images; high for copies
-      clip      CLIP score and zero-shot accuracy
-      map       a position of each image among the real ones; `ddbench report` draws it
 
     Each metric is a file in the run's quality/ folder and is computed once. If the weights for one metric are missing,
     the others are still computed. FID depends on the number of images: compare it only within one dataset and IPC.

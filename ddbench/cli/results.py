@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import GlobalOptions, log, names_of, report_problems
+from ddbench.cli.common import GlobalOptions, help_list, log, names_of, report_problems
 from ddbench.errors import unknown
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
 
 
-@click.command()
+@click.command(epilog=help_list("--with prints beside each accuracy:", EXTRA_COLUMNS))
 @click.option("--dataset", metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
 @click.option("--protocol", metavar="NAME", help="Only this protocol: NAME (all versions) or NAME@VERSION.")
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @click.option(
     "--with",
     "extras",
-    type=click.Choice(EXTRA_COLUMNS),
+    type=click.Choice(tuple(EXTRA_COLUMNS)),
     multiple=True,
-    help="Number to print beside each accuracy (see above); repeatable.",
+    help="Number to print beside each accuracy (see below); repeatable.",
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
 @click.option(
@@ -62,16 +62,6 @@ def leaderboard(  # noqa: PLR0913
     `random` is the first row and `full` (all training images) the last. LaTeX prints in bold the best mean of a
     column, and the means that a paired t-test over shared distillation seeds (Holm's correction, 5 %) does not separate
     from it.
-
-    \b
-    --with prints beside each accuracy:
-      interval    half the width of the 95 % interval
-      components  deviation between distillations / between students
-      gain        difference from `random`, in points
-      share       per cent of the accuracy of `full`
-      seconds     time of a distillation
-      bytes       size of the distilled set
-      rank        the row's mean rank, in one further column
 
     \b
     Examples:

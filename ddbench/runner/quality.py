@@ -67,11 +67,11 @@ class QualityRequest:
 
     def measured_with(self, metric: str) -> str:
         """Return the source of a metric's features without ambiguity: a protocol with its version, an absolute path."""
-        if metric == "ssim":
-            return str(LARGE)
         if metric == "clip":
             return str(Path(self.clip).resolve()) if Path(self.clip).is_dir() else self.clip
-        return _with_version(self.features or FEATURES[metric])
+        if metric in FEATURES:
+            return _with_version(self.features or FEATURES[metric])
+        return str(LARGE)  # metrics of pixels: the size at which they compare
 
 
 @dataclass(frozen=True)

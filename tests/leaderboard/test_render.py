@@ -53,8 +53,8 @@ def test_what_tells_columns_apart_is_said():
 def test_every_extra_column_has_a_text():
     board = make_table(BOARD)
     costs = extra_columns.cell_costs(BOARD, {})
-    extras = extra_columns.extra_cells(board, EXTRA_COLUMNS, costs)
-    assert (*extras.names, *extras.row_names) == EXTRA_COLUMNS
+    extras = extra_columns.extra_cells(board, tuple(EXTRA_COLUMNS), costs)
+    assert (*extras.names, *extras.row_names) == tuple(EXTRA_COLUMNS)
     with pytest.raises(ValueError, match="unknown column 'speed'"):
         extra_columns.extra_cells(board, ("speed",), costs)
 

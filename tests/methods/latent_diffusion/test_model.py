@@ -38,7 +38,7 @@ def test_every_kind_of_base_runs(prediction, more, make_pipeline, few_scenes, co
 @pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverSinglestepScheduler"])
 def test_a_scheduler_that_forgets_the_pull_is_refused(name, method, few_scenes, context_of):
     ctx = context_of()
-    with pytest.raises(UserError, match=f"{name} .* undoes the pull: set pull=0"):
+    with pytest.raises(UserError, match=f"{name} .* undoes the guidance: set pull=0"):
         dataclasses.replace(method, scheduler=name, pull=1.0).distill(few_scenes, 1, ctx)
     assert not ctx.shared.exists()
 
