@@ -19,8 +19,8 @@ from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import ClassMemory, Minimax, minimax_loss
 from ddbench.methods.plain_diffusion import Diffusion
-from ddbench.methods.shared.checkpoint import Checkpoint
 from ddbench.methods.vlcp import VLCP
+from ddbench.utils.checkpoint import Checkpoint
 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
 
