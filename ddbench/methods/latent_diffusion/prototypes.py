@@ -19,6 +19,7 @@ from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.validation import check_enough
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
+from ddbench.utils.images import to_array
 
 GRID = 8
 DIGITS = 6  # of unit vectors: k-means tells no nearer ones apart
@@ -148,7 +149,7 @@ def stored_prototypes(
         for p in prototypes:
             path = folder / "images" / train.classes[p.label] / f"{p.cluster:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(train.images[p.row].permute(1, 2, 0).contiguous().numpy()).save(path)
+            Image.fromarray(to_array(train.images[p.row][None])[0]).save(path)
 
     key: dict[str, Any] = {"vae": stages.model.vae_identity, "ipc": ipc, "alpha": alpha}
     key |= {} if choice == "margin" else {"choice": choice}
