@@ -14,6 +14,7 @@ from ddbench.errors import UserError
 from ddbench.runner import METRICS
 
 if TYPE_CHECKING:
+    from ddbench.datasets.lookup import Source
     from ddbench.runner.quality import MeasuredRun, QualityRequest
     from ddbench.store.records import RunSpec
 
@@ -112,7 +113,7 @@ def _measured(subject: MeasuredRun, request: QualityRequest, lacking: dict[str, 
     return found
 
 
-def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+def _run(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
     """The run at a folder, of the dataset `source`; of a folder of images, the run that it becomes."""
     from ddbench.datasets.name import display_name
     from ddbench.store.records import read_spec
@@ -128,7 +129,7 @@ def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) ->
     return folder, spec
 
 
-def _given(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+def _given(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
     from ddbench.runner.external import plan_external
     from ddbench.runner.plan import evaluation_setup
     from ddbench.runner.run import run as run_plan
