@@ -101,6 +101,14 @@ def find_prototypes(
     return prototypes, owner
 
 
+def prototypes_by_features(
+    train: ImageSet, features: Tensor, ipc: int, alpha: float, choice: Choice, progress: Callable
+) -> tuple[list[Prototype], Tensor]:
+    """Find prototypes (`find_prototypes`) among features (n, d) of the training images, divided by their length."""
+    bar = partial(progress, desc="prototypes")
+    return find_prototypes(train, lambda rows: unit_length(features[rows]), ipc, alpha, choice, bar)
+
+
 def representatives(
     distances: np.ndarray, owner: np.ndarray, alpha: float, choice: Choice = "margin"
 ) -> list[tuple[int, float, float]]:
