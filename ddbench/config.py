@@ -20,12 +20,14 @@ import msgspec
 from ddbench.errors import UserError, unknown
 
 
-def param(default: Any, meaning: str, unit: str = "") -> Any:
+def param(default: Any, meaning: str, unit: str = "", *, added_later: bool = False) -> Any:
     """Return a dataclass field with its default, its meaning in one line, and its unit or range ("px", "0 to 1").
 
     `ddbench show` prints all three. The default must be immutable.
+
+    added_later: the field came after runs were made without it: at its default it is no part of a run's identity.
     """
-    return dataclasses.field(default=default, metadata={"help": meaning, "unit": unit})
+    return dataclasses.field(default=default, metadata={"help": meaning, "unit": unit, "added_later": added_later})
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,16 @@ def preset_files(module: Path, method: str) -> dict[str, Path]:
 
 
 def params(instance: Any) -> dict[str, Any]:
-    """Return every field of a dataclass instance as JSON values, defaults included; 1.0 for 1 in a float field."""
+    """Return every field of a dataclass instance as JSON values, defaults included; 1.0 for 1 in a float field.
+
+    A field that was added later (`param`) is left out at its default.
+    """
     hints = typing.get_type_hints(type(instance))
     values = {}
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
+        if field.metadata.get("added_later") and value == field.default:
+            continue
         if hints[field.name] is float and type(value) is int:
             value = float(value)  # equal settings have one digest, whether written 1 or 1.0
         values[field.name] = _plain_json(value)

@@ -15,6 +15,7 @@ from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior, to_float, to_uint8
+from ddbench.utils.images import to_array
 
 CPU = torch.device("cpu")
 SAMPLES = 6
@@ -55,8 +56,8 @@ def _save_samples(model: LatentModel, path: Path) -> None:
     captions = [SATELLITE.format(r) for r in EUROSAT.readable] + [DRAWN.format(r) for r in painter.READABLE]
     sheet = Image.new("RGB", (SAMPLES * 66, len(captions) * 66), "white")
     for row, caption in enumerate(captions):
-        for column, image in enumerate(draw(model, caption, SAMPLES)):
-            sheet.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), (column * 66 + 1, row * 66 + 1))
+        for column, image in enumerate(to_array(draw(model, caption, SAMPLES))):
+            sheet.paste(Image.fromarray(image), (column * 66 + 1, row * 66 + 1))
     sheet.save(path, optimize=True)
 
 

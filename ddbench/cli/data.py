@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,7 @@ from ddbench.datasets.info import DatasetError, MissingDataError
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
+    from ddbench.datasets.lookup import Source
     from ddbench.datasets.verification import Duplicates, Pair, Report
 
 SPELLED = 20  # pairs of each kind that `verify` prints
@@ -119,7 +120,7 @@ def show(options: GlobalOptions, dataset: str) -> None:
         click.echo(str(path))
 
 
-def _get(source: Any, options: GlobalOptions, given: Path | None) -> None:
+def _get(source: Source, options: GlobalOptions, given: Path | None) -> None:
     """Put a registered dataset's images below the data root: download them, or take them from `given`."""
     from ddbench.datasets.source import ClassFolders
 
@@ -179,7 +180,7 @@ def _line(name: str, options: GlobalOptions) -> tuple[str, ...]:
     return name, source.title, str(len(source.classes)), str(source.pixels), _presence(source, options)
 
 
-def _presence(source: Any, options: GlobalOptions) -> str:
+def _presence(source: Source, options: GlobalOptions) -> str:
     try:
         split = source.describe(options.data_paths)
     except MissingDataError:
@@ -189,7 +190,7 @@ def _presence(source: Any, options: GlobalOptions) -> str:
     return f"{sum(map(len, split.train))} train, {sum(map(len, split.test))} test"
 
 
-def _split(source: Any, options: GlobalOptions) -> list[tuple[str, str]]:
+def _split(source: Source, options: GlobalOptions) -> list[tuple[str, str]]:
     try:
         split = source.describe(options.data_paths)
     except UserError as error:

@@ -14,6 +14,7 @@ from ddbench.errors import UserError
 from ddbench.runner import METRICS
 
 if TYPE_CHECKING:
+    from ddbench.datasets.lookup import Source
     from ddbench.runner.quality import MeasuredRun, QualityRequest
     from ddbench.store.records import RunSpec
 
@@ -115,7 +116,7 @@ def _measured(subject: MeasuredRun, request: QualityRequest, lacking: dict[str, 
     return found
 
 
-def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+def _run(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
     """Return the run at a folder and its spec. A folder of images becomes a run first."""
     from ddbench.datasets.name import display_name
     from ddbench.store.records import read_spec
@@ -131,7 +132,7 @@ def _run(options: GlobalOptions, folder: Path, source: Any, size: int | None) ->
     return folder, spec
 
 
-def _given(options: GlobalOptions, folder: Path, source: Any, size: int | None) -> tuple[Path, RunSpec]:
+def _given(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
     from ddbench.runner.external import plan_external
     from ddbench.runner.plan import evaluation_setup
     from ddbench.runner.run import run as run_plan

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
-from ddbench.methods.latent_diffusion.prototypes import (
-    find_prototypes,
-    rows_of,
-    stored_prototypes,
-    unit_length,
-)
+from ddbench.methods.latent_diffusion.prototypes import prototypes_by_features, rows_of, stored_prototypes
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.selection import real_features, subset
 from ddbench.methods.shared.validation import at_least, check_enough
@@ -78,8 +72,5 @@ class KMeans:
             prototypes, _ = stored_prototypes(stages, stages.latents(), ipc, self.alpha, self.choice)
         else:
             features = real_features(train, ctx, self.embedding, self.trained)
-            progress = partial(ctx.progress, desc="prototypes")
-            prototypes, _ = find_prototypes(
-                train, lambda rows: unit_length(features[rows]), ipc, self.alpha, self.choice, progress
-            )
+            prototypes, _ = prototypes_by_features(train, features, ipc, self.alpha, self.choice, ctx.progress)
         return subset(train, rows_of(prototypes), {"prototypes": [p.record() for p in prototypes]})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ddbench.datasets.info import DataPaths
+from ddbench.datasets.lookup import Source
 from ddbench.datasets.name import FOLDER, display_name
 from ddbench.errors import UserError
 from ddbench.runner.plan import EvaluationSetup, Plan
@@ -52,7 +53,7 @@ class ExternalImages:
 
 
 def plan_external(
-    folder: Path, dataset: Any, size: int | None, evaluation: EvaluationSetup, data_paths: DataPaths
+    folder: Path, dataset: Source, size: int | None, evaluation: EvaluationSetup, data_paths: DataPaths
 ) -> Plan:
     """Plan the evaluation of the class folders below `folder` on the source `dataset`.
 

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ddbench import config
 from ddbench.datasets.info import DataPaths, Split
-from ddbench.datasets.lookup import find_dataset
+from ddbench.datasets.lookup import Source, find_dataset
 from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol
@@ -117,7 +117,7 @@ class Plan:
     """
 
     method: Method
-    source: Any
+    source: Source
     split: Split
     specs: tuple[RunSpec, ...]
     evaluation: EvaluationSetup
@@ -178,7 +178,7 @@ def evaluation_setup(
     return EvaluationSetup(names, row, seeds, corruptions)
 
 
-ListedDataset = tuple[Any, Split]  # a dataset's source, and its files by side
+ListedDataset = tuple[Source, Split]  # a dataset's source, and its files by side
 
 
 def list_dataset(dataset: str, data_paths: DataPaths) -> ListedDataset:

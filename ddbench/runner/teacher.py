@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from ddbench.types import ImageSet
+from ddbench.utils.checkpoint import Checkpoint, StudentState
 from ddbench.utils.files import Stopwatch, digest, make_once, write_bytes, write_json
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import describe_environment
@@ -47,7 +48,10 @@ class Teacher:
 def get_teacher(
     kind: tuple[str, str], train: ImageSet, train_id: str, shared: Path, device: torch.device, progress: Progress
 ) -> Teacher:
-    """Return the teacher of these training images; train it if it is missing. kind: (student, title of a protocol)."""
+    """Return the teacher of these training images; train it if it is missing, from a checkpoint after a kill.
+
+    kind: (student, title of a protocol).
+    """
     student, title = kind
     row = protocol(title)
     key = {
@@ -61,7 +65,7 @@ def get_teacher(
 
     def make(folder: Path) -> None:
         log.info("teacher: training %s by %s on %d real images", student, title, len(train.labels))
-        watch, peak = Stopwatch(), Peak(device)
+        watch, peak, state = Stopwatch(), Peak(device), StudentState(Checkpoint.beside(folder))
         try:
             model = train_student(
                 train.images,
@@ -72,12 +76,14 @@ def get_teacher(
                 seed=SEED,
                 device=device,
                 progress=progress,
+                state=state,
             )
             next(logits(model, train.images, device))  # the last step may have diverged
         except DivergedError as error:
             raise TeacherError(f"the teacher ({student} by {title}) cannot be trained: {error}") from error
         save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / FILE)
-        record = {"key": key, "seconds": watch.seconds, **peak.figures(), **describe_environment(device)}
+        seconds = state.earlier_seconds + watch.seconds
+        record = {"key": key, "seconds": seconds, **peak.figures(), **describe_environment(device)}
         write_json(folder / "teacher.json", record)
 
     make_once(teacher.folder, make)

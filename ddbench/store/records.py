@@ -252,7 +252,7 @@ def parse_result(value: Any, details: bool = True) -> Result:
     if any(len(row) != len(result.confusion) for row in result.confusion):
         raise ValueError("confusion is not square")
     if not details:
-        _drop_details(vars(result))
+        _drop_details(result)
     return result
 
 
@@ -260,12 +260,13 @@ _TEXTS = frozenset(field.name for field in dataclasses.fields(Result) if field.t
 _versions: dict[str, Mapping[str, str]] = {}  # a hundred thousand results have a few
 
 
-def _drop_details(value: dict[str, Any]) -> None:
+def _drop_details(result: Result) -> None:
     """Remove the accuracies of classes and the confusion; share equal texts and versions between results."""
-    for name in _TEXTS:
+    value = vars(result)  # a field at its default may be missing here
+    for name in _TEXTS & value.keys():
         if value[name] is not None:
             value[name] = sys.intern(value[name])
-    versions = _versions.setdefault(repr(value["versions"]), value["versions"])
+    versions = _versions.setdefault(repr(result.versions), result.versions)
     value |= {"per_class": {}, "confusion": [], "versions": versions}
 
 

@@ -1,6 +1,8 @@
 """The command line: words, exit status, what goes where; one whole run as its own process."""
 
+import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from test_records import write
 from third_party import snapshot, write_images, write_method, write_package
 
+from ddbench.cli.common import log, log_to_stderr
 from ddbench.cli.main import cli
 from ddbench.config import describe_fields
 from ddbench.registry import load_method, names
@@ -214,6 +217,18 @@ def test_list_presets_names_method_and_preset(here, tmp_path, monkeypatch):
 def test_show_explains(name, some):
     shown = ddbench("show", name).stdout
     assert [word for word in some if word not in shown] == []
+
+
+def test_a_reader_of_the_log_that_left_fails_no_run(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "level", 0)
+    log_to_stderr(logging.INFO)
+    monkeypatch.setattr(sys, "stderr", Closed())
+    log.info("distil")
 
 
 @pytest.mark.parametrize("name", names("methods"))

@@ -11,9 +11,9 @@ from torch import nn
 
 from ddbench.methods import rded, sre2l
 from ddbench.methods.rded import RDED
-from ddbench.methods.shared.checkpoint import Checkpoint
 from ddbench.methods.shared.teachers import train_teacher
 from ddbench.methods.sre2l import SRe2L
+from ddbench.utils.checkpoint import Checkpoint
 from evaluators.augment import MEAN, STD
 from evaluators.students import build
 

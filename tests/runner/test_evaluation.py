@@ -16,8 +16,11 @@ from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
 from ddbench.runner.plan import ExecutionSettings, Request
+from ddbench.runner.teacher import get_teacher
 from ddbench.store import records
 from ddbench.store.paths import corrupted_path
+from ddbench.types import ImageSet
+from ddbench.utils.checkpoint import Checkpoint
 from evaluators import corruptions
 from evaluators.protocols import QUICK_1
 
@@ -110,6 +113,38 @@ def test_a_teacher_is_trained_once_and_its_labels_are_kept(home):
         np.testing.assert_allclose(soft.sum(1), 1, atol=1e-5)
         assert soft.argmax(1).tolist() == [0, 0, 1, 1]
         assert soft.max() < 1
+
+
+def test_a_stopped_teacher_continues_to_the_same_weights(tmp_path, monkeypatch):
+    images = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    train = ImageSet(images, torch.arange(8) % 2, ("barn", "pond"), ("barn", "pond"))
+    recipe = replace(QUICK_1.recipe("convnet"), min_steps=40, max_steps=40)
+    teachers_protocol, save = replace(QUICK_1, recipes={"convnet": recipe}), Checkpoint.save
+    monkeypatch.setattr("ddbench.runner.teacher.protocol", lambda title: teachers_protocol)
+    monkeypatch.setattr(Checkpoint, "beside", lambda stage: Checkpoint(stage.with_name(f"{stage.name}.x"), every=0.0))
+
+    def save_and_stop(self, tensors, progress):
+        save(self, tensors, progress)
+        raise KeyboardInterrupt
+
+    def weights(name):
+        steps.clear()
+        shared, device = tmp_path / name, torch.device("cpu")
+        teacher = get_teacher(
+            ("convnet", "quick@1"), train, "id", shared, device, lambda work, *_: steps.append(len(work)) or work
+        )
+        return load_file(teacher.folder / "model.safetensors")
+
+    steps = []
+    whole = weights("whole")
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        weights("stopped")
+    monkeypatch.setattr(Checkpoint, "save", save)
+    continued = weights("stopped")
+    assert steps == [20]  # of 40
+    assert all(np.array_equal(tensor, continued[name]) for name, tensor in whole.items())
+    assert not list((tmp_path / "stopped").glob(".*.x"))
 
 
 def test_a_teachers_labels_are_what_is_trained_on(home):

@@ -265,3 +265,13 @@ def test_a_copy_of_a_result_is_named_and_counts_once(tmp_path):
     reasons = [problem.reason for problem in problems]
     assert reasons.count("its name is not that of its student and seed: a copy?") == 2
     assert [reason for reason in reasons if "the same result is in" in reason] == [f"the same result is in {path}"]
+
+
+@pytest.mark.parametrize("details", [True, False])
+def test_a_result_without_its_optional_fields_is_read(details):
+    value = dataclasses.asdict(result())
+    optional = [f.name for f in dataclasses.fields(records.Result) if f.default is not dataclasses.MISSING]
+    old = {name: part for name, part in value.items() if name not in optional or name == "schema"}
+    read = records.parse_result(old, details)
+    assert (read.weights, read.teacher, read.kappa, read.precision) == ("", "", None, "")
+    assert read.overall == value["overall"]

@@ -3,7 +3,11 @@
 import dataclasses
 import gzip
 import json
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -45,6 +49,22 @@ def exported(runs, tmp_path):
     target = tmp_path / "ours.jsonl"
     results_file.export_results(runs, target)
     return target
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "results-format.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_field():
+    names = {field.name for kind in (records.RunSpec, records.Result) for field in dataclasses.fields(kind)}
+    assert sorted(name for name in names if f"`{name}`" not in PAGE) == []
+
+
+def test_the_pages_script_writes_a_file_that_tables_read(tmp_path):
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
+    done = invoke(tmp_path / "by_hand.jsonl", "leaderboard")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert re.search(r"^ours +75\.0 \(n=1\)", done.stdout, re.MULTILINE)
 
 
 def invoke(source, *words):

@@ -14,16 +14,22 @@ from torch.nn import functional as F
 from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.methods.dpd.classifier import ClassifierConfig, candidate_margins, stored_classifier
+from ddbench.methods.dpd.classifier import ClassifierConfig, candidate_margins, group_choice, stored_classifier
 from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod, StartLatents
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, match_statistics
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, class_prompts, representative_captions
-from ddbench.methods.latent_diffusion.prototypes import Prototype, rows_of, stored_prototypes
+from ddbench.methods.latent_diffusion.prototypes import (
+    Prototype,
+    prototypes_by_features,
+    rows_of,
+    stored_prototypes,
+)
 from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.shared.selection import real_features
 from ddbench.methods.shared.validation import at_least, check_enough, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
@@ -70,6 +76,18 @@ class DPD(LatentDiffusionMethod):
         "each; 0 for none. Right where mirrored latents are wrong, at the price of encoding",
         "images",
     )
+    features: Literal["latents", "network"] = param(
+        "latents",
+        "space in which a class's prototypes are clustered: pooled latents (the published rule), or the features of a "
+        "convnet trained on the training split, as for herding (network)",
+        added_later=True,
+    )
+    choice: Literal["margin", "nearest"] = param(
+        "margin",
+        "member that represents a cluster: the one of the largest margin (the published rule) or the one nearest the "
+        "centre",
+        added_later=True,
+    )
     alpha: float = param(1.0, "weight of the distance to the own centre in the margin rule of the prototypes")
     strength: float = param(
         0.75,
@@ -82,6 +100,17 @@ class DPD(LatentDiffusionMethod):
     pull_until: float = param(0.8, "share of the sampling during which it acts", "0 to 1")
     candidates: int = param(
         1, "images sampled per prototype; the classifier keeps the one with the largest margin (release: 5)"
+    )
+    select: Literal["margin", "group"] = param(
+        "margin",
+        "rule that keeps one candidate per prototype: the largest margin each (the release), or the candidates of a "
+        "class whose mean feature in the classifier is nearest the mean of the class's training images (group)",
+        added_later=True,
+    )
+    contrast: bool = param(
+        False,
+        "give each sampled latent its prototype's mean and deviation in every channel: a pull costs contrast",
+        added_later=True,
     )
 
     def __post_init__(self) -> None:
@@ -103,7 +132,7 @@ class DPD(LatentDiffusionMethod):
             self._check(model, train, ctx)
             stages = Stages(model, train, ctx, self.batch)
             latents = stages.latents()
-            prototypes, owner = stored_prototypes(stages, latents, ipc, self.alpha)
+            prototypes, owner = self._prototypes(stages, latents, ipc)
             extras: dict[str, Any] = {"prototypes": [p.record() for p in prototypes]}
             if self.strength == 0:  # the prototypes themselves; no seed changes them
                 z = latents.means(rows_of(prototypes))
@@ -121,6 +150,13 @@ class DPD(LatentDiffusionMethod):
         super()._check(model, train, ctx)
         if model.text is None and self.captioner != "template":
             raise UserError(f"captioner={self.captioner}: this base is conditioned by class and reads no text")
+
+    def _prototypes(self, stages: Stages, latents: Latents, ipc: int) -> tuple[list[Prototype], Tensor]:
+        """Return `ipc` prototypes per class, and the cluster of each training image within its class."""
+        if self.features == "latents":
+            return stored_prototypes(stages, latents, ipc, self.alpha, self.choice)
+        features = real_features(stages.train, stages.ctx, "convnet", trained=True)
+        return prototypes_by_features(stages.train, features, ipc, self.alpha, self.choice, stages.ctx.progress)
 
     def _sample_prototypes(
         self, stages: Stages, latents: Latents, prototypes: list[Prototype], owner: Tensor
@@ -164,10 +200,15 @@ class DPD(LatentDiffusionMethod):
         texts = [prompts.texts[i] for i in prompts.index.tolist()]
         records = [p.record() | {"prompt": text} for p, text in zip(prototypes, texts, strict=True)]
 
+        if self.contrast:
+            of_prototypes = latents.means(rows_of(prototypes)).repeat_interleave(self.candidates, 0)
+            z = match_statistics(z, of_prototypes)
+
         # selection: of a prototype's candidates the one with the largest margin f_y - max over j != y of f_j
         if f and self.candidates > 1:
             scores = candidate_margins(f, z, labels.tolist())
-            z = z.unflatten(0, scores.shape)[torch.arange(len(scores)), scores.argmax(1)]
+            best = scores.argmax(1) if self.select == "margin" else group_choice(f, z, labels, latents)
+            z = z.unflatten(0, scores.shape)[torch.arange(len(scores)), best]
             finite = scores.nan_to_num(posinf=0.0).tolist()  # a single class has no margin
             records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
         return z, {"guidance_fallbacks": fallbacks, "prototypes": records}

@@ -75,6 +75,16 @@ class LatentDiffusionMethod:
     scheduler: str = param("base", "the base's own (base), or a diffusers scheduler by class name")
     steps: int = param(50, "sampling steps")
     guidance: float = param(7.5, "classifier-free guidance scale")
+    guidance_low: float = param(
+        0.0, "guide only at noise times from this share of the schedule on", "0 to 1", added_later=True
+    )
+    guidance_high: float = param(
+        1.0,
+        "guide only at noise times up to this share of the schedule; outside the interval the scale is 1 (Kynkäänniemi "
+        "et al., arXiv 2404.07724)",
+        "0 to 1",
+        added_later=True,
+    )
     batch: int = param(64, "images per sampling batch; changes speed and memory, not the images")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = param(
         "auto",
@@ -91,7 +101,7 @@ class LatentDiffusionMethod:
 
     def __post_init__(self) -> None:
         at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
-        shares(self, "strength", "tune_empty")
+        shares(self, "strength", "tune_empty", "guidance_low", "guidance_high")
         if not 0 <= self.tune_ema < 1:
             raise ValueError("tune_ema must be at least 0 and below 1")
         if not self.tune_rate > 0:
@@ -149,6 +159,11 @@ class LatentDiffusionMethod:
         """Return `denoise` and `shift` of `sample` for a batch of start latents (n, c, h, w), by default no shift."""
         return (lambda z, t: outputs(z, t)[0]), None
 
+    def _scale(self, scheduler: Any, t: Tensor) -> float:
+        """Return the guidance scale at a time of the scheduler."""
+        share = float(t) / len(scheduler.alphas_cumprod)
+        return self.guidance if self.guidance_low <= share <= self.guidance_high else 1.0
+
     def _sampler_config(self) -> SamplerConfig:
         return SamplerConfig(self.steps, self.strength)
 
@@ -177,7 +192,7 @@ class LatentDiffusionMethod:
             condition = conditions[prompts.index[batch].to(conditions.device)]
             negative = conditions[-1:].expand(len(batch), *conditions.shape[1:])
             scheduler = model.scheduler_named(self.scheduler)
-            outputs = guided_and_conditional(network, condition, negative, self.guidance)
+            outputs = guided_and_conditional(network, condition, negative, partial(self._scale, scheduler))
             denoise, shift = self._guided_denoiser(outputs, z, scheduler)
             z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)
             # clones: a view would be sent to other processes with the whole of its batch

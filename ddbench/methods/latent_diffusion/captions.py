@@ -19,6 +19,7 @@ from ddbench.methods.latent_diffusion.model_files import Role, download, identit
 from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
+from ddbench.utils.images import to_array
 
 # `palette`, the captioner without a network: dominant colours, texture and edge density, measured in the pixels.
 # Thresholds are ours: UC Merced and EuroSAT have images on both sides of each.
@@ -122,7 +123,7 @@ def load_captioner(folder: Path, device: torch.device) -> Callable[[Tensor], lis
 
     @torch.no_grad()
     def describe(images: Tensor) -> list[str]:
-        inputs = encode([Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images])
+        inputs = encode([Image.fromarray(image) for image in to_array(images)])
         inputs = inputs.to(device, dtype=dtype)
         tokens = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
         if "input_ids" in inputs and not model.config.is_encoder_decoder:

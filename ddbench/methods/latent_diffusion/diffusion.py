@@ -170,6 +170,16 @@ def prototype_guidance(
     return torch.where(finite.view(-1, 1, 1, 1), moved.to(z), z), ~finite
 
 
+def match_statistics(z: Tensor, prototypes: Tensor) -> Tensor:
+    """Return z (n, c, h, w) with the mean and the deviation over h and w of each prototype's channels.
+
+    Adaptive instance normalisation (Huang and Belongie, arXiv 1703.06868, eq. 8).
+    """
+    mean, std = z.mean((2, 3), keepdim=True), z.std((2, 3), keepdim=True)
+    of_mean, of_std = prototypes.mean((2, 3), keepdim=True), prototypes.std((2, 3), keepdim=True)
+    return (z - mean) / std.clamp(min=1e-6) * of_std + of_mean
+
+
 def posterior_std(abar: Tensor, later: Tensor) -> Tensor:
     """Return the deviation of z at the next time, given z_t and z0; 0 at the end (Ho et al., 2006.11239, eq. 7).
 
@@ -180,22 +190,22 @@ def posterior_std(abar: Tensor, later: Tensor) -> Tensor:
 
 def guided(network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float) -> Callable:
     """Return (z, t) -> u by classifier-free guidance: `guided_and_conditional` without the second output."""
-    outputs = guided_and_conditional(network, condition, negative, scale)
+    outputs = guided_and_conditional(network, condition, negative, lambda t: scale)
     return lambda z, t: outputs(z, t)[0]
 
 
 def guided_and_conditional(
-    network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float
+    network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: Callable[[Tensor], float]
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return (z, t) -> (u, u_c), where u = u_n + scale (u_c - u_n) (Ho and Salimans, arXiv 2207.12598).
+    """Return (z, t) -> (u, u_c), where u = u_n + scale(t) (u_c - u_n) (Ho and Salimans, arXiv 2207.12598).
 
     u_c = network(z, t, condition) and u_n = network(z, t, negative) come from one call; scale 1 needs u_c alone.
     """
 
     def outputs(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        if scale == 1:
+        if (s := scale(t)) == 1:
             return (u := network(z, t, condition)), u
         u_n, u_c = network(torch.cat([z, z]), t, torch.cat([negative, condition])).chunk(2)
-        return u_n + scale * (u_c - u_n), u_c
+        return u_n + s * (u_c - u_n), u_c
 
     return outputs

@@ -19,6 +19,7 @@ from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.validation import check_enough
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
+from ddbench.utils.images import to_array
 
 GRID = 8
 DIGITS = 6  # of unit vectors: k-means tells no nearer ones apart
@@ -100,6 +101,14 @@ def find_prototypes(
     return prototypes, owner
 
 
+def prototypes_by_features(
+    train: ImageSet, features: Tensor, ipc: int, alpha: float, choice: Choice, progress: Callable
+) -> tuple[list[Prototype], Tensor]:
+    """Find prototypes (`find_prototypes`) among features (n, d) of the training images, divided by their length."""
+    bar = partial(progress, desc="prototypes")
+    return find_prototypes(train, lambda rows: unit_length(features[rows]), ipc, alpha, choice, bar)
+
+
 def representatives(
     distances: np.ndarray, owner: np.ndarray, alpha: float, choice: Choice = "margin"
 ) -> list[tuple[int, float, float]]:
@@ -148,7 +157,7 @@ def stored_prototypes(
         for p in prototypes:
             path = folder / "images" / train.classes[p.label] / f"{p.cluster:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(train.images[p.row].permute(1, 2, 0).contiguous().numpy()).save(path)
+            Image.fromarray(to_array(train.images[p.row][None])[0]).save(path)
 
     key: dict[str, Any] = {"vae": stages.model.vae_identity, "ipc": ipc, "alpha": alpha}
     key |= {} if choice == "margin" else {"choice": choice}

@@ -13,7 +13,8 @@ from torch import Tensor
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.pixels.loop import MatchingSetup, dsa_per_image, normalised
 from ddbench.methods.pixels.network import Network, Weights, grad_and_value, sgd_step
-from ddbench.methods.shared.checkpoint import Checkpoint, optimise_with_checkpoints
+from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
+from ddbench.utils.checkpoint import Checkpoint
 
 FILE = "trajectory.safetensors"
 

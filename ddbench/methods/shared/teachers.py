@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddbench.context import Context, seed_of
-from ddbench.methods.shared.checkpoint import Checkpoint, Progress
 from ddbench.types import ImageSet
-from ddbench.utils.files import Stopwatch
+from ddbench.utils.checkpoint import Checkpoint, StudentState
 from evaluators.recipes import Augment, Protocol, Recipe
 
 if TYPE_CHECKING:
@@ -57,28 +55,13 @@ def train_on_real(
     """
     from evaluators.train import train_student
 
-    protocol, state = Protocol(purpose, 1, {student: recipe}, source="our choice"), _State(Checkpoint.beside(stage))
+    protocol = Protocol(purpose, 1, {student: recipe}, source="our choice")
+    state = StudentState(Checkpoint.beside(stage))
     network = train_student(
         train.images, train.labels, student=student, protocol=protocol, num_classes=len(train.classes),
         seed=seed_for(purpose), device=ctx.device, progress=ctx.progress, state=state,
     )  # fmt: skip
-    return network, state.start.seconds
-
-
-class _State:
-    """A checkpoint as an `evaluators.resume.TrainingState`."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint, self.watch, self.saved = checkpoint, Stopwatch(), 0.0
-        self.tensors, self.start = checkpoint.load()
-
-    def load(self) -> tuple[int, Mapping[str, Tensor]]:
-        return self.start.step, self.tensors
-
-    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        if self.watch.seconds - self.saved >= self.checkpoint.every:
-            self.saved = self.watch.seconds
-            self.checkpoint.save(tensors, Progress(step, self.start.seconds + self.saved))
+    return network, state.earlier_seconds
 
 
 def seed_for(purpose: str) -> int:

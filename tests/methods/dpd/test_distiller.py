@@ -15,14 +15,17 @@ from PIL import Image
 
 from ddbench import config
 from ddbench.errors import UserError
+from ddbench.methods.dpd import distiller
 from ddbench.methods.dpd.classifier import ClassifierConfig
 from ddbench.methods.dpd.distiller import DPD
+from ddbench.methods.kmeans import KMeans
 from ddbench.methods.latent_diffusion import finetune
 from ddbench.methods.latent_diffusion.diffusion import diffusion_loss
 from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, load_finetuned, unfreeze
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.training import checkpoints_beside
+from ddbench.methods.shared import selection
 from ddbench.utils import files
 from ddbench.utils.distributed import ProcessGroup
 from ddbench.utils.files import read_json
@@ -303,3 +306,36 @@ def test_latents_are_scaled_draws_of_the_posterior():
     noise = torch.randn(2, 1, 1, 1, generator=torch.Generator().manual_seed(1))
     drawn = latents.draw(torch.tensor([1, 0]), torch.Generator().manual_seed(1))
     assert torch.equal(drawn, (mean.flip(0).float() + std.flip(0).float() * noise) * 3)
+
+
+def test_prototypes_by_the_features_of_a_network_are_those_of_kmeans(method, few_scenes, context_of, monkeypatch):
+    monkeypatch.setattr(selection, "RECIPE", dataclasses.replace(selection.RECIPE, min_steps=2, max_steps=2))
+    variant = dataclasses.replace(method, features="network", choice="nearest", strength=0.0)
+    distilled = variant.distill(few_scenes, 2, context_of())
+    of_kmeans = KMeans(features="network", choice="nearest").distill(few_scenes, 2, context_of())
+    assert distilled.extras["prototypes"] == of_kmeans.extras["prototypes"]
+
+
+def test_a_group_of_candidates_is_kept_instead_of_the_surest(method, few_scenes, context_of, monkeypatch):
+    several = dataclasses.replace(method, candidates=3, classifier_steps=2)
+    monkeypatch.setattr(distiller, "group_choice", lambda f, z, labels, latents: torch.full((len(labels),), 2))
+    last = dataclasses.replace(several, select="group").distill(few_scenes, 2, context_of())
+    monkeypatch.setattr(distiller, "group_choice", lambda f, z, labels, latents: torch.zeros(len(labels)).long())
+    first = dataclasses.replace(several, select="group").distill(few_scenes, 2, context_of())
+    surest = several.distill(few_scenes, 2, context_of())
+    for i, record in enumerate(surest.extras["prototypes"]):
+        margins = record["candidates"]
+        expected = {0: first, 2: last}.get(margins.index(max(margins)))
+        if expected is not None:
+            assert torch.equal(surest.images[i], expected.images[i])
+    assert not torch.equal(first.images, last.images)
+
+
+def test_the_group_rule_runs(method, few_scenes, context_of):
+    several = dataclasses.replace(method, candidates=3, classifier_steps=2, select="group", contrast=True)
+    several.distill(few_scenes, 2, context_of()).check(2)
+
+
+def test_settings_added_later_leave_the_identity_of_earlier_runs():
+    assert not {"features", "choice", "select", "contrast", "guidance_low"} & set(config.params(DPD()))
+    assert config.params(DPD(select="group"))["select"] == "group"

@@ -19,8 +19,8 @@ from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import ClassMemory, Minimax, minimax_loss
 from ddbench.methods.plain_diffusion import Diffusion
-from ddbench.methods.shared.checkpoint import Checkpoint
 from ddbench.methods.vlcp import VLCP
+from ddbench.utils.checkpoint import Checkpoint
 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
 
@@ -227,3 +227,15 @@ def test_vlcp_says_a_caption_of_the_cluster(pipeline, few_scenes, context_of, mo
 def test_impossible_settings_are_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_guidance_acts_in_its_interval_alone(pipeline, few_scenes, context_of):
+    """The whole interval is the default; an interval that holds no time leaves the scale of 1."""
+    method = Diffusion(base=str(pipeline), guidance=5.0, **SHORT)
+    default = method.distill(few_scenes, 1, context_of()).images
+    whole = replace(method, guidance_low=0.0, guidance_high=1.0).distill(few_scenes, 1, context_of()).images
+    assert torch.equal(default, whole)
+    without = replace(method, guidance=1.0).distill(few_scenes, 1, context_of()).images
+    empty = replace(method, guidance_low=0.001, guidance_high=0.002).distill(few_scenes, 1, context_of()).images
+    assert torch.equal(empty, without)
+    assert not torch.equal(default, without)

@@ -14,6 +14,8 @@ from ddbench.methods.latent_diffusion.diffusion import (
     clean_estimate,
     diffusion_loss,
     guided,
+    guided_and_conditional,
+    match_statistics,
     min_snr_weight,
     prototype_guidance,
     sample,
@@ -193,3 +195,20 @@ def test_guidance_extrapolates_from_the_empty_prompt():
     u = guided(network, words, empty, 4.0)(z, torch.tensor(1))
     assert u[:, 0, 0, 0].tolist() == [5.0, 9.0]
     assert guided(network, words, empty, 1.0)(z, torch.tensor(1))[:, 0, 0, 0].tolist() == [2.0, 3.0]
+
+
+def test_guidance_may_depend_on_time():
+    def network(z, t, words):
+        return z * 0 + words.view(-1, 1, 1, 1)
+
+    z, words, empty = torch.zeros(1, *SHAPE), torch.tensor([2.0]), torch.tensor([1.0])
+    outputs = guided_and_conditional(network, words, empty, lambda t: 4.0 if t > 5 else 1.0)
+    assert [float(outputs(z, torch.tensor(t))[0][0, 0, 0, 0]) for t in (9, 3)] == [5.0, 2.0]
+
+
+def test_matched_statistics_are_those_of_the_prototype():
+    z, prototypes = (torch.randn(3, 4, 8, 8, generator=g) for g in generators(2))
+    matched = match_statistics(0.1 * z + 3, prototypes)
+    assert torch.allclose(matched.mean((2, 3)), prototypes.mean((2, 3)), atol=1e-5)
+    assert torch.allclose(matched.std((2, 3)), prototypes.std((2, 3)), atol=1e-5)
+    assert torch.allclose(match_statistics(prototypes, prototypes), prototypes, atol=1e-5)

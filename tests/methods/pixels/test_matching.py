@@ -21,7 +21,7 @@ from ddbench.methods.pixels.adjoint import StudentStep, TrajectorySegment
 from ddbench.methods.pixels.loop import MatchingSetup, RealImages
 from ddbench.methods.pixels.network import Network, backprop_through, weight_gradient
 from ddbench.methods.shared import checkpoint
-from ddbench.methods.shared.checkpoint import Checkpoint
+from ddbench.utils.checkpoint import Checkpoint
 from evaluators.students import build
 
 SIZE, CLASSES = 16, 3
