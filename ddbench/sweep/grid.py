@@ -116,10 +116,10 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
             raise UserError(f"{path}: {name} is empty, so there is nothing to do")
-    return sweep, tuple(_ask(method, path) for method in methods)
+    return sweep, tuple(_method_entry(method, path) for method in methods)
 
 
-def _ask(method: Any, path: Path) -> MethodEntry:
+def _method_entry(method: Any, path: Path) -> MethodEntry:
     if isinstance(method, str):
         return MethodEntry(method)
     if not isinstance(method, dict) or "method" not in method:
@@ -128,10 +128,10 @@ def _ask(method: Any, path: Path) -> MethodEntry:
 
 
 def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths, runs: Path) -> list[SweepJob]:
-    """Every cell of the grid, once; the first of each method on each dataset and size comes before all others.
+    """Return every job of the grid once; the first of each method on each dataset and size precedes all others.
 
-    So what those share (a teacher, a fine-tuned model) is made once, and by several processes at once. Every word is
-    checked; UserError, and nothing is written.
+    So shared stages (a teacher, a fine-tuned model) are computed once, by several processes at once. Raises UserError
+    for any invalid name, before anything is written.
     """
     evaluations = [
         planning.evaluation_setup(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols
@@ -172,7 +172,7 @@ def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> 
 
 
 def _absolute_file(word: str) -> str:
-    """FILE.py:CLASS and a protocol's FILE.toml as they are found from any folder."""
+    """Return FILE.py:CLASS or a protocol's FILE.toml with an absolute path, any other name unchanged."""
     return str(Path(word).absolute()) if ".py:" in word or word.endswith(".toml") else word
 
 
@@ -190,14 +190,14 @@ class Estimate:
     of: int
 
     def words(self, jobs: int) -> str:
-        """For so many at a time: "about 1 h 20 min with 2 at a time; nothing like 3 of 10 pieces was ever done"."""
+        """Return the estimate in words: "about 1 h 20 min with 2 at a time; 3 of 10 tasks have no precedent"."""
         if not self.of:
             return "there is nothing to do"
         if not self.known:
-            return "how long it takes is unknown: nothing like it was ever done here"
+            return "the time is unknown: no task here has a precedent"
         minutes, unknown = round(self.seconds / 60 / jobs), self.of - self.known
         time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-        but = f"; nothing like {unknown} of {self.of} pieces was ever done" if unknown else ""
+        but = f"; {unknown} of {self.of} tasks have no precedent" if unknown else ""
         return f"about {time} with {jobs} at a time{but}"
 
 
@@ -212,7 +212,7 @@ def estimate(missing: Iterable[Task], runs: Path) -> Estimate:
 
 
 def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list[float]]]:
-    """Seconds of what was done, by what it was, and by what it was on any dataset."""
+    """Return the seconds of finished tasks by their exact keys, and by their keys without the dataset."""
     near: dict[tuple, list[float]] = defaultdict(list)
     far: dict[tuple, list[float]] = defaultdict(list)
     for task, seconds in _done(runs):

@@ -176,9 +176,7 @@ def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
 def test_how_long_it_may_take(home, tmp_path):
     cells = grid(home, tmp_path)
     missing = [task for cell in cells for task in cell.missing]
-    assert sweeps.estimate(missing, tmp_path / "runs").words(1) == (
-        "how long it takes is unknown: nothing like it was ever done here"
-    )
+    assert sweeps.estimate(missing, tmp_path / "runs").words(1).startswith("the time is unknown")
     for cell, seconds in ((cells[0], 60.0), (cells[6], 120.0)):  # random at IPC 1 on the first folder, seeds 0 and 1
         records.write_spec(cell.folder, cell.tasks[0].spec)
         result(cell.tasks[1], seconds)
@@ -188,7 +186,7 @@ def test_how_long_it_may_take(home, tmp_path):
     # by hand: students at IPC 1 take 90 s: two on the first folder, two on the other, of which none was done; the
     # same four distillations 180 s; of 28 pieces of work these are 8
     assert found == sweeps.Estimate(4 * 90.0 + 4 * 180.0, 8, 28)
-    assert found.words(2) == "about 9 min with 2 at a time; nothing like 20 of 28 pieces was ever done"
+    assert found.words(2) == "about 9 min with 2 at a time; 20 of 28 tasks have no precedent"
     assert dataclasses.replace(found, seconds=7500.0, known=28).words(1) == "about 2 h 5 min with 1 at a time"
 
 
