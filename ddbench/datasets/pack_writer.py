@@ -1,14 +1,11 @@
-"""Decode images into a pack: in threads, or many small ones in processes, one for each core. No torch.
-
-Run as a module it is one of the processes: `python -m ddbench.datasets.pack_writer RAW SIZE RESIZE`.
-"""
+"""Decode images into a pack: in threads, or many small ones in processes, one for each core. No torch."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from PIL import Image
 from ddbench.datasets.decode import map_images, read_rgb, square
 from ddbench.datasets.info import DataPaths, DatasetError
 from ddbench.datasets.pack import write_row
-from ddbench.datasets.processes import WorkerError, cores, run_workers, work
+from ddbench.datasets.processes import WorkerError, cores, run_workers
 from ddbench.utils.images import UnreadableImageError
 
 log = logging.getLogger("ddbench")
@@ -61,9 +58,9 @@ def write_in_processes(
     that is full.
     """
     rows = [(row, name, paths[name]) for row, name in enumerate(names)]
-    arguments = (raw, size, data_paths.resize)
+    write_rows = partial(_write_rows, size=size, resize=data_paths.resize)
     try:
-        reports = run_workers("ddbench.datasets.pack_writer", arguments, rows, "packing", data_paths.quiet)
+        reports = run_workers(write_rows, raw, rows, "packing", data_paths.quiet)
     except WorkerError as error:
         raise DatasetError(str(error)) from None
     unreadable, several = (
@@ -86,8 +83,3 @@ def _write_rows(descriptor: int, rows: Sequence[Row], size: int, resize: str) ->
             report["several"].append((row, name))
         write_row(descriptor, row, square(image, size, resize))
     return report
-
-
-if __name__ == "__main__":
-    _, file, side, resampling = sys.argv
-    work(file, lambda descriptor, rows: _write_rows(descriptor, rows, int(side), resampling))

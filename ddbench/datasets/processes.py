@@ -1,27 +1,23 @@
 """Write the rows of a file in several processes. No torch.
 
-A worker is a fresh interpreter that runs `python -m MODULE RAW ARGUMENTS...`: a fork after torch has started its
-threads is not safe, and what `multiprocessing` spawns runs the user's script again. It reads its rows as JSON from
-standard input and prints one line of JSON for each batch.
+joblib's processes are fresh interpreters: a fork after torch has started its threads is not safe, and what
+`multiprocessing` spawns runs the user's script again.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+Report = TypeVar("Report")
+
 BATCH = 32  # rows per report
 MOST = 16  # processes: each has about 60 MB
-Report = dict[str, Any]
+IDLE = 10  # seconds after which a process ends whose parent was killed
 
 
 class WorkerError(RuntimeError):
@@ -33,69 +29,39 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_workers(module: str, arguments: Sequence[object], rows: Sequence[Any], desc: str, quiet: bool) -> list[Report]:
-    """Run `module` in one process per core, which share the rows (JSON values); return the reports of all batches.
+def run_workers(
+    write_rows: Callable[[int, Sequence[Any]], Report], raw: Path, rows: Sequence[Any], desc: str, quiet: bool
+) -> list[Report]:
+    """Have `write_rows(descriptor, rows)` write batches of rows to the existing file `raw`; return what it returned.
 
-    Raises OSError for a disk that is full, WorkerError for a process that ends early.
+    One process per core, one thread each. Raises OSError for a disk that is full, WorkerError for a process that ends
+    early.
     """
-    package = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    # one thread each: BLAS threads of several processes would fight for the cores
-    env = os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", module, *map(str, arguments)]
-    count = min(cores(), MOST)
-    workers: list[subprocess.Popen] = []
+    from joblib import Parallel, delayed, parallel_config  # an eighth of a second
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    reports = []
     try:
-        for first in range(count):
-            with tempfile.TemporaryFile("w+") as rows_file:  # a file: a worker that dies leaves no pipe to break
-                json.dump(rows[first::count], rows_file)
-                rows_file.seek(0)
-                workers.append(subprocess.Popen(command, env=env, stdin=rows_file, stdout=subprocess.PIPE, text=True))
         with (
-            ThreadPoolExecutor(count) as pool,
+            parallel_config("loky", n_jobs=min(cores(), MOST), inner_max_num_threads=1, idle_worker_timeout=IDLE),
             tqdm(total=len(rows), desc=desc, disable=quiet, leave=False, dynamic_ncols=True) as bar,
         ):
-            reports: list[Report] = []
-            for part in pool.map(lambda worker: _reports(worker, bar), workers):
-                reports += part
-            return reports
-    except subprocess.CalledProcessError as error:
-        text = f"a process that was {desc} ended with status {error.returncode} (-9: it was killed); run again"
-        raise WorkerError(text) from None
+            calls = (delayed(_write_batch)(write_rows, raw, batch) for batch in batches)
+            for batch, report in zip(batches, Parallel(return_as="generator")(calls), strict=True):
+                reports.append(report)
+                bar.update(len(batch))
+    except BrokenProcessPool as error:
+        raise WorkerError(f"a process that was {desc} ended early; run again. {error}") from None
     finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-            if worker.stdout:
-                worker.stdout.close()
-
-
-def _reports(worker: subprocess.Popen, bar: tqdm) -> list[Report]:
-    """Read a worker's reports until it ends."""
-    reports = []
-    for line in worker.stdout or ():
-        report = json.loads(line)
-        if "errno" in report:
-            raise OSError(report["errno"], report["error"], report["file"])
-        bar.update(report["done"])
-        reports.append(report)
-    if status := worker.wait():
-        raise subprocess.CalledProcessError(status, worker.args)
+        get_reusable_executor().shutdown(kill_workers=True)  # idle ones would keep their memory for minutes
     return reports
 
 
-def work(raw: str, write_rows: Callable[[int, list[Any]], Report]) -> None:
-    """Be a worker: have `write_rows(descriptor, rows)` write the rows of standard input to the file `raw`, in batches.
-
-    Prints what `write_rows` returns.
-    """
+def _write_batch(write_rows: Callable[[int, Sequence[Any]], Report], raw: Path, rows: Sequence[Any]) -> Report:
     try:
-        rows = json.load(sys.stdin)
         with open(raw, "r+b") as out:
-            for start in range(0, len(rows), BATCH):
-                batch = rows[start : start + BATCH]
-                print(json.dumps({"done": len(batch)} | write_rows(out.fileno(), batch)), flush=True)
-    except BrokenPipeError:  # the process that started this one is gone
-        os._exit(1)
+            return write_rows(out.fileno(), rows)
     except OSError as error:
-        print(json.dumps({"errno": error.errno, "error": error.strerror, "file": raw}), flush=True)
+        raise OSError(error.errno, error.strerror, str(raw)) from None

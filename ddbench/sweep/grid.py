@@ -116,10 +116,10 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
             raise UserError(f"{path}: {name} is empty: name at least one")
-    return sweep, tuple(_ask(method, path) for method in methods)
+    return sweep, tuple(_method_entry(method, path) for method in methods)
 
 
-def _ask(method: Any, path: Path) -> MethodEntry:
+def _method_entry(method: Any, path: Path) -> MethodEntry:
     if isinstance(method, str):
         return MethodEntry(method)
     if not isinstance(method, dict) or "method" not in method:
@@ -128,10 +128,10 @@ def _ask(method: Any, path: Path) -> MethodEntry:
 
 
 def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths, runs: Path) -> list[SweepJob]:
-    """Every cell of the grid, once; the first of each method on each dataset and size comes before all others.
+    """Return every job of the grid once; the first of each method on each dataset and size precedes all others.
 
-    So what those share (a teacher, a fine-tuned model) is made once, and by several processes at once. Every word is
-    checked; UserError, and nothing is written.
+    So shared stages (a teacher, a fine-tuned model) are computed once, by several processes at once. Raises UserError
+    for any invalid name, before anything is written.
     """
     evaluations = [
         planning.evaluation_setup(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols
@@ -172,7 +172,7 @@ def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> 
 
 
 def _absolute_file(word: str) -> str:
-    """FILE.py:CLASS and a protocol's FILE.toml as they are found from any folder."""
+    """Return FILE.py:CLASS or a protocol's FILE.toml with an absolute path, any other name unchanged."""
     return str(Path(word).absolute()) if ".py:" in word or word.endswith(".toml") else word
 
 
@@ -212,7 +212,7 @@ def estimate(missing: Iterable[Task], runs: Path) -> Estimate:
 
 
 def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list[float]]]:
-    """Seconds of what was done, by what it was, and by what it was on any dataset."""
+    """Return the seconds of finished tasks by their exact keys, and by their keys without the dataset."""
     near: dict[tuple, list[float]] = defaultdict(list)
     far: dict[tuple, list[float]] = defaultdict(list)
     for task, seconds in _done(runs):

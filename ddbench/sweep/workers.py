@@ -1,6 +1,6 @@
-"""Doing a sweep's cells, in processes of this machine or on a cluster, through futures. No torch in this process.
+"""Run the jobs of a sweep in processes of this machine or on a cluster, through futures. No torch in this process.
 
-What happens to a cell costs that cell: it fails, its process is killed, another sweep is at it.
+A job that fails, whose process is killed, or that another sweep does, stops no other job.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from ddbench.sweep.grid import SweepJob
 
 log = logging.getLogger("ddbench")
 
-PATIENCE = 5  # seconds that a cell waits for another process that is at it, before others are taken up
+PATIENCE = 5  # seconds that a job waits for another process that does it; then other jobs come first
 WAITING = 5  # seconds for a scheduler to answer
-TIMES = 3  # that a cell is begun whose process dies
+TIMES = 3  # starts of a job whose process dies
 
 Submit = Callable[..., Future]
-_one_at_a_time = threading.Lock()  # a worker with several threads would mix the seeds of two cells
+_one_at_a_time = threading.Lock()  # a worker with several threads would mix the seeds of two jobs
 
 
 class DiedError(Exception):
-    """The process of a cell died. retryable: False for a cluster, which has tried again by itself."""
+    """The process of a job died. retryable: False for a cluster, which has tried again by itself."""
 
     def __init__(self, retryable: bool) -> None:
         super().__init__("its process died, perhaps for lack of memory")
@@ -46,7 +46,7 @@ class DiedError(Exception):
 
 
 def run_job(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
-    """Do a cell in this process; None when another process is at it. Failures are recorded, never raised."""
+    """Run a job in this process; return None when another process does it. Failures are recorded, never raised."""
     with _one_at_a_time:
         try:
             return _run_cell(cell, replace(settings, patience=PATIENCE), retry)
@@ -76,7 +76,7 @@ def _run_cell(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskC
 
 
 def _record(cell: SweepJob, failure: Failure) -> None:
-    """Note the failure at what the cell misses first and has no failure of its own."""
+    """Record a failure at the first missing task of a job that has none yet."""
     missing = cell.missing or [cell.tasks[0]]
     task = next((task for task in missing if not read_failure(task.path)), missing[0])
     write_spec(task.folder, task.spec)
@@ -131,7 +131,7 @@ def _record_loss(cell: SweepJob, failure: Failure) -> str:
 
 @contextmanager
 def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
-    """Processes of this machine, `jobs` at a time, each of which calls `prepare` first; they end with this process."""
+    """Start `jobs` processes on this machine, each of which calls `prepare` first; they end with this process."""
     from pebble import ProcessExpired, ProcessPool
 
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -162,7 +162,7 @@ def _watch(parent: multiprocessing.Process) -> None:
 
 @contextmanager
 def cluster(address: str) -> Iterator[Submit]:
-    """The workers of a Dask scheduler; what was not begun when this process ends is taken back."""
+    """Submit to the workers of a Dask scheduler; jobs that have not begun when this process ends are withdrawn."""
     try:
         from distributed import Client, KilledWorker
     except ImportError:

@@ -1,19 +1,16 @@
-"""`scenes`: the embedded dataset, drawn and not downloaded. No torch until it is loaded.
-
-Run as a module it is one of the processes that draw: `python -m ddbench.datasets.scenes.source RAW SIZE`.
-"""
+"""`scenes`: the embedded dataset, drawn and not downloaded. No torch until it is loaded."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ddbench.datasets.info import DataPaths, Split
 from ddbench.datasets.pack import PackContent, make_pack, open_pack, sha256_of, write_row
-from ddbench.datasets.processes import run_workers, work
+from ddbench.datasets.processes import run_workers
 from ddbench.datasets.scenes import painter
 from ddbench.datasets.splits import fingerprint
 from ddbench.utils.files import digest, read_json
@@ -100,7 +97,7 @@ class Scenes:
 
         def fill(raw: Path) -> None:
             rows = list(enumerate(content.names))
-            run_workers("ddbench.datasets.scenes.source", (raw, size), rows, "drawing", data_paths.quiet)
+            run_workers(partial(_draw_rows, size=size), raw, rows, "drawing", data_paths.quiet)
 
         return make_pack(content, data_paths.shared, fill)
 
@@ -108,15 +105,9 @@ class Scenes:
 SCENES = Scenes()
 
 
-def _draw_rows(descriptor: int, rows: Sequence[tuple[int, str]], size: int) -> dict[str, object]:
+def _draw_rows(descriptor: int, rows: Sequence[tuple[int, str]], size: int) -> None:
     """Draw the pictures of rows (row, "class/index") into an open pack."""
     for row, text in rows:
         name, index = text.split("/")
         picture = painter.scene(painter.CLASSES.index(name), int(index), size)
         write_row(descriptor, row, picture.transpose(2, 0, 1))
-    return {}
-
-
-if __name__ == "__main__":
-    _, file, side = sys.argv
-    work(file, lambda descriptor, rows: _draw_rows(descriptor, rows, int(side)))
