@@ -89,18 +89,15 @@ def _grid(board: Table, extras: ExtraCells, style: str) -> str:
     for row in board.rows:
         cells = [row.label.replace("|", "\\|") if style == "pipe" else row.label]
         for column in board.columns:
-            cell = row.cells.get(column)
-            cells += [_number(cell) if cell else MISSING, *extras.cells[row.identity, column]]
+            text = MISSING
+            if cell := row.cells.get(column):  # "61.2 ± 0.8 (n=3)"; a single distillation has no deviation
+                std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+                text = f"{100 * cell.mean:.1f}{std}" + (f" (n={cell.n})" if cell.n else "")
+            cells += [text, *extras.cells[row.identity, column]]
         body.append([*cells, *extras.row_cells[row.identity]])
     heads += extras.row_names
     align = ["left"] + ["right"] * (len(heads) - 1)
     return tabulate(body, heads, tablefmt=style, disable_numparse=True, colalign=align)
-
-
-def _number(cell: Cell) -> str:
-    """Format "61.2 ± 0.8 (n=3)"; a single distillation has no deviation."""
-    std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
-    return f"{100 * cell.mean:.1f}{std}" + (f" (n={cell.n})" if cell.n else "")
 
 
 def _heads(board: Table) -> list[str]:
