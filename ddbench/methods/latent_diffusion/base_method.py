@@ -106,7 +106,11 @@ class LatentDiffusionMethod:
             raise ValueError("tune_ema must be in 0..1, 1 excluded")
         if not self.tune_rate > 0:
             raise ValueError("tune_rate must be above 0")
-        if not _has_one_placeholder(self.prompt):
+        try:
+            placeholders = [name for _, name, _, _ in Formatter().parse(self.prompt) if name is not None]
+        except ValueError:
+            placeholders = []
+        if placeholders != [""]:
             raise ValueError("prompt must hold {} once, for the class name")
 
     def identity(self) -> str:
@@ -259,10 +263,3 @@ def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
 
     clustering = KMeans(count, n_init=10, random_state=0).fit(points)
     return torch.from_numpy(clustering.cluster_centers_).float(), clustering.labels_
-
-
-def _has_one_placeholder(template: str) -> bool:
-    try:
-        return [name for _, name, _, _ in Formatter().parse(template) if name is not None] == [""]
-    except ValueError:
-        return False

@@ -92,6 +92,7 @@ def fit(
     """
     weights = [p for p in network.parameters() if p.requires_grad]
     optimizer = _optimizer(network, schedule)
+    by_group = [p for group in optimizer.param_groups for p in group["params"]]  # the order of the sum for the norm
     average = [w.detach().clone() for w in weights] if schedule.ema else []
     state: dict[str, Sequence[Tensor]] = {"weight": weights, "buffer": list(network.buffers()), "average": average}
     checkpoint = Checkpoint(checkpoints.folder / STATE) if checkpoints.folder else None
@@ -107,7 +108,16 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss = loss_at(step)
         loss.backward()
-        losses = [*losses[-99:], _update(optimizer, loss, step, schedule.clip, checkpoints.processes)]
+        total = loss.detach().clone()
+        checkpoints.processes.all_reduce([total, *(w.grad for w in by_group if w.grad is not None)])  # parts add up
+        norm = nn.utils.clip_grad_norm_(by_group, schedule.clip)
+        optimizer.step()
+        values = torch.stack([total.float(), norm.float()]).tolist()  # waits for a GPU once
+        for name, value in zip(("loss", "gradient"), values, strict=True):
+            if not math.isfinite(value):
+                problem = f"the {name} became {value} at step {step}"
+                raise FloatingPointError(f"{problem}: try smaller rates and loss weights")
+        losses = [*losses[-99:], values[0]]
         show_loss(bar, losses[-1])
         if average:  # its decay warms up, so that early weights are forgotten
             decay = min(schedule.ema, (1 + step) / (10 + step))
@@ -131,23 +141,6 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     groups += [{"params": tables, "weight_decay": 0.0}] if tables else []
     fused = next(iter(weights.values())).device.type == "cuda"
     return torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay, fused=fused)
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor, step: int, clip: float, processes: ProcessGroup) -> float:
-    """Take an optimizer step on the clipped gradients of all processes; return the loss of the whole batch.
-
-    Waits for a GPU once, after the step: a run that raises saves nothing.
-    """
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
-    total = loss.detach().clone()
-    processes.all_reduce([total, *(w.grad for w in weights if w.grad is not None)])  # parts of the batch add up
-    norm = nn.utils.clip_grad_norm_(weights, clip)
-    optimizer.step()
-    values = torch.stack([total.float(), norm.float()]).tolist()
-    for name, value in zip(("loss", "gradient"), values, strict=True):
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the {name} became {value} at step {step}: try smaller rates and loss weights")
-    return values[0]
 
 
 def _tensors(state: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
