@@ -69,20 +69,17 @@ class DistilledSet(ImageSet):
         wrong = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if ipc and k != ipc]
         if wrong:
             raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(wrong)}")
-        if self.soft_labels is not None:
-            self._check_soft_labels(self.soft_labels)
+        if (soft := self.soft_labels) is not None:
+            if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)):
+                expected = f"float32 ({n}, {len(self.classes)})"
+                raise ValueError(f"soft labels must be {expected}, not {soft.dtype} {tuple(soft.shape)}")
+            valid = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
+            if not valid.all():
+                i = int((~valid).nonzero()[0])
+                name = self.classes[int(self.labels[i])]
+                raise ValueError(f"soft labels of image {i} (of {name}) are not probabilities: {soft[i].tolist()}")
         if wrong := [key for key, value in self.extras.items() if not _is_plain(value)]:
             raise ValueError(f"extras must be finite numbers, text, or lists and dicts of them; not {', '.join(wrong)}")
-
-    def _check_soft_labels(self, soft: Tensor) -> None:
-        if soft.dtype != torch.float32 or soft.shape != (len(self.labels), len(self.classes)):
-            expected = f"float32 ({len(self.labels)}, {len(self.classes)})"
-            raise ValueError(f"soft labels must be {expected}, not {soft.dtype} {tuple(soft.shape)}")
-        valid = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
-        if not valid.all():
-            i = int((~valid).nonzero()[0])
-            name = self.classes[int(self.labels[i])]
-            raise ValueError(f"soft labels of image {i} (of {name}) are not probabilities: {soft[i].tolist()}")
 
 
 def _is_plain(value: Any) -> bool:

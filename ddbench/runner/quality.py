@@ -218,24 +218,21 @@ def _real_and_distilled(run: MeasuredRun, pictures: distilled_set.Pictures, sour
 
 
 def _extractor(run: MeasuredRun, source: str) -> Extractor:
+    """Return the network of STUDENT/PROTOCOL, trained once on the real images, or that of STUDENT/imagenet."""
     student, _, row = source.partition("/")
     try:
         if row != "imagenet":
-            return _trained(run, student, row)
+            size = LARGE if protocol(row).init == "imagenet" else run.spec.size
+            data, shared = run.load(size), run.settings.data_paths.shared
+            key, progress = _train_key(run, size), progress_bars(run.settings.quiet)
+            trained = teacher.get_teacher((student, row), data.train, key, shared, run.device, progress)
+            return Extractor(teacher.network(trained, size), partial(resize, size=size), trained.title)
         weights = pretrained.sha256(pretrained.weights_file(student))
         return Extractor(build(student, MIDDLE, 2, 0, "imagenet"), partial(resize, size=LARGE, crop=MIDDLE), weights)
     except (ValueError, pretrained.WeightsError) as error:
         raise UserError(
             f"features {source}: {error}; choose other --features, resnet18/quick@1 needs no download"
         ) from None
-
-
-def _trained(run: MeasuredRun, student: str, title: str) -> Extractor:
-    size = LARGE if protocol(title).init == "imagenet" else run.spec.size
-    data, shared = run.load(size), run.settings.data_paths.shared
-    key, progress = _train_key(run, size), progress_bars(run.settings.quiet)
-    trained = teacher.get_teacher((student, title), data.train, key, shared, run.device, progress)
-    return Extractor(teacher.network(trained, size), partial(resize, size=size), trained.title)
 
 
 def _train_key(run: MeasuredRun, size: int) -> str:
