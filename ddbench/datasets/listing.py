@@ -80,22 +80,16 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
     for folder in folders:
         for entry in entries(folder):
             if not has_image_suffix(entry.name):
-                _refuse_inner(entry)
+                below = os.walk(entry.path) if entry.name[0] != "." and entry.is_dir() else ()
+                if inner := [name for _, _, names in below for name in names if has_image_suffix(name)]:
+                    reason = f"inside a class folder, has images ({inner[0]}): move them into it, or away"
+                    raise DatasetError(f"{entry.path}, {reason}")
                 continue
             name = f"{label}/{entry.name}"
             if name in images:
                 raise DatasetError(f"{images[name][0]} and {entry.path} are both {name}: move one of them away")
             images[name] = entry.path, _stamp(entry)
     return images
-
-
-def _refuse_inner(entry: os.DirEntry) -> None:
-    """Raise DatasetError for a folder with images inside a class folder: its class is ambiguous."""
-    if entry.name[0] == "." or not entry.is_dir():
-        return
-    inner = next((name for _, _, files in os.walk(entry.path) for name in files if has_image_suffix(name)), None)
-    if inner:
-        raise DatasetError(f"{entry.path}, inside a class folder, has images ({inner}): move them into it, or away")
 
 
 def _stamp(entry: os.DirEntry) -> tuple[int, int]:

@@ -66,12 +66,20 @@ class QualityRequest:
             self.measured_with(metric)
 
     def measured_with(self, metric: str) -> str:
-        """Return the source of a metric's features without ambiguity: a protocol with its version, an absolute path."""
+        """Return what a metric is measured with, without ambiguity: a protocol with its version, an absolute path."""
         if metric == "ssim":
             return str(LARGE)
         if metric == "clip":
             return str(Path(self.clip).resolve()) if Path(self.clip).is_dir() else self.clip
-        return _with_version(self.features or FEATURES[metric])
+        source = self.features or FEATURES[metric]
+        student, slash, row = source.partition("/")
+        if not slash or student not in STUDENTS:
+            known = ", ".join(STUDENTS)
+            raise UserError(f"--features {source} is neither STUDENT/PROTOCOL nor STUDENT/imagenet; {known}")
+        try:
+            return source if row == "imagenet" else f"{student}/{protocol(row).title}"
+        except ValueError as error:
+            raise UserError(f"--features {source}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -99,17 +107,6 @@ class Extractor:
     network: Student
     prepare: Callable[[Tensor], Tensor]
     weights: str
-
-
-def _with_version(source: str) -> str:
-    """Return STUDENT/PROTOCOL with the protocol's version. Raises UserError unless it is that or STUDENT/imagenet."""
-    student, slash, row = source.partition("/")
-    if not slash or student not in STUDENTS:
-        raise UserError(f"--features {source} is neither STUDENT/PROTOCOL nor STUDENT/imagenet; {', '.join(STUDENTS)}")
-    try:
-        return source if row == "imagenet" else f"{student}/{protocol(row).title}"
-    except ValueError as error:
-        raise UserError(f"--features {source}: {error}") from None
 
 
 def measure(run: MeasuredRun, metric: str, source: str) -> Path:
