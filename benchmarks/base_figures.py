@@ -22,7 +22,7 @@ from ddbench.base_model.data import SATELLITE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
 from ddbench.methods.shared.device import in_batches
 from ddbench.utils.files import digest, read_json
@@ -96,7 +96,7 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
     def some(rows: slice) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(count)[rows]]
         n = len(generators)
-        denoise = guided(
+        denoise = guided_denoiser(
             model.denoise,
             condition.expand(n, *condition.shape[1:]),
             empty.expand(n, *empty.shape[1:]),

@@ -15,7 +15,7 @@ from ddbench.methods.dc import DC, DSA
 from ddbench.methods.dm import DM
 from ddbench.methods.mtt import MTT
 from ddbench.methods.pixels import experts
-from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalised
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
 from ddbench.methods.sre2l import SRe2L
 from evaluators import dsa
 from evaluators.augment import MEAN, STD
@@ -36,7 +36,7 @@ def fresh(train, seed):
 def drawn(train, label, count, numbers):
     """As documented: different images of the class, normalised."""
     rows = train.of_class(label)
-    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
+    return normalise(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
 
 
 def near(ours, theirs, tolerance=1e-4):
@@ -162,7 +162,7 @@ def test_an_iteration_of_sre2l(few_scenes, context_of):
     entered, before = [], pixels.clone()
     slow = pixels[1].clone().requires_grad_()
     numbers = ctx.generator("sre2l", 14)
-    looked = sre2l.rolled(sre2l.resized_crop(slow, 0.5, numbers), 2, numbers)
+    looked = sre2l.roll_randomly(sre2l.resized_crop(slow, 0.5, numbers), 2, numbers)
     handles = [norm.register_forward_pre_hook(lambda _, given: entered.append(given[0])) for norm in norms]
     surprise = F.cross_entropy(model(looked * STD + MEAN), torch.arange(3))
     [handle.remove() for handle in handles]

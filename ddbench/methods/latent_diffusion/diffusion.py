@@ -188,7 +188,7 @@ def posterior_std(abar: Tensor, later: Tensor) -> Tensor:
     return ((1 - later) / (1 - abar) * (1 - abar / later)).clamp(min=0).sqrt()
 
 
-def guided(network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float) -> Callable:
+def guided_denoiser(network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float) -> Callable:
     """Return (z, t) -> u by classifier-free guidance: `guided_and_conditional` without the second output."""
     outputs = guided_and_conditional(network, condition, negative, lambda t: scale)
     return lambda z, t: outputs(z, t)[0]

@@ -43,7 +43,7 @@ class RealImages:
         """Draw `count` different images of a class, or all if it has fewer; normalised (n, 3, h, w)."""
         rows = self.rows[label]
         drawn = rows[torch.randperm(len(rows), generator=generator)[:count]]
-        return normalised(self.train.images[drawn].to(self.device))
+        return normalise(self.train.images[drawn].to(self.device))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tenso
     return torch.stack([real.draw(label, ipc, ctx.generator("start", name)) for label, name in names])
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalise(images: Tensor) -> Tensor:
     """Convert uint8 0..255 to the float32 that networks take."""
     return (images.float() / 255 - MEAN) / STD
 

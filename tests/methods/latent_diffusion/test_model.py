@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 
 from ddbench.errors import UserError
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
 from ddbench.methods.latent_diffusion.model import load_model
 
 CPU = torch.device("cpu")
@@ -210,7 +210,7 @@ def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, ma
     more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
     theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
     words = model.encode_prompts([prompt, ""], [0, -1])
-    denoise = guided(model.denoise, words[:1], words[1:], 3.0)
+    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
     generators = [torch.Generator().manual_seed(5)]
     ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
     assert torch.allclose(ours, theirs, atol=1e-4)

@@ -212,7 +212,7 @@ def test_gradients_pass_through_what_is_looked_through():
 def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
     real = RealImages.of(few_scenes, CPU)
     drawn = real.draw(1, 100, torch.Generator().manual_seed(0))
-    own = loop.normalised(few_scenes.images[few_scenes.labels == 1])
+    own = loop.normalise(few_scenes.images[few_scenes.labels == 1])
     assert len(drawn) == len(own)  # a class smaller than the batch
     assert {tuple(image.flatten().tolist()) for image in drawn} == {tuple(image.flatten().tolist()) for image in own}
 
@@ -423,7 +423,7 @@ def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
     noise, real = (loop.initial_pixels(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
     assert abs(float(noise.mean())) < 0.05
     assert abs(float(noise.std()) - 1) < 0.05
-    own = loop.normalised(few_scenes.images)
+    own = loop.normalise(few_scenes.images)
     assert all(bool((own == image).flatten(1).all(1).any()) for image in real.flatten(0, 1))
 
 
