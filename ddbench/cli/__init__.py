@@ -1,1 +1,1 @@
-"""The commands: each parses and prints, and imports what is heavy inside its function."""
+"""The commands: each parses and prints, and imports heavy modules inside its function."""

@@ -44,7 +44,7 @@ class GlobalOptions:
 
     @property
     def no_progress(self) -> bool:
-        """No progress bars: asked for, or nobody looks at them."""
+        """True without progress bars: with --quiet, or if standard error is no terminal."""
         return self.quiet or not sys.stderr.isatty()
 
     @property
@@ -81,7 +81,7 @@ class Group(click.Group):
 
 
 class Stderr(logging.Handler):
-    """Log lines go to standard error, above a progress bar when there is one."""
+    """Write log lines to standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
@@ -113,7 +113,7 @@ def filter_results(entries: Iterable[StoredResult], **values: Any) -> list[Store
 
 
 def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
-    """A plain table for the terminal."""
+    """Format a plain table for the terminal."""
     from tabulate import tabulate
 
     body = [[textwrap.fill(cell, WIDTH) if "\n" not in cell else cell for cell in row] for row in rows]
@@ -121,7 +121,7 @@ def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
 
 
 def names_of(kind: str) -> tuple[str, ...]:
-    """All names of one of KINDS, sorted; loads no plugin."""
+    """Return all names of one of KINDS, sorted; load no plugin."""
     if kind in ("methods", "datasets"):
         from ddbench.registry import names
 

@@ -1,4 +1,4 @@
-"""`ddbench data`: what datasets there are, whether they are whole, and packing them."""
+"""`ddbench data`: list, prepare, verify and show datasets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data() -> None:
       ddbench data prepare aid --from ~/AID.zip       # or a folder; then --size 64, if you know what you run at
       ddbench data prepare folder:my_images --size 64
 
-    A dataset's split is said after its name: aid@20 trains on 20 percent of each class, nwpu@torchgeo on published
+    A split follows the dataset's name: aid@20 trains on 20 percent of each class, nwpu@torchgeo on published
     lists, ucm@mine.csv on the images that a file with the columns file and split calls train. Results of different
     splits never share a row.
     """
@@ -42,7 +42,7 @@ def data() -> None:
 @data.command("list")
 @click.pass_obj
 def list_sources(options: GlobalOptions) -> None:
-    """Every dataset, and whether its images are there."""
+    """List every dataset, and whether its images are there."""
     from ddbench.datasets.lookup import find_dataset
     from ddbench.registry import names
 
@@ -85,10 +85,10 @@ def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path
 @click.argument("dataset")
 @click.pass_obj
 def verify(options: GlobalOptions, dataset: str) -> None:
-    """Decode every image, find those that are there twice; status 1 when one cannot be read.
+    """Decode every image, find duplicates; status 1 when an image cannot be read.
 
-    Duplicates are files of the same bytes, and pictures that look alike (saved otherwise, or shifted a little). A pair
-    of which one trains and the other tests is leakage.
+    Duplicates are files of the same bytes, and pictures that look alike (in another format, or shifted a little). A
+    pair with one image on each side of the split is leakage.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -117,7 +117,7 @@ def verify(options: GlobalOptions, dataset: str) -> None:
 @click.argument("dataset")
 @click.pass_obj
 def show(options: GlobalOptions, dataset: str) -> None:
-    """The facts, the split of the images that are there, and two pictures of them.
+    """Print a dataset's facts and split, and draw two pictures of it.
 
     Below --shared: a contact sheet of training images, and a page with the classes' balance, the mean images and the
     sizes of the files.

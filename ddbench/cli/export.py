@@ -11,7 +11,7 @@ from ddbench.cli.common import GlobalOptions, report_problems
 
 @click.group()
 def export() -> None:
-    """Write what is below --runs to one file, for others."""
+    """Write a runs folder to one file."""
 
 
 @export.command()

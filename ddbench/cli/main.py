@@ -1,4 +1,4 @@
-"""The command line: global options, then a command. Parses and prints; what is heavy is imported inside commands."""
+"""The command line: global options, then a command. Heavy modules are imported inside commands."""
 
 from __future__ import annotations
 

@@ -57,14 +57,14 @@ def quality(  # noqa: PLR0913
     size: int | None,
     form: str,
 ) -> None:
-    """Compare distilled images with the real training images: numbers beside accuracy, which rank nothing.
+    """Compare distilled images with the real training images. No table ranks by these numbers.
 
     FOLDERS are runs (with a spec.json) or folders of images (one sub-folder per class, as for `ddbench evaluate`).
     fid: FID, KID, precision, recall, density, coverage. coverage: intra-class coverage. ssim: NN-SSIM, how near an
     image is to a copy of a real one. clip: CLIP score and zero-shot accuracy. map: where the images lie among real
-    ones, two numbers each, which `ddbench report` draws. Each is a file in the run's quality/ and
-    is not measured again; one whose weights cannot be had does not stop the others. FID depends on the number of
-    images: compare it within one dataset and IPC only.
+    ones, two numbers each, which `ddbench report` draws. Each metric is stored in the run's quality/ and not measured
+    again. A metric without its weights does not stop the others. FID depends on the number of images: compare it within
+    one dataset and IPC only.
 
     \b
     Examples:
@@ -87,7 +87,7 @@ def quality(  # noqa: PLR0913
             run, spec = _find_run(options, folder, source, size)
             paths += _measure_all(quality.MeasuredRun(run, spec, loader, where, options.settings), request, unavailable)
         except (ValueError, ArithmeticError, TeacherError) as error:
-            # one that somebody changed or that is not complete must not stop the others
+            # a run that was changed or is incomplete must not stop the others
             log.error("skipped %s: %s", folder, error)
             skipped += 1
     if unavailable and not paths:
@@ -134,7 +134,7 @@ def _find_run(options: GlobalOptions, folder: Path, source: Source, size: int | 
         plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
         counts = run_plan(plan, options.settings)
         if counts and counts.failed:
-            raise UserError(f"{folder} could not be taken in")
+            raise UserError(f"{folder} could not be made a run")
         return plan.specs[0].folder(options.runs), plan.specs[0]
     spec, split = read_spec(folder / "spec.json"), source.describe(options.data_paths)
     if (spec.dataset, spec.fingerprint) != (display_name(source.name), split.fingerprint):

@@ -40,11 +40,11 @@ def robustness(  # noqa: PLR0913
     weight: float,
     form: str,
 ) -> None:
-    """How far the ranking depends on how it was judged: DD-Ranking's scores (arXiv:2505.13300), from stored results.
+    """Measure how far a ranking depends on the protocol: DD-Ranking's scores (arXiv:2505.13300), from stored results.
 
     IOR: gain over `random` under the protocol in question. HLR: loss to `full` under hard labels. LRS, ARS: label- and
-    augmentation-robust score, 0 to 1, computed on fractions. Nothing is trained: a result that is missing is a dash,
-    and `ddbench run ... --protocol quick-plain` makes it. A set without soft labels needs no run under --hard.
+    augmentation-robust score, 0 to 1, computed on fractions. Nothing is trained: a missing result is a dash;
+    `ddbench run ... --protocol quick-plain` computes it. A set without soft labels needs no run under --hard.
 
     \b
     Example:

@@ -152,7 +152,7 @@ def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> No
             click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.description}")
         return
     counts = run_plan(plan, replace(options.settings, compiled=run_options.compiled), run_options.retry)
-    if counts is None:  # another process of this launch tells the rest
+    if counts is None:  # the lead process prints
         return
     if not counts.done and not counts.failed:
         log.info("nothing to do: everything asked for is there already")

@@ -54,9 +54,8 @@ class RDED:
             raise ValueError(f"{ipc} images of {factor**2} pieces need {pieces} images of a class: set images={pieces}")
         teacher = train_teacher(train, ctx, self.teacher, (self.epochs, self.least, self.most))
         classes = ctx.progress(range(len(train.classes)), "scoring pieces", len(train.classes))
-        images = torch.cat(
-            [tile_pieces(self._best_pieces(train, c, pieces, factor, teacher, ctx), factor) for c in classes]
-        )
+        best = [self._best_pieces(train, c, pieces, factor, teacher, ctx) for c in classes]
+        images = torch.cat([tile_pieces(of_class, factor) for of_class in best])
         labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
         soft = soft_labels(teacher, images, ctx) if self.soft else None
         return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)

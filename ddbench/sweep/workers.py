@@ -156,7 +156,7 @@ def _watch(parent: multiprocessing.Process) -> None:
 
 @contextmanager
 def cluster(address: str) -> Iterator[Submit]:
-    """Submit to the workers of a Dask scheduler; jobs that have not begun when this process ends are withdrawn."""
+    """Submit to the workers of a Dask scheduler; jobs that have not begun when this process ends are cancelled."""
     try:
         from distributed import Client, KilledWorker
     except ImportError:
