@@ -52,7 +52,7 @@ class RDED:
             raise ValueError(f"{ipc} images of {factor**2} pieces need {pieces} images per class: {', '.join(few)}")
         if pieces > self.images:
             raise ValueError(f"{ipc} images of {factor**2} pieces need {pieces} images of a class: set images={pieces}")
-        teacher = train_teacher(train, ctx, self.teacher, (self.epochs, self.least, self.most))
+        teacher = train_teacher(train, ctx, self.teacher, self.epochs, self.least, self.most)
         classes = ctx.progress(range(len(train.classes)), "scoring pieces", len(train.classes))
         best = [self._best_pieces(train, c, pieces, factor, teacher, ctx) for c in classes]
         images = torch.cat([tile_pieces(of_class, factor) for of_class in best])

@@ -54,7 +54,7 @@ class SRe2L:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Optimise `ipc` images per class, batch by batch. Raises FloatingPointError for a loss that is not finite."""
-        teacher = train_teacher(train, ctx, self.teacher, (self.epochs, self.least, self.most))  # squeeze
+        teacher = train_teacher(train, ctx, self.teacher, self.epochs, self.least, self.most)  # squeeze
         shape = (ipc, len(train.classes), *train.images.shape[1:])
         x = torch.randn(shape, generator=ctx.generator("start")).to(ctx.device)  # recover: from N(0, 1)
         state = {"pixels": x, "mean": torch.zeros_like(x[0]), "square": torch.zeros_like(x[0])}
