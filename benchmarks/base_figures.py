@@ -102,7 +102,7 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
             empty.expand(n, *empty.shape[1:]),
             options.guidance,
         )
-        scheduler = model.scheduler_named(options.scheduler)
+        scheduler = model.make_scheduler(options.scheduler)
         return sample(denoise, scheduler, torch.zeros(n, *shape), SamplerConfig(options.steps), generators)[0]
 
     return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
@@ -125,7 +125,7 @@ def draw_all(model: LatentModel, options: Options) -> tuple[Tensor, Tensor, Figu
 
 def measure(base: Path, net: Student, real: Seen, options: Options) -> tuple[LatentModel, Seen, Figures]:
     model = load_model(str(base), CPU)
-    check_steps(model.scheduler_named(options.scheduler), options.steps)
+    check_steps(model.make_scheduler(options.scheduler), options.steps)
     images, labels, seconds = draw_all(model, options)
     samples = see(net, images, labels)
     size = sum(file.stat().st_size for file in base.rglob("*") if file.is_file())

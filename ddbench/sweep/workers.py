@@ -30,8 +30,8 @@ from ddbench.sweep.grid import SweepJob
 log = logging.getLogger("ddbench")
 
 PATIENCE = 5  # seconds that a job waits for another process that does it; then other jobs come first
-WAITING = 5  # seconds for a scheduler to answer
-ATTEMPTS = 3  # starts of a job whose process dies
+SCHEDULER_TIMEOUT = 5  # seconds
+ATTEMPTS = 3  # of a job whose process dies
 
 Submit = Callable[..., Future]
 _one_at_a_time = threading.Lock()  # a worker with several threads would mix the seeds of two jobs
@@ -132,7 +132,7 @@ def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
     fresh = multiprocessing.get_context("spawn")  # no fork: it would inherit threads
     pool = ProcessPool(jobs, initializer=_start_process, initargs=(threads, prepare), context=fresh)
     try:
-        yield lambda work, *args: _with_worker_died(pool.schedule(work, args), ProcessExpired, retryable=True)
+        yield lambda work, *args: _with_died_error(pool.schedule(work, args), ProcessExpired, retryable=True)
         pool.close()
     except BaseException:
         pool.stop()
@@ -162,22 +162,22 @@ def cluster(address: str) -> Iterator[Submit]:
     except ImportError:
         raise UserError("--scheduler needs the library `distributed`: pip install 'ddbench[dask]'") from None
     try:
-        client = Client(address, timeout=WAITING)
+        client = Client(address, timeout=SCHEDULER_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"no Dask scheduler answers at {address} ({error}); it looks like tcp://HOST:8786") from None
     with client:
         executor = client.get_executor(pure=False)
         try:
-            yield lambda work, *args: _with_worker_died(executor.submit(work, *args), KilledWorker, retryable=False)
+            yield lambda work, *args: _with_died_error(executor.submit(work, *args), KilledWorker, retryable=False)
         finally:
             executor.shutdown(wait=False)
 
 
-def _with_worker_died(inner: Future, died: type[Exception], retryable: bool) -> Future:
+def _with_died_error(inner: Future, died: type[Exception], retryable: bool) -> Future:
     """Return the same future, with DiedError in place of the library's own error."""
     outer: Future = Future()
 
-    def over(done: Future) -> None:
+    def pass_on(done: Future) -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or isinstance(error, died):
             outer.set_exception(DiedError(retryable))
@@ -186,5 +186,5 @@ def _with_worker_died(inner: Future, died: type[Exception], retryable: bool) -> 
         else:
             outer.set_result(done.result())
 
-    inner.add_done_callback(over)
+    inner.add_done_callback(pass_on)
     return outer

@@ -153,7 +153,7 @@ def test_what_happens_to_a_job_costs_that_job(home):
 
 def test_a_future_that_was_taken_back_is_a_death_and_no_wait():
     inner = Future()
-    outer = sweeping._with_worker_died(inner, KeyError, retryable=False)
+    outer = sweeping._with_died_error(inner, KeyError, retryable=False)
     inner.cancel()
     with pytest.raises(sweeping.DiedError):
         outer.result(timeout=5)

@@ -135,7 +135,7 @@ class LatentDiffusionMethod:
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         """Raise UserError now for settings that would fail after the training."""
         model.check_size(train.images.shape[-1])
-        scheduler = model.scheduler_named(self.scheduler, pulled=self.pull > 0)
+        scheduler = model.make_scheduler(self.scheduler, pulled=self.pull > 0)
         check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
@@ -195,7 +195,7 @@ class LatentDiffusionMethod:
             z = torch.stack([starts.latent(i, g) for i, g in zip(batch, generators, strict=True)]).to(model.device)
             condition = conditions[prompts.index[batch].to(conditions.device)]
             negative = conditions[-1:].expand(len(batch), *conditions.shape[1:])
-            scheduler = model.scheduler_named(self.scheduler)
+            scheduler = model.make_scheduler(self.scheduler)
             outputs = guided_and_conditional(network, condition, negative, partial(self._scale, scheduler))
             denoise, shift = self._guided_denoiser(outputs, z, scheduler)
             z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)

@@ -101,7 +101,7 @@ def test_no_scheduler_clips_latents(own, name, make_pipeline, tmp_path):
     """From noise, with a denoiser that knows a goal far outside [-1, 1]; DDIM's and DDPM's own default is to clip."""
     folder = make_pipeline(tmp_path / "base")
     own().save_pretrained(folder / "scheduler")
-    plan = load_model(str(folder), CPU).scheduler_named(name)
+    plan = load_model(str(folder), CPU).make_scheduler(name)
     goal = 3 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def knows(z, t):
@@ -184,7 +184,7 @@ def test_pndm_may_start_in_the_middle(pipeline):
     model = load_model(str(pipeline), CPU)
     goal = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for name in ("DDIMScheduler", "PNDMScheduler"):
-        plan = model.scheduler_named(name, pulled=True)
+        plan = model.make_scheduler(name, pulled=True)
 
         def knows(z, t, plan=plan):
             abar = plan.alphas_cumprod[t]
