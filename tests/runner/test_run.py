@@ -347,7 +347,7 @@ def test_what_a_method_says_of_its_weights_is_part_of_the_run(home, tmp_path):
 
 def test_a_field_that_is_no_json_value_is_a_user_error(home):
     file = home / "pathy.py"
-    text = (home / "pick.py").read_text().replace("shift: int = 0", "root: Path = Path('x')\n    shift: int = 0")
+    text = (home / "pick.py").read_text().replace("shift: int", "root: Path = Path('x')\n    shift: int")
     file.write_text(text)
     request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
     with pytest.raises(UserError, match="a field of pick cannot be written"):
