@@ -31,7 +31,7 @@ log = logging.getLogger("ddbench")
 
 PATIENCE = 5  # seconds that a job waits for another process that does it; then other jobs come first
 SCHEDULER_TIMEOUT = 5  # seconds
-ATTEMPTS = 3  # of a job whose process dies
+ATTEMPTS = 3  # starts of a job whose process dies
 
 Submit = Callable[..., Future]
 _one_at_a_time = threading.Lock()  # a worker with several threads would mix the seeds of two jobs
