@@ -66,7 +66,7 @@ def build(cls: type, preset: str | None = None, config_file: Path | None = None,
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{method_name(cls)} cannot be made from these settings: {error}") from None
+        raise UserError(f"{method_name(cls)} does not accept these settings: {error}") from None
 
 
 def presets(cls: type) -> dict[str, Path]:
@@ -147,13 +147,13 @@ def _read_preset(cls: type, preset: str, visited: tuple[str, ...] = ()) -> dict[
     """Return the values of a preset over those of the preset that its key `like` names."""
     name, files = method_name(cls), presets(cls)
     if preset in visited:
-        raise UserError(f"presets of {name} are like each other in a circle: {' -> '.join([*visited, preset])}")
+        raise UserError(f"presets of {name} extend each other in a circle: {' -> '.join([*visited, preset])}")
     if preset not in files:
         raise unknown(f"preset of {name}", preset, files)
     values = read_toml(files[preset])
     like = values.pop("like", None)
     if like is not None and like not in files:
-        raise unknown(f"preset of {name} that preset {preset} is like", str(like), files)
+        raise unknown(f"preset of {name} (`like` of preset {preset})", str(like), files)
     base = {} if like is None else _read_preset(cls, like, (*visited, preset))
     return base | validate(cls, values, f"preset {preset}")
 
@@ -185,7 +185,7 @@ def validate(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any
         except (ValueError, TypeError):
             text = str(value) if isinstance(value, _CliValue) else repr(value)
             expected = _type_text(hints[key])
-            raise UserError(f"{source}: {key} = {text} is wrong; expected {expected}") from None
+            raise UserError(f"{source}: {key} = {text} is invalid; expected {expected}") from None
     return fitted
 
 

@@ -105,7 +105,7 @@ class Context:
         is_new = self._make_or_wait(folder, make, identity, together)
         waited = {} if is_new else {"waited": watch.seconds}
         record = read_json(folder / "stage.json")
-        log.info("%s: %s %s", name, f"made in {record['seconds']:.1f} s," if is_new else "reused", folder)
+        log.info("%s: %s %s", name, f"computed in {record['seconds']:.1f} s," if is_new else "reused", folder)
         figures = {k: v for k, v in record.items() if k != "key"}
         self.costs.append({"stage": name, "reused": not is_new, "folder": folder.name, **waited, **figures})
         return folder
@@ -124,7 +124,7 @@ class Context:
         """Return True where the folder was made now. All processes return together, when it exists."""
 
         def fill(partial: Path) -> None:
-            log.info("%s: making it", identity["stage"])
+            log.info("%s: computing it", identity["stage"])
             self.processes.broadcast(str(partial))
             watch, peak, before = Stopwatch(), Peak(self.device), len(self.costs)
             returned = make(partial)

@@ -75,7 +75,7 @@ def read_protocol(path: Path) -> Protocol:
         base = protocol(table["like"]) if "like" in table else Protocol("custom", 1, {}, "")
         recipes = {**base.recipes, **_recipes(path, table.get("recipes", {}), base)}
         if not recipes:
-            raise ValueError("it has neither a [recipes.STUDENT] nor `like`, the protocol it starts from")
+            raise ValueError("it needs a table [recipes.STUDENT], or `like` with the name of a protocol to start from")
         row = replace(
             base,
             recipes=recipes,

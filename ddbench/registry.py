@@ -50,7 +50,7 @@ def load_method(name: str) -> type[Method]:
     title, version = getattr(cls, "name", None), getattr(cls, "version", None)
     has_all = is_dataclass(cls) and callable(getattr(cls, "distill", None)) and type(version) is int
     if not (has_all and isinstance(title, str) and title):
-        raise UserError(f"{name} is not a method; `ddbench check {name}` says what it lacks")
+        raise UserError(f"{name} is not a method; `ddbench check {name}` prints what it lacks")
     return cast("type[Method]", with_defaults(cls))
 
 
@@ -76,13 +76,13 @@ def load_entry(kind: str, name: str) -> Any:
     """Return the object behind the one entry point of this name. Raises UserError as `load_class` does."""
     points = [point for point in _points(kind) if point.name == name]
     if not points and kind == "methods" and name.endswith(".py"):
-        raise UserError(f"which class of {name}? Write {name}:CLASS")
+        raise UserError(f"{name} names no class: write {name}:CLASS")
     if not points:
         raise unknown(kind.removesuffix("s"), name, names(kind))
     packages = {f"{point.dist.name} ({point.value})" if point.dist else point.value for point in points}
     if len(packages) > 1:
         raise UserError(
-            f"the name '{name}' ({kind}) is claimed by {' and by '.join(sorted(packages))}; uninstall or rename one"
+            f"several packages define '{name}' ({kind}): {' and '.join(sorted(packages))}; uninstall or rename one"
         )
     try:
         return points[0].load()
@@ -146,7 +146,7 @@ def _module_from_file(path: Path) -> ModuleType:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file: its name must end in .py")
+        raise UserError(f"{path} is not a Python file: its name must end in .py")
     module = sys.modules[key] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

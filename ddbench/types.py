@@ -68,7 +68,7 @@ class DistilledSet(ImageSet):
             raise ValueError(f"labels must be int64 in 0..{len(self.classes) - 1}")
         wrong = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if ipc and k != ipc]
         if wrong:
-            raise ValueError(f"the budget is {ipc} images per class, but: {', '.join(wrong)}")
+            raise ValueError(f"every class needs {ipc} images, but: {', '.join(wrong)}")
         if (soft := self.soft_labels) is not None:
             if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)):
                 expected = f"float32 ({n}, {len(self.classes)})"

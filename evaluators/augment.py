@@ -98,7 +98,7 @@ def mix(images: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     numbers drawn without CutMix.
     """
     if draw.partner is None or draw.patch is None:
-        raise ValueError("these numbers were drawn without CutMix")
+        raise ValueError("the draw has no CutMix: draw it from an Augment with cutmix above 0")
     replaced = _square_mask(images, draw.patch[:, :2], draw.patch[:, 2:])
     share = replaced.float().mean((2, 3))
     return torch.where(replaced, images[draw.partner], images), targets + share * (targets[draw.partner] - targets)

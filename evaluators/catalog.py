@@ -98,7 +98,7 @@ def check_size(student: str, size: int, init: str = "scratch") -> None:
         raise ValueError(f"{student} needs at least {least} px, not {size}")
     if student == "vit_base" and init == "imagenet":
         if size % PRETRAINED_PATCH:
-            raise ValueError(f"vit_base with ImageNet weights cuts patches of {PRETRAINED_PATCH} px: not {size} px")
+            raise ValueError(f"vit_base with ImageNet weights needs a multiple of {PRETRAINED_PATCH} px, not {size} px")
     elif student.startswith("vit_"):
         vit_patch(size)
 

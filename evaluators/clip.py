@@ -36,7 +36,7 @@ def load(name: str, device: torch.device | str = "cpu") -> Clip:
 
     model, report = CLIPModel.from_pretrained(name, weights_only=True, output_loading_info=True, dtype=torch.float32)
     if missing := sorted(report["missing_keys"]):
-        raise OSError(f"it lacks {len(missing)} weights, {missing[0]} for one")
+        raise OSError(f"it lacks {len(missing)} weights, for example {missing[0]}")
     return Clip(model.to(device).eval(), CLIPProcessor.from_pretrained(name), torch.device(device))
 
 

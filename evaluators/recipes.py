@@ -78,9 +78,9 @@ class Augment:
                 raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a half-width of factors or a share")
         low, high = self.crop_area
         if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] or self.crop_tries < 0:
-            raise ValueError("crop_area is a range in 0..1, crop_ratio one above 0, crop_tries at least 0")
+            raise ValueError("crop_area must be a range in 0..1, crop_ratio a range above 0, crop_tries at least 0")
         if not all(0 <= share <= 1 for share in (self.flip_x, self.flip_y, self.transpose, self.cutmix)):
-            raise ValueError("flip_x, flip_y, transpose and cutmix are probabilities, 0..1")
+            raise ValueError("flip_x, flip_y, transpose and cutmix must be probabilities, 0..1")
         for name in self.dsa:
             if name not in DSA:
                 raise ValueError(unknown_name("operation of dsa", name, DSA))
@@ -129,10 +129,10 @@ class Recipe:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}: {' or '.join(OPTIMIZERS)}")
         if min(self.batch, self.epochs) < 1:
-            raise ValueError(f"batch and epochs are at least 1, not {self.batch} and {self.epochs}")
+            raise ValueError(f"batch and epochs must be at least 1, not {self.batch} and {self.epochs}")
         rising = (0.0, *self.milestones, 1.0)
         if not 0 < self.lr < math.inf or not 0 <= self.warmup < 1 or sorted({*rising}) != list(rising):
-            raise ValueError("lr is above 0, warmup a share below 1, milestones are rising shares between 0 and 1")
+            raise ValueError("lr must be above 0, warmup a share below 1, milestones increasing shares between 0 and 1")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if not (low <= value <= high and math.isfinite(value)):
@@ -140,7 +140,7 @@ class Recipe:
         if self.min_steps < 1 or self.max_steps < 0 or (self.max_steps and self.max_steps < self.min_steps):
             raise ValueError(f"min_steps {self.min_steps} and max_steps {self.max_steps} (0: no limit) leave no steps")
         if self.temperature and self.label_smoothing:
-            raise ValueError("label_smoothing is of cross-entropy: with a temperature it must be 0")
+            raise ValueError("label_smoothing must be 0 with a temperature: it belongs to cross-entropy")
 
     def steps(self, images: int) -> int:
         """Return the number of optimizer steps for a set of `images`.
@@ -186,7 +186,7 @@ class Protocol:
             if value not in values:
                 raise ValueError(unknown_name(kind, value, values))
         if self.teacher and self.labels == "hard":
-            raise ValueError('a teacher gives soft labels: labels = "hard" has no use for one')
+            raise ValueError('a teacher gives soft labels: with labels = "hard", leave it out')
 
     @property
     def title(self) -> str:

@@ -61,14 +61,14 @@ def test_a_word_becomes_its_fields_type(text, expected):
 )
 def test_a_wrong_value_is_named_with_what_was_expected(text):
     key, _, value = text.partition("=")
-    with pytest.raises(UserError, match=rf"--set: {key} = {value} is wrong; expected "):
+    with pytest.raises(UserError, match=rf"--set: {key} = {value} is invalid; expected "):
         config.build(Toy, sets=[text])
 
 
 @pytest.mark.parametrize("text", ["steps = true", 'steps = "3"', "deep = 1", "sizes = 3", "pair = ['a', 1]"])
 def test_toml_values_are_not_guessed(tmp_path, text):
     (tmp_path / "f.toml").write_text(text)
-    with pytest.raises(UserError, match="is wrong; expected"):
+    with pytest.raises(UserError, match="is invalid; expected"):
         config.build(Toy, config_file=tmp_path / "f.toml")
 
 
@@ -110,7 +110,7 @@ def test_presets_like_each_other_are_named(toy_with_presets):
 @pytest.mark.parametrize("value", ['"lrge"', "3"])
 def test_a_preset_like_an_unknown_one_is_named(toy_with_presets, value):
     config.presets(toy_with_presets)["small"].write_text(f"like = {value}")
-    with pytest.raises(UserError, match=r"unknown preset of mine that preset small is like '.*large"):
+    with pytest.raises(UserError, match=r"unknown preset of mine \(`like` of preset small\) '.*large"):
         config.build(toy_with_presets, "small")
 
 
@@ -145,7 +145,7 @@ def test_a_constructor_that_refuses_is_a_user_error():
             if self.steps < 1:
                 raise ValueError("steps must be positive")
 
-    with pytest.raises(UserError, match="Picky cannot be made from these settings: steps must be positive"):
+    with pytest.raises(UserError, match="Picky does not accept these settings: steps must be positive"):
         config.build(Picky, sets=["steps=0"])
 
 

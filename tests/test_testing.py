@@ -121,7 +121,7 @@ def test_a_good_method_passes():
         (Nameless, "name and a version", "add name"),
         (Versionless, "name and a version", "add version"),
         (Needy, "from its defaults", "must"),
-        (Short, "budget of 2 images", "the budget is 2 images per class"),
+        (Short, "budget of 2 images", "every class needs 2 images"),
         (Remembering, "same images for the same seed", "images differ"),
         (Scribbler, "leaves the training images", "work on a copy"),
         (Leaky, "global random state", "torch's global generator"),

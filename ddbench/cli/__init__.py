@@ -1,1 +1,1 @@
-"""The commands: each parses and prints, and imports heavy modules inside its function."""
+"""The commands. Each parses and prints; heavy imports stand inside its functions."""

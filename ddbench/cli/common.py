@@ -6,7 +6,7 @@ import errno
 import logging
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDI
 WIDTH = 70  # of a cell
 SIZE = click.IntRange(min=8)
 KINDS = ("methods", "datasets", "students", "protocols")
-SIZE_HELP = "Side of the images.  [default: the dataset's own]"
+SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 
 log = logging.getLogger("ddbench")
 
@@ -67,7 +67,7 @@ class UsageFailure(click.ClickException):
 
 
 class Group(click.Group):
-    """A group that prints a UserError, or that a disk cannot be written, and ends with status 2."""
+    """A group that prints a UserError, or the error of a disk that cannot be written, and exits with status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -81,7 +81,7 @@ class Group(click.Group):
 
 
 class Stderr(logging.Handler):
-    """Write log lines to standard error, above a progress bar if there is one."""
+    """Handler that writes log lines to standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
@@ -93,7 +93,7 @@ class Stderr(logging.Handler):
 
 
 def log_to_stderr(level: int) -> None:
-    """Send the log of ddbench to standard error, once however often it is called."""
+    """Send the log of ddbench to standard error. Further calls add no second handler."""
     handler = Stderr()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers = [handler]
@@ -101,7 +101,7 @@ def log_to_stderr(level: int) -> None:
 
 
 def report_problems(problems: Iterable[Problem]) -> None:
-    """Name the files that were not used."""
+    """Log an error for each file that was not used."""
     for problem in problems:
         log.error("skipped %s: %s", problem.path, problem.reason)
 
@@ -110,6 +110,12 @@ def filter_results(entries: Iterable[StoredResult], **values: Any) -> list[Store
     """Return the results whose spec has these values; None matches anything."""
     fixed = {name: value for name, value in values.items() if value is not None}
     return [entry for entry in entries if all(getattr(entry.spec, name) == value for name, value in fixed.items())]
+
+
+def help_list(head: str, lines: Mapping[str, str]) -> str:
+    """Format names and their explanations as a block at the end of a command's help."""
+    width = max(map(len, lines))
+    return "\n".join(["\b", head, *(f"  {name:{width}}  {text}" for name, text in lines.items())])
 
 
 def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
@@ -121,7 +127,7 @@ def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
 
 
 def names_of(kind: str) -> tuple[str, ...]:
-    """Return all names of one of KINDS, sorted; load no plugin."""
+    """Return all names of one of KINDS, sorted. Loads no plugin."""
     if kind in ("methods", "datasets"):
         from ddbench.registry import names
 

@@ -21,28 +21,27 @@ LISTED_PAIRS = 20  # duplicates of one kind that `verify` lists
 
 @click.group(cls=Group)
 def data() -> None:
-    """Datasets: list, prepare, verify, show.
+    """List, prepare, verify and show datasets.
 
-    Raw images are looked for below --data-root (DDBENCH_DATA); packs go below --shared.
+    Raw images are read below --data-root (DDBENCH_DATA). Packed datasets are written below --shared.
 
     \b
     Examples:
       ddbench data list
       ddbench --data-root ~/data data verify ucm
-      ddbench data prepare nwpu                       # downloads it first, if it is not there
-      ddbench data prepare aid --from ~/AID.zip       # or a folder; then --size 64, if you know what you run at
+      ddbench data prepare nwpu                       # downloads missing images
+      ddbench data prepare aid --from ~/AID.zip       # unpacks an archive, or links a folder
       ddbench data prepare folder:my_images --size 64
 
-    A split follows the dataset's name: aid@20 trains on 20 percent of each class, nwpu@torchgeo on published
-    lists, ucm@mine.csv on the images that a file with the columns file and split calls train. Results of different
-    splits never share a row.
+    A suffix of the name selects the split. aid@20 trains on 20 % of each class. nwpu@torchgeo uses published lists.
+    ucm@mine.csv reads your list (columns: file, split). Results of different splits never share a row.
     """
 
 
 @data.command("list")
 @click.pass_obj
 def list_sources(options: GlobalOptions) -> None:
-    """List every dataset, and whether its images are there."""
+    """List all datasets, with the number of images found."""
     from ddbench.datasets.lookup import find_dataset
     from ddbench.registry import names
 
@@ -63,14 +62,14 @@ def list_sources(options: GlobalOptions) -> None:
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option(
     "--from", "origin", type=click.Path(exists=True, path_type=Path), metavar="ARCHIVE|FOLDER",
-    help="What you have: a ZIP or TAR file, which is unpacked, or a folder, to which a link is made.",
+    help="Images that you have: a ZIP or TAR archive to unpack, or a folder to link.",
 )  # fmt: skip
 @click.pass_obj
 def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path | None) -> None:
-    """Get a dataset if it is not there, check it, resize and pack it, so that runs start at once.
+    """Download, check, resize and pack a dataset.
 
-    Missing data is downloaded where there is a stable public address. An interrupted download continues where it
-    stopped and is checked against the published checksum. Without an address the command explains how to get the data.
+    Missing images are downloaded if they have a stable public address. An interrupted download resumes; its checksum
+    must equal the published one. Without a public address, the error explains how to get the images.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -85,10 +84,10 @@ def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path
 @click.argument("dataset")
 @click.pass_obj
 def verify(options: GlobalOptions, dataset: str) -> None:
-    """Decode every image, find duplicates; status 1 when an image cannot be read.
+    """Decode every image and find duplicates.
 
-    Duplicates are files of the same bytes, and pictures that look alike (in another format, or shifted a little). A
-    pair with one image on each side of the split is leakage.
+    Duplicates are files of equal bytes and images that look alike (stored in another format, or slightly shifted). A
+    pair of a training and a test image is leakage. The exit status is 1 if an image cannot be decoded.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -99,13 +98,13 @@ def verify(options: GlobalOptions, dataset: str) -> None:
     for line in report.unreadable:
         click.echo(f"unreadable: {line}")
     for name in report.several:
-        click.echo(f"several pictures, the first is used: {name}")
+        click.echo(f"several images in one file, the first is used: {name}")
     duplicates = report.duplicates
     for kind, pairs in (("equal files", duplicates.exact), ("alike", duplicates.near)) if duplicates else ():
         leaks, crossing = sum(pair.leak for pair in pairs), sum(pair.crossing for pair in pairs)
         click.echo(f"{kind}: {len(pairs)} pairs, {leaks} across the split, {crossing} across classes")
         for pair in pairs[:LISTED_PAIRS]:
-            sides = "one trains, the other tests" if pair.leak else "on one side"
+            sides = "one training, one test image" if pair.leak else "same side of the split"
             click.echo(f"  {pair.one} and {pair.other}: {sides}, similarity {pair.similarity:.3f}")
         if len(pairs) > LISTED_PAIRS:
             click.echo(f"  and {len(pairs) - LISTED_PAIRS} more")
@@ -117,10 +116,10 @@ def verify(options: GlobalOptions, dataset: str) -> None:
 @click.argument("dataset")
 @click.pass_obj
 def show(options: GlobalOptions, dataset: str) -> None:
-    """Print a dataset's facts and split, and draw two pictures of it.
+    """Show a dataset's facts, its split, and two overview images.
 
-    Below --shared: a contact sheet of training images, and a page with the classes' balance, the mean images and the
-    sizes of the files.
+    The overview images are written below --shared: a contact sheet of training images, and a page with the class
+    balance, the mean images and the image sizes.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -128,10 +127,10 @@ def show(options: GlobalOptions, dataset: str) -> None:
     try:
         split = source.describe(options.data_paths)
     except UserError as error:
-        click.echo(text_table([*source.card(), ("images", str(error))], heads))
+        click.echo(text_table([*source.card(), ("images found", str(error))], heads))
         return
     sides = f"{sum(map(len, split.train))} training, {sum(map(len, split.test))} test"
-    rows = [("found", sides), ("rule", split.rule), ("fingerprint", split.fingerprint)]
+    rows = [("images found", sides), ("rule", split.rule), ("fingerprint", split.fingerprint)]
     click.echo(text_table([*source.card(), *rows], heads))
     from ddbench.datasets.preview import write_pages  # torch and matplotlib: the table comes first
 
@@ -140,12 +139,12 @@ def show(options: GlobalOptions, dataset: str) -> None:
 
 
 def _provide_images(source: Source, options: GlobalOptions, origin: Path | None) -> None:
-    """Download a registered dataset's images, or take them from `origin`, unless they are there."""
+    """Put a registered dataset's images below the data root: download them, or take them from `origin`."""
     from ddbench.datasets.source import ClassFolders
 
     if not isinstance(source, ClassFolders) or not source.registered:
         if origin:
-            raise UserError(f"--from is for datasets that are known; {source.name} is not got from anywhere")
+            raise UserError(f"--from does not apply to {source.name}, only to registered class folders: leave it out")
         return
     from ddbench.datasets.download import fetch
 
@@ -155,15 +154,15 @@ def _provide_images(source: Source, options: GlobalOptions, origin: Path | None)
         fetch(source, options.data_paths, origin)
     except DatasetError as error:
         if origin:
-            raise UserError(f"{error}\nRemove what is there, then run the command again.") from None
+            raise UserError(f"{error}\nRemove these images, then repeat the command with --from.") from None
         raise
     else:
         if origin:
-            raise UserError(f"{source.name} is there already: leave out --from, or move it away")
+            raise UserError(f"the images of {source.name} exist already: leave out --from, or move them away first")
 
 
 def _per_class(report: Report) -> Iterable[tuple[str, ...]]:
-    """Yield for each class: name, images, those in a pair of equal files, of alike images, of a leak."""
+    """Count for each class: images, and images in pairs of equal files, of similar images, across the split."""
     exact, near = (report.duplicates.exact, report.duplicates.near) if report.duplicates else ((), ())
     leaks = [pair for pair in (*exact, *near) if pair.leak]
     sets = [{name for pair in pairs for name in (pair.one, pair.other)} for pairs in (exact, near, leaks)]

@@ -11,18 +11,18 @@ from ddbench.cli.common import GlobalOptions, report_problems
 
 @click.group()
 def export() -> None:
-    """Write a runs folder to one file."""
+    """Export the results below --runs to one file."""
 
 
 @export.command()
 @click.argument("file", metavar="FILE.jsonl[.gz]", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def results(options: GlobalOptions, file: Path) -> None:
-    """Write all results below --runs to FILE, with their specs and costs, and the recorded failures; no images.
+    """Write all results below --runs to FILE.
 
-    Commands that read results take the file as --runs FILE: leaderboard, report and robustness. `ddbench merge FILE`
-    copies its runs into a folder. docs/results-format.md describes the format. A file below --runs that cannot be used
-    is named and left out, and the exit status is 1.
+    FILE holds the results, their specs and costs, and the recorded failures, but no images. leaderboard, report and
+    robustness read it as --runs FILE. `ddbench merge FILE` copies its runs into a folder. docs/results-format.md
+    describes the format. Unusable files below --runs are named and left out; then the exit status is 1.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The command line: global options, then a command. Heavy modules are imported inside commands."""
+"""The command line: global options, then a command. Heavy imports stand inside the commands."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     default="runs",
     show_default=True,
     show_envvar=True,
-    help="Folder of runs and results; leaderboard, report and robustness also read an exported file.",
+    help="Folder of runs and results. leaderboard, report and robustness also read an exported file.",
 )
 @click.option(
-    "--data-root", "data", type=FOLDER, envvar="DDBENCH_DATA", show_envvar=True, help="Where raw datasets lie."
+    "--data-root", "data", type=FOLDER, envvar="DDBENCH_DATA", show_envvar=True, help="Folder of raw datasets."
 )
 @click.option(
     "--shared",
@@ -52,7 +52,7 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     default="shared",
     show_default=True,
     show_envvar=True,
-    help="Where packed datasets and what runs share lie.",
+    help="Folder of packed datasets and of stages that runs share.",
 )
 @click.option(
     "--device",
@@ -61,17 +61,17 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     show_default=True,
     show_envvar=True,
     callback=_device,
-    help="auto, cpu, cuda or cuda:1.",
+    help="Device that computes: auto, cpu, cuda, or one GPU (cuda:1).",
 )
 @click.option(
     "--resize",
     type=click.Choice(["lanczos", "bilinear"]),
     default="lanczos",
     show_default=True,
-    help="How images of another size become the asked one; results of the two never share a row.",
+    help="Filter that resizes images. Results of different filters never share a row.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Details and the traces of failures.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only results, warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print details and the tracebacks of failures.")
 @click.version_option(__version__, prog_name="ddbench")
 @click.pass_context
 def cli(  # noqa: PLR0913
@@ -84,13 +84,13 @@ def cli(  # noqa: PLR0913
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Dataset distillation for remote-sensing scene classification: distil, evaluate, compare.
+    """Distil datasets of remote-sensing scenes, evaluate the distilled sets, compare the methods.
 
-    A METHOD turns a dataset's training images into a few images per class (IPC). STUDENTS are trained on those and
-    tested on real, unseen images. The LEADERBOARD compares.
+    A method turns a dataset's training images into a distilled set: a few images per class (IPC). Students train on
+    the distilled set and are tested on real, unseen images. The leaderboard compares the methods.
 
     \b
-    A first run, with nothing but this package (no download):
+    A first run, without any download:
       ddbench run --method random --dataset scenes --ipc 10 --size 64
       ddbench run --method dpd --preset tiny --dataset scenes --ipc 10 --size 64
       ddbench leaderboard
@@ -101,11 +101,13 @@ def cli(  # noqa: PLR0913
       ddbench run --method my_method.py:MyMethod --dataset scenes --ipc 1 --size 64
       ddbench evaluate my_distilled_images --dataset scenes --size 64
 
-    Results go to standard output, progress and logs to standard error. Exit status: 0 done, 1 a run failed, 2
-    invalid arguments (nothing was written).
+    Results go to standard output, progress and logs to standard error. Exit status: 0 for success; 1 if a run
+    failed or a file could not be used; 2 for invalid arguments, before anything is written.
     """
     if runs.is_file() and ctx.invoked_subcommand not in READ_FILES:
-        raise click.BadParameter(f"{runs} is a file; only {', '.join(READ_FILES)} read one", ctx, param_hint="--runs")
+        raise click.BadParameter(
+            f"{runs} is a file, and only {', '.join(READ_FILES)} read files: name a folder", ctx, param_hint="--runs"
+        )
     quiet = quiet or not process_group(device == "cpu").is_lead
     log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     ctx.obj = GlobalOptions(runs, data, shared, device, quiet, resize)

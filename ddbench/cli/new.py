@@ -1,4 +1,4 @@
-"""`ddbench new`: files to begin with."""
+"""`ddbench new`: write the first files of a method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from ddbench.errors import UserError
 
 METHOD = '''\
-"""{title}: what it does, in a line. (Who, where, when.)"""
+"""{title}: what it does, in one line. (Authors, venue, year.)"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ddbench.types import DistilledSet, ImageSet
 
 @dataclass(frozen=True)
 class {title}:
-    """The first line of `ddbench show`. Here: the real images nearest a random mixture of their class."""
+    """The first line of `ddbench show`. Here: the real images nearest to a random mixture of their class."""
 
     name: ClassVar[str] = "{name}"
     version: ClassVar[int] = 1  # raise it when the numbers may change
@@ -36,7 +36,7 @@ class {title}:
     mixed: int = param(4, "images in the mixture", "1 or more")
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
-        """`ipc` images per class. Draws from ctx.generator(...), so that the seed decides; leaves `train` as it is."""
+        """Return `ipc` images per class. Draws only from ctx.generator(...); does not change `train`."""
         chosen = [self._class(train, label, ipc, ctx) for label in range(len(train.classes))]
         rows = torch.cat(chosen)
         return DistilledSet(train.images[rows], train.labels[rows], train.classes, train.readable)
@@ -50,7 +50,7 @@ class {title}:
 '''
 
 TEST = '''\
-"""The contract of a method, and what only {title} promises."""
+"""Test the contract of all methods, and the rule of {title}."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_contract(outcome):
 
 
 def test_a_mixture_of_one_is_that_image(tmp_path):
-    """Nothing is nearer to an image than itself: the one that is drawn for the mixture is the first that is chosen."""
+    """A mixture of one image equals that image, so the method must choose it first."""
     train, ctx = sample(32), Context(0, torch.device("cpu"), tmp_path, tmp_path, "sample", quiet=True)
     made = {title}(mixed=1).distill(train, 1, ctx)
     for label, image in enumerate(made.images):
@@ -78,35 +78,37 @@ def test_a_mixture_of_one_is_that_image(tmp_path):
 
 @click.group()
 def new() -> None:
-    """Write files to begin with: `ddbench new method`."""
+    """Write the first files of a new method."""
 
 
 @new.command()
 @click.argument("name")
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where.  [default: here]"
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Output folder.  [default: .]"
 )
 def method(name: str, folder: Path) -> None:
-    """Write NAME.py, a method that runs, and test_NAME.py, its test; neither is overwritten.
+    """Write a method that runs, NAME.py, and its test, test_NAME.py.
+
+    Existing files are not overwritten.
 
     \b
-    Example:
+    Examples:
       ddbench new method nearest
       ddbench check nearest.py:Nearest
       ddbench run --method nearest.py:Nearest --dataset scenes --ipc 10 --size 32
       pytest test_nearest.py
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise UserError(f"{name!r} is not a name for a Python file: small letters, digits and _, a letter first")
+        raise UserError(f"{name!r} cannot name a Python module: use small letters, digits and _, begin with a letter")
     from ddbench.registry import names
 
     if name in names("methods") or find_spec(name):
-        raise UserError(f"{name} is the name of a method or module that is installed: take another")
+        raise UserError(f"{name} is the name of an installed method or module: choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
     files = {folder / f"{name}.py": METHOD, folder / f"test_{name}.py": TEST}
     for path in files:
         if path.exists():
-            raise UserError(f"{path} is there already; another name, or --folder")
+            raise UserError(f"{path} exists already: choose another name or another --folder")
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         path.write_text(text.format(name=name, title=title), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, log, text_table
+from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, help_list, log, text_table
 from ddbench.errors import UserError
 from ddbench.runner import METRICS
 
@@ -19,22 +19,24 @@ if TYPE_CHECKING:
     from ddbench.store.records import RunSpec
 
 FEATURES = (
-    "Whose features: a student trained on the real training images, or STUDENT/imagenet.  "
-    "[default, as DPD's release: inception_v3/fid@1 for fid, resnet18/imagenet for coverage]"
+    "Network whose features are compared: a student trained on the real training images by PROTOCOL, or "
+    "STUDENT/imagenet.  [default, as in DPD's release: inception_v3/fid@1 for fid, resnet18/imagenet for coverage]"
 )
 
 
-@click.command()
+@click.command(epilog=help_list("Metrics:", METRICS))
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Whose training images to compare with.")
+@click.option(
+    "--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset whose training images are compared."
+)
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
-    type=click.Choice(METRICS),
-    default=METRICS[:3],
+    type=click.Choice(tuple(METRICS)),
+    default=tuple(METRICS)[:3],
     show_default=True,
-    help="What to measure; repeat for several.",
+    help="Metric to compute (see below); repeatable.",
 )
 @click.option("--features", metavar="STUDENT/PROTOCOL", help=FEATURES)
 @click.option(
@@ -44,8 +46,10 @@ FEATURES = (
     show_default=True,
     help="CLIP model of the metric clip: a folder or a Hugging Face hub id.",
 )
-@click.option("--size", type=SIZE, metavar="PX", help=f"For a folder of images. {SIZE_HELP}")
-@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
+@click.option("--size", type=SIZE, metavar="PX", help=f"Only for a folder of images. {SIZE_HELP}")
+@click.option(
+    "--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True, help="Output format."
+)
 @click.pass_obj
 def quality(  # noqa: PLR0913
     options: GlobalOptions,
@@ -57,14 +61,13 @@ def quality(  # noqa: PLR0913
     size: int | None,
     form: str,
 ) -> None:
-    """Compare distilled images with the real training images. No table ranks by these numbers.
+    """Compare distilled images with the real training images.
 
     FOLDERS are runs (with a spec.json) or folders of images (one sub-folder per class, as for `ddbench evaluate`).
-    fid: FID, KID, precision, recall, density, coverage. coverage: intra-class coverage. ssim: NN-SSIM, how near an
-    image is to a copy of a real one. clip: CLIP score and zero-shot accuracy. map: where the images lie among real
-    ones, two numbers each, which `ddbench report` draws. Each metric is stored in the run's quality/ and not measured
-    again. A metric without its weights does not stop the others. FID depends on the number of images: compare it within
-    one dataset and IPC only.
+    The metrics complement accuracy and rank nothing.
+
+    Each metric is a file in the run's quality/ folder and is computed once. If the weights for one metric are missing,
+    the others are still computed. FID depends on the number of images: compare it only within one dataset and IPC.
 
     \b
     Examples:
@@ -87,7 +90,7 @@ def quality(  # noqa: PLR0913
             run, spec = _find_run(options, folder, source, size)
             paths += _measure_all(quality.MeasuredRun(run, spec, loader, where, options.settings), request, unavailable)
         except (ValueError, ArithmeticError, TeacherError) as error:
-            # a run that was changed or is incomplete must not stop the others
+            # an edited or incomplete run must not stop the others
             log.error("skipped %s: %s", folder, error)
             skipped += 1
     if unavailable and not paths:
@@ -104,13 +107,13 @@ def quality(  # noqa: PLR0913
         ]
         click.echo(text_table(rows, ("run", "metric", "by", "", "value")))
     for metric, reason in unavailable.items():
-        log.error("without %s: %s", metric, reason)
+        log.error("metric %s not computed: %s", metric, reason)
     if skipped or unavailable:
         raise SystemExit(1)
 
 
 def _measure_all(run: MeasuredRun, request: QualityRequest, unavailable: dict[str, UserError]) -> list[Path]:
-    """Return the files of all metrics but those in `unavailable`; add those whose weights cannot be had to it."""
+    """Compute the metrics that are not in `unavailable`; return their files. Add metrics without weights to it."""
     from ddbench.runner.quality import measure
 
     paths = []
@@ -123,7 +126,7 @@ def _measure_all(run: MeasuredRun, request: QualityRequest, unavailable: dict[st
 
 
 def _find_run(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
-    """Return the folder and spec of a run of the dataset `source`; make a folder of images a run first."""
+    """Return the run at a folder and its spec. A folder of images becomes a run first."""
     from ddbench.datasets.name import display_name
     from ddbench.runner.external import plan_external
     from ddbench.runner.plan import evaluation_setup
@@ -134,12 +137,12 @@ def _find_run(options: GlobalOptions, folder: Path, source: Source, size: int | 
         plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
         counts = run_plan(plan, options.settings)
         if counts and counts.failed:
-            raise UserError(f"{folder} could not be made a run")
+            raise UserError(f"{folder} could not be stored as a run; the reason is printed above")
         return plan.specs[0].folder(options.runs), plan.specs[0]
     spec, split = read_spec(folder / "spec.json"), source.describe(options.data_paths)
     if (spec.dataset, spec.fingerprint) != (display_name(source.name), split.fingerprint):
-        raise ValueError(f"it is of {spec.dataset}, split {spec.fingerprint[:8]}; "
-                         f"--dataset says {display_name(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
+        raise ValueError(f"its dataset is {spec.dataset}, split {spec.fingerprint[:8]}; "
+                         f"--dataset is {display_name(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
     if not (folder / "distilled").is_dir():
-        raise ValueError("it has no distilled set yet; run its command again")
+        raise ValueError("it has no distilled set yet: repeat its `ddbench run` command")
     return folder, spec

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import GlobalOptions, log, names_of, report_problems
+from ddbench.cli.common import GlobalOptions, help_list, log, names_of, report_problems
 from ddbench.errors import unknown
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 
@@ -18,27 +18,28 @@ if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
 
 
-@click.command()
+@click.command(epilog=help_list("--with prints beside each accuracy:", EXTRA_COLUMNS))
 @click.option("--dataset", metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
-@click.option("--protocol", metavar="NAME", help="Only this protocol: NAME (every version) or NAME@VERSION.")
+@click.option("--protocol", metavar="NAME", help="Only this protocol: NAME (all versions) or NAME@VERSION.")
 @click.option("--student", metavar="NAME", help="Only this student.")
 @click.option(
     "--with",
     "extras",
-    type=click.Choice(EXTRA_COLUMNS),
+    type=click.Choice(tuple(EXTRA_COLUMNS)),
     multiple=True,
-    help="Show beside each accuracy: its 95 % interval; deviations among distillations / among students; the "
-    "gain over random, in points; the share of full; seconds of a distillation; bytes of a set. Or mean ranks.",
+    help="Number to print beside each accuracy (see below); repeatable.",
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
 @click.option(
     "--reported",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="F.toml",
-    help="Numbers from papers to stand beside, marked: see docs/tables.md.",
+    help="Add marked rows with numbers from papers (format: docs/tables.md).",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Output file.  [default: standard output]"
+)
 @click.pass_obj
 def leaderboard(  # noqa: PLR0913
     options: GlobalOptions,
@@ -51,15 +52,16 @@ def leaderboard(  # noqa: PLR0913
     reported: Path | None,
     output: Path | None,
 ) -> None:
-    """Compare all results below --runs.
+    """Compare methods in a table of all results below --runs.
 
-    Text, Markdown and LaTeX show per cent, mean ± sample standard deviation over n distillations (within one, the mean
-    over its students comes first). CSV and JSON hold fractions; JSON holds every result in full. A file that cannot be
-    used is named and left out, and the exit status is 1. What failed or diverged is named: it is in no mean.
+    Text, Markdown and LaTeX show the mean accuracy in % ± the sample standard deviation over n distillations. The
+    accuracies of a distillation's students are averaged first. CSV and JSON hold fractions; JSON holds every result in
+    full. Failed and diverged runs are named and are in no mean. Unusable files are named too; then the exit status is
+    1.
 
-    The anchors stand first (random) and last (full: all training images, in every column). LaTeX sets the best mean of
-    a column bold, and what a paired t-test over shared distillation seeds (Holm's correction, 5 %) does not tell from
-    it. A mean rank is given to rows without a gap alone.
+    `random` is the first row and `full` (all training images) the last. LaTeX prints in bold the best mean of a
+    column, and the means that a paired t-test over shared distillation seeds (Holm's correction, 5 %) does not separate
+    from it.
 
     \b
     Examples:
@@ -76,7 +78,7 @@ def leaderboard(  # noqa: PLR0913
     from ddbench.utils.files import write_bytes
 
     if form in ("csv", "json") and (extras or reported):
-        raise click.UsageError(f"--with and --reported are for text, markdown and latex; {form} has all there is")
+        raise click.UsageError(f"--with and --reported do not apply to --format {form}: use text, markdown or latex")
     with gc_paused():
         scan = read_results(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
         report_problems([*scan.problems, *scan.failed])
@@ -130,7 +132,7 @@ def _reported(path: Path, filters: Filters) -> tuple[Reported, ...]:
 
 
 def _check_filters(filters: Filters, entries: Sequence[StoredResult]) -> None:
-    """Raise UserError for a name that is neither registered nor in the results (they may be of a removed plugin)."""
+    """Raise UserError for a filter that is neither a registered name nor a name in the results."""
     names = {
         "dataset": {entry.spec.dataset for entry in entries},
         "protocol": {entry.result.title for entry in entries},
@@ -144,15 +146,21 @@ def _check_filters(filters: Filters, entries: Sequence[StoredResult]) -> None:
 
 
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="report.html", show_default=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="report.html",
+    show_default=True,
+    help="Output file.",
+)
 @click.pass_obj
 def report(options: GlobalOptions, output: Path) -> None:
-    """Write one HTML page with all results below --runs: it needs no network and no other file.
+    """Write one HTML page with all results below --runs.
 
-    A leaderboard that sorts and filters, accuracy over images per class and over cost, classes and confusions, the
-    distilled images (and, from --shared, the prototypes they were made from), and of every number where it is from: the
-    command that makes it again, versions, commit, seeds. A file that cannot be used is named on the page too, and the
-    exit status is 1.
+    The page needs no network and no other file. It holds a leaderboard to sort and filter, plots of accuracy over IPC
+    and over cost, accuracies by class, confusion matrices, and the distilled images with their prototypes (read below
+    --shared). Each number has its provenance: command, versions, commit, seeds. Unusable files are named on the page;
+    then the exit status is 1.
 
     \b
     Example:
@@ -174,12 +182,12 @@ def report(options: GlobalOptions, output: Path) -> None:
 @click.argument("others", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.pass_obj
 def merge(options: GlobalOptions, others: tuple[Path, ...]) -> None:
-    """Copy into --runs the runs and results that it lacks, from other runs folders or exported files RUNS.
+    """Copy missing runs and results from RUNS into --runs.
 
-    Nothing is overwritten. Another set for the same run, or another result for the same student, is a conflict: the
-    one below --runs stays, the other is copied to --runs/conflicts/, which no table reads. Both are named, the exit
-    status is 1, and the choice is yours. Seconds, memory and versions may differ; results of a student in fp32 and
-    bf16 are both kept.
+    RUNS are runs folders or exported files. Nothing is overwritten. Two distilled sets of one run, or two results of
+    one student, are a conflict: the one below --runs stays, the other is copied to --runs/conflicts/, which no table
+    reads. Both are named, and the exit status is 1. Seconds, memory and versions may differ without a conflict.
+    Results of one student in fp32 and in bf16 are both kept.
 
     \b
     Example:
@@ -191,8 +199,8 @@ def merge(options: GlobalOptions, others: tuple[Path, ...]) -> None:
     for line in merged.skipped:
         log.error("skipped %s", line)
     for ours, theirs in merged.conflicts:
-        log.error("conflict: %s stays; what the other folder has is %s", ours, theirs)
-    copied = f"{merged.runs} runs and {merged.results} further results copied, {merged.same} were there already"
+        log.error("conflict: kept %s; the other one was copied to %s", ours, theirs)
+    copied = f"{merged.runs} runs and {merged.results} further results copied, {merged.same} existed already"
     click.echo(f"{copied}, {len(merged.conflicts)} conflicts")
     if merged.conflicts or merged.skipped:
         raise SystemExit(1)

@@ -24,11 +24,20 @@ PERCENT = ("own", "hard", "plain", "ior", "hlr")
 @click.command()
 @click.option("--dataset", metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
-@click.option("--own", metavar="NAME@VERSION", default="quick@1", show_default=True, help="The protocol in question.")
-@click.option("--hard", metavar="NAME@VERSION", help="It on hard labels.  [default: its published twin, quick-hard@1]")
-@click.option("--plain", metavar="NAME@VERSION", help="It without augmentation.  [default: likewise, quick-plain@1]")
-@click.option("--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's w and g.")
-@click.option("--format", "form", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
+@click.option("--own", metavar="NAME@VERSION", default="quick@1", show_default=True, help="Protocol to examine.")
+@click.option("--hard", metavar="NAME@VERSION", help="Variant with hard labels.  [default: NAME-hard of --own]")
+@click.option("--plain", metavar="NAME@VERSION", help="Variant without augmentation.  [default: NAME-plain of --own]")
+@click.option(
+    "--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's weights w and g."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "markdown", "json")),
+    default="text",
+    show_default=True,
+    help="Output format.",
+)
 @click.pass_obj
 def robustness(  # noqa: PLR0913
     options: GlobalOptions,
@@ -40,11 +49,18 @@ def robustness(  # noqa: PLR0913
     weight: float,
     form: str,
 ) -> None:
-    """Measure how far a ranking depends on the protocol: DD-Ranking's scores (arXiv:2505.13300), from stored results.
+    """Compute how far a ranking depends on the protocol.
 
-    IOR: gain over `random` under the protocol in question. HLR: loss to `full` under hard labels. LRS, ARS: label- and
-    augmentation-robust score, 0 to 1, computed on fractions. Nothing is trained: a missing result is a dash;
-    `ddbench run ... --protocol quick-plain` computes it. A set without soft labels needs no run under --hard.
+    The scores are DD-Ranking's (arXiv:2505.13300).
+
+    \b
+      IOR  gain over `random` under --own
+      HLR  loss against `full` under --hard
+      LRS  label-robust score, 0 to 1
+      ARS  augmentation-robust score, 0 to 1
+
+    They are computed from stored results; nothing is trained. A missing result is a dash: compute it with
+    `ddbench run ... --protocol quick-plain`. A distilled set without soft labels needs no results under --hard.
 
     \b
     Example:
@@ -81,11 +97,11 @@ def _protocol_roles(own_name: str, hard_name: str | None, plain_name: str | None
     hard, plain = _twin(own, "hard", hard_name), _twin(own, "plain", plain_name)
     unaugmented = {student: replace(row, augment=type(row.augment)()) for student, row in own.recipes.items()}
     if own.recipes == unaugmented:
-        raise UserError(f"--own {own.title} has no augmentation; name a protocol that has")
+        raise UserError(f"--own {own.title} has no augmentation: name a protocol that has")
     if (hard.recipes, hard.init, hard.labels, hard.teacher) != (own.recipes, own.init, "hard", None):
-        raise UserError(f"--hard {hard.title} is not {own.title} on hard labels; name one that is")
+        raise UserError(f"--hard {hard.title} is not {own.title} on hard labels: name a protocol that is")
     if (plain.recipes, plain.init, plain.labels, plain.teacher) != (unaugmented, own.init, own.labels, own.teacher):
-        raise UserError(f"--plain {plain.title} is not {own.title} without augmentation; name one that is")
+        raise UserError(f"--plain {plain.title} is not {own.title} without augmentation: name a protocol that is")
     return ProtocolRoles(own.title, hard.title, plain.title)
 
 
@@ -97,7 +113,7 @@ def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
         return own
     twin = f"{own.name}-{role}@{own.version}"
     if not name and twin not in protocol_names():
-        raise UserError(f"{own.title} has no published twin {twin}: name one by --{role}")
+        raise UserError(f"{own.title} has no published variant {twin}: name a protocol with --{role}")
     return load_protocol(name or twin)
 
 

@@ -39,17 +39,17 @@ def evaluation_options(command: Callable) -> Callable:
 
     # fmt: off
     @click.option("--student", "students", metavar="NAME", multiple=True, default=["convnet"], show_default=True,
-                  help="Network trained on the distilled images; repeat for several.")
+                  help="Network to train on the distilled set; repeatable.")
     @click.option("--student-seeds", type=POSITIVE, default=1, show_default=True, metavar="J",
-                  help="Train J students of each kind, seeds 0 to J-1.")
+                  help="Train each student J times, with seeds 0 to J-1.")
     @click.option("--protocol", default="quick", show_default=True, metavar="NAME",
-                  help="How students are trained: NAME (its newest version), NAME@VERSION or FILE.toml of your own.")
+                  help="Training settings of the students: NAME (newest version), NAME@VERSION or your FILE.toml.")
     @click.option("--corruptions", is_flag=True,
-                  help="Test students also on haze, clouds, noise, blur, darkness, JPEG and turned images.")
+                  help="Also test students under haze, clouds, noise, blur, darkness, JPEG and rotation.")
     @click.option("--compiled", is_flag=True,
-                  help="Train students through torch.compile: pays for the ConvNet on a CPU; rounding differs.")
-    @click.option("--retry", is_flag=True, help="Try again what failed earlier.")
-    @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
+                  help="Train students with torch.compile: faster for the ConvNet on a CPU; rounding differs.")
+    @click.option("--retry", is_flag=True, help="Repeat tasks that failed earlier.")
+    @click.option("--dry-run", is_flag=True, help="Print the tasks; write nothing.")
     @functools.wraps(command)
     def with_options(  # noqa: PLR0913
         *args: Any,
@@ -71,17 +71,21 @@ def evaluation_options(command: Callable) -> Callable:
 
 
 @click.command()
-@click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help="See `ddbench list methods`.")
-@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="See `ddbench list datasets`.")
+@click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help="Method (`ddbench list methods`).")
+@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset (`ddbench list datasets`).")
 @click.option(
-    "--ipc", "ipcs", type=POSITIVE, multiple=True, help="Images per class; repeatable; all but `full` need it."
+    "--ipc", "ipcs", type=POSITIVE, multiple=True, help="Images per class; repeatable. All methods but `full` need it."
 )
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
-@click.option("--preset", metavar="NAME", help="Named settings of the method; see `ddbench list presets`.")
-@click.option("--config", metavar="F.toml", type=click.Path(path_type=Path), help="Settings, over the preset's.")
-@click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="One settings, over all others; repeatable.")
+@click.option("--preset", metavar="NAME", help="Named settings of the method (`ddbench list presets`).")
+@click.option(
+    "--config", metavar="F.toml", type=click.Path(path_type=Path), help="File of settings; overrides the preset."
+)
+@click.option(
+    "--set", "sets", metavar="KEY=VALUE", multiple=True, help="One setting; overrides all others; repeatable."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the distillation.  [default: 0]")
-@click.option("--seeds", type=POSITIVE, metavar="K", help="Distil K times, seeds 0 to K-1, instead of --seed.")
+@click.option("--seeds", type=POSITIVE, metavar="K", help="Distil K times, with seeds 0 to K-1.")
 @evaluation_options
 @click.pass_obj
 def run(  # noqa: PLR0913
@@ -97,10 +101,10 @@ def run(  # noqa: PLR0913
     seeds: int | None,
     run_options: RunOptions,
 ) -> None:
-    """Distil a dataset, train students on the result, test them on real images.
+    """Distil a dataset, train students on the set, test them.
 
-    Running the same command again does only what is missing: an interrupted run is resumed by repeating it. The run's
-    folder holds the images (distilled/), a contact sheet (contact.png), the costs (distill.json), a file per student.
+    A repeated command does only what is missing, so it resumes an interrupted run. The run's folder holds the distilled
+    set (distilled/), a contact sheet (contact.png), the costs (distill.json) and a file per student (results/).
 
     \b
     Examples:
@@ -111,7 +115,9 @@ def run(  # noqa: PLR0913
     from ddbench.runner.plan import Request, plan
 
     if seed is not None and seeds is not None:
-        raise click.UsageError("give --seed S for one seed or --seeds K for K of them, not both")
+        raise click.UsageError(
+            "--seed and --seeds exclude each other: use --seed S for one run, --seeds K for seeds 0 to K-1"
+        )
     all_seeds = tuple(range(seeds)) if seeds else (seed or 0,)
     request = Request(method, dataset, ipcs, size, preset, config, sets, all_seeds)
     carry_out(options, plan(request, run_options.evaluation, options.data_paths), run_options)
@@ -119,14 +125,15 @@ def run(  # noqa: PLR0913
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Whose real test images to test on.")
+@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset whose test images are used.")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @evaluation_options
 @click.pass_obj
 def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | None, run_options: RunOptions) -> None:
-    """Evaluate a folder of images (one sub-folder per class) exactly as a run's distilled set.
+    """Evaluate a folder of images like a run's distilled set.
 
-    The folders must be named as the dataset's classes. The result is stored as a run of the method folder:NAME.
+    FOLDER has one sub-folder per class, named as the dataset's classes. The result is stored as a run of the method
+    folder:NAME.
 
     \b
     Example:
@@ -143,19 +150,19 @@ def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | Non
 
 
 def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> None:
-    """Do (or for a dry run only name) what is missing, then print the table; exit status 1 when something failed."""
+    """Do the missing tasks and print the table; a dry run only prints the tasks. Exits with 1 if a task failed."""
     from ddbench.runner.plan import tasks
     from ddbench.runner.run import run as run_plan
 
     if run_options.dry_run:
         for task in tasks(plan, options.runs):
-            click.echo(f"{'there already' if task.done else 'to do'}: {task.folder}: {task.description}")
+            click.echo(f"{'done' if task.done else 'to do'}: {task.folder}: {task.description}")
         return
     counts = run_plan(plan, replace(options.settings, compiled=run_options.compiled), run_options.retry)
-    if counts is None:  # the lead process prints
+    if counts is None:  # the lead process of this launch prints
         return
     if not counts.done and not counts.failed:
-        log.info("nothing to do: everything asked for is there already")
+        log.info("nothing to do: all results exist already")
     _print_table(options, plan)
     if counts.failed:
         raise SystemExit(1)

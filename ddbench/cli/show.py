@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.argument("kind", type=click.Choice([*KINDS, "presets"]))
 def list_names(kind: str) -> None:
-    """Print the names there are, one per line; `list presets` prints method and preset.
+    """Print all names of one kind, one per line.
+
+    `list presets` prints the method and the preset.
 
     \b
     Examples:
@@ -32,7 +34,9 @@ def list_names(kind: str) -> None:
 @click.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Explain a method, dataset, student or protocol: every field with its default and meaning; the citation.
+    """Explain a method, dataset, student or protocol.
+
+    Prints every field with its default and meaning, and the citation.
 
     \b
     Examples:
@@ -46,7 +50,9 @@ def show(name: str) -> None:
 @click.command()
 @click.argument("method", metavar="METHOD")
 def check(method: str) -> None:
-    """Test the contract of a method (NAME or FILE.py:CLASS) on a few small images; status 1 when it is broken.
+    """Check that a method keeps the contract.
+
+    METHOD is NAME or FILE.py:CLASS. It distils a few small images. The exit status is 1 if a check fails.
 
     \b
     Example:
@@ -76,7 +82,7 @@ def _presets() -> Iterator[str]:
 
 
 def _kind(name: str) -> str:
-    """Return the kind of a name, one of KINDS; the first that fits."""
+    """Return the kind of a name. An ambiguous name is a method, else a dataset, student or protocol, in this order."""
     from ddbench.datasets.name import DatasetName
     from ddbench.protocols import TOML
 
@@ -101,7 +107,7 @@ def _show_method(name: str) -> str:
         (field.name, field.default, f"{field.type} ({field.unit})" if field.unit else field.type, field.meaning)
         for field in config.describe_fields(cls)
     ]
-    table = text_table(fields, ("field", "default", "type", "meaning")) if fields else "It has no fields to set."
+    table = text_table(fields, ("field", "default", "type", "meaning")) if fields else "no hyper-parameters"
     head = f"{cls.name} (method, version {cls.version})"
     presets = f"presets: {', '.join(config.presets(cls)) or 'none'}"
     parts = [head, config.description(cls), presets, table, f"citation: {cls.citation}" if cls.citation else ""]
@@ -143,7 +149,7 @@ def _show_protocol(name: str) -> str:
         for part in describe_fields(Augment):
             if any(getattr(augment, part.name) != getattr(Augment(), part.name) for augment in augments):
                 lines.append(_setting_line(part, f"augment.{part.name}", augments))
-    own = "hard" if row.labels == "hard" else "a set's own soft ones, else " + " by ".join(row.teacher or ("hard",))
+    own = "hard" if row.labels == "hard" else "soft ones of the set, else " + " by ".join(row.teacher or ("hard",))
     head = f"{row.title} (protocol)\ninit: {row.init}\nlabels: {own}\nsource: {row.source}"
     return f"{head}\n\n{text_table(lines, ('field', *heads, 'meaning'))}"
 

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--jobs", "at_once", type=click.IntRange(min=1), help="Jobs at a time, each in a process.  [default: 1]")
-@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler's, such as tcp://head:8786, in place of --jobs.")
-@click.option("--compiled", is_flag=True, help="Train students through torch.compile, as `ddbench run` does.")
-@click.option("--retry", is_flag=True, help="Try again what failed earlier.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done and about how long it takes; write nothing.")
+@click.option(
+    "--jobs", "at_once", type=click.IntRange(min=1), help="Number of jobs at a time, each in a process.  [default: 1]"
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, such as tcp://head:8786; replaces --jobs.")
+@click.option("--compiled", is_flag=True, help="Train students with torch.compile, as in `ddbench run`.")
+@click.option("--retry", is_flag=True, help="Repeat jobs that failed earlier.")
+@click.option("--dry-run", is_flag=True, help="Print the tasks and an estimate of their time; write nothing.")
 @click.pass_obj
 def sweep(  # noqa: PLR0913
     options: GlobalOptions,
@@ -38,14 +40,15 @@ def sweep(  # noqa: PLR0913
     retry: bool,
     dry_run: bool,
 ) -> None:
-    """Run a grid of methods, datasets, IPCs, seeds, students and protocols, written down in PLAN.
+    """Run a grid of methods, datasets, IPCs and seeds.
 
-    Only what is missing is done, so an interrupted sweep continues when it is called again. A job is a run and its
-    students. If one fails, this is recorded, the sweep continues, and the exit status is 1. A job whose process is
-    killed is tried again, twice. Several sweeps may work on one runs folder at once, on several machines too.
+    PLAN is a TOML file. A job is one run with all its students. A repeated command does only what is missing, so it
+    resumes an interrupted sweep. A job that fails is recorded and the sweep goes on; the exit status is then 1. A job
+    whose process is killed starts again, at most twice. Several sweeps, also on several machines, may use one runs
+    folder at once.
 
     \b
-    A plan (sizes, seeds, students, student_seeds and protocols may be left out):
+    A plan (optional: sizes, seeds, students, student_seeds, protocols):
       datasets = ["ucm", "scenes"]
       ipcs = [1, 10]
       sizes = [64]
@@ -70,7 +73,9 @@ def sweep(  # noqa: PLR0913
     from ddbench.utils import distributed
 
     if at_once and scheduler:
-        raise click.UsageError("--jobs is for processes of this machine; a scheduler decides how many run at a time")
+        raise click.UsageError(
+            "--jobs and --scheduler exclude each other: --jobs is for this machine, a scheduler has its own workers"
+        )
     at_once = at_once or 1
     data = options.data.absolute() if options.data else None
     options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute(), data=data)
@@ -85,13 +90,13 @@ def sweep(  # noqa: PLR0913
     if dry_run:
         return _print_plan(jobs, todo, failed, options.runs, at_once)
     for job in failed:
-        log.error("%s: failed earlier; --retry tries again", job.title)
+        log.error("%s: failed earlier; --retry repeats it", job.title)
     counts = TaskCounts(failed=len(failed), existing=len(jobs) - len(todo) - len(failed))
     if todo:
         pool = cluster(scheduler) if scheduler else local(at_once, partial(log_to_stderr, logging.WARNING))
         settings = replace(options.settings, quiet=True, compiled=compiled)
         counts += _run_jobs(todo, pool, settings, retry, options.no_progress)
-    log.info("%d jobs: %d done now, %d failed, %d done earlier", len(jobs), counts.done, counts.failed, counts.existing)
+    log.info("%d jobs: %d done now, %d failed, %d done before", len(jobs), counts.done, counts.failed, counts.existing)
     has_problem = _print_tables(jobs, options)
     if counts.failed or has_problem:
         raise SystemExit(1)
@@ -122,7 +127,7 @@ def _run_jobs(
 def _print_plan(
     jobs: Sequence[SweepJob], todo: Sequence[SweepJob], failed: Sequence[SweepJob], runs: Path, at_once: int
 ) -> None:
-    """Print the missing tasks of every job, and about how long they take."""
+    """Print the tasks to do and an estimate of their time."""
     from ddbench.sweep.grid import estimate
 
     failed_folders = {job.folder for job in failed}
@@ -131,15 +136,15 @@ def _print_plan(
             f"{task.description} ({task.path.parent.name})" if task.student else task.description
             for task in job.missing
         )
-        note = " (failed earlier: only with --retry)" if job.folder in failed_folders else ""
-        click.echo(f"{job.title}: {tasks or 'there already'}{note}")
+        note = " (failed earlier; --retry repeats it)" if job.folder in failed_folders else ""
+        click.echo(f"{job.title}: {tasks or 'done'}{note}")
     missing = [task for job in todo for task in job.missing]
     time = estimate(missing, runs).describe(at_once)
     click.echo(f"{len(jobs)} jobs, {len(missing)} tasks to do; {time}")
 
 
 def _print_tables(jobs: Sequence[SweepJob], options: GlobalOptions) -> bool:
-    """Print a table of these runs for each dataset, size and IPC; return True if a file of theirs cannot be used."""
+    """Print a table of the plan's runs per dataset, size and IPC. Returns True if one of their files is unusable."""
     from ddbench.leaderboard.render import render
     from ddbench.store.reader import read_runs
 

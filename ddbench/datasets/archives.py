@@ -52,7 +52,7 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
         members = _only_images(archive, members)
         outside = [m.name for m in members if ".." in PurePosixPath(m.name).parts or m.name.startswith("/")]
         if outside:
-            raise DatasetError(f"{archive} holds {outside[0]}, which leads out of its folder: nothing was unpacked")
+            raise DatasetError(f"{archive} contains {outside[0]}, a path outside its folder: nothing was unpacked")
         need, free = sum(m.size for m in members), shutil.disk_usage(folder).free
         if need > free:
             raise NoRoomError(f"{archive} needs {need / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB free")
@@ -83,18 +83,17 @@ def _open_archive(archive: Path) -> Iterator[list[_Member]]:
                 yield [_Member(info.name, info.size, partial(extract, info)) for info in members]
         elif archive.name.lower().endswith(UNSUPPORTED):
             raise DatasetError(
-                f"{archive} is a {archive.suffix[1:].upper()} archive, which cannot be unpacked here. Unpack it "
-                f"yourself, for example by\n`unar {archive.name}` or `bsdtar -xf {archive.name}`, then give the folder "
-                "by --from FOLDER"
+                f"{archive} is a {archive.suffix[1:].upper()} archive, which ddbench cannot unpack. Unpack it yourself,"
+                f" for example with\n`unar {archive.name}` or `bsdtar -xf {archive.name}`, then use --from FOLDER."
             )
         else:
-            raise DatasetError(f"{archive} is no archive that can be unpacked here ({', '.join(SUFFIXES)})")
+            raise DatasetError(f"{archive} is not an archive of a known kind ({', '.join(SUFFIXES)})")
     except DAMAGED as error:
-        raise DatasetError(f"{archive} cannot be unpacked ({error}). Get it again.") from None
+        raise DatasetError(f"{archive} cannot be unpacked ({error}). Download it again.") from None
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        raise DatasetError(f"{archive} holds a name that is too long for this disk: {error.filename}") from None
+        raise DatasetError(f"{archive} contains a file name that is too long for this disk: {error.filename}") from None
 
 
 def _only_images(archive: Path, members: list[_Member]) -> list[_Member]:
@@ -107,8 +106,8 @@ def _only_images(archive: Path, members: list[_Member]) -> list[_Member]:
     nested = [member.name for member in members if member.name.lower().endswith((*UNSUPPORTED, *SUFFIXES))]
     if nested and not images:
         raise DatasetError(
-            f"{archive} holds {len(nested)} archives ({nested[0]}, ...): unpack it and them, then give the folder"
+            f"{archive} contains {len(nested)} archives ({nested[0]}, ...): unpack all of them, then use --from FOLDER"
         )
     if not images:
-        raise DatasetError(f"{archive} holds no image")
+        raise DatasetError(f"{archive} contains no image")
     return images

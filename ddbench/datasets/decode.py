@@ -37,7 +37,7 @@ def read_rgb(path: str | Path) -> tuple[Image.Image, int]:
             if low < 0 or high > 0xFFFF:
                 raise ValueError(f"pixels of mode {image.mode} from {low} to {high} are not 16-bit")
             if 0 < high < 256:
-                raise ValueError(f"16-bit pixels of which none is above {high} would be black: save it in 8 bits")
+                raise ValueError(f"no 16-bit pixel is above {high}, so the image would be black: save it with 8 bits")
             image = Image.fromarray((values >> 8).astype(np.uint8))
         elif image.mode not in EIGHT_BIT:
             raise ValueError(f"pixels of mode {image.mode} are neither 8-bit nor 16-bit")

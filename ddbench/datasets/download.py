@@ -25,16 +25,16 @@ def fetch(info: DatasetInfo, data_paths: DataPaths, from_path: Path | None = Non
     data cannot be had, naming the way out.
     """
     if data_paths.root is None:
-        raise DatasetError(f"{info.base} needs a data root to be put in.\n{how_to_get(info)}")
+        raise DatasetError(f"{info.base} needs a data root, and none was given.\n{how_to_get(info)}")
     folder = data_paths.root.absolute() / info.base
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.fetching")):  # two processes download once
         if folder.exists():
-            _require_complete(info, folder, data_paths, f"{folder} exists already: remove it, then run again.")
+            _require_complete(info, folder, data_paths, f"{folder} exists already: remove it, then repeat the command.")
         elif from_path is None:
             _download_and_unpack(info, folder, data_paths, data_paths.root.absolute() / ".downloads")
         elif from_path.is_dir():
-            _require_complete(info, from_path.absolute(), data_paths, f"{from_path} was not linked to.")
+            _require_complete(info, from_path.absolute(), data_paths, f"{from_path} was not linked.")
             folder.symlink_to(from_path.absolute(), target_is_directory=True)
         else:
             make_once(folder, lambda partial: _unpack_whole(info, from_path, partial, data_paths))
@@ -45,7 +45,7 @@ def published_lists(info: DatasetInfo, data_paths: DataPaths) -> dict[str, str]:
     """Return "train" or "test" by file name, of the published lists; downloaded once, below data_paths.shared."""
     sides: dict[str, str] = {}
     if info.lists is None:
-        raise DatasetError(f"{info.base} has no published lists")
+        raise DatasetError(f"{info.base} has no published lists: use a ratio (@50) or your list (@FILE.csv)")
     for side, checksum in info.lists.checksums.items():
         path = data_paths.shared / f"lists-{info.base}" / f"{side}.txt"
         download_file(info.lists.address.format(side=side), path, f"SHA-256 {checksum}", data_paths.quiet)
@@ -72,8 +72,8 @@ def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
             if actual != expected:
                 partial.unlink()
                 raise DatasetError(
-                    f"{address} sent a file with {kind} {actual}, not {expected}: it was deleted. Try again; if that "
-                    "does not help, the file was changed."
+                    f"{address} sent a file with {kind} {actual}, not {expected}. It was deleted. Try again. If the "
+                    "error remains, the published file has changed."
                 )
         partial.rename(path)
 
@@ -81,9 +81,9 @@ def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
 def _download_and_unpack(info: DatasetInfo, folder: Path, data_paths: DataPaths, downloads: Path) -> None:
     """Download the archive to the folder `downloads`, unpack it to `folder`, and delete it."""
     if not info.address:
-        raise DatasetError(f"{info.base} has no address from which it can be downloaded.\n{how_to_get(info)}")
+        raise DatasetError(f"{info.base} cannot be downloaded: it has no stable public address.\n{how_to_get(info)}")
     if not info.checksum:
-        log.warning("%s: no checksum was ever published; only classes and counts are checked", info.base)
+        log.warning("%s has no published checksum; only classes and counts are checked", info.base)
     archive = downloads / (info.archive or info.address.rpartition("/")[2])
     download_file(info.address, archive, info.checksum, data_paths.quiet)
     try:
@@ -92,7 +92,7 @@ def _download_and_unpack(info: DatasetInfo, folder: Path, data_paths: DataPaths,
         if info.checksum or isinstance(error, NoRoomError):
             raise
         archive.unlink()
-        raise DatasetError(f"{error}\nThe download was deleted: run again to get it anew.") from None
+        raise DatasetError(f"{error}\nThe download was deleted: repeat the command to download it again.") from None
     archive.unlink()
 
 
@@ -107,15 +107,15 @@ def _transfer(address: str, path: Path, quiet: bool) -> None:
     except (gdown.exceptions.DownloadError, requests.exceptions.RequestException) as error:
         raise DatasetError(
             f"{address} cannot be downloaded ({error}).\n"
-            "Run the same command again to continue, or get the file elsewhere and use --from FILE."
+            "Repeat the command to continue, or get the file elsewhere and use --from FILE."
         ) from None
 
 
 def _unpack_whole(info: DatasetInfo, archive: Path, partial: Path, data_paths: DataPaths) -> None:
     if not archive.is_file():
-        raise DatasetError(f"there is no {archive}")
+        raise DatasetError(f"there is no file {archive}")
     count = unpack(archive, partial, data_paths.quiet)
-    _require_complete(info, partial, data_paths, f"{archive} was unpacked, and nothing of it kept.")
+    _require_complete(info, partial, data_paths, f"Nothing of {archive} was kept.")
     log.info("unpacked %d images of %s", count, archive)
 
 
@@ -125,6 +125,6 @@ def _require_complete(info: DatasetInfo, folder: Path, data_paths: DataPaths, co
         list_files(replace(info, folders=(str(folder),)), data_paths)
     except MissingDataError:
         some = ", ".join(info.classes[:3])
-        raise DatasetError(f"{folder} holds no class folder of {info.base} ({some}, ...). {consequence}") from None
+        raise DatasetError(f"{folder} has no class folder of {info.base} ({some}, ...). {consequence}") from None
     except DatasetError as error:
         raise DatasetError(f"{str(error).splitlines()[0]}\n{consequence}") from None

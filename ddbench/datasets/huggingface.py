@@ -81,7 +81,7 @@ def _export(repo: str, folder: Path) -> None:
             written[part].append(path.as_posix())
     for part, files in written.items():
         if unlabelled := len(data[part]) - len(files):
-            log.warning("hf:%s: %d images of its split %s have no class and are left out", repo, unlabelled, part)
+            log.warning("hf:%s: %d images of the split %s have no class and are omitted", repo, unlabelled, part)
     sides = _write_sides(folder / SIDES, written)
     card = {"classes": classes, "names": names, "revision": revision, "licence": licence, "sides": sides}
     write_json(folder / CARD, card)
@@ -108,7 +108,7 @@ def _revision(repo: str) -> tuple[str, str]:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"hf:{repo}: the hub does not answer for it ({reason}). Check the name and the network."
+            f"hf:{repo}: the Hugging Face hub does not find it ({reason}). Check the name and the network."
         ) from None
     return info.sha, str(getattr(info.card_data, "license", None) or "not stated")
 
@@ -133,7 +133,7 @@ def _columns(repo: str, features: Any) -> tuple[str, str]:
     labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     if not pictures or not labels:
         columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-        raise UserError(f"hf:{repo} is no set of images with one class each: it has {columns}")
+        raise UserError(f"hf:{repo} needs a column of images and one of classes; it has {columns}")
     return pictures[0], "label" if "label" in labels else labels[0]
 
 

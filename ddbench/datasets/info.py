@@ -149,8 +149,8 @@ class DatasetInfo:
             return replace(self, name=f"{self.name}@{Path(split).name}", split=split)
         lists = f"@{LISTS} (published lists), " if self.lists else ""
         raise DatasetError(
-            f"{self.name}@{split} is not a split of {self.title}; known: @1 to @99 (percent of each class to train), "
-            f"{lists}@FILE.csv (a list of your own)"
+            f"{self.name}@{split} is not a split of {self.title}; known: @1 to @99 (per cent for training), "
+            f"{lists}@FILE.csv (your list)"
         )
 
     @property

@@ -82,12 +82,14 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
             if not has_image_suffix(entry.name):
                 below = os.walk(entry.path) if entry.name[0] != "." and entry.is_dir() else ()
                 if inner := [name for _, _, names in below for name in names if has_image_suffix(name)]:
-                    reason = f"inside a class folder, has images ({inner[0]}): move them into it, or away"
-                    raise DatasetError(f"{entry.path}, {reason}")
+                    problem = f"is inside a class folder and has images ({inner[0]})"
+                    raise DatasetError(f"{entry.path} {problem}: move them into the class folder, or away")
                 continue
             name = f"{label}/{entry.name}"
             if name in images:
-                raise DatasetError(f"{images[name][0]} and {entry.path} are both {name}: move one of them away")
+                raise DatasetError(
+                    f"{images[name][0]} and {entry.path} have the same name {name}: move one of them away"
+                )
             images[name] = entry.path, _stamp(entry)
     return images
 
@@ -100,19 +102,19 @@ def _stamp(entry: os.DirEntry) -> tuple[int, int]:
             return state.st_size, state.st_mtime_ns
     except OSError as error:
         raise DatasetError(f"{entry.path}: {error.strerror}") from None
-    kind = f"a link to {os.readlink(entry.path)}, which is no file" if entry.is_symlink() else "no file"
+    kind = f"a link to {os.readlink(entry.path)}, which is not a file" if entry.is_symlink() else "not a file"
     raise DatasetError(f"{entry.path} is {kind}: remove it or put the image in its place")
 
 
 def _check_classes(info: DatasetInfo, found_folders: FoundFolders) -> None:
     missing, extra = sorted(set(info.classes) - set(found_folders.folders)), sorted(set(found_folders.others))
-    sides = (("missing", missing), ("too many", extra))
+    sides = (("missing", missing), ("unknown", extra))
     differences = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sides if names]
     if differences:
         count = len(found_folders.folders) + len(extra)
         raise DatasetError(
             f"{info.name} has {len(info.classes)} class folders, {found_folders.base} has {count}: "
-            f"{'; '.join(differences)}.\nRestore the missing ones, move the others away."
+            f"{'; '.join(differences)}.\nRestore the missing folders, move the unknown ones away."
         )
 
 
@@ -129,7 +131,9 @@ def _check_counts(info: DatasetInfo, folder: Path, counts: Sequence[int]) -> Non
             "Unpack the archive again."
         )
     if single := [name for name, count in zip(info.classes, counts, strict=True) if count < 2]:
-        raise DatasetError(f"{info.name}: a class needs two images, to train and to test; one in: {', '.join(single)}")
+        raise DatasetError(
+            f"{info.name}: a class needs two images, to train and to test on. Classes with one: {', '.join(single)}"
+        )
 
 
 def find_folders(info: DatasetInfo, data_paths: DataPaths) -> FoundFolders:
@@ -147,7 +151,7 @@ def find_folders(info: DatasetInfo, data_paths: DataPaths) -> FoundFolders:
     best = max(results, key=lambda result: len(result.folders))
     if not best.folders:
         bases = [result.base for result in results]
-        looked = [f"  {base}  ({'none of them is in it' if base.is_dir() else 'no such folder'})" for base in bases]
+        looked = [f"  {base}  ({'no class folder' if base.is_dir() else 'no such folder'})" for base in bases]
         head = f"{info.name} ({info.title}) was not found. Looked for its {len(info.classes)} class folders"
         lines = [f"{head} ({', '.join(info.classes[:3])}, ...) in", *looked, how_to_get(info)]
         raise MissingDataError("\n".join(lines))

@@ -129,11 +129,13 @@ def open_pack(folder: Path, name: str, readable: tuple[str, ...]) -> Dataset:
     try:
         index = read_json(folder / "index.json")
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{folder} is no pack ({error}): delete it and run again") from None
+        raise DatasetError(f"{folder} is not a pack ({error}): delete it, then repeat the command") from None
     count, size, raw = len(index["names"]), index["size"], folder / "images.u8"
     expected, actual = count * 3 * size * size, raw.stat().st_size if raw.exists() else 0
     if actual != expected:
-        raise DatasetError(f"{raw} has {actual} bytes, not {expected}: it was changed. Delete {folder} and run again.")
+        raise DatasetError(
+            f"{raw} was changed: it has {actual} bytes, not {expected}. Delete {folder}, then repeat the command."
+        )
     images = torch.from_file(str(raw), shared=False, size=expected, dtype=torch.uint8).view(count, 3, size, size)
     labels, names, cut = torch.tensor(index["labels"]), tuple(index["names"]), index["train"]
     classes = tuple(index["classes"])

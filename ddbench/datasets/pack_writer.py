@@ -42,11 +42,11 @@ def write_squares(raw: Path, names: Sequence[str], paths: Mapping[str, str], siz
     if unreadable:
         head = f"{len(unreadable)} of {len(names)} images in {os.path.commonpath(paths.values())} cannot be read:"
         rest = [f"  and {len(unreadable) - NAMED} more"] if len(unreadable) > NAMED else []
-        lines = [head, *(f"  {line}" for line in unreadable[:NAMED]), *rest, "Replace them, then run again."]
+        lines = [head, *(f"  {line}" for line in unreadable[:NAMED]), *rest, "Replace them, then repeat the command."]
         raise DatasetError("\n".join(lines))
     if several:
         more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
-        log.warning("the first picture is used of files with several: %s%s", ", ".join(several[:NAMED]), more)
+        log.warning("files with several images, of which the first is used: %s%s", ", ".join(several[:NAMED]), more)
 
 
 def write_in_processes(

@@ -75,7 +75,7 @@ def folder_source(path: str | Path) -> ClassFolders:
     try:
         pixels = min(read_rgb(first)[0].size)
     except UnreadableImageError as error:
-        raise DatasetError(f"{first} cannot be read ({error.reason}). Replace it, then run again.") from None
+        raise DatasetError(f"{first} cannot be read ({error.reason}). Replace it, then repeat the command.") from None
     return ClassFolders(
         name=f"{FOLDER}{path}",
         title=f"images in {folder}",

@@ -30,7 +30,7 @@ def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) 
     train, test = _sides(info, listing, data_paths)
     for side, names_by_class in (("train", train), ("test", test)):
         if empty := [c for c, names in zip(info.classes, names_by_class, strict=True) if not names]:
-            raise DatasetError(f"{info.name}: the split leaves no image to {side} in {', '.join(empty)}")
+            raise DatasetError(f"{info.name}: the split leaves no image to {side} on in {', '.join(empty)}")
     rule, sha = info.split_rule, fingerprint(train, test)
     if not info.registered:
         sha = _fingerprint_with_bytes(sha, listing, data_paths)
@@ -89,7 +89,7 @@ def _number(name: str) -> int:
     """Return the last number in a file's name: 601 of "lake/lake_601.jpg"."""
     digits = re.findall(r"\d+", _stem(name.rpartition("/")[2]))
     if not digits:
-        raise DatasetError(f"{name} has no number, by which its dataset is split: ask for a ratio (@50) instead")
+        raise DatasetError(f"{name} has no number, and the split needs one: use a ratio (@50) instead")
     return int(digits[-1])
 
 
@@ -110,7 +110,7 @@ def _from_list(
         raise DatasetError(f"{origin}: {info.base} has no {', '.join(unknown[:3])}{more}")
     if ambiguous := sorted(name for name, _ in rows if len(by_stem[_stem(name)]) > 1):
         matches = " or ".join(by_stem[_stem(ambiguous[0])][:2])
-        raise DatasetError(f"{origin}: {ambiguous[0]} may be {matches}: write class/file")
+        raise DatasetError(f"{origin}: {ambiguous[0]} matches {matches}: write CLASS/FILE")
     side_of: dict[str, str] = {}
     for name, side in rows:
         if side_of.setdefault(by_stem[_stem(name)][0], side) != side:
@@ -134,7 +134,7 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
         raise DatasetError(f"the split {path} cannot be read: {error}") from None
     if not rows or not {"file", "split"} <= set(rows[0]):
         raise DatasetError(
-            f"{path} needs a line `file,split` and one for each image, such as `beach/beach07.tif,train`"
+            f"{path} needs a first line `file,split`, then one line per image, such as `beach/beach07.tif,train`"
         )
     if any(not row["file"] for row in rows):
         raise DatasetError(f"{path} has a line without a file")

@@ -1,4 +1,12 @@
 """Results to tables. The names below serve `--help` too, so nothing is imported here."""
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")  # of ddbench.leaderboard.render
-EXTRA_COLUMNS = ("interval", "components", "gain", "share", "seconds", "bytes", "rank")  # of .extra_columns
+EXTRA_COLUMNS = {  # of .extra_columns: name -> its line in `ddbench leaderboard --help`
+    "interval": "half the width of the 95 % interval",
+    "components": "deviation between distillations / between students",
+    "gain": "difference from `random`, in points",
+    "share": "per cent of the accuracy of `full`",
+    "seconds": "time of a distillation",
+    "bytes": "size of the distilled set",
+    "rank": "the row's mean rank, in one further column",
+}

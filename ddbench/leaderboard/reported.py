@@ -50,12 +50,12 @@ def read_reported(path: Path) -> tuple[Reported, ...]:
     """Read the numbers of a TOML file, one table [[reported]] each. Raises UserError for wrong keys and values."""
     config = read_toml(path)
     if set(config) != {KEY} or not isinstance(config[KEY], list):
-        raise UserError(f"{path} needs a table [[{KEY}]] for each number, and nothing else; it has {', '.join(config)}")
+        raise UserError(f"{path} must have one table [[{KEY}]] per number and nothing else; it has {', '.join(config)}")
     numbers = []
     for values in config[KEY]:
         fields = validate(Reported, values, str(path))
         if missing := [name for name in REQUIRED if name not in fields]:
-            raise UserError(f"{path}: a reported number needs {', '.join(missing)}: it has {values}")
+            raise UserError(f"{path}: a reported number lacks {', '.join(missing)}; it has {values}")
         one_line: dict[str, Any] = {
             name: " ".join(v.split()) if isinstance(v, str) else v for name, v in fields.items()
         }
@@ -95,4 +95,4 @@ def _column(board: Table, number: Reported) -> Column:
     if not columns:
         raise UserError(f"{number.method} of {number.source}: this table has no column with {place}")
     choices = "; ".join(f"size {c.size}, {c.student}, {c.protocol}, {c.init}" for c in columns)
-    raise UserError(f"{number.method} of {number.source}: which of {len(columns)} columns with {place}? {choices}")
+    raise UserError(f"{number.method} of {number.source}: {len(columns)} columns have {place}; choose one: {choices}")

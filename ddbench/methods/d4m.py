@@ -31,4 +31,4 @@ class D4M(ClusterCentreMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.strength == 0:
-            raise ValueError("strength 0 would sample nothing")
+            raise ValueError("strength must be above 0")

@@ -70,8 +70,8 @@ class MTT:
         at_least(self, batch=0, expert_images=0, grad_batch=0, rate=0, rate_rate=0, momentum=0)
         if self.latest - 1 + self.expert_epochs > self.epochs:
             raise ValueError(
-                f"latest {self.latest} and expert_epochs {self.expert_epochs} reach beyond the experts' {self.epochs} "
-                f"epochs: latest may be {self.epochs - self.expert_epochs + 1}"
+                f"latest {self.latest} and expert_epochs {self.expert_epochs} exceed the experts' {self.epochs} "
+                f"epochs: latest may be at most {self.epochs - self.expert_epochs + 1}"
             )
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
@@ -92,7 +92,9 @@ class MTT:
                 state, lambda i: self._iteration(setup, experts, sgd, alpha_sgd, i), self.iterations, ctx
             ).loss
         if alpha <= 0:
-            log.warning("the learned step rate became %.2g, which climbs: try a smaller rate_rate", float(alpha))
+            log.warning(
+                "the learned step rate became %.2g and should be above 0: try a smaller rate_rate", float(alpha)
+            )
         return to_distilled_set(S, train, loss=loss, step_rate=float(alpha))
 
     def _iteration(

@@ -73,7 +73,7 @@ class VLCP(LatentDiffusionBaseline):
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         super()._check(model, train, ctx)
         if model.text is None:
-            raise UserError("vlcp needs a base that reads text; this one is conditioned by class, try another")
+            raise UserError("vlcp needs a text-conditioned base; this one is conditioned by class")
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         """Return the centres of each class's clusters without outliers, each with the caption of its cluster."""

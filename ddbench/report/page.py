@@ -78,7 +78,7 @@ def _sheets(cells: Sequence[ReportCell], shared: Path | None) -> list[PictureShe
     available = {run: cell for run, cell in runs.items() if (run / "distilled").is_dir()}
     if missing := [run for run in runs if run not in available]:
         more = ", ..." * (len(missing) > 1)
-        log.warning("no pictures of %d runs, whose images are not here: %s%s", len(missing), missing[0], more)
+        log.warning("no images on the page for %d runs without a distilled set: %s%s", len(missing), missing[0], more)
     budget = MAX_PICTURE_BYTES * 3 // 4 // max(1, len(available))  # base64 turns three bytes into four
     sheets = (_sheet(run, cell, shared, budget) for run, cell in available.items())
     return [sheet for sheet in sheets if sheet]

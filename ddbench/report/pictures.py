@@ -27,7 +27,7 @@ def distilled_images(run: Path) -> tuple[Image.Image, tuple[str, ...]] | None:
     try:
         distilled = distilled_set.read(run / "distilled")
     except (OSError, ValueError) as error:
-        log.warning("no pictures of %s: %s", run, error)
+        log.warning("no images of %s on the page: %s", run, error)
         return None
     return _sheet(distilled), distilled.classes
 
@@ -39,7 +39,7 @@ def prototypes(images: Path, classes: tuple[str, ...]) -> Image.Image | None:
     try:
         return _sheet(distilled_set.Pictures(*distilled_set.read_images(images, classes), classes))
     except (OSError, ValueError) as error:
-        log.warning("no prototypes: %s", error)
+        log.warning("no prototypes on the page: %s", error)
         return None
 
 
@@ -50,7 +50,7 @@ def feature_maps(run: Path) -> list[Image.Image]:
         content = distilled_digest(run) if maps else ""
         return [feature_plane(measured["values"]) for measured in maps if measured["content"] == content]
     except (OSError, ValueError, KeyError) as error:
-        log.warning("no map of %s: %s", run, error)
+        log.warning("no map of %s on the page: %s", run, error)
         return []
 
 

@@ -58,7 +58,7 @@ def _distill_into(partial: Path, task: Task, plan: Plan, train: ImageSet, ctx: C
     distilled = _call_method(plan, task.spec, train, ctx)
     check_distilled_set(distilled, train, task.spec.ipc if plan.exact else 0)
     if checksum(train) != before:
-        raise ValueError(f"{task.spec.method} changed the training images it was given")
+        raise ValueError(f"{task.spec.method} changed its training images: a method must work on copies")
     distilled_set.write(partial, Pictures.from_distilled(distilled))
     # the largest peaks: each measured part reset the peak, so take the maximum of all parts and the last
     parts = [cost for cost in ctx.costs if not cost["reused"]]

@@ -110,7 +110,7 @@ def evaluate_student(student_task: StudentTask) -> None:
 def check_test(data: Dataset) -> None:
     """Raise ValueError unless there are valid test images of every class."""
     if lacking := data.test.fewer_than(1):
-        raise ValueError(f"students are tested on images of every class; there are too few of: {', '.join(lacking)}")
+        raise ValueError(f"every class needs test images; too few in: {', '.join(lacking)}")
     check_labelled(data.test.images, data.test.labels, len(data.test.classes))
 
 
@@ -152,7 +152,7 @@ def _corrupted_accuracies(student_task: StudentTask, model: nn.Module, result: R
     """Return the student's accuracies on corrupted test images, with their origin."""
     path, test = student_task.result, student_task.data.test
     if (earlier := read_result(path).overall) != result.overall:
-        log.warning("%s: trained again, it has %.4f, not %.4f", path, result.overall, earlier)
+        log.warning("%s: the repeated training gives accuracy %.4f, not %.4f", path, result.overall, earlier)
     watch = Stopwatch()
     accuracies = corruptions.accuracies(
         model,

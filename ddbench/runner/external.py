@@ -109,7 +109,7 @@ def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[st
         raise UserError(f"the folders in {folder} are not the dataset's classes ({problems}); expected: {expected}")
     counts = {len(paths) for paths in files.values()}
     if len(counts) > 1:
-        log.warning("%s holds %d to %d images per class: the larger one counts", folder, min(counts), max(counts))
+        log.warning("%s has %d to %d images per class: its IPC is the larger number", folder, min(counts), max(counts))
 
 
 def _read(path: Path, size: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def _read(path: Path, size: int) -> np.ndarray:
     except UnreadableImageError as error:
         raise UserError(str(error)) from None
     if image.mode != "RGB":
-        raise UserError(f"{path} is of mode {image.mode}, not RGB: convert the images yourself")
+        raise UserError(f"{path} has mode {image.mode}, not RGB: convert the images to RGB")
     if image.size != (size, size):
         wide, high = image.size
         way_out = f"--size {wide} evaluates them as they are" if wide == high else "images are square"

@@ -76,7 +76,7 @@ class EvaluationSetup:
     def check_size(self, size: int) -> None:
         """Raise UserError if a student cannot take images of `size` pixels; warn if the protocol has another size."""
         if self.protocol.size not in (0, size):
-            log.warning("%s is published at %d px, this is %d px", self.protocol.title, self.protocol.size, size)
+            log.warning("%s is published for %d px, this run has %d px", self.protocol.title, self.protocol.size, size)
         try:
             for student, row in self.networks():
                 check_size(student, size, row.init)
@@ -213,7 +213,7 @@ def plan(
     if cls.whole and request.ipcs:
         raise UserError(f"{request.method} takes every training image: leave out --ipc")
     if not cls.whole and not request.ipcs:
-        raise UserError(f"how many images per class may {request.method} keep? Add --ipc 10, for example")
+        raise UserError(f"{request.method} needs a number of images per class: add --ipc 10, for example")
     spec = RunSpec(
         method=cls.name,
         method_version=cls.version,

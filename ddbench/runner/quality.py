@@ -66,11 +66,11 @@ class QualityRequest:
             self.measured_with(metric)
 
     def measured_with(self, metric: str) -> str:
-        """Return what a metric is measured with, without ambiguity: a protocol with its version, an absolute path."""
-        if metric == "ssim":
-            return str(LARGE)
+        """Return the source of a metric's features without ambiguity: a protocol with its version, an absolute path."""
         if metric == "clip":
             return str(Path(self.clip).resolve()) if Path(self.clip).is_dir() else self.clip
+        if metric not in FEATURES:
+            return str(LARGE)  # metrics of pixels: the size at which they compare
         source = self.features or FEATURES[metric]
         student, slash, row = source.partition("/")
         if not slash or student not in STUDENTS:
@@ -228,7 +228,7 @@ def _extractor(run: MeasuredRun, source: str) -> Extractor:
         return Extractor(build(student, MIDDLE, 2, 0, "imagenet"), partial(resize, size=LARGE, crop=MIDDLE), weights)
     except (ValueError, pretrained.WeightsError) as error:
         raise UserError(
-            f"features {source}: {error}; choose other --features, resnet18/quick@1 needs no download"
+            f"features {source}: {error}; choose other --features; resnet18/quick@1 needs no download"
         ) from None
 
 

@@ -111,7 +111,7 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
         elif no_distilled_set:
             log.warning("%s: skipped, there is no distilled set", label)
         elif earlier_failure:
-            log.error("%s: %s earlier (%s); --retry tries again", label, earlier_failure.status, earlier_failure.error)
+            log.error("%s: %s earlier (%s); --retry repeats it", label, earlier_failure.status, earlier_failure.error)
             failed += 1
             no_distilled_set = is_distillation
         elif _attempt(task, plan, settings, load):
@@ -136,7 +136,7 @@ def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable
         if (kind := status(error)) == "oom":
             summary = f"{summary} ({_memory_advice(task, plan.evaluation)})"
         write_failure(task.path, Failure(kind, summary, "".join(traceback.format_exception(error))))
-        log.error("%s: %s; the trace is in %s", _task_label(task), summary, failure_path(task.path))
+        log.error("%s: %s; the traceback is in %s", _task_label(task), summary, failure_path(task.path))
         log.debug("%s", traceback.format_exc())
         if process_group().size > 1 and task.student is None:  # the other processes are inside the distillation
             raise

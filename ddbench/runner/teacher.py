@@ -80,7 +80,7 @@ def get_teacher(
             )
             next(logits(model, train.images, device))  # the last step may have diverged
         except DivergedError as error:
-            raise TeacherError(f"the teacher, {student} by {title}, gives no labels: {error}") from error
+            raise TeacherError(f"the teacher ({student} by {title}) cannot be trained: {error}") from error
         save_file({name: part.contiguous() for name, part in model.state_dict().items()}, folder / FILE)
         seconds = state.earlier_seconds + watch.seconds
         record = {"key": key, "seconds": seconds, **peak.figures(), **describe_environment(device)}

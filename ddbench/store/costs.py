@@ -55,4 +55,4 @@ def parse_cost(value: Any) -> DistillationCost:
             return DistillationCost(float(seconds), stages, folders)
     except (KeyError, TypeError, AttributeError):
         pass
-    raise ValueError("it does not say the seconds of a distillation")
+    raise ValueError("it has no seconds of a distillation")

@@ -114,11 +114,11 @@ def read(folder: Path) -> Pictures:
         manifest = read_json(folder / "manifest.json")
         classes, kind, extras = tuple(manifest["classes"]), manifest["labels"], manifest["extras"]
     except (OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} is not a distilled set: its manifest.json lacks something ({error})") from None
+        raise ValueError(f"{folder} is not a distilled set: its manifest.json is incomplete ({error})") from None
     images, labels = read_images(folder, classes)
     pictures = Pictures(images, labels, classes, read_soft(folder) if kind == "soft" else None, extras)
     if pictures.content() != manifest.get("content"):
-        raise ValueError(f"{folder} was changed after it was made: its content is not that of its manifest.json")
+        raise ValueError(f"{folder} was changed: its images differ from its manifest.json")
     return pictures
 
 
@@ -136,7 +136,7 @@ def read_soft(folder: Path) -> np.ndarray | None:
     try:
         return load_file(path)[SOFT_LABELS]
     except (SafetensorError, KeyError, OSError) as error:
-        raise ValueError(f"{path} holds no soft labels ({error})") from None
+        raise ValueError(f"{path} has no soft labels ({error})") from None
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:
@@ -159,9 +159,9 @@ def read_images(folder: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.
     files = class_files(folder)
     labelled = [(path, label) for label, name in enumerate(classes) for path in files.get(name, [])]
     if not labelled:
-        raise ValueError(f"{folder} holds no image")
+        raise ValueError(f"{folder} has no image")
     images = [read_image(path) for path, _ in labelled]
     for (path, _), image in zip(labelled, images, strict=True):
         if image.shape != images[0].shape:
-            raise ValueError(f"{path} has {image.shape[1]}x{image.shape[0]} pixels, the first image other ones")
+            raise ValueError(f"{path} has {image.shape[1]}x{image.shape[0]} pixels, the first image another size")
     return np.stack(images), np.array([label for _, label in labelled], dtype=np.int64)

@@ -65,9 +65,9 @@ def merge(runs: Path, sources: tuple[Path, ...]) -> MergeReport:
     report = MergeReport()
     for source in sources:
         if not source.exists():
-            raise UserError(f"there is no runs folder {source}, and no file of results")
+            raise UserError(f"{source} is neither a runs folder nor a file of results")
         if source.resolve() == runs.resolve():
-            raise UserError(f"{source} is the folder to merge into")
+            raise UserError(f"{source} is the folder to merge into: name other folders")
         name = f"{source.resolve().name}-{digest(str(source.resolve()))[:8]}"  # several may have one name
         with TemporaryDirectory() as temporary:
             folder = source
@@ -76,7 +76,7 @@ def merge(runs: Path, sources: tuple[Path, ...]) -> MergeReport:
                 report.skipped += [f"{problem.path}: {problem.reason}" for problem in unpack_results(source, folder)]
             run_paths = list(run_folders(folder))
             if not run_paths:
-                raise UserError(f"{source} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
+                raise UserError(f"{source} has no run: name the folder that --runs had (runs/ucm64/random/...)")
             for run in run_paths:
                 _merge_run(_Folders(runs, folder, runs / CONFLICTS / name), run, report)
             report.skipped = [line.replace(temporary, str(source)) for line in report.skipped]

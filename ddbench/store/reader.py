@@ -133,7 +133,7 @@ def _read_run(folder: Path, details: bool, scan: RunsScan) -> None:
 
 def failure_problem(path: Path, failure: Failure) -> Problem:
     """Describe a recorded failure."""
-    return Problem(path, f"{failure.status}, and so in no mean: {failure.error}")
+    return Problem(path, f"{failure.status}, in no mean: {failure.error}")
 
 
 def misplaced(name: str, result: Result, spec: RunSpec) -> str:

@@ -276,7 +276,7 @@ def distilled_digest(folder: Path) -> str:
     try:
         content: str = read_json(path)["content"]
     except (OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not say what the distilled set is ({error})") from None
+        raise ValueError(f"{path} does not identify the distilled set ({error})") from None
     return content
 
 

@@ -76,7 +76,7 @@ def export_results(runs: Path, target: Path) -> RunsScan:
     scan = read_runs(runs)
     by_run: dict[Path, list[tuple[str, Path, Any]]] = {folder: [] for folder in run_folders(runs)}
     if not by_run:
-        raise UserError(f"{runs} holds no run: is it the folder that --runs named (runs/ucm64/random/...)?")
+        raise UserError(f"{runs} has no run: name the folder that --runs had (runs/ucm64/random/...)")
     for stored in scan.results:
         by_run[stored.folder].append(("result", stored.path, read_json(stored.path)))
     for problem in scan.failed:
@@ -136,7 +136,7 @@ def _read_file(source: Path, details: bool, costs: bool) -> RunsScan:
                 elif line.kind == "failure":
                     scan.failed.append(failure_problem(path, parse_failure(line.data)))
                 elif run.spec is None:
-                    raise ValueError("no line before it holds the spec of its run")
+                    raise ValueError("no earlier line has the spec of its run")
                 else:
                     result = parse_result(line.data, details)
                     if reason := misplaced(path.name, result, run.spec):
@@ -182,7 +182,7 @@ def read_lines(source: Path, problems: list[Problem]) -> Iterator[tuple[Path, Li
                 try:
                     line = _parse_line(text)
                     if line.path in seen:
-                        raise ValueError(f"{line.path} is on line {seen[line.path]} too")
+                        raise ValueError(f"{line.path} is also on line {seen[line.path]}")
                 except ValueError as error:
                     problems.append(Problem(place, str(error)))
                     continue

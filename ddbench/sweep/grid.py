@@ -115,7 +115,7 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
     sweep = Sweep(**validate(Sweep, content, str(path)))
     for name in ("datasets", "students", "protocols"):
         if not getattr(sweep, name):
-            raise UserError(f"{path}: {name} is empty, so there is nothing to do")
+            raise UserError(f"{path}: {name} is empty: name at least one")
     return sweep, tuple(_method_entry(method, path) for method in methods)
 
 
@@ -161,12 +161,13 @@ def _request(sweep: Sweep, entry: MethodEntry, dataset: str, size: int | None) -
         raise UserError(f"{entry.method} takes every training image: leave out its ipcs = {list(entry.ipcs)}")
     ipcs = () if whole else sweep.ipcs if entry.ipcs is None else entry.ipcs
     if not whole and not ipcs:
-        raise UserError(f"how many images per class may {entry.method} keep? Add ipcs = [1, 10], for example")
+        raise UserError(f"{entry.method} needs numbers of images per class: add ipcs = [1, 10], for example")
     seeds = sweep.seeds if entry.seeds is None else entry.seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
     if not seeds or min(seeds) < 0 or (ipcs and min(ipcs) < 1):
         raise UserError(
-            f"{entry.method}: seeds {list(seeds)}, ipcs {list(ipcs)}: at least one seed, seeds from 0, ipcs from 1"
+            f"{entry.method}: seeds = {list(seeds)} must name one seed, 0 or more; "
+            f"ipcs = {list(ipcs)} must be 1 or more"
         )
     config = Path(entry.config).absolute() if entry.config else None
     dataset = DatasetName.parse(dataset).absolute
@@ -192,14 +193,14 @@ class Estimate:
     total: int
 
     def describe(self, at_once: int) -> str:
-        """Return "about 1 h 20 min with 2 at a time; 3 of 10 tasks have no precedent", for one."""
+        """Format the time for `at_once` at a time: "about 1 h 20 min with 2 at a time; unknown for 3 of 10 tasks"."""
         if not self.total:
-            return "there is nothing to do"
+            return "nothing to do"
         if not self.known:
-            return "the time is unknown: no task here has a precedent"
+            return "time unknown: no finished run is similar"
         minutes, unknown = round(self.seconds / 60 / at_once), self.total - self.known
         time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-        rest = f"; {unknown} of {self.total} tasks have no precedent" if unknown else ""
+        rest = f"; unknown for {unknown} of {self.total} tasks" if unknown else ""
         return f"about {time} with {at_once} at a time{rest}"
 
 

@@ -41,7 +41,7 @@ class DiedError(Exception):
     """The process of a job died. retryable: False for a cluster, which has tried again by itself."""
 
     def __init__(self, retryable: bool) -> None:
-        super().__init__("its process is gone: killed, perhaps for lack of memory")
+        super().__init__("its process died, perhaps for lack of memory")
         self.retryable = retryable
 
 
@@ -63,7 +63,8 @@ def _run_protocols(job: SweepJob, settings: ExecutionSettings, retry: bool) -> T
     evaluations = [planning.evaluation_setup(job.students, protocol, job.student_seeds) for protocol in job.protocols]
     plans = planning.plans_for_protocols(job.request, evaluations, settings.data_paths)
     if plans[0].specs[0].digest != job.tasks[0].spec.digest:
-        raise UserError(f"{job.title} is another run here: code or data differ from those where the sweep was started")
+        reason = "its code or data differ from where the sweep started"
+        raise UserError(f"{job.title}: this worker would compute another run: {reason}")
     counts = TaskCounts()
     for plan in plans:
         counts += run.run(plan, settings, retry) or TaskCounts()
@@ -109,7 +110,7 @@ def _job_status(job: SweepJob, future: Future, deaths: Counter[str]) -> str:
     except DiedError as error:
         deaths[job.title] += 1
         if error.retryable and deaths[job.title] < ATTEMPTS:
-            log.warning("%s: %s; it is tried again", job.title, error)
+            log.warning("%s: %s; starting it again", job.title, error)
             return ""
         failure = Failure("died", str(error), "")
     except Exception as error:
@@ -119,7 +120,7 @@ def _job_status(job: SweepJob, future: Future, deaths: Counter[str]) -> str:
             return ""
         return "failed" if counts.failed else "done" if counts.done else "existing"
     _record(job, failure)
-    log.error("%s: %s; --retry tries again", job.title, failure.error)
+    log.error("%s: %s; --retry repeats it", job.title, failure.error)
     return "failed"
 
 
@@ -164,7 +165,7 @@ def cluster(address: str) -> Iterator[Submit]:
     try:
         client = Client(address, timeout=SCHEDULER_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"no Dask scheduler answers at {address} ({error}); it looks like tcp://HOST:8786") from None
+        raise UserError(f"no Dask scheduler answers at {address} ({error}); an address is tcp://HOST:8786") from None
     with client:
         executor = client.get_executor(pure=False)
         try:

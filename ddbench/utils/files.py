@@ -133,7 +133,7 @@ def locked(path: Path, patience: float | None = None) -> AbstractContextManager:
     except Timeout:
         if patience is not None:
             raise
-        log.info("waiting for another process that is making %s", path)
+        log.info("waiting for another process that computes %s", path)
         return lock.acquire()
 
 

@@ -59,10 +59,10 @@ def test_a_skeleton_runs_and_its_test_passes(here):
 
 def test_nothing_is_overwritten(here):
     (here / "test_mine.py").write_text("mine")
-    assert "test_mine.py is there already" in ddbench("new", "method", "mine", status=2).output
+    assert "test_mine.py exists already" in ddbench("new", "method", "mine", status=2).output
     assert sorted(path.name for path in here.iterdir()) == ["test_mine.py"]
 
 
 @pytest.mark.parametrize("name", ["My", "2d", "class", "a-b", "a/b"])
 def test_what_is_no_name_of_a_file_is_refused(here, name):
-    assert "is not a name for a Python file" in ddbench("new", "method", name, status=2).output
+    assert "cannot name a Python module" in ddbench("new", "method", name, status=2).output

@@ -79,7 +79,7 @@ def test_images_without_a_class_are_left_out_and_said(here, data_paths, picture,
     write(here / "me/scenes", picture, ["test"], label_of=lambda i: bare)
     source = find_dataset("hf:me/scenes")
     assert [len(a) + len(b) for a, b in zip(*sides(source, data_paths), strict=True)] == [10, 10]
-    assert "hf:me/scenes: 20 images of its split test have no class and are left out" in caplog.text
+    assert "hf:me/scenes: 20 images of the split test have no class and are omitted" in caplog.text
     assert source.split_rule.startswith("80/20")
 
 
@@ -133,7 +133,9 @@ def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
 def test_what_is_no_set_of_images_with_classes_is_said(here):
     (here / "me/words/data").mkdir(parents=True)
     datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(here / "me/words/data/train-00000-of-00001.parquet")
-    with pytest.raises(UserError, match=r"hf:me/words is no set of images with one class each: it has text \(Value\)"):
+    with pytest.raises(
+        UserError, match=r"hf:me/words needs a column of images and one of classes; it has text \(Value\)"
+    ):
         find_dataset("hf:me/words")
 
 
@@ -146,6 +148,6 @@ def test_names_and_a_hub_that_does_not_answer(tmp_path, monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", silent)
-    with pytest.raises(UserError, match=r"hf:me/scenes: the hub does not answer for it \(no network\)"):
+    with pytest.raises(UserError, match=r"hf:me/scenes: the Hugging Face hub does not find it \(no network\)"):
         find_dataset("hf:me/scenes")
     assert not list((tmp_path / "ddbench").glob("me--scenes"))

@@ -132,7 +132,7 @@ def test_a_copy_with_a_folder_for_each_side_is_one_dataset(toy, data_paths, grow
 def test_one_file_in_two_folders_of_a_class_is_an_error(toy, data_paths, grow):
     grow(data_paths.root / "toy/a", toy.classes, 10)
     grow(data_paths.root / "toy/b", ["beach"], 1)
-    with pytest.raises(DatasetError, match=r"toy/b/beach/beach00.png are both beach/beach00.png"):
+    with pytest.raises(DatasetError, match=r"toy/b/beach/beach00.png have the same name beach/beach00.png"):
         toy.describe(data_paths)
 
 
@@ -141,7 +141,7 @@ def test_folders_that_hold_no_images_are_looked_into_and_others_are_too_many(toy
     (data_paths.root / "toy/Images/papers").mkdir()
     toy.describe(data_paths)
     grow(data_paths.root / "toy/Images", ["swamp"], 1)
-    with pytest.raises(DatasetError, match=r"1 too many \(swamp\)"):
+    with pytest.raises(DatasetError, match=r"1 unknown \(swamp\)"):
         toy.describe(data_paths)
 
 
@@ -182,7 +182,7 @@ def test_images_in_a_folder_inside_a_class_are_an_error(tmp_path, data_paths, gr
     (tree / "b/notes").mkdir()
     assert [len(names) for names in folder_source(tree).describe(data_paths).train] == [2, 3]
     grow(tree / "b/notes", ["more"], 1)
-    with pytest.raises(DatasetError, match=r"b/notes, inside a class folder, has images \(more00\.png\)"):
+    with pytest.raises(DatasetError, match=r"b/notes is inside a class folder and has images \(more00\.png\)"):
         folder_source(tree).describe(data_paths)
 
 
@@ -234,7 +234,7 @@ def test_downloaded_verified_unpacked_packed(offered, data_paths):
 @ALL
 def test_a_wrong_checksum_leaves_nothing(offered, data_paths):
     info, _ = offered
-    with pytest.raises(DatasetError, match="it was deleted"):
+    with pytest.raises(DatasetError, match="It was deleted"):
         fetch(replace(info, checksum=f"MD5 {'0' * 32}"), data_paths)
     with pytest.raises(MissingDataError):
         info.describe(data_paths)

@@ -109,7 +109,7 @@ def test_missing_data_says_what_where_and_how(toy, data_paths):
     with pytest.raises(DatasetError) as caught:
         toy.describe(data_paths)
     text = str(caught.value)
-    for folder, found in (("toy/Images", "no such folder"), ("Images", "none of them is in it")):
+    for folder, found in (("toy/Images", "no such folder"), ("Images", "no class folder")):
         assert f"{data_paths.root / folder}  ({found})" in text
     for part in ("toy (Toy Land Use)", "https://example.org/toy.zip", "MD5 0123", "toy/Images/river", "DDBENCH_DATA"):
         assert part in text
@@ -123,7 +123,7 @@ def test_no_data_root_says_how_to_give_one(toy, tmp_path):
 
 def test_missing_and_extra_classes_are_named(toy, data_paths, grow):
     grow(data_paths.root / "Images", ["river", "beach", "woods", "lake"], 10)
-    with pytest.raises(DatasetError, match=r"has 4: 1 missing \(forest\); 2 too many \(lake, woods\)"):
+    with pytest.raises(DatasetError, match=r"has 4: 1 missing \(forest\); 2 unknown \(lake, woods\)"):
         toy.describe(data_paths)
 
 
@@ -147,7 +147,7 @@ def test_wrong_counts_are_named(toy, data_paths, grow):
 def test_a_class_of_one_image_cannot_be_split(tmp_path, data_paths, grow):
     tree = grow(tmp_path / "tree", ["a", "b"], 3)
     grow(tree, ["c"], 1)
-    with pytest.raises(DatasetError, match="one in: c"):
+    with pytest.raises(DatasetError, match="Classes with one: c"):
         folder_source(tree).describe(data_paths)
 
 

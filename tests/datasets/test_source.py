@@ -133,7 +133,7 @@ def test_of_several_pictures_the_first_is_used_and_said(toy, data_paths, grow, p
     (tree / "beach/beach04.png").unlink()
     first.save(tree / "beach/beach04.tif", save_all=True, append_images=rest)
     data = toy.load(data_paths, 8)
-    assert "the first picture is used of files with several: beach/beach04.tif" in caplog.text
+    assert "files with several images, of which the first is used: beach/beach04.tif" in caplog.text
     assert np.array_equal(rows(data)["beach/beach04.tif"], np.asarray(first))
     assert toy.verify(data_paths).several == ("beach/beach04.tif",)
 
@@ -321,7 +321,7 @@ def test_a_pack_without_its_index_is_told(toy, data_paths, grow):
     grow(data_paths.root / "Images", toy.classes, 10)
     toy.load(data_paths, 8)
     (packs(data_paths)[0] / "index.json").unlink()
-    with pytest.raises(DatasetError, match=r"is no pack .*: delete it and run again"):
+    with pytest.raises(DatasetError, match=r"is not a pack .*: delete it, then repeat the command"):
         toy.load(data_paths, 8)
 
 

@@ -90,8 +90,8 @@ def test_a_file_of_the_users(toy, data_paths, tree, tmp_path):
         (["beach/beach01.png,train", "beach/beach01.png,test"], "on both sides"),
         (["beach/beach01.png,train", "beach01.jpg,test"], "has beach01.jpg on both sides"),
         (["beach/beach01.png,train", ",test"], "has a line without a file"),
-        (["beach/beach01.png,train", "beach/beach02.png,test"], "leaves no image to train in river, forest"),
-        ([], "needs a line"),
+        (["beach/beach01.png,train", "beach/beach02.png,test"], "leaves no image to train on in river, forest"),
+        ([], "needs a first line"),
     ],
 )
 def test_what_is_off_in_a_users_file_is_named(toy, data_paths, tree, tmp_path, rows, said):
@@ -102,7 +102,7 @@ def test_what_is_off_in_a_users_file_is_named(toy, data_paths, tree, tmp_path, r
 def test_a_users_file_that_is_none(toy, data_paths, tree, tmp_path):
     with pytest.raises(DatasetError, match=r"gone\.csv cannot be read"):
         toy.with_split(str(tmp_path / "gone.csv")).describe(data_paths)
-    with pytest.raises(DatasetError, match="needs a line `file,split`"):
+    with pytest.raises(DatasetError, match="needs a first line `file,split`"):
         toy.with_split(write(tmp_path / "odd.csv", ["beach/beach01.png,train"], head="name,side")).describe(data_paths)
 
 
@@ -111,7 +111,7 @@ def test_a_stem_that_two_classes_have_needs_its_class(toy, data_paths, picture, 
         (data_paths.root / "Images" / name).mkdir(parents=True)
         for i in range(10):
             picture(f"{name}{i}", 8, 8).save(data_paths.root / "Images" / name / f"{i:04d}.png")
-    with pytest.raises(DatasetError, match=r"0003\.png may be river/0003.png or beach/0003.png: write class/file"):
+    with pytest.raises(DatasetError, match=r"0003\.png matches river/0003.png or beach/0003.png: write CLASS/FILE"):
         toy.with_split(write(tmp_path / "mine.csv", ["0003.png,train"])).describe(data_paths)
 
 
@@ -131,7 +131,7 @@ def test_published_lists(toy, data_paths, tree, tmp_path, served):
 def test_lists_that_were_changed_are_refused(toy, data_paths, tree, served):
     sums = served.write({"train": ["beach00.jpg"], "test": ["beach01.jpg"]})
     info = replace(toy, lists=Lists(f"{served.address}/{{side}}.txt", dict(sums, train="0" * 64)))
-    with pytest.raises(DatasetError, match="it was deleted"):
+    with pytest.raises(DatasetError, match="It was deleted"):
         info.with_split("torchgeo").describe(data_paths)
 
 

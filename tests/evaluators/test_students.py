@@ -138,7 +138,7 @@ def test_too_small_is_an_error(size, classes, said):
     ("student", "size", "init", "said"),
     [
         ("inception_v3", 96, "scratch", "inception_v3 needs at least 107 px, not 96"),
-        ("vit_base", 40, "imagenet", "patches of 16 px: not 40"),
+        ("vit_base", 40, "imagenet", "a multiple of 16 px, not 40"),
         ("vit_small", 67, "scratch", "multiple of 8"),
     ],
 )

@@ -175,8 +175,8 @@ def test_what_tells_lines_apart_is_shown(tmp_path):
     ("words", "message"),
     [
         (("--own", "qiuck@1"), "did you mean 'quick@1'"),
-        (("--own", "dc@1"), "dc@1 has no published twin dc-hard@1: name one by --hard"),
-        (("--own", "dpd@1"), "dpd@1 has no published twin dpd-plain@1: name one by --plain"),
+        (("--own", "dc@1"), "dc@1 has no published variant dc-hard@1: name a protocol with --hard"),
+        (("--own", "dpd@1"), "dpd@1 has no published variant dpd-plain@1: name a protocol with --plain"),
         (("--own", "dc@1", "--hard", "quick-hard@1", "--plain", "dc@1"), "--hard quick-hard@1 is not dc@1 on hard"),
         (("--plain", "quick@1"), "--plain quick@1 is not quick@1 without augmentation"),
         (("--hard", "quick@1"), "--hard quick@1 is not quick@1 on hard labels"),

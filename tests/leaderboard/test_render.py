@@ -53,8 +53,8 @@ def test_what_tells_columns_apart_is_said():
 def test_every_extra_column_has_a_text():
     board = make_table(BOARD)
     costs = extra_columns.cell_costs(BOARD, {})
-    extras = extra_columns.extra_cells(board, EXTRA_COLUMNS, costs)
-    assert (*extras.names, *extras.row_names) == EXTRA_COLUMNS
+    extras = extra_columns.extra_cells(board, tuple(EXTRA_COLUMNS), costs)
+    assert (*extras.names, *extras.row_names) == tuple(EXTRA_COLUMNS)
     with pytest.raises(ValueError, match="unknown column 'speed'"):
         extra_columns.extra_cells(board, ("speed",), costs)
 
@@ -259,7 +259,7 @@ def test_no_rule_stands_below_an_empty_head():
 
 def test_a_reported_number_with_several_columns_is_an_error():
     both = [*BOARD, entry(0.5, student="resnet18", spec={"ipc": 10})]
-    with pytest.raises(UserError, match=r"which of 2 columns .*size 32, convnet, quick@1, scratch; size 32, resnet18"):
+    with pytest.raises(UserError, match=r"2 columns .*size 32, convnet, quick@1, scratch; size 32, resnet18"):
         render.render(both, "text", TableOptions(reported=(PAPER,)))
     render.render(both, "text", TableOptions(reported=(dataclasses.replace(PAPER, student="resnet18"),)))
 
@@ -272,10 +272,10 @@ def test_a_file_of_reported_numbers(tmp_path):
     path.write_text(path.read_text().replace('2601.15829, table 2"', '2601.15829,\\n\\n table 2"'))
     assert read_reported(path) == (PAPER,)
     for old, new, message in (
-        ("percent = 99.5", "percent = 995", "percent = 995 is wrong; expected a finite number from 0 to 100"),
-        ("percent = 99.5", "", "a reported number needs percent"),
+        ("percent = 99.5", "percent = 995", "percent = 995 is invalid; expected a finite number from 0 to 100"),
+        ("percent = 99.5", "", "a reported number lacks percent"),
         ("std", "sdt", "unknown key of Reported .*'sdt'; did you mean std"),
-        ("[[reported]]", "[reported]", r"needs a table \[\[reported\]\]"),
+        ("[[reported]]", "[reported]", r"must have one table \[\[reported\]\]"),
     ):
         path.write_text(path.read_text().replace(old, new))
         with pytest.raises(UserError, match=message):

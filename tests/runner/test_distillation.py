@@ -25,7 +25,7 @@ def image_set(cls=ImageSet, size=4, n=4, **changes):
         ("images", "must return a DistilledSet, not str"),
         (image_set(DistilledSet, classes=("a", "c")), "classes were changed"),
         (image_set(DistilledSet, size=5), r"images are \(5, 5\) pixels"),
-        (image_set(DistilledSet, n=6), "the budget is 2"),
+        (image_set(DistilledSet, n=6), "every class needs 2"),
     ],
 )
 def test_what_a_method_returns_is_checked(made, said):

@@ -202,8 +202,8 @@ def test_a_metric_without_its_weights_does_not_stop_the_others(home, measured, t
     done = ddbench(home, "quality", run_of(home), "--format", "json")
     assert done.exit_code == 1
     assert json.loads(done.stdout) == [measured["ssim"]]
-    assert re.search(r"without fid: .*put it at .*inception_v3", done.stderr)
-    assert re.search(r"without coverage: .*put it at .*resnet18", done.stderr)
+    assert re.search(r"metric fid not computed: .*put it at .*inception_v3", done.stderr)
+    assert re.search(r"metric coverage not computed: .*put it at .*resnet18", done.stderr)
 
 
 def test_a_name_without_its_version_is_the_same_measurement(home, measured):
@@ -227,7 +227,7 @@ def test_a_set_that_was_changed_does_not_stop_the_others(home, measured, tmp_pat
     done = ddbench(home, "quality", changed, run_of(home), "--features", FEATURES, "--format", "json")
     assert done.exit_code == 1
     assert f"skipped {changed}: " in done.stderr
-    assert "was changed after it was made" in done.stderr
+    assert "was changed: its images differ from its manifest.json" in done.stderr
     assert len(json.loads(done.stdout)) == 3
 
 
@@ -247,7 +247,7 @@ def test_a_run_without_its_manifest_does_not_stop_the_others(home, measured, tmp
     (lacking / "distilled" / "manifest.json").unlink()
     done = ddbench(home, "quality", lacking, run_of(home), "--metric", "ssim", "--format", "json")
     assert done.exit_code == 1
-    assert "manifest.json does not say what the distilled set is" in done.stderr
+    assert "manifest.json does not identify the distilled set" in done.stderr
     assert len(json.loads(done.stdout)) == 1
 
 
@@ -258,7 +258,7 @@ def test_a_teacher_that_diverges_is_said(home, monkeypatch):
     monkeypatch.setattr("ddbench.runner.teacher.train_student", diverging)
     done = ddbench(home, "quality", run_of(home), "--metric", "fid", "--features", "convnet/quick-plain@1")
     assert done.exit_code == 1
-    assert "the teacher, convnet by quick-plain@1, gives no labels: training diverged" in done.stderr
+    assert "the teacher (convnet by quick-plain@1) cannot be trained: training diverged" in done.stderr
 
 
 def test_a_run_of_another_dataset_is_refused(home, tmp_path):
@@ -266,4 +266,4 @@ def test_a_run_of_another_dataset_is_refused(home, tmp_path):
     write_method(tmp_path)
     done = ddbench(tmp_path, "quality", run_of(home), "--features", FEATURES)
     assert done.exit_code == 1
-    assert "--dataset says folder:images, split" in done.stderr
+    assert "--dataset is folder:images, split" in done.stderr

@@ -212,7 +212,7 @@ def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch
     run.run(plan, setting(home, tmp_path))
     monkeypatch.setenv("PICK_WORKS", "1")
     assert run.run(plan, setting(home, tmp_path)).failed == 1
-    assert "--retry tries again" in caplog.text
+    assert "--retry repeats it" in caplog.text
     assert run.run(plan, setting(home, tmp_path), retry=True) == run.TaskCounts(1, 0, 0)
     assert records.read_failure(plan.specs[0].folder(tmp_path)) is None
 
@@ -220,7 +220,7 @@ def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch
 def test_a_method_that_writes_to_the_training_images_fails(home, tmp_path):
     plan = plan_for(home, "do=write")
     run.run(plan, setting(home, tmp_path))
-    assert "changed the training images" in records.read_failure(plan.specs[0].folder(tmp_path)).error
+    assert "changed its training images" in records.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
 def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
@@ -250,7 +250,7 @@ def test_one_failing_student_costs_one_cell(home, tmp_path):
 def test_more_images_than_there_are_is_a_failure_that_names_the_budget(home, tmp_path):
     plan = plan_for(home, ipcs=(500,))
     assert run.run(plan, setting(home, tmp_path)).failed == 1
-    assert "the budget is 500 images per class" in records.read_failure(plan.specs[0].folder(tmp_path)).error
+    assert "every class needs 500 images" in records.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
 def command(home, place, *words):
@@ -347,7 +347,7 @@ def test_what_a_method_says_of_its_weights_is_part_of_the_run(home, tmp_path):
 
 def test_a_field_that_is_no_json_value_is_a_user_error(home):
     file = home / "pathy.py"
-    text = (home / "pick.py").read_text().replace("shift: int", "root: Path = Path('x')\n    shift: int")
+    text = (home / "pick.py").read_text().replace("shift: int", "root: Path = Path('x')\n    shift: int", 1)
     file.write_text(text)
     request = Request(f"{file}:Pick", f"folder:{home}/images", (2,))
     with pytest.raises(UserError, match="a field of pick cannot be written"):
@@ -384,8 +384,8 @@ def test_a_folder_of_unequal_classes_has_the_larger_ones_ipc(home, tmp_path, cap
     [
         (lambda image: image.resize((12, 12)), "is 12x12 px, not 8x8: --size 12 evaluates them as they are, or"),
         (lambda image: image.resize((12, 8)), "is 12x8 px, not 8x8: images are square"),
-        (lambda image: image.convert("L"), "is of mode L, not RGB"),
-        (lambda image: image.convert("RGBA"), "is of mode RGBA, not RGB"),
+        (lambda image: image.convert("L"), "has mode L, not RGB"),
+        (lambda image: image.convert("RGBA"), "has mode RGBA, not RGB"),
     ],
 )
 def test_given_images_of_another_kind_are_refused(home, tmp_path, change, said):

@@ -204,11 +204,11 @@ def test_a_damaged_spec_is_skipped_and_named(two):
 
 
 def test_folders_that_are_none(two, tmp_path):
-    with pytest.raises(UserError, match="there is no runs folder"):
+    with pytest.raises(UserError, match="is neither a runs folder nor a file of results"):
         merge.merge(two[0], (tmp_path / "gone",))
     with pytest.raises(UserError, match="is the folder to merge into"):
         merge.merge(two[0], (two[0],))
-    with pytest.raises(UserError, match="holds no run: is it the folder"):
+    with pytest.raises(UserError, match="has no run: name the folder"):
         merge.merge(two[0], (two[1].parent.parent,))
 
 
@@ -218,7 +218,7 @@ def test_the_command(two):
     fine = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])
     assert (fine.exit_code, fine.stdout) == (
         0,
-        "1 runs and 0 further results copied, 1 were there already, 0 conflicts\n",
+        "1 runs and 0 further results copied, 1 existed already, 0 conflicts\n",
     )
     edited(result(theirs, 0), overall=0.123)
     failed = CliRunner().invoke(cli, ["--runs", str(ours), "merge", str(theirs)])

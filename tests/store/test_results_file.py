@@ -210,7 +210,7 @@ def test_a_spec_that_was_edited_costs_its_run_alone(exported):
     assert len(scan.results) == 10
     reasons = [problem.reason for problem in scan.problems]
     assert "the spec was edited" in reasons[0]
-    assert ["no line before it holds the spec of its run" in reason for reason in reasons[1:]] == [True] * 2
+    assert ["no earlier line has the spec of its run" in reason for reason in reasons[1:]] == [True] * 2
 
 
 def test_duplicate_runs_are_named_and_count_once(exported):
@@ -219,7 +219,7 @@ def test_duplicate_runs_are_named_and_count_once(exported):
     scan = results_file.read_results(exported)
     assert len(scan.results) == 12
     assert [problem.path.name for problem in scan.problems] == [f"ours.jsonl:{len(lines) + i}" for i in range(1, 5)]
-    assert scan.problems[0].reason.endswith("spec.json is on line 2 too")
+    assert scan.problems[0].reason.endswith("spec.json is also on line 2")
 
 
 def test_a_copied_run_under_another_name_counts_once(exported):
@@ -305,7 +305,7 @@ def test_results_of_an_older_version_stay_as_they_were(tmp_path):
 def test_other_commands_refuse_a_file_and_an_empty_folder_is_an_error(exported, tmp_path):
     done = invoke(exported, "export", "results", str(tmp_path / "x.jsonl"))
     assert done.exit_code == 2
-    assert "is a file; only leaderboard, report, robustness read one" in " ".join(done.stderr.split())
+    assert "is a file, and only leaderboard, report, robustness read files" in " ".join(done.stderr.split())
     (tmp_path / "empty").mkdir()
     done = invoke(tmp_path / "empty", "export", "results", str(tmp_path / "x.jsonl"))
     assert done.exit_code == 2

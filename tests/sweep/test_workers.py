@@ -184,22 +184,22 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
 def test_a_sweep_by_its_command(home):
     plan(home, "", "fails=true", seeds=2)
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 jobs, 8 tasks to do; the time is unknown" in dry.stdout
+    assert "4 jobs, 8 tasks to do; time unknown: no finished run is similar" in dry.stdout
     assert not (home / "runs").exists()
     first = subprocess.run(command(home, "--jobs", "2"), capture_output=True, text=True)
     assert first.returncode == 1, first.stderr
-    assert "4 jobs: 2 done now, 2 failed, 0 done earlier" in first.stderr
+    assert "4 jobs: 2 done now, 2 failed, 0 done before" in first.stderr
     assert "100.0 (n=1)" in first.stdout  # two seeds, and the same images
     again = subprocess.run(command(home), capture_output=True, text=True)
     assert again.returncode == 1
-    assert "4 jobs: 0 done now, 2 failed, 2 done earlier" in again.stderr
-    assert again.stderr.count("failed earlier; --retry tries again") == 2
+    assert "4 jobs: 0 done now, 2 failed, 2 done before" in again.stderr
+    assert again.stderr.count("failed earlier; --retry repeats it") == 2
     assert len(begun(home, "0-0-True-False-0")) == 1
     assert subprocess.run(command(home, "--retry"), capture_output=True).returncode == 1
     assert len(begun(home, "0-0-True-False-0")) == 2
     dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 jobs, 0 tasks to do; there is nothing to do" in dry.stdout
-    assert dry.stdout.count("(failed earlier: only with --retry)") == 2
+    assert "4 jobs, 0 tasks to do; nothing to do" in dry.stdout
+    assert dry.stdout.count("(failed earlier; --retry repeats it)") == 2
     dry = subprocess.run(command(home, "--dry-run", "--retry"), capture_output=True, text=True, check=True)
     assert "4 jobs, 4 tasks to do" in dry.stdout
     assert "failed earlier" not in dry.stdout
@@ -273,7 +273,7 @@ def test_on_a_cluster_a_lost_worker_costs_no_job(home, scheduler):
 def test_no_scheduler_there_is_said(home):
     plan(home, "")
     both = subprocess.run(command(home, "--jobs", "2", "--scheduler", "tcp://h:1"), capture_output=True, text=True)
-    assert (both.returncode, "--jobs is for processes of this machine" in both.stderr) == (2, True)
+    assert (both.returncode, "--jobs and --scheduler exclude each other" in both.stderr) == (2, True)
     done = subprocess.run(command(home, "--scheduler", "tcp://127.0.0.1:9"), capture_output=True, text=True)
     assert done.returncode == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr

@@ -60,7 +60,9 @@ def scene(label: int, index: int, size: int) -> Array:
     label: 0..9, a position in CLASSES. index: any number from 0; another index is another picture. Raises ValueError.
     """
     if not 0 <= label < len(CLASSES) or index < 0 or size < 1:
-        raise ValueError(f"scene({label}, {index}, {size}): label is 0..{len(CLASSES) - 1}, index from 0, size from 1")
+        raise ValueError(
+            f"scene({label}, {index}, {size}): label must be 0..{len(CLASSES) - 1}, index 0 or more, size 1 or more"
+        )
     key = hashlib.sha256("\0".join(("scenes", CLASSES[label], str(index))).encode()).digest()
     rng = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "big")))
     n = 2 * size

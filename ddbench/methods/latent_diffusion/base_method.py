@@ -103,7 +103,7 @@ class LatentDiffusionMethod:
         at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
         shares(self, "strength", "tune_empty", "guidance_low", "guidance_high")
         if not 0 <= self.tune_ema < 1:
-            raise ValueError("tune_ema must be in 0..1, 1 excluded")
+            raise ValueError("tune_ema must be at least 0 and below 1")
         if not self.tune_rate > 0:
             raise ValueError("tune_rate must be above 0")
         try:
@@ -111,7 +111,7 @@ class LatentDiffusionMethod:
         except ValueError:
             placeholders = []
         if placeholders != [""]:
-            raise ValueError("prompt must hold {} once, for the class name")
+            raise ValueError("prompt must contain {} once, for the class name")
 
     def identity(self) -> str:
         """Return a digest of the base model's weights. Raises UserError when there is no such model."""
@@ -139,10 +139,10 @@ class LatentDiffusionMethod:
         check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
-            log.warning("the base's %s is not variance preserving: %s takes its place", *names)
+            log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)
         if self.weights != "none" and self.tune_batch < ctx.processes.size:
-            problem = f"tune_batch={self.tune_batch} is too little for {ctx.processes.size} processes"
-            raise UserError(f"{problem}: one image for each")
+            problem = f"tune_batch={self.tune_batch} is too small for {ctx.processes.size} processes"
+            raise UserError(f"{problem}: each needs one image")
         model.check_classes(len(train.classes), self.weights != "none")
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
@@ -210,7 +210,9 @@ class LatentDiffusionMethod:
             z = torch.stack(samples)
             figures |= {"steps": self.steps, "images": len(z)}
         if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
-            raise FloatingPointError(f"{bad} of {len(z)} latents are not finite: try precision=fp32, or less guidance")
+            raise FloatingPointError(
+                f"{bad} of {len(z)} latents are not finite: try precision=fp32 or a smaller guidance"
+            )
         return z, sum(fallbacks)
 
 

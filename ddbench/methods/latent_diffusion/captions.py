@@ -96,7 +96,7 @@ def find_captioner(name: str) -> Path:
     if not folder.is_dir():
         folder = download(name, FILES, CAPTIONER)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder} is no vision-language model: it lacks config.json or *.safetensors")
+        raise UserError(f"{folder} is not a vision-language model: it lacks config.json or *.safetensors")
     return folder
 
 

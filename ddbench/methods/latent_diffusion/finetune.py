@@ -151,5 +151,5 @@ def load_finetuned(model: LatentModel, folder: Path, config: FinetuneConfig) -> 
         unfreeze(model.denoiser, config)
     trained = load_file(folder / "denoiser.safetensors", device=str(model.device))
     if unexpected := model.denoiser.load_state_dict(trained, strict=False).unexpected_keys:
-        raise ValueError(f"{folder} holds weights that the denoiser lacks: {', '.join(unexpected[:3])}")
+        raise ValueError(f"{folder} has weights that the denoiser lacks: {', '.join(unexpected[:3])}")
     model.denoiser.requires_grad_(False).eval()

@@ -71,11 +71,13 @@ class LatentModel:
             return
         of_base = self.denoiser.config.num_embeds_ada_norm
         if count > of_base:
-            raise UserError(f"{count} classes: this base, conditioned by class, has {of_base}; try one by text")
+            raise UserError(
+                f"{count} classes: this base is conditioned by class and has {of_base}; try a text-conditioned base"
+            )
         if count < of_base and not tuned:
             raise UserError(
-                f"weights=none: this base, conditioned by class, would draw the first {count} of its own {of_base}; "
-                "fine-tune it (weights=lora, weights=all) or try one by text"
+                f"weights=none: this base is conditioned by class and would sample the first {count} of its {of_base} "
+                "classes; fine-tune it (weights=lora, weights=all) or try a text-conditioned base"
             )
 
     @torch.no_grad()
@@ -144,11 +146,11 @@ class LatentModel:
         scheduler = build_scheduler(kinds[name], self.scheduler.config)
         kind = kinds[name].__name__
         if pulled and kind in MULTISTEP_SCHEDULERS:
-            raise UserError(f"scheduler {kind} restarts from latents of its own, which undoes the pull: set pull=0")
+            raise UserError(f"scheduler {kind} keeps its own latents, which undoes the guidance: set pull=0")
         if float(scheduler.init_noise_sigma) == 1:
             return scheduler
         if name != "base":
-            raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for one")
+            raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for example")
         from diffusers import DDIMScheduler
 
         return build_scheduler(DDIMScheduler, self.scheduler.config)
@@ -170,7 +172,9 @@ def build_scheduler(kind: Any, config: Any) -> Any:
         return kind.from_config(config, **accepted)
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"scheduler {kind.__name__} cannot be built: {reason}; DDIMScheduler needs nothing") from None
+        raise UserError(
+            f"scheduler {kind.__name__} cannot be built: {reason}; DDIMScheduler works without further packages"
+        ) from None
 
 
 def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,7 +215,7 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     scheduler_class = scheduler_name(folder)
     if not hasattr(diffusers, scheduler_class):
         version = diffusers.__version__
-        raise UserError(f"{folder}: its scheduler is a {scheduler_class}, which diffusers {version} does not have")
+        raise UserError(f"{folder}: its scheduler {scheduler_class} does not exist in diffusers {version}")
     scheduler = getattr(diffusers, scheduler_class).from_pretrained(folder / "scheduler")
     if (prediction := getattr(scheduler.config, "prediction_type", None)) not in PREDICTIONS:
         raise UserError(f"{folder}: its denoiser predicts {prediction!r}; known are {', '.join(PREDICTIONS)}")
@@ -252,7 +256,7 @@ def _check_unet(folder: Path, channels: int) -> None:
         f"it reads texts of width {width}, the text encoder writes {text}": width != text,
     }
     if problems := [reason for reason, holds in reasons.items() if holds]:
-        raise UserError(f"{folder}: its U-Net is not one for text to image: {'; '.join(problems)}")
+        raise UserError(f"{folder}: its U-Net is not a text-to-image model: {'; '.join(problems)}")
 
 
 def _load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:

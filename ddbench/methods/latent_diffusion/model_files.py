@@ -51,7 +51,7 @@ def find_model(name: str) -> Path:
     missing = [f"{part}/{kind}" for part, kind in kinds.items() if not any((folder / part).glob(kind))]
     if missing:
         raise UserError(
-            f"{folder} is no complete pipeline folder: it lacks {', '.join(missing)}.\n"
+            f"{folder} is not a complete pipeline folder: it lacks {', '.join(missing)}.\n"
             "Weights are read from safetensors only; `save_pretrained` of diffusers writes them."
         )
     return folder

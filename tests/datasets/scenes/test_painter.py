@@ -104,7 +104,7 @@ def test_classes_differ_in_known_ways():
 
 @pytest.mark.parametrize("arguments", [(-1, 0, 64), (10, 0, 64), (0, -1, 64), (0, 0, 0)])
 def test_off_the_map(arguments):
-    with pytest.raises(ValueError, match=r"label is 0\.\.9, index from 0, size from 1"):
+    with pytest.raises(ValueError, match=r"label must be 0\.\.9, index 0 or more, size 1 or more"):
         scene(*arguments)
 
 

@@ -230,8 +230,8 @@ def test_half_precision_draws_nearly_the_same_images(precision, tuned, method, f
     ("settings", "said"),
     [
         ({"strength": 2.0}, "strength must be in 0..1"), ({"steps": 0}, "steps must be at least 1"),
-        ({"tune_batch": 0}, "tune_batch must be at least 1"), ({"prompt": "a {x}"}, "prompt must hold {} once"),
-        ({"prompt": "a {"}, "prompt must hold {} once"), ({"tune_ema": 1.0}, "1 excluded"),
+        ({"tune_batch": 0}, "tune_batch must be at least 1"), ({"prompt": "a {x}"}, "prompt must contain {} once"),
+        ({"prompt": "a {"}, "prompt must contain {} once"), ({"tune_ema": 1.0}, "below 1"),
         ({"tune_rate": -1.0}, "tune_rate must be above 0"), ({"pull": -1.0}, "pull must be at least 0"),
     ],
 )  # fmt: skip
@@ -296,7 +296,7 @@ def test_latents_that_are_not_finite_are_an_error(method, few_scenes, context_of
 
 def test_fewer_images_in_a_batch_than_processes_are_refused_before_any_work(method, few_scenes, context_of):
     ctx = dataclasses.replace(context_of(), processes=ProcessGroup(0, 8))
-    with pytest.raises(UserError, match="tune_batch=4 is too little for 8 processes"):
+    with pytest.raises(UserError, match="tune_batch=4 is too small for 8 processes"):
         method.distill(few_scenes, 1, ctx)
 
 

@@ -131,14 +131,14 @@ def test_a_base_conditioned_by_class(dit, few_scenes, context_of):
 
 def test_what_a_base_conditioned_by_class_cannot_do_is_refused(dit, few_scenes, context_of):
     base = str(dit(classes=2))
-    with pytest.raises(UserError, match="3 classes: this base, conditioned by class, has 2"):
+    with pytest.raises(UserError, match="3 classes: this base is conditioned by class and has 2"):
         DPD(base=base, captioner="template").distill(few_scenes, 1, context_of())
     with pytest.raises(UserError, match="captioner=palette: this base is conditioned by class and reads no text"):
         DPD(base=str(dit()), captioner="palette").distill(few_scenes, 1, context_of())
     for method in (MGD3(base=str(dit())), DPD(base=str(dit()), captioner="template", weights="none")):
-        with pytest.raises(UserError, match="would draw the first 3 of its own 4; fine-tune it"):
+        with pytest.raises(UserError, match="would sample the first 3 of its 4 classes; fine-tune it"):
             method.distill(few_scenes, 1, context_of())
-    with pytest.raises(UserError, match="vlcp needs a base that reads text"):
+    with pytest.raises(UserError, match="vlcp needs a text-conditioned base"):
         VLCP(base=str(dit()), captioner="palette").distill(few_scenes, 1, context_of())
     with pytest.raises(UserError, match="32 px: this base, a transformer, takes 64 px only"):
         DPD(base=str(dit(sample_size=16)), captioner="template").distill(few_scenes, 1, context_of())

@@ -38,7 +38,7 @@ def test_every_kind_of_base_runs(prediction, more, make_pipeline, few_scenes, co
 @pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverSinglestepScheduler"])
 def test_a_scheduler_that_forgets_the_pull_is_refused(name, method, few_scenes, context_of):
     ctx = context_of()
-    with pytest.raises(UserError, match=f"{name} .* undoes the pull: set pull=0"):
+    with pytest.raises(UserError, match=f"{name} .* undoes the guidance: set pull=0"):
         dataclasses.replace(method, scheduler=name, pull=1.0).distill(few_scenes, 1, ctx)
     assert not ctx.shared.exists()
 
@@ -64,7 +64,7 @@ def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path)
 )
 def test_a_denoiser_that_wants_something_else_is_refused(unet, said, make_pipeline, tmp_path):
     base = make_pipeline(tmp_path / "base", **unet)
-    with pytest.raises(UserError, match=f"not one for text to image: {said}"):
+    with pytest.raises(UserError, match=f"not a text-to-image model: {said}"):
         load_model(str(base), CPU)
 
 
@@ -74,7 +74,7 @@ def edit(path, **changes):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"_class_name": "NoSuchScheduler"}, "is a NoSuchScheduler, which diffusers"),
+    [({"_class_name": "NoSuchScheduler"}, "NoSuchScheduler does not exist in diffusers"),
      ({"prediction_type": "flow"}, "predicts 'flow'; known are epsilon")],
 )  # fmt: skip
 def test_a_scheduler_we_do_not_know_is_named(changes, said, make_pipeline, tmp_path):
@@ -175,7 +175,7 @@ def test_a_base_whose_scheduler_scales_its_noise_is_sampled_by_ddim(
     EulerDiscreteScheduler.from_pretrained(folder / "scheduler").save_pretrained(folder / "scheduler")
     replaced = dataclasses.replace(method, base=str(folder), weights="none")
     made = replaced.distill(few_scenes, 1, context_of()).images
-    assert "EulerDiscreteScheduler is not variance preserving: DDIMScheduler takes its place" in caplog.text
+    assert "EulerDiscreteScheduler is not variance preserving: DDIMScheduler replaces it" in caplog.text
     assert torch.equal(made, dataclasses.replace(method, weights="none").distill(few_scenes, 1, context_of()).images)
 
 

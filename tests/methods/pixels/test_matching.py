@@ -408,7 +408,7 @@ def test_batches_of_distilled_images_are_cut_from_permutations():
 
 
 def test_a_piece_beyond_the_trajectory_is_refused():
-    with pytest.raises(ValueError, match="latest may be 49"):
+    with pytest.raises(ValueError, match="latest may be at most 49"):
         MTT(latest=50, expert_epochs=2, epochs=50)
 
 
