@@ -62,7 +62,7 @@ class Checkpoints:
     """The place of the loop's state.
 
     folder: None keeps none.
-    every: steps between two checkpoints.
+    every: most steps between two checkpoints; slow steps are stored every minute.
     processes: they run the loop together, each on its part of every batch; the lead writes, all read.
     """
 
@@ -97,7 +97,7 @@ def fit(
     state: dict[str, Sequence[Tensor]] = {"weight": weights, "buffer": list(network.buffers()), "average": average}
     checkpoint = Checkpoint(checkpoints.folder / STATE) if checkpoints.folder else None
     start = _resume(checkpoint, state, optimizer) if checkpoint else Progress()
-    losses, watch = start.losses, Stopwatch()
+    losses, watch, saved = start.losses, Stopwatch(), 0.0
     bar = progress(itertools.count(start.step) if schedule.seconds else range(start.step, schedule.steps))
     for step in bar:
         done = schedule.progress_at(step, start.seconds + watch.seconds)
@@ -124,9 +124,11 @@ def fit(
             with torch.no_grad():
                 torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - decay)
         after(step)
-        if checkpoint and checkpoints.processes.is_lead and (step + 1) % checkpoints.every == 0:
+        is_due = checkpoint and ((step + 1) % checkpoints.every == 0 or watch.seconds - saved >= checkpoint.every)
+        if checkpoint and is_due and checkpoints.processes.is_lead:
             tensors = _tensors(state, optimizer)
             checkpoint.save(tensors, Progress(step + 1, start.seconds + watch.seconds, losses))
+            saved = watch.seconds
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
