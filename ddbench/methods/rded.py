@@ -55,9 +55,8 @@ class RDED:
         teacher = train_teacher(train, ctx, self.teacher, (self.epochs, self.least, self.most))
         classes = ctx.progress(range(len(train.classes)), "scoring pieces", len(train.classes))
         images = torch.cat([tiled(self._best_pieces(train, c, pieces, factor, teacher, ctx), factor) for c in classes])
-        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
         soft = soft_labels(teacher, images, ctx) if self.soft else None
-        return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)
+        return train.distilled(images, soft_labels=soft)
 
     def _best_pieces(
         self, train: ImageSet, label: int, count: int, factor: int, teacher: nn.Module, ctx: Context
