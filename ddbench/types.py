@@ -40,6 +40,19 @@ class ImageSet:
         """Return the number of images per class, in label order."""
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
 
+    def class_labels(self, ipc: int) -> Tensor:
+        """Return the labels of `ipc` images of every class, class after class, int64 (classes * ipc,)."""
+        return torch.arange(len(self.classes)).repeat_interleave(ipc)
+
+    def distilled(self, images: Tensor, labels: Tensor | None = None, **rest: Any) -> DistilledSet:
+        """Return a distilled set of the same classes: uint8 images (n, 3, h, w), their labels int64 (n,).
+
+        labels: None for images class after class, equally many each.
+        rest: other fields of the set.
+        """
+        labels = self.class_labels(len(images) // len(self.classes)) if labels is None else labels
+        return DistilledSet(images, labels, self.classes, self.readable, **rest)
+
     def fewer_than(self, count: int) -> list[str]:
         """Return "class number" for every class with fewer images than `count`, for an error message."""
         return [f"{name} {n}" for name, n in zip(self.classes, self.counts(), strict=True) if n < count]

@@ -56,9 +56,8 @@ class RDED:
         classes = ctx.progress(range(len(train.classes)), "scoring pieces", len(train.classes))
         best = [self._best_pieces(train, c, pieces, factor, teacher, ctx) for c in classes]
         images = torch.cat([tile_pieces(of_class, factor) for of_class in best])
-        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
         soft = soft_labels(teacher, images, ctx) if self.soft else None
-        return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)
+        return train.distilled(images, soft_labels=soft)
 
     def _best_pieces(
         self, train: ImageSet, label: int, count: int, factor: int, teacher: nn.Module, ctx: Context

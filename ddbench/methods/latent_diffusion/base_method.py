@@ -130,7 +130,7 @@ class LatentDiffusionMethod:
                 stages.finetune(latents, self._image_prompts(stages), self._finetune_config(ctx.device), extra_loss)
             z, _ = self.sample_latents(model, starts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
-        return DistilledSet(images, class_labels(train, ipc), train.classes, train.readable)
+        return train.distilled(images)
 
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         """Raise UserError now for settings that would fail after the training."""
@@ -147,7 +147,7 @@ class LatentDiffusionMethod:
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         """Return the images' starts: by default zeros, of which only the shape counts at strength 1."""
-        labels = class_labels(stages.train, ipc)
+        labels = stages.train.class_labels(ipc)
         zeros = torch.zeros(len(labels), *latents.mean.shape[1:])
         return fixed_starts(zeros, class_prompts(self.prompt, stages.train.readable, labels))
 
@@ -232,18 +232,13 @@ class ClusterCentreMethod(LatentDiffusionBaseline):
     """Methods whose images start from k-means' centres of a class's latents (not a method by itself)."""
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
-        prompts = class_prompts(self.prompt, stages.train.readable, class_labels(stages.train, ipc))
+        prompts = class_prompts(self.prompt, stages.train.readable, stages.train.class_labels(ipc))
         return fixed_starts(cluster_centres(stages, latents, ipc), prompts)
 
 
 def fixed_starts(z: Tensor, prompts: Prompts) -> StartLatents:
     """Return the starts of images at latents z (n, c, h, w), each image's generator named by its number."""
     return StartLatents(lambda i, generator: z[i], prompts, [(i,) for i in range(len(z))])
-
-
-def class_labels(train: ImageSet, ipc: int) -> Tensor:
-    """Return the labels of a distilled set, int64 (classes * ipc,), class after class."""
-    return torch.arange(len(train.classes)).repeat_interleave(ipc)
 
 
 def cluster_centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
