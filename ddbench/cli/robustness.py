@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from evaluators.recipes import Protocol
 
 PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init",
-         "precision": "precision", "fingerprint": "split", "judge": "judge"}  # fmt: skip
-WHERE_DIFFERENT = ("precision", "fingerprint", "judge")
+         "precision": "precision", "fingerprint": "split", "evaluators": "evaluators"}  # fmt: skip
+WHERE_DIFFERENT = ("precision", "fingerprint", "evaluators")
 PERCENT = ("own", "hard", "plain", "ior", "hlr")
 
 

@@ -18,7 +18,7 @@ from ddbench.leaderboard.table import Cell, Column, Table, make_table, row_ident
 from ddbench.store.records import StoredResult
 
 MISSING = "-"
-HIDDEN_IN_CAPTION = ("protocol_hash", "judge")  # implied by the protocol's name
+HIDDEN_IN_CAPTION = ("protocol_hash", "evaluators")  # implied by the protocol's name
 _ONLY_IF_NEEDED = ("fingerprint", *HIDDEN_IN_CAPTION)  # in heads, where nothing else tells two columns apart
 
 _CAPTION_TEXTS: dict[str, Callable[[Column], str]] = {
@@ -33,7 +33,7 @@ _CAPTION_TEXTS: dict[str, Callable[[Column], str]] = {
     "precision": lambda column: column.precision,
     "fingerprint": lambda column: f"split {column.split_label}",
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
-    "judge": lambda column: f"judge {column.judge}",
+    "evaluators": lambda column: f"evaluators {column.evaluators}",
 }
 _HEAD_TEXTS = _CAPTION_TEXTS | {"ipc": lambda column: f"IPC {column.ipc}" if column.ipc else "all images"}
 

@@ -33,7 +33,7 @@ class Column:
     precision: of the student's training, "fp32" or "bf16"
     fingerprint: SHA-256 of the split
     protocol_hash: SHA-256 of the protocol's content
-    judge: evaluators.VERSION
+    evaluators: evaluators.VERSION
     split: name of the split
     """
 
@@ -46,7 +46,7 @@ class Column:
     precision: str
     fingerprint: str
     protocol_hash: str
-    judge: str
+    evaluators: str
     split: str = field(default="", compare=False)
 
     @property
@@ -151,8 +151,8 @@ def column_of(stored: StoredResult) -> Column:
     # results of older versions record only the device
     precision = result.precision or ("fp32" if result.device.startswith("cpu") else "bf16")
     place = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, precision)
-    judge = result.versions.get("evaluators", "1")
-    return _column(*place, spec.fingerprint, result.protocol_hash, judge, split_name(spec.split))
+    evaluators = result.versions.get("evaluators", "1")
+    return _column(*place, spec.fingerprint, result.protocol_hash, evaluators, split_name(spec.split))
 
 
 _column = cache(Column)  # a hundred thousand results have some hundred columns
