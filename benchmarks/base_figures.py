@@ -22,7 +22,7 @@ from ddbench.base_model.data import SATELLITE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
 from ddbench.methods.shared.device import in_batches
 from ddbench.utils.files import digest, read_json
@@ -96,13 +96,13 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
     def some(rows: slice) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(count)[rows]]
         n = len(generators)
-        denoise = guided(
+        denoise = guided_denoiser(
             model.denoise,
             condition.expand(n, *condition.shape[1:]),
             empty.expand(n, *empty.shape[1:]),
             options.guidance,
         )
-        scheduler = model.scheduler_named(options.scheduler)
+        scheduler = model.make_scheduler(options.scheduler)
         return sample(denoise, scheduler, torch.zeros(n, *shape), SamplerConfig(options.steps), generators)[0]
 
     return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
@@ -125,7 +125,7 @@ def draw_all(model: LatentModel, options: Options) -> tuple[Tensor, Tensor, Figu
 
 def measure(base: Path, net: Student, real: Seen, options: Options) -> tuple[LatentModel, Seen, Figures]:
     model = load_model(str(base), CPU)
-    check_steps(model.scheduler_named(options.scheduler), options.steps)
+    check_steps(model.make_scheduler(options.scheduler), options.steps)
     images, labels, seconds = draw_all(model, options)
     samples = see(net, images, labels)
     size = sum(file.stat().st_size for file in base.rglob("*") if file.is_file())

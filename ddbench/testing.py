@@ -45,9 +45,21 @@ def check_method(cls: type) -> list[Outcome]:
     pixels, and `check_params: ClassVar[dict]`, fields to set for the check. Raises UserError when the user must provide
     something that the method needs.
     """
+    outcomes = []
     with TemporaryDirectory() as folder:
         trial = _MethodTrial(with_defaults(cls), Path(folder))
-        return [_outcome(name, check, trial) for name, check in _CHECKS.items()]
+        for name, check in _CHECKS.items():
+            try:
+                outcomes.append(Outcome(name, True, check(trial) or ""))
+            except UserError:  # a missing base model breaks no promise
+                raise
+            except _BrokenError as error:
+                outcomes.append(Outcome(name, False, str(error)))
+            except Exception as error:
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                line = "" if isinstance(error, ValueError) else f" ({Path(last.filename).name}, line {last.lineno})"
+                outcomes.append(Outcome(name, False, f"{type(error).__name__}: {error}{line}"))
+    return outcomes
 
 
 class _MethodTrial:
@@ -94,19 +106,6 @@ def sample(size: int) -> ImageSet:
     images = [painter.scene(label, index, size) for label in range(CLASSES) for index in range(PER_CLASS)]
     labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
     return ImageSet(to_tensor(np.stack(images)), labels, painter.CLASSES[:CLASSES], painter.READABLE[:CLASSES])
-
-
-def _outcome(name: str, check: Callable[[_MethodTrial], str | None], trial: _MethodTrial) -> Outcome:
-    try:
-        return Outcome(name, True, check(trial) or "")
-    except UserError:  # a missing base model breaks no promise
-        raise
-    except _BrokenError as error:
-        return Outcome(name, False, str(error))
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        line = "" if isinstance(error, ValueError) else f" ({Path(last.filename).name}, line {last.lineno})"
-        return Outcome(name, False, f"{type(error).__name__}: {error}{line}")
 
 
 class _BrokenError(Exception):

@@ -40,6 +40,19 @@ class ImageSet:
         """Return the number of images per class, in label order."""
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
 
+    def class_labels(self, ipc: int) -> Tensor:
+        """Return the labels of `ipc` images of every class, class after class, int64 (classes * ipc,)."""
+        return torch.arange(len(self.classes)).repeat_interleave(ipc)
+
+    def distilled(self, images: Tensor, labels: Tensor | None = None, **rest: Any) -> DistilledSet:
+        """Return a distilled set of the same classes: uint8 images (n, 3, h, w), their labels int64 (n,).
+
+        labels: None for images class after class, equally many each.
+        rest: other fields of the set.
+        """
+        labels = self.class_labels(len(images) // len(self.classes)) if labels is None else labels
+        return DistilledSet(images, labels, self.classes, self.readable, **rest)
+
     def fewer_than(self, count: int) -> list[str]:
         """Return "class number" for every class with fewer images than `count`, for an error message."""
         return [f"{name} {n}" for name, n in zip(self.classes, self.counts(), strict=True) if n < count]
@@ -69,20 +82,17 @@ class DistilledSet(ImageSet):
         wrong = [f"{c} {k}" for c, k in zip(self.classes, self.counts(), strict=True) if ipc and k != ipc]
         if wrong:
             raise ValueError(f"every class needs {ipc} images, but: {', '.join(wrong)}")
-        if self.soft_labels is not None:
-            self._check_soft_labels(self.soft_labels)
+        if (soft := self.soft_labels) is not None:
+            if soft.dtype != torch.float32 or soft.shape != (n, len(self.classes)):
+                expected = f"float32 ({n}, {len(self.classes)})"
+                raise ValueError(f"soft labels must be {expected}, not {soft.dtype} {tuple(soft.shape)}")
+            valid = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
+            if not valid.all():
+                i = int((~valid).nonzero()[0])
+                name = self.classes[int(self.labels[i])]
+                raise ValueError(f"soft labels of image {i} (of {name}) are not probabilities: {soft[i].tolist()}")
         if wrong := [key for key, value in self.extras.items() if not _is_plain(value)]:
             raise ValueError(f"extras must be finite numbers, text, or lists and dicts of them; not {', '.join(wrong)}")
-
-    def _check_soft_labels(self, soft: Tensor) -> None:
-        if soft.dtype != torch.float32 or soft.shape != (len(self.labels), len(self.classes)):
-            expected = f"float32 ({len(self.labels)}, {len(self.classes)})"
-            raise ValueError(f"soft labels must be {expected}, not {soft.dtype} {tuple(soft.shape)}")
-        valid = (soft >= 0).all(1) & ((soft.sum(1) - 1).abs() < 1e-3)
-        if not valid.all():
-            i = int((~valid).nonzero()[0])
-            name = self.classes[int(self.labels[i])]
-            raise ValueError(f"soft labels of image {i} (of {name}) are not probabilities: {soft[i].tolist()}")
 
 
 def _is_plain(value: Any) -> bool:

@@ -130,15 +130,13 @@ was tuned for it.""",
 )
 
 
-def _for_real(row: Recipe) -> Recipe:
-    """Train on a whole real training split."""
-    return replace(row, epochs=8, min_steps=48_000 // row.batch, max_steps=0, label_smoothing=0.0)
-
-
 REAL_1 = Protocol(
     name="real",
     version=1,
-    recipes=_change_all(QUICK_1, _for_real),
+    recipes=_change_all(
+        QUICK_1,
+        lambda row: replace(row, epochs=8, min_steps=48_000 // row.batch, max_steps=0, label_smoothing=0.0),
+    ),
     source="""\
 This project's own, for a whole real training split on a CPU: what `full` reaches, and the teachers that give soft
 labels. The optimizers and the augmentation of quick@1; eight passes, but at least 48 000 images; no label smoothing,
@@ -158,17 +156,16 @@ test split a resnet18 reaches 96.6 %. Other networks are untuned (docs/protocols
 )
 
 
-def _for_soft_labels(row: Recipe) -> Recipe:
-    """Distil a teacher's soft labels: three times as long, temperature 4, CutMix in half of the images."""
-    augment = replace(row.augment, cutmix=0.5)
-    return replace(row.longer(3), temperature=4.0, label_smoothing=0.0, augment=augment)
-
-
 SOFT_1 = Protocol(
     name="soft",
     version=1,
     teacher=("resnet18", "real@1"),
-    recipes=_change_all(QUICK_1, _for_soft_labels),
+    recipes=_change_all(
+        QUICK_1,
+        lambda row: replace(
+            row.longer(3), temperature=4.0, label_smoothing=0.0, augment=replace(row.augment, cutmix=0.5)
+        ),
+    ),
     source="""\
 This project's own: what a teacher's labels add to the images. The rows of quick@1, three times as long; the labels are
 those of a resnet18 that real@1 trains on the training split, one vector for each image as it is stored (not for each

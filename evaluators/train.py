@@ -116,12 +116,21 @@ def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: 
 
 
 def check_targets(images: Tensor, targets: Tensor, num_classes: int) -> None:
-    """Raise ValueError unless the targets are hard (`check_labelled`) or soft labels (`check_soft`) of the images."""
-    if targets.ndim == 2 and targets.is_floating_point():
-        check_images(images)
-        check_soft(targets, len(images), num_classes)
-    else:
+    """Raise ValueError unless the targets are hard labels (`check_labelled`) of the images, or soft ones.
+
+    Soft labels are probabilities, float32 (n, num_classes).
+    """
+    if targets.ndim != 2 or not targets.is_floating_point():
         check_labelled(images, targets, num_classes)
+        return
+    check_images(images)
+    shape = len(images), num_classes
+    if targets.dtype != torch.float32 or targets.shape != shape:
+        raise ValueError(f"soft labels must be float32 {shape}, not {targets.dtype} {tuple(targets.shape)}")
+    valid = (targets >= 0).all(1) & ((targets.sum(1) - 1).abs() < 1e-3)  # False for a number that is not finite
+    if not valid.all():
+        first = int((~valid).nonzero()[0])
+        raise ValueError(f"soft labels of image {first} are not probabilities that sum to 1: {targets[first].tolist()}")
 
 
 def check_labelled(images: Tensor, labels: Tensor, num_classes: int) -> None:
@@ -144,16 +153,6 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"images must be uint8 (n, 3, size, size), not {images.dtype} {tuple(images.shape)}")
     if len(images) == 0:
         raise ValueError("there is no image")
-
-
-def check_soft(labels: Tensor, n: int, num_classes: int) -> None:
-    """Raise ValueError unless `labels` are probabilities, float32 (n, num_classes); names the first wrong image."""
-    if labels.dtype != torch.float32 or labels.shape != (n, num_classes):
-        raise ValueError(f"soft labels must be float32 ({n}, {num_classes}), not {labels.dtype} {tuple(labels.shape)}")
-    valid = (labels >= 0).all(1) & ((labels.sum(1) - 1).abs() < 1e-3)  # False for a number that is not finite
-    if not valid.all():
-        first = int((~valid).nonzero()[0])
-        raise ValueError(f"soft labels of image {first} are not probabilities that sum to 1: {labels[first].tolist()}")
 
 
 def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor:

@@ -157,8 +157,7 @@ def test_every_preset_of_ours_fits_its_method():
 def test_a_file_that_was_edited_is_loaded_anew(tmp_path):
     words = write_method(tmp_path)
     before, source = load_method(words), registry.source_of(words)
-    (tmp_path / "pick.py").write_text(
-        (tmp_path / "pick.py").read_text().replace("shift: int = param(0", "shift: int = param(7")
-    )
+    file = tmp_path / "pick.py"
+    file.write_text(file.read_text().replace("shift: int = param(0", "shift: int = param(7"))
     assert (before().shift, load_method(words)().shift) == (0, 7)
     assert registry.source_of(words) != source

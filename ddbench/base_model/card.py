@@ -13,7 +13,7 @@ from ddbench.base_model.data import DRAWN, SATELLITE, SIZE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior, to_float, to_uint8
 from ddbench.utils.images import to_array
 
@@ -66,7 +66,7 @@ def draw(model: LatentModel, caption: str, count: int, guidance: float = 4.0, st
     conditions, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    denoise = guided(model.denoise, conditions, empty, guidance)
+    denoise = guided_denoiser(model.denoise, conditions, empty, guidance)
     return model.decode(sample(denoise, model.scheduler, nothing, SamplerConfig(steps), generators)[0], count)
 
 

@@ -14,9 +14,9 @@ from ddbench.errors import UserError
 
 if TYPE_CHECKING:
     from ddbench.datasets.lookup import Source
-    from ddbench.datasets.verification import Duplicates, Pair, Report
+    from ddbench.datasets.verification import Report
 
-SPELLED = 20  # pairs of each kind that `verify` prints
+LISTED_PAIRS = 20  # duplicates of one kind that `verify` lists
 
 
 @click.group(cls=Group)
@@ -42,22 +42,30 @@ def data() -> None:
 @click.pass_obj
 def list_sources(options: GlobalOptions) -> None:
     """List all datasets, with the number of images found."""
+    from ddbench.datasets.lookup import find_dataset
     from ddbench.registry import names
 
-    click.echo(
-        text_table([_line(name, options) for name in names("datasets")], ("name", "title", "classes", "px", "images"))
-    )
+    rows = []
+    for name in names("datasets"):
+        try:
+            source = find_dataset(name)
+        except UserError as error:  # a broken plugin gets a row too
+            rows.append((name, str(error), "", "", "broken"))
+            continue
+        classes, pixels = str(len(source.classes)), str(source.pixels)
+        rows.append((name, source.title, classes, pixels, _presence(source, options)))
+    click.echo(text_table(rows, ("name", "title", "classes", "px", "images")))
 
 
 @data.command()
 @click.argument("dataset")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option(
-    "--from", "given", type=click.Path(exists=True, path_type=Path), metavar="ARCHIVE|FOLDER",
+    "--from", "origin", type=click.Path(exists=True, path_type=Path), metavar="ARCHIVE|FOLDER",
     help="Images that you have: a ZIP or TAR archive to unpack, or a folder to link.",
 )  # fmt: skip
 @click.pass_obj
-def prepare(options: GlobalOptions, dataset: str, size: int | None, given: Path | None) -> None:
+def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path | None) -> None:
     """Download, check, resize and pack a dataset.
 
     Missing images are downloaded if they have a stable public address. An interrupted download resumes; its checksum
@@ -66,7 +74,7 @@ def prepare(options: GlobalOptions, dataset: str, size: int | None, given: Path 
     from ddbench.datasets.lookup import find_dataset
 
     source = find_dataset(dataset)
-    _get(source, options, given)
+    _provide_images(source, options, origin)
     size = size or source.pixels
     loaded = source.load(options.data_paths, size)
     click.echo(f"{source.name}, {size} px: {len(loaded.train.labels)} training, {len(loaded.test.labels)} test images")
@@ -91,8 +99,15 @@ def verify(options: GlobalOptions, dataset: str) -> None:
         click.echo(f"unreadable: {line}")
     for name in report.several:
         click.echo(f"several images in one file, the first is used: {name}")
-    for line in _twice(report.duplicates):
-        click.echo(line)
+    duplicates = report.duplicates
+    for kind, pairs in (("equal files", duplicates.exact), ("alike", duplicates.near)) if duplicates else ():
+        leaks, crossing = sum(pair.leak for pair in pairs), sum(pair.crossing for pair in pairs)
+        click.echo(f"{kind}: {len(pairs)} pairs, {leaks} across the split, {crossing} across classes")
+        for pair in pairs[:LISTED_PAIRS]:
+            sides = "one training, one test image" if pair.leak else "same side of the split"
+            click.echo(f"  {pair.one} and {pair.other}: {sides}, similarity {pair.similarity:.3f}")
+        if len(pairs) > LISTED_PAIRS:
+            click.echo(f"  and {len(pairs) - LISTED_PAIRS} more")
     if not report.ok:
         raise SystemExit(1)
 
@@ -108,24 +123,27 @@ def show(options: GlobalOptions, dataset: str) -> None:
     """
     from ddbench.datasets.lookup import find_dataset
 
-    source = find_dataset(dataset)
-    click.echo(text_table([*source.card(), *_split(source, options)], ("field", "value")))
+    source, heads = find_dataset(dataset), ("field", "value")
     try:
-        source.describe(options.data_paths)
-    except UserError:
+        split = source.describe(options.data_paths)
+    except UserError as error:
+        click.echo(text_table([*source.card(), ("images found", str(error))], heads))
         return
-    from ddbench.datasets.preview import write_pages
+    sides = f"{sum(map(len, split.train))} training, {sum(map(len, split.test))} test"
+    rows = [("images found", sides), ("rule", split.rule), ("fingerprint", split.fingerprint)]
+    click.echo(text_table([*source.card(), *rows], heads))
+    from ddbench.datasets.preview import write_pages  # torch and matplotlib: the table comes first
 
     for path in write_pages(source, options.data_paths):
         click.echo(str(path))
 
 
-def _get(source: Source, options: GlobalOptions, given: Path | None) -> None:
-    """Put a registered dataset's images below the data root: download them, or take them from `given`."""
+def _provide_images(source: Source, options: GlobalOptions, origin: Path | None) -> None:
+    """Put a registered dataset's images below the data root: download them, or take them from `origin`."""
     from ddbench.datasets.source import ClassFolders
 
     if not isinstance(source, ClassFolders) or not source.registered:
-        if given:
+        if origin:
             raise UserError(f"--from does not apply to {source.name}, only to registered class folders: leave it out")
         return
     from ddbench.datasets.download import fetch
@@ -133,51 +151,23 @@ def _get(source: Source, options: GlobalOptions, given: Path | None) -> None:
     try:
         source.describe(options.data_paths)
     except MissingDataError:
-        fetch(source, options.data_paths, given)
+        fetch(source, options.data_paths, origin)
     except DatasetError as error:
-        if given:
+        if origin:
             raise UserError(f"{error}\nRemove these images, then repeat the command with --from.") from None
         raise
     else:
-        if given:
+        if origin:
             raise UserError(f"the images of {source.name} exist already: leave out --from, or move them away first")
 
 
 def _per_class(report: Report) -> Iterable[tuple[str, ...]]:
     """Count for each class: images, and images in pairs of equal files, of similar images, across the split."""
-    twice = report.duplicates
-    kinds = (twice.exact, twice.near, [p for p in (*twice.exact, *twice.near) if p.leak]) if twice else ((), (), ())
-    sets = [{name for pair in pairs for name in (pair.one, pair.other)} for pairs in kinds]
+    exact, near = (report.duplicates.exact, report.duplicates.near) if report.duplicates else ((), ())
+    leaks = [pair for pair in (*exact, *near) if pair.leak]
+    sets = [{name for pair in pairs for name in (pair.one, pair.other)} for pairs in (exact, near, leaks)]
     for label, count in report.counts.items():
-        yield label, str(count), *(str(sum(name.startswith(f"{label}/") for name in found)) for found in sets)
-
-
-def _twice(found: Duplicates | None) -> Iterable[str]:
-    """Yield lines that describe the duplicates."""
-    if found is None:
-        return
-    for kind, pairs in (("equal files", found.exact), ("alike", found.near)):
-        leaks, crossing = sum(p.leak for p in pairs), sum(p.crossing for p in pairs)
-        yield f"{kind}: {len(pairs)} pairs, {leaks} across the split, {crossing} across classes"
-        yield from (f"  {_pair(pair)}" for pair in pairs[:SPELLED])
-        if len(pairs) > SPELLED:
-            yield f"  and {len(pairs) - SPELLED} more"
-
-
-def _pair(pair: Pair) -> str:
-    where = "one training, one test image" if pair.leak else "same side of the split"
-    return f"{pair.one} and {pair.other}: {where}, similarity {pair.similarity:.3f}"
-
-
-def _line(name: str, options: GlobalOptions) -> tuple[str, ...]:
-    """Return one line of `data list`, also for a broken plugin."""
-    from ddbench.datasets.lookup import find_dataset
-
-    try:
-        source = find_dataset(name)
-    except UserError as error:
-        return name, str(error), "", "", "broken"
-    return name, source.title, str(len(source.classes)), str(source.pixels), _presence(source, options)
+        yield label, str(count), *(str(sum(name.startswith(f"{label}/") for name in names)) for names in sets)
 
 
 def _presence(source: Source, options: GlobalOptions) -> str:
@@ -188,12 +178,3 @@ def _presence(source: Source, options: GlobalOptions) -> str:
     except UserError:
         return f"incomplete: see ddbench data show {source.name}"
     return f"{sum(map(len, split.train))} train, {sum(map(len, split.test))} test"
-
-
-def _split(source: Source, options: GlobalOptions) -> list[tuple[str, str]]:
-    try:
-        split = source.describe(options.data_paths)
-    except UserError as error:
-        return [("images found", str(error))]
-    sides = f"{sum(map(len, split.train))} training, {sum(map(len, split.test))} test"
-    return [("images found", sides), ("rule", split.rule), ("fingerprint", split.fingerprint)]

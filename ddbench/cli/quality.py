@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -83,46 +83,62 @@ def quality(  # noqa: PLR0913
     request = quality.QualityRequest(tuple(dict.fromkeys(metrics)), features, clip)
     loader = cache(lambda pixels: source.load(options.data_paths, pixels))
     paths: list[Path] = []
-    lacking: dict[str, UserError] = {}
+    unavailable: dict[str, UserError] = {}
     skipped = 0
     for folder in folders:
         try:
-            run, spec = _run(options, folder, source, size)
-            paths += _measured(quality.MeasuredRun(run, spec, loader, where, options.settings), request, lacking)
+            run, spec = _find_run(options, folder, source, size)
+            paths += _measure_all(quality.MeasuredRun(run, spec, loader, where, options.settings), request, unavailable)
         except (ValueError, ArithmeticError, TeacherError) as error:
             # an edited or incomplete run must not stop the others
             log.error("skipped %s: %s", folder, error)
             skipped += 1
-    if lacking and not paths:
-        raise next(iter(lacking.values()))
+    if unavailable and not paths:
+        raise next(iter(unavailable.values()))
     measured = [json.loads(path.read_text()) | {"path": str(path)} for path in paths]
-    click.echo(json.dumps(measured, indent=2) if form == "json" else _table(measured))
-    for metric, reason in lacking.items():
+    if form == "json":
+        click.echo(json.dumps(measured, indent=2))
+    else:  # a line for each number of each run; those by class are in the files alone
+        rows = [
+            (str(Path(one["path"]).parents[1]), one["metric"], one["by"], name, f"{value:.4f}")
+            for one in measured
+            for name, value in one["values"].items()
+            if isinstance(value, int | float)
+        ]
+        click.echo(text_table(rows, ("run", "metric", "by", "", "value")))
+    for metric, reason in unavailable.items():
         log.error("metric %s not computed: %s", metric, reason)
-    if skipped or lacking:
+    if skipped or unavailable:
         raise SystemExit(1)
 
 
-def _measured(subject: MeasuredRun, request: QualityRequest, lacking: dict[str, UserError]) -> list[Path]:
-    """Compute the metrics that are not in `lacking`; return their files. Adds metrics without weights to `lacking`."""
+def _measure_all(run: MeasuredRun, request: QualityRequest, unavailable: dict[str, UserError]) -> list[Path]:
+    """Compute the metrics that are not in `unavailable`; return their files. Add metrics without weights to it."""
     from ddbench.runner.quality import measure
 
-    found = []
-    for metric in [metric for metric in request.metrics if metric not in lacking]:
+    paths = []
+    for metric in [metric for metric in request.metrics if metric not in unavailable]:
         try:
-            found.append(measure(subject, metric, request.measured_with(metric)))
+            paths.append(measure(run, metric, request.measured_with(metric)))
         except UserError as error:
-            lacking[metric] = error
-    return found
+            unavailable[metric] = error
+    return paths
 
 
-def _run(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
+def _find_run(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
     """Return the run at a folder and its spec. A folder of images becomes a run first."""
     from ddbench.datasets.name import display_name
+    from ddbench.runner.external import plan_external
+    from ddbench.runner.plan import evaluation_setup
+    from ddbench.runner.run import run as run_plan
     from ddbench.store.records import read_spec
 
     if not (folder / "spec.json").exists():
-        return _given(options, folder, source, size)
+        plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
+        counts = run_plan(plan, options.settings)
+        if counts and counts.failed:
+            raise UserError(f"{folder} could not be stored as a run; the reason is printed above")
+        return plan.specs[0].folder(options.runs), plan.specs[0]
     spec, split = read_spec(folder / "spec.json"), source.describe(options.data_paths)
     if (spec.dataset, spec.fingerprint) != (display_name(source.name), split.fingerprint):
         raise ValueError(f"its dataset is {spec.dataset}, split {spec.fingerprint[:8]}; "
@@ -130,26 +146,3 @@ def _run(options: GlobalOptions, folder: Path, source: Source, size: int | None)
     if not (folder / "distilled").is_dir():
         raise ValueError("it has no distilled set yet: repeat its `ddbench run` command")
     return folder, spec
-
-
-def _given(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
-    from ddbench.runner.external import plan_external
-    from ddbench.runner.plan import evaluation_setup
-    from ddbench.runner.run import run as run_plan
-
-    plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
-    counts = run_plan(plan, options.settings)
-    if counts and counts.failed:
-        raise UserError(f"{folder} could not be stored as a run; the reason is printed above")
-    return plan.specs[0].folder(options.runs), plan.specs[0]
-
-
-def _table(measured: list[dict[str, Any]]) -> str:
-    """Format one line per number of each run. Numbers by class are only in the files."""
-    lines = [
-        (str(Path(one["path"]).parents[1]), one["metric"], one["by"], name, f"{value:.4f}")
-        for one in measured
-        for name, value in one["values"].items()
-        if isinstance(value, int | float)
-    ]
-    return text_table(lines, ("run", "metric", "by", "", "value"))

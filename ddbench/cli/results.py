@@ -83,7 +83,7 @@ def leaderboard(  # noqa: PLR0913
         scan = read_results(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
         report_problems([*scan.problems, *scan.failed])
         filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, student)
-        _check_words(scan.results, filters)
+        _check_filters(filters, scan.results)
         chosen = [entry for entry in scan.results if filters.matches(entry)]
         numbers = _reported(reported, filters) if reported else ()
         table = TableOptions(extras, cell_costs(chosen, scan.costs), numbers) if form not in ("csv", "json") else None
@@ -109,15 +109,15 @@ class Filters:
     def matches(self, entry: StoredResult) -> bool:
         """Return True for a matching result. Results of all training images match every IPC."""
         spec, result = entry.spec, entry.result
-        judged = self.protocol in (None, result.protocol, result.title) and self.student in (None, result.student)
-        return judged and self.dataset in (None, spec.dataset) and self.ipc in (None, spec.ipc or self.ipc)
+        same = self.protocol in (None, result.protocol, result.title) and self.student in (None, result.student)
+        return same and self.dataset in (None, spec.dataset) and self.ipc in (None, spec.ipc or self.ipc)
 
-    def matches_reported(self, one: Reported) -> bool:
+    def matches_reported(self, number: Reported) -> bool:
         """Return True for a paper's number that matches, or may match."""
-        protocol = one.protocol or self.protocol or ""
-        judged = self.protocol in (None, protocol, protocol.partition("@")[0])
-        judged = judged and self.student in (None, one.student or self.student)
-        return judged and self.dataset in (None, one.dataset) and self.ipc in (None, one.ipc)
+        protocol = number.protocol or self.protocol or ""
+        same = self.protocol in (None, protocol, protocol.partition("@")[0])
+        same = same and self.student in (None, number.student or self.student)
+        return same and self.dataset in (None, number.dataset) and self.ipc in (None, number.ipc)
 
 
 def _reported(path: Path, filters: Filters) -> tuple[Reported, ...]:
@@ -131,7 +131,7 @@ def _reported(path: Path, filters: Filters) -> tuple[Reported, ...]:
     return matching
 
 
-def _check_words(entries: Sequence[StoredResult], filters: Filters) -> None:
+def _check_filters(filters: Filters, entries: Sequence[StoredResult]) -> None:
     """Raise UserError for a filter that is neither a registered name nor a name in the results."""
     names = {
         "dataset": {entry.spec.dataset for entry in entries},
@@ -139,9 +139,10 @@ def _check_words(entries: Sequence[StoredResult], filters: Filters) -> None:
         "student": {entry.result.student for entry in entries},
     }
     for kind, in_results in names.items():
-        word, known = getattr(filters, kind), {*names_of(f"{kind}s"), *in_results}
-        if word is not None and word not in known | {name.partition("@")[0] for name in known if kind == "protocol"}:
-            raise unknown(kind, word, known)
+        name, known = getattr(filters, kind), {*names_of(f"{kind}s"), *in_results}
+        families = {title.partition("@")[0] for title in known} if kind == "protocol" else set()
+        if name is not None and name not in known | families:
+            raise unknown(kind, name, known)
 
 
 @click.command()

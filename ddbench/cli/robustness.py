@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +12,12 @@ from ddbench.cli.common import GlobalOptions, filter_results, report_problems
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ddbench.leaderboard.ranking_robustness import RobustnessRow
+    from ddbench.leaderboard.ranking_robustness import ProtocolRoles, RobustnessRow
     from evaluators.recipes import Protocol
 
 PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init",
-         "precision": "precision", "fingerprint": "split", "judge": "judge"}  # fmt: skip
-WHERE_DIFFERENT = ("precision", "fingerprint", "judge")
+         "precision": "precision", "fingerprint": "split", "evaluators": "evaluators"}  # fmt: skip
+WHERE_DIFFERENT = ("precision", "fingerprint", "evaluators")
 PERCENT = ("own", "hard", "plain", "ior", "hlr")
 
 
@@ -39,8 +39,15 @@ PERCENT = ("own", "hard", "plain", "ior", "hlr")
     help="Output format.",
 )
 @click.pass_obj
-def robustness(
-    options: GlobalOptions, dataset: str | None, ipc: int | None, weight: float, form: str, **roles: Any
+def robustness(  # noqa: PLR0913
+    options: GlobalOptions,
+    dataset: str | None,
+    ipc: int | None,
+    own: str,
+    hard: str | None,
+    plain: str | None,
+    weight: float,
+    form: str,
 ) -> None:
     """Compute how far a ranking depends on the protocol.
 
@@ -60,7 +67,7 @@ def robustness(
       ddbench robustness --dataset ucm --ipc 10
     """
     from ddbench.datasets.name import display_name
-    from ddbench.leaderboard.ranking_robustness import ProtocolRoles, robustness_rows
+    from ddbench.leaderboard.ranking_robustness import robustness_rows
     from ddbench.leaderboard.table import FULL
     from ddbench.store.results_file import read_results
 
@@ -68,39 +75,38 @@ def robustness(
     report_problems([*scan.problems, *scan.failed])
     of_set = filter_results(scan.results, dataset=display_name(dataset) if dataset else None)
     chosen = [entry for entry in of_set if ipc in (None, entry.spec.ipc) or entry.spec.method == FULL]
-    titles = _titles(**roles)
-    rows = robustness_rows(chosen, ProtocolRoles(**titles), weight)
+    roles = _protocol_roles(own, hard, plain)
+    rows = robustness_rows(chosen, roles, weight)
     click.echo(json.dumps([asdict(row) for row in rows], indent=2) if form == "json" else _table(rows, form))
     if rows and form != "json":
-        roles_used = ", ".join(f"{role}: {title}" for role, title in titles.items())
-        click.echo(f"\n{roles_used}; HLR against `full` under {titles['hard']}")
+        titles = ", ".join(f"{role}: {title}" for role, title in vars(roles).items())
+        click.echo(f"\n{titles}; HLR against `full` under {roles.hard}")
     if scan.problems:
         raise SystemExit(1)
 
 
-def _titles(own: str, hard: str | None, plain: str | None) -> dict[str, str]:
-    """The protocols' titles; UserError unless hard and plain differ from own in labels, and in augmentation, alone."""
+def _protocol_roles(own_name: str, hard_name: str | None, plain_name: str | None) -> ProtocolRoles:
+    """Return the titles of the protocols.
+
+    Raises UserError unless hard differs from own in labels alone, and plain in augmentation alone.
+    """
+    from ddbench.leaderboard.ranking_robustness import ProtocolRoles
     from ddbench.protocols import load_protocol
 
-    base = load_protocol(own)
-    rows = {"own": base, "hard": _twin(base, "hard", hard), "plain": _twin(base, "plain", plain)}
-    bare = {student: replace(row, augment=type(row.augment)()) for student, row in rows["own"].recipes.items()}
-    labels = rows["own"].labels, rows["own"].teacher
-    twins = {
-        "own": (rows["own"].recipes, labels, "with augmentation"),
-        "hard": (rows["own"].recipes, ("hard", None), "on hard labels"),
-        "plain": (bare, labels, "without augmentation"),
-    }
-    for role, (recipes, label_settings, difference) in twins.items():
-        row = rows[role]
-        same = (row.recipes, row.init, row.labels, row.teacher) == (recipes, rows["own"].init, *label_settings)
-        if not same or (role == "own" and recipes == bare):
-            raise UserError(f"--{role} {row.title} is not {rows['own'].title} {difference}: name a protocol that is")
-    return {role: row.title for role, row in rows.items()}
+    own = load_protocol(own_name)
+    hard, plain = _twin(own, "hard", hard_name), _twin(own, "plain", plain_name)
+    unaugmented = {student: replace(row, augment=type(row.augment)()) for student, row in own.recipes.items()}
+    if own.recipes == unaugmented:
+        raise UserError(f"--own {own.title} has no augmentation: name a protocol that has")
+    if (hard.recipes, hard.init, hard.labels, hard.teacher) != (own.recipes, own.init, "hard", None):
+        raise UserError(f"--hard {hard.title} is not {own.title} on hard labels: name a protocol that is")
+    if (plain.recipes, plain.init, plain.labels, plain.teacher) != (unaugmented, own.init, own.labels, own.teacher):
+        raise UserError(f"--plain {plain.title} is not {own.title} without augmentation: name a protocol that is")
+    return ProtocolRoles(own.title, hard.title, plain.title)
 
 
 def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
-    """The protocol that is named, else the published twin; own itself where it is on hard labels already."""
+    """Return the named protocol, else the published twin of `own`; `own` itself if it has hard labels already."""
     from ddbench.protocols import load_protocol, protocol_names
 
     if not name and role == "hard" and own.labels == "hard":
@@ -111,24 +117,25 @@ def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
     return load_protocol(name or twin)
 
 
-def _place(line: RobustnessRow, name: str) -> str:
-    value = getattr(line.where, name)
+def _place(row: RobustnessRow, name: str) -> str:
+    """Return a field of the row's column as text."""
+    value = getattr(row.where, name)
     return value[:8] if name == "fingerprint" else str(value)
 
 
-def _table(scores: list[RobustnessRow], form: str) -> str:
+def _table(rows: list[RobustnessRow], form: str) -> str:
     from tabulate import tabulate
 
-    fields = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(row, name) for row in scores}) > 1]
+    fields = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(row, name) for row in rows}) > 1]
     heads = (*(PLACE[name] for name in fields), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
     lines = [
-        (*(_place(row, name) for name in fields), row.label, *(_shown(getattr(row, name), 100, 1) for name in PERCENT),
-         _shown(row.lrs, 1, 3), _shown(row.ars, 1, 3))
-        for row in scores
+        (*(_place(row, name) for name in fields), row.label, *(_number(getattr(row, name), 100, 1) for name in PERCENT),
+         _number(row.lrs, 1, 3), _number(row.ars, 1, 3))
+        for row in rows
     ]  # fmt: skip
     style = {"text": "simple", "markdown": "pipe"}[form]
     return tabulate(lines, heads, tablefmt=style, disable_numparse=True) if lines else "no results yet"
 
 
-def _shown(value: float | None, times: int, digits: int) -> str:
-    return "-" if value is None else f"{times * value:.{digits}f}"
+def _number(value: float | None, factor: int, digits: int) -> str:
+    return "-" if value is None else f"{factor * value:.{digits}f}"

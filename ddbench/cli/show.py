@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["methods", "datasets", "students", "protocols", "presets"]))
-def list_names(what: str) -> None:
+@click.argument("kind", type=click.Choice([*KINDS, "presets"]))
+def list_names(kind: str) -> None:
     """Print all names of one kind, one per line.
 
     `list presets` prints the method and the preset.
@@ -27,7 +27,7 @@ def list_names(what: str) -> None:
       ddbench list methods
       ddbench list presets
     """
-    for line in _presets() if what == "presets" else names_of(what):
+    for line in _presets() if kind == "presets" else names_of(kind):
         click.echo(line)
 
 
@@ -44,7 +44,7 @@ def show(name: str) -> None:
       ddbench show quick@1
       ddbench show my_protocol.toml
     """
-    click.echo(_SHOWN[_kind(name)](name))
+    click.echo(_SHOW[_kind(name)](name))
 
 
 @click.command()
@@ -65,8 +65,8 @@ def check(method: str) -> None:
 
     outcomes = check_method(cls)
     for outcome in outcomes:
-        said = f"{outcome.name}: {outcome.detail}" if outcome.detail else outcome.name
-        click.echo(f"{'ok    ' if outcome.ok else 'FAILED'}  {said}")
+        text = f"{outcome.name}: {outcome.detail}" if outcome.detail else outcome.name
+        click.echo(f"{'ok    ' if outcome.ok else 'FAILED'}  {text}")
     if not all(outcome.ok for outcome in outcomes):
         raise SystemExit(1)
 
@@ -91,16 +91,11 @@ def _kind(name: str) -> str:
     if ":" in name:
         return "methods" if DatasetName.parse(name).registered else "datasets"
     for kind in KINDS:
-        if name in names_of(kind) or (kind == "protocols" and name in _families()):
+        if name in names_of(kind):
             return kind
+    if name in {title.partition("@")[0] for title in names_of("protocols")}:  # without a version
+        return "protocols"
     raise unknown("name", name, [known for kind in KINDS for known in names_of(kind)])
-
-
-def _families() -> set[str]:
-    """Return the protocols' names without versions."""
-    from ddbench.protocols import protocol_names
-
-    return {title.partition("@")[0] for title in protocol_names()}
 
 
 def _show_method(name: str) -> str:
@@ -141,34 +136,28 @@ def _show_protocol(name: str) -> str:
     from evaluators.recipes import Augment, Recipe
 
     row = load_protocol(name)
-    columns = _students_by_recipe(row.recipes)
-    recipes = list(columns.values())
-    augments = [recipe.augment for recipe in recipes]
+    columns: dict[Recipe, list[str]] = {}  # students of equal recipes share a column
+    for student, recipe in row.recipes.items():
+        columns.setdefault(recipe, []).append(student)
+    heads = ["\n".join(students) for students in columns.values()]
+    augments = [recipe.augment for recipe in columns]
     lines = []
     for field in describe_fields(Recipe):
         if field.name != "augment":
-            lines.append(_setting_line(field, field.name, recipes))
+            lines.append(_setting_line(field, field.name, columns))
             continue
         for part in describe_fields(Augment):
             if any(getattr(augment, part.name) != getattr(Augment(), part.name) for augment in augments):
                 lines.append(_setting_line(part, f"augment.{part.name}", augments))
     own = "hard" if row.labels == "hard" else "soft ones of the set, else " + " by ".join(row.teacher or ("hard",))
     head = f"{row.title} (protocol)\ninit: {row.init}\nlabels: {own}\nsource: {row.source}"
-    return f"{head}\n\n{text_table(lines, ('field', *columns, 'meaning'))}"
+    return f"{head}\n\n{text_table(lines, ('field', *heads, 'meaning'))}"
 
 
-def _setting_line(field: FieldInfo, name: str, records: Sequence[Any]) -> tuple[str, ...]:
+def _setting_line(field: FieldInfo, name: str, records: Iterable[Any]) -> tuple[str, ...]:
     """Return the line of a field: its name, its value in each record, its meaning with unit or range."""
     meaning = f"{field.meaning} ({field.unit})" if field.unit else field.meaning
     return name, *(str(getattr(record, field.name)) for record in records), meaning
 
 
-def _students_by_recipe(recipes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names of all students with equal recipes, one a line -> their recipe."""
-    together: dict[Any, list[str]] = {}
-    for student, recipe in recipes.items():
-        together.setdefault(recipe, []).append(student)
-    return {"\n".join(students): recipe for recipe, students in together.items()}
-
-
-_SHOWN = {"methods": _show_method, "datasets": _show_dataset, "students": _show_student, "protocols": _show_protocol}
+_SHOW = {"methods": _show_method, "datasets": _show_dataset, "students": _show_student, "protocols": _show_protocol}

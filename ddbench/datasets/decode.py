@@ -29,24 +29,21 @@ def read_rgb(path: str | Path) -> tuple[Image.Image, int]:
     orientation is applied. Raises UnreadableImageError for a damaged file, and for pixels of any other kind: they have
     no agreed range.
     """
-    with open_image(path) as image:
-        return _to_rgb(ImageOps.exif_transpose(image)), getattr(image, "n_frames", 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(SIXTEEN_BIT):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"pixels of mode {image.mode} from {values.min()} to {values.max()} are not 16-bit")
-        if 0 < values.max() < 256:
-            raise ValueError(
-                f"no 16-bit pixel is above {values.max()}, so the image would be black: save it with 8 bits"
-            )
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode not in EIGHT_BIT:
-        raise ValueError(f"pixels of mode {image.mode} are neither 8-bit nor 16-bit")
-    # Pillow warns when a palette with transparency goes straight to RGB
-    return image.convert("RGBA").convert("RGB") if image.mode in {"P", "PA"} else image.convert("RGB")
+    with open_image(path) as file:
+        image, count = ImageOps.exif_transpose(file), getattr(file, "n_frames", 1)
+        if image.mode.startswith(SIXTEEN_BIT):
+            values = np.asarray(image).astype(np.int64)
+            low, high = values.min(), values.max()
+            if low < 0 or high > 0xFFFF:
+                raise ValueError(f"pixels of mode {image.mode} from {low} to {high} are not 16-bit")
+            if 0 < high < 256:
+                raise ValueError(f"no 16-bit pixel is above {high}, so the image would be black: save it with 8 bits")
+            image = Image.fromarray((values >> 8).astype(np.uint8))
+        elif image.mode not in EIGHT_BIT:
+            raise ValueError(f"pixels of mode {image.mode} are neither 8-bit nor 16-bit")
+        elif image.mode in {"P", "PA"}:  # Pillow warns when a palette with transparency goes straight to RGB
+            image = image.convert("RGBA")
+        return image.convert("RGB"), count
 
 
 def image_size(path: str) -> tuple[int, int] | None:

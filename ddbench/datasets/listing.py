@@ -80,7 +80,10 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
     for folder in folders:
         for entry in entries(folder):
             if not has_image_suffix(entry.name):
-                _refuse_inner(entry)
+                below = os.walk(entry.path) if entry.name[0] != "." and entry.is_dir() else ()
+                if inner := [name for _, _, names in below for name in names if has_image_suffix(name)]:
+                    problem = f"is inside a class folder and has images ({inner[0]})"
+                    raise DatasetError(f"{entry.path} {problem}: move them into the class folder, or away")
                 continue
             name = f"{label}/{entry.name}"
             if name in images:
@@ -89,17 +92,6 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
                 )
             images[name] = entry.path, _stamp(entry)
     return images
-
-
-def _refuse_inner(entry: os.DirEntry) -> None:
-    """Raise DatasetError for a folder with images inside a class folder: its class is ambiguous."""
-    if entry.name[0] == "." or not entry.is_dir():
-        return
-    inner = next((name for _, _, files in os.walk(entry.path) for name in files if has_image_suffix(name)), None)
-    if inner:
-        raise DatasetError(
-            f"{entry.path} is inside a class folder and has images ({inner}): move them into the class folder, or away"
-        )
 
 
 def _stamp(entry: os.DirEntry) -> tuple[int, int]:

@@ -101,7 +101,10 @@ def _from_list(
     A name is "class/file" or the file's name alone, with any suffix: published lists write .jpg for a .tif. Raises
     DatasetError for an unknown name, an ambiguous one, and one on both sides.
     """
-    by_stem = _by_stem(flatten(listing.files))
+    by_stem: dict[str, list[str]] = {}  # images by "class/stem", and by the stem alone
+    for name in flatten(listing.files):
+        for stem in (_stem(name), _stem(name.rpartition("/")[2])):
+            by_stem.setdefault(stem, []).append(name)
     if unknown := sorted(name for name, _ in rows if _stem(name) not in by_stem):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DatasetError(f"{origin}: {info.base} has no {', '.join(unknown[:3])}{more}")
@@ -116,15 +119,6 @@ def _from_list(
         tuple(tuple(name for name in names if side_of.get(name) == side) for names in listing.files) for side in SIDES
     )
     return train, test
-
-
-def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
-    """Map "class/stem", and the stem alone, to the images that match it."""
-    images: dict[str, list[str]] = {}
-    for name in names:
-        for stem in (_stem(name), _stem(name.rpartition("/")[2])):
-            images.setdefault(stem, []).append(name)
-    return images
 
 
 def _stem(name: str) -> str:

@@ -150,11 +150,9 @@ class Report:
 def verify_images(info: DatasetInfo, listing: FileListing, split: Split, quiet: bool = False) -> Report:
     """Decode every image of a listing; report unreadable files and duplicates. quiet: no progress bar."""
     names = flatten(listing.files)
-
-    def trace_row(row: int, image: Image.Image) -> Trace:
-        return trace(image, listing.paths[names[row]])
-
-    traces, unreadable, several = map_images(trace_row, names, listing.paths, "verifying", quiet)
+    traces, unreadable, several = map_images(
+        lambda row, image: trace(image, listing.paths[names[row]]), names, listing.paths, "verifying", quiet
+    )
     by_name = {name: image for name, image in zip(names, traces, strict=True) if image is not None}
     return Report(
         name=info.name,

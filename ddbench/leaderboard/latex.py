@@ -70,7 +70,11 @@ def _rows(board: Table, extras: ExtraCells) -> list[str]:
     for row in board.rows:
         cells = [("{}" if row.label[0] in "[*" else "") + escape(row.label)]  # [ and * are arguments of a \\ before
         for column in board.columns:
-            cells.append(_cell(row.cells.get(column), row.identity in bold[column]))
+            if cell := row.cells.get(column):
+                mean = f"\\textbf{{{_mean(cell)}}}" if row.identity in bold[column] else _mean(cell)
+                cells.append(mean if cell.std is None else f"{mean} $\\pm$ {100 * cell.std:.1f}")
+            else:
+                cells.append("--")
             for text in extras.cells[row.identity, column]:  # a minus is no hyphen
                 negative = text.startswith("-") and len(text) > 1
                 cells.append(f"$-${escape(text[1:])}" if negative else escape(text))
@@ -89,10 +93,3 @@ def _bold(board: Table, column: Column) -> set[str]:
 
 def _mean(cell: Cell) -> str:
     return f"{100 * cell.mean:.1f}"
-
-
-def _cell(cell: Cell | None, bold: bool) -> str:
-    if cell is None:
-        return "--"
-    mean = f"\\textbf{{{_mean(cell)}}}" if bold else _mean(cell)
-    return mean if cell.std is None else f"{mean} $\\pm$ {100 * cell.std:.1f}"

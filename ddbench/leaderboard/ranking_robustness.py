@@ -13,6 +13,7 @@ Scores run from 0 (worst) to 1 (best); a set worth exactly random images and exa
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -111,9 +112,12 @@ def _means(results: list[StoredResult]) -> _Means:
 
     The anchors (ours, the newest version) have their name as identity.
     """
+    groups: dict[str, list[StoredResult]] = defaultdict(list)  # by name of the anchor, "" for all others
+    for stored in results:
+        is_anchor = stored.spec.method in (RANDOM, FULL) and not stored.spec.source  # no user's file of that name
+        groups[stored.spec.method if is_anchor else ""].append(stored)
     means: _Means = {}
-    for name in (RANDOM, FULL, ""):
-        group = [stored for stored in results if _anchor(stored) == name]
+    for name, group in groups.items():
         version = {row_identity(stored): stored.spec.method_version for stored in group}
         soft = {(row_identity(stored), column_of(stored)) for stored in group if _is_soft(stored)}
         for row in sorted(make_table(group).rows, key=lambda row: version[row.identity]):  # the newest overwrites
@@ -121,11 +125,6 @@ def _means(results: list[StoredResult]) -> _Means:
                 place = replace(column, protocol="", protocol_hash="")
                 means[place, name or row.identity] = _Mean(cell.mean, (row.identity, column) in soft)
     return means
-
-
-def _anchor(stored: StoredResult) -> str:
-    """Return "random" or "full" for the registered methods of that name; empty for others and for a user's file."""
-    return stored.spec.method if stored.spec.method in (RANDOM, FULL) and not stored.spec.source else ""
 
 
 def _is_soft(stored: StoredResult) -> bool:

@@ -18,7 +18,7 @@ from ddbench.leaderboard.table import Cell, Column, Table, make_table, row_ident
 from ddbench.store.records import StoredResult
 
 MISSING = "-"
-HIDDEN_IN_CAPTION = ("protocol_hash", "judge")  # implied by the protocol's name
+HIDDEN_IN_CAPTION = ("protocol_hash", "evaluators")  # implied by the protocol's name
 _ONLY_IF_NEEDED = ("fingerprint", *HIDDEN_IN_CAPTION)  # in heads, where nothing else tells two columns apart
 
 _CAPTION_TEXTS: dict[str, Callable[[Column], str]] = {
@@ -33,7 +33,7 @@ _CAPTION_TEXTS: dict[str, Callable[[Column], str]] = {
     "precision": lambda column: column.precision,
     "fingerprint": lambda column: f"split {column.split_label}",
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
-    "judge": lambda column: f"judge {column.judge}",
+    "evaluators": lambda column: f"evaluators {column.evaluators}",
 }
 _HEAD_TEXTS = _CAPTION_TEXTS | {"ipc": lambda column: f"IPC {column.ipc}" if column.ipc else "all images"}
 
@@ -89,18 +89,15 @@ def _grid(board: Table, extras: ExtraCells, style: str) -> str:
     for row in board.rows:
         cells = [row.label.replace("|", "\\|") if style == "pipe" else row.label]
         for column in board.columns:
-            cell = row.cells.get(column)
-            cells += [_number(cell) if cell else MISSING, *extras.cells[row.identity, column]]
+            text = MISSING
+            if cell := row.cells.get(column):  # "61.2 ± 0.8 (n=3)"; a single distillation has no deviation
+                std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+                text = f"{100 * cell.mean:.1f}{std}" + (f" (n={cell.n})" if cell.n else "")
+            cells += [text, *extras.cells[row.identity, column]]
         body.append([*cells, *extras.row_cells[row.identity]])
     heads += extras.row_names
     align = ["left"] + ["right"] * (len(heads) - 1)
     return tabulate(body, heads, tablefmt=style, disable_numparse=True, colalign=align)
-
-
-def _number(cell: Cell) -> str:
-    """Format "61.2 ± 0.8 (n=3)"; a single distillation has no deviation."""
-    std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
-    return f"{100 * cell.mean:.1f}{std}" + (f" (n={cell.n})" if cell.n else "")
 
 
 def _heads(board: Table) -> list[str]:

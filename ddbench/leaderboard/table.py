@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ddbench.leaderboard.statistics import best_and_ties, between_std, half_width, within_std
-from ddbench.store.records import Result, StoredResult
+from ddbench.store.records import StoredResult
 
 RANDOM, FULL = "random", "full"  # the anchors
 
@@ -33,7 +33,7 @@ class Column:
     precision: of the student's training, "fp32" or "bf16"
     fingerprint: SHA-256 of the split
     protocol_hash: SHA-256 of the protocol's content
-    judge: evaluators.VERSION
+    evaluators: evaluators.VERSION
     split: name of the split
     """
 
@@ -46,7 +46,7 @@ class Column:
     precision: str
     fingerprint: str
     protocol_hash: str
-    judge: str
+    evaluators: str
     split: str = field(default="", compare=False)
 
     @property
@@ -140,20 +140,19 @@ def make_table(results: Iterable[StoredResult], metric: str = "overall") -> Tabl
     for row, columns in numbers.items():
         cells = {column: make_cell(_distillations(group)) for column, group in columns.items()}
         rows.append(Row(label[row], names[row], preset[row], row, cells))
-    return Table(tuple(sorted({column for row in rows for column in row.cells})), tuple(sorted(rows, key=_sort_key)))
-
-
-def _sort_key(row: Row) -> tuple[bool, bool, str, str]:
-    """Sort by label, with `random` first and `full` last."""
-    return row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity
+    # by label, with `random` first and `full` last
+    rows.sort(key=lambda row: (row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity))
+    return Table(tuple(sorted({column for row in rows for column in row.cells})), tuple(rows))
 
 
 def column_of(stored: StoredResult) -> Column:
     """Return the column of a result."""
     spec, result = stored.spec, stored.result
-    place = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, _precision(result))
-    judge = result.versions.get("evaluators", "1")
-    return _column(*place, spec.fingerprint, result.protocol_hash, judge, split_name(spec.split))
+    # results of older versions record only the device
+    precision = result.precision or ("fp32" if result.device.startswith("cpu") else "bf16")
+    place = (spec.dataset, spec.size, spec.ipc, result.title, result.student, result.init, precision)
+    evaluators = result.versions.get("evaluators", "1")
+    return _column(*place, spec.fingerprint, result.protocol_hash, evaluators, split_name(spec.split))
 
 
 _column = cache(Column)  # a hundred thousand results have some hundred columns
@@ -165,11 +164,6 @@ def split_name(rule: str) -> str:
     name = re.split(r" of | lists ", rule)[0].replace(" train, ", "/").removesuffix(" test")
     details = re.findall(r", (?:resized by|revision) (\w+)", rule)
     return " ".join([name, *(detail[:8] for detail in details)])
-
-
-def _precision(result: Result) -> str:
-    """Return the precision of the training; results of older versions record only the device."""
-    return result.precision or ("fp32" if result.device.startswith("cpu") else "bf16")
 
 
 def row_identity(stored: StoredResult) -> str:

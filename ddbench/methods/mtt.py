@@ -79,16 +79,17 @@ class MTT:
         setup = MatchingSetup.of(train, ctx, self.student, self.compiled)
         S = initial_pixels(setup.real, ipc, self.init, ctx)  # before the experts: an error for too few images is early
         alpha = torch.tensor(self.step_rate, device=ctx.device)
-        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded), MomentumSGD(alpha, self.rate_rate, self.momentum)
+        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded)
+        alpha_sgd = MomentumSGD(alpha, self.rate_rate, self.momentum)
         config = ExpertConfig(
             self.student, self.epochs, self.expert_rate, self.expert_batch, self.augment, self.expert_images
         )
-        state = {"pixels": S, "pixels velocity": sgd[0].velocity}
-        state |= {"step_rate": alpha, "step_rate velocity": sgd[1].velocity}
+        state = {"pixels": S, "pixels velocity": sgd.velocity}
+        state |= {"step_rate": alpha, "step_rate velocity": alpha_sgd.velocity}
         with eager_fallback():
             experts = [train_expert(index, config, setup) for index in range(self.experts)]
             loss = optimise_with_checkpoints(
-                state, lambda i: self._iteration(setup, experts, sgd, i), self.iterations, ctx
+                state, lambda i: self._iteration(setup, experts, sgd, alpha_sgd, i), self.iterations, ctx
             ).loss
         if alpha <= 0:
             log.warning(
@@ -97,10 +98,11 @@ class MTT:
         return to_distilled_set(S, train, loss=loss, step_rate=float(alpha))
 
     def _iteration(
-        self, setup: MatchingSetup, experts: Sequence[Path], sgd: tuple[MomentumSGD, MomentumSGD], i: int
+        self, setup: MatchingSetup, experts: Sequence[Path], sgd: MomentumSGD, alpha_sgd: MomentumSGD, i: int
     ) -> float:
         """Take step i of algorithm 1 on the pixels S and the learning rate alpha; return the loss."""
-        ctx, numbers, (S, alpha) = setup.ctx, setup.ctx.generator("mtt", i), (sgd[0].values, sgd[1].values)
+        ctx, S, alpha = setup.ctx, sgd.values, alpha_sgd.values
+        numbers = ctx.generator("mtt", i)
         cycle, place = divmod(i, len(experts))  # every expert once, then again in another order
         order = torch.randperm(len(experts), generator=ctx.generator("mtt", "experts", cycle)).tolist()
         expert = experts[order[place]]
@@ -114,8 +116,8 @@ class MTT:
         loss, by_image, by_alpha = trajectory_gradient(
             setup.network, segment, S.flatten(0, 1), steps, exact, self.grad_batch
         )
-        sgd[0].step(by_image.view_as(S))
-        sgd[1].step(torch.tensor(by_alpha, device=ctx.device))
+        sgd.step(by_image.view_as(S))
+        alpha_sgd.step(torch.tensor(by_alpha, device=ctx.device))
         return loss
 
     def _student_steps(

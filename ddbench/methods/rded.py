@@ -52,12 +52,12 @@ class RDED:
             raise ValueError(f"{ipc} images of {factor**2} pieces need {pieces} images per class: {', '.join(few)}")
         if pieces > self.images:
             raise ValueError(f"{ipc} images of {factor**2} pieces need {pieces} images of a class: set images={pieces}")
-        teacher = train_teacher(train, ctx, self.teacher, (self.epochs, self.least, self.most))
+        teacher = train_teacher(train, ctx, self.teacher, self.epochs, self.least, self.most)
         classes = ctx.progress(range(len(train.classes)), "scoring pieces", len(train.classes))
-        images = torch.cat([tiled(self._best_pieces(train, c, pieces, factor, teacher, ctx), factor) for c in classes])
-        labels = torch.arange(len(train.classes)).repeat_interleave(ipc)
+        best = [self._best_pieces(train, c, pieces, factor, teacher, ctx) for c in classes]
+        images = torch.cat([tile_pieces(of_class, factor) for of_class in best])
         soft = soft_labels(teacher, images, ctx) if self.soft else None
-        return DistilledSet(images, labels, train.classes, train.readable, soft_labels=soft)
+        return train.distilled(images, soft_labels=soft)
 
     def _best_pieces(
         self, train: ImageSet, label: int, count: int, factor: int, teacher: nn.Module, ctx: Context
@@ -68,7 +68,7 @@ class RDED:
         """
         numbers, rows = ctx.generator("rded", train.classes[label]), train.of_class(label)
         rows = rows[torch.randperm(len(rows), generator=numbers)[: self.images]]
-        crops = [cropped(train.images[rows], factor, self.smallest, numbers) for _ in range(self.crops)]
+        crops = [crop_pieces(train.images[rows], factor, self.smallest, numbers) for _ in range(self.crops)]
         pieces = torch.stack(crops, 1)  # (n, crops, 3, h/factor, w/factor)
         scores = label_cross_entropy(teacher, pieces.flatten(0, 1), label, train.images.shape[-1], self.batch)
         lowest, best = scores.view(len(rows), self.crops).min(1)
@@ -76,7 +76,7 @@ class RDED:
         return best_of_image[lowest.argsort(stable=True)[:count]]
 
 
-def cropped(images: Tensor, factor: int, smallest: float, numbers: torch.Generator) -> Tensor:
+def crop_pieces(images: Tensor, factor: int, smallest: float, numbers: torch.Generator) -> Tensor:
     """Cut one square piece from each uint8 image and resize it to 1/factor of the image's side.
 
     The piece's share of the area is drawn from U[smallest, 1]. Returns uint8 (n, 3, h/factor, w/factor).
@@ -108,7 +108,7 @@ def label_cross_entropy(teacher: nn.Module, pieces: Tensor, label: int, side: in
     return torch.cat(scores).cpu()
 
 
-def tiled(pieces: Tensor, factor: int) -> Tensor:
+def tile_pieces(pieces: Tensor, factor: int) -> Tensor:
     """Compose images of factor x factor pieces, row by row.
 
     The first n of the n * factor^2 pieces form the first cells of the n images, the next n the second cells.

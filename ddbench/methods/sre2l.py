@@ -54,7 +54,7 @@ class SRe2L:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Optimise `ipc` images per class, batch by batch. Raises FloatingPointError for a loss that is not finite."""
-        teacher = train_teacher(train, ctx, self.teacher, (self.epochs, self.least, self.most))  # squeeze
+        teacher = train_teacher(train, ctx, self.teacher, self.epochs, self.least, self.most)  # squeeze
         shape = (ipc, len(train.classes), *train.images.shape[1:])
         x = torch.randn(shape, generator=ctx.generator("start")).to(ctx.device)  # recover: from N(0, 1)
         state = {"pixels": x, "mean": torch.zeros_like(x[0]), "square": torch.zeros_like(x[0])}
@@ -81,7 +81,7 @@ class SRe2L:
             for moment in moments:
                 moment.zero_()
         leaf = x.detach().requires_grad_()
-        augmented = rolled(resized_crop(leaf, self.smallest, numbers), self.roll, numbers)
+        augmented = roll_randomly(resized_crop(leaf, self.smallest, numbers), self.roll, numbers)
         distances.clear()
         cross_entropy = F.cross_entropy(teacher(augmented * STD + MEAN), torch.arange(len(x), device=x.device))
         loss = cross_entropy + self.statistics * (self.first * distances[0] + sum(distances[1:]))
@@ -129,7 +129,7 @@ def resized_crop(images: Tensor, smallest: float, numbers: torch.Generator) -> T
     return part.flip(3) if turn < 0.5 else part
 
 
-def rolled(images: Tensor, largest: int, numbers: torch.Generator) -> Tensor:
+def roll_randomly(images: Tensor, largest: int, numbers: torch.Generator) -> Tensor:
     """Roll the whole batch by up to `largest` pixels each way."""
     down, across = torch.randint(-largest, largest + 1, (2,), generator=numbers).tolist()
     return images.roll((down, across), (2, 3))

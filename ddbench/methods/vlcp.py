@@ -15,7 +15,6 @@ from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.base_method import (
     LatentDiffusionBaseline,
     StartLatents,
-    class_labels,
     fixed_starts,
     k_means,
 )
@@ -91,7 +90,7 @@ class VLCP(LatentDiffusionBaseline):
             ]
             centres.append(class_centres)
         z = torch.cat(centres).view(-1, *latents.mean.shape[1:])
-        return fixed_starts(z, caption_prompts(self.prompt, train.readable, class_labels(train, ipc), chosen))
+        return fixed_starts(z, caption_prompts(self.prompt, train.readable, train.class_labels(ipc), chosen))
 
     def _image_prompts(self, stages: Stages) -> Prompts:
         train = stages.train

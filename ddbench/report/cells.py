@@ -67,7 +67,9 @@ def collect_cells(scan: RunsScan) -> tuple[Table, list[ReportCell]]:
 
 def to_json(board: Table, report_cell: ReportCell) -> dict[str, Any]:
     """Return a cell as the page's script reads it."""
-    cell, column = report_cell.cell, report_cell.column
+    cell, column, results = report_cell.cell, report_cell.column, report_cell.results
+    confusions = [np.array(stored.result.confusion) for stored in results]  # counts, rows true; empty in some
+    can_add = len({matrix.shape for matrix in confusions}) == 1 and confusions[0].ndim == 2
     return {
         "method": report_cell.row.label, "name": report_cell.row.method,
         "dataset": column.dataset, "size": column.size, "ipc": column.ipc,
@@ -75,9 +77,9 @@ def to_json(board: Table, report_cell: ReportCell) -> dict[str, Any]:
         "split": column.split_label, "mean": cell.mean, "std": cell.std, "n": cell.n,
         "students": cell.students, "interval": cell.half_width, "within": cell.within, "between": cell.between,
         "gain": gain_over_random(board, cell, column), "share": share_of_full(board, cell, column),
-        "seconds": report_cell.seconds, "classes": _per_class(report_cell.results),
-        "confusion": _confusion(report_cell.results),
-        "results": [_provenance(stored) for stored in report_cell.results],
+        "seconds": report_cell.seconds, "classes": _per_class(results),
+        "confusion": np.sum(confusions, axis=0).tolist() if can_add else [],
+        "results": [_provenance(stored) for stored in results],
     }  # fmt: skip
 
 
@@ -93,13 +95,6 @@ def _per_class(results: Iterable[StoredResult]) -> dict[str, float]:
         return {}
     means = np.mean([np.mean(accuracies, axis=0) for accuracies in by_set.values()], axis=0)
     return dict(zip(names, np.atleast_1d(means).round(4).tolist(), strict=True))
-
-
-def _confusion(results: Iterable[StoredResult]) -> list[list[int]]:
-    """Return the counts over all results, rows true; empty where results have none, or of several sizes."""
-    counts = [np.array(stored.result.confusion) for stored in results]
-    same = len({matrix.shape for matrix in counts}) == 1 and counts[0].ndim == 2
-    return np.sum(counts, axis=0).tolist() if same else []
 
 
 def _provenance(stored: StoredResult) -> dict[str, Any]:

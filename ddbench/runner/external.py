@@ -123,6 +123,6 @@ def _read(path: Path, size: int) -> np.ndarray:
         raise UserError(f"{path} has mode {image.mode}, not RGB: convert the images to RGB")
     if image.size != (size, size):
         wide, high = image.size
-        way_out = f"--size {wide} judges them so" if wide == high else "images are square"
+        way_out = f"--size {wide} evaluates them as they are" if wide == high else "images are square"
         raise UserError(f"{path} is {wide}x{high} px, not {size}x{size}: {way_out}, or resize them yourself")
     return np.asarray(image)

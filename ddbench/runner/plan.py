@@ -178,13 +178,18 @@ def evaluation_setup(
     return EvaluationSetup(names, row, seeds, corruptions)
 
 
-ListedDataset = tuple[Source, Split]  # a dataset's source, and its files by side
+@dataclass(frozen=True)
+class ListedDataset:
+    """A dataset's source, and its files by side."""
+
+    source: Source
+    split: Split
 
 
 def list_dataset(dataset: str, data_paths: DataPaths) -> ListedDataset:
     """Find a dataset by name and list its files. Raises UserError."""
     source = find_dataset(dataset)
-    return source, source.describe(data_paths)
+    return ListedDataset(source, source.describe(data_paths))
 
 
 def plan(
@@ -195,8 +200,8 @@ def plan(
     listed: the dataset's files, if they are listed already.
     """
     # the dataset before the method, whose module may import torch: missing data is reported at once
-    source, split = listed or list_dataset(request.dataset, data_paths)
-    size = request.size or source.pixels
+    dataset = listed or list_dataset(request.dataset, data_paths)
+    size = request.size or dataset.source.pixels
     evaluation.check_size(size)
     cls = load_method(request.method)
     method = config.build(cls, request.preset, request.config, request.sets)
@@ -214,9 +219,9 @@ def plan(
         method_version=cls.version,
         preset=request.preset,
         params=params,
-        dataset=display_name(source.name),
-        split=split.rule,
-        fingerprint=split.fingerprint,
+        dataset=display_name(dataset.source.name),
+        split=dataset.split.rule,
+        fingerprint=dataset.split.fingerprint,
         size=size,
         ipc=0,
         seed=0,
@@ -225,7 +230,7 @@ def plan(
     )
     ipcs = tuple(dict.fromkeys(request.ipcs)) or (0,)
     specs = tuple(replace(spec, ipc=ipc, seed=seed) for ipc in ipcs for seed in request.seeds)
-    return Plan(method, source, split, specs, evaluation)
+    return Plan(method, dataset.source, dataset.split, specs, evaluation)
 
 
 def plans_for_protocols(

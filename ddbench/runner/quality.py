@@ -69,9 +69,17 @@ class QualityRequest:
         """Return the source of a metric's features without ambiguity: a protocol with its version, an absolute path."""
         if metric == "clip":
             return str(Path(self.clip).resolve()) if Path(self.clip).is_dir() else self.clip
-        if metric in FEATURES:
-            return _with_version(self.features or FEATURES[metric])
-        return str(LARGE)  # metrics of pixels: the size at which they compare
+        if metric not in FEATURES:
+            return str(LARGE)  # metrics of pixels: the size at which they compare
+        source = self.features or FEATURES[metric]
+        student, slash, row = source.partition("/")
+        if not slash or student not in STUDENTS:
+            known = ", ".join(STUDENTS)
+            raise UserError(f"--features {source} is neither STUDENT/PROTOCOL nor STUDENT/imagenet; {known}")
+        try:
+            return source if row == "imagenet" else f"{student}/{protocol(row).title}"
+        except ValueError as error:
+            raise UserError(f"--features {source}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -99,17 +107,6 @@ class Extractor:
     network: Student
     prepare: Callable[[Tensor], Tensor]
     weights: str
-
-
-def _with_version(source: str) -> str:
-    """Return STUDENT/PROTOCOL with the protocol's version. Raises UserError unless it is that or STUDENT/imagenet."""
-    student, slash, row = source.partition("/")
-    if not slash or student not in STUDENTS:
-        raise UserError(f"--features {source} is neither STUDENT/PROTOCOL nor STUDENT/imagenet; {', '.join(STUDENTS)}")
-    try:
-        return source if row == "imagenet" else f"{student}/{protocol(row).title}"
-    except ValueError as error:
-        raise UserError(f"--features {source}: {error}") from None
 
 
 def measure(run: MeasuredRun, metric: str, source: str) -> Path:
@@ -218,24 +215,21 @@ def _real_and_distilled(run: MeasuredRun, pictures: distilled_set.Pictures, sour
 
 
 def _extractor(run: MeasuredRun, source: str) -> Extractor:
+    """Return the network of STUDENT/PROTOCOL, trained once on the real images, or that of STUDENT/imagenet."""
     student, _, row = source.partition("/")
     try:
         if row != "imagenet":
-            return _trained(run, student, row)
+            size = LARGE if protocol(row).init == "imagenet" else run.spec.size
+            data, shared = run.load(size), run.settings.data_paths.shared
+            key, progress = _train_key(run, size), progress_bars(run.settings.quiet)
+            trained = teacher.get_teacher((student, row), data.train, key, shared, run.device, progress)
+            return Extractor(teacher.network(trained, size), partial(resize, size=size), trained.title)
         weights = pretrained.sha256(pretrained.weights_file(student))
         return Extractor(build(student, MIDDLE, 2, 0, "imagenet"), partial(resize, size=LARGE, crop=MIDDLE), weights)
     except (ValueError, pretrained.WeightsError) as error:
         raise UserError(
             f"features {source}: {error}; choose other --features; resnet18/quick@1 needs no download"
         ) from None
-
-
-def _trained(run: MeasuredRun, student: str, title: str) -> Extractor:
-    size = LARGE if protocol(title).init == "imagenet" else run.spec.size
-    data, shared = run.load(size), run.settings.data_paths.shared
-    key, progress = _train_key(run, size), progress_bars(run.settings.quiet)
-    trained = teacher.get_teacher((student, title), data.train, key, shared, run.device, progress)
-    return Extractor(teacher.network(trained, size), partial(resize, size=size), trained.title)
 
 
 def _train_key(run: MeasuredRun, size: int) -> str:

@@ -56,7 +56,13 @@ def run(plan: Plan, settings: ExecutionSettings, retry: bool = False) -> TaskCou
     method and return None; there a failure ends all processes.
     """
     if not process_group(settings.device == "cpu").is_lead:
-        _join_lead(plan, settings)
+        for spec in plan.specs:
+            if process_group().broadcast():  # the lead begins a distillation
+                from ddbench.runner import distillation  # torch
+                from ddbench.utils import distributed
+
+                data, device = plan.source.load(settings.data_paths, spec.size), distributed.device(settings.device)
+                distillation.join_distillation(spec, plan, data, device, settings)
         return None
     load = cache(lambda size: plan.source.load(settings.data_paths, size))
     counts = TaskCounts()
@@ -97,7 +103,10 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
         if is_distillation and (exists or earlier_failure):
             process_group().broadcast(False)
         if exists:
-            _clean_up(task)
+            failure_path(task.path).unlink(missing_ok=True)  # a process may have been killed after the task was done
+            if is_distillation:
+                shutil.rmtree(task.folder / ".work", ignore_errors=True)
+                remove_stale_files(task.folder)
             existing += 1
         elif no_distilled_set:
             log.warning("%s: skipped, there is no distilled set", label)
@@ -113,25 +122,6 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
         if is_distillation and not no_distilled_set:
             _write_contact_sheet(task.folder)
     return TaskCounts(done, failed, existing)
-
-
-def _join_lead(plan: Plan, settings: ExecutionSettings) -> None:
-    """Help with every distillation that the lead begins."""
-    for spec in plan.specs:
-        if process_group().broadcast():
-            from ddbench.runner import distillation  # torch
-            from ddbench.utils import distributed
-
-            data = plan.source.load(settings.data_paths, spec.size)
-            distillation.join_distillation(spec, plan, data, distributed.device(settings.device), settings)
-
-
-def _clean_up(task: Task) -> None:
-    """Remove the files of a process that was killed after its task was done."""
-    failure_path(task.path).unlink(missing_ok=True)
-    if task.student is None:
-        shutil.rmtree(task.folder / ".work", ignore_errors=True)
-        remove_stale_files(task.folder)
 
 
 def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> bool:

@@ -158,11 +158,12 @@ def _copy_conflict(folders: _Folders, path: Path) -> Path:
 
 def _copy(folder: Path, target: Path, unusable: set[Path]) -> None:
     """Copy all but `unusable` and hidden files: locks, temporary files, checkpoints."""
-
-    def ignored(parent: str, names: list[str]) -> list[str]:
-        return [name for name in names if name.startswith(".") or Path(parent, name) in unusable]
-
-    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=ignored)
+    shutil.copytree(
+        folder,
+        target,
+        dirs_exist_ok=True,
+        ignore=lambda parent, names: [n for n in names if n.startswith(".") or Path(parent, n) in unusable],
+    )
 
 
 def _unusable_results(folder: Path, spec: RunSpec, report: MergeReport) -> set[Path]:

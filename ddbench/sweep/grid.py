@@ -1,13 +1,13 @@
-"""A sweep's plan: from a TOML file to cells, in the order in which to do them, and how long they may take. No torch.
+"""A sweep: from a plan (a TOML file) to jobs in the order in which to do them, and an estimate of their time. No torch.
 
-A *cell* is one run (method, dataset, size, IPC, seed) with every student and protocol that judges it.
+A *job* is one run (method, dataset, size, IPC, seed) with its students under every protocol.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
@@ -64,7 +64,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One run and its students, as plain values that travel to another process.
+    """One run and its students, as plain values that can be sent to another process.
 
     request: with one IPC (none for all images) and one seed.
     tasks: the distillation, then each student of each protocol.
@@ -82,7 +82,7 @@ class SweepJob:
 
     @property
     def title(self) -> str:
-        """Its place below the runs folder: "ucm64/dm/ipc10/seed0-0123abcd"."""
+        """The path below the runs folder: "ucm64/dm/ipc10/seed0-0123abcd"."""
         return "/".join(self.folder.parts[-4:])
 
     @property
@@ -99,7 +99,7 @@ class SweepJob:
 
 
 def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
-    """Read a plan from a TOML file. Raises UserError that names what is wrong, and what may be there."""
+    """Read a plan from a TOML file. Raises UserError that names the wrong key or value, and the valid ones."""
     content = read_toml(path)
     known = [METHODS, *Sweep.__dataclass_fields__]
     for key in content:
@@ -127,8 +127,8 @@ def _method_entry(method: Any, path: Path) -> MethodEntry:
     return MethodEntry(**validate(MethodEntry, method, f"{path}, methods"))
 
 
-def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths, runs: Path) -> list[SweepJob]:
-    """Return every job of the grid once; the first of each method on each dataset and size precedes all others.
+def sweep_jobs(sweep: Sweep, methods: Sequence[MethodEntry], data_paths: DataPaths, runs: Path) -> list[SweepJob]:
+    """Return every job of the grid once; the first of each method on each dataset and size comes before all others.
 
     So shared stages (a teacher, a fine-tuned model) are computed once, by several processes at once. Raises UserError
     for any invalid name, before anything is written.
@@ -137,43 +137,46 @@ def sweep_jobs(sweep: Sweep, asks: Sequence[MethodEntry], data_paths: DataPaths,
         planning.evaluation_setup(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols
     ]
     listed = cache(partial(planning.list_dataset, data_paths=data_paths))
-    cells: dict[str, tuple[tuple, SweepJob]] = {}
-    for (a, ask), (d, dataset), size in product(enumerate(asks), enumerate(sweep.datasets), sweep.sizes or (None,)):
-        request = _request(sweep, ask, dataset, size)
+    protocols = tuple(map(_absolute_file, sweep.protocols))
+    jobs: dict[str, SweepJob] = {}  # by digest of the run
+    order: dict[str, tuple[int, ...]] = {}
+    grid = product(enumerate(methods), enumerate(sweep.datasets), sweep.sizes or (None,))
+    for (m, entry), (d, dataset), size in grid:
+        request = _request(sweep, entry, dataset, size)
         plans = planning.plans_for_protocols(request, evaluations, data_paths, listed(request.dataset))
         for rank, spec in enumerate(plans[0].specs):
+            if spec.digest in jobs:
+                continue
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
             tasks = tuple({task.path: task for part in parts for task in part}.values())
-            cell = SweepJob(
-                one, sweep.students, tuple(map(_absolute_file, sweep.protocols)), sweep.student_seeds, tasks
-            )
-            key = (0, a, d, spec.size, rank) if rank == 0 else (1, d, spec.size, a, rank)
-            cells.setdefault(spec.digest, (key, cell))
-    return [cell for _, cell in sorted(cells.values(), key=lambda pair: pair[0])]
+            jobs[spec.digest] = SweepJob(one, sweep.students, protocols, sweep.student_seeds, tasks)
+            order[spec.digest] = (0, m, d, spec.size, rank) if rank == 0 else (1, d, spec.size, m, rank)
+    return [jobs[digest] for digest in sorted(jobs, key=order.__getitem__)]
 
 
-def _request(sweep: Sweep, ask: MethodEntry, dataset: str, size: int | None) -> Request:
-    whole = load_method(ask.method).whole
-    if whole and ask.ipcs:
-        raise UserError(f"{ask.method} takes every training image: leave out its ipcs = {list(ask.ipcs)}")
-    ipcs = () if whole else sweep.ipcs if ask.ipcs is None else ask.ipcs
+def _request(sweep: Sweep, entry: MethodEntry, dataset: str, size: int | None) -> Request:
+    whole = load_method(entry.method).whole
+    if whole and entry.ipcs:
+        raise UserError(f"{entry.method} takes every training image: leave out its ipcs = {list(entry.ipcs)}")
+    ipcs = () if whole else sweep.ipcs if entry.ipcs is None else entry.ipcs
     if not whole and not ipcs:
-        raise UserError(f"{ask.method} needs numbers of images per class: add ipcs = [1, 10], for example")
-    seeds = sweep.seeds if ask.seeds is None else ask.seeds
+        raise UserError(f"{entry.method} needs numbers of images per class: add ipcs = [1, 10], for example")
+    seeds = sweep.seeds if entry.seeds is None else entry.seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
     if not seeds or min(seeds) < 0 or (ipcs and min(ipcs) < 1):
         raise UserError(
-            f"{ask.method}: seeds = {list(seeds)} must name one seed, 0 or more; ipcs = {list(ipcs)} must be 1 or more"
+            f"{entry.method}: seeds = {list(seeds)} must name one seed, 0 or more; "
+            f"ipcs = {list(ipcs)} must be 1 or more"
         )
-    config = Path(ask.config).absolute() if ask.config else None
+    config = Path(entry.config).absolute() if entry.config else None
     dataset = DatasetName.parse(dataset).absolute
-    return Request(_absolute_file(ask.method), dataset, ipcs, size, ask.preset, config, ask.set, seeds)
+    return Request(_absolute_file(entry.method), dataset, ipcs, size, entry.preset, config, entry.set, seeds)
 
 
-def _absolute_file(word: str) -> str:
+def _absolute_file(name: str) -> str:
     """Return FILE.py:CLASS or a protocol's FILE.toml with an absolute path, any other name unchanged."""
-    return str(Path(word).absolute()) if ".py:" in word or word.endswith(".toml") else word
+    return str(Path(name).absolute()) if ".py:" in name or name.endswith(".toml") else name
 
 
 @dataclass(frozen=True)
@@ -182,62 +185,51 @@ class Estimate:
 
     seconds: sum over the tasks with a precedent.
     known: number of tasks with a precedent.
-    of: number of all tasks.
+    total: number of all tasks.
     """
 
     seconds: float
     known: int
-    of: int
+    total: int
 
-    def words(self, jobs: int) -> str:
-        """Format the time for `jobs` at a time: "about 1 h 20 min with 2 at a time; unknown for 3 of 10 tasks"."""
-        if not self.of:
+    def describe(self, at_once: int) -> str:
+        """Format the time for `at_once` at a time: "about 1 h 20 min with 2 at a time; unknown for 3 of 10 tasks"."""
+        if not self.total:
             return "nothing to do"
         if not self.known:
             return "time unknown: no finished run is similar"
-        minutes, unknown = round(self.seconds / 60 / jobs), self.of - self.known
+        minutes, unknown = round(self.seconds / 60 / at_once), self.total - self.known
         time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-        but = f"; unknown for {unknown} of {self.of} tasks" if unknown else ""
-        return f"about {time} with {jobs} at a time{but}"
+        rest = f"; unknown for {unknown} of {self.total} tasks" if unknown else ""
+        return f"about {time} with {at_once} at a time{rest}"
 
 
-def estimate(missing: Iterable[Task], runs: Path) -> Estimate:
-    """Estimate the time of the tasks, one after the other, from results and distillations below `runs`."""
-    near, far = _costs(runs)
-    estimates = []
-    for exact, like in (keys := [_keys(task) for task in missing]):
-        seconds = near.get(exact) or far.get(like)
-        estimates += [statistics.median(seconds)] if seconds else []
-    return Estimate(sum(estimates), len(estimates), len(keys))
+def estimate(missing: Sequence[Task], runs: Path) -> Estimate:
+    """Estimate the time of the tasks, one after the other, from results and distillations below `runs`.
 
-
-def _costs(runs: Path) -> tuple[Mapping[tuple, list[float]], Mapping[tuple, list[float]]]:
-    """Return the seconds of finished tasks by their exact keys, and by their keys without the dataset."""
-    near: dict[tuple, list[float]] = defaultdict(list)
-    far: dict[tuple, list[float]] = defaultdict(list)
-    for task, seconds in _done(runs):
-        exact, like = _keys(task)
-        near[exact].append(seconds)
-        far[like].append(seconds)
-    return near, far
-
-
-def _done(runs: Path) -> Iterator[tuple[Task, float]]:
-    seen = set()
+    The precedents of a task are those of its kind on the same dataset, else on all datasets. Their median counts.
+    """
     scan = read_runs(runs, details=False, costs=True)
-    for entry in scan.results:
-        folder = entry.folder
-        yield Task(entry.spec, folder, entry.result.student, entry.result.seed, entry.path), entry.result.seconds
-        if folder not in seen and (took := scan.costs[folder].seconds) is not None:
-            yield Task(entry.spec, folder), took
-        seen.add(folder)
+    finished = []
+    for stored in scan.results:
+        task = Task(stored.spec, stored.folder, stored.result.student, stored.result.seed, stored.path)
+        finished.append((task, stored.result.seconds))
+    for folder, spec in {stored.folder: stored.spec for stored in scan.results}.items():
+        if (seconds := scan.costs[folder].seconds) is not None:
+            finished.append((Task(spec, folder), seconds))
+    on_dataset: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    anywhere: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for task, seconds in finished:
+        on_dataset[_kind(task), task.spec.dataset].append(seconds)
+        anywhere[_kind(task)].append(seconds)
+    precedents = [on_dataset.get((_kind(task), task.spec.dataset)) or anywhere.get(_kind(task)) for task in missing]
+    estimates = [statistics.median(times) for times in precedents if times]
+    return Estimate(sum(estimates), len(estimates), len(missing))
 
 
-def _keys(task: Task) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _kind(task: Task) -> tuple[Any, ...]:
+    """Return what decides the time of a task besides its dataset."""
     spec = task.spec
-    like: tuple[Any, ...]
     if task.student:
-        like = (task.student, task.path.parent.name, spec.size, spec.ipc)
-    else:
-        like = (spec.method, spec.method_version, repr(sorted(spec.params.items())), spec.size, spec.ipc)
-    return (*like, spec.dataset), like
+        return task.student, task.path.parent.name, spec.size, spec.ipc
+    return spec.method, spec.method_version, repr(sorted(spec.params.items())), spec.size, spec.ipc

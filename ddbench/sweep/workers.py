@@ -1,6 +1,6 @@
 """Run the jobs of a sweep in processes of this machine or on a cluster, through futures. No torch in this process.
 
-A job that fails, whose process is killed, or that another sweep does, stops no other job.
+A job that fails, or whose process is killed, stops no other job. Several sweeps may work on one runs folder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ddbench.sweep.grid import SweepJob
 log = logging.getLogger("ddbench")
 
 PATIENCE = 5  # seconds that a job waits for another process that does it; then other jobs come first
-WAITING = 5  # seconds for a scheduler to answer
-TIMES = 3  # starts of a job whose process dies
+SCHEDULER_TIMEOUT = 5  # seconds
+ATTEMPTS = 3  # starts of a job whose process dies
 
 Submit = Callable[..., Future]
 _one_at_a_time = threading.Lock()  # a worker with several threads would mix the seeds of two jobs
@@ -45,87 +45,82 @@ class DiedError(Exception):
         self.retryable = retryable
 
 
-def run_job(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
+def run_job(job: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
     """Run a job in this process; return None when another process does it. Failures are recorded, never raised."""
     with _one_at_a_time:
         try:
-            return _run_cell(cell, replace(settings, patience=PATIENCE), retry)
+            return _run_protocols(job, replace(settings, patience=PATIENCE), retry)
         except Timeout:
             return None
         except UserError as error:
-            _record(cell, Failure("failed", str(error), ""))
-            log.error("%s: %s", cell.title, error)
-            return TaskCounts(0, 1, 0)
+            _record(job, Failure("failed", str(error), ""))
+            log.error("%s: %s", job.title, error)
+            return TaskCounts(failed=1)
 
 
-def _run_cell(cell: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts:
-    evaluations = [
-        planning.evaluation_setup(cell.students, protocol, cell.student_seeds) for protocol in cell.protocols
-    ]
-    plans = planning.plans_for_protocols(cell.request, evaluations, settings.data_paths)
-    if plans[0].specs[0].digest != cell.tasks[0].spec.digest:
-        raise UserError(
-            f"{cell.title}: this worker would compute another run: its code or data differ from where the sweep started"
-        )
-    counts = TaskCounts(0, 0, 0)
+def _run_protocols(job: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts:
+    """Do the missing tasks of a job, protocol after protocol."""
+    evaluations = [planning.evaluation_setup(job.students, protocol, job.student_seeds) for protocol in job.protocols]
+    plans = planning.plans_for_protocols(job.request, evaluations, settings.data_paths)
+    if plans[0].specs[0].digest != job.tasks[0].spec.digest:
+        reason = "its code or data differ from where the sweep started"
+        raise UserError(f"{job.title}: this worker would compute another run: {reason}")
+    counts = TaskCounts()
     for plan in plans:
-        counts += run.run(plan, settings, retry) or TaskCounts(0, 0, 0)
-        if read_failure(cell.folder):  # of the distillation: no protocol has anything to judge
+        counts += run.run(plan, settings, retry) or TaskCounts()
+        if read_failure(job.folder):  # of the distillation: there is no set to train students on
             break
     return counts
 
 
-def _record(cell: SweepJob, failure: Failure) -> None:
+def _record(job: SweepJob, failure: Failure) -> None:
     """Record a failure at the first missing task of a job that has none yet."""
-    missing = cell.missing or [cell.tasks[0]]
+    missing = job.missing or [job.tasks[0]]
     task = next((task for task in missing if not read_failure(task.path)), missing[0])
     write_spec(task.folder, task.spec)
     write_failure(task.path, failure)
 
 
 def carry_out(
-    cells: Sequence[SweepJob], submit: Callable[[SweepJob], Future], on_done: Callable[[SweepJob, str, int], None]
+    jobs: Sequence[SweepJob], submit: Callable[[SweepJob], Future], on_done: Callable[[SweepJob, str, int], None]
 ) -> TaskCounts:
-    """Submit every cell, in order as far as possible, and call `on_done(cell, status, number)` after each.
+    """Submit every job, in order as far as possible, and call `on_done(job, status, number)` after each.
 
-    A cell that another sweep works on is submitted again; one whose process died is begun TIMES times in all.
+    A job that another sweep does is submitted again; one whose process died gets ATTEMPTS in all.
     """
     deaths: Counter[str] = Counter()
-    tally: Counter[str] = Counter()
-    running = {submit(cell): cell for cell in cells}
+    counts: Counter[str] = Counter()
+    running = {submit(job): job for job in jobs}
     while running:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            cell = running.pop(future)
-            status = _job_status(cell, future, deaths)
+            job = running.pop(future)
+            status = _job_status(job, future, deaths)
             if status:
-                tally[status] += 1
-                on_done(cell, status, tally.total())
+                counts[status] += 1
+                on_done(job, status, counts.total())
             else:
-                running[submit(cell)] = cell
-    return TaskCounts(**tally)
+                running[submit(job)] = job
+    return TaskCounts(**counts)
 
 
-def _job_status(cell: SweepJob, future: Future, deaths: Counter[str]) -> str:
-    """Return "done", "failed" or "existing"; an empty text for a cell that is to be submitted again."""
+def _job_status(job: SweepJob, future: Future, deaths: Counter[str]) -> str:
+    """Return "done", "failed" or "existing"; an empty text for a job that must be submitted again."""
     try:
         counts = future.result()
     except DiedError as error:
-        deaths[cell.title] += 1
-        if error.retryable and deaths[cell.title] < TIMES:
-            log.warning("%s: %s; starting it again", cell.title, error)
+        deaths[job.title] += 1
+        if error.retryable and deaths[job.title] < ATTEMPTS:
+            log.warning("%s: %s; starting it again", job.title, error)
             return ""
-        return _record_loss(cell, Failure("died", str(error), ""))
+        failure = Failure("died", str(error), "")
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        return _record_loss(cell, Failure("failed", text, "".join(traceback.format_exception(error))))
-    if counts is None:
-        return ""
-    return "failed" if counts.failed else "done" if counts.done else "existing"
-
-
-def _record_loss(cell: SweepJob, failure: Failure) -> str:
-    _record(cell, failure)
-    log.error("%s: %s; --retry repeats it", cell.title, failure.error)
+        failure = Failure("failed", f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+    else:
+        if counts is None:
+            return ""
+        return "failed" if counts.failed else "done" if counts.done else "existing"
+    _record(job, failure)
+    log.error("%s: %s; --retry repeats it", job.title, failure.error)
     return "failed"
 
 
@@ -138,7 +133,7 @@ def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
     fresh = multiprocessing.get_context("spawn")  # no fork: it would inherit threads
     pool = ProcessPool(jobs, initializer=_start_process, initargs=(threads, prepare), context=fresh)
     try:
-        yield lambda work, *args: _with_worker_died(pool.schedule(work, args), ProcessExpired, retryable=True)
+        yield lambda work, *args: _with_died_error(pool.schedule(work, args), ProcessExpired, retryable=True)
         pool.close()
     except BaseException:
         pool.stop()
@@ -162,28 +157,28 @@ def _watch(parent: multiprocessing.Process) -> None:
 
 @contextmanager
 def cluster(address: str) -> Iterator[Submit]:
-    """Submit to the workers of a Dask scheduler; jobs that have not begun when this process ends are withdrawn."""
+    """Submit to the workers of a Dask scheduler; jobs that have not begun when this process ends are cancelled."""
     try:
         from distributed import Client, KilledWorker
     except ImportError:
         raise UserError("--scheduler needs the library `distributed`: pip install 'ddbench[dask]'") from None
     try:
-        client = Client(address, timeout=WAITING)
+        client = Client(address, timeout=SCHEDULER_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"no Dask scheduler answers at {address} ({error}); an address is tcp://HOST:8786") from None
     with client:
         executor = client.get_executor(pure=False)
         try:
-            yield lambda work, *args: _with_worker_died(executor.submit(work, *args), KilledWorker, retryable=False)
+            yield lambda work, *args: _with_died_error(executor.submit(work, *args), KilledWorker, retryable=False)
         finally:
             executor.shutdown(wait=False)
 
 
-def _with_worker_died(inner: Future, died: type[Exception], retryable: bool) -> Future:
+def _with_died_error(inner: Future, died: type[Exception], retryable: bool) -> Future:
     """Return the same future, with DiedError in place of the library's own error."""
     outer: Future = Future()
 
-    def over(done: Future) -> None:
+    def pass_on(done: Future) -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or isinstance(error, died):
             outer.set_exception(DiedError(retryable))
@@ -192,5 +187,5 @@ def _with_worker_died(inner: Future, died: type[Exception], retryable: bool) -> 
         else:
             outer.set_result(done.result())
 
-    inner.add_done_callback(over)
+    inner.add_done_callback(pass_on)
     return outer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ class Peak:
     """The peak memory since it was created, of the process and of the GPU in use."""
 
     def __init__(self, device: Any) -> None:
+        global _highest
+        _highest = max(_highest, _rss())
+        with suppress(OSError):  # Linux: resets the peak that getrusage reports (clear_refs 5, proc(5))
+            (PROC / "clear_refs").write_text("5")
         self._cuda = device if device.type == "cuda" else None
-        _reset_peak()
         if self._cuda:
             import torch
 
@@ -54,13 +58,3 @@ def _allocated(device: Any) -> int:
 def _rss() -> int:
     scale = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def _reset_peak() -> None:
-    """Reset the process's peak (Linux: clear_refs 5, proc(5)); getrusage then reports the new one."""
-    global _highest
-    _highest = max(_highest, _rss())
-    try:
-        (PROC / "clear_refs").write_text("5")
-    except OSError:
-        return

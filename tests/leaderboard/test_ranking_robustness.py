@@ -182,7 +182,7 @@ def test_what_tells_lines_apart_is_shown(tmp_path):
         (("--hard", "quick@1"), "--hard quick@1 is not quick@1 on hard labels"),
         (
             ("--own", "quick-plain@1", "--hard", "quick-plain@1", "--plain", "quick-plain@1"),
-            "--own quick-plain@1 is not quick-plain@1 with",
+            "--own quick-plain@1 has no augmentation",
         ),
     ],
 )

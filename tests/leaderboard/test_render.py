@@ -47,7 +47,8 @@ def test_what_tells_columns_apart_is_said():
     ]
     versions = [entry(0.5), entry(0.6, versions={"evaluators": "2"})]
     heads = render.render(versions, "markdown").splitlines()[0]
-    assert [cell.strip() for cell in heads.strip("|").split("|")][1:] == ["convnet judge 1", "convnet judge 2"]
+    columns = [cell.strip() for cell in heads.strip("|").split("|")][1:]
+    assert columns == ["convnet evaluators 1", "convnet evaluators 2"]
 
 
 def test_every_extra_column_has_a_text():

@@ -11,7 +11,7 @@ from ddbench.context import seed_of
 from ddbench.methods import dc
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.pixels import loop
-from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalised
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
 from ddbench.methods.pixels.network import Network, weight_gradient
 from evaluators import dsa
 from evaluators.students import build
@@ -83,7 +83,7 @@ def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
     noise, real = (loop.initial_pixels(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
     assert abs(float(noise.mean())) < 0.05
     assert abs(float(noise.std()) - 1) < 0.05
-    own = loop.normalised(few_scenes.images)
+    own = loop.normalise(few_scenes.images)
     assert all(bool((own == image).flatten(1).all(1).any()) for image in real.flatten(0, 1))
 
 
@@ -102,7 +102,7 @@ def fresh(train, seed):
 def drawn(train, label, count, numbers):
     """As documented: different images of the class, normalised."""
     rows = train.of_class(label)
-    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
+    return normalise(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
 
 
 def near(ours, theirs, tolerance=1e-4):

@@ -8,7 +8,7 @@ import torch
 from ddbench.context import seed_of
 from ddbench.methods import dm
 from ddbench.methods.dm import DM
-from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalised
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
 from ddbench.methods.pixels.network import Network
 from evaluators import dsa
 from evaluators.students import build
@@ -69,7 +69,7 @@ def fresh(train, seed):
 def drawn(train, label, count, numbers):
     """As documented: different images of the class, normalised."""
     rows = train.of_class(label)
-    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
+    return normalise(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
 
 
 def near(ours, theirs, tolerance=1e-4):

@@ -21,7 +21,7 @@ def randn(*shape, seed=0):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_a_step_is_shifted_towards_the_mode(stages, prediction):
     """From the clean estimate of the worded half, not of the guided output, by the deviation of DDPM's posterior."""
-    scheduler, modes, z = stages.model.scheduler_named("base"), randn(1, 4, 8, 8, seed=3), randn(1, 4, 8, 8)
+    scheduler, modes, z = stages.model.make_scheduler("base"), randn(1, 4, 8, 8, seed=3), randn(1, 4, 8, 8)
     scheduler.register_to_config(prediction_type=prediction)
     scheduler.set_timesteps(10)
     guided, worded = randn(1, 4, 8, 8, seed=1), randn(1, 4, 8, 8, seed=2)
@@ -36,7 +36,7 @@ def test_a_step_is_shifted_towards_the_mode(stages, prediction):
 
 def test_the_mode_is_approached_from_noise_without_a_word(stages):
     """A network that says "as it is": of pure noise the pull alone makes the mode, and nothing blows up."""
-    scheduler, modes = stages.model.scheduler_named("base"), 3 * torch.ones(1, 4, 8, 8)
+    scheduler, modes = stages.model.make_scheduler("base"), 3 * torch.ones(1, 4, 8, 8)
     both = lambda z, t: (torch.zeros_like(z), torch.zeros_like(z))  # noqa: E731
     far = []
     for pull in (0.0, 0.5):
@@ -58,7 +58,7 @@ def test_modes_act_in_the_first_steps_and_nowhere_without_a_pull(pipeline, few_s
 @pytest.mark.parametrize(("steps", "free", "pulled"), [(50, 0.5, 24), (10, 0.5, 4), (10, 0.0, 9), (10, 1.0, 0)])
 def test_the_last_steps_are_free_of_modes(stages, steps, free, pulled):
     """Counted down from 49, steps above 25 are guided (the paper's t_stop of 25); the last one has no deviation."""
-    scheduler = stages.model.scheduler_named("base")
+    scheduler = stages.model.make_scheduler("base")
     scheduler.set_timesteps(steps)
     both = lambda z, t: (torch.zeros_like(z), torch.zeros_like(z))  # noqa: E731
     denoise, shift = MGD3(steps=steps, free=free)._guided_denoiser(both, torch.ones(1, 4, 8, 8), scheduler)

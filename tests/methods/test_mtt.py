@@ -75,7 +75,7 @@ def test_an_iteration_of_mtt(bench):
     training = experts.ExpertConfig("convnet", 2, 1e-2, 4, True)
     paths = [experts.train_expert(index, training, bench) for index in range(2)]
     pixels, alpha = initial_pixels(bench.real, 2, "real", ctx), torch.tensor(0.02)
-    sgd = MomentumSGD(pixels, 50.0, MOMENTUM), MomentumSGD(alpha, 1e-4, MOMENTUM)
+    sgd, alpha_sgd = MomentumSGD(pixels, 50.0, MOMENTUM), MomentumSGD(alpha, 1e-4, MOMENTUM)
     first, numbers = pixels.clone(), ctx.generator("mtt", 3)
     chosen = paths[torch.randperm(2, generator=ctx.generator("mtt", "experts", 1))[1]]  # the second of the second round
     epoch = int(torch.randint(2, (), generator=numbers))
@@ -91,6 +91,6 @@ def test_an_iteration_of_mtt(bench):
     off = sum((weights[k] - goal[k]).square().sum() for k in goal)
     off = off / sum((begin[k] - goal[k]).square().sum() for k in goal)
     by_pixels, by_rate = torch.autograd.grad(off, [slow, rate])
-    assert method._iteration(bench, paths, sgd, 3) == pytest.approx(float(off.detach()), rel=1e-4)
+    assert method._iteration(bench, paths, sgd, alpha_sgd, 3) == pytest.approx(float(off.detach()), rel=1e-4)
     near(first - pixels, 50.0 * by_pixels, 1e-2)  # ReLUs that rounding turns
     assert 0.02 - float(alpha) == pytest.approx(1e-4 * float(by_rate), rel=1e-2)

@@ -44,7 +44,7 @@ def test_the_surest_piece_of_each_image_then_the_surest_images(few_scenes, conte
     best = method._best_pieces(few_scenes, 1, 3, 2, Brightness(), context_of())
     own = context_of().generator("rded", few_scenes.classes[1])
     rows = few_scenes.of_class(1)[torch.randperm(6, generator=own)]
-    tries = [rded.cropped(few_scenes.images[rows], 2, 0.08, own) for _ in range(4)]
+    tries = [rded.crop_pieces(few_scenes.images[rows], 2, 0.08, own) for _ in range(4)]
     surest = []
     for i in range(6):
         of_image = [t[i] for t in tries]
@@ -56,15 +56,15 @@ def test_the_surest_piece_of_each_image_then_the_surest_images(few_scenes, conte
 
 def test_pieces_are_squares_of_the_image():
     image = torch.arange(32 * 32).view(1, 1, 32, 32).expand(64, 3, -1, -1) % 256
-    pieces = rded.cropped(image.to(torch.uint8), 2, 1.0, numbers())
+    pieces = rded.crop_pieces(image.to(torch.uint8), 2, 1.0, numbers())
     assert pieces.shape == (64, 3, 16, 16)
     assert all(torch.equal(piece, pieces[0]) for piece in pieces)  # the whole image every time
-    assert len({tuple(p.flatten().tolist()) for p in rded.cropped(image.to(torch.uint8), 2, 0.08, numbers())}) > 60
+    assert len({tuple(p.flatten().tolist()) for p in rded.crop_pieces(image.to(torch.uint8), 2, 0.08, numbers())}) > 60
 
 
 def test_tiles_lie_row_by_row():
     pieces = torch.arange(8).view(8, 1, 1, 1).expand(-1, 3, 2, 2)  # two images of 2 x 2 pieces
-    first, second = rded.tiled(pieces, 2)
+    first, second = rded.tile_pieces(pieces, 2)
     assert first[0].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 6, 6], [4, 4, 6, 6]]
     assert torch.equal(second, first + 1)
 

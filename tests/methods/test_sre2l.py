@@ -31,7 +31,7 @@ def test_an_iteration_of_sre2l(few_scenes, context_of):
     entered, before = [], pixels.clone()
     slow = pixels[1].clone().requires_grad_()
     numbers = ctx.generator("sre2l", 14)
-    looked = sre2l.rolled(sre2l.resized_crop(slow, 0.5, numbers), 2, numbers)
+    looked = sre2l.roll_randomly(sre2l.resized_crop(slow, 0.5, numbers), 2, numbers)
     handles = [norm.register_forward_pre_hook(lambda _, given: entered.append(given[0])) for norm in norms]
     surprise = F.cross_entropy(model(looked * STD + MEAN), torch.arange(3))
     [handle.remove() for handle in handles]
@@ -87,11 +87,11 @@ def test_adam_is_torchs():
 
 def test_one_crop_and_one_roll_for_the_whole_batch():
     image = torch.rand(1, 3, 16, 16, generator=numbers())
-    batch = sre2l.rolled(sre2l.resized_crop(image.expand(3, -1, -1, -1), 0.3, numbers(1)), 4, numbers(2))
+    batch = sre2l.roll_randomly(sre2l.resized_crop(image.expand(3, -1, -1, -1), 0.3, numbers(1)), 4, numbers(2))
     assert torch.equal(batch[0], batch[2])
     whole = sre2l.resized_crop(image, 1.0, numbers(3))
     assert torch.equal(whole, image) or torch.equal(whole, image.flip(3))
-    assert torch.equal(sre2l.rolled(image, 0, numbers()), image)
+    assert torch.equal(sre2l.roll_randomly(image, 0, numbers()), image)
 
 
 def test_sre2l_lowers_its_loss_batch_by_batch(few_scenes, context_of, monkeypatch):

@@ -382,7 +382,7 @@ def test_a_folder_of_unequal_classes_has_the_larger_ones_ipc(home, tmp_path, cap
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda image: image.resize((12, 12)), "is 12x12 px, not 8x8: --size 12 judges them so, or resize"),
+        (lambda image: image.resize((12, 12)), "is 12x12 px, not 8x8: --size 12 evaluates them as they are, or"),
         (lambda image: image.resize((12, 8)), "is 12x8 px, not 8x8: images are square"),
         (lambda image: image.convert("L"), "has mode L, not RGB"),
         (lambda image: image.convert("RGBA"), "has mode RGBA, not RGB"),

@@ -1,4 +1,4 @@
-"""A plan's words, its cells and their order, what is missing of them, how long they may take. Nothing is run."""
+"""A plan's words, its jobs and their order, what is missing of them, how long they may take. Nothing is run."""
 
 import dataclasses
 
@@ -42,8 +42,8 @@ def grid(home, tmp_path, text=None):
     return sweeps.sweep_jobs(*sweeps.read_plan(path), DataPaths(None, home / "shared", True), tmp_path / "runs")
 
 
-def facts(cells):
-    return [(c.tasks[0].spec.dataset, c.tasks[0].spec.method, c.tasks[0].spec.ipc, c.tasks[0].spec.seed) for c in cells]
+def facts(jobs):
+    return [(c.tasks[0].spec.dataset, c.tasks[0].spec.method, c.tasks[0].spec.ipc, c.tasks[0].spec.seed) for c in jobs]
 
 
 def test_the_grid_in_order(home, tmp_path):
@@ -60,14 +60,14 @@ def test_the_grid_in_order(home, tmp_path):
 
 def test_every_student_of_every_protocol(home, tmp_path):
     text = PLAN.format(home=home).replace("dc@1", "quick@1")
-    cell = grid(home, tmp_path, text)[0]
-    assert [(task.student, task.path.parent.name) for task in cell.tasks] == [
+    job = grid(home, tmp_path, text)[0]
+    assert [(task.student, task.path.parent.name) for task in job.tasks] == [
         (None, "ipc1"), ("convnet", "quick-v1"), ("resnet18", "quick-v1"),
     ]  # fmt: skip
-    assert cell.missing == list(cell.tasks)
+    assert job.missing == list(job.tasks)
 
 
-def test_what_is_asked_twice_is_one_cell(home, tmp_path):
+def test_what_is_asked_twice_is_one_job(home, tmp_path):
     text = (home / "plan.toml").read_text().replace('"random",', '"random", { method = "random", preset = "tiny" },')
     assert facts(grid(home, tmp_path, text)) == facts(grid(home, tmp_path))
 
@@ -75,7 +75,7 @@ def test_what_is_asked_twice_is_one_cell(home, tmp_path):
 def test_paths_are_found_from_anywhere(home, tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     text = (home / "plan.toml").read_text().replace(f"{home}/", "")
-    requests = [cell.request for cell in grid(home, tmp_path, text)]
+    requests = [job.request for job in grid(home, tmp_path, text)]
     assert {request.dataset for request in requests} == {f"folder:{home}/images", f"folder:{home}/others"}
     assert {request.method for request in requests} == {"random", "full", f"{home}/pick.py:Pick"}
 
@@ -88,9 +88,9 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
     (home / "lists/odd.csv").write_text("\n".join(["file,split", *lines]))
     text = (home / "plan.toml").read_text().replace(f"{home}/others", f"{home}/images@lists/odd.csv")
     made = grid(home, tmp_path, text)
-    sided = {cell.request.dataset for cell in made} - {f"folder:{home}/images"}
+    sided = {job.request.dataset for job in made} - {f"folder:{home}/images"}
     assert sided == {f"folder:{home}/images@{home}/lists/odd.csv"}
-    named = {cell.tasks[0].spec.dataset for cell in made}
+    named = {job.tasks[0].spec.dataset for job in made}
     assert named == {"folder:images", "folder:images@odd.csv"}
     assert {display_name(dataset) for dataset in sided} == {"folder:images@odd.csv"}
     assert display_name("ucm@lists/odd.csv") == "ucm@odd.csv"
@@ -165,36 +165,36 @@ def test_what_is_missing_and_what_was_given_up(home, tmp_path):
 
 
 def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
-    cell = grid(home, tmp_path)[0]
-    records.write_failure(cell.folder, records.Failure("oom", "too large", ""))
-    (cell.folder / "distilled").mkdir()
-    assert not cell.failed_before
-    paths.failure_path(cell.folder).write_text("{")
-    assert records.read_failure(cell.folder).status == "failed"
+    job = grid(home, tmp_path)[0]
+    records.write_failure(job.folder, records.Failure("oom", "too large", ""))
+    (job.folder / "distilled").mkdir()
+    assert not job.failed_before
+    paths.failure_path(job.folder).write_text("{")
+    assert records.read_failure(job.folder).status == "failed"
 
 
 def test_how_long_it_may_take(home, tmp_path):
-    cells = grid(home, tmp_path)
-    missing = [task for cell in cells for task in cell.missing]
-    assert sweeps.estimate(missing, tmp_path / "runs").words(1) == ("time unknown: no finished run is similar")
-    for cell, seconds in ((cells[0], 60.0), (cells[6], 120.0)):  # random at IPC 1 on the first folder, seeds 0 and 1
-        records.write_spec(cell.folder, cell.tasks[0].spec)
-        result(cell.tasks[1], seconds)
-        records.write_json(cell.folder / "distill.json", {"seconds": 2 * seconds})
-    left = [task for cell in cells for task in cell.tasks]
+    jobs = grid(home, tmp_path)
+    missing = [task for job in jobs for task in job.missing]
+    assert sweeps.estimate(missing, tmp_path / "runs").describe(1) == "time unknown: no finished run is similar"
+    for job, seconds in ((jobs[0], 60.0), (jobs[6], 120.0)):  # random at IPC 1 on the first folder, seeds 0 and 1
+        records.write_spec(job.folder, job.tasks[0].spec)
+        result(job.tasks[1], seconds)
+        records.write_json(job.folder / "distill.json", {"seconds": 2 * seconds})
+    left = [task for job in jobs for task in job.tasks]
     found = sweeps.estimate(left, tmp_path / "runs")
     # by hand: students at IPC 1 take 90 s: two on the first folder, two on the other, of which none was done; the
-    # same four distillations 180 s; of 28 pieces of work these are 8
+    # same four distillations 180 s; of 28 tasks these are 8
     assert found == sweeps.Estimate(4 * 90.0 + 4 * 180.0, 8, 28)
-    assert found.words(2) == "about 9 min with 2 at a time; unknown for 20 of 28 tasks"
-    assert dataclasses.replace(found, seconds=7500.0, known=28).words(1) == "about 2 h 5 min with 1 at a time"
+    assert found.describe(2) == "about 9 min with 2 at a time; unknown for 20 of 28 tasks"
+    assert dataclasses.replace(found, seconds=7500.0, known=28).describe(1) == "about 2 h 5 min with 1 at a time"
 
 
 def test_nothing_to_do_takes_no_time(tmp_path):
-    assert sweeps.estimate([], tmp_path).words(1) == "nothing to do"
+    assert sweeps.estimate([], tmp_path).describe(1) == "nothing to do"
 
 
-def test_a_cell_says_where_it_lies(home, tmp_path):
-    cell = grid(home, tmp_path)[0]
-    assert cell.title == f"folder-images32/random/ipc1/seed0-{cell.tasks[0].spec.digest[:8]}"
-    assert isinstance(cell.request, plan.Request)
+def test_a_job_says_where_it_lies(home, tmp_path):
+    job = grid(home, tmp_path)[0]
+    assert job.title == f"folder-images32/random/ipc1/seed0-{job.tasks[0].spec.digest[:8]}"
+    assert isinstance(job.request, plan.Request)

@@ -1,4 +1,4 @@
-"""Cells in real processes: done, failing, killed, begun again; two sweeps at once; Ctrl-C; a Dask cluster."""
+"""Jobs in real processes: done, failing, killed, begun again; two sweeps at once; Ctrl-C; a Dask cluster."""
 
 import json
 import logging
@@ -86,7 +86,7 @@ def plan(home, *sets, seeds=1):
     return home / "plan.toml"
 
 
-def cells(home, path):
+def jobs(home, path):
     return sweeps.sweep_jobs(*sweeps.read_plan(path), data_paths(home), home / "runs")
 
 
@@ -99,7 +99,7 @@ def setting(home):
 
 
 def begun(home, words):
-    """The processes that began a cell."""
+    """The processes that began a job."""
     found = home / "shared" / f"begun-{words}.txt"
     return [int(line) for line in found.read_text().split()] if found.exists() else []
 
@@ -132,35 +132,35 @@ def gone(process):
         return True
 
 
-def test_what_happens_to_a_cell_costs_that_cell(home):
-    grid = cells(home, plan(home, "", "deaths=2", "deaths=9", "fails=true", "asks=true"))
+def test_what_happens_to_a_job_costs_that_job(home):
+    grid = jobs(home, plan(home, "", "deaths=2", "deaths=9", "fails=true", "asks=true"))
     told = []
     with sweeping.local(2, partial(log_to_stderr, logging.CRITICAL)) as submit:
-        how = lambda cell: submit(sweeping.run_job, cell, setting(home), False)  # noqa: E731
+        how = lambda job: submit(sweeping.run_job, job, setting(home), False)  # noqa: E731
         tally = sweeping.carry_out(grid, how, lambda *line: told.append(line))
     assert tally == TaskCounts(done=2, failed=3)
     assert sorted(number for _, _, number in told) == [1, 2, 3, 4, 5]
     fine, revived, dead, failing, asking = grid
-    assert [cell.missing for cell in (fine, revived)] == [[], []]
-    assert len(set(begun(home, "2-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == sweeping.TIMES
-    said = {cell.title: records.read_failure(cell.folder) for cell in (dead, failing, asking)}
+    assert [job.missing for job in (fine, revived)] == [[], []]
+    assert len(set(begun(home, "2-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == sweeping.ATTEMPTS
+    said = {job.title: records.read_failure(job.folder) for job in (dead, failing, asking)}
     assert [failure.status for failure in said.values()] == ["died", "failed", "failed"]
     assert "out of ideas" in said[failing.title].trace
     assert said[asking.title].error == "there is no base model; get it from a shop"
-    assert all(cell.failed_before for cell in (dead, failing, asking))
+    assert all(job.failed_before for job in (dead, failing, asking))
     assert len(reader.read_runs(home / "runs").results) == 2
 
 
 def test_a_future_that_was_taken_back_is_a_death_and_no_wait():
     inner = Future()
-    outer = sweeping._with_worker_died(inner, KeyError, retryable=False)
+    outer = sweeping._with_died_error(inner, KeyError, retryable=False)
     inner.cancel()
     with pytest.raises(sweeping.DiedError):
         outer.result(timeout=5)
 
 
 def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_failure_yet(home):
-    (cell,) = cells(home, plan(home, ""))
+    (job,) = jobs(home, plan(home, ""))
     outcomes = [
         None,
         None,
@@ -169,16 +169,16 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
         sweeping.DiedError(retryable=True),
     ]
 
-    def submit(cell):
+    def submit(job):
         future = Future()
         found = outcomes.pop(0)
         future.set_exception(found) if isinstance(found, Exception) else future.set_result(found)
         return future
 
-    records.write_failure(cell.tasks[0].path, records.Failure("oom", "its own", "trace"))
-    assert sweeping.carry_out([cell], submit, lambda *_: None) == TaskCounts(failed=1)
+    records.write_failure(job.tasks[0].path, records.Failure("oom", "its own", "trace"))
+    assert sweeping.carry_out([job], submit, lambda *_: None) == TaskCounts(failed=1)
     assert outcomes == []
-    assert [records.read_failure(task.path).status for task in cell.tasks] == ["oom", "died"]
+    assert [records.read_failure(task.path).status for task in job.tasks] == ["oom", "died"]
 
 
 def test_a_sweep_by_its_command(home):
@@ -230,7 +230,7 @@ def test_interrupted_it_ends_with_what_it_began_and_goes_on_later(home, how):
     process.communicate(timeout=LIMIT)
     assert process.returncode != 0
     until(lambda: all(gone(worker) for worker in workers))
-    assert all(len(cell.missing) == 2 for cell in cells(home, home / "plan.toml"))
+    assert all(len(job.missing) == 2 for job in jobs(home, home / "plan.toml"))
     again = subprocess.run(command(home), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "2 jobs: 2 done now, 0 failed" in again.stderr
@@ -254,7 +254,7 @@ def scheduler(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_a_cluster_a_lost_worker_costs_no_cell(home, scheduler):
+def test_on_a_cluster_a_lost_worker_costs_no_job(home, scheduler):
     address, workers = scheduler
     text = plan(home, "hangs=1", "", seeds=1).read_text()
     (home / "plan.toml").write_text(text.replace("set = [], seeds = 1", "set = [], seeds = 3"))

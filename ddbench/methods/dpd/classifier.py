@@ -186,7 +186,9 @@ def train_classifier(
 
     schedule = Schedule(steps, 1e-3, warmup=every, cosine=True, decay=1e-3, floor=1e-3)
     result = fit(net.train(), loss_at, schedule, progress, checkpoints, evaluate)
-    best.copy_to(folder)
+    # copied, not moved: if this process is killed before the stage is complete, the next one needs them
+    shutil.copyfile(best.folder / "best.safetensors", folder / "classifier.safetensors")
+    shutil.copyfile(best.folder / "best.json", folder / "classifier.json")
     return {"steps": steps, **asdict(result), **read_json(folder / "classifier.json")}
 
 
@@ -233,11 +235,6 @@ class BestWeights:
             correct += int((predicted == self.latents.labels[rows]).sum())
         self.net.train()
         return correct / max(1, len(self.held_back))
-
-    def copy_to(self, folder: Path) -> None:
-        """Copy, not move: after a kill before the stage is complete, they must still be here."""
-        shutil.copyfile(self.folder / "best.safetensors", folder / "classifier.safetensors")
-        shutil.copyfile(self.folder / "best.json", folder / "classifier.json")
 
 
 def load_classifier(folder: Path, device: torch.device) -> LatentClassifier:

@@ -140,8 +140,7 @@ class DPD(LatentDiffusionMethod):
                 z, extras = self._sample_prototypes(stages, latents, prototypes, owner)
             with ctx.measure("decoding"):
                 images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
-        labels = torch.tensor([p.label for p in prototypes])
-        return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
+        return train.distilled(images, extras=extras)
 
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         if self.strength == 0:  # only the autoencoder is used

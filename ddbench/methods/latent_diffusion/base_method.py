@@ -106,7 +106,11 @@ class LatentDiffusionMethod:
             raise ValueError("tune_ema must be at least 0 and below 1")
         if not self.tune_rate > 0:
             raise ValueError("tune_rate must be above 0")
-        if not _has_one_placeholder(self.prompt):
+        try:
+            placeholders = [name for _, name, _, _ in Formatter().parse(self.prompt) if name is not None]
+        except ValueError:
+            placeholders = []
+        if placeholders != [""]:
             raise ValueError("prompt must contain {} once, for the class name")
 
     def identity(self) -> str:
@@ -126,12 +130,12 @@ class LatentDiffusionMethod:
                 stages.finetune(latents, self._image_prompts(stages), self._finetune_config(ctx.device), extra_loss)
             z, _ = self.sample_latents(model, starts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
-        return DistilledSet(images, class_labels(train, ipc), train.classes, train.readable)
+        return train.distilled(images)
 
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         """Raise UserError now for settings that would fail after the training."""
         model.check_size(train.images.shape[-1])
-        scheduler = model.scheduler_named(self.scheduler, pulled=self.pull > 0)
+        scheduler = model.make_scheduler(self.scheduler, pulled=self.pull > 0)
         check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
@@ -143,7 +147,7 @@ class LatentDiffusionMethod:
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         """Return the images' starts: by default zeros, of which only the shape counts at strength 1."""
-        labels = class_labels(stages.train, ipc)
+        labels = stages.train.class_labels(ipc)
         zeros = torch.zeros(len(labels), *latents.mean.shape[1:])
         return fixed_starts(zeros, class_prompts(self.prompt, stages.train.readable, labels))
 
@@ -191,7 +195,7 @@ class LatentDiffusionMethod:
             z = torch.stack([starts.latent(i, g) for i, g in zip(batch, generators, strict=True)]).to(model.device)
             condition = conditions[prompts.index[batch].to(conditions.device)]
             negative = conditions[-1:].expand(len(batch), *conditions.shape[1:])
-            scheduler = model.scheduler_named(self.scheduler)
+            scheduler = model.make_scheduler(self.scheduler)
             outputs = guided_and_conditional(network, condition, negative, partial(self._scale, scheduler))
             denoise, shift = self._guided_denoiser(outputs, z, scheduler)
             z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)
@@ -228,18 +232,13 @@ class ClusterCentreMethod(LatentDiffusionBaseline):
     """Methods whose images start from k-means' centres of a class's latents (not a method by itself)."""
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
-        prompts = class_prompts(self.prompt, stages.train.readable, class_labels(stages.train, ipc))
+        prompts = class_prompts(self.prompt, stages.train.readable, stages.train.class_labels(ipc))
         return fixed_starts(cluster_centres(stages, latents, ipc), prompts)
 
 
 def fixed_starts(z: Tensor, prompts: Prompts) -> StartLatents:
     """Return the starts of images at latents z (n, c, h, w), each image's generator named by its number."""
     return StartLatents(lambda i, generator: z[i], prompts, [(i,) for i in range(len(z))])
-
-
-def class_labels(train: ImageSet, ipc: int) -> Tensor:
-    """Return the labels of a distilled set, int64 (classes * ipc,), class after class."""
-    return torch.arange(len(train.classes)).repeat_interleave(ipc)
 
 
 def cluster_centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
@@ -261,10 +260,3 @@ def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
 
     clustering = KMeans(count, n_init=10, random_state=0).fit(points)
     return torch.from_numpy(clustering.cluster_centers_).float(), clustering.labels_
-
-
-def _has_one_placeholder(template: str) -> bool:
-    try:
-        return [name for _, name, _, _ in Formatter().parse(template) if name is not None] == [""]
-    except ValueError:
-        return False

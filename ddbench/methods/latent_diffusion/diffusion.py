@@ -28,7 +28,7 @@ def target(z: Tensor, eps: Tensor, abar: Tensor, prediction: str) -> Tensor:
     abar = abar.view(-1, 1, 1, 1)
     if prediction == "v_prediction":
         return abar.sqrt() * eps - (1 - abar).sqrt() * z
-    return {"epsilon": eps, "sample": z}[_known(prediction)]
+    return {"epsilon": eps, "sample": z}[_check_prediction(prediction)]
 
 
 def clean_estimate(z_t: Tensor, u: Tensor, abar: Tensor, prediction: str) -> Tensor:
@@ -38,10 +38,10 @@ def clean_estimate(z_t: Tensor, u: Tensor, abar: Tensor, prediction: str) -> Ten
         return (z_t - (1 - abar).sqrt() * u) / abar.sqrt()
     if prediction == "v_prediction":
         return abar.sqrt() * z_t - (1 - abar).sqrt() * u
-    return {"sample": u}[_known(prediction)]
+    return {"sample": u}[_check_prediction(prediction)]
 
 
-def _known(prediction: str) -> str:
+def _check_prediction(prediction: str) -> str:
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction type {prediction!r} is not one of {', '.join(PREDICTIONS)}")
     return prediction
@@ -53,8 +53,8 @@ def min_snr_weight(abar: Tensor, prediction: str, gamma: float = 5.0) -> Tensor:
     snr = abar / (1 - abar) (Hang et al., arXiv 2303.09556, section 3.4).
     """
     snr = (abar / (1 - abar)).clamp(min=1e-8)  # some schedules end at abar 0
-    clipped = snr.clamp(max=gamma)
-    return clipped / {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[_known(prediction)]
+    divisors = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+    return snr.clamp(max=gamma) / divisors[_check_prediction(prediction)]
 
 
 def even_weight(abar: Tensor, prediction: str) -> Tensor:
@@ -188,7 +188,7 @@ def posterior_std(abar: Tensor, later: Tensor) -> Tensor:
     return ((1 - later) / (1 - abar) * (1 - abar / later)).clamp(min=0).sqrt()
 
 
-def guided(network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float) -> Callable:
+def guided_denoiser(network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float) -> Callable:
     """Return (z, t) -> u by classifier-free guidance: `guided_and_conditional` without the second output."""
     outputs = guided_and_conditional(network, condition, negative, lambda t: scale)
     return lambda z, t: outputs(z, t)[0]

@@ -40,13 +40,13 @@ class Latents:
 def save_latents(
     model: LatentModel, images: Tensor, folder: Path, *, views: int, progress: Callable, batch: int
 ) -> None:
-    """Encode square images in the first `views` of the eight views of `turned`, view after view, and save them."""
-    parts = [model.encode(turned(images, view), progress, batch) for view in range(views)]
+    """Encode square images in the first `views` of the eight views of `turn`, view after view, and save them."""
+    parts = [model.encode(turn(images, view), progress, batch) for view in range(views)]
     mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
     save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
 
 
-def turned(images: Tensor, view: int) -> Tensor:
+def turn(images: Tensor, view: int) -> Tensor:
     """Return images (n, c, h, h) in one of eight views: 0 as they are, 1 mirrored, 2 and 3 turned by 90 degrees, ..."""
     around = torch.rot90(images, view // 2, (2, 3))
     return (around.flip(3) if view % 2 else around).contiguous()

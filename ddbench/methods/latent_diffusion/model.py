@@ -128,7 +128,7 @@ class LatentModel:
 
         return torch.cat(list(in_batches(compute, len(z), batch, progress)))
 
-    def scheduler_named(self, name: str, pulled: bool = False) -> Any:
+    def make_scheduler(self, name: str, pulled: bool = False) -> Any:
         """Build the base's own scheduler (name "base") or another of diffusers, with the base's noise levels.
 
         DDIM replaces a base's own scheduler that scales its noise (Euler's), which the sampler does not support. PNDM

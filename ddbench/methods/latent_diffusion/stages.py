@@ -50,7 +50,7 @@ class Stages:
         return replace(self.ctx, method=SHARED)
 
     def latents(self, views: int = 1) -> Latents:
-        """Encode the training split in the first `views` of the eight views of `turned`, view after view."""
+        """Encode the training split in the first `views` of the eight views of `turn`, view after view."""
         name, model = "latents" if views == 1 else "views", self.model
 
         def make(folder: Path) -> None:

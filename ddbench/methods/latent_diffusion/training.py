@@ -62,7 +62,7 @@ class Checkpoints:
     """The place of the loop's state.
 
     folder: None keeps none.
-    every: steps between two checkpoints.
+    every: most steps between two checkpoints; slow steps are stored every minute.
     processes: they run the loop together, each on its part of every batch; the lead writes, all read.
     """
 
@@ -92,11 +92,12 @@ def fit(
     """
     weights = [p for p in network.parameters() if p.requires_grad]
     optimizer = _optimizer(network, schedule)
+    by_group = [p for group in optimizer.param_groups for p in group["params"]]  # the order of the sum for the norm
     average = [w.detach().clone() for w in weights] if schedule.ema else []
     state: dict[str, Sequence[Tensor]] = {"weight": weights, "buffer": list(network.buffers()), "average": average}
     checkpoint = Checkpoint(checkpoints.folder / STATE) if checkpoints.folder else None
     start = _resume(checkpoint, state, optimizer) if checkpoint else Progress()
-    losses, watch = start.losses, Stopwatch()
+    losses, watch, saved = start.losses, Stopwatch(), 0.0
     bar = progress(itertools.count(start.step) if schedule.seconds else range(start.step, schedule.steps))
     for step in bar:
         done = schedule.progress_at(step, start.seconds + watch.seconds)
@@ -107,16 +108,27 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss = loss_at(step)
         loss.backward()
-        losses = [*losses[-99:], _update(optimizer, loss, step, schedule.clip, checkpoints.processes)]
+        total = loss.detach().clone()
+        checkpoints.processes.all_reduce([total, *(w.grad for w in by_group if w.grad is not None)])  # parts add up
+        norm = nn.utils.clip_grad_norm_(by_group, schedule.clip)
+        optimizer.step()
+        values = torch.stack([total.float(), norm.float()]).tolist()  # waits for a GPU once
+        for name, value in zip(("loss", "gradient"), values, strict=True):
+            if not math.isfinite(value):
+                problem = f"the {name} became {value} at step {step}"
+                raise FloatingPointError(f"{problem}: try smaller rates and loss weights")
+        losses = [*losses[-99:], values[0]]
         show_loss(bar, losses[-1])
         if average:  # its decay warms up, so that early weights are forgotten
             decay = min(schedule.ema, (1 + step) / (10 + step))
             with torch.no_grad():
                 torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - decay)
         after(step)
-        if checkpoint and checkpoints.processes.is_lead and (step + 1) % checkpoints.every == 0:
+        is_due = checkpoint and ((step + 1) % checkpoints.every == 0 or watch.seconds - saved >= checkpoint.every)
+        if checkpoint and is_due and checkpoints.processes.is_lead:
             tensors = _tensors(state, optimizer)
             checkpoint.save(tensors, Progress(step + 1, start.seconds + watch.seconds, losses))
+            saved = watch.seconds
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=False):
             weight.copy_(mean)
@@ -131,23 +143,6 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     groups += [{"params": tables, "weight_decay": 0.0}] if tables else []
     fused = next(iter(weights.values())).device.type == "cuda"
     return torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay, fused=fused)
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor, step: int, clip: float, processes: ProcessGroup) -> float:
-    """Take an optimizer step on the clipped gradients of all processes; return the loss of the whole batch.
-
-    Waits for a GPU once, after the step: a run that raises saves nothing.
-    """
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
-    total = loss.detach().clone()
-    processes.all_reduce([total, *(w.grad for w in weights if w.grad is not None)])  # parts of the batch add up
-    norm = nn.utils.clip_grad_norm_(weights, clip)
-    optimizer.step()
-    values = torch.stack([total.float(), norm.float()]).tolist()
-    for name, value in zip(("loss", "gradient"), values, strict=True):
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the {name} became {value} at step {step}: try smaller rates and loss weights")
-    return values[0]
 
 
 def _tensors(state: Mapping[str, Sequence[Tensor]], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

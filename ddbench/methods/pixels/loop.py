@@ -43,7 +43,7 @@ class RealImages:
         """Draw `count` different images of a class, or all if it has fewer; normalised (n, 3, h, w)."""
         rows = self.rows[label]
         drawn = rows[torch.randperm(len(rows), generator=generator)[:count]]
-        return normalised(self.train.images[drawn].to(self.device))
+        return normalise(self.train.images[drawn].to(self.device))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tenso
     return torch.stack([real.draw(label, ipc, ctx.generator("start", name)) for label, name in names])
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalise(images: Tensor) -> Tensor:
     """Convert uint8 0..255 to the float32 that networks take."""
     return (images.float() / 255 - MEAN) / STD
 
@@ -134,9 +134,8 @@ def to_distilled_set(pixels: Tensor, train: ImageSet, **extras: Any) -> Distille
     grey = (pixels * STD + MEAN) * 255
     clipped = float(((grey < -0.5) | (grey > 255.5)).float().mean())
     images = grey.clamp(0, 255).round().to(torch.uint8).flatten(0, 1)
-    labels = torch.arange(len(train.classes)).repeat_interleave(pixels.shape[1])
     saturated = float(((images == 0) | (images == 255)).float().mean())
     if saturated > MANY_SATURATED:
         log.warning("%.0f %% of the distilled values are 0 or 255: try a smaller learning rate", 100 * saturated)
     extras |= {"clipped": clipped, "saturated": saturated}
-    return DistilledSet(images, labels, train.classes, train.readable, extras=extras)
+    return train.distilled(images, extras=extras)

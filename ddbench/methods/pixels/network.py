@@ -36,11 +36,11 @@ class Network:
 
     def features(self, weights: Weights, images: Tensor) -> Tensor:
         """Return the features (n, d) of normalised images (n, 3, h, w)."""
-        return functional_call(self._skeleton.body, _below(weights, "body"), (images,))
+        return functional_call(self._skeleton.body, _part_weights(weights, "body"), (images,))
 
     def loss(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of normalised images (n, 3, h, w) and labels (n,)."""
-        logits = functional_call(self._skeleton.head, _below(weights, "head"), (self.features(weights, images),))
+        logits = functional_call(self._skeleton.head, _part_weights(weights, "head"), (self.features(weights, images),))
         return F.cross_entropy(logits, labels)
 
     def run(self, function: Callable) -> Callable:
@@ -51,7 +51,7 @@ class Network:
         return self._functions[function]
 
 
-def _below(weights: Weights, part: str) -> Weights:
+def _part_weights(weights: Weights, part: str) -> Weights:
     return {name.removeprefix(f"{part}."): w for name, w in weights.items() if name.startswith(f"{part}.")}
 
 
@@ -62,7 +62,7 @@ def grad_and_value(function: Callable[..., Tensor]) -> Callable[..., tuple[Any, 
     it is compiled.
     """
 
-    def once(first: Any, *rest: Any) -> tuple[Any, Tensor]:
+    def differentiate(first: Any, *rest: Any) -> tuple[Any, Tensor]:
         if torch.compiler.is_compiling():
             return torch.func.grad_and_value(function)(first, *rest)
         parts, form = tree_flatten(first)
@@ -71,7 +71,7 @@ def grad_and_value(function: Callable[..., Tensor]) -> Callable[..., tuple[Any, 
             value = function(tree_unflatten(parts, form), *rest)
         return tree_unflatten(torch.autograd.grad(value, parts), form), value.detach()
 
-    return once
+    return differentiate
 
 
 def weight_gradient(network: Network, weights: Weights, images: Tensor, labels: Tensor) -> Weights:

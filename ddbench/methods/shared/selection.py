@@ -43,7 +43,7 @@ def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> 
 def subset(train: ImageSet, rows: Tensor, extras: Mapping[str, Any]) -> DistilledSet:
     """Return the training images at `rows`, int64 (n,), with `extras` for the manifest."""
     names = tuple(train.names[i] for i in rows.tolist()) if train.names else ()
-    return DistilledSet(train.images[rows], train.labels[rows], train.classes, train.readable, names, extras=extras)
+    return train.distilled(train.images[rows], train.labels[rows], names=names, extras=extras)
 
 
 def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tensor:

@@ -23,14 +23,12 @@ VIEWS = Augment(crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25), flip_x=0.5, flip_y
 RECIPE = Recipe("adamw", lr=1e-3, weight_decay=0.05, batch=32, epochs=1, augment=VIEWS)
 
 
-def train_teacher(train: ImageSet, ctx: Context, student: str, steps: tuple[int, int, int]) -> nn.Module:
+def train_teacher(train: ImageSet, ctx: Context, student: str, epochs: int, least: int, most: int) -> nn.Module:
     """Return a student trained by `RECIPE` on the training split once for all runs; frozen, in eval mode.
 
-    steps: (epochs, least, most): passes over the split, at least `least` and at most `most` steps (0: any number).
+    epochs: passes over the split. least, most: steps at least and at most, 0 for any number.
     """
     from evaluators.students import build  # imports torchvision: takes seconds
-
-    epochs, least, most = steps
 
     def make(folder: Path) -> dict[str, float]:
         recipe = replace(RECIPE, epochs=epochs, min_steps=least, max_steps=most)

@@ -28,7 +28,7 @@ from ddbench.methods.dpd.classifier import (
 )
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
-from ddbench.methods.latent_diffusion.latents import Latents, turned
+from ddbench.methods.latent_diffusion.latents import Latents, turn
 from ddbench.methods.latent_diffusion.training import Checkpoints, checkpoints_beside
 from ddbench.utils.files import read_json
 
@@ -66,10 +66,10 @@ def test_views_are_drawn_for_training_and_left_out_of_the_accuracy(latents, tmp_
 
 def test_eight_views_of_an_image_are_all_its_turns_and_mirror_images():
     image = torch.arange(9).view(1, 1, 3, 3)
-    seen = {tuple(turned(image, view).flatten().tolist()) for view in range(8)}
+    seen = {tuple(turn(image, view).flatten().tolist()) for view in range(8)}
     assert len(seen) == 8
-    assert torch.equal(turned(image, 0), image)
-    assert torch.equal(turned(image, 1), image.flip(3))
+    assert torch.equal(turn(image, 0), image)
+    assert torch.equal(turn(image, 1), image.flip(3))
 
 
 def test_margins_against_brute_force():

@@ -13,8 +13,8 @@ from ddbench.methods.latent_diffusion.diffusion import (
     add_noise,
     clean_estimate,
     diffusion_loss,
-    guided,
     guided_and_conditional,
+    guided_denoiser,
     match_statistics,
     min_snr_weight,
     prototype_guidance,
@@ -192,9 +192,9 @@ def test_guidance_extrapolates_from_the_empty_prompt():
 
     z = torch.zeros(2, *SHAPE)
     words, empty = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 1.0])
-    u = guided(network, words, empty, 4.0)(z, torch.tensor(1))
+    u = guided_denoiser(network, words, empty, 4.0)(z, torch.tensor(1))
     assert u[:, 0, 0, 0].tolist() == [5.0, 9.0]
-    assert guided(network, words, empty, 1.0)(z, torch.tensor(1))[:, 0, 0, 0].tolist() == [2.0, 3.0]
+    assert guided_denoiser(network, words, empty, 1.0)(z, torch.tensor(1))[:, 0, 0, 0].tolist() == [2.0, 3.0]
 
 
 def test_guidance_may_depend_on_time():

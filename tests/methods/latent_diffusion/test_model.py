@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 
 from ddbench.errors import UserError
 from ddbench.methods.dpd.distiller import DPD
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
 from ddbench.methods.latent_diffusion.model import load_model
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def test_no_scheduler_clips_latents(own, name, make_pipeline, tmp_path):
     """From noise, with a denoiser that knows a goal far outside [-1, 1]; DDIM's and DDPM's own default is to clip."""
     folder = make_pipeline(tmp_path / "base")
     own().save_pretrained(folder / "scheduler")
-    plan = load_model(str(folder), CPU).scheduler_named(name)
+    plan = load_model(str(folder), CPU).make_scheduler(name)
     goal = 3 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def knows(z, t):
@@ -184,7 +184,7 @@ def test_pndm_may_start_in_the_middle(pipeline):
     model = load_model(str(pipeline), CPU)
     goal = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for name in ("DDIMScheduler", "PNDMScheduler"):
-        plan = model.scheduler_named(name, pulled=True)
+        plan = model.make_scheduler(name, pulled=True)
 
         def knows(z, t, plan=plan):
             abar = plan.alphas_cumprod[t]
@@ -210,7 +210,7 @@ def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, ma
     more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
     theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
     words = model.encode_prompts([prompt, ""], [0, -1])
-    denoise = guided(model.denoise, words[:1], words[1:], 3.0)
+    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
     generators = [torch.Generator().manual_seed(5)]
     ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
     assert torch.allclose(ours, theirs, atol=1e-4)

@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ddbench.methods.latent_diffusion import training
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
+from ddbench.utils.checkpoint import Checkpoint
 
 
 def problem(stop_at: int | None = None):
@@ -40,6 +42,14 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path):
     assert seen[0] == 15
     assert torch.equal(resumed.weight, whole.weight)
     assert torch.equal(resumed.bias, whole.bias)
+
+
+def test_slow_steps_are_stored_before_the_next_regular_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "Checkpoint", lambda path: Checkpoint(path, every=0.0))
+    net, loss_at = problem(stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, loss_at, Schedule(30, 1e-2), plain, Checkpoints(tmp_path, 250))
+    assert load_file(tmp_path / "state.safetensors")["step"] == 3
 
 
 def test_a_weight_that_no_loss_reaches_does_not_stop_a_resume(tmp_path):

@@ -39,7 +39,7 @@ def test_descent_is_torchs_sgd():
 def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
     real = RealImages.of(few_scenes, CPU)
     drawn = real.draw(1, 100, torch.Generator().manual_seed(0))
-    own = loop.normalised(few_scenes.images[few_scenes.labels == 1])
+    own = loop.normalise(few_scenes.images[few_scenes.labels == 1])
     assert len(drawn) == len(own)  # a class smaller than the batch
     assert {tuple(image.flatten().tolist()) for image in drawn} == {tuple(image.flatten().tolist()) for image in own}
 

@@ -37,8 +37,8 @@ def test_a_teacher_that_was_stopped_continues_to_the_same_weights(few_scenes, co
             next(tmp_path.glob(".teacher-*")).unlink()
             monkeypatch.setattr(Checkpoint, "save", save_and_stop)
             with pytest.raises(KeyboardInterrupt):
-                train_teacher(few_scenes, ctx, "convnet", steps)
+                train_teacher(few_scenes, ctx, "convnet", *steps)
             monkeypatch.setattr(Checkpoint, "save", save)
-        teachers.append(train_teacher(few_scenes, ctx, "convnet", steps).state_dict())
+        teachers.append(train_teacher(few_scenes, ctx, "convnet", *steps).state_dict())
     assert all(torch.equal(tensor, teachers[1][name]) for name, tensor in teachers[0].items())
     assert ctx.costs[-1]["earlier_seconds"] > 0
