@@ -2,14 +2,16 @@
 # make lint      set up .venv, run ruff and mypy
 # make test      lint, run the default suite (no network, no GPU, no real data)
 # make test-all  lint, run all tests: also those that need real data (DDBENCH_DATA) or minutes
+# make test-lowest  run the default suite on the lowest versions that setup.cfg allows, in a venv of their own (6 GB)
 
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # one process per core (at most four), one thread each; one process runs a whole test file
 AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-lowest lint clean
 
 # Install dependencies again only when setup.cfg or pyproject.toml changes.
 $(VENV)/ready: setup.cfg pyproject.toml
@@ -31,5 +33,15 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -m ''
 
+# of the libraries that setup.cfg names; what those need is the newest
+$(LOWEST)/ready: setup.cfg pyproject.toml $(VENV)/ready
+	$(BIN)/python -m pip install --progress-bar off --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	touch $@
+
+test-lowest: $(LOWEST)/ready
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(AT_ONCE)
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(LOWEST) build *.egg-info

@@ -38,7 +38,7 @@ def _convnet(size: int, weights: None) -> Body:
 
 def _resnet(name: str, size: int, weights: Weights | None) -> Body:
     """ResNets; from scratch and for small images with a 3x3 stem."""
-    net = _load(getattr(models, name)(weights=None), weights)
+    net = _load(models.get_model(name, weights=None), weights)
     if weights is None and size < SMALL_STEM:
         net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's stem
@@ -68,7 +68,7 @@ def _inception(size: int, weights: Weights | None) -> Body:
 
 def _torchvision(name: str, size: int, weights: Weights | None) -> Body:
     """Networks of torchvision whose classifier is `head` or `classifier`."""
-    net = _load(getattr(models, name)(weights=None), weights)
+    net = _load(models.get_model(name, weights=None), weights)
     return _without_head(net, "head" if hasattr(net, "head") else "classifier")
 
 

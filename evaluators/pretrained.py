@@ -16,7 +16,7 @@ from torchvision import models
 
 from evaluators.catalog import CATALOG
 
-WEIGHTS = {name: getattr(models, row.weights).IMAGENET1K_V1 for name, row in CATALOG.items() if row.weights}
+WEIGHTS = {name: models.get_weight(f"{row.weights}.IMAGENET1K_V1") for name, row in CATALOG.items() if row.weights}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that all but Inception were trained on
 DIGITS = 8  # hex digits of the SHA-256 at the end of a file's name
 
