@@ -25,13 +25,18 @@ HEADS = (
 BEFORE = """\
 # Datasets
 
-`python docs/datasets_page.py > docs/datasets.md` writes this page from `ddbench/datasets/rs/`. A test compares them.
+`python docs/datasets_page.py > docs/datasets.md` writes this page from the facts of every dataset. A test compares
+them.
 
 """
 AFTER = """
 
 - `scenes` is embedded: procedural, 10 classes, 64 px, 100 training and 50 test images per class.
-- `folder:PATH` is any tree with one folder of images per class, split 80/20.
+- `folder:PATH` is any tree with one folder of images per class, split 80/20. If PATH holds the folders `train` and
+  `test` (or `val`, where there is no `test`), each with the class folders, that is the split. `folder:PATH@50` mixes
+  both sides and splits anew.
+- `cifar10` is no benchmark of this suite. Papers published what their methods reach on it, so it shows whether methods
+  and evaluators are calibrated. Export its images to `DATA_ROOT/cifar10/train/CLASS` and `.../test/CLASS`.
 - `hf:OWNER/NAME` is an image dataset with one class per image on the Hugging Face hub (`pip install 'ddbench[hf]'`). It
   is downloaded once, at the newest revision, which every result names. It keeps its own split if it has one.
 

@@ -1,5 +1,6 @@
 """Links of the documents lead somewhere; the architecture page names files and functions that exist."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -45,3 +46,13 @@ def test_the_architecture_page_names_what_exists():
         (file,) = {folder / path for folder in CODE if (folder / path).is_file()} or {None}
         assert file is not None, path
         assert not function or f"def {function}(" in file.read_text(encoding="utf-8"), (path, function)
+
+
+def test_the_page_of_libraries_names_each_dependency():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lists = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    names = {name for text in lists for name in re.findall(r"^([\w-]+)", text, re.MULTILINE)}
+    assert len(names) > 20
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []

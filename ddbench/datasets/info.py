@@ -87,6 +87,8 @@ class DatasetInfo:
     archive: file name of that archive, if the address does not end with it.
     source: another place to get the data from, as text.
     defects: known defects, as text.
+    sides: folders of the training and of the test side, each of which holds the class folders: that is the split, and
+        other folders beside them are left out. Empty if the class folders hold both sides.
     train_fraction: share of each class that trains.
     numbered: files numbered up to this train; 0 splits by train_fraction.
     ratios: per cent to train, as in the literature.
@@ -113,6 +115,7 @@ class DatasetInfo:
     archive: str = ""
     source: str = ""
     defects: str = ""
+    sides: tuple[str, str] | tuple[()] = ()
     train_fraction: float = 0.8
     numbered: int = 0
     ratios: tuple[int, ...] = ()
@@ -142,7 +145,7 @@ class DatasetInfo:
         """
         if split.isdecimal() and 1 <= int(split) <= 99:
             percent = int(split)
-            if not (self.numbered or self.split) and percent == round(100 * self.train_fraction):
+            if not (self.numbered or self.sides or self.split) and percent == round(100 * self.train_fraction):
                 return self
             return replace(self, name=f"{self.name}@{percent}", split=str(percent), train_fraction=percent / 100)
         if split.endswith(CSV) or (split == LISTS and self.lists):
@@ -166,6 +169,8 @@ class DatasetInfo:
             rule = f"{LISTS} lists of files (arXiv:1911.06721), those to validate left out"
         elif self.split.endswith(CSV):
             rule = f"{Path(self.split).name} of the {'hub' if self.revision else 'user'}'s"
+        elif self.sides and not self.split:
+            rule = f"{self.sides[0]}/{self.sides[1]} folders"
         elif self.numbered and not self.split:
             rule = f"1-{self.numbered}/rest of each class by the number in the file's name"
         else:

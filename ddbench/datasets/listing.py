@@ -2,7 +2,8 @@
 
 Folder names match a class without regard to case, spaces, underscores, hyphens (a hub copy's "bare land" is
 "BareLand"), or by another name in the dataset's info. Class folders may be nested in groups (RSI-CB256). A class may
-have several folders (copies with a folder for each side of a split): their files then belong to one class.
+have several folders (copies with a folder for each side of a split): their files then belong to one class. Where these
+sides are the dataset's own split (`DatasetInfo.sides`), the side is part of a file's name: "cat/train/0001.png".
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
+SIDES = ("train", "test")
 DEPTH = 4  # folders between a candidate folder and a class folder
 
 
@@ -24,6 +26,7 @@ class FileListing:
     """The image files of a dataset.
 
     A name has the class's documented name, whatever its folder is called, so that copies of a dataset are split alike.
+    With `DatasetInfo.sides` a name is "class/train/file" or "class/test/file", whatever the sides' folders are called.
 
     folder: the folder that holds all files.
     files: names "class/file" of each class in label order, sorted.
@@ -42,12 +45,12 @@ class FoundFolders:
     """The class folders in one candidate folder.
 
     base: the candidate folder.
-    folders: folders of each class, by class name.
+    folders: folders of each class, by class name; each with the beginning of its images' names: "" or the side.
     others: names of folders that have images and match no class.
     """
 
     base: Path
-    folders: dict[str, list[Path]] = field(default_factory=dict)
+    folders: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
 
 
@@ -69,15 +72,15 @@ def list_files(info: DatasetInfo, data_paths: DataPaths) -> FileListing:
 def first_image(folder: Path, classes: Sequence[str]) -> Path:
     """Return the alphabetically first image of the first class that has one; raises DatasetError if there is none."""
     for name in classes:
-        if images := _images(name, [folder / name]):
+        if images := _images(name, [(folder / name, "")]):
             return Path(images[min(images)][0])
     raise DatasetError(f"no image in the class folders of {folder} ({', '.join(classes)})")
 
 
-def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[int, int]]]:
+def _images(label: str, folders: Sequence[tuple[Path, str]]) -> dict[str, tuple[str, tuple[int, int]]]:
     """Map the name of each image of one class to its path and (bytes, time of the last change)."""
     images: dict[str, tuple[str, tuple[int, int]]] = {}
-    for folder in folders:
+    for folder, side in folders:
         for entry in entries(folder):
             if not has_image_suffix(entry.name):
                 below = os.walk(entry.path) if entry.name[0] != "." and entry.is_dir() else ()
@@ -85,7 +88,7 @@ def _images(label: str, folders: Sequence[Path]) -> dict[str, tuple[str, tuple[i
                     problem = f"is inside a class folder and has images ({inner[0]})"
                     raise DatasetError(f"{entry.path} {problem}: move them into the class folder, or away")
                 continue
-            name = f"{label}/{entry.name}"
+            name = f"{label}/{side}{entry.name}"
             if name in images:
                 raise DatasetError(
                     f"{images[name][0]} and {entry.path} have the same name {name}: move one of them away"
@@ -145,8 +148,11 @@ def find_folders(info: DatasetInfo, data_paths: DataPaths) -> FoundFolders:
     results = []
     for folder in candidates(info):
         result = FoundFolders((root / folder).absolute())
-        if result.base.is_dir():
-            _search(root / folder, class_of, DEPTH if folder != "." else 0, result)
+        if result.base.is_dir() and not info.sides:
+            _search(result.base, class_of, DEPTH if folder != "." else 0, result)
+        for name, side in zip(info.sides, SIDES, strict=False):
+            if (result.base / name).is_dir():
+                _search(result.base / name, class_of, DEPTH, result, f"{side}/")
         results.append(result)
     best = max(results, key=lambda result: len(result.folders))
     if not best.folders:
@@ -218,12 +224,31 @@ def _class_matcher(info: DatasetInfo) -> Callable[[str], str | None]:
     return class_of
 
 
-def _search(folder: Path, class_of: Callable[[str], str | None], depth: int, result: FoundFolders) -> None:
-    """Add the class folders in `folder`, and up to `depth` levels below it, to `result`."""
+def side_folders(folder: Path) -> tuple[str, str] | tuple[()]:
+    """Return the names of the folders of the two sides of a split in `folder`; empty if it is no such tree.
+
+    The training side is called train or training. The test side is called test or testing, or, where there is none,
+    val, valid or validation; in any case. Both sides have folders.
+    """
+    names = {normalised_name(name): name for name in class_folders(folder)}
+    train = next((names[n] for n in ("train", "training") if n in names), None)
+    test = next((names[n] for n in ("test", "testing", "val", "valid", "validation") if n in names), None)
+    if train and test and all(class_folders(folder / name) for name in (train, test)):
+        return train, test
+    return ()
+
+
+def _search(
+    folder: Path, class_of: Callable[[str], str | None], depth: int, result: FoundFolders, side: str = ""
+) -> None:
+    """Add the class folders in `folder`, and up to `depth` levels below it, to `result`.
+
+    side: "train/" or "test/" below the folder of a side, else "".
+    """
     for name in class_folders(folder):
         if label := class_of(name):
-            result.folders.setdefault(label, []).append(folder / name)
+            result.folders.setdefault(label, []).append((folder / name, side))
         elif any(has_image_suffix(entry.name) for entry in entries(folder / name)):
             result.others.append(name)
         elif depth:
-            _search(folder / name, class_of, depth - 1, result)
+            _search(folder / name, class_of, depth - 1, result, side)

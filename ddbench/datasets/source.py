@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ddbench.datasets.decode import image_size, read_rgb
 from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split
-from ddbench.datasets.listing import class_folders, first_image, list_files
+from ddbench.datasets.listing import class_folders, first_image, list_files, side_folders
 from ddbench.datasets.name import FOLDER
 from ddbench.datasets.pack import PackContent, make_pack, open_pack
 from ddbench.datasets.pack_writer import write_squares
@@ -63,15 +63,18 @@ def folder_source(path: str | Path) -> ClassFolders:
     """Return the source `folder:PATH` of any tree with one folder of images per class.
 
     Classes are the folders in alphabetical order, `pixels` is the shorter side of the alphabetically first image, and
-    80 % of each class train. Raises DatasetError for fewer than two class folders.
+    80 % of each class train. A tree of two folders, train and test (`side_folders`), each with the class folders, is
+    split as it is. Raises DatasetError for fewer than two class folders, and for a class that one side lacks.
     """
     folder = Path(path).expanduser().absolute()
-    classes = tuple(class_folders(folder))
+    sides = side_folders(folder)
+    parent = folder / sides[0] if sides else folder
+    classes = tuple(class_folders(parent))
     if len(classes) < 2:
         raise DatasetError(
-            f"{FOLDER}{path} needs one folder of images per class, at least two; {folder} has {len(classes)}."
+            f"{FOLDER}{path} needs one folder of images per class, at least two; {parent} has {len(classes)}."
         )
-    first = first_image(folder, classes)
+    first = first_image(parent, classes)
     try:
         pixels = min(read_rgb(first)[0].size)
     except UnreadableImageError as error:
@@ -88,6 +91,7 @@ def folder_source(path: str | Path) -> ClassFolders:
         homepage="",
         citation="",
         folders=(str(folder),),
+        sides=sides,
     )
 
 

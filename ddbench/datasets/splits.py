@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ddbench.datasets.info import LISTS, DataPaths, DatasetError, DatasetInfo, Split, flatten
-from ddbench.datasets.listing import FileListing
+from ddbench.datasets.listing import SIDES, FileListing
 from ddbench.datasets.name import CSV
 from ddbench.utils.files import digest, write_bytes
 
 SPLIT_SEED = 0
-SIDES = ("train", "test")
 
 Side = tuple[tuple[str, ...], ...]  # names of each class
 
@@ -58,6 +57,8 @@ def _sides(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) -> tu
         return _from_list(info, listing, list(published_lists(info, data_paths).items()), "the published lists")
     if info.split.endswith(CSV):
         return _from_list(info, listing, _read_csv(Path(info.split)), info.split)
+    if info.sides and not info.split:
+        return _choose_train(listing, lambda names: [name for name in names if name.split("/")[1] == SIDES[0]])
     if info.numbered and not info.split:
         return _choose_train(listing, lambda names: [name for name in names if _number(name) <= info.numbered])
     return _choose_train(listing, lambda names: _ranked_fraction(names, info.train_fraction))

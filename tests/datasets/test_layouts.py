@@ -18,7 +18,7 @@ from ddbench.datasets.lookup import find_dataset
 from ddbench.datasets.source import folder_source
 from ddbench.registry import names
 
-SOURCES = [find_dataset(name) for name in names("datasets") if name != "scenes"]
+SOURCES = [find_dataset(name) for name in names("datasets") if name not in ("scenes", "cifar10")]
 BY_NAME = {source.name: source for source in SOURCES}
 KNOWN = {
     "ucm": (21, 2100), "aid": (30, 10_000), "nwpu": (45, 31_500), "eurosat": (10, 27_000), "patternnet": (38, 30_400),

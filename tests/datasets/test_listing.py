@@ -194,3 +194,61 @@ folder_source({str(tree)!r}).verify(data_paths), UCM.card()
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def sided(tmp_path, grow):
+    """A folder with train/, test/ and val/: four, two and one image of each of two classes, their names repeated."""
+    tree = tmp_path / "sided"
+    for side, count in (("train", 4), ("test", 2), ("val", 1)):
+        grow(tree / side, ["cat", "dog"], count)
+    return tree
+
+
+def test_a_tree_of_two_sides_is_split_as_it_is(sided, data_paths):
+    source = folder_source(sided)
+    assert source.classes == ("cat", "dog")
+    split = source.describe(data_paths)
+    assert split.rule == "train/test folders"
+    assert split.train[0] == tuple(f"cat/train/cat{i:02d}.png" for i in range(4))
+    assert split.test == (("cat/test/cat00.png", "cat/test/cat01.png"), ("dog/test/dog00.png", "dog/test/dog01.png"))
+    data = source.load(data_paths, 8)
+    assert (data.train.counts(), data.test.counts()) == ((4, 4), (2, 2))
+    assert data.train.names[0] == "cat/train/cat00.png"
+
+
+def test_the_fingerprint_tells_which_side_an_image_is_on(sided, data_paths):
+    before = folder_source(sided).describe(data_paths).fingerprint
+    (sided / "train/cat/cat03.png").rename(sided / "test/cat/cat03.png")
+    assert folder_source(sided).describe(data_paths).fingerprint != before
+
+
+@pytest.mark.parametrize(("train", "test"), [("Training", "Validation"), ("TRAIN", "valid"), ("train", "testing")])
+def test_the_folders_of_the_sides_by_their_other_names(tmp_path, data_paths, grow, train, test):
+    grow(tmp_path / "tree" / train, ["cat", "dog"], 4)
+    grow(tmp_path / "tree" / test, ["cat", "dog"], 2)
+    split = folder_source(tmp_path / "tree").describe(data_paths)
+    assert [len(names) for names in split.train + split.test] == [4, 4, 2, 2]
+    assert split.test[0][0] == "cat/test/cat00.png"
+
+
+def test_a_ratio_mixes_the_two_sides(sided, data_paths):
+    half = folder_source(sided).with_split("50").describe(data_paths)
+    assert [len(names) for names in half.train + half.test] == [3] * 4
+    assert half.rule.startswith("50/50")
+
+
+def test_a_class_on_one_side_alone_is_an_error(sided, data_paths, grow):
+    grow(sided / "train", ["emu"], 2)
+    with pytest.raises(DatasetError, match="no image to test on in emu"):
+        folder_source(sided).describe(data_paths)
+    grow(sided / "test", ["emu", "fox"], 2)
+    with pytest.raises(DatasetError, match=r"1 unknown \(fox\)"):
+        folder_source(sided).describe(data_paths)
+
+
+def test_classes_called_train_and_test_are_classes(tmp_path, data_paths, grow):
+    tree = grow(tmp_path / "rail", ["train", "test"], 4)
+    source = folder_source(tree)
+    assert (source.classes, source.sides) == (("test", "train"), ())
+    assert source.describe(data_paths).rule.startswith("80/20")
