@@ -142,7 +142,7 @@ def test_defaults_that_rows_do_not_state_are_pinned():
 def test_numbers_outside_of_rows_are_pinned():
     """They are in no row's identity either. Another number: a new VERSION, of the judge or of the corruptions."""
     strengths = (dsa.BRIGHTNESS, dsa.SATURATION, dsa.CONTRAST, dsa.SCALE, dsa.DEGREES, dsa.CROP, dsa.CUTOUT)
-    assert (VERSION, MEAN, STD, GREY, strengths) == (1, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
+    assert (VERSION, MEAN, STD, GREY, strengths) == (2, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
     assert (corruptions.VERSION, corruptions.AIR, corruptions.CLOUD) == (1, 0.9, 0.95)
     assert dict(corruptions.LEVELS) == {
         "haze": (0.75, 0.55, 0.35), "cloud": (0.15, 0.3, 0.5), "noise": (0.04, 0.08, 0.12),
