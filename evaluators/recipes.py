@@ -80,9 +80,9 @@ class Augment:
     operations: tuple[str, ...] = added_later(
         (), "pool of operations (evaluators.operations) from which every image draws, as in RandAugment; [] for none"
     )
-    operations_per_image: int = added_later(2, "operations that an image draws (RandAugment's N)", "1 or more")
+    operations_per_image: int = added_later(1, "operations that an image draws (RandAugment's N)", "1 or more")
     operation_chance: float = added_later(1.0, "probability that a drawn operation is applied", "0 to 1")
-    magnitude: float = added_later(0.9, "strength of the operations (RandAugment's M / 10)", "0 to 1")
+    magnitude: float = added_later(0.5, "strength of the operations (RandAugment's M / 10)", "0 to 1")
     magnitude_deviation: float = added_later(
         0.0, "standard deviation of each image's magnitude, which is cut to 0..1", "0 or more"
     )
@@ -108,13 +108,13 @@ class Augment:
             raise ValueError("crop_area must be a range in 0..1, crop_ratio a range above 0, crop_tries at least 0")
         for name in ("flip_x", "flip_y", "transpose", "cutmix", "mixup", "erasing", "operation_chance"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is no probability, 0..1")
+                raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a probability")
         if self.cutmix + self.mixup > 1:
             raise ValueError(f"cutmix {self.cutmix} and mixup {self.mixup} add up to more than 1: no image has both")
         if self.operations_per_image < 1:
-            raise ValueError(f"operations_per_image {self.operations_per_image} is less than 1")
+            raise ValueError(f"operations_per_image must be at least 1, not {self.operations_per_image}")
         if not 0 <= self.magnitude_deviation < math.inf:
-            raise ValueError(f"magnitude_deviation {self.magnitude_deviation} is negative or not finite")
+            raise ValueError(f"magnitude_deviation must be 0 or more and finite, not {self.magnitude_deviation}")
         for kind, drawn, known in (("operation of dsa", self.dsa, DSA), ("operation", self.operations, OPERATIONS)):
             for name in drawn:
                 if name not in known:

@@ -15,7 +15,7 @@ from evaluators.recipes import OPERATIONS, RANDAUGMENT, Augment
 
 SIZE = 16
 LEVELS = (-1.0, -0.45, 0.0, 0.3, 0.9, 1.0)
-ALL = Augment(operations=OPERATIONS, magnitude=0.6, magnitude_deviation=0.2)
+ALL = Augment(operations=OPERATIONS, operations_per_image=2, magnitude=0.6, magnitude_deviation=0.2)
 
 
 def generator(seed=0):
