@@ -7,7 +7,8 @@ protocols   named, versioned, frozen training rows of this project; `literature`
 catalog     one row per student: image sizes, builder, weights (no torch)
 students    `build`: the networks, and their penultimate features
 networks, pretrained   their bodies; torchvision's ImageNet weights
-augment     batched random crops, flips, colour, cutout, CutMix; every image draws its own numbers
+augment     batched random crops, flips, colour, erasing, CutMix, mixup; every image draws its own numbers
+operations  RandAugment and its operations: kornia applies them
 dsa         differentiable Siamese augmentation
 train       `train_student`: uint8 images and hard or soft labels -> a trained network
 accuracy    `evaluate`: a network and real images -> Scores, as fractions
@@ -18,4 +19,4 @@ clip        embeddings by a CLIP model (transformers)
 VERSION goes up when a number may change while the protocols' versions stay (after a repaired defect in the loop, say).
 """
 
-VERSION = 1
+VERSION = 2

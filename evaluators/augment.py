@@ -1,25 +1,30 @@
-"""Random crops, flips, colour, cutout and CutMix for a whole batch at once; every image draws its own numbers.
+"""Random crops, flips, colour, erasing, mixing and more for a whole batch at once; every image draws its own numbers.
 
-(DSA draws one operation for a batch: evaluators.dsa.) Crop, flips and transposition are one bilinear resampling.
+(DSA draws one operation for a batch: evaluators.dsa.) Crop, flips and transposition are one bilinear resampling, by
+torch: kornia's warp_affine gives the same values, but wants the inverse matrix, in pixels, and inverts it again.
 Drawing (`draw`) is separate from changing images (`apply`, `mix`): each image can be checked against a slow reference,
 and a CPU generator draws the same numbers for every device.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from kornia.color import rgb_to_grayscale
+from kornia.enhance import adjust_brightness_accumulative
+from kornia.geometry.bbox import bbox_generator, bbox_to_mask
 from torch import Tensor
 
-from evaluators import dsa
+from evaluators import dsa, operations
+from evaluators.operations import GREY
 from evaluators.recipes import Augment
 
 MEAN, STD = 0.5, 0.25  # of every channel; constants, so that networks and protocols hold no statistic of a dataset
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's and Pillow's greyscale
-GREY = 0.5
+ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of random erasing: share of the area; height to width
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class Draw:
     partner: (n,), index of the image that CutMix pastes a square of; None without CutMix.
     patch: (n, 3), that square: centre (x, y) in [-1, 1], side as a share of the image's; None without CutMix.
     dsa: numbers of DSA; None without it.
+    operations: numbers of `evaluators.operations`; None without them.
+    erased: (n, 4), rectangle of random erasing: width and height as shares of the image's, 0 for none; its place from
+        left and top, 0..1. None without erasing.
+    blend: (n,), share of the partner's pixels and label in mixup; None without mixup.
     """
 
     theta: Tensor
@@ -42,14 +51,17 @@ class Draw:
     partner: Tensor | None = None
     patch: Tensor | None = None
     dsa: dsa.Draw | None = None
+    operations: operations.Draw | None = None
+    erased: Tensor | None = None
+    blend: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Draw:
         """Move the numbers to a device."""
-        moved: dict[str, Any] = {
-            name: value if value is None or name == "dsa" else value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-        }
-        return Draw(**moved | {"dsa": self.dsa and self.dsa.to(device)})
+        moved: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            options = {"non_blocking": True} if isinstance(value, Tensor) else {}
+            moved[name] = value if value is None else value.to(device, **options)
+        return Draw(**moved)
 
 
 def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
@@ -63,19 +75,27 @@ def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
         for i, width in enumerate((augment.brightness, augment.contrast, augment.saturation), start=7)
     )
     tries = torch.rand(augment.crop_tries, 2, n, generator=generator)
-    partner = patch = None
-    if augment.cutmix:
-        partner = torch.randperm(n, generator=generator)
+    drawn: dict[str, Any] = {}
+    if augment.mixes:
+        drawn["partner"] = torch.randperm(n, generator=generator)
         x, y, share, chance = torch.rand(4, n, generator=generator)
         side = torch.where(chance < augment.cutmix, share.sqrt(), 0)  # a square of side 0 mixes nothing
-        patch = torch.stack([2 * x - 1, 2 * y - 1, side], 1)
-    mode = dsa.draw(n, generator, augment.dsa) if augment.dsa else None
+        drawn["patch"] = torch.stack([2 * x - 1, 2 * y - 1, side], 1)
+        if augment.mixup:
+            blended = (chance >= augment.cutmix) & (chance < augment.cutmix + augment.mixup)
+            drawn["blend"] = torch.where(blended, share, 0)
+    if augment.dsa:
+        drawn["dsa"] = dsa.draw(n, generator, augment.dsa)
+    if augment.operations:
+        drawn["operations"] = operations.draw(n, augment, generator)
+    if augment.erasing:
+        drawn["erased"] = _rectangles(torch.rand(5, n, generator=generator), augment.erasing)
     theta = _affine_maps(u[:7], tries, augment)
-    return Draw(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, partner, patch, mode)
+    return Draw(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
 
 
 def apply(images: Tensor, draw: Draw, augment: Augment) -> Tensor:
-    """Augment float images 0..1 (n, 3, h, w) with drawn numbers, without CutMix, which is in `mix`.
+    """Augment float images 0..1 (n, 3, h, w) with drawn numbers, without CutMix and mixup, which are in `mix`.
 
     `Augment()` changes nothing. The result is in 0..1, except after DSA, which changes normalised images and clips
     nothing.
@@ -84,24 +104,33 @@ def apply(images: Tensor, draw: Draw, augment: Augment) -> Tensor:
     if crops or augment.flip_x or augment.flip_y or augment.transpose:
         grid = F.affine_grid(draw.theta, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if draw.operations:
+        images = operations.apply(images, draw.operations)
     if augment.brightness or augment.contrast or augment.saturation:
         images = _colour(images, draw)
     if draw.dsa:
         images = MEAN + STD * dsa.apply((images - MEAN) / STD, draw.dsa)
+    if draw.erased is not None:
+        images = images.masked_fill(_rectangle_mask(images, draw.erased), GREY)
     return images.masked_fill(_square_mask(images, draw.hole, augment.cutout), GREY) if augment.cutout else images
 
 
 def mix(images: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Apply CutMix (Yun et al. 2019, arXiv:1905.04899): paste a square of each image's partner, mix targets (n, c).
+    """Apply CutMix (Yun et al. 2019, arXiv:1905.04899) and mixup: mix each image with its partner, and targets (n, c).
 
-    Targets are mixed by the share of pixels that were replaced, not by the share that was drawn. Raises ValueError for
-    numbers drawn without CutMix.
+    CutMix pastes a square; targets are mixed by the share of pixels that were replaced, not by the share that was
+    drawn. Raises ValueError for numbers drawn without either.
     """
     if draw.partner is None or draw.patch is None:
-        raise ValueError("the draw has no CutMix: draw it from an Augment with cutmix above 0")
+        raise ValueError("the draw has no CutMix or mixup: draw it from an Augment with cutmix or mixup above 0")
     replaced = _square_mask(images, draw.patch[:, :2], draw.patch[:, 2:])
     share = replaced.float().mean((2, 3))
-    return torch.where(replaced, images[draw.partner], images), targets + share * (targets[draw.partner] - targets)
+    partners = images[draw.partner]
+    mixed = torch.where(replaced, partners, images)
+    if draw.blend is not None:  # 0 where a square was pasted
+        share = share + draw.blend[:, None]
+        mixed = torch.lerp(mixed, partners, draw.blend[:, None, None, None])
+    return mixed, targets + share * (targets[draw.partner] - targets)
 
 
 def resize(images: Tensor, size: int, crop: int | None = None) -> Tensor:
@@ -149,17 +178,29 @@ def _crop_sides(area: Tensor, ratio: Tensor, augment: Augment) -> Tensor:
 
 def _colour(images: Tensor, draw: Draw) -> Tensor:
     """Change brightness, then contrast about the image's mean grey, then saturation about each pixel's grey; clip."""
-    images = images * draw.brightness[:, None, None, None]
-    mean = _grey(images).mean(dim=(2, 3), keepdim=True)
-    images = mean + (images - mean) * draw.contrast[:, None, None, None]
-    grey = _grey(images)
-    return (grey + (images - grey) * draw.saturation[:, None, None, None]).clamp(0, 1)
+    images = adjust_brightness_accumulative(images, draw.brightness, clip_output=False)
+    mean = rgb_to_grayscale(images).mean((2, 3), keepdim=True)
+    # not kornia's contrast and saturation: both clip, so that saturation would see clipped colours
+    images = torch.lerp(mean, images, draw.contrast[:, None, None, None])
+    return torch.lerp(rgb_to_grayscale(images), images, draw.saturation[:, None, None, None]).clamp(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
-    """Return the luma of images, (n, 1, h, w)."""
-    red, green, blue = images.unbind(1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
+def _rectangles(u: Tensor, chance: float) -> Tensor:
+    """Return rectangles of random erasing (n, 4), as in `Draw`. u: (5, n) uniform in 0..1."""
+    low, high = ERASED_AREA
+    log_low, log_high = (math.log(ratio) for ratio in ERASED_RATIO)
+    area, ratio = low + (high - low) * u[0], torch.exp(log_low + (log_high - log_low) * u[1])
+    sides = torch.stack([area / ratio, area * ratio]).sqrt().clamp(max=1) * (u[4] < chance)
+    return torch.cat([sides, u[2:4]]).T
+
+
+def _rectangle_mask(images: Tensor, rectangles: Tensor) -> Tensor:
+    """Return the mask (n, 1, h, w) of rectangles of whole pixels inside the image."""
+    height, width = images.shape[2:]
+    across, down = (rectangles[:, 0] * width).round(), (rectangles[:, 1] * height).round()
+    left = torch.minimum((rectangles[:, 2] * (width - across + 1)).floor(), width - across)
+    top = torch.minimum((rectangles[:, 3] * (height - down + 1)).floor(), height - down)
+    return bbox_to_mask(bbox_generator(left, top, across, down), width, height)[:, None].bool()
 
 
 def _square_mask(images: Tensor, centre: Tensor, side: float | Tensor) -> Tensor:

@@ -2,17 +2,18 @@
 
 A batch draws one operation, every image its numbers. Siamese: the numbers of one image serve batches of any size, so
 that real and synthetic images are changed alike. Everything is differentiable in the images. Pixels from outside the
-image are 0, so images must be normalised (mean 0).
+image are 0, so images must be normalised (mean 0). kornia applies the numbers that are drawn here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+from kornia.enhance import adjust_brightness
+from kornia.geometry.bbox import bbox_generator, bbox_to_mask
+from kornia.geometry.transform import hflip, rotate, scale, translate
 from torch import Tensor
 
 from evaluators.recipes import DSA
@@ -52,63 +53,46 @@ def apply(images: Tensor, draw: Draw) -> Tensor:
 
 def _color(x: Tensor, u: Tensor) -> Tensor:
     """Change brightness, then saturation about each pixel's mean, then contrast about the image's mean."""
-    light, colour, contrast = u[:, :, None, None, None].unbind(1)
-    x = x + (light - 0.5) * BRIGHTNESS
-    grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * colour * SATURATION
-    mean = x.mean((1, 2, 3), keepdim=True)
-    return mean + (x - mean) * (contrast + CONTRAST)
+    _, colour, contrast = u[:, :, None, None, None].unbind(1)
+    x = adjust_brightness(x, (u[:, 0] - 0.5) * BRIGHTNESS, clip_output=False)
+    # not kornia's saturation and contrast: their grey is luma, and they clip at 0 and 1
+    x = torch.lerp(x.mean(1, keepdim=True), x, colour * SATURATION)
+    return torch.lerp(x.mean((1, 2, 3), keepdim=True), x, contrast + CONTRAST)
 
 
 def _crop(x: Tensor, u: Tensor) -> Tensor:
     """Shift by whole pixels, at most an eighth of the side."""
-    (rows, down), (columns, across) = (_shift(u[:, i], x.shape[2 + i]) for i in range(2))
-    n = torch.arange(len(x), device=x.device)[:, None, None]
-    shifted = x.permute(0, 2, 3, 1)[n, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    return shifted * (down[:, None, :, None] & across[:, None, None, :])
-
-
-def _shift(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return the source of each pixel along a side, (n, side), and a mask of sources inside the image."""
-    reach = int(side * CROP + 0.5)
-    pixels = torch.arange(side, device=u.device) + _integer(u, 2 * reach + 1)[:, None] - reach
-    return pixels.clamp(0, side - 1), (pixels >= 0) & (pixels < side)
+    reach = [int(side * CROP + 0.5) for side in x.shape[2:]]
+    down, across = (reach[i] - _integer(u[:, i], 2 * reach[i] + 1) for i in range(2))
+    return translate(x, torch.stack([across, down], 1).to(x.dtype), mode="nearest", align_corners=False)
 
 
 def _cutout(x: Tensor, u: Tensor) -> Tensor:
     """Set a square of half the side to 0; its centre is anywhere, and it may reach over the border."""
-    rows, columns = (_interval(u[:, i], x.shape[2 + i]) for i in range(2))
-    return x * ~(rows[:, None, :, None] & columns[:, None, None, :])
+    (top, height), (left, width) = (_interval(u[:, i], x.shape[2 + i]) for i in range(2))
+    boxes = bbox_generator(left, top, width, height).to(x.dtype)
+    return x * (1 - bbox_to_mask(boxes, x.shape[3], x.shape[2]))[:, None]
 
 
-def _interval(u: Tensor, side: int) -> Tensor:
-    """Return the mask (n, side) of the pixels along a side that the square covers."""
+def _interval(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return the first pixel along a side that the square covers, and the number of pixels, both (n,)."""
     width = int(side * CUTOUT + 0.5)
-    first = _integer(u, side + 1 - width % 2)[:, None] - width // 2
-    pixels = torch.arange(side, device=u.device)
-    return (pixels >= first) & (pixels < first + width)
+    first = _integer(u, side + 1 - width % 2) - width // 2
+    return first, torch.full_like(first, width)
 
 
 def _flip(x: Tensor, u: Tensor) -> Tensor:
-    return torch.where((u[:, 0] < 0.5)[:, None, None, None], x.flip(3), x)
+    return torch.where((u[:, 0] < 0.5)[:, None, None, None], hflip(x), x)
 
 
 def _scale(x: Tensor, u: Tensor) -> Tensor:
     """Scale width and height by separate factors; above 1 the picture shrinks."""
     factors = 1 / SCALE + u[:, :2] * (SCALE - 1 / SCALE)
-    return _resample(x, torch.diag_embed(factors))
+    return scale(x, 1 / factors.to(x.dtype), align_corners=False)
 
 
 def _rotate(x: Tensor, u: Tensor) -> Tensor:
-    angle = (2 * u[:, 0] - 1) * math.radians(DEGREES)
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1)
-    return _resample(x, turn.view(-1, 2, 2))
-
-
-def _resample(x: Tensor, linear: Tensor) -> Tensor:
-    """Resample bilinearly; (n or 1, 2, 2) maps output to input coordinates."""
-    theta = F.pad(linear, (0, 1)).expand(len(x), -1, -1).to(x.dtype)
-    return F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+    return rotate(x, ((2 * u[:, 0] - 1) * DEGREES).to(x.dtype), align_corners=False)
 
 
 def _integer(u: Tensor, choices: int) -> Tensor:

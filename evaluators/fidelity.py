@@ -11,11 +11,13 @@ from functools import reduce
 
 import torch
 import torch.nn.functional as F
+from kornia.metrics import ssim
 from torch import Tensor
 
 from evaluators.augment import resize
 
 NEAREST = 5  # neighbours of precision, recall, density, coverage; most similar real images of NN-SSIM
+WINDOW = 11  # px, of SSIM's Gaussian, whose deviation is 1.5
 ROWS = 2048  # of a matrix of distances that are computed at once
 
 
@@ -185,37 +187,21 @@ def nn_ssim(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
     """
     means = []
     for a, b in _by_class(real, real_labels, fake, fake_labels):
-        distilled = _moments(resize(b, size))
-        similar = torch.cat([_similarities(_moments(resize(part, size)), distilled) for part in a.split(16)], dim=1)
+        distilled = _zero_padded(resize(b, size))
+        similar = torch.cat([_similarities(_zero_padded(resize(part, size)), distilled) for part in a.split(16)], dim=1)
         means.append(similar.topk(min(NEAREST, len(a)), dim=1).values.mean(1))
     return torch.cat(means)
 
 
-def _similarities(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
-    """Compute the SSIM (Wang et al. 2004) of each distilled with each real image, (m, n), from `_moments` of both."""
-    return torch.stack([_ssim(real, tuple(part[i : i + 1] for part in fake)) for i in range(len(fake[0]))])
+def _similarities(real: Tensor, fake: Tensor) -> Tensor:
+    """Compute the SSIM (Wang et al. 2004) of each distilled with each real image, both zero-padded, (m, n)."""
+    pairs = ((real, one.expand_as(real).contiguous()) for one in fake)
+    return torch.stack([ssim(*pair, WINDOW, eps=0.0, padding="valid").mean((1, 2, 3)) for pair in pairs])
 
 
-def _moments(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the images, their local mean, their local variance."""
-    mean = _blur(images)
-    return images, mean, _blur(images * images) - mean * mean
-
-
-def _ssim(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> Tensor:
-    (x, mx, vx), (y, my, vy) = one, other
-    covariance = _blur(x * y) - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    value = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return value.mean((1, 2, 3))
-
-
-def _blur(x: Tensor) -> Tensor:
-    """Blur with a Gaussian of 11 pixels, deviation 1.5, zero padding: rows, then columns."""
-    line = torch.exp(-(torch.arange(-5.0, 6.0, device=x.device, dtype=x.dtype) ** 2) / (2 * 1.5**2))
-    line = (line / line.sum()).repeat(x.shape[1], 1, 1, 1)
-    x = F.conv2d(x, line.transpose(2, 3), padding=(5, 0), groups=x.shape[1])
-    return F.conv2d(x, line, padding=(0, 5), groups=x.shape[1])
+def _zero_padded(images: Tensor) -> Tensor:
+    """Surround images with as many zeros as the window reaches over their border; by itself kornia reflects them."""
+    return F.pad(images, [WINDOW // 2] * 4)
 
 
 def _by_class(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

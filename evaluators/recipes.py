@@ -27,6 +27,12 @@ RANGES = {  # of Recipe's fields, both ends included; every value is finite
     "temperature": (0, math.inf),
 }
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
+RANDAUGMENT = (  # the fifteen operations of RandAugment as DeiT has it
+    *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
+    *("brightness", "contrast", "saturation", "sharpness"),
+    *("posterize", "solarize", "solarize_add", "autocontrast", "equalize", "invert"),
+)
+OPERATIONS = (*RANDAUGMENT, "grayscale", "blur", "elastic")
 
 
 def setting(meaning: str, unit: str = "", default: Any = MISSING) -> Any:
@@ -71,19 +77,53 @@ class Augment:
         "border; labels are mixed by the pixels replaced",
         "0 to 1",
     )
+    operations: tuple[str, ...] = added_later(
+        (), "pool of operations (evaluators.operations) from which every image draws, as in RandAugment; [] for none"
+    )
+    operations_per_image: int = added_later(1, "operations that an image draws (RandAugment's N)", "1 or more")
+    operation_chance: float = added_later(1.0, "probability that a drawn operation is applied", "0 to 1")
+    magnitude: float = added_later(0.5, "strength of the operations (RandAugment's M / 10)", "0 to 1")
+    magnitude_deviation: float = added_later(
+        0.0, "standard deviation of each image's magnitude, which is cut to 0..1", "0 or more"
+    )
+    erasing: float = added_later(
+        0.0,
+        "probability that a mid-grey rectangle of 2 to 33 % of the area covers a part of the image (random erasing)",
+        "0 to 1",
+    )
+    mixup: float = added_later(
+        0.0,
+        "probability that an image and its label are blended with another of the batch, by a share from U[0, 1]; never "
+        "together with cutmix",
+        "0 to 1",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation", "cutout"):
+        for name in ("brightness", "contrast", "saturation", "cutout", "magnitude"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a half-width of factors or a share")
+                kind = "a strength" if name == "magnitude" else "a half-width of factors or a share"
+                raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: {kind}")
         low, high = self.crop_area
         if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] or self.crop_tries < 0:
             raise ValueError("crop_area must be a range in 0..1, crop_ratio a range above 0, crop_tries at least 0")
-        if not all(0 <= share <= 1 for share in (self.flip_x, self.flip_y, self.transpose, self.cutmix)):
-            raise ValueError("flip_x, flip_y, transpose and cutmix must be probabilities, 0..1")
-        for name in self.dsa:
-            if name not in DSA:
-                raise ValueError(unknown_name("operation of dsa", name, DSA))
+        for name in ("flip_x", "flip_y", "transpose", "cutmix", "mixup", "erasing", "operation_chance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a probability")
+        if self.cutmix + self.mixup > 1:
+            raise ValueError(f"cutmix {self.cutmix} and mixup {self.mixup} add up to more than 1: no image has both")
+        if self.operations_per_image < 1:
+            raise ValueError(f"operations_per_image must be at least 1, not {self.operations_per_image}")
+        if not 0 <= self.magnitude_deviation < math.inf:
+            raise ValueError(f"magnitude_deviation must be 0 or more and finite, not {self.magnitude_deviation}")
+        for kind, drawn, known in (("operation of dsa", self.dsa, DSA), ("operation", self.operations, OPERATIONS)):
+            for name in drawn:
+                if name not in known:
+                    raise ValueError(unknown_name(kind, name, known))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images and labels of a batch are mixed, so that labels are probabilities."""
+        return self.cutmix > 0 or self.mixup > 0
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor
     """Convert targets for the loss: soften soft labels by the temperature; make hard labels one-hot if needed."""
     if targets.is_floating_point():
         return (targets.log() / recipe.temperature).softmax(1) if recipe.temperature else targets
-    return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.cutmix else targets
+    return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.mixes else targets
 
 
 def batches(
@@ -176,7 +176,7 @@ def batches(
             continue
         index, draw = index.to(images.device, non_blocking=True), draw.to(images.device)
         augmented = augment.apply(images[index].float() / 255, draw, recipe.augment)
-        yield augment.mix(augmented, targets[index], draw) if recipe.augment.cutmix else (augmented, targets[index])
+        yield augment.mix(augmented, targets[index], draw) if recipe.augment.mixes else (augmented, targets[index])
 
 
 def _indices(n: int, recipe: Recipe, order: torch.Generator) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ import ddbench
 import evaluators
 
 ROOTS = {"ddbench": Path(ddbench.__file__).parent, "evaluators": Path(evaluators.__file__).parent}
-HEAVY = ("torch", "torchvision", "diffusers", "transformers", "peft", "sklearn", "scipy")
+HEAVY = ("torch", "torchvision", "kornia", "diffusers", "transformers", "peft", "sklearn", "scipy")
 
 # module or package -> what it may import besides itself, in functions too; the longest matching prefix counts, and
 # what an ancestor may import its parts may import. A name stands for all that is below it.

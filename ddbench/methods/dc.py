@@ -132,6 +132,7 @@ class DSA(DC):
 
     name: ClassVar[str] = "dsa"
     citation: ClassVar[str] = "Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021"
+    version: ClassVar[int] = 2
     augment: ClassVar[bool] = True
 
     init: Literal["real", "noise"] = "real"

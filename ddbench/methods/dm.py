@@ -26,7 +26,7 @@ class DM:
 
     name: ClassVar[str] = "dm"
     citation: ClassVar[str] = "Zhao & Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"iterations": 3, "batch": 4}
 
     iterations: int = param(20001, "SGD steps on the pixels, each with a new random network", "1 or more")

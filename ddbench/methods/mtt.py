@@ -34,7 +34,7 @@ class MTT:
 
     name: ClassVar[str] = "mtt"
     citation: ClassVar[str] = "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {
         "iterations": 2, "steps": 2, "expert_epochs": 1, "latest": 1, "experts": 1, "epochs": 2, "rate_rate": 1e-7,
     }  # fmt: skip

@@ -14,7 +14,10 @@ import ddbench
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("ddbench", "torch", "torchvision", "diffusers", "transformers", "peft", "numpy", "pillow", "scikit-learn")
+PACKAGES = (
+    *("ddbench", "torch", "torchvision", "kornia", "diffusers", "transformers", "peft"),
+    *("numpy", "pillow", "scikit-learn"),
+)
 
 
 @cache

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from evaluators import augment, dsa
-from evaluators.recipes import DSA, Augment
+from evaluators import augment, dsa, operations
+from evaluators.recipes import DSA, OPERATIONS, Augment
 
 DRAWN = ("theta", "brightness", "contrast", "saturation", "hole")
 ALL = Augment((0.3, 1.0), (0.75, 4 / 3), 0.5, 0.5, 0.5, 0.4, 0.4, 0.4, 0.5)
@@ -130,7 +130,8 @@ def test_a_crop_that_never_fits_is_the_whole_image():
 
 def test_later_options_move_no_other_draw():
     plain = augment.draw(4, ALL, generator())
-    for more in ({"crop_tries": 5}, {"cutmix": 1.0}, {"dsa": DSA}):
+    later = {"crop_tries": 5, "cutmix": 1.0, "dsa": DSA, "operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0}
+    for more in ({name: value} for name, value in later.items()):
         drawn = augment.draw(4, replace(ALL, **more), generator())
         assert torch.equal(drawn.hole, plain.hole)
         assert torch.equal(drawn.brightness, plain.brightness)
@@ -171,6 +172,86 @@ def test_cutmix_draws_the_share_evenly_and_mixes_as_often_as_asked():
     torch.testing.assert_close(area[area > 0].quantile(torch.tensor([0.25, 0.5, 0.75])),
                                torch.tensor([0.25, 0.5, 0.75]), atol=0.03, rtol=0)  # fmt: skip
     assert len(drawn.partner.unique()) == 4000
+
+
+BLENDED = Augment(cutmix=0.3, mixup=0.5)
+
+
+def test_mixup_blends_image_by_image():
+    images, targets = pictures(12), torch.eye(12)
+    drawn = augment.draw(12, BLENDED, generator())
+    got, labels = augment.mix(images, targets, drawn)
+    pasted, pasted_labels = mixed_one_by_one(images, targets, drawn)
+    blended = [i for i in range(12) if drawn.blend[i] > 0]
+    assert 0 < len(blended) < 12
+    for i, (partner, share) in enumerate(zip(drawn.partner.tolist(), drawn.blend.tolist(), strict=True)):
+        image, label = pasted[i], pasted_labels[i]
+        if i in blended:
+            image = (1 - share) * images[i] + share * images[partner]
+            label = (1 - share) * targets[i] + share * targets[partner]
+        torch.testing.assert_close(got[i], image)
+        torch.testing.assert_close(labels[i], label)
+
+
+def test_no_image_has_both_mixup_and_cutmix():
+    drawn = augment.draw(4000, BLENDED, generator())
+    pasted, blended = drawn.patch[:, 2] > 0, drawn.blend > 0
+    assert not (pasted & blended).any()
+    assert float(pasted.float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float(blended.float().mean()) == pytest.approx(0.5, abs=0.03)
+    torch.testing.assert_close(drawn.blend[blended].quantile(torch.tensor([0.25, 0.5, 0.75])),
+                               torch.tensor([0.25, 0.5, 0.75]), atol=0.03, rtol=0)  # fmt: skip
+
+
+def test_cutmix_draws_the_same_with_mixup():
+    alone, both = (augment.draw(9, replace(BLENDED, mixup=mixup), generator()) for mixup in (0.0, 0.5))
+    assert alone.blend is None
+    assert torch.equal(alone.patch, both.patch)
+    assert torch.equal(alone.partner, both.partner)
+
+
+def test_erasing_equals_the_reference_image_by_image():
+    images, only = pictures(30), Augment(erasing=0.6)
+    drawn = augment.draw(30, only, generator())
+    got = augment.apply(images, drawn, only)
+    for x, (across, down, right, below), one in zip(images.clone(), drawn.erased.tolist(), got, strict=True):
+        width, height = round(across * 16), round(down * 16)
+        left, top = math.floor(right * (16 - width + 1)), math.floor(below * (16 - height + 1))
+        for row in range(top, top + height):
+            for column in range(left, left + width):
+                x[:, row, column] = 0.5
+        assert torch.equal(one, x)
+
+
+def test_erased_rectangles_keep_to_area_and_ratio():
+    width, height = augment.draw(4000, Augment(erasing=0.25), generator()).erased[:, :2].T
+    erased = width > 0
+    assert float(erased.float().mean()) == pytest.approx(0.25, abs=0.02)
+    area, ratio = (width * height)[erased], (height / width)[erased]
+    assert 0.02 <= area.min() < 0.03
+    assert 0.32 < area.max() <= 1 / 3 + 1e-6
+    assert 0.3 <= ratio.min() + 1e-6 < 0.35
+    assert 3.0 < ratio.max() <= 3.3 + 1e-5
+    assert float(ratio.log().mean()) == pytest.approx(0, abs=0.06)
+
+
+EVERYTHING = replace(ALL, operations=OPERATIONS, operations_per_image=2, magnitude_deviation=0.2, erasing=0.5)
+
+
+def test_the_result_is_the_same_whatever_the_batch():
+    images, drawn = pictures(24), augment.draw(24, EVERYTHING, generator())
+    whole = augment.apply(images, drawn, EVERYTHING)
+    for i in range(24):
+        one = operations.Draw([row[i : i + 1] for row in drawn.operations.names],
+                              *(x[:, i : i + 1] for x in list(vars(drawn.operations).values())[1:]))  # fmt: skip
+        own = {name: value[i : i + 1] for name, value in vars(drawn).items() if isinstance(value, torch.Tensor)}
+        alone = augment.apply(images[i : i + 1], augment.Draw(**own, operations=one), EVERYTHING)
+        torch.testing.assert_close(alone[0], whole[i], atol=1e-6, rtol=0)
+
+
+def test_mixing_needs_numbers_for_it():
+    with pytest.raises(ValueError, match="has no CutMix or mixup"):
+        augment.mix(pictures(), torch.eye(6), augment.draw(6, Augment(), generator()))
 
 
 def test_dsa_acts_on_normalised_images():

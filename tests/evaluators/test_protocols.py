@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluators import VERSION, corruptions, dsa
-from evaluators.augment import GREY, MEAN, STD
+from evaluators import VERSION, corruptions, dsa, operations
+from evaluators.augment import ERASED_AREA, ERASED_RATIO, GREY, MEAN, STD
 from evaluators.catalog import STUDENTS
 from evaluators.protocols import PROTOCOLS, protocol
-from evaluators.recipes import DSA, Augment, Protocol, Recipe
+from evaluators.recipes import DSA, OPERATIONS, RANDAUGMENT, Augment, Protocol, Recipe
 from evaluators.train import learning_rate
 
 RECIPE = Recipe("sgd", lr=0.1, weight_decay=0.0, batch=10, epochs=3, min_steps=20, max_steps=50)
@@ -31,7 +31,7 @@ def test_a_name_without_version_is_the_newest():
 
 @pytest.mark.parametrize("name", ["quick@7", "quik", "dpd@0", ""])
 def test_an_unknown_protocol_lists_all(name):
-    with pytest.raises(ValueError, match=r"Known: quick@1, long@1, quick-hard@1, .*, soft@1, .*, fid@1$"):
+    with pytest.raises(ValueError, match=r"Known: quick@1, long@1, deit@1, quick-hard@1, .*, soft@1, .*, fid@1$"):
         protocol(name)
 
 
@@ -67,6 +67,17 @@ def test_the_literatures_numbers():
     assert recipe.steps(257) == 2002
 
 
+def test_deits_numbers():
+    recipe = protocol("deit").recipe("vit_tiny")
+    assert replace(recipe, augment=Augment()) == replace(
+        protocol("long").recipe("vit_tiny"), augment=Augment(), warmup=1 / 60, clip=0.0
+    )
+    assert (recipe.optimizer, recipe.weight_decay, recipe.label_smoothing) == ("adamw", 0.05, 0.1)
+    views = recipe.augment
+    assert (views.operations, views.operations_per_image, views.operation_chance) == (RANDAUGMENT, 2, 0.5)
+    assert (views.magnitude, views.magnitude_deviation, views.erasing) == (0.9, 0.05, 0.25)
+
+
 def test_no_limit_on_steps_is_as_many_as_the_epochs_are():
     assert Recipe("sgd", 0.1, 0.0, batch=10, epochs=3).steps(1001) == 301
 
@@ -88,6 +99,9 @@ def test_rows_cannot_be_changed():
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(cutout=0.1))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(cutmix=0.1))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(dsa=DSA[:1]))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(operations=OPERATIONS[:1]))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(erasing=0.1))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(mixup=0.1))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, milestones=(0.5,))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, nesterov=False)}),
         replace(MINE, recipes={"convnet": replace(RECIPE, temperature=4.0)}),
@@ -135,14 +149,18 @@ def test_defaults_that_rows_do_not_state_are_pinned():
     later = {f.name: f.default for kind in (Recipe, Augment) for f in fields(kind) if "added_later" in f.metadata}
     assert later == {
         "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
-        "crop_tries": 0, "dsa": (), "cutmix": 0.0,
+        "crop_tries": 0, "dsa": (), "cutmix": 0.0, "operations": (), "operations_per_image": 1, "operation_chance": 1.0,
+        "magnitude": 0.5, "magnitude_deviation": 0.0, "erasing": 0.0, "mixup": 0.0,
     }  # fmt: skip
 
 
 def test_numbers_outside_of_rows_are_pinned():
     """They are in no row's identity either. Another number: a new VERSION, of the judge or of the corruptions."""
     strengths = (dsa.BRIGHTNESS, dsa.SATURATION, dsa.CONTRAST, dsa.SCALE, dsa.DEGREES, dsa.CROP, dsa.CUTOUT)
-    assert (VERSION, MEAN, STD, GREY, strengths) == (1, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
+    assert (VERSION, MEAN, STD, GREY, strengths) == (2, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
+    assert (operations.GREY, operations.DEGREES, operations.SHEAR, operations.TRANSLATION) == (0.5, 30.0, 0.3, 0.45)
+    assert (operations.FACTOR, operations.ADDITION, operations.BLUR) == (0.9, 110 / 255, 1 / 32)
+    assert (operations.ELASTIC, operations.CELLS, ERASED_AREA, ERASED_RATIO) == (0.2, 8, (0.02, 1 / 3), (0.3, 3.3))
     assert (corruptions.VERSION, corruptions.AIR, corruptions.CLOUD) == (1, 0.9, 0.95)
     assert dict(corruptions.LEVELS) == {
         "haze": (0.75, 0.55, 0.35), "cloud": (0.15, 0.3, 0.5), "noise": (0.04, 0.08, 0.12),

@@ -24,6 +24,7 @@ from ddbench.runner import run
 from ddbench.runner.external import plan_external
 from ddbench.runner.plan import ExecutionSettings, Request
 from ddbench.store import distilled_set, paths, reader, records
+from evaluators import VERSION
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_run_leaves_what_the_design_says(done):
         "distilled/manifest.json",
         "distilled/pond/000.png",
         "distilled/pond/001.png",
-        "results/quick-v1/convnet-scratch-seed0.json",
+        f"results/quick-v1-judge{VERSION}/convnet-scratch-seed0.json",
         "spec.json",
     ]
     costs = json.loads((folder / "distill.json").read_text())

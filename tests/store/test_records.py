@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from third_party import results_and_problems
 
-from ddbench.store import distilled_set, reader, records
+from ddbench.store import distilled_set, paths, reader, records
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.records import Failure, Result, RunSpec
 from ddbench.utils import files
+from evaluators.protocols import protocol
 
 SPEC = RunSpec("mine", 1, None, {"a": 1, "b": [1, 2]}, "scenes", "by index", "f" * 64, 32, 2, 0)
 CHANGES = {
@@ -63,6 +64,23 @@ def write(root: Path, spec=SPEC, **changes) -> Path:
     path = folder / "results" / "quick-v1" / f"convnet-scratch-seed{changes.get('seed', 0)}.json"
     records.write_result(path, result(spec, **changes))
     return path
+
+
+def test_results_of_an_older_evaluator_keep_their_place_and_are_still_read(tmp_path, monkeypatch):
+    old, row = write(tmp_path, versions={"evaluators": "1"}), protocol("quick@1")
+    folders = []
+    for version in (1, 2, 3):
+        monkeypatch.setattr(paths, "VERSION", version)
+        path = paths.result_path(SPEC.folder(tmp_path), row, "convnet", 0)
+        folders.append(path.parent.name)
+        if version > 1:
+            records.write_result(path, result(overall=0.75, versions={"evaluators": str(version)}))
+    assert folders == ["quick-v1", "quick-v1-judge2", "quick-v1-judge3"]
+    found, problems = results_and_problems(tmp_path)
+    assert problems == []
+    overall = {one.result.versions["evaluators"]: one.result.overall for one in found}
+    assert overall == {"1": 0.625, "2": 0.75, "3": 0.75}
+    assert old.exists()
 
 
 def test_every_field_but_the_presets_name_is_identity():

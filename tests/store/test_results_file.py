@@ -309,5 +309,5 @@ def test_other_commands_refuse_a_file_and_an_empty_folder_is_an_error(exported, 
     (tmp_path / "empty").mkdir()
     done = invoke(tmp_path / "empty", "export", "results", str(tmp_path / "x.jsonl"))
     assert done.exit_code == 2
-    assert "holds no run" in done.stderr
+    assert "has no run" in done.stderr
     assert not (tmp_path / "x.jsonl").exists()

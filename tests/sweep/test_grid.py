@@ -11,6 +11,7 @@ from ddbench.errors import UserError
 from ddbench.runner import plan
 from ddbench.store import paths, records
 from ddbench.sweep import grid as sweeps
+from evaluators import VERSION
 
 PLAN = """
 datasets = ["folder:{home}/images", "folder:{home}/others"]
@@ -62,7 +63,7 @@ def test_every_student_of_every_protocol(home, tmp_path):
     text = PLAN.format(home=home).replace("dc@1", "quick@1")
     job = grid(home, tmp_path, text)[0]
     assert [(task.student, task.path.parent.name) for task in job.tasks] == [
-        (None, "ipc1"), ("convnet", "quick-v1"), ("resnet18", "quick-v1"),
+        (None, "ipc1"), ("convnet", f"quick-v1-judge{VERSION}"), ("resnet18", f"quick-v1-judge{VERSION}"),
     ]  # fmt: skip
     assert job.missing == list(job.tasks)
 
