@@ -36,7 +36,7 @@ AFTER = """
   `test` (or `val`, where there is no `test`), each with the class folders, that is the split. `folder:PATH@50` mixes
   both sides and splits anew.
 - `cifar10` is no benchmark of this suite. Papers published what their methods reach on it, so it shows whether methods
-  and evaluators are calibrated. Export its images to `DATA_ROOT/cifar10/train/CLASS` and `.../test/CLASS`.
+  and evaluators are calibrated. Class folders below `DATA_ROOT/cifar10/train` and `test` are read too.
 - `hf:OWNER/NAME` is an image dataset with one class per image on the Hugging Face hub (`pip install 'ddbench[hf]'`). It
   is downloaded once, at the newest revision, which every result names. It keeps its own split if it has one.
 

@@ -176,3 +176,18 @@ def test_words_that_are_off_are_found_without_torch(tmp_path):
 def test_the_heavy_import_would_be_noticed(tmp_path):
     with pytest.raises(AssertionError, match="tabulate"):
         light([["show", "scenes"]], tmp_path, heavy=("tabulate",))
+
+
+def test_tests_mirror_the_packages():
+    """A test file has the name of a module, or of the package whose folder it is in (tests/methods/test_methods.py)."""
+    root = Path(__file__).parents[1]
+    without_module = {"test_architecture.py", "test_documents.py", "test_kornia.py"}  # layout, pages, a library
+    astray = []
+    for file in root.glob("tests/**/test_*.py"):
+        folder, name = file.relative_to(root / "tests").parent, file.name.removeprefix("test_")
+        places = [root / "ddbench" / folder, root / folder]  # root / folder: evaluators, benchmarks, docs
+        modules = [place / name for place in places]
+        packages = [place for place in places if place.name == name.removesuffix(".py")]
+        if file.name not in without_module and not any(path.exists() for path in (*modules, *packages)):
+            astray.append(str(file))
+    assert not astray

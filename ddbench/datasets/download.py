@@ -114,7 +114,7 @@ def _transfer(address: str, path: Path, quiet: bool) -> None:
 def _unpack_whole(info: DatasetInfo, archive: Path, partial: Path, data_paths: DataPaths) -> None:
     if not archive.is_file():
         raise DatasetError(f"there is no file {archive}")
-    count = unpack(archive, partial, data_paths.quiet)
+    count = (info.unpack or unpack)(archive, partial, data_paths.quiet)
     _require_complete(info, partial, data_paths, f"Nothing of {archive} was kept.")
     log.info("unpacked %d images of %s", count, archive)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -85,6 +85,8 @@ class DatasetInfo:
     address: URL of an archive that stays available; empty if there is none.
     checksum: "SHA-256 <hex>" or "MD5 <hex>" of that archive; empty if none was published.
     archive: file name of that archive, if the address does not end with it.
+    unpack: (archive, folder, quiet) -> number of images that it wrote below the folder, for an archive that holds no
+        image files; None for `archives.unpack`.
     source: another place to get the data from, as text.
     defects: known defects, as text.
     sides: folders of the training and of the test side, each of which holds the class folders: that is the split, and
@@ -113,6 +115,7 @@ class DatasetInfo:
     address: str = ""
     checksum: str = ""
     archive: str = ""
+    unpack: Callable[[Path, Path, bool], int] | None = None
     source: str = ""
     defects: str = ""
     sides: tuple[str, str] | tuple[()] = ()

@@ -150,9 +150,12 @@ def find_folders(info: DatasetInfo, data_paths: DataPaths) -> FoundFolders:
         result = FoundFolders((root / folder).absolute())
         if result.base.is_dir() and not info.sides:
             _search(result.base, class_of, DEPTH if folder != "." else 0, result)
-        for name, side in zip(info.sides, SIDES, strict=False):
-            if (result.base / name).is_dir():
-                _search(result.base / name, class_of, DEPTH, result, f"{side}/")
+        elif result.base.is_dir():
+            parents = (result.base, *(result.base / name for name in class_folders(result.base)))
+            parent = next((p for p in parents if all((p / name).is_dir() for name in info.sides)), result.base)
+            for name, side in zip(info.sides, SIDES, strict=True):
+                if (parent / name).is_dir():
+                    _search(parent / name, class_of, DEPTH, result, f"{side}/")
         results.append(result)
     best = max(results, key=lambda result: len(result.folders))
     if not best.folders:
@@ -195,7 +198,7 @@ def entries(folder: Path) -> Iterator[os.DirEntry]:
 
 def how_to_get(info: DatasetInfo) -> str:
     """Explain how to get the data and how to name the data root."""
-    example = Path("DATA_ROOT", info.folders[0], info.classes[0])
+    example = Path("DATA_ROOT", info.folders[0], *info.sides[:1], info.classes[0])
     lines = [f"Expected layout: {example}/*.tif, *.jpg or *.png, one folder per class."]
     if info.address:
         checksum = f" ({info.checksum})" if info.checksum else ""

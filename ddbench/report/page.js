@@ -132,7 +132,7 @@ function differ() {
   const [one, other] = ["one", "other"].map(id => cells[document.getElementById(id).value]);
   const place = document.getElementById("difference");
   if (!same(one, other)) {
-    place.replaceChildren(make("p", {textContent: "These two are of different classes."}));
+    place.replaceChildren(make("p", {textContent: "These two have different classes."}));
   } else {
     const apart = Object.keys(one.classes).map(name => [name, one.classes[name] - other.classes[name]]).sort((a, b) => b[1] - a[1]);
     place.replaceChildren(...apart.map(([name, value]) => {
@@ -152,13 +152,13 @@ function confusion(cell) {
     const all = row.reduce((a, b) => a + b, 0) || 1;
     return make("tr", {}, make("th", {scope: "row", className: "text", textContent: names[i]}), ...row.map((count, j) => {
       const share = count / all;
-      const td = make("td", {textContent: count ? Math.round(100 * share) : "", title: `${names[i]} taken for ${names[j]}: ${count}`});
+      const td = make("td", {textContent: count ? Math.round(100 * share) : "", title: `${names[i]} predicted as ${names[j]}: ${count}`});
       td.style.background = `rgb(${255 - 255 * share} ${255 - 141 * share} ${255 - 77 * share})`;
       td.style.color = share > .6 ? "#fff" : "inherit";
       return td;
     }));
   }));
-  const caption = make("caption", {textContent: "rows: true class; columns: what it was taken for; % of the row"});
+  const caption = make("caption", {textContent: "rows: true class; columns: predicted class; % of the row"});
   document.getElementById("confusion").replaceChildren(make("table", {}, caption, head, body));
 }
 

@@ -94,8 +94,8 @@ def _sheet(run: Path, cell: ReportCell, shared: Path | None, budget: int) -> Pic
     stage = cell.costs[run].folders.get("prototypes") if shared else None
     prototypes = pictures.prototypes(shared / stage / "images", classes) if shared and stage else None
     if prototypes:
-        captioned.append(("the real images it was made from (prototypes)", prototypes))
-    captioned += [("where its images (black edges) lie among real ones", plane) for plane in pictures.feature_maps(run)]
+        captioned.append(("its prototypes (real images)", prototypes))
+    captioned += [("its images (black edges) among real ones", plane) for plane in pictures.feature_maps(run)]
     size = min(MAX_SHEET_BYTES, budget // len(captioned))
     seed = run.name.partition("-")[0].removeprefix("seed")
     column = cell.column

@@ -1,58 +1,14 @@
-"""A Stable-Diffusion-shaped pipeline folder, small and random, and a few scenes to distil."""
+"""A context, DPD and stages on a small pipeline."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from ddbench.context import Context
 from ddbench.methods.dpd.distiller import DPD
-
-
-def write_pipeline(folder: Path, prediction: str = "epsilon", class_embeds: int | None = None, **unet: Any) -> Path:
-    """Four-channel latents, a quarter of the pixels' side, width 16: `from_pretrained` reads it like a real one.
-
-    unet: more of, or other than, the U-Net's settings.
-    """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from ddbench.base_model.tokenizer import train_tokenizer
-
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(folder / "tokenizer")
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 16), latent_channels=4, norm_num_groups=4, scaling_factor=0.5,
-    ).save_pretrained(folder / "vae")  # fmt: skip
-    settings = {"in_channels": 4, "cross_attention_dim": 16, "num_class_embeds": class_embeds} | unet
-    UNet2DConditionModel(
-        sample_size=8, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=4, norm_num_groups=4, **settings,
-    ).save_pretrained(folder / "unet")  # fmt: skip
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, projection_dim=16,
-        num_attention_heads=2, max_position_embeddings=32, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
-    DDIMScheduler(prediction_type=prediction, clip_sample=False).save_pretrained(folder / "scheduler")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def make_pipeline():
-    """`write_pipeline`."""
-    return write_pipeline
-
-
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory) -> Path:
-    """An epsilon-prediction pipeline folder."""
-    return write_pipeline(tmp_path_factory.mktemp("base") / "epsilon")
+from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.latent_diffusion.stages import Stages
 
 
 @pytest.fixture
@@ -69,3 +25,9 @@ def context_of(tmp_path):
 def method(pipeline) -> DPD:
     """DPD on it, a few steps of everything."""
     return DPD(base=str(pipeline), captioner="template", tune_steps=3, tune_batch=4, consistency=0.0, steps=3, batch=4)
+
+
+@pytest.fixture
+def stages(pipeline, few_scenes, context_of) -> Stages:
+    """The stages of the pipeline on a few scenes."""
+    return Stages(load_model(str(pipeline), torch.device("cpu")), few_scenes, context_of(), 8)

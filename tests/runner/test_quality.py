@@ -117,7 +117,7 @@ def test_a_map_is_the_plane_in_which_real_features_vary_most(home, measured, set
     assert np.abs(distilled_points) == pytest.approx(np.abs(own.transform(fake.numpy())), abs=5e-2)
     assert [len(found["real"][name]) for name in ("barn", "pond")] == [int((sets[1] == i).sum()) for i in (0, 1)]
     text = page(read_runs(home / "runs", costs=True))
-    assert "where its images (black edges) lie among real ones" in text
+    assert "its images (black edges) among real ones" in text
 
 
 def test_what_was_measured_is_recorded(measured, home, sets):

@@ -1,18 +1,68 @@
 """CIFAR-10: not a benchmark of this suite, but the dataset on which papers published what these methods reach."""
 
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ddbench.datasets import archives
+from ddbench.datasets.info import DatasetError
 from ddbench.datasets.source import ClassFolders
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCHES = {**{f"data_batch_{i}.bin": "train" for i in range(1, 6)}, "test_batch.bin": "test"}
+SIDE = 32
+RECORD = 1 + 3 * SIDE**2  # bytes: the label, then rows of red, of green, of blue
+
+
+def unpack_batches(archive: Path, folder: Path, quiet: bool) -> int:
+    """Write the images of the official archive ("binary version") as train/CLASS/BATCH_ROW.png and test/...
+
+    Returns their number. Any other archive is unpacked as one of image files (`archives.unpack`). Raises DatasetError
+    for a damaged file.
+    """
+    if not tarfile.is_tarfile(archive):
+        return archives.unpack(archive, folder, quiet)
+    try:
+        with tarfile.open(archive) as tar:
+            members = {Path(m.name).name: m for m in tar.getmembers() if m.isfile()}
+            batches = {name: tar.extractfile(members[name]) for name in BATCHES if name in members}
+            records = {name: file.read() for name, file in batches.items() if file}
+    except archives.DAMAGED as error:
+        raise DatasetError(f"{archive} cannot be unpacked ({error}). Download it again.") from None
+    if not records:
+        return archives.unpack(archive, folder, quiet)
+    count = 0
+    for name, data in tqdm(records.items(), desc=f"unpacking {archive.name}", disable=quiet, leave=False):
+        rows = np.frombuffer(data, np.uint8)
+        if len(rows) % RECORD or rows[::RECORD].max(initial=0) >= len(CLASSES):
+            raise DatasetError(f"{archive}: {name} is not a batch of CIFAR-10. Download it again.")
+        for i, row in enumerate(rows.reshape(-1, RECORD)):
+            path = folder / BATCHES[name] / CLASSES[row[0]] / f"{Path(name).stem}_{i:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(row[1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)).save(path)
+        count += len(rows) // RECORD
+    return count
+
 
 CIFAR10 = ClassFolders(
     name="cifar10",
     title="CIFAR-10",
-    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    readable=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    classes=CLASSES,
+    readable=CLASSES,
     counts=6000,
-    pixels=32,
+    pixels=SIDE,
     resolution="none",
     licence="not stated",
     homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
     citation="A. Krizhevsky: Learning multiple layers of features from tiny images. Technical report, Toronto, 2009",
     folders=("cifar10", "CIFAR-10", "cifar-10", "."),
+    address="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    checksum="MD5 c32a1d4ab5d03f1284b67883e8d87530",
+    unpack=unpack_batches,
     sides=("train", "test"),
 )

@@ -1,4 +1,4 @@
-"""A process that is killed while it fine-tunes, or moves pixels, goes on from its checkpoint, to the same images."""
+"""Test checkpoints of optimised tensors, also of processes that are killed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,45 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from third_party import write_images
 
+from ddbench.methods.shared import checkpoint
 from ddbench.store import distilled_set
+from ddbench.utils.checkpoint import Checkpoint
 from ddbench.utils.files import read_json
+
+
+def test_the_last_good_state_outlives_one_that_is_not_finite(context_of):
+    state, context = {"pixels": torch.zeros(2)}, context_of()
+    path = context.workdir / checkpoint.PIXELS
+
+    def step(i):
+        state["pixels"].fill_(torch.nan if i == 3 else i + 1)
+        return 1.0
+
+    with pytest.raises(FloatingPointError, match="pixels became not finite at iteration 3"):
+        checkpoint.optimise_with_checkpoints(state, step, 5, context, Checkpoint(path, every=0.0))
+    tensors, progress = Checkpoint(path).load()
+    assert (tensors["pixels"].tolist(), progress.step, progress.losses) == ([3.0, 3.0], 3, [1.0, 1.0, 1.0])
+
+
+def test_the_state_is_kept_at_the_end_however_short(context_of):
+    context = context_of()
+    checkpoint.optimise_with_checkpoints({"pixels": torch.zeros(2)}, float, 2, context)
+    assert Checkpoint(context.workdir / checkpoint.PIXELS).load()[1].step == 2
+
+
+def test_a_former_checkpoint_is_resumed(context_of):
+    """Written before the seconds were recorded: the steps were called done, the losses recent."""
+    context, steps, pixels = context_of(), [], torch.zeros(2)
+    context.workdir.mkdir()
+    former = {"pixels": torch.full((2,), 5.0), "done": torch.tensor(3), "recent": torch.tensor([1.0, 2.0, 3.0])}
+    save_file(former, context.workdir / checkpoint.PIXELS)
+    fitted = checkpoint.optimise_with_checkpoints({"pixels": pixels}, lambda i: steps.append(i) or 6.0, 4, context)
+    assert (steps, pixels.tolist(), fitted.loss) == ([3], [5.0, 5.0], 3.0)
+
 
 QUIET = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "check": True}
 MOVING = {

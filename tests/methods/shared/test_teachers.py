@@ -1,0 +1,44 @@
+"""Test teachers: shared between methods, resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ddbench.methods.rded import RDED
+from ddbench.methods.shared.teachers import train_teacher
+from ddbench.methods.sre2l import SRe2L
+from ddbench.utils.checkpoint import Checkpoint
+
+QUICK = {"epochs": 1, "least": 2}
+
+
+def test_methods_with_a_teacher_share_it(few_scenes, context_of):
+    for method in (RDED(teacher="resnet18", **QUICK), SRe2L(iterations=1, **QUICK)):
+        ctx = replace(context_of(), method=method.name)
+        method.distill(few_scenes, 1, ctx)
+    assert [cost["reused"] for cost in ctx.costs if cost["stage"] == "teacher"] == [True]
+
+
+def test_a_teacher_that_was_stopped_continues_to_the_same_weights(few_scenes, context_of, tmp_path, monkeypatch):
+    steps, save, teachers = (1, 25, 0), Checkpoint.save, []
+    monkeypatch.setattr(Checkpoint, "beside", lambda stage: Checkpoint(tmp_path / stage.name, every=0.0))
+
+    def save_and_stop(self, tensors, progress):
+        save(self, tensors, progress)
+        if progress.step == 20:
+            raise KeyboardInterrupt
+
+    for name in ("whole", "halves"):
+        ctx = replace(context_of(), shared=tmp_path / name)
+        if name == "halves":
+            next(tmp_path.glob(".teacher-*")).unlink()
+            monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+            with pytest.raises(KeyboardInterrupt):
+                train_teacher(few_scenes, ctx, "convnet", *steps)
+            monkeypatch.setattr(Checkpoint, "save", save)
+        teachers.append(train_teacher(few_scenes, ctx, "convnet", *steps).state_dict())
+    assert all(torch.equal(tensor, teachers[1][name]) for name, tensor in teachers[0].items())
+    assert ctx.costs[-1]["earlier_seconds"] > 0

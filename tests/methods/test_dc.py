@@ -1,0 +1,174 @@
+"""Test the loss of DC and DSA, its gradient and an iteration against slow versions; the published loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ddbench.context import seed_of
+from ddbench.methods import dc
+from ddbench.methods.dc import DC, DSA
+from ddbench.methods.pixels import loop
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
+from ddbench.methods.pixels.network import Network, weight_gradient
+from evaluators import dsa
+from evaluators.students import build
+
+SIZE, CLASSES = 16, 3
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network("convnet", SIZE, CLASSES, CPU)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def student(weights):
+    """The same network as a module, for the slow versions."""
+    net = build("convnet", SIZE, CLASSES, 0).to(next(iter(weights.values())).dtype)
+    net.load_state_dict(weights)
+    return net
+
+
+def close(ours, theirs):
+    """To 1e-5 of the whole; in float64, where no ReLU is near enough to its edge to be turned by rounding."""
+    theirs = theirs.detach()
+    assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def in_float64(weights):
+    return {name: w.double() for name, w in weights.items()}
+
+
+def naive_distance(ours, theirs):
+    total = 0
+    for a, b in zip(ours, theirs, strict=True):
+        if a.ndim > 1:
+            for row, other in zip(a, b, strict=True):
+                row, other = row.reshape(-1), other.reshape(-1)
+                total = total + 1 - torch.dot(row, other) / (row.norm() * other.norm() + 1e-6)
+    return total
+
+
+def test_dc_is_the_rowwise_cosine_of_gradients(network):
+    fake, real = randn(2, 3, SIZE, SIZE).double(), randn(5, 3, SIZE, SIZE, seed=1).double()
+    weights = in_float64(network.fresh(2))
+    wanted = weight_gradient(network, weights, real, torch.full((5,), 1))
+    gradient, value = dc.dc_loss(network, weights, fake, torch.full((2,), 1), wanted)
+    net, images = student(weights), fake.clone().requires_grad_()
+    parts = list(net.parameters())
+    of_real = torch.autograd.grad(F.cross_entropy(net.head(net.body(real)), torch.full((5,), 1)), parts)
+    of_fake = torch.autograd.grad(
+        F.cross_entropy(net.head(net.body(images)), torch.full((2,), 1)), parts, create_graph=True
+    )
+    expected = naive_distance(of_fake, of_real)
+    close(value, expected)
+    close(gradient, torch.autograd.grad(expected, images)[0])
+
+
+@pytest.mark.parametrize(("ipc", "loops"), [(1, (1, 1)), (5, (1, 1)), (7, (10, 50)), (50, (50, 10)), (100, (50, 10))])
+def test_dcs_loops_are_those_of_the_nearest_published_ipc(ipc, loops):
+    assert DC().loops(ipc) == loops
+    assert DC(outer=3, inner=4).loops(ipc) == (3, 4)
+
+
+def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
+    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False)
+    noise, real = (loop.initial_pixels(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
+    assert abs(float(noise.mean())) < 0.05
+    assert abs(float(noise.std()) - 1) < 0.05
+    own = loop.normalise(few_scenes.images)
+    assert all(bool((own == image).flatten(1).all(1).any()) for image in real.flatten(0, 1))
+
+
+RATE, MOMENTUM = 0.3, 0.5
+
+
+@pytest.fixture
+def bench(few_scenes, context_of):
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False)
+
+
+def fresh(train, seed):
+    return build("convnet", train.images.shape[-1], len(train.classes), seed)
+
+
+def drawn(train, label, count, numbers):
+    """As documented: different images of the class, normalised."""
+    rows = train.of_class(label)
+    return normalise(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
+
+
+def near(ours, theirs, tolerance=1e-4):
+    assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
+
+
+def matched_rows(net, real, fake, label):
+    """The documented distance of the gradients of one class, row by row."""
+    parts = list(net.parameters())
+    loss = [F.cross_entropy(net(x), torch.full((len(x),), label)) for x in (real, fake)]
+    wanted = torch.autograd.grad(loss[0], parts)
+    found = torch.autograd.grad(loss[1], parts, create_graph=True)
+    total = 0
+    for a, b in zip(found, wanted, strict=True):
+        if a.ndim > 1:
+            norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1) + 1e-6
+            total = total + (1 - (a * b).flatten(1).sum(1) / norms).sum()
+    return total
+
+
+def body_and_head(net):
+    """The network on images that are normalised already."""
+    return type("Normalised", (nn.Module,), {
+        "__init__": lambda self: (nn.Module.__init__(self), setattr(self, "net", net))[0],
+        "forward": lambda self, x: self.net.head(self.net.body(x)),
+    })()  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", [DC, DSA])
+def test_an_iteration_of_dc(bench, cls):
+    """Matched, moved, the network trained on what came of it for two epochs, matched and moved again."""
+    train, ctx, name = bench.real.train, bench.ctx, cls.name
+    pixels = initial_pixels(bench.real, 2, "real", ctx)
+    slow, velocity, total = pixels.clone(), torch.zeros_like(pixels), 0.0
+    net = body_and_head(fresh(train, seed_of(3, name, "network", 1)))
+    for j in range(2):
+        if j:
+            train_on(net, slow, ctx.generator(name, "train", 1, j), cls.augment)
+        leaf, terms = slow.clone().requires_grad_(), []
+        for label, word in enumerate(train.classes):
+            numbers = ctx.generator(name, 1, j, word)
+            real, draw = drawn(train, label, 4, numbers), dsa.draw(1, numbers)
+            seen = [dsa.apply(part, draw) if cls.augment else part for part in (real, leaf[label])]
+            terms.append(matched_rows(net, *seen, label))
+        velocity = MOMENTUM * velocity + torch.autograd.grad(sum(terms), leaf)[0]
+        slow = slow - RATE * velocity
+        total += float(sum(terms).detach()) / 2
+    first = pixels.clone()
+    sgd = MomentumSGD(pixels, RATE, MOMENTUM)
+    found = cls(outer=2, inner=2, batch=4)._iteration(bench, sgd, 1)
+    assert found == pytest.approx(total, rel=1e-3)
+    near(pixels - first, slow - first, 1e-2)  # through cosines of small gradients, in float32
+
+
+def train_on(net, pixels, numbers, augment):
+    """Two epochs of plain SGD, 0.01, on all distilled images at once; augmented image by image."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    images, labels = pixels.flatten(0, 1), torch.arange(3).repeat_interleave(2)
+    for _ in range(2):
+        order = torch.randperm(6, generator=numbers)
+        batch = dsa.apply(images[order], dsa.draw(6, numbers)) if augment else images[order]
+        optimizer.zero_grad()
+        F.cross_entropy(net(batch), labels[order]).backward()
+        optimizer.step()
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="iterations must be at least 1"):
+        DC(iterations=0)

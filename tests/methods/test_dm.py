@@ -1,0 +1,100 @@
+"""Test DM's loss, its gradient and an iteration against slow versions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ddbench.context import seed_of
+from ddbench.methods import dm
+from ddbench.methods.dm import DM
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
+from ddbench.methods.pixels.network import Network
+from evaluators import dsa
+from evaluators.students import build
+
+SIZE, CLASSES = 16, 3
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network("convnet", SIZE, CLASSES, CPU)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def student(weights):
+    """The same network as a module, for the slow versions."""
+    net = build("convnet", SIZE, CLASSES, 0).to(next(iter(weights.values())).dtype)
+    net.load_state_dict(weights)
+    return net
+
+
+def close(ours, theirs):
+    """To 1e-5 of the whole; in float64, where no ReLU is near enough to its edge to be turned by rounding."""
+    theirs = theirs.detach()
+    assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def in_float64(weights):
+    return {name: w.double() for name, w in weights.items()}
+
+
+def test_dm_is_the_squared_distance_of_means(network):
+    fake, real = randn(4, 3, SIZE, SIZE).double(), randn(9, 3, SIZE, SIZE, seed=1).double()
+    weights = in_float64(network.fresh(1))
+    gradient, value = dm.dm_loss(network, weights, fake, dm.mean_feature(network, weights, real))
+    net, images = student(weights), fake.clone().requires_grad_()
+    ours, theirs = net.body(images), net.body(real)
+    expected = sum((ours[:, j].mean() - theirs[:, j].mean()) ** 2 for j in range(ours.shape[1]))
+    close(value, expected)
+    close(gradient, torch.autograd.grad(expected, images)[0])
+
+
+RATE, MOMENTUM = 0.3, 0.5
+
+
+@pytest.fixture
+def bench(few_scenes, context_of):
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False)
+
+
+def fresh(train, seed):
+    return build("convnet", train.images.shape[-1], len(train.classes), seed)
+
+
+def drawn(train, label, count, numbers):
+    """As documented: different images of the class, normalised."""
+    rows = train.of_class(label)
+    return normalise(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
+
+
+def near(ours, theirs, tolerance=1e-4):
+    assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_an_iteration_of_dm(bench, augment):
+    train, ctx = bench.real.train, bench.ctx
+    pixels = initial_pixels(bench.real, 2, "real", ctx)
+    sgd = MomentumSGD(pixels, RATE, MOMENTUM)
+    net, slow, loss = fresh(train, seed_of(3, "dm", "network", 5)), pixels.clone().requires_grad_(), 0
+    for label, name in enumerate(train.classes):
+        numbers = ctx.generator("dm", 5, name)
+        real, draw = drawn(train, label, 4, numbers), dsa.draw(1, numbers)
+        seen = [dsa.apply(part, draw) if augment else part for part in (real, slow[label])]
+        loss = loss + (net.body(seen[0]).mean(0) - net.body(seen[1]).mean(0)).square().sum()
+    gradient = torch.autograd.grad(loss, slow)[0]
+    first = pixels.clone()
+    found = DM(batch=4, augment=augment)._iteration(bench, sgd, 5)
+    assert found == pytest.approx(float(loss.detach()), rel=1e-4)
+    near(first - pixels, RATE * gradient)
+    near(sgd.velocity, gradient)
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        DM(batch=0)

@@ -1,0 +1,96 @@
+"""Test an iteration of MTT against an unrolled version; its batches; settings that are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ddbench.methods.mtt import MTT
+from ddbench.methods.pixels import experts
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels
+from evaluators import dsa
+
+CPU = torch.device("cpu")
+SMALL = {"steps": 3, "expert_epochs": 1, "latest": 2, "experts": 2, "epochs": 2, "expert_batch": 4}
+SMALL |= {"rate": 100, "rate_rate": 1e-8}
+
+
+def test_a_step_rate_that_climbs_is_reported(few_scenes, context_of, caplog):
+    method = MTT(iterations=1, **SMALL | {"rate_rate": 1e6, "rate": 0.0})
+    made = method.distill(few_scenes, 1, context_of())
+    said = [record.message for record in caplog.records if "step rate" in record.message]
+    assert made.extras["step_rate"] <= 0
+    assert len(said) == 1
+    assert "smaller rate_rate" in said[0]
+
+
+def test_too_few_images_are_said_before_experts_are_trained(few_scenes, context_of):
+    with pytest.raises(ValueError, match="cannot start from 7"):
+        MTT(iterations=1, **SMALL).distill(few_scenes, 7, context_of())
+    assert not list(context_of().shared.glob("expert-*"))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: MTT(latest=0), "latest must be at least 1"),
+        (lambda: MTT(experts=0), "experts must be at least 1"),
+        (lambda: MTT(rate=float("nan")), "rate must be at least 0"),
+    ],
+)
+def test_impossible_settings_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_batches_of_distilled_images_are_cut_from_permutations():
+    steps = MTT(batch=4, steps=5)._student_steps(3, 2, torch.Generator().manual_seed(0), CPU)
+    assert [len(step.index) for step in steps] == [2, 4, 2, 4, 2]  # popped from the end of 4 + 2
+    first, second = steps[0], steps[1]
+    assert sorted([*first.index.tolist(), *second.index.tolist()]) == list(range(6))
+    assert all(torch.equal(step.labels, step.index // 2) for step in steps)
+
+
+def test_a_piece_beyond_the_trajectory_is_refused():
+    with pytest.raises(ValueError, match="latest may be at most 49"):
+        MTT(latest=50, expert_epochs=2, epochs=50)
+
+
+RATE, MOMENTUM = 0.3, 0.5
+
+
+@pytest.fixture
+def bench(few_scenes, context_of):
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False)
+
+
+def near(ours, theirs, tolerance=1e-4):
+    assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
+
+
+def test_an_iteration_of_mtt(bench):
+    """A piece of one expert, unrolled by autograd; pixels and step rate go down their gradients."""
+    ctx = bench.ctx
+    method = MTT(steps=2, expert_epochs=1, latest=2, experts=2, epochs=2, expert_batch=4)
+    training = experts.ExpertConfig("convnet", 2, 1e-2, 4, True)
+    paths = [experts.train_expert(index, training, bench) for index in range(2)]
+    pixels, alpha = initial_pixels(bench.real, 2, "real", ctx), torch.tensor(0.02)
+    sgd, alpha_sgd = MomentumSGD(pixels, 50.0, MOMENTUM), MomentumSGD(alpha, 1e-4, MOMENTUM)
+    first, numbers = pixels.clone(), ctx.generator("mtt", 3)
+    chosen = paths[torch.randperm(2, generator=ctx.generator("mtt", "experts", 1))[1]]  # the second of the second round
+    epoch = int(torch.randint(2, (), generator=numbers))
+    begin, goal = (experts.load_snapshot(chosen, t, torch.device("cpu")) for t in (epoch, epoch + 1))
+    slow, rate = pixels.clone().requires_grad_(), torch.tensor(0.02, requires_grad=True)
+    weights, labels = {k: w.clone().requires_grad_() for k, w in begin.items()}, torch.arange(3).repeat_interleave(2)
+    for _ in range(2):
+        order = torch.randperm(6, generator=numbers)
+        seen = dsa.apply(slow.flatten(0, 1)[order], dsa.draw(6, numbers))
+        loss = bench.network.loss(weights, seen, labels[order])
+        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        weights = {k: w - rate * slope for (k, w), slope in zip(weights.items(), slopes, strict=True)}
+    off = sum((weights[k] - goal[k]).square().sum() for k in goal)
+    off = off / sum((begin[k] - goal[k]).square().sum() for k in goal)
+    by_pixels, by_rate = torch.autograd.grad(off, [slow, rate])
+    assert method._iteration(bench, paths, sgd, alpha_sgd, 3) == pytest.approx(float(off.detach()), rel=1e-4)
+    near(first - pixels, 50.0 * by_pixels, 1e-2)  # ReLUs that rounding turns
+    assert 0.02 - float(alpha) == pytest.approx(1e-4 * float(by_rate), rel=1e-2)

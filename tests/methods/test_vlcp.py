@@ -1,0 +1,43 @@
+"""Test VLCP's clusters without outliers and its captions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ddbench.methods import vlcp
+from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.vlcp import VLCP
+
+SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
+
+
+def test_outliers_are_in_no_cluster():
+    draw = np.random.default_rng(0)
+    points = np.concatenate([draw.normal(0, 0.1, (20, 3)), draw.normal(5, 0.1, (20, 3)), [[40.0, -40.0, 40.0]]])
+    found, kept, owner = vlcp.cluster_inliers(points, 2, 0.05, 5)
+    assert 40 not in kept
+    assert len(owner) == len(kept)
+    assert sorted(round(float(c.mean())) for c in found) == [0, 5]
+    _, kept, _ = vlcp.cluster_inliers(points, 2, 0.0, 5)
+    assert len(kept) == 41
+
+
+def test_vlcp_says_a_caption_of_the_cluster(pipeline, few_scenes, context_of, monkeypatch):
+    told = []
+    original = type(load_model(str(pipeline), torch.device("cpu"))).encode_prompts
+    monkeypatch.setattr(
+        "ddbench.methods.latent_diffusion.model.LatentModel.encode_prompts",
+        lambda self, prompts, labels: told.append(list(prompts)) or original(self, prompts, labels),
+    )
+    made = VLCP(base=str(pipeline), captioner="palette", neighbours=3, **SHORT).distill(few_scenes, 2, context_of())
+    made.check(2)
+    *said, negative = told[-1]
+    assert negative == "cartoon, anime, painting"
+    assert all(prompt.startswith("A satellite image of ") and ". " in prompt for prompt in said)
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="outliers"):
+        VLCP(outliers=0.9)
