@@ -73,6 +73,7 @@ def leaderboard(  # noqa: PLR0913
     from ddbench.datasets.name import display_name
     from ddbench.leaderboard.extra_columns import cell_costs
     from ddbench.leaderboard.render import TableOptions, render
+    from ddbench.leaderboard.reported import read_reported
     from ddbench.store.reader import gc_paused
     from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
@@ -85,8 +86,11 @@ def leaderboard(  # noqa: PLR0913
         filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, student)
         _check_filters(filters, scan.results)
         chosen = [entry for entry in scan.results if filters.matches(entry)]
-        numbers = _reported(reported, filters) if reported else ()
-        table = TableOptions(extras, cell_costs(chosen, scan.costs), numbers) if form not in ("csv", "json") else None
+        numbers = read_reported(reported) if reported else ()
+        matching = tuple(filter(filters.matches_reported, numbers))
+        if omitted := len(numbers) - len(matching):
+            log.info("%d of %d reported numbers do not match the filters and are omitted", omitted, len(numbers))
+        table = TableOptions(extras, cell_costs(chosen, scan.costs), matching) if form not in ("csv", "json") else None
         text = render(chosen, form, table)
     if output:
         write_bytes(output, text.encode())
@@ -118,17 +122,6 @@ class Filters:
         same = self.protocol in (None, protocol, protocol.partition("@")[0])
         same = same and self.student in (None, number.student or self.student)
         return same and self.dataset in (None, number.dataset) and self.ipc in (None, number.ipc)
-
-
-def _reported(path: Path, filters: Filters) -> tuple[Reported, ...]:
-    """Read the numbers of papers that match the filters."""
-    from ddbench.leaderboard.reported import read_reported
-
-    numbers = read_reported(path)
-    matching = tuple(filter(filters.matches_reported, numbers))
-    if omitted := len(numbers) - len(matching):
-        log.info("%d of %d reported numbers do not match the filters and are omitted", omitted, len(numbers))
-    return matching
 
 
 def _check_filters(filters: Filters, entries: Sequence[StoredResult]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,17 @@ def list_names(kind: str) -> None:
       ddbench list methods
       ddbench list presets
     """
-    for line in _presets() if kind == "presets" else names_of(kind):
-        click.echo(line)
+    if kind != "presets":
+        for name in names_of(kind):
+            click.echo(name)
+        return
+    from ddbench.config import preset_files
+    from ddbench.registry import module_file, names
+
+    for method in names("methods"):
+        file = module_file(method)
+        for preset in preset_files(file, method) if file else ():
+            click.echo(f"{method} {preset}")
 
 
 @click.command()
@@ -69,16 +78,6 @@ def check(method: str) -> None:
         click.echo(f"{'ok    ' if outcome.ok else 'FAILED'}  {text}")
     if not all(outcome.ok for outcome in outcomes):
         raise SystemExit(1)
-
-
-def _presets() -> Iterator[str]:
-    from ddbench.config import preset_files
-    from ddbench.registry import module_file, names
-
-    for method in names("methods"):
-        file = module_file(method)
-        for preset in preset_files(file, method) if file else ():
-            yield f"{method} {preset}"
 
 
 def _kind(name: str) -> str:

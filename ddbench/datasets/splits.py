@@ -32,7 +32,14 @@ def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) 
             raise DatasetError(f"{info.name}: the split leaves no image to {side} on in {', '.join(empty)}")
     rule, sha = info.split_rule, fingerprint(train, test)
     if not info.registered:
-        sha = _fingerprint_with_bytes(sha, listing, data_paths)
+        cache = _cache_path(sha, listing, data_paths)  # written by `cache_fingerprint`
+        if cache.exists():
+            sha = cache.read_text()
+        else:
+            with_bytes = hashlib.sha256(sha.encode())
+            for name in sorted(listing.stamps):
+                with_bytes.update(Path(listing.paths[name]).read_bytes())
+            sha = with_bytes.hexdigest()
     if data_paths.resize != DataPaths.resize:
         rule, sha = f"{rule}, resized by {data_paths.resize}", digest_lines([sha, data_paths.resize])
     return Split(rule, sha, train, test)
@@ -142,17 +149,6 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
     if odd := [row for row in rows if row["split"] not in SIDES]:
         raise DatasetError(f"{path}: the split of {odd[0]['file']} is '{odd[0]['split']}'; known: {', '.join(SIDES)}")
     return [(row["file"], row["split"]) for row in rows]
-
-
-def _fingerprint_with_bytes(sides: str, listing: FileListing, data_paths: DataPaths) -> str:
-    """Compute the SHA-256 (hex) of the sides' fingerprint and all files' bytes, or return the cached one."""
-    cache = _cache_path(sides, listing, data_paths)
-    if cache.exists():
-        return cache.read_text()
-    sha = hashlib.sha256(sides.encode())
-    for name in sorted(listing.stamps):
-        sha.update(Path(listing.paths[name]).read_bytes())
-    return sha.hexdigest()
 
 
 def cache_fingerprint(split: Split, listing: FileListing, data_paths: DataPaths) -> None:
