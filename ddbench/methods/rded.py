@@ -62,7 +62,7 @@ class RDED:
     def _best_pieces(
         self, train: ImageSet, label: int, count: int, factor: int, teacher: nn.Module, ctx: Context
     ) -> Tensor:
-        """Return a class's `count` pieces (count, 3, h/factor, w/factor) of lowest CE(teacher(piece), y), lowest first.
+        """Return a class's `count` pieces (count, 3, h/factor, w/factor) of lowest CE(teacher(piece), y), in order.
 
         Each image contributes one piece: the one of its `crops` with the lowest cross-entropy.
         """
