@@ -13,7 +13,7 @@ from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod
 class D4M(ClusterCentreMethod):
     """Disentangled diffusion (Su et al., CVPR 2024, arXiv:2407.15138): sampled from noised centres of latents.
 
-    Image k of a class starts at z_t = sqrt(abar_t) z_k + sqrt(1 - abar_t) eps, with z_k the centre of cluster k and t at
+    Image k of a class starts at z_t = sqrt(abar_t) z_k + sqrt(1 - abar_t) eps, z_k the centre of cluster k and t at
     `strength` (`diffusion.sample`); its prompt is the class name. Nothing is fine-tuned unless asked for. k-means sees
     all latents of a class at once (the public code's mini-batches leave some out).
     """
