@@ -84,7 +84,7 @@ def read_protocol(path: Path) -> Protocol:
             labels=table.get("labels", base.labels),
             source=table.get("source", f"{path.name}{f', like {base.title}' if base.recipes else ''}"),
         )
-        row = replace(row, name="custom", version=1, judges=True, size=0)
+        row = replace(row, name="custom", version=1, evaluates=True, size=0)
         content = digest({student: row.identity(student) for student in row.recipes})
         return replace(row, name=f"custom:{path.stem}-{content[:8]}")
     except (ValueError, TypeError) as error:

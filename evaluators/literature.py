@@ -36,16 +36,16 @@ DPD_1 = Protocol(
     labels="hard",
     recipes=_RELEASED,
     source="""\
-The evaluation of DPD's release (test.py beside arXiv:2601.15829), from facts about that code: four networks that start
-from torchvision's ImageNet weights, one row for all of them; 256 px; hard labels; SGD with momentum; an epoch is every
-image once, in batches of 16 of which the last is what is left; the rate falls tenfold at 66.67 and 83.33 % of all
-iterations; random resized crops, flips left to right and upside down; gradients clipped at norm 1; the last network.
-Ours where it is silent or differs: a crop that does not fit is drawn again up to ten times (torchvision's rule), crops
-are not rounded to whole pixels and see the pixels around them at their borders, images are scaled as the ImageNet
-weights were trained (Inception's: mean and deviation 0.5), and the student's seed is the suite's, the same for every
-set (the release has 666 + number of the set), so that the suite's deviation over sets, with n - 1, is not the
-release's, which has n and the students' too; on a GPU students train under bf16 autocast. It has never been run from
-the real weights here: no machine with a network was at hand. A run of another size is warned about, not refused.""",
+The evaluation of DPD's release (facts about test.py beside arXiv:2601.15829). Four networks start from torchvision's
+ImageNet weights and share one recipe: 256 px; hard labels; SGD with momentum; an epoch is every image once, in batches
+of 16, the last of which is what is left; the rate falls tenfold at 66.67 and 83.33 % of all iterations; random resized
+crops, flips left to right and upside down; gradients clipped at norm 1; the last network is tested.
+Ours where the release is silent or differs: a crop that does not fit is drawn again up to ten times (torchvision's
+rule). Crops are not rounded to whole pixels, and their borders see the pixels around them. Images are scaled as the
+ImageNet weights were trained (Inception: mean and deviation 0.5). All sets share the student's seed (the release adds
+the set's number to 666). So the suite's deviation is that of the sets, with n - 1; the release's, with n, also has that
+of the students. On a GPU students train under bf16 autocast.
+It was never run from the real weights: no machine with a network was at hand. Other image sizes give a warning.""",
 )
 
 DPD_SCRATCH_1 = Protocol(
@@ -55,9 +55,8 @@ DPD_SCRATCH_1 = Protocol(
     labels="hard",
     recipes=_RELEASED,
     source="""\
-dpd@1 without its ImageNet weights, number for number: this project's own, so that what pretraining is worth can be told
-from what the distilled images are worth. Images are normalised by constants (mean 0.5, deviation 0.25); resnet18 has
-its 3x3 stem below 96 px.""",
+This project's own: dpd@1 without ImageNet weights, all numbers equal. The difference of the two is what pretraining
+adds. Images are normalised by constants (mean 0.5, deviation 0.25); resnet18 has its 3x3 stem below 96 px.""",
 )
 
 DC_1 = Protocol(
@@ -83,20 +82,20 @@ DC_1 = Protocol(
         }
     ),
     source="""\
-How DSA, DM and their successors judge a distilled set (facts from the public code of arXiv:2006.05929 and 2102.08259):
-the ConvNet from scratch, SGD with momentum, 1001 epochs of which the last 499 have a tenth of the rate, one operation
-of differentiable Siamese augmentation for each batch with numbers of its own for each image (brightness 1, saturation
-2, contrast 0.5, scale 1.2, 15 degrees, crop of 1/8, cutout of 1/2), the last network.
+The evaluation of DSA, DM and their successors (facts about the public code of arXiv:2006.05929 and 2102.08259): the
+ConvNet from scratch, SGD with momentum, 1001 epochs, the last 499 at a tenth of the rate. Each batch has one operation
+of differentiable Siamese augmentation, each image its own numbers (brightness 1, saturation 2, contrast 0.5, scale 1.2,
+15 degrees, crop of 1/8, cutout of 1/2). The last network is tested.
 Ours where it differs: the optimizer keeps its momentum when the rate falls (there it is made anew); images are
-normalised by constants (mean 0.5, deviation 0.25) and not by the data set's statistics; a distilled set is 8-bit.
-For other networks the literature has no row of its own, so there is none here.""",
+normalised by constants (mean 0.5, deviation 0.25), not by the dataset's statistics; a distilled set is 8-bit; on a GPU
+students train under bf16 autocast. The literature has no recipe for other networks, so there is none here.""",
 )
 
 FID_1 = Protocol(
     name="fid",
     version=1,
     init="imagenet",
-    judges=False,
+    evaluates=False,
     recipes=MappingProxyType(
         {
             # nesterov: without effect on Adam, and of the row as it was published
@@ -104,8 +103,8 @@ FID_1 = Protocol(
         }
     ),
     source="""\
-Not for judging: how the network whose features FID uses is trained on the real training split, as in DPD's release
-(pretrain_inception.py beside arXiv:2601.15829), at 256 px, the network after the tenth epoch. Ours where it differs: as
-in dpd@1, the rate falls at 66.67 and 83.33 % of all steps, there of the epochs; and images are scaled as the network's
-ImageNet weights were trained (mean and deviation 0.5), there by ImageNet's mean and deviation.""",
+Not for distilled sets: it trains the network whose features FID uses, on the real training split, as DPD's release does
+(facts about pretrain_inception.py beside arXiv:2601.15829), at 256 px; the network after the tenth epoch is taken.
+Ours where it differs: as in dpd@1, the rate falls at 66.67 and 83.33 % of all steps, there of the epochs. Images are
+scaled as the network's ImageNet weights were trained (mean and deviation 0.5), there by ImageNet's statistics.""",
 )

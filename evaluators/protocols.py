@@ -70,22 +70,23 @@ QUICK_1 = Protocol(
         }
     ),
     source="""\
-This project's own, for a 2-core CPU; not from a paper. Tuned by hand at 64 px on UC Merced: 10 random real images of
-each of 21 classes, 1050 images held out; four settings of convnet, six of resnet18, one of vit_tiny; one run each, the
-best kept. So the rows were picked by accuracy on real images, 536 of them in this suite's UC Merced test split (1050),
-and how much a run varies with its seed was not measured. No distilled set was looked at. Other sizes are untuned.
+This project's own, for two CPU cores. It was tuned by hand at 64 px on UC Merced: students were trained on ten random
+real images of each of the 21 classes and tested on 1050 others. Four settings were tried for convnet, six for resnet18,
+one for vit_tiny, one run each; the best was kept. 536 of the 1050 images are in this suite's test split, so the choice
+has seen test images. The spread over seeds was not measured. No distilled set and no other image size was used.
 
-Accuracy there, of the rows as published, one seed: convnet 59.1 % (fp32). resnet18 55.1 % and vit_tiny 51.1 % were
-measured in trials with bf16 autocast; figures in fp32, on other images, below.
-Seconds there on two free cores, fp32, estimated from the processor time of single steps on a busy machine: convnet 58,
+Accuracy there, one seed: convnet 59.1 % (fp32). Trials under bf16 autocast gave 55.1 % for resnet18 and 51.1 % for
+vit_tiny; the figures below are in fp32, on other images.
+Seconds there on two idle cores, fp32, estimated from the processor time of single steps on a busy machine: convnet 58,
 resnet18 90, vit_tiny 70. A whole convnet training took 128 processor seconds, or 64 on two cores.
-resnet18 ends with 83 % on its own training images, so more steps may raise it; not tried to the end. Steps for 1000
-images: 1250, 625, 625; for 20 000: 4000, 2000, 2000, three passes, bounded rather than enough. Neither was timed.
-The rows of the other networks came later, untried: a CNN has resnet18's, a ViT (swin_t too) vit_tiny's; vgg16, which
-has no batch norm, a fifth of the rate and clipping, vit_base half of the rate. Measured since, on ten images of each
-class of the training split and its other 840 (fp32, one seed): resnet18 56.2 %, vit_tiny 49.8, resnet34 53.6, resnet50
-47.7, densenet121 53.6, vit_small 53.9, swin_t 43.2, efficientnet_b0 26.5, vgg16 11.8. The last two are no judges: 200
-steps are too few for them, at two other rates too (efficientnet_b0: long@1). vit_base and inception_v3 are untried.""",
+resnet18 ends with 83 % on its own training images, so more steps may raise it. Steps for 1000 images: 1250, 625, 625;
+for 20 000: 4000, 2000, 2000, which is three passes.
+Other networks came later, without trials. CNNs have resnet18's recipe, vision transformers vit_tiny's. vgg16, which has
+no batch norm, has a fifth of the rate, and clipping; vit_base has half of the rate. On ten images of each class of the
+training split, tested on its other 840 (fp32, one seed): resnet18 56.2 %, vit_tiny 49.8, resnet34 53.6, resnet50 47.7,
+densenet121 53.6, vit_small 53.9, swin_t 43.2, efficientnet_b0 26.5, vgg16 11.8. The last two cannot tell sets apart:
+200 steps are too few for them, at two other rates too (efficientnet_b0: use long@1). vit_base and inception_v3 are
+untried.""",
 )
 
 
@@ -105,10 +106,10 @@ LONG_1 = Protocol(
         }
     ),
     source="""\
-This project's own: quick@1 five times as long, for students whom its few hundred steps leave half trained;
-efficientnet_b0 at twice the rate too. On ten images of each class of UC Merced's training split and its other 840, one
-seed: resnet18 70.7 % (quick@1: 56.2), vit_tiny 61.9 (49.8), efficientnet_b0 57.5 (26.5); 17, 16 and 3 minutes on one
-core. No other length was tried. A student has a row once it was measured.""",
+This project's own: quick@1 with five times the steps, for students that it leaves half trained, and efficientnet_b0
+also at twice the rate. On ten images of each class of UC Merced's training split, tested on its other 840, one seed:
+resnet18 70.7 % (quick@1: 56.2), vit_tiny 61.9 (49.8), efficientnet_b0 57.5 (26.5); 17, 16 and 3 minutes on one core. No
+other length was tried. Only measured students have a recipe.""",
 )
 
 _DEIT = replace(
@@ -154,8 +155,8 @@ QUICK_HARD_1 = replace(
     name="quick-hard",
     labels="hard",
     source="""\
-quick@1, number for number, on hard labels: for sets that bring soft labels of their own, to tell what the images are
-worth without them (`ddbench robustness`). For a set without any, quick@1 is the same.""",
+quick@1 on hard labels, all numbers equal. It shows what the images of a set with soft labels are worth without them
+(`ddbench robustness`). For a set without soft labels it equals quick@1.""",
 )
 
 QUICK_PLAIN_1 = replace(
@@ -163,8 +164,8 @@ QUICK_PLAIN_1 = replace(
     name="quick-plain",
     recipes=_change_all(QUICK_1, partial(replace, augment=Augment())),
     source="""\
-quick@1, number for number, without augmentation: to tell what a set is worth without it (`ddbench robustness`). Nothing
-was tuned for it.""",
+quick@1 without augmentation, all numbers equal. It shows what a set is worth without it (`ddbench robustness`). It was
+not tuned.""",
 )
 
 
@@ -176,10 +177,10 @@ REAL_1 = Protocol(
         lambda row: replace(row, epochs=8, min_steps=48_000 // row.batch, max_steps=0, label_smoothing=0.0),
     ),
     source="""\
-This project's own, for a whole real training split on a CPU: what `full` reaches, and the teachers that give soft
-labels. The optimizers and the augmentation of quick@1; eight passes, but at least 48 000 images; no label smoothing,
-which would blur what a teacher says of the wrong classes (Mueller et al. 2019, arXiv:1906.02629). The passes were
-chosen by what two cores have time for. For ten thousand images and more real-large@1 is better (docs/protocols.md).""",
+This project's own, for a whole real training split on a CPU: it trains the method `full`, and the teachers of soft
+labels. Optimizers and augmentation are those of quick@1; eight passes, but at least 48 000 images. There is no label
+smoothing: it would blur a teacher's probabilities of the wrong classes (Mueller et al. 2019, arXiv:1906.02629). Eight
+passes are what two cores have time for. From ten thousand images on, real-large@1 is better (docs/protocols.md).""",
 )
 
 REAL_LARGE_1 = Protocol(
@@ -187,10 +188,10 @@ REAL_LARGE_1 = Protocol(
     version=1,
     recipes=_change_all(REAL_1, partial(replace, augment=_SYMMETRIES)),
     source="""\
-real@1 with less augmentation, for training splits of ten thousand images and more: the eight symmetries of a square and
-nothing else. It was made because real@1 had 94.4 % on EuroSAT's test split, where 95 was wanted; which augmentation was
-then told by held-back training images of EuroSAT, with a resnet18: real@1 90.8 %, milder crops 92.2, none 94.3. On the
-test split a resnet18 reaches 96.6 %. Other networks are untuned (docs/protocols.md).""",
+This project's own: real@1 with the eight symmetries of a square as its only augmentation, for training splits of ten
+thousand images and more. real@1 had reached 94.4 % on EuroSAT's test split, where 95 was the aim. The augmentation was
+then chosen on held-back training images of EuroSAT, with a resnet18: real@1 90.8 %, milder crops 92.2, none 94.3. On
+the test split a resnet18 reaches 96.6 %. Other networks are untuned (docs/protocols.md).""",
 )
 
 
@@ -205,12 +206,12 @@ SOFT_1 = Protocol(
         ),
     ),
     source="""\
-This project's own: what a teacher's labels add to the images. The rows of quick@1, three times as long; the labels are
-those of a resnet18 that real@1 trains on the training split, one vector for each image as it is stored (not for each
-view of it, which no budget would count); Kullback-Leibler divergence at temperature 4; CutMix in half of the images.
+This project's own: it measures what a teacher's labels add to the images. The recipes of quick@1, with three times the
+steps. A resnet18, trained by real@1 on the training split, gives one vector of labels for each stored image (labels of
+every view would exceed any budget). Kullback-Leibler divergence at temperature 4; CutMix in half of the images.
 Chosen with convnet and resnet18 among eight settings on held-back training images of EuroSAT, IPC 10, one seed
-(docs/protocols.md has them all): convnet 72.7 %, where hard labels give 61.3 %, and 65.5 % in as many steps; resnet18
-71.5, 65.8, 66.8; vit_tiny 63.8 and 56.3. A teacher of 72.9 % made every setting worse than hard labels.""",
+(docs/protocols.md has them all). convnet 72.7 %; with hard labels 61.3 %, and 65.5 % in as many steps. resnet18 71.5,
+65.8, 66.8; vit_tiny 63.8 and 56.3. With a teacher of 72.9 % every setting was worse than hard labels.""",
 )
 
 SOFT_HARD_1 = replace(
@@ -218,14 +219,14 @@ SOFT_HARD_1 = replace(
     name="soft-hard",
     labels="hard",
     teacher=None,
-    source="soft@1, number for number, on hard labels, without a teacher (`ddbench robustness --own soft`).",
+    source="soft@1 on hard labels, without a teacher, all numbers equal (`ddbench robustness --own soft`).",
 )
 
 SOFT_PLAIN_1 = replace(
     SOFT_1,
     name="soft-plain",
     recipes=_change_all(SOFT_1, partial(replace, augment=Augment())),
-    source="soft@1, number for number, without augmentation and CutMix (`ddbench robustness --own soft`).",
+    source="soft@1 without augmentation and CutMix, all numbers equal (`ddbench robustness --own soft`).",
 )
 
 _PUBLISHED = (

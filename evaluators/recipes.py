@@ -207,7 +207,7 @@ class Protocol:
     init: "scratch", or "imagenet" for torchvision's weights.
     teacher: (student, protocol) of the network that gives a set without soft labels its soft labels; None for none.
     labels: "own" for a set's own soft labels if it has some, "hard" for hard labels always.
-    judges: True if it evaluates distilled sets; False if it only trains networks on real images.
+    evaluates: True if it evaluates distilled sets; False if it only trains networks on real images.
     size: px, side of the images that it was published for, 0 for any.
     """
 
@@ -218,7 +218,7 @@ class Protocol:
     init: str = "scratch"
     teacher: tuple[str, str] | None = None
     labels: str = "own"
-    judges: bool = True
+    evaluates: bool = True
     size: int = 0
 
     def __post_init__(self) -> None:

@@ -167,7 +167,7 @@ def evaluation_setup(
     Raises UserError for an unknown student or protocol, and for a protocol that only teachers have.
     """
     row = load_protocol(protocol)
-    if not row.judges:
+    if not row.evaluates:
         raise UserError(f"{row.title} is for teachers only (`ddbench show {row.title}`); try --protocol quick")
     names = tuple(dict.fromkeys(check_student(student) for student in students))
     for name in names:
