@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from ddbench.cli.main import cli
 from ddbench.errors import UserError
 from ddbench.protocols import load_protocol
 from evaluators.protocols import PROTOCOLS, protocol
+from evaluators.recipes import OPERATIONS
 
 WHOLE = """
 [recipes.convnet]
@@ -40,6 +42,20 @@ def test_what_is_not_said_is_what_it_is_like(file):
     assert made.recipe("convnet") == replace(old, epochs=3, augment=replace(old.augment, cutmix=0.5))
     assert made.recipe("resnet18") == quick.recipe("resnet18")
     assert made.source == "mine.toml, like quick@1"
+
+
+def test_the_operations_of_the_page_are_a_protocols(file):
+    """The example of docs/protocols.md; the list below it names all that there are."""
+    page = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"    # strong\.toml\n((?:    .*\n)+)", page)
+    augment = load_protocol(str(file(example, "strong.toml"))).recipe("convnet").augment
+    pool = ("rotate", "posterize", "solarize", "equalize", "sharpness", "elastic")
+    assert augment == replace(
+        protocol("quick@1").recipe("convnet").augment, operations=pool, operations_per_image=2, operation_chance=0.5,
+        magnitude=0.9, magnitude_deviation=0.05, erasing=0.25, mixup=0.2,
+    )  # fmt: skip
+    (names,) = re.findall(r"The operations are (.*?)\. `help", page, re.DOTALL)
+    assert re.findall(r"`(\w+)`", names) == list(OPERATIONS)
 
 
 def test_a_whole_row_needs_nothing_below(file):

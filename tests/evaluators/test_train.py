@@ -181,7 +181,12 @@ def test_a_temperature_leaves_certain_labels_certain():
     assert torch.equal(train.prepare_targets(torch.tensor([2, 0]), recipe, 3), certain[[2, 0]])
 
 
-@pytest.mark.parametrize("changes", [{"temperature": 4.0}, {"augment": replace(FLIPS, cutmix=0.5)}])
+STRONG = replace(FLIPS, mixup=0.3, operations=("rotate", "sharpness", "posterize", "autocontrast"), erasing=0.25)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"temperature": 4.0}, {"augment": replace(FLIPS, cutmix=0.5)}, {"augment": STRONG}]
+)
 @pytest.mark.parametrize("targets", [soft, lambda labels: labels])
 def test_a_separable_toy_is_learnt_from_softened_labels(changes, targets):
     images, labels = stripes(20)
