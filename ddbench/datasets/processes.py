@@ -6,8 +6,12 @@ joblib's processes are fresh interpreters: a fork after torch has started its th
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +21,6 @@ Report = TypeVar("Report")
 
 BATCH = 32  # rows per report
 MOST = 16  # processes: each has about 60 MB
-IDLE = 10  # seconds after which a process ends whose parent was killed
 
 
 class WorkerError(RuntimeError):
@@ -34,34 +37,63 @@ def run_workers(
 ) -> list[Report]:
     """Have `write_rows(descriptor, rows)` write batches of rows to the existing file `raw`; return what it returned.
 
-    One process per core, one thread each. Raises OSError for a disk that is full, WorkerError for a process that ends
-    early.
+    One process per core, one thread each; threads of this process where the system gives it no semaphore. Raises
+    OSError for a disk that is full, WorkerError for a process that ends early.
     """
     from joblib import Parallel, delayed, parallel_config  # an eighth of a second
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
+    options: dict[str, Any] = (
+        {"backend": "loky", "inner_max_num_threads": 1} if _semaphores() else {"backend": "threading"}
+    )
     batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     reports = []
     try:
         with (
-            parallel_config("loky", n_jobs=min(cores(), MOST), inner_max_num_threads=1, idle_worker_timeout=IDLE),
+            parallel_config(n_jobs=min(cores(), MOST), **options),
             tqdm(total=len(rows), desc=desc, disable=quiet, leave=False, dynamic_ncols=True) as bar,
         ):
-            calls = (delayed(_write_batch)(write_rows, raw, batch) for batch in batches)
+            calls = (delayed(_write_batch)(os.getpid(), write_rows, raw, batch) for batch in batches)
             for batch, report in zip(batches, Parallel(return_as="generator")(calls), strict=True):
                 reports.append(report)
                 bar.update(len(batch))
     except BrokenProcessPool as error:
         raise WorkerError(f"a process that was {desc} ended early; run again. {error}") from None
     finally:
-        get_reusable_executor().shutdown(kill_workers=True)  # idle ones would keep their memory for minutes
+        if options["backend"] == "loky":
+            get_reusable_executor().shutdown(kill_workers=True)  # idle ones would keep their memory for minutes
     return reports
 
 
-def _write_batch(write_rows: Callable[[int, Sequence[Any]], Report], raw: Path, rows: Sequence[Any]) -> Report:
+def _semaphores() -> bool:
+    """Return whether loky's processes can be started: not where /dev/shm is missing, full or read-only."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _write_batch(
+    parent: int, write_rows: Callable[[int, Sequence[Any]], Report], raw: Path, rows: Sequence[Any]
+) -> Report:
+    if os.getpid() != parent:
+        _end_with(parent)
     try:
         with open(raw, "r+b") as out:
             return write_rows(out.fileno(), rows)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(raw)) from None
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this process within a second of its parent's end: loky's wait for minutes after a parent that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

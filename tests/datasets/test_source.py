@@ -379,7 +379,7 @@ def test_killed_half_way_and_run_again(slow_tree, tmp_path, first):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=15)  # its output ends with the last of its processes
     assert list(data_paths.shared.glob(".packed-*.partial")), "it was to be killed while packing"
     assert packs(data_paths) == []
     again = folder_source(slow_tree).load(data_paths, 64)
