@@ -17,7 +17,7 @@ No published protocol can have the name of a user's, so the two never rank toget
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ def read_protocol(path: Path) -> Protocol:
     for key in table:
         if key not in KEYS:
             raise unknown(f"key of a protocol ({path})", key, KEYS)
+    for key in ("like", "init", "labels", "source"):
+        if not isinstance(table.get(key, ""), str):
+            raise UserError(f"{path}: {key} = {table[key]!r} is invalid; expected text")
     try:
         base = protocol(table["like"]) if "like" in table else Protocol("custom", 1, {}, "")
         recipes = {**base.recipes, **_recipes(path, table.get("recipes", {}), base)}
@@ -101,8 +104,14 @@ def _recipes(path: Path, tables: Any, base: Protocol) -> dict[str, Recipe]:
     recipes = {}
     for student, table in tables.items():
         values, source, old = dict(table), f"{path}, recipes.{student}", base.recipes.get(student)
-        changes = config.validate(Augment, values.pop("augment", {}), f"{source}.augment")
+        changes = values.pop("augment", {})
+        if not isinstance(changes, dict):
+            raise ValueError(f"augment = {changes!r} is not a table: [recipes.{student}.augment]")
+        changes = config.validate(Augment, changes, f"{source}.augment")
         values = config.validate(Recipe, values, source)
+        missing = [field.name for field in fields(Recipe) if field.default is MISSING and field.name not in values]
+        if missing and not old:
+            raise ValueError(f"recipes.{student} needs {', '.join(missing)}, or a protocol to start from: `like`")
         augment = replace(old.augment if old else Augment(), **changes)
         recipes[student] = replace(old, **values, augment=augment) if old else Recipe(**values, augment=augment)
     return recipes

@@ -33,6 +33,7 @@ RANDAUGMENT = (  # the fifteen operations of RandAugment as DeiT has it
     *("posterize", "solarize", "solarize_add", "autocontrast", "equalize", "invert"),
 )
 OPERATIONS = (*RANDAUGMENT, "grayscale", "blur", "elastic")
+MOST = 100  # operations of an image, draws of a crop: memory is reserved for all of them
 
 
 def setting(meaning: str, unit: str = "", default: Any = MISSING) -> Any:
@@ -80,7 +81,7 @@ class Augment:
     operations: tuple[str, ...] = added_later(
         (), "pool of operations (evaluators.operations) from which every image draws, as in RandAugment; [] for none"
     )
-    operations_per_image: int = added_later(1, "operations that an image draws (RandAugment's N)", "1 or more")
+    operations_per_image: int = added_later(1, "operations that an image draws (RandAugment's N)", f"1 to {MOST}")
     operation_chance: float = added_later(1.0, "probability that a drawn operation is applied", "0 to 1")
     magnitude: float = added_later(0.5, "strength of the operations (RandAugment's M / 10)", "0 to 1")
     magnitude_deviation: float = added_later(
@@ -104,15 +105,17 @@ class Augment:
                 kind = "a strength" if name == "magnitude" else "a half-width of factors or a share"
                 raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: {kind}")
         low, high = self.crop_area
-        if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] or self.crop_tries < 0:
-            raise ValueError("crop_area must be a range in 0..1, crop_ratio a range above 0, crop_tries at least 0")
+        if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError("crop_area must be a range in 0..1, crop_ratio a range above 0")
+        if not 0 <= self.crop_tries <= MOST:
+            raise ValueError(f"crop_tries must be from 0 to {MOST}, not {self.crop_tries}")
         for name in ("flip_x", "flip_y", "transpose", "cutmix", "mixup", "erasing", "operation_chance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a probability")
         if self.cutmix + self.mixup > 1:
             raise ValueError(f"cutmix {self.cutmix} and mixup {self.mixup} add up to more than 1: no image has both")
-        if self.operations_per_image < 1:
-            raise ValueError(f"operations_per_image must be at least 1, not {self.operations_per_image}")
+        if not 1 <= self.operations_per_image <= MOST:
+            raise ValueError(f"operations_per_image must be from 1 to {MOST}, not {self.operations_per_image}")
         if not 0 <= self.magnitude_deviation < math.inf:
             raise ValueError(f"magnitude_deviation must be 0 or more and finite, not {self.magnitude_deviation}")
         for kind, drawn, known in (("operation of dsa", self.dsa, DSA), ("operation", self.operations, OPERATIONS)):
