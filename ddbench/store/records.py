@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ddbench.store.paths import failure_path, safe
-from ddbench.store.schema import SCHEMA, Finite, NonNegative, Share, decode
+from ddbench.store.schema import SCHEMA, Count, Finite, NonNegative, Share, decode
 from ddbench.utils.files import digest, read_json, write_json
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ class Result:
     average: Share
     per_class: Mapping[str, Share]
     confusion: list[list[int]]
-    n_test: int
+    n_test: Count
     seconds: NonNegative
-    memory_bytes: int
+    memory_bytes: Count
     device: str
     versions: Mapping[str, str]
     commit: str | None
@@ -135,8 +135,8 @@ class Result:
     calibration: Finite | None = None
     weights: str = ""
     teacher: str = ""
-    image_bytes: int | None = None
-    label_bytes: int | None = None
+    image_bytes: Count | None = None
+    label_bytes: Count | None = None
     compiled: bool | None = None
     precision: str = ""
 

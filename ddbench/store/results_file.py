@@ -196,7 +196,7 @@ def _check_header(source: Path, text: bytes) -> None:
     """Raise UserError unless the first line is that of a known version."""
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(
@@ -216,7 +216,7 @@ def _parse_line(text: bytes) -> Line:
         line = msgspec.json.decode(text, type=Line)
     except msgspec.ValidationError as error:
         raise ValueError(f"is not an object with kind ({', '.join(get_args(Kind))}), path and data: {error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"is not readable JSON ({error})") from None
     parts = PurePosixPath(line.path).parts
     if any(part.startswith((".", "/")) or "\\" in part for part in parts) or _kind_of(parts) != line.kind:

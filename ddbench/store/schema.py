@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,6 +18,7 @@ SCHEMA = 1  # of the files below --runs
 
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 NonNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -38,5 +40,5 @@ def decode(value: Any, cls: type[T]) -> T:
     except msgspec.ValidationError as error:
         expected, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
-        where = f"{name} is {value[name]!r}: " if name in value else f"{name}: " if name else ""
+        where = f"{name} is {reprlib.repr(value[name])}: " if name in value else f"{name}: " if name else ""
         raise ValueError(where + expected) from None

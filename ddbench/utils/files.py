@@ -82,11 +82,11 @@ def read_json(path: Path) -> Any:
         data = file.read()
     try:
         return msgspec.json.decode(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON ({error})") from None
 
 

@@ -173,6 +173,10 @@ def edit(**fields):
     [
         (lambda line: line[:-9], "is not readable JSON"),
         (lambda line: "", "is not readable JSON"),
+        (
+            lambda line: '{"kind": "result", "data": {"a": ' + 100_000 * "[" + 100_000 * "]}}",
+            "is not readable JSON (maximum recursion depth",
+        ),
         (lambda line: "[1]", "is not an object with kind (spec, "),
         (lambda line: '{"kind": "result", "path": "a", "data": []}', "is not an object with kind (spec, "),
         (edit(kind="image"), "kind (spec, cost, result, failure), path and data: Invalid enum value 'image'"),
