@@ -147,7 +147,8 @@ the batch); crops of at least half of the area (there 0.08) and the eight symmet
 quick@1; CutMix and mixup in a quarter of the images each, by a share of its own from U[0, 1] for every image (there in
 half of the batches each, by one share from Beta(1, 1) or Beta(0.8, 0.8)); erased rectangles are grey (there noise);
 pixels from outside are grey; no stochastic depth, repeated augmentation or moving average.
-Untuned: no other setting was tried, and no accuracy was measured.""",
+Untuned: no other setting was tried. On ten images of each class of UC Merced's training split and its other 840, one
+seed, vit_tiny reaches 56.3 % (long@1: 61.9, quick@1: 49.8): so few steps do not repay so much augmentation there.""",
 )
 
 QUICK_HARD_1 = replace(
