@@ -74,7 +74,7 @@ def to_json(board: Table, report_cell: ReportCell) -> dict[str, Any]:
         "method": report_cell.row.label, "name": report_cell.row.method,
         "dataset": column.dataset, "size": column.size, "ipc": column.ipc,
         "protocol": column.protocol, "student": column.student, "init": column.init, "precision": column.precision,
-        "split": column.split_label, "mean": cell.mean, "std": cell.std, "n": cell.n,
+        "split": column.split_label, "evaluators": column.evaluators, "mean": cell.mean, "std": cell.std, "n": cell.n,
         "students": cell.students, "interval": cell.half_width, "within": cell.within, "between": cell.between,
         "gain": gain_over_random(board, cell, column), "share": share_of_full(board, cell, column),
         "seconds": report_cell.seconds, "classes": _per_class(results),

@@ -17,6 +17,7 @@ const columns = [
   {key: "init", head: "start", text: true, filter: true},
   {key: "precision", head: "precision", text: true, filter: true},
   {key: "split", head: "split", text: true, filter: true},
+  {key: "evaluators", head: "evaluators", text: true, filter: true},
 ];
 const chosen = {};
 let order = {key: "mean", up: false};
@@ -60,7 +61,7 @@ function line(cell) {
 }
 
 function open(cell) {
-  const facts = `${cell.init}, ${cell.precision}, split ${cell.split}; n = ${cell.n} distillations, ${cell.students} students`
+  const facts = `${cell.init}, ${cell.precision}, split ${cell.split}, evaluators ${cell.evaluators}; n = ${cell.n} distillations, ${cell.students} students`
     + (cell.interval === null ? "" : `; 95 % interval ± ${percent(cell.interval)}`)
     + (cell.between === null ? "" : `; deviation between distillations ${percent(cell.between)}, within ${percent(cell.within)}`);
   const parts = cell.results.map(r => make("section", {},
@@ -111,13 +112,13 @@ function filters() {
 
 function classes() {
   const [one, other] = ["one", "other"].map(id => document.getElementById(id));
-  const said = ["init", "precision", "split"].filter(key => new Set(cells.map(c => c[key])).size > 1);
+  const said = ["init", "precision", "split", "evaluators"].filter(key => new Set(cells.map(c => c[key])).size > 1);
   const name = c => `${c.dataset}, ${c.size} px, IPC ${c.ipc || "all"}, ${[c.protocol, c.student, ...said.map(key => c[key])].join(", ")}: ${c.method}`;
   for (const select of [one, other]) {
     select.append(...cells.map((c, i) => make("option", {value: String(i), textContent: name(c)})));
     select.addEventListener("change", differ);
   }
-  const where = ["dataset", "size", "ipc", "protocol", "student", "init", "precision", "split"];
+  const where = ["dataset", "size", "ipc", "protocol", "student", "init", "precision", "split", "evaluators"];
   const random = cell => cells.findIndex(c => c.name === "random" && c !== cell && where.every(key => c[key] === cell[key]));
   const compared = cells.filter(c => random(c) >= 0);
   const best = (compared.length ? compared : cells).reduce((a, b) => b.mean > a.mean ? b : a);

@@ -63,7 +63,7 @@ def _plots(board: Table, cells: Sequence[ReportCell]) -> list[dict[str, str]]:
     for column in plots.plot_groups(board):
         group = [cell for cell in cells if cell.column.any_ipc == column]
         first = group[0].column
-        setting = f"{first.protocol}, {first.student}, {first.init}, {first.precision}"
+        setting = f"{first.protocol}, {first.student}, {first.init}, {first.precision}, evaluators {first.evaluators}"
         groups.append({
             "title": f"{first.dataset}, {first.size} px, split {first.split_label}, {setting}",
             "curves": plots.accuracy_over_ipc(board, column), "cost": plots.accuracy_over_cost(group, board.rows),

@@ -114,6 +114,18 @@ def test_every_number_is_that_of_the_results(text, folder):
     assert paths == {str(entry.path) for entry in read_runs(folder).results}
 
 
+def test_cells_and_plots_of_two_evaluators_are_told_apart(folder):
+    scan = read_runs(folder, costs=True)
+    newer = [
+        dataclasses.replace(s, result=dataclasses.replace(s.result, versions={"evaluators": "2"})) for s in scan.results
+    ]
+    text = page(dataclasses.replace(scan, results=[*scan.results, *newer]))
+    cells = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    assert len(cells) == 12
+    assert len({(cell["method"], cell["ipc"], cell["evaluators"]) for cell in cells}) == 12
+    assert {"evaluators 1", "evaluators 2"} <= set(re.findall(r"fp32, (evaluators \d)", text))
+
+
 def test_names_are_never_markup(text):
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
