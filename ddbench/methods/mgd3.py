@@ -29,7 +29,7 @@ class MGD3(ClusterCentreMethod):
         "Chan-Santiago et al., MGD3: Mode-Guided Dataset Distillation using Diffusion Models, ICML 2025"
     )
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     weights: Literal["lora", "all", "none"] = "none"
     guidance: float = 4.0

@@ -29,7 +29,7 @@ class Minimax(LatentDiffusionBaseline):
     name: ClassVar[str] = "minimax"
     citation: ClassVar[str] = "Gu et al., Efficient Dataset Distillation via Minimax Diffusion, CVPR 2024"
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     base: str = "facebook/DiT-XL-2-256"
     weights: Literal["lora", "all"] = param(

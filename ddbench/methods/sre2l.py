@@ -41,6 +41,7 @@ class SRe2L:
     statistics: float = param(0.01, "weight of the distances of batch-norm statistics")
     first: float = param(10.0, "weight of the first batch norm's distance, relative to the others")
     smallest: float = param(0.08, "smallest area of a random crop, as a share of the image; 1: no crop", "0 to 1")
+    mirror: bool = param(True, "mirror the batch with probability 0.5", added_later=True)
     roll: int = param(32, "largest shift of the images each way, by rolling", "px")
     soft: bool = param(True, "store the teacher's probabilities of each image as its soft label")
     teacher: Literal["resnet18"] = param("resnet18", "architecture of the teacher; it has batch norm")
@@ -81,7 +82,7 @@ class SRe2L:
             for moment in moments:
                 moment.zero_()
         leaf = x.detach().requires_grad_()
-        augmented = roll_randomly(resized_crop(leaf, self.smallest, numbers), self.roll, numbers)
+        augmented = roll_randomly(resized_crop(leaf, self.smallest, self.mirror, numbers), self.roll, numbers)
         distances.clear()
         cross_entropy = F.cross_entropy(teacher(augmented * STD + MEAN), torch.arange(len(x), device=x.device))
         loss = cross_entropy + self.statistics * (self.first * distances[0] + sum(distances[1:]))
@@ -115,8 +116,8 @@ def batch_norm_distances(model: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def resized_crop(images: Tensor, smallest: float, numbers: torch.Generator) -> Tensor:
-    """Crop the batch at one random square, resize it to the images' size, mirror it with probability 0.5.
+def resized_crop(images: Tensor, smallest: float, mirror: bool, numbers: torch.Generator) -> Tensor:
+    """Crop the batch at one random square, resize it to the images' size; with `mirror` mirror it in half of the calls.
 
     The square's share of the area is drawn from U[smallest, 1].
     """
@@ -126,7 +127,7 @@ def resized_crop(images: Tensor, smallest: float, numbers: torch.Generator) -> T
     y, x = int(down * (side - edge + 1)), int(across * (side - edge + 1))
     part = images[:, :, y : y + edge, x : x + edge]
     part = F.interpolate(part, (side, side), mode="bilinear", align_corners=False) if edge < side else part
-    return part.flip(3) if turn < 0.5 else part
+    return part.flip(3) if mirror and turn < 0.5 else part
 
 
 def roll_randomly(images: Tensor, largest: int, numbers: torch.Generator) -> Tensor:

@@ -39,7 +39,7 @@ class VLCP(LatentDiffusionBaseline):
     citation: ClassVar[str] = "Zou et al., Dataset Distillation via Vision-Language Category Prototype, ICCV 2025"
     check_params: ClassVar[dict] = {**LatentDiffusionBaseline.check_params, "captioner": "palette", "neighbours": 3}
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     negative: str = "cartoon, anime, painting"
     weights: Literal["lora", "all", "none"] = "all"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ddbench import config
 from ddbench.methods import sre2l
 from ddbench.methods.sre2l import SRe2L
 from evaluators.augment import MEAN, STD
@@ -31,7 +32,7 @@ def test_an_iteration_of_sre2l(few_scenes, context_of):
     entered, before = [], pixels.clone()
     slow = pixels[1].clone().requires_grad_()
     numbers = ctx.generator("sre2l", 14)
-    looked = sre2l.roll_randomly(sre2l.resized_crop(slow, 0.5, numbers), 2, numbers)
+    looked = sre2l.roll_randomly(sre2l.resized_crop(slow, 0.5, True, numbers), 2, numbers)
     handles = [norm.register_forward_pre_hook(lambda _, given: entered.append(given[0])) for norm in norms]
     surprise = F.cross_entropy(model(looked * STD + MEAN), torch.arange(3))
     [handle.remove() for handle in handles]
@@ -87,9 +88,9 @@ def test_adam_is_torchs():
 
 def test_one_crop_and_one_roll_for_the_whole_batch():
     image = torch.rand(1, 3, 16, 16, generator=numbers())
-    batch = sre2l.roll_randomly(sre2l.resized_crop(image.expand(3, -1, -1, -1), 0.3, numbers(1)), 4, numbers(2))
+    batch = sre2l.roll_randomly(sre2l.resized_crop(image.expand(3, -1, -1, -1), 0.3, True, numbers(1)), 4, numbers(2))
     assert torch.equal(batch[0], batch[2])
-    whole = sre2l.resized_crop(image, 1.0, numbers(3))
+    whole = sre2l.resized_crop(image, 1.0, True, numbers(3))
     assert torch.equal(whole, image) or torch.equal(whole, image.flip(3))
     assert torch.equal(sre2l.roll_randomly(image, 0, numbers()), image)
 
@@ -104,3 +105,15 @@ def test_sre2l_lowers_its_loss_batch_by_batch(few_scenes, context_of, monkeypatc
     assert losses[7] < losses[0]
     assert losses[15] < losses[8]
     assert made.soft_labels is not None
+
+
+@pytest.mark.parametrize(("preset", "crops", "mirrors"), [("cifar100", False, False), ("tiny-imagenet", True, True)])
+def test_presets_change_the_images_as_the_public_scripts_do(preset, crops, mirrors):
+    """Of a ramp from left to right: a crop changes its ends, a mirror its direction."""
+    method = config.build(SRe2L, preset)
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    seen = [
+        sre2l.resized_crop(ramp, method.smallest, method.mirror, torch.Generator().manual_seed(i)) for i in range(40)
+    ]
+    assert any(float(x.max() - x.min()) < 0.9 for x in seen) == crops
+    assert {bool(x[0, 0, 0, 0] < x[0, 0, 0, -1]) for x in seen} == ({True, False} if mirrors else {True})

@@ -14,7 +14,7 @@ UCM = ClassFolders(
         "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt",
     ),
     readable=(
-        "agricultural field", "airplane", "baseball diamond", "beach", "buildings", "chaparral",
+        "agricultural area", "airplane", "baseball diamond", "beach", "buildings", "chaparral",
         "dense residential area", "forest", "freeway", "golf course", "harbor", "intersection",
         "medium residential area", "mobile home park", "overpass", "parking lot", "river", "runway",
         "sparse residential area", "storage tanks", "tennis court",

@@ -161,7 +161,7 @@ def train_classifier(
     images = len(latents.labels) // config.views
     training, held_back = hold_back(latents.labels[:images])
     batch = min(BATCH, len(training))
-    per_epoch = len(training) // batch
+    per_epoch = -(-len(training) // batch)  # the last batch of an epoch may be smaller
 
     def loss_at(step: int) -> Tensor:
         epoch, i = divmod(step, per_epoch)
@@ -175,7 +175,7 @@ def train_classifier(
         torch.manual_seed(seed_of(0, "classifier dropout", step))
         return F.cross_entropy(net(z.to(device)), latents.labels[rows].to(device))
 
-    steps = config.steps or EPOCHS * max(1, len(training) // BATCH)
+    steps = config.steps or EPOCHS * per_epoch
     every = -(-steps // EVALUATIONS)
     checkpoints = checkpoints_beside(folder)
     best = BestWeights(net, latents, held_back, cast(Path, checkpoints.folder))

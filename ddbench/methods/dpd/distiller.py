@@ -47,7 +47,7 @@ class DPD(LatentDiffusionMethod):
     name: ClassVar[str] = "dpd"
     parallel: ClassVar[bool] = True
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     check_params: ClassVar[dict[str, Any]] = {
         **LatentDiffusionMethod.check_params, "captioner": "palette", "classifier_steps": 2,
     }  # fmt: skip

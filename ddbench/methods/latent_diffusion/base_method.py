@@ -52,7 +52,7 @@ class StartLatents:
 class LatentDiffusionMethod:
     """Settings and steps of every method that samples a latent diffusion model (not a method by itself)."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "tune_steps": 2, "tune_batch": 4, "steps": 2}
 
     base: str = param(

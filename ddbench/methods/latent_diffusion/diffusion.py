@@ -138,8 +138,8 @@ def sample(
     image-to-image: prefer DDIM there.
     """
     scheduler.set_timesteps(config.steps)
-    steps = len(scheduler.timesteps)
-    times = scheduler.timesteps[steps - max(1, int(steps * config.strength)) :]  # whole steps, as in diffusers
+    # as in diffusers: whole steps, counted in steps, not in times, of which PNDM has one more
+    times = scheduler.timesteps[config.steps - max(1, int(config.steps * config.strength)) :]
     z = torch.stack([torch.randn(prototypes.shape[1:], generator=g) for g in generators]).to(prototypes)
     if config.strength < 1:
         z = add_noise(prototypes, z, scheduler.alphas_cumprod[times[0]].to(prototypes))

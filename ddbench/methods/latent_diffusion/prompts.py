@@ -50,19 +50,22 @@ def representative_captions(
     readable: the class's name.
     count: number of clusters, 0 for the largest in `clusters` and all below.
 
-    Stop words, words of the name and words in at least 70 % of the captions are dropped. The 30 most frequent others
-    of a cluster weigh their count. The caption that contains the largest sum wins; the first of equals. A word counts
-    inside longer words too. Stop words are scikit-learn's (VLCP: NLTK's, which must be downloaded). A cluster without a
-    member takes the class's captions: repeated images leave k-means fewer clusters than asked for.
+    Stop words, words that the name contains and words in at least 70 % of the captions are dropped. The 30 most
+    frequent others of a cluster weigh their count; of equals those that come first. The caption that contains the
+    largest sum wins; the first of equals. A word counts inside longer words too.
+
+    Ours where the release differs: letters' case does not count. Stop words are scikit-learn's (there NLTK's, which
+    must be downloaded). A cluster without a member takes the class's captions: repeated images leave k-means fewer
+    clusters than asked for.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    dropped = ENGLISH_STOP_WORDS | set(words(readable)) | common_words(captions)
+    name, dropped = readable.lower(), ENGLISH_STOP_WORDS | common_words(captions)
     chosen = []
     for cluster in range(count or max(clusters) + 1):
         members = [i for i, owner in enumerate(clusters) if owner == cluster] or list(range(len(captions)))
-        counts = Counter(word for i in members for word in words(captions[i]) if word not in dropped)
-        top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOP_WORDS]
+        spoken = (word for i in members for word in words(captions[i]))
+        top = Counter(word for word in spoken if word not in dropped and word not in name).most_common(TOP_WORDS)
         sums = [sum(n for word, n in top if word in captions[i].lower()) for i in members]
         chosen.append(members[sums.index(max(sums))])
     return chosen

@@ -261,3 +261,17 @@ def test_groups_follow_the_mean_of_their_own_class(latents):
             mu = torch.stack([F.normalize(net.body(image), dim=1)[0] for image in images]).mean(0)
             expected += nearest_group(phi[labels == label], mu).tolist()
     assert group_choice(net, z, labels, latents).tolist() == expected
+
+
+def test_an_epoch_is_every_image_once_in_batches_of_which_the_last_is_smaller(latents, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 16)
+    monkeypatch.setattr(module, "EPOCHS", 1)
+    batches = []
+    draw = Latents.draw
+    monkeypatch.setattr(
+        Latents, "draw", lambda self, rows, generator: batches.append(rows) or draw(self, rows, generator)
+    )
+    (tmp_path / "stage").mkdir()
+    train_classifier(latents, 3, ClassifierConfig(0, False), CPU, folder=tmp_path / "stage", progress=iter)
+    assert [len(rows) for rows in batches] == [16, 16, 16, 6]
+    assert sorted(torch.cat(batches).tolist()) == sorted(hold_back(latents.labels)[0].tolist())

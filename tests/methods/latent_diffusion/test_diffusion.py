@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline
 
 from ddbench.methods.latent_diffusion.diffusion import (
     PREDICTIONS,
@@ -212,3 +214,20 @@ def test_matched_statistics_are_those_of_the_prototype():
     assert torch.allclose(matched.mean((2, 3)), prototypes.mean((2, 3)), atol=1e-5)
     assert torch.allclose(matched.std((2, 3)), prototypes.std((2, 3)), atol=1e-5)
     assert torch.allclose(match_statistics(prototypes, prototypes), prototypes, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.6, 0.7, 0.75, 0.8, 0.9])
+@pytest.mark.parametrize("cls", [PNDMScheduler, DDIMScheduler])
+def test_the_times_are_those_of_image_to_image_in_diffusers(cls, strength):
+    times = []
+
+    def denoise(z, t):
+        times.append(int(t))
+        return torch.zeros_like(z)
+
+    options = {"skip_prk_steps": True} if cls is PNDMScheduler else {"clip_sample": False}
+    sample(denoise, cls(**options), torch.zeros(1, *SHAPE), SamplerConfig(50, strength), generators(1))
+    theirs = SimpleNamespace(scheduler=cls(**options))
+    theirs.scheduler.set_timesteps(50)
+    expected, _ = StableDiffusionImg2ImgPipeline.get_timesteps(theirs, 50, strength, "cpu")
+    assert times == expected.tolist()

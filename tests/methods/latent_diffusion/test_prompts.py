@@ -63,3 +63,16 @@ def test_words_are_letters(text, found):
 def test_a_cluster_without_a_member_is_said_by_the_class():
     """Images that are in a class twice leave k-means fewer clusters than asked."""
     assert representative_captions(["a boat", "a boat", "a ship"], [0, 0, 0], "harbor", 3) == [0, 0, 0]
+
+
+def test_of_equally_frequent_words_the_first_thirty_weigh():
+    """Thirty-one words, once each: the last to come weighs nothing, whatever its place in the alphabet."""
+    captions = [" ".join(f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(TOP_WORDS)), "aaa aaab", "zzz"]
+    assert representative_captions([captions[1], captions[2]], [0, 0], "x") == [0]
+    many = [captions[0], "aaa"]
+    assert representative_captions([*many, "aaa"], [0, 0, 1], "x") == [0, 2]
+
+
+def test_a_word_inside_the_name_weighs_nothing():
+    """ "port" is inside "airport runway": only "red" weighs."""
+    assert representative_captions(["port port", "red", "blue blue"], [0, 0, 0], "airport runway") == [2]
