@@ -67,7 +67,9 @@ class Draw:
 def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
     """Draw the random numbers of `n` images from a CPU generator.
 
-    Crop, flips, colour and cutout always draw equally many numbers, so that no option changes the draws of another.
+    Crop, flips, colour and cutout always draw equally many numbers, before all others, so that they never change one
+    another's draws. The other options (crop_tries, CutMix or mixup, DSA, operations, erasing) draw from the same
+    generator, in this order: each that is used changes the draws of those after it, and of every later batch.
     """
     u = torch.rand(12, n, generator=generator)
     brightness, contrast, saturation = (

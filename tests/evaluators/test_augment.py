@@ -128,11 +128,21 @@ def test_a_crop_that_never_fits_is_the_whole_image():
     torch.testing.assert_close(got, images, atol=1e-5, rtol=0)
 
 
-def test_later_options_move_no_other_draw():
+def test_later_options_move_no_draw_before_them():
+    """Those of their batch; the batches after it have other draws."""
     plain = augment.draw(4, ALL, generator())
     later = {"crop_tries": 5, "cutmix": 1.0, "dsa": DSA, "operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0}
     for more in ({name: value} for name, value in later.items()):
         drawn = augment.draw(4, replace(ALL, **more), generator())
+        assert torch.equal(drawn.hole, plain.hole)
+        assert torch.equal(drawn.brightness, plain.brightness)
+
+
+def test_flips_colour_and_cutout_move_no_draw_of_any_batch():
+    numbers, others = generator(), generator()
+    varied = replace(ALL, flip_x=0.0, flip_y=1.0, transpose=0.0, contrast=0.0, cutout=0.1)
+    for _ in range(2):
+        drawn, plain = augment.draw(4, varied, numbers), augment.draw(4, ALL, others)
         assert torch.equal(drawn.hole, plain.hole)
         assert torch.equal(drawn.brightness, plain.brightness)
 
