@@ -27,8 +27,8 @@ OURS = """
 import sys, time, json, resource
 from pathlib import Path
 import torch
-from ddbench.datasets import folder, tensors
 from ddbench.datasets.info import DataPaths
+from ddbench.datasets.lookup import find_dataset
 
 data_paths = DataPaths(Path(sys.argv[1]), Path(sys.argv[2]), True, sys.argv[5])
 start = time.perf_counter()
@@ -44,7 +44,7 @@ import sys, time, json
 from pathlib import Path
 import torch
 from ddbench.datasets.info import DataPaths
-from ddbench.datasets import folder, tensors
+from ddbench.datasets.lookup import find_dataset
 
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 source = find_dataset(sys.argv[3])
@@ -61,6 +61,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILTo
 
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.listing import find_folders
+from ddbench.datasets.lookup import find_dataset
 folder = find_folders(find_dataset(sys.argv[3]), DataPaths(Path(sys.argv[1]), Path(sys.argv[2]))).base
 size, way = int(sys.argv[4]), InterpolationMode(sys.argv[5])
 start = time.perf_counter()
@@ -73,8 +74,8 @@ print(json.dumps({"seconds": seconds, "peak": peak, "count": len(images), "sum":
 """
 
 
-def told(code: str, *words: object) -> dict:
-    """What a fresh process prints."""
+def run_code(code: str, *words: object) -> dict:
+    """Run code in a fresh process; return the JSON that it prints."""
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, words)]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout)
@@ -85,9 +86,9 @@ def one(root: Path, name: str, size: int, resize: str, repeat: int) -> dict:
     for _ in range(repeat):
         with tempfile.TemporaryDirectory() as shared:
             given = (root, shared, name, size, resize)
-            usual.append(told(USUAL, *given))
-            ours.append(told(OURS, *given))
-            again = told(AGAIN, *given)
+            usual.append(run_code(USUAL, *given))
+            ours.append(run_code(OURS, *given))
+            again = run_code(AGAIN, *given)
     apart = abs(ours[0]["sum"] - usual[0]["sum"]) / (ours[0]["count"] * 3 * size * size)
     found = {"benchmark": "packing", "dataset": name, "size": size, "resize": resize, "images": ours[0]["count"]}
     for word, runs in (("usual", usual), ("ours", ours)):
