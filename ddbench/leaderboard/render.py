@@ -18,7 +18,7 @@ from ddbench.leaderboard.table import Cell, Column, Table, make_table, row_ident
 from ddbench.store.records import StoredResult
 
 MISSING = "-"
-HIDDEN_IN_CAPTION = ("protocol_hash", "evaluators")  # implied by the protocol's name
+HIDDEN_IN_CAPTION = ("protocol_hash", "evaluators")  # implied by the protocol's name; version 1
 _ONLY_IF_NEEDED = ("fingerprint", *HIDDEN_IN_CAPTION)  # in heads, where nothing else tells two columns apart
 
 _CAPTION_TEXTS: dict[str, Callable[[Column], str]] = {
@@ -139,7 +139,7 @@ def _caption(board: Table) -> str:
     parts = [
         text(board.columns[0])
         for name, text in _CAPTION_TEXTS.items()
-        if name in shared and name not in HIDDEN_IN_CAPTION
+        if name in shared and (name not in HIDDEN_IN_CAPTION or (name == "evaluators" and shared[name] != "1"))
     ]
     if "ipc" not in shared:
         parts.append("by images per class (IPC)")

@@ -51,6 +51,13 @@ def test_what_tells_columns_apart_is_said():
     assert columns == ["convnet evaluators 1", "convnet evaluators 2"]
 
 
+def test_the_caption_names_an_evaluator_after_the_first():
+    stored = entry(0.5)
+    newer = dataclasses.replace(stored, result=dataclasses.replace(stored.result, versions={"evaluators": "2"}))
+    assert ", evaluators 2;" in render.render([newer])
+    assert "evaluators" not in render.render([stored])
+
+
 def test_every_extra_column_has_a_text():
     board = make_table(BOARD)
     costs = extra_columns.cell_costs(BOARD, {})
