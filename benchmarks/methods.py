@@ -59,7 +59,7 @@ class Case:
     def labels(self) -> Tensor:
         return torch.arange(CLASSES, device=self.pixels.device).repeat_interleave(IPC)
 
-    def draw(self, n: int, i: int) -> dsa.Draw:
+    def draw(self, n: int, i: int) -> dsa.DSANumbers:
         """The same augmentation for both."""
         return dsa.draw(n, torch.Generator().manual_seed(i)).to(self.pixels.device)
 

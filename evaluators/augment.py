@@ -28,7 +28,7 @@ ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of random erasing: shar
 
 
 @dataclass(frozen=True)
-class Draw:
+class BatchNumbers:
     """The random numbers of a batch of n images.
 
     theta: (n, 2, 3), affine map of output to input coordinates (x, y) in [-1, 1].
@@ -50,21 +50,21 @@ class Draw:
     hole: Tensor
     partner: Tensor | None = None
     patch: Tensor | None = None
-    dsa: dsa.Draw | None = None
-    operations: operations.Draw | None = None
+    dsa: dsa.DSANumbers | None = None
+    operations: operations.OperationNumbers | None = None
     erased: Tensor | None = None
     blend: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> Draw:
+    def to(self, device: torch.device | str) -> BatchNumbers:
         """Move the numbers to a device."""
         moved: dict[str, Any] = {}
         for name, value in vars(self).items():
             options = {"non_blocking": True} if isinstance(value, Tensor) else {}
             moved[name] = value if value is None else value.to(device, **options)
-        return Draw(**moved)
+        return BatchNumbers(**moved)
 
 
-def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
+def draw(n: int, augment: Augment, generator: torch.Generator) -> BatchNumbers:
     """Draw the random numbers of `n` images from a CPU generator.
 
     Crop, flips, colour and cutout always draw equally many numbers, before all others, so that they never change one
@@ -93,10 +93,10 @@ def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
     if augment.erasing:
         drawn["erased"] = _rectangles(torch.rand(5, n, generator=generator), augment.erasing)
     theta = _affine_maps(u[:7], tries, augment)
-    return Draw(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
+    return BatchNumbers(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
 
 
-def apply(images: Tensor, draw: Draw, augment: Augment) -> Tensor:
+def apply(images: Tensor, draw: BatchNumbers, augment: Augment) -> Tensor:
     """Augment float images 0..1 (n, 3, h, w) with drawn numbers, without CutMix and mixup, which are in `mix`.
 
     `Augment()` changes nothing. The result is in 0..1, except after DSA, which changes normalised images and clips
@@ -117,7 +117,7 @@ def apply(images: Tensor, draw: Draw, augment: Augment) -> Tensor:
     return images.masked_fill(_square_mask(images, draw.hole, augment.cutout), GREY) if augment.cutout else images
 
 
-def mix(images: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def mix(images: Tensor, targets: Tensor, draw: BatchNumbers) -> tuple[Tensor, Tensor]:
     """Apply CutMix (Yun et al. 2019, arXiv:1905.04899) and mixup: mix each image with its partner, and targets (n, c).
 
     CutMix pastes a square; targets are mixed by the share of pixels that were replaced, not by the share that was
@@ -178,7 +178,7 @@ def _crop_sides(area: Tensor, ratio: Tensor, augment: Augment) -> Tensor:
     return torch.stack([area * ratio, area / ratio]).sqrt()
 
 
-def _colour(images: Tensor, draw: Draw) -> Tensor:
+def _colour(images: Tensor, draw: BatchNumbers) -> Tensor:
     """Change brightness, then contrast about the image's mean grey, then saturation about each pixel's grey; clip."""
     images = adjust_brightness_accumulative(images, draw.brightness, clip_output=False)
     mean = rgb_to_grayscale(images).mean((2, 3), keepdim=True)
@@ -188,7 +188,7 @@ def _colour(images: Tensor, draw: Draw) -> Tensor:
 
 
 def _rectangles(u: Tensor, chance: float) -> Tensor:
-    """Return rectangles of random erasing (n, 4), as in `Draw`. u: (5, n) uniform in 0..1."""
+    """Return rectangles of random erasing (n, 4), as in `BatchNumbers`. u: (5, n) uniform in 0..1."""
     low, high = ERASED_AREA
     log_low, log_high = (math.log(ratio) for ratio in ERASED_RATIO)
     area, ratio = low + (high - low) * u[0], torch.exp(log_low + (log_high - log_low) * u[1])

@@ -25,7 +25,7 @@ CROP, CUTOUT = 0.125, 0.5  # shares of the image's side
 
 
 @dataclass(frozen=True)
-class Draw:
+class DSANumbers:
     """The random numbers of a batch.
 
     operation: one of DSA.
@@ -35,18 +35,18 @@ class Draw:
     operation: str
     numbers: Tensor
 
-    def to(self, device: torch.device | str) -> Draw:
+    def to(self, device: torch.device | str) -> DSANumbers:
         """Move the numbers to a device."""
-        return Draw(self.operation, self.numbers.to(device, non_blocking=True))
+        return DSANumbers(self.operation, self.numbers.to(device, non_blocking=True))
 
 
-def draw(n: int, generator: torch.Generator, operations: tuple[str, ...] = DSA) -> Draw:
+def draw(n: int, generator: torch.Generator, operations: tuple[str, ...] = DSA) -> DSANumbers:
     """Draw an operation, and numbers for `n` images, from a CPU generator; n = 1 for Siamese use."""
     index = int(torch.randint(len(operations), (), generator=generator))
-    return Draw(operations[index], torch.rand(n, 3, generator=generator))
+    return DSANumbers(operations[index], torch.rand(n, 3, generator=generator))
 
 
-def apply(images: Tensor, draw: Draw) -> Tensor:
+def apply(images: Tensor, draw: DSANumbers) -> Tensor:
     """Augment normalised float images (n, 3, h, w) with drawn numbers; differentiable in the images."""
     return _OPERATIONS[draw.operation](images, draw.numbers)
 

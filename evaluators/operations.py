@@ -52,7 +52,7 @@ LARGEST = (DEGREES, SHEAR, SHEAR, TRANSLATION, TRANSLATION)  # of AFFINE
 
 
 @dataclass(frozen=True)
-class Draw:
+class OperationNumbers:
     """The random numbers of n images, for k operations one after another.
 
     names: operation of each image, k lists of n; "" for none.
@@ -66,13 +66,13 @@ class Draw:
     affine: Tensor
     field: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> Draw:
+    def to(self, device: torch.device | str) -> OperationNumbers:
         """Move the numbers to a device."""
         level, affine = (part.to(device, non_blocking=True) for part in (self.level, self.affine))
-        return Draw(self.names, level, affine, self.field if self.field is None else self.field.to(device))
+        return OperationNumbers(self.names, level, affine, self.field if self.field is None else self.field.to(device))
 
 
-def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
+def draw(n: int, augment: Augment, generator: torch.Generator) -> OperationNumbers:
     """Draw operations and magnitudes for `n` images from a CPU generator."""
     pool, shape = augment.operations, (augment.operations_per_image, n)
     choice = torch.randint(len(pool), shape, generator=generator)
@@ -84,10 +84,10 @@ def draw(n: int, augment: Augment, generator: torch.Generator) -> Draw:
     column = torch.tensor([[[name == one for one in AFFINE] for name in row] for row in names])
     affine = column * level[:, :, None] * torch.tensor(LARGEST)
     field = 2 * torch.rand(*shape, 2, CELLS, CELLS, generator=generator) - 1 if "elastic" in pool else None
-    return Draw(names, level, affine, field)
+    return OperationNumbers(names, level, affine, field)
 
 
-def apply(images: Tensor, draw: Draw) -> Tensor:
+def apply(images: Tensor, draw: OperationNumbers) -> Tensor:
     """Apply drawn operations to float images 0..1 (n, 3, h, w); the result is in 0..1."""
     images = images.clone()
     for k, names in enumerate(draw.names):

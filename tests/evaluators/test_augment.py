@@ -252,10 +252,10 @@ def test_the_result_is_the_same_whatever_the_batch():
     images, drawn = pictures(24), augment.draw(24, EVERYTHING, generator())
     whole = augment.apply(images, drawn, EVERYTHING)
     for i in range(24):
-        one = operations.Draw([row[i : i + 1] for row in drawn.operations.names],
+        one = operations.OperationNumbers([row[i : i + 1] for row in drawn.operations.names],
                               *(x[:, i : i + 1] for x in list(vars(drawn.operations).values())[1:]))  # fmt: skip
         own = {name: value[i : i + 1] for name, value in vars(drawn).items() if isinstance(value, torch.Tensor)}
-        alone = augment.apply(images[i : i + 1], augment.Draw(**own, operations=one), EVERYTHING)
+        alone = augment.apply(images[i : i + 1], augment.BatchNumbers(**own, operations=one), EVERYTHING)
         torch.testing.assert_close(alone[0], whole[i], atol=1e-6, rtol=0)
 
 

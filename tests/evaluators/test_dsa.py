@@ -83,14 +83,14 @@ REFERENCE = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scal
 
 @pytest.mark.parametrize("operation", DSA)
 def test_each_operation_equals_the_reference_image_by_image(operation):
-    got = dsa.apply(images(), dsa.Draw(operation, numbers()))
+    got = dsa.apply(images(), dsa.DSANumbers(operation, numbers()))
     for x, u, found in zip(images(), numbers(), got, strict=True):
         np.testing.assert_allclose(found, REFERENCE[operation](x.numpy(), u.numpy()), atol=1e-6)
 
 
 @pytest.mark.parametrize("operation", DSA)
 def test_one_draw_serves_batches_of_any_size(operation):
-    draw = dsa.Draw(operation, numbers(1))
+    draw = dsa.DSANumbers(operation, numbers(1))
     many = dsa.apply(images(5), draw)
     for i in range(5):
         torch.testing.assert_close(dsa.apply(images(5)[i : i + 1], draw)[0], many[i])
@@ -99,13 +99,13 @@ def test_one_draw_serves_batches_of_any_size(operation):
 @pytest.mark.parametrize("operation", DSA)
 def test_the_gradient_is_right(operation):
     x = images(2, 6).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: dsa.apply(x, dsa.Draw(operation, numbers(2))), x)
+    assert torch.autograd.gradcheck(lambda x: dsa.apply(x, dsa.DSANumbers(operation, numbers(2))), x)
 
 
 @pytest.mark.parametrize("operation", DSA)
 def test_the_ends_of_the_range_are_inside(operation):
     for u in (0.0, 1 - 2**-24):
-        assert torch.isfinite(dsa.apply(images(1, 64).float(), dsa.Draw(operation, torch.full((1, 3), u)))).all()
+        assert torch.isfinite(dsa.apply(images(1, 64).float(), dsa.DSANumbers(operation, torch.full((1, 3), u)))).all()
 
 
 def test_all_operations_are_drawn_equally_often():

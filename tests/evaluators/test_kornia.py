@@ -51,7 +51,7 @@ def test_contrast_and_saturation_clip_in_between():
 
 def test_dsa_has_another_grey():
     numbers = torch.tensor([[0.5, 0.75, 0.5]])  # saturation by 1.5, nothing else
-    ours = dsa.apply(pictures(), dsa.Draw("color", numbers))
+    ours = dsa.apply(pictures(), dsa.DSANumbers("color", numbers))
     theirs = adjust_saturation_with_gray_subtraction(pictures(), torch.tensor(1.5))
     inside = (theirs > 0) & (theirs < 1)
     assert (ours - theirs)[inside].abs().max() > 0.02
@@ -94,7 +94,7 @@ def test_erasing_is_that_of_random_erasing():
 def test_additions_of_solarize_change_bright_pixels_too():
     """RandAugment's SolarizeAdd leaves them alone."""
     x = torch.tensor([0.2, 0.45, 0.8]).expand(1, 3, 1, 3).contiguous()
-    drawn = operations.Draw([["solarize_add"]], torch.ones(1, 1), torch.zeros(1, 1, 5))
+    drawn = operations.OperationNumbers([["solarize_add"]], torch.ones(1, 1), torch.zeros(1, 1, 5))
     ours = operations.apply(x, drawn)[0, 0, 0]
     assert ours.tolist() == pytest.approx([0.2 + 110 / 255, 0.45 + 110 / 255, 0.8])
     assert not torch.isclose(solarize(x, 0.5, 110 / 255)[0, 0, 0], ours).all()

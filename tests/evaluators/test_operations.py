@@ -34,7 +34,9 @@ def numbers_of(name, levels=LEVELS):
     level = torch.tensor([levels])
     column = torch.tensor([name == one for one in AFFINE])
     field = 2 * torch.rand(1, len(levels), 2, CELLS, CELLS, generator=generator(3)) - 1
-    return operations.Draw([[name] * len(levels)], level, column * level[:, :, None] * torch.tensor(LARGEST), field)
+    return operations.OperationNumbers(
+        [[name] * len(levels)], level, column * level[:, :, None] * torch.tensor(LARGEST), field
+    )
 
 
 def sampled(x, across, down):
@@ -155,7 +157,7 @@ def test_a_flat_colour_has_no_contrast_to_stretch():
 def part(drawn, rows):
     """The numbers of some images."""
     names = [[row[i] for i in range(len(row))[rows]] for row in drawn.names]
-    return operations.Draw(names, drawn.level[:, rows], drawn.affine[:, rows], drawn.field[:, rows])
+    return operations.OperationNumbers(names, drawn.level[:, rows], drawn.affine[:, rows], drawn.field[:, rows])
 
 
 def test_the_result_is_the_same_whatever_the_batch():
@@ -173,7 +175,9 @@ def test_operations_follow_one_another():
     images, drawn = pictures(20), operations.draw(20, replace(ALL, operations_per_image=3), generator())
     expected = images
     for k in range(3):
-        one = operations.Draw(drawn.names[k : k + 1], *(x[k : k + 1] for x in (drawn.level, drawn.affine, drawn.field)))
+        one = operations.OperationNumbers(
+            drawn.names[k : k + 1], *(x[k : k + 1] for x in (drawn.level, drawn.affine, drawn.field))
+        )
         expected = operations.apply(expected, one)
     assert torch.equal(operations.apply(images, drawn), expected)
 
