@@ -134,47 +134,63 @@ def make_denoiser(
 @click.option("--device", default="auto", help="auto: a GPU where there is one")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="of the denoiser")
 @click.option("--until", type=click.Choice(["autoencoder", "denoiser"]), help="stop after this part")
-def main(**options: Any) -> None:
-    paths = DataPaths(options["data_root"], options["shared"])
-    if options["pack"]:
-        pack_images(paths, options["pack"])
+def main(  # noqa: PLR0913
+    data_root: Path | None,
+    shared: Path,
+    work: Path,
+    output: Path,
+    images: Path | None,
+    pack: Path | None,
+    autoencoder: str,
+    denoiser: str,
+    minutes: float | None,
+    scenes: int,
+    device: str,
+    precision: str,
+    until: str | None,
+) -> None:
+    paths = DataPaths(data_root, shared)
+    if pack:
+        pack_images(paths, pack)
         return
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if options["device"] == "auto" else options["device"])
-    autoencoder, denoiser = budgets(options, device.type == "cuda")
-    source = f"EuroSAT ({'WebP' if options['images'] else 'files'}), {options['scenes']} scenes per class"
-    work = WorkFolder(options["work"], device, source)
-    data = base_images(paths, options["scenes"], options["images"])
-    tokenizer = train_tokenizer(work.path / "tokenizer")
-    vae = make_autoencoder(work, data, autoencoder)
-    if options["until"] == "autoencoder":
+    chosen = torch.device(automatic if device == "auto" else device)
+    of_autoencoder, of_denoiser = budgets(autoencoder, denoiser, minutes, precision, gpu=chosen.type == "cuda")
+    folder = WorkFolder(work, chosen, f"EuroSAT ({'WebP' if images else 'files'}), {scenes} scenes per class")
+    data = base_images(paths, scenes, images)
+    tokenizer = train_tokenizer(work / "tokenizer")
+    vae = make_autoencoder(folder, data, of_autoencoder)
+    if until == "autoencoder":
         return
-    model = make_denoiser(work, data, vae, tokenizer, denoiser)
+    model = make_denoiser(folder, data, vae, tokenizer, of_denoiser)
     parts = {"vae": vae.cpu(), "unet": model.unet, "text_encoder": model.text, "tokenizer": tokenizer}
-    save_base(options["output"], parts | {"scheduler": build_scheduler()})
-    if options["until"] is None:
-        write_card(options["output"], paths, work.records())
+    save_base(output, parts | {"scheduler": build_scheduler()})
+    if until is None:
+        write_card(output, paths, folder.records())
 
 
-def budgets(options: dict[str, Any], gpu: bool) -> tuple[TrainingBudget, TrainingBudget]:
-    """Return the budgets of autoencoder and denoiser.
+def budgets(
+    autoencoder: str, denoiser: str, minutes: float | None, precision: str, *, gpu: bool
+) -> tuple[TrainingBudget, TrainingBudget]:
+    """Return the budgets of autoencoder and denoiser for these amounts, or a quarter and the rest of `minutes`.
+
+    precision: of the denoiser, or auto.
 
     A GPU takes large batches and captures the U-Net: a step of 512 took 90 ms on an H200, a tenth of its arithmetic.
     Its autoencoder stays in float32, since bf16 has too few digits for pixels. A CPU with AVX512-BF16 runs the
     U-Net 1.8 times as fast in bf16; its default is fp32.
     """
-    amounts = options["autoencoder"], options["denoiser"]
-    if options["minutes"]:
-        amounts = f"{options['minutes'] / 4:g}min", f"{options['minutes'] * 3 / 4:g}min"
-    precision = {"auto": "bf16" if gpu else "fp32"}.get(options["precision"], options["precision"])
+    precision = {"auto": "bf16" if gpu else "fp32"}.get(precision, precision)
+    if minutes:
+        autoencoder, denoiser = f"{minutes / 4:g}min", f"{minutes * 3 / 4:g}min"
     if gpu:
         return (
-            TrainingBudget(amounts[0], 256, 4e-4, 0.998, compiled=True, channels_last=True),
-            TrainingBudget(amounts[1], 1024, 1e-3, 0.999, precision=precision, graphed=True),
+            TrainingBudget(autoencoder, 256, 4e-4, 0.998, compiled=True, channels_last=True),
+            TrainingBudget(denoiser, 1024, 1e-3, 0.999, precision=precision, graphed=True),
         )
     return (
-        TrainingBudget(amounts[0], 16, 1e-4, 0.99),
-        TrainingBudget(amounts[1], 64, 1e-3, 0.999, precision=precision, channels_last=precision == "bf16"),
+        TrainingBudget(autoencoder, 16, 1e-4, 0.99),
+        TrainingBudget(denoiser, 64, 1e-3, 0.999, precision=precision, channels_last=precision == "bf16"),
     )
 
 

@@ -180,11 +180,11 @@ def test_minutes_end_the_training_and_anneal_the_rate(few_scenes, tmp_path):
 
 
 def test_minutes_are_shared_and_precision_follows_the_device():
-    options = {"autoencoder": "6000", "denoiser": "20000", "minutes": None, "precision": "auto"}
-    assert [part.steps for part in budgets(options, gpu=False)] == [6000, 20000]
-    assert [part.seconds for part in budgets(options | {"minutes": 8}, gpu=True)] == [120, 360]
-    assert [budgets(options, gpu)[1].precision for gpu in (False, True)] == ["fp32", "bf16"]
-    assert budgets(options | {"precision": "bf16"}, gpu=False)[1].memory_format == torch.channels_last
+    options = "6000", "20000", None
+    assert [part.steps for part in budgets(*options, "auto", gpu=False)] == [6000, 20000]
+    assert [part.seconds for part in budgets("6000", "20000", 8, "auto", gpu=True)] == [120, 360]
+    assert [budgets(*options, "auto", gpu=gpu)[1].precision for gpu in (False, True)] == ["fp32", "bf16"]
+    assert budgets(*options, "bf16", gpu=False)[1].memory_format == torch.channels_last
 
 
 def test_a_finished_training_gets_its_card(few_scenes, tmp_path, monkeypatch):
