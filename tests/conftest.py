@@ -12,6 +12,13 @@ import torch
 from ddbench.datasets.scenes import painter
 from ddbench.types import ImageSet
 
+LONG_FILES = ("test_distributed.py", "test_classifier.py", "test_workers.py", "test_page.py", "test_new.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: at the end of a run no process waits for one of them."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
 
 @pytest.fixture(scope="session")
 def few_scenes() -> ImageSet:
