@@ -34,7 +34,7 @@ class NoRoomError(DatasetError):
 
 
 @dataclass(frozen=True)
-class _Member:
+class Member:
     """A file in an archive. size: bytes, unpacked. open: opens it for reading."""
 
     name: str
@@ -48,7 +48,7 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
     Everything else is left out, links too. Raises DatasetError for a file that is no archive or is damaged, for names
     that lead out of the folder, for images that do not fit the disk, and for an archive without images.
     """
-    with _open_archive(archive) as members:
+    with open_archive(archive) as members:
         members = _only_images(archive, members)
         outside = [m.name for m in members if ".." in PurePosixPath(m.name).parts or m.name.startswith("/")]
         if outside:
@@ -65,13 +65,13 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
 
 
 @contextmanager
-def _open_archive(archive: Path) -> Iterator[list[_Member]]:
+def open_archive(archive: Path) -> Iterator[list[Member]]:
     """Open an archive, whose kind its content decides; give all its files. Errors become DatasetError."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file:
                 yield [
-                    _Member(info.filename.replace("\\", "/"), info.file_size, partial(file.open, info))  # as on Windows
+                    Member(info.filename.replace("\\", "/"), info.file_size, partial(file.open, info))  # as on Windows
                     for info in file.infolist()
                     if not info.is_dir()
                 ]
@@ -80,7 +80,7 @@ def _open_archive(archive: Path) -> Iterator[list[_Member]]:
                 members = [info for info in tar.getmembers() if info.isfile()]
                 # extractfile returns None only for links and folders
                 extract = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)
-                yield [_Member(info.name, info.size, partial(extract, info)) for info in members]
+                yield [Member(info.name, info.size, partial(extract, info)) for info in members]
         elif archive.name.lower().endswith(UNSUPPORTED):
             raise DatasetError(
                 f"{archive} is a {archive.suffix[1:].upper()} archive, which ddbench cannot unpack. Unpack it yourself,"
@@ -96,7 +96,7 @@ def _open_archive(archive: Path) -> Iterator[list[_Member]]:
         raise DatasetError(f"{archive} contains a file name that is too long for this disk: {error.filename}") from None
 
 
-def _only_images(archive: Path, members: list[_Member]) -> list[_Member]:
+def _only_images(archive: Path, members: list[Member]) -> list[Member]:
     """Return the images; raises DatasetError for an archive without any."""
     images = [
         member

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,14 @@ def unpack_batches(archive: Path, folder: Path, quiet: bool) -> int:
     """Write the images of the official archive ("binary version") as train/CLASS/BATCH_ROW.png and test/...
 
     Returns their number. Any other archive is unpacked as one of image files (`archives.unpack`). Raises DatasetError
-    for a damaged file.
+    as that does, and for a damaged batch.
     """
-    if not tarfile.is_tarfile(archive):
-        return archives.unpack(archive, folder, quiet)
-    try:
-        with tarfile.open(archive) as tar:
-            members = {Path(m.name).name: m for m in tar.getmembers() if m.isfile()}
-            batches = {name: tar.extractfile(members[name]) for name in BATCHES if name in members}
-            records = {name: file.read() for name, file in batches.items() if file}
-    except archives.DAMAGED as error:
-        raise DatasetError(f"{archive} cannot be unpacked ({error}). Download it again.") from None
+    records: dict[str, bytes] = {}
+    with archives.open_archive(archive) as members:
+        for member in members:
+            if (name := Path(member.name).name) in BATCHES:
+                with member.open() as file:
+                    records[name] = file.read()
     if not records:
         return archives.unpack(archive, folder, quiet)
     count = 0
