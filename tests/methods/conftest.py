@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_networks import CLASSES, CPU, SIZE
 
 from ddbench.context import Context
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.pixels.network import Network
 
 
 @pytest.fixture
@@ -31,3 +33,9 @@ def method(pipeline) -> DPD:
 def stages(pipeline, few_scenes, context_of) -> Stages:
     """The stages of the pipeline on a few scenes."""
     return Stages(load_model(str(pipeline), torch.device("cpu")), few_scenes, context_of(), 8)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """A convnet of `small_networks.SIZE` and `CLASSES`."""
+    return Network("convnet", SIZE, CLASSES, CPU)

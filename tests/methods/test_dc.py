@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import SIZE, close, in_float64, randn, student
 from torch import nn
 
 from ddbench.context import seed_of
@@ -12,38 +13,9 @@ from ddbench.methods import dc
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.pixels import loop
 from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
-from ddbench.methods.pixels.network import Network, weight_gradient
+from ddbench.methods.pixels.network import weight_gradient
 from evaluators import dsa
 from evaluators.students import build
-
-SIZE, CLASSES = 16, 3
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return Network("convnet", SIZE, CLASSES, CPU)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def student(weights):
-    """The same network as a module, for the slow versions."""
-    net = build("convnet", SIZE, CLASSES, 0).to(next(iter(weights.values())).dtype)
-    net.load_state_dict(weights)
-    return net
-
-
-def close(ours, theirs):
-    """To 1e-5 of the whole; in float64, where no ReLU is near enough to its edge to be turned by rounding."""
-    theirs = theirs.detach()
-    assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
-
-
-def in_float64(weights):
-    return {name: w.double() for name, w in weights.items()}
 
 
 def naive_distance(ours, theirs):

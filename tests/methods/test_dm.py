@@ -4,43 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_networks import SIZE, close, in_float64, randn, student
 
 from ddbench.context import seed_of
 from ddbench.methods import dm
 from ddbench.methods.dm import DM
 from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
-from ddbench.methods.pixels.network import Network
 from evaluators import dsa
 from evaluators.students import build
-
-SIZE, CLASSES = 16, 3
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return Network("convnet", SIZE, CLASSES, CPU)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def student(weights):
-    """The same network as a module, for the slow versions."""
-    net = build("convnet", SIZE, CLASSES, 0).to(next(iter(weights.values())).dtype)
-    net.load_state_dict(weights)
-    return net
-
-
-def close(ours, theirs):
-    """To 1e-5 of the whole; in float64, where no ReLU is near enough to its edge to be turned by rounding."""
-    theirs = theirs.detach()
-    assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
-
-
-def in_float64(weights):
-    return {name: w.double() for name, w in weights.items()}
 
 
 def test_dm_is_the_squared_distance_of_means(network):

@@ -6,16 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_networks import randn
 
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, clean_estimate, sample
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.plain_diffusion import Diffusion
 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

@@ -7,16 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import randn
 
 from ddbench.methods.latent_diffusion import training
 from ddbench.methods.minimax import ClassMemory, Minimax, minimax_loss
 from ddbench.utils.checkpoint import Checkpoint
 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_minimax_terms_pair_by_pair():

@@ -6,27 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_networks import CLASSES, CPU, SIZE, in_float64, randn
 from torch import nn
 
 from ddbench.methods.pixels import adjoint
 from ddbench.methods.pixels.adjoint import StudentStep, TrajectorySegment
 from ddbench.methods.pixels.network import Network
-
-SIZE, CLASSES = 16, 3
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return Network("convnet", SIZE, CLASSES, CPU)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def in_float64(weights):
-    return {name: w.double() for name, w in weights.items()}
 
 
 def a_piece(network, rate=0.02):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_networks import CPU, SIZE, randn
 from torch import nn
 
 from ddbench.methods.dc import DC, DSA
@@ -14,13 +15,6 @@ from ddbench.methods.mtt import MTT
 from ddbench.methods.pixels import loop
 from ddbench.methods.pixels.loop import RealImages
 from ddbench.utils.checkpoint import Checkpoint
-
-SIZE, CLASSES = 16, 3
-CPU = torch.device("cpu")
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_descent_is_torchs_sgd():

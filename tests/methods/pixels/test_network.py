@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import CLASSES, SIZE, randn
 
-from ddbench.methods.pixels.network import Network, backprop_through
+from ddbench.methods.pixels.network import backprop_through
 from evaluators.students import build
-
-SIZE, CLASSES = 16, 3
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return Network("convnet", SIZE, CLASSES, CPU)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_networks_are_the_students(network):

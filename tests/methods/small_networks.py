@@ -1,0 +1,31 @@
+"""A small student as a function of its weights, and what the slow versions of pixel methods share."""
+
+from __future__ import annotations
+
+import torch
+
+from evaluators.students import build
+
+SIZE, CLASSES = 16, 3
+CPU = torch.device("cpu")
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def student(weights):
+    """The same network as a module, for the slow versions."""
+    net = build("convnet", SIZE, CLASSES, 0).to(next(iter(weights.values())).dtype)
+    net.load_state_dict(weights)
+    return net
+
+
+def close(ours, theirs):
+    """To 1e-5 of the whole; in float64, where no ReLU is near enough to its edge to be turned by rounding."""
+    theirs = theirs.detach()
+    assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def in_float64(weights):
+    return {name: w.double() for name, w in weights.items()}
