@@ -15,38 +15,23 @@ from pathlib import Path
 import click
 from held import Figures, parts, training_split, tried
 
-from evaluators.protocols import LONG_1
-from evaluators.recipes import RANDAUGMENT, Augment
+from evaluators.protocols import DEIT_1, LONG_1
 
 FIGURES = Figures(Path(__file__).with_suffix(".jsonl"))
 IPC, PER_CLASS = 10, 50
 STUDENT = "vit_tiny"
 LONG = LONG_1.recipe(STUDENT)
-SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
-FULL = replace(
-    SYMMETRIES,
-    crop_area=(0.08, 1.0),
-    crop_ratio=(3 / 4, 4 / 3),
-    crop_tries=10,
-    operations=RANDAUGMENT,
-    operations_per_image=2,
-    operation_chance=0.5,
-    magnitude=0.9,
-    magnitude_deviation=0.05,
-    erasing=0.25,
-    cutmix=0.5,
-    mixup=0.5,
-)
-MILD = replace(FULL, crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25), crop_tries=0)
-DEIT = replace(LONG, warmup=5 / 300, clip=0.0)
+DEIT = DEIT_1.recipe(STUDENT)  # crops of long@1, mixing half
+MIXED = replace(DEIT.augment, cutmix=0.5, mixup=0.5)
+WHOLE = replace(MIXED, crop_area=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), crop_tries=10)
 
 ROWS = {
     "long@1": LONG,
-    "deit, whole": replace(DEIT, augment=FULL),
-    "deit, crops of long@1": replace(DEIT, augment=MILD),
-    "deit, crops of long@1, mixing half": replace(DEIT, augment=replace(MILD, cutmix=0.25, mixup=0.25)),
-    "deit, crops of long@1, no mixing": replace(DEIT, augment=replace(MILD, cutmix=0.0, mixup=0.0)),
-    "deit, crops of long@1, three times as long": replace(DEIT.longer(3), augment=MILD),
+    "deit, whole": replace(DEIT, augment=WHOLE),
+    "deit, crops of long@1": replace(DEIT, augment=MIXED),
+    "deit, crops of long@1, mixing half": DEIT,
+    "deit, crops of long@1, no mixing": replace(DEIT, augment=replace(MIXED, cutmix=0.0, mixup=0.0)),
+    "deit, crops of long@1, three times as long": replace(DEIT.longer(3), augment=MIXED),
 }
 
 
