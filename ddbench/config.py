@@ -206,7 +206,7 @@ def _fit(value: Any, kind: Any) -> Any:
             if origin is tuple:
                 value = [part.strip() for part in value.split(",")] if value else []
     fitted = msgspec.convert(value, kind, strict=strict)
-    json.dumps(fitted, allow_nan=False)
+    json.dumps(fitted, allow_nan=False)  # ValueError for a number that is not finite, at any depth
     return fitted
 
 

@@ -125,7 +125,7 @@ class Augment:
 
     @property
     def mixes(self) -> bool:
-        """Whether images and labels of a batch are mixed, so that labels are probabilities."""
+        """Return True if images and labels of a batch are mixed: labels are then probabilities."""
         return self.cutmix > 0 or self.mixup > 0
 
 

@@ -41,11 +41,9 @@ class ExternalImages:
         """Return the images of the folder with the classes of `train`."""
         import torch
 
-        from ddbench.types import DistilledSet
-
         soft = None if self.pictures.soft is None else torch.from_numpy(self.pictures.soft)
         labels = torch.from_numpy(self.pictures.labels)
-        return DistilledSet(self.pictures.to_tensor(), labels, train.classes, train.readable, soft_labels=soft)
+        return train.distilled(self.pictures.to_tensor(), labels, soft_labels=soft)
 
     def identity(self) -> str:
         """Return nothing: the digest of the images is among the parameters."""

@@ -91,5 +91,7 @@ def test_flat_images_have_a_finite_gradient():
 
 def test_kl_is_that_of_two_normals():
     mean, std = noise(0), noise(1).abs() + 0.1
-    wanted = torch.distributions.kl_divergence(torch.distributions.Normal(mean, std), torch.distributions.Normal(0, 1))
-    assert torch.isclose(kl_term(mean, std) / KL_WEIGHT, wanted.flatten(1).sum(1).mean(), rtol=1e-4)
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, std), torch.distributions.Normal(0, 1)
+    )
+    assert torch.isclose(kl_term(mean, std) / KL_WEIGHT, expected.flatten(1).sum(1).mean(), rtol=1e-4)

@@ -170,7 +170,7 @@ def test_two_at_once_download_once(offered, data_paths, served):
         folders = list(both.map(lambda _: download.fetch(offered, data_paths), range(2)))
     assert folders == [data_paths.root / "toy"] * 2
     assert len({path for path, _ in served.asked}) == 1
-    assert [wanted for _, wanted in served.asked].count("") <= 2  # one to look, one to get
+    assert [byte_range for _, byte_range in served.asked].count("") <= 2  # one to look, one to get
     assert offered.describe(data_paths)
 
 

@@ -1,4 +1,4 @@
-"""Where kornia differs from the published operation, so that ours stays; and where it is the same."""
+"""Compare kornia with the published operations: ours stays where they differ."""
 
 import numpy as np
 import pytest

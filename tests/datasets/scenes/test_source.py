@@ -14,10 +14,10 @@ from ddbench.datasets.scenes.source import SCENES, Scenes
 def test_every_picture_is_the_drawing(data_paths):
     dataset = Scenes(per_class_train=3, per_class_test=2).load(data_paths, 16)
     for side, start, count in ((dataset.train, painter.TRAIN_START, 3), (dataset.test, painter.TEST_START, 2)):
-        wanted = [(label, start + i) for label in range(len(painter.CLASSES)) for i in range(count)]
-        assert side.labels.tolist() == [label for label, _ in wanted]
-        assert side.names == tuple(f"{painter.CLASSES[label]}/{index}" for label, index in wanted)
-        for image, (label, index) in zip(side.images, wanted, strict=True):
+        expected = [(label, start + i) for label in range(len(painter.CLASSES)) for i in range(count)]
+        assert side.labels.tolist() == [label for label, _ in expected]
+        assert side.names == tuple(f"{painter.CLASSES[label]}/{index}" for label, index in expected)
+        for image, (label, index) in zip(side.images, expected, strict=True):
             assert np.array_equal(image.permute(1, 2, 0).numpy(), painter.scene(label, index, 16))
         assert side.readable == painter.READABLE
 

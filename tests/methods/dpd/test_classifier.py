@@ -206,12 +206,12 @@ def test_the_consistency_loss_and_its_gradient_by_hand(prediction):
     eps = torch.randn(z.shape, generator=again)
     z_t = add_noise(z, eps, abar)
     u = net(z_t)
-    wanted = (u - target(z, eps, abar, prediction)).square().mean()
+    expected = (u - target(z, eps, abar, prediction)).square().mean()
     for i in (0, 1, 3):
         clean = clean_estimate(z_t[i : i + 1], u[i : i + 1], abar[i : i + 1], prediction)
-        wanted = wanted + 0.3 * abar[i] * F.cross_entropy(judge(clean), labels[i : i + 1]) / 4
-    torch.testing.assert_close(found, wanted)
-    ours, by_hand = (torch.autograd.grad(loss, list(net.parameters())) for loss in (found, wanted))
+        expected = expected + 0.3 * abar[i] * F.cross_entropy(judge(clean), labels[i : i + 1]) / 4
+    torch.testing.assert_close(found, expected)
+    ours, by_hand = (torch.autograd.grad(loss, list(net.parameters())) for loss in (found, expected))
     torch.testing.assert_close(ours, by_hand)
 
 
