@@ -9,6 +9,7 @@ and a CPU generator draws the same numbers for every device.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,11 @@ from torch import Tensor
 from evaluators import dsa, operations
 from evaluators.operations import GREY
 from evaluators.recipes import Augment
+from evaluators.seeds import generator
 
 MEAN, STD = 0.5, 0.25  # of every channel; constants, so that networks and protocols hold no statistic of a dataset
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of random erasing: share of the area; height to width
+OWN_GENERATOR = ("operations", "erasing", "mixup")  # options that change no other option's draws
 
 
 @dataclass(frozen=True)
@@ -64,34 +67,42 @@ class BatchNumbers:
         return BatchNumbers(**moved)
 
 
-def draw(n: int, augment: Augment, generator: torch.Generator) -> BatchNumbers:
-    """Draw the random numbers of `n` images from a CPU generator.
+def make_generators(seed: int) -> dict[str, torch.Generator]:
+    """Return the CPU generators of a training: "augment", which several options share, and those of OWN_GENERATOR."""
+    return {"augment": generator(seed, "augment")} | {name: generator(seed, "augment", name) for name in OWN_GENERATOR}
+
+
+def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) -> BatchNumbers:
+    """Draw the random numbers of `n` images.
 
     Crop, flips, colour and cutout always draw equally many numbers, before all others, so that they never change one
-    another's draws. The other options (crop_tries, CutMix or mixup, DSA, operations, erasing) draw from the same
-    generator, in this order: each that is used changes the draws of those after it, and of every later batch.
+    another's draws. Operations, erasing, and mixup without CutMix have a generator each and change no other draw.
+    crop_tries, CutMix and DSA share the first generator, in this order, because published rows (dpd@1, soft@1, dc@1)
+    are drawn so: each that is used changes the draws of those after it, and of every later batch.
     """
-    u = torch.rand(12, n, generator=generator)
+    shared = generators["augment"]
+    u = torch.rand(12, n, generator=shared)
     brightness, contrast, saturation = (
         1 + (2 * u[i] - 1) * width
         for i, width in enumerate((augment.brightness, augment.contrast, augment.saturation), start=7)
     )
-    tries = torch.rand(augment.crop_tries, 2, n, generator=generator)
+    tries = torch.rand(augment.crop_tries, 2, n, generator=shared)
     drawn: dict[str, Any] = {}
     if augment.mixes:
-        drawn["partner"] = torch.randperm(n, generator=generator)
-        x, y, share, chance = torch.rand(4, n, generator=generator)
+        mixing = shared if augment.cutmix else generators["mixup"]
+        drawn["partner"] = torch.randperm(n, generator=mixing)
+        x, y, share, chance = torch.rand(4, n, generator=mixing)
         side = torch.where(chance < augment.cutmix, share.sqrt(), 0)  # a square of side 0 mixes nothing
         drawn["patch"] = torch.stack([2 * x - 1, 2 * y - 1, side], 1)
         if augment.mixup:
             blended = (chance >= augment.cutmix) & (chance < augment.cutmix + augment.mixup)
             drawn["blend"] = torch.where(blended, share, 0)
     if augment.dsa:
-        drawn["dsa"] = dsa.draw(n, generator, augment.dsa)
+        drawn["dsa"] = dsa.draw(n, shared, augment.dsa)
     if augment.operations:
-        drawn["operations"] = operations.draw(n, augment, generator)
+        drawn["operations"] = operations.draw(n, augment, generators["operations"])
     if augment.erasing:
-        drawn["erased"] = _rectangles(torch.rand(5, n, generator=generator), augment.erasing)
+        drawn["erased"] = _rectangles(torch.rand(5, n, generator=generators["erasing"]), augment.erasing)
     theta = _affine_maps(u[:7], tries, augment)
     return BatchNumbers(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
 

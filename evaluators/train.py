@@ -169,7 +169,7 @@ def batches(
 
     targets: from `prepare_targets`. start: the first batch, from 0; those before are drawn, not made.
     """
-    numbers = generator(seed, "augment")
+    numbers = augment.make_generators(seed)
     for step, index in enumerate(_indices(len(images), recipe, generator(seed, "order"))):
         draw = augment.draw(len(index), recipe.augment, numbers)
         if step < start:

@@ -20,8 +20,8 @@ def pictures(n=6, size=16):
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def generators(seed=0):
+    return augment.make_generators(seed)
 
 
 def sample(image, x, y):
@@ -60,7 +60,7 @@ def reference(image, drawn, share):
 
 def test_batch_equals_the_reference_image_by_image():
     images = pictures()
-    drawn = augment.draw(6, ALL, generator())
+    drawn = augment.draw(6, ALL, generators())
     batch = augment.apply(images, drawn, ALL)
     for i, got in enumerate(batch):
         own = [getattr(drawn, name)[i].double().numpy() for name in DRAWN]
@@ -70,7 +70,7 @@ def test_batch_equals_the_reference_image_by_image():
 
 def test_nothing_asked_nothing_changed():
     images = pictures()
-    assert torch.equal(augment.apply(images, augment.draw(6, Augment(), generator()), Augment()), images)
+    assert torch.equal(augment.apply(images, augment.draw(6, Augment(), generators()), Augment()), images)
 
 
 @pytest.mark.parametrize(
@@ -84,19 +84,19 @@ def test_nothing_asked_nothing_changed():
 )
 def test_certain_flips_are_exact_flips(options, expected):
     images, only = pictures(), Augment(**options)
-    got = augment.apply(images, augment.draw(6, only, generator()), only)
+    got = augment.apply(images, augment.draw(6, only, generators()), only)
     torch.testing.assert_close(got, expected(images), atol=1e-5, rtol=0)
 
 
 def test_the_eight_symmetries_are_equally_likely():
-    drawn = augment.draw(8000, Augment(flip_x=0.5, flip_y=0.5, transpose=0.5), generator())
+    drawn = augment.draw(8000, Augment(flip_x=0.5, flip_y=0.5, transpose=0.5), generators())
     _, counts = drawn.theta.unique(dim=0, return_counts=True)
     assert len(counts) == 8
     assert counts.min() > 880  # 1000 expected, standard deviation 30
 
 
 def test_crops_stay_inside_and_keep_to_area_and_ratio():
-    drawn = augment.draw(4000, Augment(crop_area=(0.3, 0.6), crop_ratio=(0.8, 1.25)), generator())
+    drawn = augment.draw(4000, Augment(crop_area=(0.3, 0.6), crop_ratio=(0.8, 1.25)), generators())
     width, height = drawn.theta[:, 0, 0], drawn.theta[:, 1, 1]
     area, ratio = width * height, width / height
     assert 0.299 < area.min() < 0.31
@@ -109,7 +109,7 @@ def test_crops_stay_inside_and_keep_to_area_and_ratio():
 def test_crops_drawn_again_are_torchvisions():
     """The distribution of RandomResizedCrop: against its own draws, by the quartiles of area and ratio."""
     only = Augment(crop_area=(0.5, 1.0), crop_ratio=(0.5, 2.0), crop_tries=10)
-    theta = augment.draw(4000, only, generator()).theta
+    theta = augment.draw(4000, only, generators()).theta
     ours = torch.stack([theta[:, 0, 0], theta[:, 1, 1]])
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -124,22 +124,35 @@ def test_crops_drawn_again_are_torchvisions():
 def test_a_crop_that_never_fits_is_the_whole_image():
     only = Augment(crop_area=(1.0, 1.0), crop_ratio=(2.0, 2.0), crop_tries=3)
     images = pictures()
-    got = augment.apply(images, augment.draw(6, only, generator()), only)
+    got = augment.apply(images, augment.draw(6, only, generators()), only)
     torch.testing.assert_close(got, images, atol=1e-5, rtol=0)
 
 
-def test_later_options_move_no_draw_before_them():
-    """Those of their batch; the batches after it have other draws."""
-    plain = augment.draw(4, ALL, generator())
-    later = {"crop_tries": 5, "cutmix": 1.0, "dsa": DSA, "operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0}
-    for more in ({name: value} for name, value in later.items()):
-        drawn = augment.draw(4, replace(ALL, **more), generator())
-        assert torch.equal(drawn.hole, plain.hole)
-        assert torch.equal(drawn.brightness, plain.brightness)
+SHARED = {"crop_tries": 5, "cutmix": 1.0, "dsa": DSA}
+SEPARATE = {"operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0}
+
+
+@pytest.mark.parametrize("name", [*SHARED, *SEPARATE])
+def test_an_option_changes_no_draw_before_it_and_only_shared_ones_those_of_later_batches(name):
+    one, other = generators(), generators()
+    option = {name: (SHARED | SEPARATE)[name]}
+    for batch in range(2):
+        drawn, plain = augment.draw(4, replace(ALL, **option), one), augment.draw(4, ALL, other)
+        equal = [torch.equal(getattr(drawn, part), getattr(plain, part)) for part in ("hole", "brightness")]
+        assert equal == [batch == 0 or name in SEPARATE] * 2
+
+
+@pytest.mark.parametrize("name", SEPARATE)
+def test_options_with_a_generator_of_their_own_change_no_shared_draw(name):
+    one, other = generators(), generators()
+    for _ in range(2):
+        drawn = augment.draw(4, Augment(dsa=DSA, crop_tries=3, **{name: SEPARATE[name]}), one)
+        plain = augment.draw(4, Augment(dsa=DSA, crop_tries=3), other)
+        assert torch.equal(drawn.dsa.numbers, plain.dsa.numbers)
 
 
 def test_flips_colour_and_cutout_move_no_draw_of_any_batch():
-    numbers, others = generator(), generator()
+    numbers, others = generators(), generators()
     varied = replace(ALL, flip_x=0.0, flip_y=1.0, transpose=0.0, contrast=0.0, cutout=0.1)
     for _ in range(2):
         drawn, plain = augment.draw(4, varied, numbers), augment.draw(4, ALL, others)
@@ -167,7 +180,7 @@ def mixed_one_by_one(images, targets, drawn):
 
 def test_cutmix_equals_the_reference_image_by_image():
     images, targets = pictures(12), torch.eye(12)
-    drawn = augment.draw(12, MIXED, generator())
+    drawn = augment.draw(12, MIXED, generators())
     got, labels = augment.mix(images, targets, drawn)
     expected = mixed_one_by_one(images, targets, drawn)
     torch.testing.assert_close(got, expected[0])
@@ -176,7 +189,7 @@ def test_cutmix_equals_the_reference_image_by_image():
 
 
 def test_cutmix_draws_the_share_evenly_and_mixes_as_often_as_asked():
-    drawn = augment.draw(4000, MIXED, generator())
+    drawn = augment.draw(4000, MIXED, generators())
     area = drawn.patch[:, 2] ** 2
     assert 0.67 < (area > 0).float().mean() < 0.73
     torch.testing.assert_close(area[area > 0].quantile(torch.tensor([0.25, 0.5, 0.75])),
@@ -189,7 +202,7 @@ BLENDED = Augment(cutmix=0.3, mixup=0.5)
 
 def test_mixup_blends_image_by_image():
     images, targets = pictures(12), torch.eye(12)
-    drawn = augment.draw(12, BLENDED, generator())
+    drawn = augment.draw(12, BLENDED, generators())
     got, labels = augment.mix(images, targets, drawn)
     pasted, pasted_labels = mixed_one_by_one(images, targets, drawn)
     blended = [i for i in range(12) if drawn.blend[i] > 0]
@@ -204,7 +217,7 @@ def test_mixup_blends_image_by_image():
 
 
 def test_no_image_has_both_mixup_and_cutmix():
-    drawn = augment.draw(4000, BLENDED, generator())
+    drawn = augment.draw(4000, BLENDED, generators())
     pasted, blended = drawn.patch[:, 2] > 0, drawn.blend > 0
     assert not (pasted & blended).any()
     assert float(pasted.float().mean()) == pytest.approx(0.3, abs=0.03)
@@ -214,7 +227,7 @@ def test_no_image_has_both_mixup_and_cutmix():
 
 
 def test_cutmix_draws_the_same_with_mixup():
-    alone, both = (augment.draw(9, replace(BLENDED, mixup=mixup), generator()) for mixup in (0.0, 0.5))
+    alone, both = (augment.draw(9, replace(BLENDED, mixup=mixup), generators()) for mixup in (0.0, 0.5))
     assert alone.blend is None
     assert torch.equal(alone.patch, both.patch)
     assert torch.equal(alone.partner, both.partner)
@@ -222,7 +235,7 @@ def test_cutmix_draws_the_same_with_mixup():
 
 def test_erasing_equals_the_reference_image_by_image():
     images, only = pictures(30), Augment(erasing=0.6)
-    drawn = augment.draw(30, only, generator())
+    drawn = augment.draw(30, only, generators())
     got = augment.apply(images, drawn, only)
     for x, (across, down, right, below), one in zip(images.clone(), drawn.erased.tolist(), got, strict=True):
         width, height = round(across * 16), round(down * 16)
@@ -234,7 +247,7 @@ def test_erasing_equals_the_reference_image_by_image():
 
 
 def test_erased_rectangles_keep_to_area_and_ratio():
-    width, height = augment.draw(4000, Augment(erasing=0.25), generator()).erased[:, :2].T
+    width, height = augment.draw(4000, Augment(erasing=0.25), generators()).erased[:, :2].T
     erased = width > 0
     assert float(erased.float().mean()) == pytest.approx(0.25, abs=0.02)
     area, ratio = (width * height)[erased], (height / width)[erased]
@@ -249,7 +262,7 @@ EVERYTHING = replace(ALL, operations=OPERATIONS, operations_per_image=2, magnitu
 
 
 def test_the_result_is_the_same_whatever_the_batch():
-    images, drawn = pictures(24), augment.draw(24, EVERYTHING, generator())
+    images, drawn = pictures(24), augment.draw(24, EVERYTHING, generators())
     whole = augment.apply(images, drawn, EVERYTHING)
     for i in range(24):
         one = operations.OperationNumbers([row[i : i + 1] for row in drawn.operations.names],
@@ -261,12 +274,12 @@ def test_the_result_is_the_same_whatever_the_batch():
 
 def test_mixing_needs_numbers_for_it():
     with pytest.raises(ValueError, match="has no CutMix or mixup"):
-        augment.mix(pictures(), torch.eye(6), augment.draw(6, Augment(), generator()))
+        augment.mix(pictures(), torch.eye(6), augment.draw(6, Augment(), generators()))
 
 
 def test_dsa_acts_on_normalised_images():
     images, only = pictures(), Augment(dsa=("cutout",))
-    drawn = augment.draw(6, only, generator())
+    drawn = augment.draw(6, only, generators())
     got = augment.apply(images, drawn, only)
     torch.testing.assert_close(got, 0.5 + 0.25 * dsa.apply((images - 0.5) / 0.25, drawn.dsa))
     assert (got == 0.5).any()
@@ -278,7 +291,7 @@ def test_an_unknown_operation_of_dsa_names_the_known():
 
 
 def test_colour_factors_fill_their_range():
-    drawn = augment.draw(4000, Augment(brightness=0.1, contrast=0.2, saturation=0.3), generator())
+    drawn = augment.draw(4000, Augment(brightness=0.1, contrast=0.2, saturation=0.3), generators())
     for factors, half in ((drawn.brightness, 0.1), (drawn.contrast, 0.2), (drawn.saturation, 0.3)):
         assert 1 - half <= factors.min() < 1 - 0.98 * half
         assert 1 + 0.98 * half < factors.max() <= 1 + half
@@ -286,13 +299,13 @@ def test_colour_factors_fill_their_range():
 
 def test_every_image_has_its_own_draw():
     images = pictures(1).expand(5, -1, -1, -1)
-    got = augment.apply(images, augment.draw(5, ALL, generator()), ALL)
+    got = augment.apply(images, augment.draw(5, ALL, generators()), ALL)
     assert all(not torch.equal(got[i], got[j]) for i in range(5) for j in range(i))
 
 
 def test_draws_depend_on_the_generator_alone():
     state = torch.random.get_rng_state()
-    first, again, other = (augment.draw(4, ALL, generator(s)).theta for s in (3, 3, 4))
+    first, again, other = (augment.draw(4, ALL, generators(s)).theta for s in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -315,5 +328,5 @@ def test_resize_keeps_the_middle():
 def test_a_crop_of_another_shape_needs_no_flips():
     wide = Augment(crop_ratio=(2.0, 2.0))
     images = pictures()
-    drawn = augment.draw(len(images), wide, generator())
+    drawn = augment.draw(len(images), wide, generators())
     assert not torch.equal(augment.apply(images, drawn, wide), images)

@@ -35,14 +35,14 @@ def generator(seed=0):
 def test_contrast_and_saturation_clip_in_between():
     """Ours clip once, at the end: a bright image that loses contrast keeps what brightness lifted above 1."""
     options = Augment(brightness=0.5, contrast=0.5, saturation=0.5)
-    drawn = augment.draw(4, options, generator(1))
+    drawn = augment.draw(4, options, augment.make_generators(1))
     ours = augment.apply(pictures(), drawn, options)
     lit = pictures() * drawn.brightness[:, None, None, None]
     clipped = adjust_contrast_with_mean_subtraction(lit, drawn.contrast)
     clipped = adjust_saturation_with_gray_subtraction(clipped, drawn.saturation)
     assert (ours - clipped).abs().max() > 0.05
     inside = pictures() * 0.2 + 0.4  # values that nothing clips
-    drawn = augment.draw(4, Augment(brightness=0.1, contrast=0.1, saturation=0.1), generator(1))
+    drawn = augment.draw(4, Augment(brightness=0.1, contrast=0.1, saturation=0.1), augment.make_generators(1))
     ours = augment.apply(inside, drawn, Augment(brightness=0.1, contrast=0.1, saturation=0.1))
     lit = inside * drawn.brightness[:, None, None, None]
     theirs = adjust_contrast_with_mean_subtraction(lit, drawn.contrast)
@@ -59,7 +59,7 @@ def test_dsa_has_another_grey():
 
 def test_crops_are_those_of_warp_affine():
     options = Augment((0.3, 1.0), (0.75, 4 / 3), 0.5, 0.5, 0.5)
-    drawn = augment.draw(9, options, generator())
+    drawn = augment.draw(9, options, augment.make_generators(0))
     to_units = torch.tensor([[2 / 32, 0, 1 / 32 - 1], [0, 2 / 32, 1 / 32 - 1], [0, 0, 1]])
     theta = torch.cat([drawn.theta, torch.tensor([[[0.0, 0, 1]]]).expand(9, 1, 3)], 1)
     pixels = to_units.inverse() @ theta.inverse() @ to_units  # input to output, in pixels
@@ -79,7 +79,7 @@ def test_resize_is_no_pillow_resize():
 def test_erasing_is_that_of_random_erasing():
     """Its numbers are handed over: all that kornia wants to know beside the rectangle."""
     options = Augment(erasing=0.7)
-    drawn = augment.draw(20, options, generator())
+    drawn = augment.draw(20, options, augment.make_generators(0))
     across, down = (32 * drawn.erased[:, :2]).round().unbind(1)
     left, top = ((32 - side + 1) * u for side, u in zip((across, down), drawn.erased[:, 2:].unbind(1), strict=True))
     numbers = {
