@@ -26,11 +26,23 @@ class CatalogRow:
 CATALOG: dict[str, CatalogRow] = {
     "convnet": CatalogRow(
         8,
-        ("convnet",),
+        ("convnet", "instance", 0),
         "",
         "the dataset-distillation literature's ConvNet (Gidaris & Komodakis 2018; Zhao et al. 2021, arXiv:2006.05929):"
         " blocks of 3x3 convolution to 128 channels, instance norm (affine), ReLU, 2x2 average pooling; as many as"
         " leave 4x4 pixels: 3, 4, 5, 6 at 32, 64, 128, 256 px.",
+    ),
+    "convnet_bn": CatalogRow(
+        8,
+        ("convnet", "batch", 0),
+        "",
+        "convnet with batch norm in place of instance norm, as RDED and its successors have it.",
+    ),
+    "convnet6": CatalogRow(
+        64,
+        ("convnet", "instance", 6),
+        "",
+        "convnet with six blocks at every size, the ConvNet-6 of IDC and Minimax at 224 px; at least 64 px.",
     ),
     "resnet18": CatalogRow(
         16,
@@ -44,6 +56,21 @@ CATALOG: dict[str, CatalogRow] = {
     ),
     "resnet50": CatalogRow(
         16, ("resnet", "resnet50"), "ResNet50_Weights", "torchvision's, with the stems of resnet18."
+    ),
+    "resnet18_in": CatalogRow(
+        16,
+        ("resnet_instance", "resnet18"),
+        "",
+        "torchvision's resnet18 with instance norm (affine) in place of batch norm, as in IDC (Kim et al. 2022,"
+        " arXiv:2205.14959) and Minimax; with a 3x3 stride-1 stem up to 128 px, up to 64 px also without the max-pool.",
+    ),
+    "resnet_ap10": CatalogRow(
+        16,
+        ("resnet_ap10",),
+        "",
+        "the ResNetAP-10 of IDC and Minimax: four basic blocks of 64 to 512 channels, instance norm (affine), average"
+        " pooling in place of strides; the stem is a 7x7 convolution and 4x4 pooling, up to 128 px 3x3 and 2x2, up to"
+        " 64 px 3x3 without pooling.",
     ),
     "vit_tiny": CatalogRow(
         8,
@@ -89,6 +116,7 @@ STUDENTS = tuple(CATALOG)
 SMALLEST_LARGE_STEM = 33  # px, least image side of a ResNet with the 7x7 stem that ImageNet weights need
 PRETRAINED_PATCH = 16  # px, patch side of vit_base with ImageNet weights
 SMALL_STEM = 96  # px, image side below which a ResNet from scratch begins with a 3x3 convolution
+INSTANCE_STEM = 128  # px, largest image side at which resnet18_in and resnet_ap10 begin with a 3x3 convolution
 
 
 def check_size(student: str, size: int, init: str = "scratch") -> None:

@@ -1,4 +1,4 @@
-"""The bodies of the students: torchvision's networks without their last layer, and the ConvNet.
+"""The bodies of the students: torchvision's networks without their last layer, the ConvNet, and ResNetAP.
 
 Each builder returns (body, width); a body maps normalised float images (n, 3, size, size) to features (n, width).
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from evaluators.catalog import CATALOG, PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
+from evaluators.catalog import CATALOG, INSTANCE_STEM, PRETRAINED_PATCH, SMALL_STEM, convnet_depth, vit_patch
 
 WIDTH = 128  # channels of the ConvNet
 Body = tuple[nn.Module, int]
@@ -24,15 +25,22 @@ def build_body(student: str, size: int, weights: Weights | None) -> Body:
     return _BUILDERS[str(kind)](*arguments, size, weights)
 
 
-def _convnet(size: int, weights: None) -> Body:
-    """Blocks of 3x3 convolution, instance norm, ReLU, 2x2 average pooling."""
-    depth = convnet_depth(size)
+def _instance_norm(channels: int) -> nn.GroupNorm:
+    """As many groups as channels: no running statistics, so train and eval mode are the same function."""
+    return nn.GroupNorm(channels, channels)
+
+
+def _convnet(norm: str, depth: int, size: int, weights: None) -> Body:
+    """Blocks of 3x3 convolution, norm, ReLU, 2x2 average pooling.
+
+    norm: "instance" or "batch". depth: number of blocks, 0 for as many as the image size has.
+    """
+    depth = depth or convnet_depth(size)
     blocks: list[nn.Module] = []
     for i in range(depth):
-        # As many groups as channels is instance norm: no running statistics, train and eval mode are the same function.
-        norm = nn.GroupNorm(WIDTH, WIDTH)
+        normalise = _instance_norm(WIDTH) if norm == "instance" else nn.BatchNorm2d(WIDTH)
         conv = nn.Conv2d(WIDTH if i else 3, WIDTH, 3, padding=1)
-        blocks.append(nn.Sequential(conv, norm, nn.ReLU(inplace=True), nn.AvgPool2d(2)))
+        blocks.append(nn.Sequential(conv, normalise, nn.ReLU(inplace=True), nn.AvgPool2d(2)))
     return nn.Sequential(*blocks, nn.Flatten()), WIDTH * (size >> depth) ** 2
 
 
@@ -40,11 +48,59 @@ def _resnet(name: str, size: int, weights: Weights | None) -> Body:
     """ResNets; from scratch and for small images with a 3x3 stem."""
     net = _load(models.get_model(name, weights=None), weights)
     if weights is None and size < SMALL_STEM:
-        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's stem
-    if weights is None and size < SMALL_STEM // 2:
-        net.maxpool = nn.Identity()
+        _use_small_stem(net, pooling=size >= SMALL_STEM // 2)
     return _without_head(net, "fc")
+
+
+def _resnet_instance(name: str, size: int, weights: None) -> Body:
+    """ResNets with instance norm; for small images with a 3x3 stem."""
+    net = models.get_model(name, weights=None, norm_layer=_instance_norm)
+    if size <= INSTANCE_STEM:
+        _use_small_stem(net, pooling=size > INSTANCE_STEM // 2)
+    return _without_head(net, "fc")
+
+
+def _use_small_stem(net: nn.Module, pooling: bool) -> None:
+    """Let a ResNet begin with a 3x3 convolution of stride 1. pooling: keep the max-pool after it."""
+    net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's stem
+    if not pooling:
+        net.maxpool = nn.Identity()
+
+
+class _PooledBlock(nn.Module):
+    """The residual block of ResNetAP: a basic block that pools averages where ResNet has strides."""
+
+    def __init__(self, inputs: int, outputs: int, pool: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *_convolution(inputs, outputs, 3),
+            nn.ReLU(inplace=True),
+            nn.AvgPool2d(pool),
+            *_convolution(outputs, outputs, 3),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if pool > 1 or inputs != outputs:
+            conv, norm = _convolution(inputs, outputs, 1)
+            self.shortcut = nn.Sequential(conv, nn.AvgPool2d(pool), norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+
+def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Conv2d, nn.GroupNorm]:
+    """Return a convolution of stride 1 without bias, initialised as in ResNets, and an instance norm."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv, _instance_norm(outputs)
+
+
+def _resnet_ap10(size: int, weights: None) -> Body:
+    """ResNetAP-10: a stem and one block of 64, 128, 256 and 512 channels each."""
+    kernel, pool = (7, 4) if size > INSTANCE_STEM else (3, 2 if size > INSTANCE_STEM // 2 else 1)
+    stem = (*_convolution(3, 64, kernel), nn.ReLU(inplace=True), nn.AvgPool2d(pool))
+    blocks = (_PooledBlock(64, 64, 1), *(_PooledBlock(width, 2 * width, 2) for width in (64, 128, 256)))
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512
 
 
 def _vit(layers: int, heads: int, width: int, size: int, weights: Weights | None) -> Body:
@@ -93,6 +149,8 @@ def _load(net: nn.Module, weights: Weights | None) -> nn.Module:
 _BUILDERS: dict[str, Callable[..., Body]] = {
     "convnet": _convnet,
     "resnet": _resnet,
+    "resnet_instance": _resnet_instance,
+    "resnet_ap10": _resnet_ap10,
     "vit": _vit,
     "torchvision": _torchvision,
     "inception": _inception,

@@ -56,7 +56,11 @@ QUICK_1 = Protocol(
     recipes=MappingProxyType(
         {
             "convnet": _CONVNET,
+            "convnet_bn": _CONVNET,
+            "convnet6": _CONVNET,
             "resnet18": _CNN,
+            "resnet18_in": _CNN,
+            "resnet_ap10": _CNN,
             "resnet34": _CNN,
             "resnet50": _CNN,
             "vit_tiny": _VIT,
@@ -86,7 +90,7 @@ no batch norm, has a fifth of the rate, and clipping; vit_base has half of the r
 training split, tested on its other 840 (fp32, one seed): resnet18 56.2 %, vit_tiny 49.8, resnet34 53.6, resnet50 47.7,
 densenet121 53.6, vit_small 53.9, swin_t 43.2, efficientnet_b0 26.5, vgg16 11.8. The last two cannot tell sets apart:
 200 steps are too few for them, at two other rates too (efficientnet_b0: use long@1). vit_base and inception_v3 are
-untried.""",
+untried, and so are convnet_bn and convnet6 (convnet's recipe), resnet18_in and resnet_ap10 (resnet18's).""",
 )
 
 

@@ -39,6 +39,77 @@ def test_convnet_is_the_literatures_function():
 
 
 @pytest.mark.parametrize(
+    ("student", "size", "count"),
+    [
+        ("convnet_bn", 32, 320_010),
+        ("convnet_bn", 128, 615_690),
+        ("convnet6", 224, 754_570),
+        ("convnet6", 64, 744_330),
+        ("resnet18_in", 224, 11_181_642),  # as torchvision's resnet18 with ten classes
+        ("resnet18_in", 64, 11_181_642 - (7 * 7 - 3 * 3) * 3 * 64),
+        ("resnet_ap10", 224, 4_910_922),
+        ("resnet_ap10", 128, 4_910_922 - (7 * 7 - 3 * 3) * 3 * 64),
+    ],
+)
+def test_students_of_the_literature_have_their_parameters(student, size, count):
+    assert parameters(build(student, size, 10, seed=0)) == count
+
+
+@pytest.mark.parametrize("student", ["convnet6", "resnet18_in", "resnet_ap10"])
+def test_students_with_instance_norm_have_no_running_statistics(student):
+    model = build(student, 64, 3, seed=0)
+    assert not any("running" in name for name in model.state_dict())
+    torch.testing.assert_close(model.train()(images(3, 64)), model.eval()(images(3, 64)))
+
+
+def test_the_convnet_with_batch_norm_has_running_statistics():
+    names = build("convnet_bn", 32, 3, seed=0).state_dict()
+    assert sum(name.endswith("running_mean") for name in names) == 3
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 4), (64, 8), (65, 4), (128, 8), (129, 4), (224, 7)])
+def test_resnet_ap10_pools_by_size(size, side):
+    body = build("resnet_ap10", size, 3, seed=0).body
+    sides = []
+    body[-3].register_forward_hook(lambda *args: sides.append(args[-1].shape[-1]))
+    body(torch.zeros(1, 3, size, size))
+    assert sides == [side]
+    assert not any(conv.stride != (1, 1) for conv in body.modules() if isinstance(conv, nn.Conv2d))
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 4), (64, 8), (65, 5), (128, 8), (129, 5), (224, 7)])
+def test_resnet18_in_has_stems_by_size(size, side):
+    body = build("resnet18_in", size, 3, seed=0).body
+    sides = []
+    body.layer4.register_forward_hook(lambda *args: sides.append(args[-1].shape[-1]))
+    body(torch.zeros(1, 3, size, size))
+    assert sides == [side]
+
+
+def test_resnet_ap10_is_the_literatures_function():
+    """Against its blocks written out, with instance norm in its own name."""
+    model = build("resnet_ap10", 32, 10, seed=3)
+
+    def normed(x, norm):
+        return nn.functional.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=1e-5)
+
+    conv, norm, *_ = model.body
+    x = (images(4, 32).float() / 255 - 0.5) / 0.25
+    x = normed(nn.functional.conv2d(x, conv.weight, padding=1), norm).relu()
+    for i, block in enumerate(model.body[4:8]):
+        first, norm, _, _, second, last = block.residual
+        y = normed(nn.functional.conv2d(x, first.weight, padding=1), norm).relu()
+        y = nn.functional.avg_pool2d(y, 2) if i else y
+        y = normed(nn.functional.conv2d(y, second.weight, padding=1), last)
+        if i:
+            x = nn.functional.avg_pool2d(nn.functional.conv2d(x, block.shortcut[0].weight), 2)
+            x = normed(x, block.shortcut[2])
+        x = (x + y).relu()
+    expected = x.mean((2, 3)) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(images(4, 32)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("size", "depth"), [(8, 1), (16, 2), (28, 3), (32, 3), (64, 4), (96, 5), (128, 5), (224, 6), (256, 6)]
 )
 def test_depth_by_size(size, depth):
@@ -68,7 +139,7 @@ def test_resnet_stem_by_size(size, stem, side):
 
 WIDTHS = {"convnet": 2048, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "vit_tiny": 192, "vit_small": 384,
           "vit_base": 768, "vgg16": 4096, "densenet121": 1024, "inception_v3": 2048, "efficientnet_b0": 1280,
-          "swin_t": 768}  # fmt: skip
+          "swin_t": 768, "convnet_bn": 2048, "convnet6": 128, "resnet18_in": 512, "resnet_ap10": 512}  # fmt: skip
 
 
 @pytest.mark.parametrize("student", STUDENTS)
