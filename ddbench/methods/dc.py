@@ -41,17 +41,20 @@ class DC:
 
     name: ClassVar[str] = "dc"
     citation: ClassVar[str] = "Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     augment: ClassVar[bool] = False
     check_params: ClassVar[dict[str, Any]] = {"iterations": 1, "outer": 2, "inner": 1, "batch": 4}
 
     iterations: int = param(1001, "random networks, one after another", "1 or more")
     outer: int = param(0, "matching steps per network; 0: published for the nearest of IPC 1, 10, 20, 30, 40, 50")
     inner: int = param(0, "epochs of the network on the distilled images between two steps; 0: published, as for outer")
-    rate: float = param(0.1, "learning rate of the pixels (normalised, deviation 0.25)", "0 or more")
+    rate: float = param(0.1, "learning rate of the normalised pixels", "0 or more")
     momentum: float = param(0.5, "momentum of the pixels' SGD", "0 or more")
     batch: int = param(256, "real images per class and step; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("noise", "initial images: real ones, or noise from N(0, 1)")
+    normalise: Literal["data", "constant"] = param(
+        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    )
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
@@ -61,9 +64,9 @@ class DC:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Optimise `ipc` images per class (algorithm 1). Raises FloatingPointError for a loss that is not finite."""
-        setup = MatchingSetup.of(train, ctx, self.student, self.compiled)
+        setup = MatchingSetup.of(train, ctx, self.student, self.compiled, self.normalise)
         S = initial_pixels(setup.real, ipc, self.init, ctx)
-        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded)
+        sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
         return optimise_pixels(setup, sgd, lambda k: self._iteration(setup, sgd, k), self.iterations)
 
     def loops(self, ipc: int) -> tuple[int, int]:
@@ -132,7 +135,7 @@ class DSA(DC):
 
     name: ClassVar[str] = "dsa"
     citation: ClassVar[str] = "Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     augment: ClassVar[bool] = True
 
     init: Literal["real", "noise"] = "real"

@@ -26,15 +26,18 @@ class DM:
 
     name: ClassVar[str] = "dm"
     citation: ClassVar[str] = "Zhao & Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     check_params: ClassVar[dict[str, Any]] = {"iterations": 3, "batch": 4}
 
     iterations: int = param(20001, "SGD steps on the pixels, each with a new random network", "1 or more")
-    rate: float = param(1.0, "learning rate of the pixels (normalised, deviation 0.25)", "0 or more")
+    rate: float = param(1.0, "learning rate of the normalised pixels", "0 or more")
     momentum: float = param(0.5, "momentum of the pixels' SGD", "0 or more")
     batch: int = param(256, "real images per class and iteration; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
     augment: bool = param(True, "differentiable Siamese augmentation of real and distilled images")
+    normalise: Literal["data", "constant"] = param(
+        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    )
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
@@ -44,9 +47,9 @@ class DM:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Optimise `ipc` images per class (algorithm 1). Raises FloatingPointError for a loss that is not finite."""
-        setup = MatchingSetup.of(train, ctx, self.student, self.compiled)
+        setup = MatchingSetup.of(train, ctx, self.student, self.compiled, self.normalise)
         S = initial_pixels(setup.real, ipc, self.init, ctx)
-        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded)
+        sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
         return optimise_pixels(setup, sgd, lambda k: self._iteration(setup, sgd, k), self.iterations)
 
     def _iteration(self, setup: MatchingSetup, sgd: MomentumSGD, k: int) -> float:

@@ -34,7 +34,7 @@ class MTT:
 
     name: ClassVar[str] = "mtt"
     citation: ClassVar[str] = "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     check_params: ClassVar[dict[str, Any]] = {
         "iterations": 2, "steps": 2, "expert_epochs": 1, "latest": 1, "experts": 1, "epochs": 2, "rate_rate": 1e-7,
     }  # fmt: skip
@@ -44,7 +44,7 @@ class MTT:
     expert_epochs: int = param(2, "M, the length of a segment", "epochs")
     latest: int = param(40, "T+, a segment starts before this epoch", "epochs")
     batch: int = param(0, "distilled images per student step, 0 for all")
-    rate: float = param(1e4, "learning rate of the pixels (normalised, deviation 0.25)", "0 or more")
+    rate: float = param(1e4, "learning rate of the normalised pixels", "0 or more")
     step_rate: float = param(1e-2, "alpha, the student's initial learning rate; it is learned")
     rate_rate: float = param(1e-4, "learning rate of alpha", "0 or more")
     momentum: float = param(0.5, "momentum of the pixels' SGD and of alpha's", "0 or more")
@@ -60,6 +60,9 @@ class MTT:
     expert_images: int = param(0, "real images per epoch of an expert at most, 0 for all")
     augment: bool = param(True, "DSA's operations on every batch, the experts' too")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
+    normalise: Literal["data", "constant"] = param(
+        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    )
     student: Literal["convnet"] = param("convnet", "architecture of experts and student")
     compiled: bool = param(False, "use torch.compile; eager is slower than the public code")
     bounded: bool = param(True, "clamp pixels to 0..255 after every iteration, else clip them once at the end")
@@ -76,14 +79,15 @@ class MTT:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Optimise `ipc` images per class (algorithm 1). Raises FloatingPointError for a loss that is not finite."""
-        setup = MatchingSetup.of(train, ctx, self.student, self.compiled)
+        setup = MatchingSetup.of(train, ctx, self.student, self.compiled, self.normalise)
         S = initial_pixels(setup.real, ipc, self.init, ctx)  # before the experts: an error for too few images is early
         alpha = torch.tensor(self.step_rate, device=ctx.device)
-        sgd = MomentumSGD(S, self.rate, self.momentum, self.bounded)
+        sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
         alpha_sgd = MomentumSGD(alpha, self.rate_rate, self.momentum)
         config = ExpertConfig(
-            self.student, self.epochs, self.expert_rate, self.expert_batch, self.augment, self.expert_images
-        )
+            self.student, self.epochs, self.expert_rate, self.expert_batch, self.augment, self.expert_images,
+            self.normalise,
+        )  # fmt: skip
         state = {"pixels": S, "pixels velocity": sgd.velocity}
         state |= {"step_rate": alpha, "step_rate velocity": alpha_sgd.velocity}
         with eager_fallback():
@@ -95,7 +99,7 @@ class MTT:
             log.warning(
                 "the learned step rate became %.2g and should be above 0: try a smaller rate_rate", float(alpha)
             )
-        return to_distilled_set(S, train, loss=loss, step_rate=float(alpha))
+        return to_distilled_set(S, train, setup.real.normalisation, loss=loss, step_rate=float(alpha))
 
     def _iteration(
         self, setup: MatchingSetup, experts: Sequence[Path], sgd: MomentumSGD, alpha_sgd: MomentumSGD, i: int

@@ -14,14 +14,24 @@ from torch import Tensor, nn
 
 from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.pixels.loop import BLACK, WHITE, to_distilled_set
+from ddbench.methods.pixels.loop import to_distilled_set
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
 from ddbench.methods.shared.teachers import soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
-from evaluators.augment import MEAN, STD
+from evaluators.normalisation import Normalisation, normalisation_of
 
 BETAS, EPSILON = (0.5, 0.9), 1e-8
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a step on the pixels needs: the teacher, its batch norms' distances, the pixels' normalisation, the run."""
+
+    teacher: nn.Module
+    distances: list[Tensor]
+    normalisation: Normalisation
+    ctx: Context
 
 
 @dataclass(frozen=True)
@@ -33,15 +43,18 @@ class SRe2L:
 
     name: ClassVar[str] = "sre2l"
     citation: ClassVar[str] = "Yin, Xing & Shen, Squeeze, Recover and Relabel, NeurIPS 2023"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"iterations": 2, "epochs": 1, "least": 2}
 
     iterations: int = param(4000, "Adam steps on every batch, which has one image per class", "1 or more")
-    rate: float = param(0.25, "initial learning rate (pixels normalised, deviation 0.25); half a cosine to 0")
+    rate: float = param(0.25, "initial learning rate of the normalised pixels; half a cosine to 0")
     statistics: float = param(0.01, "weight of the distances of batch-norm statistics")
     first: float = param(10.0, "weight of the first batch norm's distance, relative to the others")
     smallest: float = param(0.08, "smallest area of a random crop, as a share of the image; 1: no crop", "0 to 1")
     mirror: bool = param(True, "mirror the batch with probability 0.5", added_later=True)
+    normalise: Literal["data", "constant"] = param(
+        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    )
     roll: int = param(32, "largest shift of the images each way, by rolling", "px")
     soft: bool = param(True, "store the teacher's probabilities of each image as its soft label")
     teacher: Literal["resnet18"] = param("resnet18", "architecture of the teacher; it has batch norm")
@@ -59,37 +72,39 @@ class SRe2L:
         shape = (ipc, len(train.classes), *train.images.shape[1:])
         x = torch.randn(shape, generator=ctx.generator("start")).to(ctx.device)  # recover: from N(0, 1)
         state = {"pixels": x, "mean": torch.zeros_like(x[0]), "square": torch.zeros_like(x[0])}
+        normalisation = normalisation_of(train.images, self.normalise).to(ctx.device)
         with batch_norm_distances(teacher) as distances:
-            loss = optimise_with_checkpoints(
-                state, lambda i: self._iteration(state, teacher, distances, ctx, i), self.iterations * ipc, ctx
-            ).loss
-        distilled = to_distilled_set(x.transpose(0, 1), train, loss=loss)
+            recovery = Recovery(teacher, distances, normalisation, ctx)
+            steps = self.iterations * ipc
+            loss = optimise_with_checkpoints(state, lambda i: self._iteration(state, recovery, i), steps, ctx).loss
+        distilled = to_distilled_set(x.transpose(0, 1), train, normalisation, loss=loss)
         if not self.soft:
             return distilled
         return replace(distilled, soft_labels=soft_labels(teacher, distilled.images, ctx))  # relabel
 
-    def _iteration(
-        self, state: dict[str, Tensor], teacher: nn.Module, distances: list[Tensor], ctx: Context, i: int
-    ) -> float:
+    def _iteration(self, state: dict[str, Tensor], recovery: Recovery, i: int) -> float:
         """Take one Adam step on one batch, which has an image of every class; return the loss.
 
         L = CE(teacher(A(x)), y) + statistics * R_BN, with R_BN the sum over batch norms of
         || mean - running mean || + || variance - running variance ||, the first of them weighted by `first`.
         """
         batch, k = divmod(i, self.iterations)
-        x, moments, numbers = state["pixels"][batch], (state["mean"], state["square"]), ctx.generator("sre2l", i)
+        distances, normalisation = recovery.distances, recovery.normalisation
+        x, moments = state["pixels"][batch], (state["mean"], state["square"])
+        numbers = recovery.ctx.generator("sre2l", i)
         if k == 0:
             for moment in moments:
                 moment.zero_()
         leaf = x.detach().requires_grad_()
         augmented = roll_randomly(resized_crop(leaf, self.smallest, self.mirror, numbers), self.roll, numbers)
         distances.clear()
-        cross_entropy = F.cross_entropy(teacher(augmented * STD + MEAN), torch.arange(len(x), device=x.device))
+        logits = recovery.teacher(normalisation.restore(augmented))
+        cross_entropy = F.cross_entropy(logits, torch.arange(len(x), device=x.device))
         loss = cross_entropy + self.statistics * (self.first * distances[0] + sum(distances[1:]))
         gradient = torch.autograd.grad(loss, leaf)[0]
         rate = self.rate * 0.5 * (1 + math.cos(math.pi * k / self.iterations))
         adam_step_(x, gradient, moments, rate, k)
-        x.clamp_(BLACK, WHITE)
+        normalisation.clamp_(x)
         return float(loss.detach())
 
 

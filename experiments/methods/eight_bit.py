@@ -31,7 +31,7 @@ from ddbench.methods.shared.checkpoint import PIXELS
 from ddbench.registry import load_method
 from ddbench.types import Dataset
 from evaluators.accuracy import evaluate
-from evaluators.augment import MEAN, STD
+from evaluators.normalisation import normalisation_of
 from evaluators.train import train_student
 
 FOUND = Path(__file__).with_suffix(".jsonl")
@@ -45,7 +45,7 @@ def distilled(method: object, data: Dataset, ipc: int, shared: Path) -> tuple[Ma
         ctx = Context(0, torch.device("cpu"), Path(work), shared, train_id, method=f"{method.name}@{method.version}")
         made = method.distill(data.train, ipc, ctx)
         state = load_file(Path(work) / PIXELS)
-    pixels = ((state["pixels"] * STD + MEAN) * 255).flatten(0, 1)
+    pixels = (normalisation_of(data.train.images, method.normalise).restore(state["pixels"]) * 255).flatten(0, 1)
     return dict(zip(FORMS, (pixels, pixels.clamp(0, 255), made.images), strict=True)), made.extras["clipped"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import torch
 
 from evaluators.students import build
@@ -25,6 +26,18 @@ def close(ours, theirs):
     """To 1e-5 of the whole; in float64, where no ReLU is near enough to its edge to be turned by rounding."""
     theirs = theirs.detach()
     assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def normalised(images, train, kind="data"):
+    """uint8 images as the public codes normalise them: by channel, by the training images' mean and deviation.
+
+    Their deviation is the mean over images of each image's own. "constant": by 0.5 and 0.25.
+    """
+    grey, real = (numpy.asarray(x, dtype=numpy.float64) / 255 for x in (images, train.images))
+    mean, std = real.mean((0, 2, 3)), real.std((2, 3)).mean(0)
+    if kind == "constant":
+        mean, std = numpy.full(3, 0.5), numpy.full(3, 0.25)
+    return torch.from_numpy((grey - mean[:, None, None]) / std[:, None, None]).float()
 
 
 def in_float64(weights):

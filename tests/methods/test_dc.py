@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import SIZE, close, in_float64, randn, student
+from small_networks import SIZE, close, in_float64, normalised, randn, student
 from torch import nn
 
 from ddbench.context import seed_of
 from ddbench.methods import dc
 from ddbench.methods.dc import DC, DSA
 from ddbench.methods.pixels import loop
-from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels
 from ddbench.methods.pixels.network import weight_gradient
 from evaluators import dsa
 from evaluators.students import build
@@ -51,30 +51,30 @@ def test_dcs_loops_are_those_of_the_nearest_published_ipc(ipc, loops):
 
 
 def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
-    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False)
+    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False, "data")
     noise, real = (loop.initial_pixels(bench.real, 2, method().init, context_of()) for method in (DC, DSA))
     assert abs(float(noise.mean())) < 0.05
     assert abs(float(noise.std()) - 1) < 0.05
-    own = loop.normalise(few_scenes.images)
+    own = bench.real.normalisation.apply(few_scenes.images)
     assert all(bool((own == image).flatten(1).all(1).any()) for image in real.flatten(0, 1))
 
 
 RATE, MOMENTUM = 0.3, 0.5
 
 
-@pytest.fixture
-def bench(few_scenes, context_of):
-    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False)
+@pytest.fixture(params=["data", "constant"])
+def bench(few_scenes, context_of, request):
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False, request.param)
 
 
 def fresh(train, seed):
     return build("convnet", train.images.shape[-1], len(train.classes), seed)
 
 
-def drawn(train, label, count, numbers):
+def drawn(train, label, count, numbers, kind):
     """As documented: different images of the class, normalised."""
     rows = train.of_class(label)
-    return normalise(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
+    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]], train, kind)
 
 
 def near(ours, theirs, tolerance=1e-4):
@@ -116,7 +116,7 @@ def test_an_iteration_of_dc(bench, cls):
         leaf, terms = slow.clone().requires_grad_(), []
         for label, word in enumerate(train.classes):
             numbers = ctx.generator(name, 1, j, word)
-            real, draw = drawn(train, label, 4, numbers), dsa.draw(1, numbers)
+            real, draw = drawn(train, label, 4, numbers, bench.real.normalisation.kind), dsa.draw(1, numbers)
             seen = [dsa.apply(part, draw) if cls.augment else part for part in (real, leaf[label])]
             terms.append(matched_rows(net, *seen, label))
         velocity = MOMENTUM * velocity + torch.autograd.grad(sum(terms), leaf)[0]

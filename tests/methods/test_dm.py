@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import SIZE, close, in_float64, randn, student
+from small_networks import SIZE, close, in_float64, normalised, randn, student
 
 from ddbench.context import seed_of
 from ddbench.methods import dm
 from ddbench.methods.dm import DM
-from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, normalise
+from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels
 from evaluators import dsa
 from evaluators.students import build
 
@@ -28,19 +28,19 @@ def test_dm_is_the_squared_distance_of_means(network):
 RATE, MOMENTUM = 0.3, 0.5
 
 
-@pytest.fixture
-def bench(few_scenes, context_of):
-    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False)
+@pytest.fixture(params=["data", "constant"])
+def bench(few_scenes, context_of, request):
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False, request.param)
 
 
 def fresh(train, seed):
     return build("convnet", train.images.shape[-1], len(train.classes), seed)
 
 
-def drawn(train, label, count, numbers):
+def drawn(train, label, count, numbers, kind):
     """As documented: different images of the class, normalised."""
     rows = train.of_class(label)
-    return normalise(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]])
+    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]], train, kind)
 
 
 def near(ours, theirs, tolerance=1e-4):
@@ -55,7 +55,7 @@ def test_an_iteration_of_dm(bench, augment):
     net, slow, loss = fresh(train, seed_of(3, "dm", "network", 5)), pixels.clone().requires_grad_(), 0
     for label, name in enumerate(train.classes):
         numbers = ctx.generator("dm", 5, name)
-        real, draw = drawn(train, label, 4, numbers), dsa.draw(1, numbers)
+        real, draw = drawn(train, label, 4, numbers, bench.real.normalisation.kind), dsa.draw(1, numbers)
         seen = [dsa.apply(part, draw) if augment else part for part in (real, slow[label])]
         loss = loss + (net.body(seen[0]).mean(0) - net.body(seen[1]).mean(0)).square().sum()
     gradient = torch.autograd.grad(loss, slow)[0]

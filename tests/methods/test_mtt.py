@@ -61,7 +61,7 @@ RATE, MOMENTUM = 0.3, 0.5
 
 @pytest.fixture
 def bench(few_scenes, context_of):
-    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False)
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False, "data")
 
 
 def near(ours, theirs, tolerance=1e-4):

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import normalised
 from torch import nn
 
 from ddbench import config
 from ddbench.methods import sre2l
 from ddbench.methods.sre2l import SRe2L
 from evaluators.augment import MEAN, STD
+from evaluators.normalisation import normalisation_of
 from evaluators.students import build
 
 
@@ -20,9 +22,12 @@ def near(ours, theirs, tolerance=1e-4):
     assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
 
 
-def test_an_iteration_of_sre2l(few_scenes, context_of):
+@pytest.mark.parametrize("normalise", ["data", "constant"])
+def test_an_iteration_of_sre2l(few_scenes, context_of, normalise):
     """Cross-entropy of one image of each class, distances from the statistics that the norms learned, Adam, a clamp."""
     ctx, iterations = context_of(3), 10
+    black, white = (normalised(torch.full((1, 3, 1, 1), grey), few_scenes, normalise)[0] for grey in (0, 255))
+    spread, centre = 1 / (white - black), -black / (white - black)
     method = SRe2L(iterations=iterations, rate=0.1, statistics=0.3, first=7.0, smallest=0.5, roll=2)
     model, pixels = build("resnet18", 32, 3, 0).eval().requires_grad_(False), torch.randn(2, 3, 3, 32, 32)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -34,7 +39,7 @@ def test_an_iteration_of_sre2l(few_scenes, context_of):
     numbers = ctx.generator("sre2l", 14)
     looked = sre2l.roll_randomly(sre2l.resized_crop(slow, 0.5, True, numbers), 2, numbers)
     handles = [norm.register_forward_pre_hook(lambda _, given: entered.append(given[0])) for norm in norms]
-    surprise = F.cross_entropy(model(looked * STD + MEAN), torch.arange(3))
+    surprise = F.cross_entropy(model(looked * spread + centre), torch.arange(3))
     [handle.remove() for handle in handles]
     apart = [
         (x.mean((0, 2, 3)) - norm.running_mean).norm() + (x.var((0, 2, 3), unbiased=False) - norm.running_var).norm()
@@ -47,9 +52,10 @@ def test_an_iteration_of_sre2l(few_scenes, context_of):
     rate = 0.1 * 0.5 * (1 + math.cos(math.pi * 4 / iterations))
     moved = before[1] - rate * (mean / (1 - 0.5**5)) / ((square / (1 - 0.9**5)).sqrt() + 1e-8)
     with sre2l.batch_norm_distances(model) as distances:
-        found = method._iteration({"pixels": pixels} | moments, model, distances, ctx, 14)
+        recovery = sre2l.Recovery(model, distances, normalisation_of(few_scenes.images, normalise), ctx)
+        found = method._iteration({"pixels": pixels} | moments, recovery, 14)
     assert found == pytest.approx(float(loss.detach()), rel=1e-4)
-    near(pixels[1], moved.clamp(-2, 2), 1e-3)
+    near(pixels[1], moved.clamp(black, white), 1e-3)
     assert torch.equal(pixels[0], before[0])
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.pixels.loop import MatchingSetup, dsa_per_image, normalise
+from ddbench.methods.pixels.loop import MatchingSetup, dsa_per_image
 from ddbench.methods.pixels.network import Network, Weights, grad_and_value, sgd_step
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
 from ddbench.utils.checkpoint import Checkpoint
@@ -29,6 +29,7 @@ class ExpertConfig:
     batch: real images per step.
     augment: DSA on every batch, with numbers drawn for every image.
     images: real images per epoch at most, 0 for all.
+    normalise: normalisation of the images.
     """
 
     student: str
@@ -37,6 +38,7 @@ class ExpertConfig:
     batch: int
     augment: bool
     images: int = 0
+    normalise: str = "constant"
 
 
 def train_expert(index: int, config: ExpertConfig, setup: MatchingSetup) -> Path:
@@ -60,7 +62,7 @@ def train_expert(index: int, config: ExpertConfig, setup: MatchingSetup) -> Path
             theta = {name: snapshots[epoch].to(device) for name, snapshots in trajectory.items()}
             order = torch.randperm(len(train.labels), generator=numbers)[: config.images or None]
             for rows in order.split(config.batch):
-                images = dsa_per_image(normalise(train.images[rows].to(device)), config.augment, numbers)
+                images = dsa_per_image(setup.real.normalised(rows), config.augment, numbers)
                 gradient, last = setup.network.run(loss_gradient)(theta, images, train.labels[rows].to(device))
                 theta = sgd_step(theta, gradient, config.rate)
             if not torch.isfinite(last):

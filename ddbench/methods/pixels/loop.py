@@ -1,7 +1,7 @@
 """Images as parameters: start, augmentation, optimizer and result of methods that optimise distilled pixels.
 
-The pixels S are float32 (classes, ipc, 3, h, w), normalised by the evaluator's constants (mean 0.5, deviation 0.25).
-They are stored as 8-bit images at the end; values outside 0..255 are clipped.
+The pixels S are float32 (classes, ipc, 3, h, w), normalised by the training images' statistics or by constants
+(`evaluators.normalisation`). They are stored as 8-bit images at the end; values outside 0..255 are clipped.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from ddbench.methods.pixels.network import Network, eager_fallback
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
-from evaluators.augment import MEAN, STD
+from evaluators.normalisation import Normalisation, normalisation_of
 
-BLACK, WHITE = (0 - MEAN) / STD, (1 - MEAN) / STD  # of normalised pixels
 MANY_SATURATED = 0.2  # share of all values
 
 
@@ -29,21 +28,28 @@ class RealImages:
     """Real training images, drawn class by class and copied to `device` as they are drawn.
 
     rows: indices of each class's images in `train`.
+    normalisation: of the images, on `device`.
     """
 
     train: ImageSet
     device: torch.device
     rows: tuple[Tensor, ...]
+    normalisation: Normalisation
 
     @classmethod
-    def of(cls, train: ImageSet, device: torch.device) -> RealImages:
-        return cls(train, device, tuple(train.of_class(label) for label in range(len(train.classes))))
+    def of(cls, train: ImageSet, device: torch.device, normalise: str) -> RealImages:
+        rows = tuple(train.of_class(label) for label in range(len(train.classes)))
+        return cls(train, device, rows, normalisation_of(train.images, normalise).to(device))
 
     def draw(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` different images of a class, or all if it has fewer; normalised (n, 3, h, w)."""
         rows = self.rows[label]
         drawn = rows[torch.randperm(len(rows), generator=generator)[:count]]
-        return normalise(self.train.images[drawn].to(self.device))
+        return self.normalised(drawn)
+
+    def normalised(self, rows: Tensor) -> Tensor:
+        """Return the images at `rows`, int64 (n,): normalised float32 (n, 3, h, w) on the device."""
+        return self.normalisation.apply(self.train.images[rows].to(self.device))
 
 
 @dataclass(frozen=True)
@@ -55,20 +61,20 @@ class MatchingSetup:
     ctx: Context
 
     @classmethod
-    def of(cls, train: ImageSet, ctx: Context, student: str, compiled: bool) -> MatchingSetup:
+    def of(cls, train: ImageSet, ctx: Context, student: str, compiled: bool, normalise: str) -> MatchingSetup:
         network = Network(student, train.images.shape[-1], len(train.classes), ctx.device, compiled)
-        return cls(RealImages.of(train, ctx.device), network, ctx)
+        return cls(RealImages.of(train, ctx.device, normalise), network, ctx)
 
 
 class MomentumSGD:
     """torch.optim.SGD on one tensor; its momentum starts at 0, so that every checkpoint can hold it.
 
-    values: changed in place. velocity: the momentum, of the same shape. bounded: clamp pixels to 0..255 after every
-    step, the range that can be stored.
+    values: changed in place. velocity: the momentum, of the same shape. bounds: clamp pixels to grey values 0..255
+    after every step, the range that can be stored; None for no bounds.
     """
 
-    def __init__(self, values: Tensor, rate: float, momentum: float, bounded: bool = False) -> None:
-        self.values, self.bounded, self.velocity = values, bounded, torch.zeros_like(values)
+    def __init__(self, values: Tensor, rate: float, momentum: float, bounds: Normalisation | None = None) -> None:
+        self.values, self.bounds, self.velocity = values, bounds, torch.zeros_like(values)
         self._optimizer = torch.optim.SGD([values], rate, momentum)
         self._optimizer.state[values]["momentum_buffer"] = self.velocity
 
@@ -78,8 +84,8 @@ class MomentumSGD:
             raise FloatingPointError("a gradient of the images is not finite: try a smaller learning rate")
         self.values.grad = gradient
         self._optimizer.step()
-        if self.bounded:
-            self.values.clamp_(BLACK, WHITE)
+        if self.bounds:
+            self.bounds.clamp_(self.values)
 
 
 def optimise_pixels(
@@ -89,7 +95,7 @@ def optimise_pixels(
     with eager_fallback():
         state = {"pixels": sgd.values, "velocity": sgd.velocity}
         loss = optimise_with_checkpoints(state, step, iterations, setup.ctx).loss
-    return to_distilled_set(sgd.values, setup.real.train, loss=loss)
+    return to_distilled_set(sgd.values, setup.real.train, setup.real.normalisation, loss=loss)
 
 
 def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tensor:
@@ -106,11 +112,6 @@ def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tenso
     return torch.stack([real.draw(label, ipc, ctx.generator("start", name)) for label, name in names])
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Convert uint8 0..255 to the float32 that networks take."""
-    return (images.float() / 255 - MEAN) / STD
-
-
 def dsa_shared(enabled: bool, generator: torch.Generator, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return one draw of DSA as a function of images: the same operation and numbers for any batch (Siamese)."""
     draw = dsa.draw(1, generator).to(device)
@@ -122,20 +123,21 @@ def dsa_per_image(images: Tensor, enabled: bool, generator: torch.Generator) -> 
     return dsa.apply(images, dsa.draw(len(images), generator).to(images.device)) if enabled else images
 
 
-def to_distilled_set(pixels: Tensor, train: ImageSet, **extras: Any) -> DistilledSet:
+def to_distilled_set(pixels: Tensor, train: ImageSet, normalisation: Normalisation, **extras: Any) -> DistilledSet:
     """Convert normalised pixels (classes, ipc, 3, h, w) to an 8-bit set.
 
-    extras: recorded, with the shares of values that were cut off (clipped) and that are now 0 or 255 (saturated).
+    extras: recorded, with the normalisation and the shares of values that were cut off (clipped) and that are now 0 or
+    255 (saturated).
     Raises FloatingPointError for a pixel that is not finite.
     """
     pixels = pixels.detach().cpu()
     if not torch.isfinite(pixels).all():
         raise FloatingPointError("a distilled pixel is not finite: try a smaller learning rate of the images")
-    grey = (pixels * STD + MEAN) * 255
+    grey = normalisation.to("cpu").restore(pixels) * 255
     clipped = float(((grey < -0.5) | (grey > 255.5)).float().mean())
     images = grey.clamp(0, 255).round().to(torch.uint8).flatten(0, 1)
     saturated = float(((images == 0) | (images == 255)).float().mean())
     if saturated > MANY_SATURATED:
         log.warning("%.0f %% of the distilled values are 0 or 255: try a smaller learning rate", 100 * saturated)
-    extras |= {"clipped": clipped, "saturated": saturated}
+    extras |= {"clipped": clipped, "saturated": saturated, "normalise": normalisation.record()}
     return train.distilled(images, extras=extras)

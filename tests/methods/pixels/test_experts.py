@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_trajectories_begin_with_no_epoch_and_do_not_alias(few_scenes, context_of):
-    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False)
+    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False, "data")
     path = experts.train_expert(0, experts.ExpertConfig("convnet", 3, 0.01, 4, True), bench)
     shots = [experts.load_snapshot(path, epoch, CPU)["head.weight"] for epoch in range(4)]
     assert all(not torch.equal(a, b) for a, b in pairwise(shots))
@@ -28,7 +28,7 @@ def test_trajectories_begin_with_no_epoch_and_do_not_alias(few_scenes, context_o
 
 def test_experts_are_plain_sgd(few_scenes, context_of):
     """Without augmentation and with one batch an epoch the order does not matter: torch's SGD on all images."""
-    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False)
+    bench = MatchingSetup.of(few_scenes, context_of(), "convnet", False, "constant")
     path = experts.train_expert(0, experts.ExpertConfig("convnet", 2, 0.05, 1000, False), bench)
     net = build("convnet", few_scenes.images.shape[-1], 3, seed_of(0, "expert", "weights", 0))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
@@ -51,7 +51,7 @@ def test_an_expert_that_is_stopped_and_resumed_is_the_same(few_scenes, context_o
 
     for name in ("whole", "halves"):
         context = replace(context_of(), shared=tmp_path / name)
-        setup = MatchingSetup.of(few_scenes, context, "convnet", False)
+        setup = MatchingSetup.of(few_scenes, context, "convnet", False, "data")
         if name == "halves":
             monkeypatch.setattr(Checkpoint, "save", save_and_stop)
             next(tmp_path.glob(".expert-*")).unlink()

@@ -1,0 +1,64 @@
+"""Test normalisation by constants and by the training images' statistics."""
+
+import os
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from evaluators import normalisation
+from evaluators.normalisation import CONSTANT, normalisation_of
+
+NOISE = torch.randint(0, 256, (7, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+NOISE[3] //= 4  # a dark image, of another deviation
+
+
+def test_statistics_are_the_mean_and_the_images_mean_deviation(monkeypatch):
+    monkeypatch.setattr(normalisation, "PART", 2 * NOISE[0].numel())  # two images at once
+    of_data = normalisation_of(NOISE, "data")
+    grey = numpy.asarray(NOISE, dtype=numpy.float64) / 255
+    numpy.testing.assert_allclose(of_data.mean.flatten(), grey.mean((0, 2, 3)), rtol=1e-6)
+    numpy.testing.assert_allclose(of_data.std.flatten(), grey.std((2, 3)).mean(0), rtol=1e-6)
+    record = of_data.record()
+    assert (record["kind"], len(record["mean"]), record["std"]) == ("data", 3, of_data.std.flatten().tolist())
+
+
+def test_constants_are_those_of_the_evaluator():
+    assert normalisation_of(NOISE, "constant") is CONSTANT
+    assert torch.equal(CONSTANT.apply(NOISE), (NOISE.float() / 255 - 0.5) / 0.25)
+
+
+@pytest.mark.parametrize("kind", ["constant", "data"])
+def test_restored_images_are_those_normalised(kind):
+    norm = normalisation_of(NOISE, kind)
+    torch.testing.assert_close(norm.restore(norm.apply(NOISE)), NOISE.float() / 255)
+    torch.testing.assert_close(norm.apply(NOISE.float() / 255), norm.apply(NOISE))
+
+
+@pytest.mark.parametrize("kind", ["constant", "data"])
+def test_clamped_pixels_are_grey_values(kind):
+    norm = normalisation_of(NOISE, kind)
+    pixels = norm.apply(2 * NOISE.float() / 255 - 0.5)
+    norm.clamp_(pixels)
+    torch.testing.assert_close(norm.restore(pixels), (2 * NOISE.float() / 255 - 0.5).clamp(0, 1))
+
+
+def test_flat_images_have_a_deviation():
+    flat = normalisation_of(torch.full((2, 3, 4, 4), 9, dtype=torch.uint8), "data")
+    assert torch.isfinite(flat.apply(NOISE)).all()
+
+
+@pytest.mark.real
+def test_cifars_statistics_are_the_literatures_constants(tmp_path):
+    from ddbench.datasets.calibration.cifar10 import CIFAR10
+    from ddbench.datasets.info import DataPaths, MissingDataError
+
+    try:
+        train = CIFAR10.load(DataPaths(Path(os.environ.get("DDBENCH_DATA", "")), tmp_path, True), 32).train
+    except MissingDataError:
+        pytest.skip("no CIFAR-10 below DDBENCH_DATA")
+    of_data = normalisation_of(train.images, "data")
+    # the first tolerance is that of an 8-bit copy as JPEG
+    numpy.testing.assert_allclose(of_data.mean.flatten(), [0.4914, 0.4822, 0.4465], atol=1e-3)
+    numpy.testing.assert_allclose(of_data.std.flatten(), [0.2023, 0.1994, 0.2010], rtol=0.015)
