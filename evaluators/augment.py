@@ -21,11 +21,11 @@ from kornia.geometry.bbox import bbox_generator, bbox_to_mask
 from torch import Tensor
 
 from evaluators import dsa, operations
+from evaluators.normalisation import MEAN, STD
 from evaluators.operations import GREY
 from evaluators.recipes import Augment
 from evaluators.seeds import generator
 
-MEAN, STD = 0.5, 0.25  # of every channel; constants, so that networks and protocols hold no statistic of a dataset
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of random erasing: share of the area; height to width
 OWN_GENERATOR = ("operations", "erasing", "mixup")  # options that change no other option's draws
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from evaluators import pretrained
-from evaluators.augment import MEAN, STD
 from evaluators.catalog import STUDENTS, check_size
 from evaluators.networks import build_body
+from evaluators.normalisation import MEAN, STD
 from evaluators.recipes import INITS, unknown_name
 
 Channels = tuple[float, float, float]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from evaluators import VERSION, corruptions, dsa, operations
-from evaluators.augment import ERASED_AREA, ERASED_RATIO, GREY, MEAN, STD
+from evaluators.augment import ERASED_AREA, ERASED_RATIO, GREY
 from evaluators.catalog import STUDENTS
+from evaluators.normalisation import MEAN, STD
 from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import DSA, OPERATIONS, RANDAUGMENT, Augment, Protocol, Recipe
 from evaluators.train import learning_rate

@@ -13,8 +13,7 @@ from torch import nn
 from ddbench import config
 from ddbench.methods import sre2l
 from ddbench.methods.sre2l import SRe2L
-from evaluators.augment import MEAN, STD
-from evaluators.normalisation import normalisation_of
+from evaluators.normalisation import MEAN, STD, normalisation_of
 from evaluators.students import build
 
 
