@@ -13,6 +13,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ddbench.context import Context
+    from evaluators.normalisation import Whitening
 
 CHECKED_BYTES = 256 << 20  # of the training images are compared before and after; beyond that every k-th image
 
@@ -64,12 +65,18 @@ class DistilledSet(ImageSet):
 
     soft_labels: float32 (n, classes), each row probabilities; only from a method that makes its own. Students learn
     from them unless the protocol has hard labels, and they count in the storage budget.
-    extras: numbers or text to record (MTT's learned step size, counted fallbacks), lists and dicts of them. No
-    published protocol reads them.
+    extras: numbers or text to record (counted fallbacks, a loss), lists and dicts of them. No protocol reads them.
+    float_images: float32 (n, 3, h, w), the images before they were rounded to `images`: grey values / 255, which may be
+    below 0 and above 1. Protocols that say so train on them; they count in the storage budget.
+    learning_rate: of the student, that the method learned with the images (MTT). Protocols that say so train at it.
+    whitening: ZCA in which the images were optimised; protocols that whiten use it. It counts in the storage budget.
     """
 
     soft_labels: Tensor | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    float_images: Tensor | None = None
+    learning_rate: float | None = None
+    whitening: Whitening | None = None
 
     def check(self, ipc: int) -> None:
         """Raise ValueError unless shapes, types and the budget of `ipc` images per class (0: none) are kept."""
@@ -91,6 +98,17 @@ class DistilledSet(ImageSet):
                 i = int((~valid).nonzero()[0])
                 name = self.classes[int(self.labels[i])]
                 raise ValueError(f"soft labels of image {i} (of {name}) are not probabilities: {soft[i].tolist()}")
+        if (floats := self.float_images) is not None:
+            if floats.dtype != torch.float32 or floats.shape != self.images.shape or not torch.isfinite(floats).all():
+                expected = f"finite, float32 {tuple(self.images.shape)}"
+                raise ValueError(f"float images must be {expected}, not {floats.dtype} {tuple(floats.shape)}")
+            apart = float(((255 * floats).clamp(0, 255) - self.images).abs().max())
+            if apart > 1:
+                raise ValueError(f"images must be the float images in 8 bits, but differ by {apart:.0f} of 255")
+        if self.learning_rate is not None and not math.isfinite(self.learning_rate):
+            raise ValueError(f"the learned learning rate must be finite, not {self.learning_rate}")
+        if self.whitening is not None and self.whitening.mean.shape != self.images.shape[1:]:
+            raise ValueError(f"the whitening is of images {tuple(self.whitening.mean.shape)}")
         if wrong := [key for key, value in self.extras.items() if not _is_plain(value)]:
             raise ValueError(f"extras must be finite numbers, text, or lists and dicts of them; not {', '.join(wrong)}")
 

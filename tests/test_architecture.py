@@ -24,7 +24,7 @@ ARROWS = {
     "ddbench.utils": "errors evaluators ddbench",
     "ddbench.errors": "",
     "ddbench.context": "utils",
-    "ddbench.types": "context",
+    "ddbench.types": "context evaluators.normalisation",
     "ddbench.config": "errors",
     "ddbench.registry": "types errors",
     "ddbench.protocols": "config errors utils evaluators",

@@ -52,12 +52,13 @@ class DC:
     momentum: float = param(0.5, "momentum of the pixels' SGD", "0 or more")
     batch: int = param(256, "real images per class and step; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("noise", "initial images: real ones, or noise from N(0, 1)")
-    normalise: Literal["data", "constant"] = param(
-        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    normalise: Literal["data", "constant", "zca"] = param(
+        "data", "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
     )
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
+    store_float: bool = param(False, "store the pixels also as floats, unrounded and unclipped (`float_images`)")
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, outer=0, inner=0, batch=1, rate=0, momentum=0)
@@ -67,7 +68,8 @@ class DC:
         setup = MatchingSetup.of(train, ctx, self.student, self.compiled, self.normalise)
         S = initial_pixels(setup.real, ipc, self.init, ctx)
         sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
-        return optimise_pixels(setup, sgd, lambda k: self._iteration(setup, sgd, k), self.iterations)
+        step = partial(self._iteration, setup, sgd)
+        return optimise_pixels(setup, sgd, step, self.iterations, self.store_float)
 
     def loops(self, ipc: int) -> tuple[int, int]:
         """Return T and the network's epochs (outer, inner) for a number of images per class."""

@@ -35,12 +35,13 @@ class DM:
     batch: int = param(256, "real images per class and iteration; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
     augment: bool = param(True, "differentiable Siamese augmentation of real and distilled images")
-    normalise: Literal["data", "constant"] = param(
-        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    normalise: Literal["data", "constant", "zca"] = param(
+        "data", "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
     )
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
+    store_float: bool = param(False, "store the pixels also as floats, unrounded and unclipped (`float_images`)")
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, batch=1, rate=0, momentum=0)
@@ -50,7 +51,8 @@ class DM:
         setup = MatchingSetup.of(train, ctx, self.student, self.compiled, self.normalise)
         S = initial_pixels(setup.real, ipc, self.init, ctx)
         sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
-        return optimise_pixels(setup, sgd, lambda k: self._iteration(setup, sgd, k), self.iterations)
+        step = partial(self._iteration, setup, sgd)
+        return optimise_pixels(setup, sgd, step, self.iterations, self.store_float)
 
     def _iteration(self, setup: MatchingSetup, sgd: MomentumSGD, k: int) -> float:
         """Take step k of algorithm 1 on the pixels S = `sgd.values`; return the loss, summed over classes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -60,12 +60,13 @@ class MTT:
     expert_images: int = param(0, "real images per epoch of an expert at most, 0 for all")
     augment: bool = param(True, "DSA's operations on every batch, the experts' too")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
-    normalise: Literal["data", "constant"] = param(
-        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    normalise: Literal["data", "constant", "zca"] = param(
+        "data", "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
     )
     student: Literal["convnet"] = param("convnet", "architecture of experts and student")
     compiled: bool = param(False, "use torch.compile; eager is slower than the public code")
     bounded: bool = param(True, "clamp pixels to 0..255 after every iteration, else clip them once at the end")
+    store_float: bool = param(False, "store the pixels also as floats, unrounded and unclipped (`float_images`)")
     grad_batch: int = param(50, "images whose gradients are taken at once, 0 for all; changes memory, not the images")
 
     def __post_init__(self) -> None:
@@ -99,7 +100,8 @@ class MTT:
             log.warning(
                 "the learned step rate became %.2g and should be above 0: try a smaller rate_rate", float(alpha)
             )
-        return to_distilled_set(S, train, setup.real.normalisation, loss=loss, step_rate=float(alpha))
+        distilled = to_distilled_set(S, train, setup.real.normalisation, self.store_float, loss=loss)
+        return replace(distilled, learning_rate=float(alpha))
 
     def _iteration(
         self, setup: MatchingSetup, experts: Sequence[Path], sgd: MomentumSGD, alpha_sgd: MomentumSGD, i: int

@@ -15,8 +15,9 @@ from ddbench.datasets.name import FOLDER, display_name
 from ddbench.errors import UserError
 from ddbench.runner.plan import EvaluationSetup, Plan
 from ddbench.store import distilled_set
-from ddbench.store.distilled_set import Pictures, class_files
+from ddbench.store.distilled_set import FLOAT_IMAGES, SOFT_LABELS, WHITENING, Pictures, class_files
 from ddbench.store.records import RunSpec
+from ddbench.utils.files import read_json
 from ddbench.utils.images import UnreadableImageError, open_image
 
 if TYPE_CHECKING:
@@ -41,9 +42,19 @@ class ExternalImages:
         """Return the images of the folder with the classes of `train`."""
         import torch
 
-        soft = None if self.pictures.soft is None else torch.from_numpy(self.pictures.soft)
-        labels = torch.from_numpy(self.pictures.labels)
-        return train.distilled(self.pictures.to_tensor(), labels, soft_labels=soft)
+        from evaluators.normalisation import Whitening
+
+        pictures = self.pictures
+        soft, floats = (None if part is None else torch.from_numpy(part) for part in (pictures.soft, pictures.floats))
+        zca = {name: torch.from_numpy(part) for name, part in pictures.whitening.items()}
+        return train.distilled(
+            pictures.to_tensor(),
+            torch.from_numpy(pictures.labels),
+            soft_labels=soft,
+            float_images=floats,
+            learning_rate=pictures.learning_rate,
+            whitening=Whitening.of(zca["mean"], zca["matrix"]) if zca else None,
+        )
 
     def identity(self) -> str:
         """Return nothing: the digest of the images is among the parameters."""
@@ -90,12 +101,15 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     images = [_read(path, size) for path in paths]
     labels = [label for label, name in enumerate(classes) for _ in files[name]]
     try:
-        soft = distilled_set.read_soft(folder)
+        soft, floats = (distilled_set.read_tensor(folder, name) for name in (SOFT_LABELS, FLOAT_IMAGES))
+        whitening = distilled_set.read_tensors(folder, WHITENING)
+        manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
     except ValueError as error:
         raise UserError(str(error)) from None
     if soft is not None and soft.shape != (len(labels), len(classes)):
         raise UserError(f"{folder}: soft labels are {soft.shape}, not {(len(labels), len(classes))}")
-    return Pictures(np.stack(images), np.array(labels, dtype=np.int64), classes, soft)
+    hard, rate = np.array(labels, dtype=np.int64), manifest.get("learning_rate")
+    return Pictures(np.stack(images), hard, classes, soft, {}, floats, rate, whitening)
 
 
 def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> None:

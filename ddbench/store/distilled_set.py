@@ -1,4 +1,8 @@
-"""A distilled set as an image folder: `<class>/000.png`, manifest.json, soft labels where there are any. No torch.
+"""A distilled set as an image folder: `<class>/000.png`, manifest.json, and what else a set may carry. No torch.
+
+soft_labels.safetensors   float32 (n, c)
+float_images.safetensors  float32 (n, 3, h, w), grey values / 255 before they were rounded to the PNGs
+whitening.safetensors     the mean image and the matrix of ZCA (evaluators.normalisation.Whitening)
 
 Students are trained on what is on disk: the runner writes a set with `write` and evaluates what `read` returns.
 """
@@ -7,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from ddbench.types import DistilledSet
 
-SOFT_LABELS = "soft_labels"
+SOFT_LABELS, FLOAT_IMAGES, WHITENING = "soft_labels", "float_images", "whitening"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Pictures:
     classes: names of the c classes
     soft: soft labels, float32 (n, c); None for hard labels
     extras: what the method recorded
+    floats: the images before rounding, float32 (n, 3, h, w), grey values / 255; None for none
+    learning_rate: of the student, as the method learned it; None for none
+    whitening: "mean", float32 (3, h, w), and "matrix", float32 (d, d), of ZCA; empty for none
     """
 
     images: np.ndarray
@@ -41,13 +48,22 @@ class Pictures:
     classes: tuple[str, ...]
     soft: np.ndarray | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    floats: np.ndarray | None = None
+    learning_rate: float | None = None
+    whitening: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def from_distilled(cls, distilled: DistilledSet) -> Pictures:
         """Convert the tensors of a method's result to arrays, sorted by class."""
-        soft = None if distilled.soft_labels is None else distilled.soft_labels.detach().cpu().numpy()
+        soft, floats = (
+            None if part is None else part.detach().cpu().numpy()
+            for part in (distilled.soft_labels, distilled.float_images)
+        )
+        zca = distilled.whitening
+        whitening = {"mean": zca.mean.cpu().numpy(), "matrix": zca.matrix.cpu().numpy()} if zca else {}
         images, labels = to_array(distilled.images), distilled.labels.cpu().numpy()
-        return sorted_by_class(cls(images, labels, tuple(distilled.classes), soft, dict(distilled.extras)))
+        classes, rate = tuple(distilled.classes), distilled.learning_rate
+        return sorted_by_class(cls(images, labels, classes, soft, dict(distilled.extras), floats, rate, whitening))
 
     def to_tensor(self) -> Tensor:
         """Return the images, uint8 (n, 3, h, w)."""
@@ -59,25 +75,38 @@ class Pictures:
         return tuple(np.bincount(self.labels, minlength=len(self.classes)).tolist())
 
     @property
+    def whitening_bytes(self) -> int:
+        """Bytes of the whitening: at 32 px as many as of 12 000 images."""
+        return sum(part.nbytes for part in self.whitening.values())
+
+    @property
     def nbytes(self) -> int:
-        """Storage budget: bytes of pixels and soft labels; hard labels are free, as the folder's name holds them."""
-        return self.images.nbytes + (0 if self.soft is None else self.soft.nbytes)
+        """Storage budget: bytes of all that is stored; hard labels are free, as the folder's name holds them."""
+        parts = (part.nbytes for part in (self.images, self.soft, self.floats) if part is not None)
+        return sum(parts) + self.whitening_bytes
 
     def content(self) -> str:
-        """Return the SHA-256 (hex) of shape, class names, decoded pixels, labels and soft labels."""
+        """Return the SHA-256 (hex) of shape, class names, decoded pixels, labels, and what else students may use."""
         sha = hashlib.sha256(repr((self.images.shape, self.classes, self.soft is not None)).encode())
         sha.update(np.ascontiguousarray(self.images).data)
         sha.update(self.labels.astype("<i8").tobytes())
         if self.soft is not None:
             sha.update(np.ascontiguousarray(self.soft.astype("<f4")).data)
+        parts = {FLOAT_IMAGES: self.floats, **self.whitening}
+        for name, part in sorted(parts.items()):
+            if part is not None:
+                sha.update(name.encode())
+                sha.update(np.ascontiguousarray(part.astype("<f4")).data)
+        if self.learning_rate is not None:
+            sha.update(f"learning rate {self.learning_rate!r}".encode())
         return sha.hexdigest()
 
 
 def sorted_by_class(pictures: Pictures) -> Pictures:
     """Sort by class; the order within a class stays."""
     order = np.argsort(pictures.labels, kind="stable")
-    soft = None if pictures.soft is None else pictures.soft[order]
-    return Pictures(pictures.images[order], pictures.labels[order], pictures.classes, soft, pictures.extras)
+    soft, floats = (None if part is None else part[order] for part in (pictures.soft, pictures.floats))
+    return replace(pictures, images=pictures.images[order], labels=pictures.labels[order], soft=soft, floats=floats)
 
 
 def write(folder: Path, pictures: Pictures) -> None:
@@ -88,11 +117,13 @@ def write(folder: Path, pictures: Pictures) -> None:
         for index, image in enumerate(pictures.images[pictures.labels == label]):
             (folder / name).mkdir(exist_ok=True)
             Image.fromarray(image).save(folder / name / f"{index:0{width}d}.png")
-    if pictures.soft is not None:
-        from safetensors.numpy import save_file
+    tensors = {SOFT_LABELS: {SOFT_LABELS: pictures.soft}, FLOAT_IMAGES: {FLOAT_IMAGES: pictures.floats}}
+    for name, parts in {**tensors, WHITENING: pictures.whitening}.items():
+        arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in parts.items() if v is not None}
+        if arrays:
+            from safetensors.numpy import save_file
 
-        soft = np.ascontiguousarray(pictures.soft, dtype=np.float32)
-        save_file({SOFT_LABELS: soft}, folder / f"{SOFT_LABELS}.safetensors")
+            save_file(arrays, folder / f"{name}.safetensors")
     manifest = {
         "schema": 1,
         "range": [0, 255],
@@ -100,6 +131,9 @@ def write(folder: Path, pictures: Pictures) -> None:
         "images": len(pictures.images),
         "size": list(pictures.images.shape[1:3]),
         "labels": "hard" if pictures.soft is None else "soft",
+        "float_images": pictures.floats is not None,
+        "whitening": bool(pictures.whitening),
+        "learning_rate": pictures.learning_rate,
         "content": pictures.content(),
         "bytes": pictures.nbytes,
         "png_bytes": sum(path.stat().st_size for path in folder.rglob("*.png")),
@@ -116,27 +150,44 @@ def read(folder: Path) -> Pictures:
     except (OSError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a distilled set: its manifest.json is incomplete ({error})") from None
     images, labels = read_images(folder, classes)
-    pictures = Pictures(images, labels, classes, read_soft(folder) if kind == "soft" else None, extras)
+    pictures = Pictures(
+        images,
+        labels,
+        classes,
+        read_tensor(folder, SOFT_LABELS) if kind == "soft" else None,
+        extras,
+        read_tensor(folder, FLOAT_IMAGES) if manifest.get("float_images") else None,
+        manifest.get("learning_rate"),
+        read_tensors(folder, WHITENING) if manifest.get("whitening") else {},
+    )
     if pictures.content() != manifest.get("content"):
         raise ValueError(f"{folder} was changed: its images differ from its manifest.json")
     return pictures
 
 
-def read_soft(folder: Path) -> np.ndarray | None:
-    """Return the soft labels of a folder of images, float32 (n, c) in the order of its files; None without any.
+def read_tensor(folder: Path, name: str) -> np.ndarray | None:
+    """Return the soft labels or float images of a folder, in the order of its files; None without any.
 
-    Raises ValueError for a file that holds no soft labels.
+    Raises ValueError for a file that does not hold them.
     """
-    path = folder / f"{SOFT_LABELS}.safetensors"
+    tensors = read_tensors(folder, name)
+    if tensors and name not in tensors:
+        raise ValueError(f"{folder / name}.safetensors has no {name.replace('_', ' ')}, but {', '.join(tensors)}")
+    return tensors.get(name)
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of `<name>.safetensors`; none without the file. Raises ValueError for another file."""
+    path = folder / f"{name}.safetensors"
     if not path.exists():
-        return None
+        return {}
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)[SOFT_LABELS]
-    except (SafetensorError, KeyError, OSError) as error:
-        raise ValueError(f"{path} has no soft labels ({error})") from None
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} has no {name.replace('_', ' ')} ({error})") from None
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:

@@ -11,6 +11,7 @@ from evaluators import normalisation
 from evaluators.normalisation import CONSTANT, normalisation_of
 
 NOISE = torch.randint(0, 256, (7, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+MANY = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 NOISE[3] //= 4  # a dark image, of another deviation
 
 
@@ -47,6 +48,32 @@ def test_clamped_pixels_are_grey_values(kind):
 def test_flat_images_have_a_deviation():
     flat = normalisation_of(torch.full((2, 3, 4, 4), 9, dtype=torch.uint8), "data")
     assert torch.isfinite(flat.apply(NOISE)).all()
+
+
+def test_whitening_is_mtts():
+    """Eigenvectors of the covariance, divided by the root of each variance and 0.1, as in the public code."""
+    zca = normalisation_of(MANY, "zca")
+    flat = numpy.asarray(MANY, dtype=numpy.float64).reshape(len(MANY), -1) / 255
+    mean, values, vectors = flat.mean(0), *numpy.linalg.eigh(numpy.cov(flat.T))
+    matrix = vectors @ numpy.diag(1 / numpy.sqrt(values + 0.1)) @ vectors.T
+    expected = ((flat - mean) @ matrix.T).reshape(MANY.shape)
+    numpy.testing.assert_allclose(zca.apply(MANY), expected, atol=1e-4)
+    numpy.testing.assert_allclose(zca.apply(MANY.float() / 255), expected, atol=1e-4)
+
+
+def test_whitened_images_come_back():
+    zca = normalisation_of(MANY, "zca")
+    white, grey = zca.apply(MANY).view(4, 10, 3, 8, 8), MANY.float().view(4, 10, 3, 8, 8) / 255
+    torch.testing.assert_close(zca.restore(white), grey, atol=1e-5, rtol=1e-4)
+    brighter = zca.apply(2 * MANY.float() / 255 - 0.5)
+    zca.clamp_(brighter)
+    torch.testing.assert_close(zca.restore(brighter), (2 * MANY.float() / 255 - 0.5).clamp(0, 1), atol=1e-5, rtol=1e-4)
+    assert (zca.record(), zca.to("cpu")) == ({"kind": "zca"}, zca)
+
+
+def test_large_images_are_not_whitened():
+    with pytest.raises(ValueError, match="65 px are too large to whiten"):
+        normalisation_of(torch.zeros(2, 3, 65, 65, dtype=torch.uint8), "zca")
 
 
 @pytest.mark.real

@@ -19,7 +19,7 @@ def test_a_step_rate_that_climbs_is_reported(few_scenes, context_of, caplog):
     method = MTT(iterations=1, **SMALL | {"rate_rate": 1e6, "rate": 0.0})
     made = method.distill(few_scenes, 1, context_of())
     said = [record.message for record in caplog.records if "step rate" in record.message]
-    assert made.extras["step_rate"] <= 0
+    assert made.learning_rate <= 0
     assert len(said) == 1
     assert "smaller rate_rate" in said[0]
 

@@ -11,6 +11,7 @@ from ddbench.runner import evaluation
 from ddbench.runner.distillation import global_seed
 from ddbench.types import DistilledSet, ImageSet, check_distilled_set, checksum
 from ddbench.utils.distributed import device
+from evaluators.normalisation import Whitening
 
 
 def image_set(cls=ImageSet, size=4, n=4, **changes):
@@ -26,6 +27,16 @@ def image_set(cls=ImageSet, size=4, n=4, **changes):
         (image_set(DistilledSet, classes=("a", "c")), "classes were changed"),
         (image_set(DistilledSet, size=5), r"images are \(5, 5\) pixels"),
         (image_set(DistilledSet, n=6), "every class needs 2"),
+        (
+            image_set(DistilledSet, float_images=torch.zeros(4, 3, 4, 4).double()),
+            "float images must be finite, float32",
+        ),
+        (image_set(DistilledSet, float_images=torch.zeros(4, 3, 4, 4)), "in 8 bits, but differ by 191 of 255"),
+        (image_set(DistilledSet, learning_rate=float("nan")), "learned learning rate must be finite, not nan"),
+        (
+            image_set(DistilledSet, whitening=Whitening.of(torch.zeros(3, 2, 2), torch.eye(12))),
+            r"of images \(3, 2, 2\)",
+        ),
     ],
 )
 def test_what_a_method_returns_is_checked(made, said):

@@ -7,10 +7,12 @@ The pixels S are float32 (classes, ipc, 3, h, w), normalised by the training ima
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context, log
@@ -18,9 +20,10 @@ from ddbench.methods.pixels.network import Network, eager_fallback
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
-from evaluators.normalisation import Normalisation, normalisation_of
+from evaluators.normalisation import Normalisation, Whitening, normalisation_of
 
 MANY_SATURATED = 0.2  # share of all values
+SHARED = "whitening@1"  # replaces the method in the stage's key; raise it when its content changes
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,23 @@ class RealImages:
 
     rows: indices of each class's images in `train`.
     normalisation: of the images, on `device`.
+    whitened: all images, float32 (n, 3, h, w) on the CPU, if they are whitened; else they are normalised as drawn.
     """
 
     train: ImageSet
     device: torch.device
     rows: tuple[Tensor, ...]
     normalisation: Normalisation
+    whitened: Tensor | None = None
 
     @classmethod
-    def of(cls, train: ImageSet, device: torch.device, normalise: str) -> RealImages:
+    def of(cls, train: ImageSet, ctx: Context, normalise: str) -> RealImages:
         rows = tuple(train.of_class(label) for label in range(len(train.classes)))
-        return cls(train, device, rows, normalisation_of(train.images, normalise).to(device))
+        if normalise != "zca":
+            return cls(train, ctx.device, rows, normalisation_of(train.images, normalise).to(ctx.device))
+        zca = fit_whitening(train, ctx).to(ctx.device)
+        whitened = torch.cat([zca.apply(part.to(ctx.device)).cpu() for part in train.images.split(1024)])
+        return cls(train, ctx.device, rows, zca, whitened)
 
     def draw(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` different images of a class, or all if it has fewer; normalised (n, 3, h, w)."""
@@ -49,7 +58,20 @@ class RealImages:
 
     def normalised(self, rows: Tensor) -> Tensor:
         """Return the images at `rows`, int64 (n,): normalised float32 (n, 3, h, w) on the device."""
+        if self.whitened is not None:
+            return self.whitened[rows].to(self.device)
         return self.normalisation.apply(self.train.images[rows].to(self.device))
+
+
+def fit_whitening(train: ImageSet, ctx: Context) -> Whitening:
+    """Return the whitening (ZCA) of the training images, fitted once for all runs and methods."""
+
+    def make(folder: Path) -> None:
+        zca = Whitening.fit(train.images)
+        save_file({"mean": zca.mean, "matrix": zca.matrix}, folder / "whitening.safetensors")
+
+    folder = replace(ctx, method=SHARED).stage("whitening", make)
+    return Whitening.of(**load_file(folder / "whitening.safetensors"))
 
 
 @dataclass(frozen=True)
@@ -63,7 +85,7 @@ class MatchingSetup:
     @classmethod
     def of(cls, train: ImageSet, ctx: Context, student: str, compiled: bool, normalise: str) -> MatchingSetup:
         network = Network(student, train.images.shape[-1], len(train.classes), ctx.device, compiled)
-        return cls(RealImages.of(train, ctx.device, normalise), network, ctx)
+        return cls(RealImages.of(train, ctx, normalise), network, ctx)
 
 
 class MomentumSGD:
@@ -89,13 +111,16 @@ class MomentumSGD:
 
 
 def optimise_pixels(
-    setup: MatchingSetup, sgd: MomentumSGD, step: Callable[[int], float], iterations: int
+    setup: MatchingSetup, sgd: MomentumSGD, step: Callable[[int], float], iterations: int, floats: bool
 ) -> DistilledSet:
-    """Call `step(i)` for every iteration, with checkpoints; it moves the pixels by `sgd` and returns the loss."""
+    """Call `step(i)` for every iteration, with checkpoints; it moves the pixels by `sgd` and returns the loss.
+
+    floats: see `to_distilled_set`.
+    """
     with eager_fallback():
         state = {"pixels": sgd.values, "velocity": sgd.velocity}
         loss = optimise_with_checkpoints(state, step, iterations, setup.ctx).loss
-    return to_distilled_set(sgd.values, setup.real.train, setup.real.normalisation, loss=loss)
+    return to_distilled_set(sgd.values, setup.real.train, setup.real.normalisation, floats, loss=loss)
 
 
 def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tensor:
@@ -123,9 +148,12 @@ def dsa_per_image(images: Tensor, enabled: bool, generator: torch.Generator) -> 
     return dsa.apply(images, dsa.draw(len(images), generator).to(images.device)) if enabled else images
 
 
-def to_distilled_set(pixels: Tensor, train: ImageSet, normalisation: Normalisation, **extras: Any) -> DistilledSet:
+def to_distilled_set(
+    pixels: Tensor, train: ImageSet, normalisation: Normalisation, floats: bool = False, **extras: Any
+) -> DistilledSet:
     """Convert normalised pixels (classes, ipc, 3, h, w) to an 8-bit set.
 
+    floats: the set also carries the images as they are before rounding and clipping.
     extras: recorded, with the normalisation and the shares of values that were cut off (clipped) and that are now 0 or
     255 (saturated).
     Raises FloatingPointError for a pixel that is not finite.
@@ -140,4 +168,9 @@ def to_distilled_set(pixels: Tensor, train: ImageSet, normalisation: Normalisati
     if saturated > MANY_SATURATED:
         log.warning("%.0f %% of the distilled values are 0 or 255: try a smaller learning rate", 100 * saturated)
     extras |= {"clipped": clipped, "saturated": saturated, "normalise": normalisation.record()}
-    return train.distilled(images, extras=extras)
+    return train.distilled(
+        images,
+        extras=extras,
+        float_images=(grey / 255).flatten(0, 1) if floats else None,
+        whitening=normalisation.to("cpu") if isinstance(normalisation, Whitening) else None,
+    )

@@ -15,7 +15,7 @@ from ddbench.methods.mtt import MTT
 from ddbench.methods.pixels import loop
 from ddbench.methods.pixels.loop import RealImages
 from ddbench.utils.checkpoint import Checkpoint
-from evaluators.normalisation import CONSTANT
+from evaluators.normalisation import CONSTANT, Whitening
 
 
 def test_descent_is_torchs_sgd():
@@ -31,8 +31,8 @@ def test_descent_is_torchs_sgd():
     assert torch.equal(sgd.velocity, optimizer.state[theirs]["momentum_buffer"])
 
 
-def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
-    real = RealImages.of(few_scenes, CPU, "data")
+def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes, context_of):
+    real = RealImages.of(few_scenes, context_of(), "data")
     drawn = real.draw(1, 100, torch.Generator().manual_seed(0))
     own = real.normalisation.apply(few_scenes.images[few_scenes.labels == 1])
     assert len(drawn) == len(own)  # a class smaller than the batch
@@ -41,7 +41,7 @@ def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes):
 
 @pytest.mark.parametrize("normalise", ["data", "constant"])
 def test_real_images_survive_being_stored(few_scenes, context_of, normalise):
-    real = RealImages.of(few_scenes, CPU, normalise)
+    real = RealImages.of(few_scenes, context_of(), normalise)
     pixels = loop.initial_pixels(real, 2, "real", context_of())
     made = loop.to_distilled_set(pixels, few_scenes, real.normalisation)
     made.check(2)
@@ -61,6 +61,7 @@ def test_too_few_real_images_to_start_from_are_named(few_scenes, context_of):
 
 SMALL = {"steps": 3, "expert_epochs": 1, "latest": 2, "experts": 2, "epochs": 2, "expert_batch": 4}
 SMALL |= {"rate": 100, "rate_rate": 1e-8}
+SMALL_ZCA = SMALL | {"normalise": "zca", "store_float": True, "bounded": False}
 METHODS = [
     DM(iterations=4, batch=4),
     DC(iterations=2, outer=2, inner=2, batch=4),
@@ -68,6 +69,38 @@ METHODS = [
     MTT(iterations=4, **SMALL),
     MTT(iterations=2, batch=4, gradient="tesla", augment=False, **SMALL),
 ]
+
+
+@pytest.fixture
+def small_scenes(few_scenes):
+    """At 16 px, which are whitened in a second."""
+    return replace(few_scenes, images=few_scenes.images[:, :, ::2, ::2].contiguous())
+
+
+@pytest.mark.parametrize("normalise", ["data", "zca"])
+def test_float_images_are_the_pixels_before_rounding(small_scenes, context_of, normalise):
+    real = RealImages.of(small_scenes, context_of(), normalise)
+    pixels = loop.initial_pixels(real, 2, "real", context_of()) * 3
+    made = loop.to_distilled_set(pixels, small_scenes, real.normalisation, floats=True)
+    made.check(2)
+    torch.testing.assert_close(real.normalisation.apply(made.float_images), pixels.flatten(0, 1), atol=1e-4, rtol=1e-3)
+    assert made.float_images.min() < 0 or made.float_images.max() > 1
+    assert (made.whitening is None) == (normalise == "data")
+
+
+def test_whitened_pixels_are_optimised(small_scenes, context_of, tmp_path):
+    """Experts and students of MTT see whitened images; the stored set carries the matrix, fitted once."""
+    contexts = [replace(context_of(), workdir=tmp_path / name) for name in ("one", "two", "three")]
+    zca = MTT(iterations=1, **SMALL_ZCA)
+    made, again, plain = (
+        method.distill(small_scenes, 2, context)
+        for method, context in zip((zca, zca, replace(zca, normalise="data")), contexts, strict=True)
+    )
+    made.check(2)
+    assert torch.equal(made.float_images, again.float_images)
+    assert not torch.equal(made.float_images, plain.float_images)
+    assert torch.equal(made.whitening.matrix, Whitening.fit(small_scenes.images).matrix)
+    assert len(list(contexts[0].shared.glob("whitening-*"))) == 1
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
