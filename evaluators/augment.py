@@ -21,7 +21,7 @@ from kornia.geometry.bbox import bbox_generator, bbox_to_mask
 from torch import Tensor
 
 from evaluators import dsa, operations
-from evaluators.normalisation import MEAN, STD
+from evaluators.normalisation import CONSTANT, Normalisation
 from evaluators.operations import GREY
 from evaluators.recipes import Augment
 from evaluators.seeds import generator
@@ -107,9 +107,10 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
     return BatchNumbers(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
 
 
-def apply(images: Tensor, draw: BatchNumbers, augment: Augment) -> Tensor:
+def apply(images: Tensor, draw: BatchNumbers, augment: Augment, normalisation: Normalisation = CONSTANT) -> Tensor:
     """Augment float images 0..1 (n, 3, h, w) with drawn numbers, without CutMix and mixup, which are in `mix`.
 
+    normalisation: of the network, which DSA uses; on the images' device.
     `Augment()` changes nothing. The result is in 0..1, except after DSA, which changes normalised images and clips
     nothing.
     """
@@ -122,7 +123,7 @@ def apply(images: Tensor, draw: BatchNumbers, augment: Augment) -> Tensor:
     if augment.brightness or augment.contrast or augment.saturation:
         images = _colour(images, draw)
     if draw.dsa:
-        images = MEAN + STD * dsa.apply((images - MEAN) / STD, draw.dsa)
+        images = normalisation.restore(dsa.apply(normalisation.apply(images), draw.dsa))
     if draw.erased is not None:
         images = images.masked_fill(_rectangle_mask(images, draw.erased), GREY)
     return images.masked_fill(_square_mask(images, draw.hole, augment.cutout), GREY) if augment.cutout else images

@@ -17,6 +17,8 @@ from typing import Any
 OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
 LABELS = ("own", "hard")
+NORMALISATIONS = ("constant", "data")
+PRECISIONS = ("auto", "fp32")
 RANGES = {  # of Recipe's fields, both ends included; every value is finite
     "weight_decay": (0, math.inf),
     "momentum": (0, 0.9999999),
@@ -167,10 +169,21 @@ class Recipe:
         "0: cross-entropy; else the Kullback-Leibler divergence of targets and predictions, both softened by it "
         "(Hinton et al. 2015, arXiv:1503.02531), without the factor of its square",
     )
+    normalise: str = added_later(
+        "constant",
+        "how a student from scratch normalises images: constant (mean 0.5, deviation 0.25), or data (statistics of the "
+        "real training images: evaluators.normalisation)",
+    )
+    new_optimizer: bool = added_later(False, "make a new optimizer at each milestone: momentum starts at 0 again")
+    precision: str = added_later(
+        "auto", "auto: fp32 on a CPU, bf16 autocast on a GPU; fp32: on a GPU too, without TF32"
+    )
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}: {' or '.join(OPTIMIZERS)}")
+        choices = {"optimizer": OPTIMIZERS, "normalise": NORMALISATIONS, "precision": PRECISIONS}
+        for name, values in choices.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: {' or '.join(values)}")
         if min(self.batch, self.epochs) < 1:
             raise ValueError(f"batch and epochs must be at least 1, not {self.batch} and {self.epochs}")
         rising = (0.0, *self.milestones, 1.0)
@@ -228,6 +241,8 @@ class Protocol:
         for kind, value, values in (("init", self.init, INITS), ("labels", self.labels, LABELS)):
             if value not in values:
                 raise ValueError(unknown_name(kind, value, values))
+        if self.init == "imagenet" and any(recipe.normalise != "constant" for recipe in self.recipes.values()):
+            raise ValueError("ImageNet weights have a normalisation of their own: leave out normalise")
         if self.teacher and self.labels == "hard":
             raise ValueError('a teacher gives soft labels: with labels = "hard", leave it out')
 

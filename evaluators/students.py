@@ -6,7 +6,7 @@ weights were trained with ImageNet weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from evaluators import pretrained
 from evaluators.catalog import STUDENTS, check_size
 from evaluators.networks import build_body
-from evaluators.normalisation import MEAN, STD
+from evaluators.normalisation import CONSTANT, MEAN, STD, Normalisation
 from evaluators.recipes import INITS, unknown_name
 
-Channels = tuple[float, float, float]
+Channels = Sequence[float]
 
 
 class Student(nn.Module):
@@ -55,9 +55,17 @@ class Student(nn.Module):
         return logits
 
 
-def build(student: str, size: int, num_classes: int, seed: int, init: str = "scratch") -> Student:
+def build(
+    student: str,
+    size: int,
+    num_classes: int,
+    seed: int,
+    init: str = "scratch",
+    normalisation: Normalisation = CONSTANT,
+) -> Student:
     """Build a student for `size` x `size` images: a body from scratch or with ImageNet weights, and a fresh head.
 
+    normalisation: of a student from scratch; ImageNet weights have their own.
     The same seed gives the same weights; the global random state is unchanged. Raises ValueError for an unknown student
     or init and for a size or number of classes that it cannot have, and pretrained.WeightsError without the weights.
     """
@@ -68,7 +76,8 @@ def build(student: str, size: int, num_classes: int, seed: int, init: str = "scr
         raise ValueError(f"students need two classes, not {num_classes}")
     check_size(student, size, init)
     weights = pretrained.load_weights(student) if init == "imagenet" else None
-    mean, std = pretrained.normalisation(student) if init == "imagenet" else ((MEAN,) * 3, (STD,) * 3)
+    own: tuple[Channels, Channels] = normalisation.mean.flatten().tolist(), normalisation.std.flatten().tolist()
+    mean, std = pretrained.normalisation(student) if init == "imagenet" else own
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also move the CUDA generators
         body, width = build_body(student, size, weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluators import augment
+from evaluators.normalisation import CONSTANT, Normalisation
 from evaluators.protocols import protocol as named
 from evaluators.recipes import Protocol, Recipe
 from evaluators.resume import TrainingState, changing_tensors, restore
@@ -48,6 +49,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     progress: Progress | None = None,
     compiled: bool = False,
     state: TrainingState | None = None,
+    normalisation: Normalisation = CONSTANT,
 ) -> Student:
     """Train a fresh student; return it after the last step, in eval mode, on `device`.
 
@@ -58,15 +60,19 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     compiled: train through torch.compile, which pays for small layers and many steps (the ConvNet on a CPU:
         docs/protocols.md). Rounding differs a little. Without a compiler it warns and trains without.
     state: storage from which a training that was interrupted continues, to the same weights.
+    normalisation: `normalisation_of(real training images, recipe.normalise)`.
 
     The same seed gives the same weights on the same machine with the same number of threads; on CUDA only up to
-    rounding where torch has no deterministic backward (vgg16's adaptive pooling, attention). fp32 on a CPU, bf16
-    autocast on CUDA. Raises ValueError for bad input before any training, DivergedError for a loss that is not finite.
+    rounding where torch has no deterministic backward (vgg16's adaptive pooling, attention). fp32 on a CPU; bf16
+    autocast on CUDA, unless the recipe says fp32. Raises ValueError for bad input before any training, DivergedError
+    for a loss that is not finite.
     """
     protocol = named(protocol) if isinstance(protocol, str) else protocol
     recipe = protocol.recipe(student)
     check_targets(images, targets, num_classes)
-    model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"), protocol.init)
+    if normalisation.kind != recipe.normalise:
+        raise ValueError(f"the recipe normalises by {recipe.normalise!r}, the normalisation is {normalisation.kind!r}")
+    model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"), protocol.init, normalisation)
     # channels last, except for compiled code on a CPU, which is slower with them
     plain = compiled and torch.device(device).type == "cpu"
     layout = torch.contiguous_format if plain else torch.channels_last
@@ -74,25 +80,27 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     steps = recipe.steps(len(images))
     recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
     targets = prepare_targets(targets, recipe, num_classes).to(device)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), seeded_dropout(seed, device):
-        optimizer = _make_optimizer(model, recipe)  # once: its momentum survives every change of the learning rate
+    flags = {"enabled": True, "benchmark": False, "deterministic": True}
+    tf32 = precision(recipe, device) != "fp32"
+    with torch.backends.cudnn.flags(**flags, allow_tf32=tf32), seeded_dropout(seed, device):
+        optimizer = _make_optimizer(model, recipe)
         start, tensors = state.load() if state else (0, {})
         if tensors:
             restore(tensors, model, optimizer)
         rates: Iterable[tuple[int, float]] = [(i, learning_rate(recipe, i, steps)) for i in range(start, steps)]
         rates = progress(rates, f"training {student}", steps - start) if progress else rates
-        stream = batches(images.to(device), targets, recipe, seed, start)
+        stream = batches(images.to(device), targets, recipe, seed, start, normalisation.to(device))
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
         save = (lambda step: state.save(step, changing_tensors(model, optimizer))) if state else lambda step: None
         with compiler_fallback() if compiled else nullcontext():
             network = cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model
-            _fit(network, optimizer, zip(rates, stream, strict=False), recipe, save)
+            _fit(network, optimizer, zip(rates, stream, strict=False), recipe, save, _drops(recipe, steps))
     return model.eval()
 
 
-def precision(device: torch.device | str) -> str:
+def precision(recipe: Recipe, device: torch.device | str) -> str:
     """Return the precision of training on a device: "fp32", or "bf16" (autocast) on a GPU."""
-    return "bf16" if torch.device(device).type == "cuda" else "fp32"
+    return "bf16" if torch.device(device).type == "cuda" and recipe.precision == "auto" else "fp32"
 
 
 def probabilities(model: nn.Module, images: Tensor, device: torch.device | str, batch: int = 256) -> Tensor:
@@ -163,11 +171,17 @@ def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor
 
 
 def batches(
-    images: Tensor, targets: Tensor, recipe: Recipe, seed: int, start: int = 0
+    images: Tensor,
+    targets: Tensor,
+    recipe: Recipe,
+    seed: int,
+    start: int = 0,
+    normalisation: Normalisation = CONSTANT,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield augmented batches without end: float 0..1 (batch, 3, h, w) and targets, on the device of `images`.
 
     targets: from `prepare_targets`. start: the first batch, from 0; those before are drawn, not made.
+    normalisation: of the student, on the device of `images`.
     """
     numbers = augment.make_generators(seed)
     for step, index in enumerate(_indices(len(images), recipe, generator(seed, "order"))):
@@ -175,7 +189,7 @@ def batches(
         if step < start:
             continue
         index, draw = index.to(images.device, non_blocking=True), draw.to(images.device)
-        augmented = augment.apply(images[index].float() / 255, draw, recipe.augment)
+        augmented = augment.apply(images[index].float() / 255, draw, recipe.augment, normalisation)
         yield augment.mix(augmented, targets[index], draw) if recipe.augment.mixes else (augmented, targets[index])
 
 
@@ -230,11 +244,16 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     the step: linear from 0 to recipe.lr, then half a cosine to 0.
     """
     if recipe.milestones:
-        return recipe.lr * recipe.gamma ** sum(step >= round(m * steps) for m in recipe.milestones)
+        return recipe.lr * recipe.gamma ** sum(step >= drop for drop in _drops(recipe, steps))
     done = (step + 0.5) / steps
     if done < recipe.warmup:
         return recipe.lr * done / recipe.warmup
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
+
+
+def _drops(recipe: Recipe, steps: int) -> list[int]:
+    """Return the first step after each milestone."""
+    return [round(milestone * steps) for milestone in recipe.milestones]
 
 
 def _fit(
@@ -243,17 +262,21 @@ def _fit(
     work: Iterable[tuple[tuple[int, float], tuple[Tensor, Tensor]]],
     recipe: Recipe,
     save: Callable[[int], None],
+    drops: Container[int],
 ) -> None:
     """Train a network in place; call save(steps done) every CHECK_EVERY steps. Raises DivergedError.
 
     work: ((step, learning rate), (images, targets)) of every step.
+    drops: steps at which the optimizer begins anew if the recipe says so; else it keeps its momentum throughout.
     """
     losses: list[Tensor] = []  # of the steps since the last check; they stay on the device until then
     step = -1
     for (step, rate), (images, targets) in work:
+        if recipe.new_optimizer and step in drops:
+            optimizer.state.clear()
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision(images.device) == "bf16"):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision(recipe, images.device) == "bf16"):
             outputs = network(images)
         loss = _loss(outputs.float(), targets, recipe)
         optimizer.zero_grad(set_to_none=True)

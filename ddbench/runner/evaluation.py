@@ -21,6 +21,7 @@ from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import evaluate
+from evaluators.normalisation import normalisation_of
 from evaluators.train import Progress, check_labelled, precision, train_student
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def evaluate_student(student_task: StudentTask) -> None:
     pictures = distilled_set.read(task.folder / "distilled")
     targets, teacher_title = _targets(student_task, pictures)
     watch, peak = Stopwatch(), Peak(device)  # of the student: the teacher records its own cost
+    recipe = protocol.recipe(student_task.student)
     model = train_student(
         pictures.to_tensor(),
         targets,
@@ -71,6 +73,7 @@ def evaluate_student(student_task: StudentTask) -> None:
         device=device,
         progress=progress_bars(student_task.settings.quiet),
         compiled=compiled,
+        normalisation=normalisation_of(student_task.data.train.images, recipe.normalise),
     )
     scores = evaluate(model, test.images, test.labels, num_classes=len(test.classes), device=device)
     seconds, memory_bytes = watch.seconds, peak.compute_bytes
@@ -99,7 +102,7 @@ def evaluate_student(student_task: StudentTask) -> None:
         label_bytes=targets.nbytes if targets.ndim == 2 else 0,
         **describe_environment(device),
         compiled=compiled,
-        precision=precision(device),
+        precision=precision(recipe, device),
     )
     if missing_or_outdated(student_task.result, task.folder):
         write_result(student_task.result, result)

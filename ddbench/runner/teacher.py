@@ -16,6 +16,7 @@ from ddbench.utils.files import Stopwatch, digest, make_once, write_bytes, write
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import describe_environment
 from evaluators import VERSION
+from evaluators.normalisation import CONSTANT, Normalisation, normalisation_of
 from evaluators.pretrained import sha256
 from evaluators.protocols import protocol
 from evaluators.students import Student, build
@@ -38,6 +39,7 @@ class Teacher:
     student: str
     init: str
     classes: int
+    normalisation: Normalisation = CONSTANT
 
     @property
     def title(self) -> str:
@@ -58,10 +60,12 @@ def get_teacher(
         "teacher": row.identity(student),
         "train": train_id,
         "evaluators": VERSION,
-        "precision": precision(device),
+        "precision": precision(row.recipe(student), device),
         "seed": SEED,
     }
-    teacher = Teacher(shared / f"teacher-{digest(key)[:16]}", student, row.init, len(train.classes))
+    normalisation = normalisation_of(train.images, row.recipe(student).normalise)
+    folder = shared / f"teacher-{digest(key)[:16]}"
+    teacher = Teacher(folder, student, row.init, len(train.classes), normalisation)
 
     def make(folder: Path) -> None:
         log.info("teacher: training %s by %s on %d real images", student, title, len(train.labels))
@@ -77,6 +81,7 @@ def get_teacher(
                 device=device,
                 progress=progress,
                 state=state,
+                normalisation=normalisation,
             )
             next(logits(model, train.images, device))  # the last step may have diverged
         except DivergedError as error:
@@ -104,6 +109,6 @@ def teacher_labels(teacher: Teacher, images: Tensor, content: str, run: Path, de
 
 def network(teacher: Teacher, size: int) -> Student:
     """Return the trained network for images of `size` x `size` pixels."""
-    model = build(teacher.student, size, teacher.classes, SEED, teacher.init)
+    model = build(teacher.student, size, teacher.classes, SEED, teacher.init, teacher.normalisation)
     model.load_state_dict(load_file(teacher.folder / FILE))
     return model

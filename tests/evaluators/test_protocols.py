@@ -62,10 +62,26 @@ def test_the_releases_numbers():
 
 def test_the_literatures_numbers():
     """A set that fits into a batch is one step an epoch: 502 at the rate, 499 at a tenth of it."""
-    recipe = protocol("dc").recipe("convnet")
+    recipe = protocol("dc@1").recipe("convnet")
     rates = [learning_rate(recipe, step, recipe.steps(100)) for step in range(recipe.steps(100))]
     assert (rates.count(0.01), len(rates)) == (502, 1001)
     assert recipe.steps(257) == 2002
+
+
+def test_dc_2_has_the_numbers_of_dc_1_and_what_it_states():
+    first, second = (protocol(f"dc@{version}").recipe("convnet") for version in (1, 2))
+    assert second == replace(first, normalise="data", new_optimizer=True, precision="fp32")
+    assert protocol("dc") is protocol("dc@2")
+
+
+def test_dc_plain_has_dcs_own_numbers():
+    """A loop of 300 + 1 epochs, whose rate falls after epoch 300 // 2 + 1, counted from 0."""
+    plain = protocol("dc-plain").recipe("convnet")
+    rates = [learning_rate(plain, step, plain.steps(100)) for step in range(plain.steps(100))]
+    assert (rates.count(0.01), len(rates)) == (300 // 2 + 2, 301)
+    second = protocol("dc@2").recipe("convnet")
+    assert replace(plain, epochs=1001, milestones=second.milestones, augment=second.augment) == second
+    assert plain.augment == Augment()
 
 
 def test_deits_numbers():
@@ -105,6 +121,9 @@ def test_rows_cannot_be_changed():
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(mixup=0.1))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, milestones=(0.5,))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, nesterov=False)}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, normalise="data")}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, new_optimizer=True)}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, precision="fp32")}),
         replace(MINE, recipes={"convnet": replace(RECIPE, temperature=4.0)}),
         replace(MINE, teacher=("resnet18", "quick@1")),
         replace(MINE, labels="hard"),
@@ -150,6 +169,7 @@ def test_defaults_that_rows_do_not_state_are_pinned():
     later = {f.name: f.default for kind in (Recipe, Augment) for f in fields(kind) if "added_later" in f.metadata}
     assert later == {
         "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
+        "normalise": "constant", "new_optimizer": False, "precision": "auto",
         "crop_tries": 0, "dsa": (), "cutmix": 0.0, "operations": (), "operations_per_image": 1, "operation_chance": 1.0,
         "magnitude": 0.5, "magnitude_deviation": 0.0, "erasing": 0.0, "mixup": 0.0,
     }  # fmt: skip
@@ -194,6 +214,8 @@ def test_soft_labels_come_from_a_published_row():
     ("changes", "said"),
     [
         ({"optimizer": "lion"}, "sgd or adamw or adam"),
+        ({"normalise": "mean"}, "unknown normalise 'mean': constant or data"),
+        ({"precision": "fp16"}, "unknown precision 'fp16': auto or fp32"),
         ({"lr": float("nan")}, "lr must be above 0"),
         ({"milestones": (0.8, 0.6)}, "increasing shares"),
         ({"temperature": float("inf")}, "temperature inf is not in"),
@@ -224,6 +246,11 @@ def test_twins_differ_in_one_thing(name):
 def test_hard_labels_have_no_teacher():
     with pytest.raises(ValueError, match="leave it out"):
         replace(MINE, teacher=("resnet18", "quick@1"), labels="hard")
+
+
+def test_imagenet_weights_keep_their_normalisation():
+    with pytest.raises(ValueError, match="leave out normalise"):
+        replace(MINE, init="imagenet", recipes={"convnet": replace(RECIPE, normalise="data")})
 
 
 def test_an_unknown_init_is_refused():

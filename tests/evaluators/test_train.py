@@ -12,6 +12,7 @@ from torch import nn
 from evaluators import train
 from evaluators.accuracy import evaluate
 from evaluators.catalog import STUDENTS
+from evaluators.normalisation import normalisation_of
 from evaluators.recipes import Augment, Protocol, Recipe
 from evaluators.train import DivergedError, train_student
 
@@ -135,6 +136,45 @@ def test_the_released_row_is_torchs_multistep():
         schedule.step()
     for key, value in got.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[key], atol=1e-5, rtol=1e-4)
+
+
+def test_a_new_optimizer_begins_at_each_milestone():
+    """Epochs of three batches against a new SGD per phase on the same batches, as DC's public code has it."""
+    recipe = Recipe("sgd", lr=0.05, weight_decay=0.1, batch=4, epochs=3, momentum=0.9, warmup=0.0, nesterov=False,
+                    decay_all=True, whole_epochs=True, milestones=(0.34, 0.67), new_optimizer=True)  # fmt: skip
+    images, labels = stripes(3)
+    got = fit(images, labels, protocol=Protocol("steps", 1, {"convnet": recipe}, source="this test"), seed=7)
+
+    model = train.build("convnet", 16, 3, train.seed_of(7, "weights"))
+    stream = train.batches(images, labels, recipe, 7)
+    for rate in (0.05, 0.005, 0.0005):
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=0.1)
+        for _, (x, y) in zip(range(3), stream, strict=False):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    for key, value in got.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], atol=1e-5, rtol=1e-4)
+
+
+def test_statistics_of_the_real_images_are_the_students():
+    images, labels = stripes(4)
+    few = short(min_steps=2, max_steps=2, normalise="data", augment=Augment(dsa=("cutout",)))
+    data = normalisation_of(images // 2, "data")
+    model = fit(images, labels, protocol=few, normalisation=data)
+    assert torch.equal(model.mean, data.mean)
+    assert torch.equal(model.std, data.std)
+    with pytest.raises(ValueError, match="the recipe normalises by 'data', the normalisation is 'constant'"):
+        fit(images, labels, protocol=few)
+    batch, _ = next(train.batches(images, labels, few.recipe("convnet"), 0, normalisation=data))
+    holes = (batch - data.mean).abs().amax(1) < 1e-6  # DSA fills with 0 of normalised images: the mean colour
+    assert holes.flatten(1).any(1).all()
+
+
+def test_precision_is_the_devices_unless_the_recipe_says():
+    names = [train.precision(recipe, kind) for recipe in (SHORT, replace(SHORT, precision="fp32"))
+             for kind in ("cpu", "cuda")]  # fmt: skip
+    assert names == ["fp32", "bf16", "fp32", "fp32"]
 
 
 def test_dropout_draws_from_the_seed_and_leaves_the_global_state():
@@ -382,6 +422,7 @@ class Memory:
     [
         ("convnet", {}),
         ("convnet", WHOLE_EPOCHS),
+        ("convnet", WHOLE_EPOCHS | {"momentum": 0.9, "milestones": (2 / 3,), "new_optimizer": True}),  # anew at step 20
         ("resnet18", {"momentum": 0.9, "batch": 4, "min_steps": 22, "max_steps": 22}),
         pytest.param("swin_t", {"batch": 2, "min_steps": 22, "max_steps": 22}, marks=pytest.mark.slow),
     ],

@@ -16,13 +16,16 @@ from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
 from ddbench.runner.plan import ExecutionSettings, Request
-from ddbench.runner.teacher import get_teacher
+from ddbench.runner.teacher import get_teacher, network
 from ddbench.store import records
 from ddbench.store.paths import corrupted_path
+from ddbench.store.records import train_id
 from ddbench.types import ImageSet
 from ddbench.utils.checkpoint import Checkpoint
 from evaluators import corruptions
-from evaluators.protocols import QUICK_1
+from evaluators.normalisation import normalisation_of
+from evaluators.protocols import QUICK_1, protocol
+from evaluators.train import train_student
 
 FEW = few(20)
 TAUGHT = f'teacher = ["convnet", "quick@1"]\n{FEW}temperature = 2.0\n'
@@ -113,6 +116,31 @@ def test_a_teacher_is_trained_once_and_its_labels_are_kept(home):
         np.testing.assert_allclose(soft.sum(1), 1, atol=1e-5)
         assert soft.argmax(1).tolist() == [0, 0, 1, 1]
         assert soft.max() < 1
+
+
+def test_statistics_of_the_training_split_reach_students_and_teachers(home, monkeypatch):
+    built = []
+    monkeypatch.setattr("ddbench.runner.evaluation.train_student", lambda *args, **kwargs: built.append(kwargs) or
+                        train_student(*args, **kwargs))  # fmt: skip
+    monkeypatch.setattr("ddbench.runner.teacher.train_student", lambda *args, **kwargs: built.append(kwargs) or
+                        train_student(*args, **kwargs))  # fmt: skip
+    row = protocol("dc-plain")
+    short = replace(row, recipes={"convnet": replace(row.recipe("convnet"), epochs=2)})
+    monkeypatch.setattr("ddbench.runner.teacher.protocol", lambda title: short)
+    words = 'normalise = "data"\nprecision = "fp32"\n'
+    (home / "data.toml").write_text(f'teacher = ["convnet", "dc-plain@1"]\n{FEW}{words}')
+    plan = planned(home, "data.toml")
+    assert run(home, plan).failed == 0
+    (found,) = results(home)
+    assert found.precision == "fp32"
+    train = plan.source.load(DataPaths(None, home / "shared", True), 8).train
+    expected = normalisation_of(train.images, "data").record()
+    assert [kwargs["normalisation"].record() for kwargs in built] == [expected, expected]
+    kept = [load_file(path)["soft_labels"] for path in (home / "runs").rglob("soft_labels/*.safetensors")]
+    assert len(kept) == 1
+    teacher = get_teacher(("convnet", "dc-plain@1"), train, train_id(plan.specs[0], plan.source.load(
+        DataPaths(None, home / "shared", True), 8)), home / "shared", torch.device("cpu"), None)  # fmt: skip
+    assert network(teacher, 8).std.flatten().tolist() == expected["std"]
 
 
 def test_a_stopped_teacher_continues_to_the_same_weights(tmp_path, monkeypatch):
