@@ -6,6 +6,7 @@ No published protocol can have the name of a user's, so the two never rank toget
     init = "scratch"                  # or "imagenet"
     teacher = ["resnet18", "quick@1"] # optional: the network that gives soft labels, and its protocol
     labels = "own"                    # or "hard": a set's own soft labels are not used
+    float_images = false              # true: train on a set's float images if it has some
     source = "what it is for"
     [recipes.convnet]                 # differences; without `like`, every field without a default
     epochs = 100
@@ -29,7 +30,7 @@ from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import Augment, Protocol, Recipe
 
 TOML = ".toml"
-KEYS = ("like", "init", "teacher", "labels", "source", "recipes")
+KEYS = ("like", "init", "teacher", "labels", "float_images", "source", "recipes")
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -74,6 +75,8 @@ def read_protocol(path: Path) -> Protocol:
     for key in ("like", "init", "labels", "source"):
         if not isinstance(table.get(key, ""), str):
             raise UserError(f"{path}: {key} = {table[key]!r} is invalid; expected text")
+    if not isinstance(table.get("float_images", False), bool):
+        raise UserError(f"{path}: float_images = {table['float_images']!r} is invalid; expected true or false")
     try:
         base = protocol(table["like"]) if "like" in table else Protocol("custom", 1, {}, "")
         recipes = {**base.recipes, **_recipes(path, table.get("recipes", {}), base)}
@@ -85,6 +88,7 @@ def read_protocol(path: Path) -> Protocol:
             init=table.get("init", base.init),
             teacher=_teacher(table["teacher"]) if "teacher" in table else base.teacher,
             labels=table.get("labels", base.labels),
+            float_images=table.get("float_images", base.float_images),
             source=table.get("source", f"{path.name}{f', like {base.title}' if base.recipes else ''}"),
         )
         row = replace(row, name="custom", version=1, evaluates=True, size=0)

@@ -11,7 +11,18 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from evaluators.literature import DC_1, DC_2, DC_PLAIN_1, DPD_1, DPD_SCRATCH_1, FID_1
+from evaluators.literature import (
+    DC_1,
+    DC_2,
+    DC_FLOAT_1,
+    DC_PLAIN_1,
+    DC_PLAIN_FLOAT_1,
+    DPD_1,
+    DPD_SCRATCH_1,
+    FID_1,
+    MTT_1,
+    MTT_ZCA_1,
+)
 from evaluators.recipes import RANDAUGMENT, Augment, Protocol, Recipe, unknown_name
 
 _OVERHEAD = Augment(
@@ -236,7 +247,8 @@ SOFT_PLAIN_1 = replace(
 
 _PUBLISHED = (
     *(QUICK_1, LONG_1, DEIT_1, QUICK_HARD_1, QUICK_PLAIN_1, SOFT_1, SOFT_HARD_1, SOFT_PLAIN_1),
-    *(REAL_1, REAL_LARGE_1, DPD_1, DPD_SCRATCH_1, DC_1, DC_2, DC_PLAIN_1, FID_1),
+    *(REAL_1, REAL_LARGE_1, DPD_1, DPD_SCRATCH_1, DC_1, DC_2, DC_PLAIN_1),
+    *(DC_FLOAT_1, DC_PLAIN_FLOAT_1, MTT_1, MTT_ZCA_1, FID_1),
 )
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in _PUBLISHED})
 

@@ -17,7 +17,7 @@ from typing import Any
 OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
 LABELS = ("own", "hard")
-NORMALISATIONS = ("constant", "data")
+NORMALISATIONS = ("constant", "data", "zca")
 PRECISIONS = ("auto", "fp32")
 RANGES = {  # of Recipe's fields, both ends included; every value is finite
     "weight_decay": (0, math.inf),
@@ -171,9 +171,10 @@ class Recipe:
     )
     normalise: str = added_later(
         "constant",
-        "how a student from scratch normalises images: constant (mean 0.5, deviation 0.25), or data (statistics of the "
-        "real training images: evaluators.normalisation)",
+        "how a student from scratch normalises images: constant (mean 0.5, deviation 0.25), data (statistics of the "
+        "real training images), or zca (whitening, by the set's matrix if it has one: evaluators.normalisation)",
     )
+    learned_rate: bool = added_later(False, "the learning rate that the set carries (MTT) takes the place of lr")
     new_optimizer: bool = added_later(False, "make a new optimizer at each milestone: momentum starts at 0 again")
     precision: str = added_later(
         "auto", "auto: fp32 on a CPU, bf16 autocast on a GPU; fp32: on a GPU too, without TF32"
@@ -225,6 +226,7 @@ class Protocol:
     labels: "own" for a set's own soft labels if it has some, "hard" for hard labels always.
     evaluates: True if it evaluates distilled sets; False if it only trains networks on real images.
     size: px, side of the images that it was published for, 0 for any.
+    float_images: True to train on a set's float images if it has some; False for its 8-bit images always.
     """
 
     name: str
@@ -236,6 +238,7 @@ class Protocol:
     labels: str = "own"
     evaluates: bool = True
     size: int = 0
+    float_images: bool = False
 
     def __post_init__(self) -> None:
         for kind, value, values in (("init", self.init, INITS), ("labels", self.labels, LABELS)):
@@ -257,12 +260,30 @@ class Protocol:
             raise ValueError(unknown_name(f"student of protocol {self.title}", student, self.recipes))
         return self.recipes[student]
 
+    def at_rate(self, student: str, rate: float | None) -> Protocol:
+        """Return the protocol with the learned `rate` of a set in place of the student's lr, if its recipe wants that.
+
+        Raises ValueError if the set has no rate, or one that is not above 0.
+        """
+        recipe = self.recipe(student)
+        if not recipe.learned_rate:
+            return self
+        if rate is None:
+            raise ValueError(
+                f"{self.title} trains at the learning rate that a distilled set carries, and this set has none. Only "
+                "a method that learns it, such as mtt, stores one; try another protocol, such as dc"
+            )
+        if not rate > 0:
+            raise ValueError(f"{self.title} trains at the set's learned rate, which is {rate}: it must be above 0")
+        return replace(self, recipes={student: replace(recipe, lr=rate, learned_rate=False)})
+
     def identity(self, student: str) -> str:
         """Compute the SHA-256 (hex) of everything in the student's row that can change a result; results record it."""
         recipe = _identity_fields(self.recipe(student))
-        row = {"protocol": self.title, "init": self.init, "student": student, "recipe": recipe}
+        row: dict[str, Any] = {"protocol": self.title, "init": self.init, "student": student, "recipe": recipe}
         row |= {"teacher": self.teacher} if self.teacher else {}
         row |= {"labels": self.labels} if self.labels != "own" else {}
+        row |= {"float_images": True} if self.float_images else {}
         text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

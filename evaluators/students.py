@@ -6,7 +6,7 @@ weights were trained with ImageNet weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from evaluators import pretrained
 from evaluators.catalog import STUDENTS, check_size
 from evaluators.networks import build_body
-from evaluators.normalisation import CONSTANT, MEAN, STD, Normalisation
+from evaluators.normalisation import CONSTANT, Normalisation, Whitening
 from evaluators.recipes import INITS, unknown_name
-
-Channels = Sequence[float]
 
 
 class Student(nn.Module):
@@ -26,27 +24,31 @@ class Student(nn.Module):
     body: normalised float (n, 3, h, w) -> features (n, d).
     head: features (n, d) -> logits (n, classes).
     size: px, side of the images that it is built for.
-    mean, std: of the normalisation, one per channel in 0..1.
+    mean, std: of the normalisation, one per channel in 0..1. matrix: of a whitening, whose mean is an image.
     """
 
     mean: Tensor
     std: Tensor
+    matrix: Tensor | None
 
-    def __init__(
-        self, body: nn.Module, head: nn.Linear, size: int, mean: Channels = (MEAN,) * 3, std: Channels = (STD,) * 3
-    ) -> None:
+    def __init__(self, body: nn.Module, head: nn.Linear, size: int, normalisation: Normalisation = CONSTANT) -> None:
         super().__init__()
         self.size = size
         self.body = body
         self.head = head
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        parts = {"mean": normalisation.mean, "std": normalisation.std}
+        matrix = normalisation.matrix if isinstance(normalisation, Whitening) else None
+        for name, part in (parts | {"matrix": matrix}).items():
+            self.register_buffer(name, part, persistent=False)
 
     def embed(self, images: Tensor) -> Tensor:
         """Return penultimate features (n, d) of uint8 images 0..255, or of float images 0..1."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        features: Tensor = self.body((images - self.mean) / self.std)
+        if self.matrix is not None:
+            features: Tensor = self.body(Whitening.of(self.mean, self.matrix).apply(images))
+            return features
+        features = self.body((images - self.mean) / self.std)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,12 +78,13 @@ def build(
         raise ValueError(f"students need two classes, not {num_classes}")
     check_size(student, size, init)
     weights = pretrained.load_weights(student) if init == "imagenet" else None
-    own: tuple[Channels, Channels] = normalisation.mean.flatten().tolist(), normalisation.std.flatten().tolist()
-    mean, std = pretrained.normalisation(student) if init == "imagenet" else own
+    if init == "imagenet":
+        mean, std = (torch.tensor(part)[:, None, None] for part in pretrained.normalisation(student))
+        normalisation = Normalisation(init, mean, std)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also move the CUDA generators
         body, width = build_body(student, size, weights)
-        return Student(body, nn.Linear(width, num_classes), size, mean, std)
+        return Student(body, nn.Linear(width, num_classes), size, normalisation)
 
 
 def features(

@@ -53,7 +53,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
 ) -> Student:
     """Train a fresh student; return it after the last step, in eval mode, on `device`.
 
-    images: uint8 (n, 3, s, s), may be memory-mapped.
+    images: uint8 (n, 3, s, s), may be memory-mapped; or float32, grey values / 255, if the protocol has `float_images`.
     targets: int64 (n,), every class present, or soft labels, float32 (n, num_classes), each row probabilities.
     protocol: a Protocol or its name.
     progress: called as progress(steps, description, total), returns the steps.
@@ -69,7 +69,9 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     """
     protocol = named(protocol) if isinstance(protocol, str) else protocol
     recipe = protocol.recipe(student)
-    check_targets(images, targets, num_classes)
+    check_targets(images, targets, num_classes, protocol.float_images)
+    if recipe.learned_rate:
+        raise ValueError(f"{protocol.title} takes a set's learned rate: pass protocol.at_rate({student!r}, rate)")
     if normalisation.kind != recipe.normalise:
         raise ValueError(f"the recipe normalises by {recipe.normalise!r}, the normalisation is {normalisation.kind!r}")
     model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"), protocol.init, normalisation)
@@ -123,15 +125,15 @@ def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: 
         yield outputs
 
 
-def check_targets(images: Tensor, targets: Tensor, num_classes: int) -> None:
+def check_targets(images: Tensor, targets: Tensor, num_classes: int, floats: bool = False) -> None:
     """Raise ValueError unless the targets are hard labels (`check_labelled`) of the images, or soft ones.
 
-    Soft labels are probabilities, float32 (n, num_classes).
+    Soft labels are probabilities, float32 (n, num_classes). floats: see `check_images`.
     """
     if targets.ndim != 2 or not targets.is_floating_point():
-        check_labelled(images, targets, num_classes)
+        check_labelled(images, targets, num_classes, floats)
         return
-    check_images(images)
+    check_images(images, floats)
     shape = len(images), num_classes
     if targets.dtype != torch.float32 or targets.shape != shape:
         raise ValueError(f"soft labels must be float32 {shape}, not {targets.dtype} {tuple(targets.shape)}")
@@ -141,9 +143,9 @@ def check_targets(images: Tensor, targets: Tensor, num_classes: int) -> None:
         raise ValueError(f"soft labels of image {first} are not probabilities that sum to 1: {targets[first].tolist()}")
 
 
-def check_labelled(images: Tensor, labels: Tensor, num_classes: int) -> None:
+def check_labelled(images: Tensor, labels: Tensor, num_classes: int, floats: bool = False) -> None:
     """Raise ValueError unless `labels` are labels of the images, int64 (n,), and every class has an image."""
-    check_images(images)
+    check_images(images, floats)
     n = len(images)
     if labels.dtype != torch.int64 or labels.shape != (n,):
         raise ValueError(f"labels must be int64 ({n},), not {labels.dtype} {tuple(labels.shape)}")
@@ -155,10 +157,17 @@ def check_labelled(images: Tensor, labels: Tensor, num_classes: int) -> None:
         raise ValueError(f"no image of class {', '.join(map(str, missing))} (classes are 0..{num_classes - 1})")
 
 
-def check_images(images: Tensor) -> None:
-    """Raise ValueError unless `images` are square colour images, uint8 (n, 3, size, size), n at least 1."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images must be uint8 (n, 3, size, size), not {images.dtype} {tuple(images.shape)}")
+def check_images(images: Tensor, floats: bool = False) -> None:
+    """Raise ValueError unless `images` are square colour images, uint8 (n, 3, size, size), n at least 1.
+
+    floats: finite float32 will do too.
+    """
+    square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+    if not square or images.dtype not in ((torch.uint8, torch.float32) if floats else (torch.uint8,)):
+        kinds = "uint8 or float32" if floats else "uint8"
+        raise ValueError(f"images must be {kinds} (n, 3, size, size), not {images.dtype} {tuple(images.shape)}")
+    if images.is_floating_point() and not torch.isfinite(images).all():
+        raise ValueError("float images must be finite")
     if len(images) == 0:
         raise ValueError("there is no image")
 
@@ -189,7 +198,8 @@ def batches(
         if step < start:
             continue
         index, draw = index.to(images.device, non_blocking=True), draw.to(images.device)
-        augmented = augment.apply(images[index].float() / 255, draw, recipe.augment, normalisation)
+        grey = images[index] if images.is_floating_point() else images[index].float() / 255
+        augmented = augment.apply(grey, draw, recipe.augment, normalisation)
         yield augment.mix(augmented, targets[index], draw) if recipe.augment.mixes else (augmented, targets[index])
 
 

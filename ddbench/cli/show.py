@@ -149,7 +149,8 @@ def _show_protocol(name: str) -> str:
             if any(getattr(augment, part.name) != getattr(Augment(), part.name) for augment in augments):
                 lines.append(_setting_line(part, f"augment.{part.name}", augments))
     own = "hard" if row.labels == "hard" else "soft ones of the set, else " + " by ".join(row.teacher or ("hard",))
-    head = f"{row.title} (protocol)\ninit: {row.init}\nlabels: {own}\nsource: {row.source}"
+    images = "float images of the set, else its 8-bit images" if row.float_images else "8-bit"
+    head = f"{row.title} (protocol)\ninit: {row.init}\nimages: {images}\nlabels: {own}\nsource: {row.source}"
     return f"{head}\n\n{text_table(lines, ('field', *heads, 'meaning'))}"
 
 

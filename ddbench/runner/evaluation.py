@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,13 +16,14 @@ from ddbench.errors import UserError
 from ddbench.runner import teacher
 from ddbench.store import distilled_set
 from ddbench.store.records import Result, missing_or_outdated, read_result, train_id, write_result
-from ddbench.types import Dataset
+from ddbench.types import Dataset, ImageSet
 from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import evaluate
-from evaluators.normalisation import normalisation_of
+from evaluators.normalisation import Normalisation, Whitening, normalisation_of
+from evaluators.recipes import Protocol
 from evaluators.train import Progress, check_labelled, precision, train_student
 
 if TYPE_CHECKING:
@@ -63,17 +65,19 @@ def evaluate_student(student_task: StudentTask) -> None:
     targets, teacher_title = _targets(student_task, pictures)
     watch, peak = Stopwatch(), Peak(device)  # of the student: the teacher records its own cost
     recipe = protocol.recipe(student_task.student)
+    images = _images(pictures, protocol)
+    normalisation = _normalisation(student_task.data.train, recipe.normalise, pictures)
     model = train_student(
-        pictures.to_tensor(),
+        images,
         targets,
         student=student_task.student,
         num_classes=len(test.classes),
-        protocol=protocol,
+        protocol=protocol.at_rate(student_task.student, pictures.learning_rate),
         seed=task.seed,
         device=device,
         progress=progress_bars(student_task.settings.quiet),
         compiled=compiled,
-        normalisation=normalisation_of(student_task.data.train.images, recipe.normalise),
+        normalisation=normalisation,
     )
     scores = evaluate(model, test.images, test.labels, num_classes=len(test.classes), device=device)
     seconds, memory_bytes = watch.seconds, peak.compute_bytes
@@ -98,7 +102,7 @@ def evaluate_student(student_task: StudentTask) -> None:
         teacher=teacher_title,
         seconds=seconds,
         memory_bytes=memory_bytes,
-        image_bytes=pictures.images.nbytes,
+        image_bytes=images.nbytes + (pictures.whitening_bytes if recipe.normalise == "zca" else 0),
         label_bytes=targets.nbytes if targets.ndim == 2 else 0,
         **describe_environment(device),
         compiled=compiled,
@@ -132,6 +136,26 @@ def progress_bars(quiet: bool) -> Progress:
     return lambda items, desc, total: tqdm(
         items, desc=desc, total=total, disable=quiet, leave=False, dynamic_ncols=True
     )
+
+
+def _images(pictures: distilled_set.Pictures, protocol: Protocol) -> Tensor:
+    """Return the images to train on: float images, if the protocol takes them and the set has them; else uint8."""
+    if protocol.float_images and pictures.floats is not None:
+        return torch.from_numpy(pictures.floats)
+    return pictures.to_tensor()
+
+
+def _normalisation(train: ImageSet, kind: str, pictures: distilled_set.Pictures) -> Normalisation:
+    """Return the student's normalisation: the set's own whitening, or the statistics of the training images."""
+    if kind == "zca" and pictures.whitening:
+        return Whitening.of(*(torch.from_numpy(pictures.whitening[name]) for name in ("mean", "matrix")))
+    return _statistics(train, kind)
+
+
+@lru_cache(maxsize=1)
+def _statistics(train: ImageSet, kind: str) -> Normalisation:
+    """Return `normalisation_of` the training images, once for all students of a process."""
+    return normalisation_of(train.images, kind)
 
 
 def _targets(student_task: StudentTask, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:

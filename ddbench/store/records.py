@@ -104,7 +104,7 @@ class Result:
     kappa, macro_f1, calibration: see evaluators.accuracy.Scores
     weights: SHA-256 (hex) of the file of initial weights; empty for training from scratch
     teacher: folder of the stage that gave soft labels; empty for hard labels and for labels of the set itself
-    image_bytes: size of the uncompressed pixels
+    image_bytes: size of the uncompressed pixels that the student was trained on, and of the set's whitening if used
     label_bytes: size of soft labels; 0 for hard labels
     compiled: whether torch.compile was used
     precision: of the training, "fp32" or "bf16"

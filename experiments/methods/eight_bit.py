@@ -14,8 +14,8 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import click
 import torch
@@ -32,6 +32,7 @@ from ddbench.registry import load_method
 from ddbench.types import Dataset
 from evaluators.accuracy import evaluate
 from evaluators.normalisation import normalisation_of
+from evaluators.protocols import protocol
 from evaluators.train import train_student
 
 FOUND = Path(__file__).with_suffix(".jsonl")
@@ -50,12 +51,13 @@ def distilled(method: object, data: Dataset, ipc: int, shared: Path) -> tuple[Ma
 
 
 def reached(images: Tensor, data: Dataset, seed: int) -> float:
-    """Overall accuracy of a student of `images`, which the judge would refuse unless they are 8-bit."""
+    """Overall accuracy of a student of `images`, uint8, or float 0..255."""
     classes = len(data.train.classes)
     labels = torch.arange(classes).repeat_interleave(len(images) // classes)
     shown = {"num_classes": classes, "device": "cpu"}
-    with patch("evaluators.train.check_images"):
-        model = train_student(images, labels, student="convnet", protocol="quick@1", seed=seed, **shown)
+    images = images / 255 if images.is_floating_point() else images
+    row = replace(protocol("quick@1"), float_images=True)
+    model = train_student(images, labels, student="convnet", protocol=row, seed=seed, **shown)
     return evaluate(model, data.test.images, data.test.labels, **shown).overall
 
 

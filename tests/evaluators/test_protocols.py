@@ -84,6 +84,30 @@ def test_dc_plain_has_dcs_own_numbers():
     assert plain.augment == Augment()
 
 
+def test_mtts_rows_are_dc_2_at_the_learned_rate_on_float_images():
+    """The public code evaluates by the same loop at the rate that it learned, whitened where it distils whitened."""
+    second = protocol("dc@2").recipe("convnet")
+    for title, changes in (
+        ("dc-float", {}), ("mtt", {"learned_rate": True}), ("mtt-zca", {"learned_rate": True, "normalise": "zca"}),
+    ):  # fmt: skip
+        row = protocol(f"{title}@1")
+        assert row.recipes == {"convnet": replace(second, **changes)}
+        assert row.float_images
+    plain = protocol("dc-plain-float@1")
+    assert (plain.recipes, plain.float_images) == (protocol("dc-plain@1").recipes, True)
+
+
+def test_a_learned_rate_replaces_lr():
+    row = protocol("mtt")
+    at = row.at_rate("convnet", 0.03).recipe("convnet")
+    assert at == replace(protocol("dc@2").recipe("convnet"), lr=0.03)
+    assert protocol("dc").at_rate("convnet", 0.03) is protocol("dc")
+    with pytest.raises(ValueError, match=r"mtt@1 trains at the learning rate that a distilled set carries.* has none"):
+        row.at_rate("convnet", None)
+    with pytest.raises(ValueError, match=r"learned rate, which is -0\.1: it must be above 0"):
+        row.at_rate("convnet", -0.1)
+
+
 def test_deits_numbers():
     recipe = protocol("deit").recipe("vit_tiny")
     assert replace(recipe, augment=Augment()) == replace(
@@ -127,6 +151,8 @@ def test_rows_cannot_be_changed():
         replace(MINE, recipes={"convnet": replace(RECIPE, temperature=4.0)}),
         replace(MINE, teacher=("resnet18", "quick@1")),
         replace(MINE, labels="hard"),
+        replace(MINE, float_images=True),
+        replace(MINE, recipes={"convnet": replace(RECIPE, learned_rate=True)}),
     ],
 )
 def test_identity_covers_what_moves_a_number(other):
@@ -169,7 +195,7 @@ def test_defaults_that_rows_do_not_state_are_pinned():
     later = {f.name: f.default for kind in (Recipe, Augment) for f in fields(kind) if "added_later" in f.metadata}
     assert later == {
         "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
-        "normalise": "constant", "new_optimizer": False, "precision": "auto",
+        "normalise": "constant", "new_optimizer": False, "precision": "auto", "learned_rate": False,
         "crop_tries": 0, "dsa": (), "cutmix": 0.0, "operations": (), "operations_per_image": 1, "operation_chance": 1.0,
         "magnitude": 0.5, "magnitude_deviation": 0.0, "erasing": 0.0, "mixup": 0.0,
     }  # fmt: skip
@@ -214,7 +240,7 @@ def test_soft_labels_come_from_a_published_row():
     ("changes", "said"),
     [
         ({"optimizer": "lion"}, "sgd or adamw or adam"),
-        ({"normalise": "mean"}, "unknown normalise 'mean': constant or data"),
+        ({"normalise": "mean"}, "unknown normalise 'mean': constant or data or zca"),
         ({"precision": "fp16"}, "unknown precision 'fp16': auto or fp32"),
         ({"lr": float("nan")}, "lr must be above 0"),
         ({"milestones": (0.8, 0.6)}, "increasing shares"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators import train
+from evaluators import augment, dsa, train
 from evaluators.accuracy import evaluate
 from evaluators.catalog import STUDENTS
 from evaluators.normalisation import normalisation_of
@@ -169,6 +169,55 @@ def test_statistics_of_the_real_images_are_the_students():
     batch, _ = next(train.batches(images, labels, few.recipe("convnet"), 0, normalisation=data))
     holes = (batch - data.mean).abs().amax(1) < 1e-6  # DSA fills with 0 of normalised images: the mean colour
     assert holes.flatten(1).any(1).all()
+
+
+FEW = {"min_steps": 3, "max_steps": 3}
+
+
+def test_float_images_are_trained_on_as_they_are():
+    """Grey values / 255 train the same student as uint8; values beyond 0..1 reach it; only if the row says so."""
+    images, labels = stripes(4)
+    row = replace(short(**FEW), float_images=True)
+    assert same(fit(images, labels, protocol=row), fit(images.float() / 255, labels, protocol=row))
+    batch, _ = next(train.batches(images.float() / 100, labels, replace(SHORT, augment=Augment()), 0))
+    assert batch.max() > 1.5
+    with pytest.raises(ValueError, match=r"images must be uint8 .* not torch\.float32"):
+        fit(images.float() / 255, labels, protocol=short(**FEW))
+    with pytest.raises(ValueError, match="float images must be finite"):
+        fit(images / torch.zeros(1), labels, protocol=row)
+
+
+@pytest.mark.parametrize("operation", ["color", "flip", "cutout"])
+def test_whitened_training_is_training_on_whitened_images(operation):
+    """MTT's public code whitens both sides first: a body that sees them so, DSA on whitened images; tested alike."""
+    images, labels = stripes(12)
+    recipe = replace(SHORT, **FEW, optimizer="sgd", lr=0.05, normalise="zca", augment=Augment(dsa=(operation,)))
+    row = Protocol("white", 1, {"convnet": recipe}, source="this test")
+    zca = normalisation_of(images, "zca")
+    ours = fit(images, labels, protocol=row, normalisation=zca)
+
+    white = zca.apply(images)
+    model = train.build("convnet", 16, 3, train.seed_of(0, "weights"))
+    optimizer, numbers = train._make_optimizer(model, recipe), augment.make_generators(0)
+    indices = train._indices(len(images), recipe, train.generator(0, "order"))
+    for step, index in zip(range(3), indices, strict=False):
+        draw = augment.draw(len(index), recipe.augment, numbers)
+        for group in optimizer.param_groups:
+            group["lr"] = train.learning_rate(recipe, step, 3)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model.head(model.body(dsa.apply(white[index], draw.dsa))), labels[index]).backward()
+        optimizer.step()
+    tests, _ = stripes(5, seed=1)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tests), model.head(model.body(zca.apply(tests))), atol=1e-3, rtol=1e-2)
+        assert (ours(tests) - ours(images[:1])).abs().max() > 0.05
+
+
+def test_a_learned_rate_must_be_given():
+    with pytest.raises(ValueError, match=r"takes a set's learned rate: pass protocol\.at_rate"):
+        fit(*stripes(4), protocol=short(**FEW, learned_rate=True))
+    rate = short(**FEW, learned_rate=True).at_rate("convnet", 2e-3)
+    assert same(fit(*stripes(4), protocol=rate), fit(*stripes(4), protocol=short(**FEW)))
 
 
 def test_precision_is_the_devices_unless_the_recipe_says():

@@ -77,5 +77,6 @@ def test_the_evaluator_cannot_know_the_method():
     functions = (evaluation.train_student, evaluation.evaluate)
     takes = [sorted(inspect.signature(function).parameters) for function in functions]
     shared = ["device", "images", "num_classes"]
-    assert takes[0] == sorted([*shared, "compiled", "progress", "protocol", "seed", "state", "student", "targets"])
+    options = ["compiled", "normalisation", "progress", "protocol", "seed", "state", "student", "targets"]
+    assert takes[0] == sorted([*shared, *options])
     assert takes[1] == sorted([*shared, "batch", "labels", "model"])

@@ -23,7 +23,7 @@ from ddbench.store.records import train_id
 from ddbench.types import ImageSet
 from ddbench.utils.checkpoint import Checkpoint
 from evaluators import corruptions
-from evaluators.normalisation import normalisation_of
+from evaluators.normalisation import Whitening, normalisation_of
 from evaluators.protocols import QUICK_1, protocol
 from evaluators.train import train_student
 
@@ -247,6 +247,75 @@ def test_a_sets_own_soft_labels_are_kept_whatever_the_protocol(home, protocol):
     assert found.overall < 0.1
     assert (found.teacher, found.label_bytes) == ("", 4 * 2 * 4)
     assert not list((home / "shared").glob("teacher-*"))
+
+
+LEARNED = """
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from ddbench.types import DistilledSet
+from evaluators.normalisation import Whitening
+
+@dataclass(frozen=True)
+class Learned:
+    name: ClassVar[str] = "learned"
+    version: ClassVar[int] = 1
+    rate: float = 0.01
+    def distill(self, train, ipc, ctx):
+        index = torch.cat([train.of_class(label)[:ipc] for label in range(2)])
+        images, labels = train.images[index], train.labels[index]
+        floats = images.float() / 255 + 0.001  # another content than that of the view
+        zca = Whitening.fit(train.images)
+        return DistilledSet(images, labels, train.classes, train.readable, float_images=floats,
+                            learning_rate=self.rate or None, whitening=zca)
+"""
+
+
+def learned(home, protocol, text, *sets):
+    (home / "learned.py").write_text(LEARNED)
+    (home / protocol).write_text(text)
+    request = Request(f"{home}/learned.py:Learned", f"folder:{home}/images", (2,), sets=sets)
+    jury = planning.evaluation_setup(("convnet",), f"{home}/{protocol}", 1)
+    return planning.plan(request, jury, DataPaths(None, home / "shared", True))
+
+
+def test_float_images_rate_and_whitening_reach_the_student(home, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("ddbench.runner.evaluation.train_student", lambda images, *args, **kwargs: seen.update(
+        kwargs, images=images) or train_student(images, *args, **kwargs))  # fmt: skip
+    text = FEW + 'learned_rate = true\nnormalise = "zca"\n'
+    plan = learned(home, "mine.toml", "float_images = true\n" + text)
+    assert run(home, plan).failed == 0
+    (found,) = results(home)
+    assert seen["images"].dtype == torch.float32
+    assert seen["protocol"].recipe("convnet").lr == 0.01
+    train = plan.source.load(DataPaths(None, home / "shared", True), 8).train
+    assert torch.equal(seen["normalisation"].matrix, Whitening.fit(train.images).matrix)
+    assert found.image_bytes == 4 * (4 * 192 + 192 + 192 * 192)
+    assert found.protocol_hash == plan.evaluation.protocol.identity("convnet")
+
+
+def test_other_protocols_do_not_take_them(home):
+    assert run(home, learned(home, "few.toml", FEW)).failed == 0
+    (found,) = results(home)
+    assert found.image_bytes == 4 * 192
+
+
+def test_a_set_without_a_learned_rate_is_named(home):
+    assert run(home, learned(home, "mine.toml", FEW + "learned_rate = true\n", "rate=0")).failed == 1
+    (path,) = (home / "runs").rglob("results/*/*failed.json")
+    assert "trains at the learning rate that a distilled set carries, and this set has none" in path.read_text()
+
+
+def test_a_protocol_that_whitens_fits_sets_without_a_matrix(home, monkeypatch):
+    (home / "white.toml").write_text(FEW + 'normalise = "zca"\n')
+    fits = []
+    monkeypatch.setattr("ddbench.runner.evaluation.normalisation_of",
+                        lambda *args: fits.append(args) or normalisation_of(*args))  # fmt: skip
+    plan = planned(home, "white.toml", seeds=(0, 1))
+    assert run(home, plan).failed == 0
+    assert [kind for _, kind in fits] == ["zca"]  # once for both runs
+    assert {found.image_bytes for found in results(home)} == {4 * 192}
 
 
 def test_hard_labels_are_hard(home):
