@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
+import re
 import sys
 import tomllib
 import types
@@ -99,6 +101,13 @@ def params(instance: Any) -> dict[str, Any]:
             value = float(value)  # equal settings have one digest, whether written 1 or 1.0
         values[field.name] = _plain_json(value)
     return values
+
+
+def preset_purpose(file: Path) -> str:
+    """Return the first sentence of the comment at the head of a preset: what it is for, and what it should reach."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"(?<=\.)\s", comment, maxsplit=1)[0]
 
 
 def method_name(cls: type) -> str:

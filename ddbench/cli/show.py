@@ -108,7 +108,8 @@ def _show_method(name: str) -> str:
     ]
     table = text_table(fields, ("field", "default", "type", "meaning")) if fields else "no hyper-parameters"
     head = f"{cls.name} (method, version {cls.version})"
-    presets = f"presets: {', '.join(config.presets(cls)) or 'none'}"
+    files = [(preset, config.preset_purpose(file)) for preset, file in config.presets(cls).items()]
+    presets = text_table(files, ("preset", "for")) if files else "no presets"
     parts = [head, config.description(cls), presets, table, f"citation: {cls.citation}" if cls.citation else ""]
     return "\n\n".join(part for part in parts if part)
 

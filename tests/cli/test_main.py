@@ -15,8 +15,9 @@ from third_party import snapshot, write_images, write_method, write_package
 
 from ddbench.cli.common import log, log_to_stderr
 from ddbench.cli.main import cli
-from ddbench.config import describe_fields
+from ddbench.config import describe_fields, preset_purpose, presets
 from ddbench.registry import load_method, names
+from evaluators.protocols import PROTOCOLS
 from evaluators.recipes import Augment, Recipe
 
 
@@ -211,12 +212,19 @@ def test_list_presets_names_method_and_preset(here, tmp_path, monkeypatch):
         ("convnet", ["(student)", "ConvNet", "quick@1"]),
         ("quick@1", ["(protocol)", "weight_decay", "resnet18"]),
         ("quick", ["(protocol)"]),
-        ("random", ["random (method, version", "presets"]),
+        ("mtt", ["cifar10-ipc10", "IPC 10: 65.4 ± 0.7 % (ConvNet, mtt-zca@1;"]),
+        ("random", ["random (method, version", "preset"]),
     ],
 )
 def test_show_explains(name, some):
     shown = ddbench("show", name).stdout
     assert [word for word in some if word not in shown] == []
+
+
+def test_presets_name_protocols_that_exist():
+    purposes = [preset_purpose(file) for name in names("methods") for file in presets(load_method(name)).values()]
+    named = {title for purpose in purposes for title in re.findall(r"[\w-]+@\d+", purpose)}
+    assert {"dc-float@1", "dc-plain-float@1", "mtt@1", "mtt-zca@1"} <= named <= set(PROTOCOLS)
 
 
 def test_a_reader_of_the_log_that_left_fails_no_run(monkeypatch):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from small_networks import SIZE, close, in_float64, normalised, randn, student
 from torch import nn
 
+from ddbench import config
 from ddbench.context import seed_of
 from ddbench.methods import dc
 from ddbench.methods.dc import DC, DSA
@@ -48,6 +51,15 @@ def test_dc_is_the_rowwise_cosine_of_gradients(network):
 def test_dcs_loops_are_those_of_the_nearest_published_ipc(ipc, loops):
     assert DC().loops(ipc) == loops
     assert DC(outer=3, inner=4).loops(ipc) == (3, 4)
+
+
+@pytest.mark.parametrize("ipc", [1, 10, 50])
+def test_presets_are_the_published_settings(ipc):
+    for cls, init in ((DC, "noise"), (DSA, "real")):
+        method = config.build(cls, f"cifar10-ipc{ipc}")
+        assert (method.outer, method.inner) == cls().loops(ipc)
+        assert method == replace(cls(), outer=method.outer, inner=method.inner, bounded=False, store_float=True)
+        assert (method.rate, method.momentum, method.batch, method.init) == (0.1, 0.5, 256, init)
 
 
 def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_networks import SIZE, close, in_float64, normalised, randn, student
 
+from ddbench import config
 from ddbench.context import seed_of
 from ddbench.methods import dm
 from ddbench.methods.dm import DM
@@ -23,6 +26,12 @@ def test_dm_is_the_squared_distance_of_means(network):
     expected = sum((ours[:, j].mean() - theirs[:, j].mean()) ** 2 for j in range(ours.shape[1]))
     close(value, expected)
     close(gradient, torch.autograd.grad(expected, images)[0])
+
+
+@pytest.mark.parametrize(("ipc", "rate"), [(1, 1.0), (10, 1.0), (50, 1.0), (100, 10.0)])
+def test_presets_are_the_published_settings(ipc, rate):
+    assert config.build(DM, f"cifar10-ipc{ipc}") == replace(DM(), rate=rate, bounded=False, store_float=True)
+    assert (DM().iterations, DM().rate, DM().batch, DM().init) == (20001, 1.0, 256, "real")
 
 
 RATE, MOMENTUM = 0.3, 0.5

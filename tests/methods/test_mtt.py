@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ddbench import config
 from ddbench.methods.mtt import MTT
 from ddbench.methods.pixels import experts
 from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels
@@ -13,6 +14,34 @@ from evaluators import dsa
 CPU = torch.device("cpu")
 SMALL = {"steps": 3, "expert_epochs": 1, "latest": 2, "experts": 2, "epochs": 2, "expert_batch": 4}
 SMALL |= {"rate": 100, "rate_rate": 1e-8}
+
+
+PUBLISHED = {  # facts about the settings of the authors: N, M, T+, batch, whitened, rate, rate of alpha, alpha
+    "cifar10-ipc1": (50, 2, 2, 0, True, 1e2, 1e-7, 1e-2),
+    "cifar10-ipc10": (30, 2, 20, 0, True, 1e2, 1e-5, 1e-3),
+    "cifar10-ipc50": (30, 2, 40, 0, False, 1e3, 1e-5, 1e-3),
+    "cifar100-ipc1": (20, 3, 20, 0, True, 1e3, 1e-5, 1e-2),
+    "cifar100-ipc10": (20, 2, 20, 0, False, 1e3, 1e-5, 1e-2),
+    "cifar100-ipc50": (80, 2, 40, 125, True, 1e3, 1e-5, 1e-2),
+    "tiny-imagenet-ipc1": (10, 2, 10, 0, False, 1e4, 1e-4, 1e-2),
+    "tiny-imagenet-ipc10": (20, 2, 40, 200, False, 1e4, 1e-4, 1e-2),
+    "tiny-imagenet-ipc50": (20, 2, 40, 300, False, 1e4, 1e-4, 1e-2),
+    # TESLA's public code halves the gradient of the images, so half of its rates
+    "tesla-cifar10-ipc1": (50, 2, 5, 0, False, 1e3 / 2, 1e-7, 1e-2),
+    "tesla-cifar100-ipc50": (80, 2, 40, 125, True, 1e3 / 2, 1e-5, 1e-2),
+    "tesla-imagenet64-ipc1": (10, 3, 10, 100, False, 1e4 / 2, 1e-4, 1e-2),
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_presets_are_the_published_settings(preset):
+    """On unbounded floats, of which MTT's public code takes 5000 + 1 iterations, TESLA's 10 000 + 1."""
+    m, tesla = config.build(MTT, preset), preset.startswith("tesla")
+    settings = (m.steps, m.expert_epochs, m.latest, m.batch, m.normalise == "zca", m.rate, m.rate_rate, m.step_rate)
+    assert settings == PUBLISHED[preset]
+    assert (m.bounded, m.store_float, m.momentum, m.init) == (False, True, 0.5, "real")
+    assert (m.gradient, m.iterations) == (("tesla", 10001) if tesla else ("exact", 5001))
+    assert (m.epochs, m.expert_rate, m.expert_batch) == (50, 1e-2, 256)
 
 
 def test_a_step_rate_that_climbs_is_reported(few_scenes, context_of, caplog):
