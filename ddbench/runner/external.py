@@ -106,8 +106,17 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
         manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
     except ValueError as error:
         raise UserError(str(error)) from None
-    if soft is not None and soft.shape != (len(labels), len(classes)):
-        raise UserError(f"{folder}: soft labels are {soft.shape}, not {(len(labels), len(classes))}")
+    if whitening and sorted(whitening) != ["matrix", "mean"]:
+        raise UserError(f"{folder}: a whitening has mean and matrix, not {', '.join(whitening)}")
+    n, pixels = len(labels), 3 * size * size
+    for name, array, shape in (
+        ("soft labels are", soft, (n, len(classes))),
+        ("float images are", floats, (n, 3, size, size)),
+        ("the whitening's mean is", whitening.get("mean"), (3, size, size)),
+        ("the whitening's matrix is", whitening.get("matrix"), (pixels, pixels)),
+    ):
+        if array is not None and array.shape != shape:
+            raise UserError(f"{folder}: {name} {array.shape}, not {shape}")
     hard, rate = np.array(labels, dtype=np.int64), manifest.get("learning_rate")
     return Pictures(np.stack(images), hard, classes, soft, {}, floats, rate, whitening)
 

@@ -15,6 +15,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
+from ddbench.runner.external import plan_external
 from ddbench.runner.plan import ExecutionSettings, Request
 from ddbench.runner.teacher import get_teacher, network
 from ddbench.store import records
@@ -293,6 +294,27 @@ def test_float_images_rate_and_whitening_reach_the_student(home, monkeypatch):
     assert torch.equal(seen["normalisation"].matrix, Whitening.fit(train.images).matrix)
     assert found.image_bytes == 4 * (4 * 192 + 192 + 192 * 192)
     assert found.protocol_hash == plan.evaluation.protocol.identity("convnet")
+
+
+def test_a_given_folder_keeps_them(home):
+    text = "float_images = true\n" + FEW + 'learned_rate = true\nnormalise = "zca"\n'
+    plan = learned(home, "mine.toml", text)
+    run(home, plan)
+    folder = plan.specs[0].folder(home / "runs") / "distilled"
+    data_paths = DataPaths(None, home / "shared", True)
+    given = plan_external(folder, plan.source, None, plan.evaluation, data_paths)
+    assert run(home, given).failed == 0
+    one, other = results(home)
+    assert (one.content, one.confusion, one.image_bytes) == (other.content, other.confusion, other.image_bytes)
+    for name, array, said in (
+        ("float_images", {"float_images": np.zeros((3, 3, 8, 8), np.float32)}, r"float images are \(3, 3, 8, 8\), not"),
+        ("whitening", {"mean": np.zeros((3, 8, 8), np.float32)}, "has mean and matrix, not mean"),
+        ("soft_labels", {"other": np.zeros(3, np.float32)}, r"soft_labels\.safetensors has no soft labels, but other"),
+    ):
+        copy = shutil.copytree(folder, home / f"copy of {name}")
+        save_file(array, copy / f"{name}.safetensors")
+        with pytest.raises(UserError, match=said):
+            plan_external(copy, plan.source, None, plan.evaluation, data_paths)
 
 
 def test_other_protocols_do_not_take_them(home):
