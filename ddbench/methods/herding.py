@@ -20,7 +20,7 @@ class Herding:
 
     name: ClassVar[str] = "herding"
     citation: ClassVar[str] = "Welling, Herding dynamical weights to learn, ICML 2009"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
     embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
@@ -28,8 +28,8 @@ class Herding:
     )
     trained: bool = param(
         True,
-        "train it on the training split first (AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the "
-        "symmetries of a square), else keep its random initial weights",
+        "train it on the training split first (AdamW 2e-3, batches of 32, 300 steps, the symmetries of a square), else "
+        "keep its random initial weights",
     )
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:

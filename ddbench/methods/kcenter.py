@@ -20,7 +20,7 @@ class KCenter:
 
     name: ClassVar[str] = "kcenter"
     citation: ClassVar[str] = "Sener & Savarese, Active Learning for CNNs: A Core-Set Approach, ICLR 2018"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
     embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
@@ -28,8 +28,8 @@ class KCenter:
     )
     trained: bool = param(
         True,
-        "train it on the training split first (AdamW 2e-3, batches of 32, ten passes but 300 to 1000 steps, the "
-        "symmetries of a square), else keep its random initial weights",
+        "train it on the training split first (AdamW 2e-3, batches of 32, 300 steps, the symmetries of a square), else "
+        "keep its random initial weights",
     )
     first: Literal["mean", "random"] = param("mean", "first image: the one nearest the class mean, or a random one")
 

@@ -26,7 +26,7 @@ class KMeans:
     """
 
     name: ClassVar[str] = "kmeans"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
     features: Literal["network", "latents"] = param(
