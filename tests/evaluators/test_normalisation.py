@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from evaluators import normalisation
+from evaluators import dsa, normalisation
 from evaluators.normalisation import CONSTANT, normalisation_of
 
 NOISE = torch.randint(0, 256, (7, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -43,6 +43,15 @@ def test_clamped_pixels_are_grey_values(kind):
     pixels = norm.apply(2 * NOISE.float() / 255 - 0.5)
     norm.clamp_(pixels)
     torch.testing.assert_close(norm.restore(pixels), (2 * NOISE.float() / 255 - 0.5).clamp(0, 1))
+
+
+def test_dsas_brightness_follows_the_deviation():
+    """Half a deviation at most, as in the public code: 0.1 of CIFAR-10's grey values, 0.125 with the constants."""
+    brightest = dsa.DSANumbers("color", torch.tensor([[1.0, 0.5, 0.5]]))  # factors 1 of saturation and contrast
+    for kind in ("constant", "data"):
+        norm = normalisation_of(NOISE, kind)
+        moved = norm.restore(dsa.apply(norm.apply(NOISE), brightest)) - NOISE.float() / 255
+        torch.testing.assert_close(moved, (0.5 * norm.std).expand_as(moved))
 
 
 def test_flat_images_have_a_deviation():
