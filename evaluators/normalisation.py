@@ -92,7 +92,8 @@ class Whitening(Normalisation):
         """Whiten images (n, 3, h, w): uint8 0..255, or float 0..1."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        whitened: Tensor = linear_transform(images, self.matrix, self.mean.flatten())
+        with torch.autocast(images.device.type, enabled=False):  # half precision would lose the small variances
+            whitened: Tensor = linear_transform(images, self.matrix, self.mean.flatten())
         return whitened
 
     def restore(self, pixels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Images as parameters: start, augmentation, optimizer and result of methods that optimise distilled pixels.
 
-The pixels S are float32 (classes, ipc, 3, h, w), normalised by the training images' statistics or by constants
-(`evaluators.normalisation`). They are stored as 8-bit images at the end; values outside 0..255 are clipped.
+The pixels S are float32 (classes, ipc, 3, h, w), normalised by the training images' statistics, by constants
+or whitened (`evaluators.normalisation`). They are stored as 8-bit images at the end; values outside 0..255 are clipped.
 """
 
 from __future__ import annotations
