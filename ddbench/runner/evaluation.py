@@ -63,10 +63,10 @@ def evaluate_student(student_task: StudentTask) -> None:
     device, compiled = student_task.device, student_task.settings.compiled
     pictures = distilled_set.read(task.folder / "distilled")
     targets, teacher_title = _targets(student_task, pictures)
-    watch, peak = Stopwatch(), Peak(device)  # of the student: the teacher records its own cost
     recipe = protocol.recipe(student_task.student)
     images = _images(pictures, protocol)
     normalisation = _normalisation(student_task.data.train, recipe.normalise, pictures)
+    watch, peak = Stopwatch(), Peak(device)  # of the student: the teacher records its own cost
     model = train_student(
         images,
         targets,
