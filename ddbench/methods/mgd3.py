@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ddbench.config import param
 from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod, Denoise, Outputs, Shift
-from ddbench.methods.latent_diffusion.diffusion import clean_estimate, posterior_std
+from ddbench.methods.latent_diffusion.diffusion import clean_estimate
+from ddbench.methods.latent_diffusion.variance import log_variance, posterior_std
 from ddbench.methods.shared.validation import at_least, shares
 
 
@@ -19,9 +20,10 @@ class MGD3(ClusterCentreMethod):
     """Mode-guided dataset distillation (Chan-Santiago et al., ICML 2025, arXiv:2505.18963).
 
     Each image is guided to a mode m, the centre of a cluster of latents:
-    x_{t-1} = mu_t + sigma_t eps + lambda (m - x0_hat) sigma_t, with x0_hat the clean estimate under the prompt alone.
-    sigma_t is the posterior's deviation, for any sampler; the paper's form is for DDPM, whose model learned it. Nothing
-    is fine-tuned unless asked for.
+    x_{t-1} = mu_t + sigma_t eps + lambda (m - x0_hat) sigma_t. x0_hat is the clean estimate of the network under the
+    condition c, eps_theta(x_t, t, c), so without classifier-free guidance. (`estimate=guided` takes the guided output,
+    as other public code does.) sigma_t is the deviation of DDPM's noise, for any sampler; the paper's model learned it
+    (`variance=learned`). Nothing is fine-tuned unless asked for.
     """
 
     name: ClassVar[str] = "mgd3"
@@ -31,9 +33,15 @@ class MGD3(ClusterCentreMethod):
 
     version: ClassVar[int] = 3
 
-    weights: Literal["lora", "all", "none"] = "none"
+    weights: Literal["lora", "all", "difffit", "none"] = "none"
     guidance: float = 4.0
     pull: float = param(0.1, "lambda: weight of the guidance to the mode, the centre of a cluster")
+    estimate: Literal["prompt", "guided"] = param(
+        "prompt",
+        "clean estimate that is compared with the mode: under the prompt alone, the paper's formula (prompt), or after "
+        "classifier-free guidance (guided)",
+        added_later=True,
+    )
     free: float = param(0.5, "share of the steps, the last ones, that are not guided (stop guidance)", "0 to 1")
 
     def __post_init__(self) -> None:
@@ -43,13 +51,15 @@ class MGD3(ClusterCentreMethod):
 
     def _guided_denoiser(self, outputs: Outputs, starts: Tensor, scheduler: Any) -> tuple[Denoise, Shift]:
         """Return the denoiser, and the shift lambda (m - x0_hat) sigma_t that follows each guided step."""
-        modes, abars, prediction = starts, scheduler.alphas_cumprod, scheduler.config.prediction_type
-        direction = torch.zeros_like(modes)  # m - x0_hat of the step under way
+        modes, abars, prediction = starts, scheduler.alphas_cumprod.to(starts), scheduler.config.prediction_type
+        direction = v = torch.zeros_like(modes)  # m - x0_hat, and the output for the variance, of the step under way
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            nonlocal direction
+            nonlocal direction, v
             u, u_prompt = outputs(x_t, t)
-            direction = modes - clean_estimate(x_t, u_prompt, abars[t].to(x_t), prediction)
+            estimated = u if self.estimate == "guided" else u_prompt
+            estimated, v = estimated.tensor_split((x_t.shape[1],), 1)
+            direction = modes - clean_estimate(x_t, estimated, abars[t], prediction)
             return u
 
         def shift(i: int, t: Tensor, next_t: Tensor | None) -> Tensor:
@@ -57,6 +67,8 @@ class MGD3(ClusterCentreMethod):
             countdown = steps - 1 - i  # from steps - 1 to 0; the paper guides 49 to 26 of 50 steps (t_stop = 25)
             if next_t is None or (self.free and countdown <= self.free * steps):
                 return torch.zeros_like(direction)
+            if self.variance == "learned":
+                return self.pull * (0.5 * log_variance(v, abars[t], abars[next_t])).exp() * direction
             return self.pull * posterior_std(abars[t], abars[next_t]) * direction
 
         return denoise, shift

@@ -22,19 +22,17 @@ class Minimax(LatentDiffusionBaseline):
     """Efficient dataset distillation via minimax diffusion (Gu et al., CVPR 2024, arXiv:2311.15529).
 
     Defaults are the paper's for its base, facebook/DiT-XL-2-256, which takes 256 px and is downloaded; any other base
-    of `diffusion` works. Where the paper trains biases, norms and scales (DiffFit), here it is LoRA layers, or all
-    weights.
+    of `diffusion` works. The paper trains biases, norms and scales of a DiT (`weights=difffit`); the default, LoRA, is
+    for any base.
     """
 
     name: ClassVar[str] = "minimax"
     citation: ClassVar[str] = "Gu et al., Efficient Dataset Distillation via Minimax Diffusion, CVPR 2024"
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     base: str = "facebook/DiT-XL-2-256"
-    weights: Literal["lora", "all"] = param(
-        "lora", "trained weights: LoRA layers (lora), or every weight of the denoiser (all)"
-    )
+    weights: Literal["lora", "all", "difffit"] = "lora"
     tune_steps: int = 12_000
     tune_rate: float = 1e-3
     tune_warmup: int = 0
@@ -54,14 +52,17 @@ class Minimax(LatentDiffusionBaseline):
         at_least(self, alike=0, unlike=0, memory=1)
 
     def _extra_loss(self, stages: Stages, latents: Latents) -> ExtraLoss:
-        """Return lambda_r L_r + lambda_d L_d, averaged over the classes of a batch, the same for each of its images."""
+        """Return lambda_r L_r + lambda_d L_d, averaged over the classes of a batch, the same for each of its images.
+
+        An image with the empty prompt keeps its class here, as in the public code.
+        """
         size = (len(stages.train.classes), self.memory, latents.mean[0].numel())
         real = ClassMemory(stages.model.denoiser, "minimax_real", size, stages.model.device)
         past = ClassMemory(stages.model.denoiser, "minimax_own", size, stages.model.device)
 
         def loss(z0_hat: Tensor, abar: Tensor, labels: Tensor, z: Tensor) -> Tensor:
             total = z0_hat.new_zeros(())
-            classes = labels[labels >= 0].unique().tolist()  # an empty prompt has no class
+            classes = labels.unique().tolist()
             for c in classes:
                 z0_hat_c, z_c = z0_hat[labels == c].flatten(1), z[labels == c].flatten(1)
                 term = minimax_loss(z0_hat_c, real.recall(c), past.recall(c), self.alike, self.unlike)
@@ -71,7 +72,7 @@ class Minimax(LatentDiffusionBaseline):
             return total.expand(len(z0_hat))
 
         key = {"alike": self.alike, "unlike": self.unlike, "memory": self.memory}
-        return ExtraLoss(loss, {"minimax": key})
+        return ExtraLoss(loss, {"minimax": key, "labels_of_empty": True}, labels_of_empty=True)
 
 
 def minimax_loss(z0_hat: Tensor, real: Tensor, past: Tensor, lambda_r: float, lambda_d: float) -> Tensor:

@@ -12,17 +12,13 @@ from torch import Tensor
 from ddbench.config import param
 from ddbench.context import Context
 from ddbench.errors import UserError
-from ddbench.methods.latent_diffusion.base_method import (
-    LatentDiffusionBaseline,
-    StartLatents,
-    fixed_starts,
-    k_means,
-)
+from ddbench.methods.latent_diffusion.base_method import LatentDiffusionBaseline
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, representative_captions
 from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.latent_diffusion.starts import StartLatents, fixed_starts, k_means
 from ddbench.methods.shared.validation import at_least, check_enough
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest

@@ -46,8 +46,8 @@ def test_minimax_compares_with_the_memories_and_then_remembers_the_batch(stages)
     network = stages.model.denoiser
     loss = Minimax(memory=3, alike=1.0, unlike=1.0)._extra_loss(stages, stages.latents()).loss
     z, abar, estimates = randn(2, 4, 8, 8), torch.ones(2), randn(2, 4, 8, 8, seed=1)
-    first = loss(estimates, abar, torch.tensor([0, -1]), z)
-    assert first.tolist() == [0, 0]  # nothing was remembered yet; the empty prompt has no class
+    first = loss(estimates[:1], abar, torch.tensor([0]), z[:1])
+    assert first.tolist() == [0]  # nothing was remembered yet
     torch.testing.assert_close(network.minimax_real[0, 0], z[0].flatten())
     torch.testing.assert_close(network.minimax_own[0, 0], estimates[0].flatten())
     assert network.minimax_real_count.tolist() == network.minimax_own_count.tolist() == [1, 0, 0]
@@ -60,6 +60,22 @@ def test_minimax_compares_with_the_memories_and_then_remembers_the_batch(stages)
     assert clean.grad[0].norm() > 0
     third = loss(clean.detach(), abar, torch.tensor([0, 1]), z)
     assert third[0] == third[1] > second[0]
+
+
+def test_images_with_the_empty_prompt_are_remembered(pipeline, few_scenes, context_of, monkeypatch):
+    """As in the public code, which empties prompts inside the network."""
+    labels, loss = [], Minimax._extra_loss
+
+    def record(self, stages, latents):
+        term = loss(self, stages, latents)
+        return replace(term, loss=lambda z0_hat, abar, of_batch, z: (
+            labels.extend(of_batch.tolist()) or term.loss(z0_hat, abar, of_batch, z)
+        ))  # fmt: skip
+
+    monkeypatch.setattr(Minimax, "_extra_loss", record)
+    Minimax(base=str(pipeline), tune_empty=1.0, **SHORT).distill(few_scenes, 1, context_of())
+    assert len(labels) == 3 * 4
+    assert set(labels) <= {0, 1, 2}
 
 
 def test_minimax_goes_on_with_what_it_remembered(pipeline, few_scenes, context_of, tmp_path, monkeypatch):

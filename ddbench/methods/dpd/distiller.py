@@ -15,7 +15,7 @@ from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.methods.dpd.classifier import ClassifierConfig, candidate_margins, group_choice, stored_classifier
-from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod, StartLatents
+from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, match_statistics
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss
@@ -29,6 +29,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
     stored_prototypes,
 )
 from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.latent_diffusion.starts import StartLatents
 from ddbench.methods.shared.selection import real_features
 from ddbench.methods.shared.validation import at_least, check_enough, shares
 from ddbench.types import DistilledSet, ImageSet

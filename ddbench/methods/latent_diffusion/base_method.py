@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from string import Formatter
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +22,9 @@ from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, den
 from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
 from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.latent_diffusion.starts import StartLatents, cluster_centres, fixed_starts
 from ddbench.methods.shared.device import in_batches, resolve_precision
-from ddbench.methods.shared.validation import at_least, check_enough, shares
+from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 
 log = logging.getLogger("ddbench")
@@ -32,20 +32,6 @@ log = logging.getLogger("ddbench")
 Outputs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (z_t, t) -> (guided u, u of the prompt alone)
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Shift = Callable[[int, Tensor, Tensor | None], Tensor]
-
-
-@dataclass(frozen=True)
-class StartLatents:
-    """The starts of n images, class after class.
-
-    latent: (i, generator of image i) -> scaled latent (c, h, w), from which image i starts below strength 1.
-    prompts: of each image.
-    names: of each image, the name of its generator.
-    """
-
-    latent: Callable[[int, torch.Generator], Tensor]
-    prompts: Prompts
-    names: Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -60,8 +46,10 @@ class LatentDiffusionMethod:
         "base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded)",
     )
     prompt: str = param("A satellite image of {}", "template; {} becomes the readable class name")
-    weights: Literal["lora", "all", "none"] = param(
-        "lora", "trained weights: LoRA layers (lora), every weight of the denoiser (all), or nothing (none)"
+    weights: Literal["lora", "all", "difffit", "none"] = param(
+        "lora",
+        "trained weights: LoRA layers (lora); every weight of the denoiser (all); biases, norms, class embeddings and "
+        "new scales of a DiT (difffit); nothing (none)",
     )
     rank: int = param(4, "rank and alpha of LoRA")
     tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
@@ -96,11 +84,17 @@ class LatentDiffusionMethod:
     negative = ""
     tune_decay = 1e-2
     tune_weight = "min-snr"
+    tune_average = "warm"
+    tune_mirror = False
+    guidance_channels = 0
+    spacing = "base"
+    variance = "fixed"
     strength = 1.0
     pull = 0.0
 
     def __post_init__(self) -> None:
         at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
+        at_least(self, guidance_channels=0)
         shares(self, "strength", "tune_empty", "guidance_low", "guidance_high")
         if not 0 <= self.tune_ema < 1:
             raise ValueError("tune_ema must be at least 0 and below 1")
@@ -126,8 +120,11 @@ class LatentDiffusionMethod:
             latents = stages.latents()
             starts = self._start_latents(stages, latents, ipc)
             if self.weights != "none":
-                extra_loss = self._extra_loss(stages, latents)
-                stages.finetune(latents, self._image_prompts(stages), self._finetune_config(ctx.device), extra_loss)
+                extra_loss, prompts = self._extra_loss(stages, latents), self._image_prompts(stages)
+                views = 2 if self.tune_mirror else 1
+                of_views = replace(prompts, index=prompts.index.repeat(views))  # so it is part of the stage's key
+                tuned = stages.latents(views) if self.tune_mirror else latents
+                stages.finetune(tuned, of_views, self._finetune_config(ctx.device), extra_loss)
             z, _ = self.sample_latents(model, starts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
         return train.distilled(images)
@@ -135,11 +132,13 @@ class LatentDiffusionMethod:
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         """Raise UserError now for settings that would fail after the training."""
         model.check_size(train.images.shape[-1])
-        scheduler = model.make_scheduler(self.scheduler, pulled=self.pull > 0)
+        scheduler = model.make_scheduler(self.scheduler, self.pull > 0, self.spacing, self.variance)
         check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
             log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)
+        if self.weights == "difffit" and model.text is not None:
+            raise UserError("weights=difffit: this base is conditioned by text, DiffFit is for a DiT; try weights=lora")
         if self.weights != "none" and self.tune_batch < ctx.processes.size:
             problem = f"tune_batch={self.tune_batch} is too small for {ctx.processes.size} processes"
             raise UserError(f"{problem}: each needs one image")
@@ -175,7 +174,8 @@ class LatentDiffusionMethod:
         precision = "fp32" if self.precision == "fp16" else resolve_precision(self.precision, device)
         return FinetuneConfig(
             self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
-            self.tune_empty, self.tune_ema, precision, self.tune_decay, self.tune_weight,
+            self.tune_empty, self.tune_ema, precision, self.tune_decay, self.tune_weight, self.tune_average,
+            self.variance,
         )  # fmt: skip
 
     def sample_latents(self, model: LatentModel, starts: StartLatents, ctx: Context) -> tuple[Tensor, int]:
@@ -186,7 +186,7 @@ class LatentDiffusionMethod:
         """
         prompts = starts.prompts
         conditions = model.encode_prompts([*prompts.texts, self.negative], [*prompts.labels, -1])
-        network = denoiser_of(model, resolve_precision(self.precision, model.device))
+        network = denoiser_of(model, resolve_precision(self.precision, model.device), self.variance == "learned")
         images = range(len(starts.names))[ctx.processes.shard]
 
         def sample_batch(part: slice) -> list[tuple[Tensor, int]]:
@@ -195,8 +195,9 @@ class LatentDiffusionMethod:
             z = torch.stack([starts.latent(i, g) for i, g in zip(batch, generators, strict=True)]).to(model.device)
             condition = conditions[prompts.index[batch].to(conditions.device)]
             negative = conditions[-1:].expand(len(batch), *conditions.shape[1:])
-            scheduler = model.make_scheduler(self.scheduler)
-            outputs = guided_and_conditional(network, condition, negative, partial(self._scale, scheduler))
+            scheduler = model.make_scheduler(self.scheduler, spacing=self.spacing, variance=self.variance)
+            scale = partial(self._scale, scheduler)
+            outputs = guided_and_conditional(network, condition, negative, scale, self.guidance_channels)
             denoise, shift = self._guided_denoiser(outputs, z, scheduler)
             z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)
             # clones: a view would be sent to other processes with the whole of its batch
@@ -225,6 +226,33 @@ class LatentDiffusionBaseline(LatentDiffusionMethod):
     tune_weight: Literal["min-snr", "even"] = param(
         "min-snr", "weight of the loss over time: min-SNR's (min-snr), or the same for every time (even)"
     )
+    tune_average: Literal["warm", "constant"] = param(
+        "warm",
+        "decay of the weight average: rises from 1/10 to tune_ema, so that the base's weights are forgotten (warm), or "
+        "is tune_ema from the first step on: the base's weights keep a share of tune_ema ** tune_steps (constant)",
+        added_later=True,
+    )
+    tune_mirror: bool = param(
+        False, "mirror each training image with probability 0.5, before it is encoded", added_later=True
+    )
+    guidance_channels: int = param(
+        0,
+        "first channels of the latent that classifier-free guidance changes; the others stay as under the prompt alone "
+        "(DiT's public code: 3); 0: all",
+        added_later=True,
+    )
+    spacing: Literal["base", "leading", "linspace", "trailing"] = param(
+        "base",
+        "spacing of the sampling times: the base's own (base); of 50 in 1000 from 980 to 0, or one more where the base "
+        "says so (leading), from 999 to 0, as in DiT's public code (linspace), or from 999 to 19 (trailing)",
+        added_later=True,
+    )
+    variance: Literal["fixed", "learned"] = param(
+        "fixed",
+        "variance of DDPM's noise: the posterior's (fixed), or the one that a DiT learned (learned); its term of the "
+        "loss then joins fine-tuning",
+        added_later=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -233,30 +261,5 @@ class ClusterCentreMethod(LatentDiffusionBaseline):
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         prompts = class_prompts(self.prompt, stages.train.readable, stages.train.class_labels(ipc))
-        return fixed_starts(cluster_centres(stages, latents, ipc), prompts)
-
-
-def fixed_starts(z: Tensor, prompts: Prompts) -> StartLatents:
-    """Return the starts of images at latents z (n, c, h, w), each image's generator named by its number."""
-    return StartLatents(lambda i, generator: z[i], prompts, [(i,) for i in range(len(z))])
-
-
-def cluster_centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
-    """Return k-means' centres of each class's scaled, flattened latents: (classes * ipc, c, h, w), class after class.
-
-    Raises ValueError for a class with fewer than `ipc` images.
-    """
-    train = stages.train
-    check_enough(train, ipc, "clusters")
-    centres = []
-    for label in stages.ctx.progress(range(len(train.classes)), "clusters", len(train.classes)):
-        centres.append(k_means(latents.means(train.of_class(label)).flatten(1).numpy(), ipc)[0])
-    return torch.cat(centres).view(-1, *latents.mean.shape[1:])
-
-
-def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
-    """Return the centres (count, d), float32, of points (n, d), and the cluster of each point."""
-    from sklearn.cluster import KMeans
-
-    clustering = KMeans(count, n_init=10, random_state=0).fit(points)
-    return torch.from_numpy(clustering.cluster_centers_).float(), clustering.labels_
+        progress = partial(stages.ctx.progress, desc="clusters")
+        return fixed_starts(cluster_centres(stages.train, latents, ipc, progress), prompts)

@@ -70,12 +70,15 @@ class Objective:
     prediction: output of the network, one of PREDICTIONS.
     weight: (abar (n,), prediction) -> weights (n,) of the images' squared errors.
     extra: (z0_hat (n, c, h, w), abar (n,)) -> losses (n,) that are added, or None.
+    bound: (z, z_t, z0_hat, v, times) -> losses (n,) of the learned variance that are added, or None
+        (`variational_bound`).
     """
 
     abars: Tensor
     prediction: str = "v_prediction"
     weight: Callable[[Tensor, str], Tensor] = min_snr_weight
     extra: Callable[[Tensor, Tensor], Tensor] | None = None
+    bound: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 def diffusion_loss(
@@ -84,7 +87,7 @@ def diffusion_loss(
 ) -> Tensor:  # fmt: skip
     """Return the loss of a batch of clean scaled latents z (n, c, h, w), at times drawn evenly.
 
-    network: (z_t, times) -> u.
+    network: (z_t, times) -> u; with `bound` u and v, along the channels.
     generator: draws everything; one on the CPU repeats a step on any device.
     part: compute these images only, and return the sum of their losses over n: the parts add up to the whole batch.
     """
@@ -93,11 +96,14 @@ def diffusion_loss(
     eps = torch.randn(z.shape, generator=generator, device=device).to(z)[part]
     abar, clean = objective.abars.to(times.device)[times].to(z)[part], z[part]
     z_t = add_noise(clean, eps, abar)
-    u = network(z_t, times[part].to(z.device)).float()
+    u, v = network(z_t, times[part].to(z.device)).float().tensor_split((z.shape[1],), 1)
     losses = (u - target(clean, eps, abar, objective.prediction)).square().mean((1, 2, 3))
     losses = losses * objective.weight(abar, objective.prediction)
+    z0_hat = clean_estimate(z_t, u, abar, objective.prediction)
     if objective.extra:
-        losses = losses + objective.extra(clean_estimate(z_t, u, abar, objective.prediction), abar)
+        losses = losses + objective.extra(z0_hat, abar)
+    if objective.bound:
+        losses = losses + objective.bound(clean, z_t, z0_hat.detach(), v, times[part].to(z.device))
     return losses.sum() / len(z)
 
 
@@ -180,14 +186,6 @@ def match_statistics(z: Tensor, prototypes: Tensor) -> Tensor:
     return (z - mean) / std.clamp(min=1e-6) * of_std + of_mean
 
 
-def posterior_std(abar: Tensor, later: Tensor) -> Tensor:
-    """Return the deviation of z at the next time, given z_t and z0; 0 at the end (Ho et al., 2006.11239, eq. 7).
-
-    abar, later: cumulative alphas of this and of the next time of sampling.
-    """
-    return ((1 - later) / (1 - abar) * (1 - abar / later)).clamp(min=0).sqrt()
-
-
 def guided_denoiser(network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float) -> Callable:
     """Return (z, t) -> u by classifier-free guidance: `guided_and_conditional` without the second output."""
     outputs = guided_and_conditional(network, condition, negative, lambda t: scale)
@@ -195,17 +193,20 @@ def guided_denoiser(network: Callable[..., Tensor], condition: Tensor, negative:
 
 
 def guided_and_conditional(
-    network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: Callable[[Tensor], float]
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: Callable[[Tensor], float],
+    channels: int = 0,
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:  # fmt: skip
     """Return (z, t) -> (u, u_c), where u = u_n + scale(t) (u_c - u_n) (Ho and Salimans, arXiv 2207.12598).
 
     u_c = network(z, t, condition) and u_n = network(z, t, negative) come from one call; scale 1 needs u_c alone.
+    channels: first channels of the output that are guided, 0 for those of z; the others are u_c's.
     """
 
     def outputs(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if (s := scale(t)) == 1:
             return (u := network(z, t, condition)), u
         u_n, u_c = network(torch.cat([z, z]), t, torch.cat([negative, condition])).chunk(2)
-        return u_n + s * (u_c - u_n), u_c
+        k = channels or z.shape[1]
+        return torch.cat([u_n[:, :k] + s * (u_c[:, :k] - u_n[:, :k]), u_c[:, k:]], 1), u_c
 
     return outputs

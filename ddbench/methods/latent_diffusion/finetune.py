@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddbench.context import generator_of, seed_of
+from ddbench.methods.latent_diffusion.difffit import unfreeze_difffit
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
+from ddbench.methods.latent_diffusion.variance import variational_bound
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
-DEFAULTS = {"decay": 1e-2, "weight": "min-snr"}  # left out of the stage's key: older stages have neither
+DEFAULTS = {"decay": 1e-2, "weight": "min-snr", "average": "warm", "variance": "fixed"}  # not in the key
+NEW_WEIGHTS = {"lora": ".lora_", "difffit": ".gamma"}  # parts of the names of weights that a base does not have
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -28,7 +32,7 @@ LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 class FinetuneConfig:
     """The settings that decide a fine-tuned denoiser, besides data and `ExtraLoss`.
 
-    weights: lora (attention projections, Gaussian start, alpha = rank) or all.
+    weights: lora (attention projections, Gaussian start, alpha = rank), difffit (`unfreeze_difffit`) or all.
     rank: of LoRA.
     steps, batch, rate, warmup: of AdamW, whose rate is constant after the warm-up.
     empty: share of prompts replaced by the empty one.
@@ -36,6 +40,8 @@ class FinetuneConfig:
     precision: bf16 (autocast) or fp32.
     decay: AdamW's weight decay.
     weight: weight of the loss over time, a key of WEIGHTS.
+    average: decay of the weight average over the steps (`Schedule`).
+    variance: fixed, or learned: add the variational bound of the denoiser's own variance.
     """
 
     weights: str
@@ -49,6 +55,8 @@ class FinetuneConfig:
     precision: str
     decay: float = 1e-2
     weight: str = "min-snr"
+    average: str = "warm"
+    variance: str = "fixed"
 
     def key(self) -> dict[str, Any]:
         """Return JSON values for the stage's key, without the rank of no LoRA and without DEFAULTS."""
@@ -76,21 +84,26 @@ class ExtraLoss:
     """A term that a method adds to the diffusion loss.
 
     loss: (z0_hat, abar, labels, z) -> losses (n,) of clean estimates and clean latents (n, c, h, w), cumulative alphas
-        (n,) and labels (n,), -1 where the prompt is empty.
+        (n,) and labels (n,), by default -1 where the prompt is empty.
     key: JSON values for the stage's key.
+    labels_of_empty: give images with the empty prompt the label of their class in place of -1.
     """
 
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     key: Mapping[str, Any]
+    labels_of_empty: bool = False
 
 
 def unfreeze(denoiser: nn.Module, config: FinetuneConfig) -> None:
-    """Make the weights trainable that `config` names: new LoRA layers, or all.
+    """Make the weights trainable that `config` names: new LoRA layers, DiffFit's, or all.
 
     With LoRA, a denoiser conditioned by class also learns its class embeddings: those of the base mean other classes.
     """
     if config.weights == "all":
         denoiser.requires_grad_(True)
+        return
+    if config.weights == "difffit":
+        unfreeze_difffit(denoiser)
         return
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -110,6 +123,8 @@ def finetune_loss(
 ) -> Callable[[int], Tensor]:
     """Return step -> loss of the step's batch, or of the `part` of it. A step's draws follow from its number alone."""
     latents, empty_prompt = data.latents, len(data.conditions) - 1
+    abars, learned = model.scheduler.alphas_cumprod, config.variance == "learned"
+    bound = partial(variational_bound, abars=abars.to(model.device))
 
     def loss_at(step: int) -> Tensor:
         generator = generator_of(0, "tune", step)
@@ -118,11 +133,15 @@ def finetune_loss(
         z = latents.draw(rows, generator).to(model.device)
         prompts = data.index[rows].masked_fill(empty, empty_prompt)[part]
         condition = data.conditions[prompts.to(data.conditions.device)].to(model.device)
-        labels = latents.labels[rows].masked_fill(empty, -1)[part].to(model.device)
+        labels = latents.labels[rows]
+        if extra_loss and not extra_loss.labels_of_empty:
+            labels = labels.masked_fill(empty, -1)
+        labels = labels[part].to(model.device)
         extra = (lambda z0_hat, abar: extra_loss.loss(z0_hat, abar, labels, z[part])) if extra_loss else None
-        objective = Objective(model.scheduler.alphas_cumprod, model.prediction, WEIGHTS[config.weight], extra)
+        objective = Objective(abars, model.prediction, WEIGHTS[config.weight], extra, bound if learned else None)
         with mixed_precision(model.device, config.precision):
-            return diffusion_loss(lambda z_t, t: model.denoise(z_t, t, condition), z, objective, generator, part)
+            network = partial(model.denoise, condition=condition, variance=learned)
+            return diffusion_loss(network, z, objective, generator, part)
 
     return loss_at
 
@@ -137,7 +156,9 @@ def finetune(
     its part of the batch.
     """
     unfreeze(model.denoiser, config)
-    schedule = Schedule(config.steps, config.rate, config.warmup, decay=config.decay, ema=config.ema)
+    schedule = Schedule(
+        config.steps, config.rate, config.warmup, decay=config.decay, ema=config.ema, average=config.average
+    )
     result = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, processes=processes))
     trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
     if processes.is_lead:
@@ -147,7 +168,8 @@ def finetune(
 
 def load_finetuned(model: LatentModel, folder: Path, config: FinetuneConfig) -> None:
     """Put the weights that `finetune` wrote into the model's denoiser, frozen again."""
-    if config.weights == "lora" and not any(".lora_" in name for name, _ in model.denoiser.named_parameters()):
+    names = " ".join(name for name, _ in model.denoiser.named_parameters())
+    if config.weights in NEW_WEIGHTS and NEW_WEIGHTS[config.weights] not in names:
         unfreeze(model.denoiser, config)
     trained = load_file(folder / "denoiser.safetensors", device=str(model.device))
     if unexpected := model.denoiser.load_state_dict(trained, strict=False).unexpected_keys:

@@ -49,6 +49,11 @@ class LatentModel:
         return self.scheduler.config.prediction_type
 
     @property
+    def learned_variance(self) -> bool:
+        """True if the denoiser outputs a variance beside the mean."""
+        return self.denoiser.config.out_channels == 2 * self.denoiser.config.in_channels
+
+    @property
     def factor(self) -> int:
         """Pixels per latent cell along one axis."""
         config = self.vae.config
@@ -96,14 +101,15 @@ class LatentModel:
         ).input_ids
         return torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
 
-    def denoise(self, z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def denoise(self, z: Tensor, t: Tensor, condition: Tensor, variance: bool = False) -> Tensor:
         """Return the denoiser's output u (n, c, h, w) for z at time t, (n,) or a scalar, under `encode_prompts`' rows.
 
         A U-Net with class embeddings of its own (Text2Earth: ground resolution) is given class 0. A transformer that
-        learned its variance too outputs the mean and the variance; u is the mean.
+        learned its variance too outputs the mean and the variance; u is the mean, with `variance` both (n, 2 c, h, w).
         """
         if self.text is None:
-            return self.denoiser(z, t.expand(len(z)).to(z.device), class_labels=condition).sample[:, : z.shape[1]]
+            output = self.denoiser(z, t.expand(len(z)).to(z.device), class_labels=condition).sample
+            return output if variance else output[:, : z.shape[1]]
         classes = {}
         if self.denoiser.class_embedding is not None:
             classes = {"class_labels": torch.zeros(len(z), dtype=torch.long, device=z.device)}
@@ -128,7 +134,7 @@ class LatentModel:
 
         return torch.cat(list(in_batches(compute, len(z), batch, progress)))
 
-    def make_scheduler(self, name: str, pulled: bool = False) -> Any:
+    def make_scheduler(self, name: str, pulled: bool = False, spacing: str = "base", variance: str = "fixed") -> Any:
         """Build the base's own scheduler (name "base") or another of diffusers, with the base's noise levels.
 
         DDIM replaces a base's own scheduler that scales its noise (Euler's), which the sampler does not support. PNDM
@@ -136,15 +142,26 @@ class LatentModel:
         Stable Diffusion (its second step still repeats the first from the latents before it, and with them before the
         first pull). No scheduler clips: that default is for pixels in [-1, 1].
 
-        pulled: the latents are moved between steps. Raises UserError for an unknown name, for a scheduler that scales
-        its noise, and with `pulled` for one that continues from its own copy of the latents.
+        pulled: the latents are moved between steps. spacing: of the times of sampling, "base" for the base's own.
+        variance: "learned" for DDPM's noise as the base learned it. Raises UserError for an unknown name, for a
+        scheduler that scales its noise, with `pulled` for one that continues from its own copy of the latents, and for
+        a spacing or variance that the scheduler or the base does not have.
         """
         kinds = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
         kinds = {"base": type(self.scheduler)} | dict(sorted(kinds.items()))
         if name not in kinds:
             raise unknown("scheduler", name, kinds)
-        scheduler = build_scheduler(kinds[name], self.scheduler.config)
+        config = dict(self.scheduler.config)
+        config |= {"timestep_spacing": spacing} if spacing != "base" else {}
+        config |= {"variance_type": "learned_range"} if variance == "learned" else {}
         kind = kinds[name].__name__
+        if spacing != "base" and "timestep_spacing" not in inspect.signature(kinds[name]).parameters:
+            raise UserError(f"scheduler {kind} knows no spacing: set spacing=base")
+        scheduler = build_scheduler(kinds[name], config)
+        if variance == "learned" and kind != "DDPMScheduler":
+            raise UserError(f"variance=learned: scheduler {kind} draws no such noise: set scheduler=DDPMScheduler")
+        if variance == "learned" and (self.text is not None or not self.learned_variance):
+            raise UserError("variance=learned: this base did not learn its variance: set variance=fixed")
         if pulled and kind in MULTISTEP_SCHEDULERS:
             raise UserError(f"scheduler {kind} keeps its own latents, which undoes the guidance: set pull=0")
         if float(scheduler.init_noise_sigma) == 1:
@@ -153,7 +170,7 @@ class LatentModel:
             raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for example")
         from diffusers import DDIMScheduler
 
-        return build_scheduler(DDIMScheduler, self.scheduler.config)
+        return build_scheduler(DDIMScheduler, config)
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
@@ -195,12 +212,14 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def denoiser_of(model: LatentModel, precision: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def denoiser_of(
+    model: LatentModel, precision: str, variance: bool = False
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return `model.denoise` under autocast, with float32 output."""
 
     def network(z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         with mixed_precision(model.device, precision):
-            return model.denoise(z, t, condition).float()
+            return model.denoise(z, t, condition, variance).float()
 
     return network
 

@@ -30,6 +30,8 @@ class Schedule:
     clip: largest gradient norm.
     decay, betas: AdamW's weight decay and betas.
     ema: decay per step of the weight average that replaces the weights at the end, 0 for none.
+    average: warm: the decay of step i (from 0) is at most (1 + i) / (10 + i), so that the first weights are forgotten;
+        constant: it is `ema` from the first step on, so that ema ** steps of the average are the first weights.
     floor: share of the peak rate at the end of the cosine.
     seconds: where not 0, time decides in place of `steps`, the seconds before a kill included; so does the cosine.
     """
@@ -42,6 +44,7 @@ class Schedule:
     decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
     ema: float = 0.0
+    average: str = "warm"
     floor: float = 0.01
     seconds: float = 0.0
 
@@ -119,8 +122,8 @@ def fit(
                 raise FloatingPointError(f"{problem}: try smaller rates and loss weights")
         losses = [*losses[-99:], values[0]]
         show_loss(bar, losses[-1])
-        if average:  # its decay warms up, so that early weights are forgotten
-            decay = min(schedule.ema, (1 + step) / (10 + step))
+        if average:
+            decay = min(schedule.ema, (1 + step) / (10 + step)) if schedule.average == "warm" else schedule.ema
             with torch.no_grad():
                 torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - decay)
         after(step)

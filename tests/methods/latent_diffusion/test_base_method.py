@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from ddbench.methods.d4m import D4M
-from ddbench.methods.latent_diffusion.base_method import cluster_centres
+from ddbench.methods.latent_diffusion import stages as stages_module
+from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.latent_diffusion.starts import cluster_centres
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import Minimax
 from ddbench.methods.plain_diffusion import Diffusion
@@ -26,9 +28,28 @@ def test_same_seed_same_images_whatever_the_batch(cls, pipeline, few_scenes, con
     assert not torch.equal(made.images, method.distill(few_scenes, 2, context_of(2)).images)
 
 
+def test_mirrored_images_are_encoded_and_tuned_on(pipeline, few_scenes, context_of, monkeypatch):
+    """Half of the rows that a step draws from are the latents of mirrored images, each with its image's prompt."""
+    seen = []
+    original = stages_module.finetune_loss
+    monkeypatch.setattr(
+        stages_module, "finetune_loss", lambda model, data, *rest: seen.append(data) or original(model, data, *rest)
+    )
+    method = Diffusion(base=str(pipeline), **SHORT)
+    method.distill(few_scenes, 1, context_of())
+    replace(method, tune_mirror=True).distill(few_scenes, 1, context_of())
+    plain, mirrored = seen  # another stage: it was trained anew
+    assert len(mirrored.latents.mean) == 2 * len(plain.latents.mean)
+    assert mirrored.index.tolist() == 2 * plain.index.tolist()
+    assert mirrored.latents.labels.tolist() == 2 * plain.latents.labels.tolist()
+    model = load_model(str(pipeline), torch.device("cpu"))
+    flipped = model.encode(few_scenes.images.flip(3), iter, 8)[0]
+    torch.testing.assert_close(mirrored.latents.mean[18:], flipped, rtol=1e-2, atol=1e-2)
+
+
 def test_centres_are_the_means_of_their_clusters(stages):
     latents = stages.latents()
-    found = cluster_centres(stages, latents, 2).flatten(1)
+    found = cluster_centres(stages.train, latents, 2).flatten(1)
     for label in range(3):
         points = latents.means(stages.train.of_class(label)).flatten(1)
         own = found[2 * label : 2 * label + 2]
@@ -36,7 +57,7 @@ def test_centres_are_the_means_of_their_clusters(stages):
         for k in range(2):
             torch.testing.assert_close(own[k], points[owner == k].mean(0), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="7 clusters per class need 7 images per class, but: beach 6"):
-        cluster_centres(stages, latents, 7)
+        cluster_centres(stages.train, latents, 7)
 
 
 def test_guidance_acts_in_its_interval_alone(pipeline, few_scenes, context_of):

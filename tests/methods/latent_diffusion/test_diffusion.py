@@ -208,6 +208,22 @@ def test_guidance_may_depend_on_time():
     assert [float(outputs(z, torch.tensor(t))[0][0, 0, 0, 0]) for t in (9, 3)] == [5.0, 2.0]
 
 
+def test_the_public_code_of_dit_guides_three_channels():
+    """Its halves: condition, no class; guided are the first three of the channels, the rest is the condition's."""
+    outputs = torch.randn(4, 8, 2, 2, generator=generators(1)[0])
+    condition, empty = outputs[:2], outputs[2:]
+    network = lambda z, t, rows: torch.cat([empty, condition])  # noqa: E731
+    z, rows = torch.zeros(2, 4, 2, 2), torch.zeros(2)
+    u, u_c = guided_and_conditional(network, rows, rows, lambda t: 4.0, 3)(z, torch.tensor(1))
+    expected = condition.clone()
+    expected[:, :3] = empty[:, :3] + 4 * (condition[:, :3] - empty[:, :3])
+    assert torch.equal(u, expected)
+    assert torch.equal(u_c, condition)
+    expected[:, 3] = empty[:, 3] + 4 * (condition[:, 3] - empty[:, 3])
+    u, _ = guided_and_conditional(network, rows, rows, lambda t: 4.0)(z, torch.tensor(1))
+    assert torch.equal(u, expected)
+
+
 def test_matched_statistics_are_those_of_the_prototype():
     z, prototypes = (torch.randn(3, 4, 8, 8, generator=g) for g in generators(2))
     matched = match_statistics(0.1 * z + 3, prototypes)

@@ -69,6 +69,21 @@ def test_it_learns_and_the_average_is_not_the_last_weight():
     assert not torch.equal(averaged.weight, net.weight)
 
 
+@pytest.mark.parametrize(("average", "share"), [("constant", 0.9**20), ("warm", 0.0)])
+def test_a_constant_average_keeps_its_share_of_the_first_weights(average, share):
+    """Against the sum written out; in Minimax's public code 0.9999 ** 12000 = 30 % remain."""
+    net, loss_at = problem()
+    seen = [net.weight.detach().clone()]
+    schedule = Schedule(20, 1e-2, ema=0.9, average=average)
+    fit(net, loss_at, schedule, plain, after=lambda step: seen.append(net.weight.detach().clone()))
+    mean, left = seen[0], 1.0
+    for step, weight in enumerate(seen[1:]):
+        decay = 0.9 if average == "constant" else min(0.9, (1 + step) / (10 + step))
+        mean, left = decay * mean + (1 - decay) * weight, left * decay
+    torch.testing.assert_close(net.weight.detach(), mean)
+    assert left == pytest.approx(share, abs=1e-6)
+
+
 def test_a_loss_that_is_not_finite_stops_and_is_named():
     net, _ = problem()
     with pytest.raises(FloatingPointError, match="nan at step 3"):

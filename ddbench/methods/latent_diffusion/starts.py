@@ -1,0 +1,54 @@
+"""The latents that sampled images start from, and k-means' centres of a class's latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.prompts import Prompts
+from ddbench.methods.shared.validation import check_enough
+from ddbench.types import ImageSet
+
+
+@dataclass(frozen=True)
+class StartLatents:
+    """The starts of n images, class after class.
+
+    latent: (i, generator of image i) -> scaled latent (c, h, w), from which image i starts below strength 1.
+    prompts: of each image.
+    names: of each image, the name of its generator.
+    """
+
+    latent: Callable[[int, torch.Generator], Tensor]
+    prompts: Prompts
+    names: Sequence[tuple[int, ...]]
+
+
+def fixed_starts(z: Tensor, prompts: Prompts) -> StartLatents:
+    """Return the starts of images at latents z (n, c, h, w), each image's generator named by its number."""
+    return StartLatents(lambda i, generator: z[i], prompts, [(i,) for i in range(len(z))])
+
+
+def cluster_centres(train: ImageSet, latents: Latents, ipc: int, progress: Callable = iter) -> Tensor:
+    """Return k-means' centres of each class's scaled, flattened latents: (classes * ipc, c, h, w), class after class.
+
+    Raises ValueError for a class with fewer than `ipc` images.
+    """
+    check_enough(train, ipc, "clusters")
+    centres = []
+    for label in progress(range(len(train.classes))):
+        centres.append(k_means(latents.means(train.of_class(label)).flatten(1).numpy(), ipc)[0])
+    return torch.cat(centres).view(-1, *latents.mean.shape[1:])
+
+
+def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
+    """Return the centres (count, d), float32, of points (n, d), and the cluster of each point."""
+    from sklearn.cluster import KMeans
+
+    clustering = KMeans(count, n_init=10, random_state=0).fit(points)
+    return torch.from_numpy(clustering.cluster_centers_).float(), clustering.labels_
