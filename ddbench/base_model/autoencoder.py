@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from ddbench.base_model.budget import TrainingBudget
 from ddbench.context import generator_of, seed_of
-from ddbench.methods.latent_diffusion.model import posterior, to_float
+from ddbench.methods.latent_diffusion.model import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
+from ddbench.utils.images import to_float
 
 LEVELS = 2  # halvings: a latent cell stands for 4x4 pixels
 EVERY = 250  # steps from one checkpoint to the next

@@ -15,10 +15,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ddbench.base_model.autoencoder import EVERY
 from ddbench.base_model.budget import TrainingBudget
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight
-from ddbench.methods.latent_diffusion.model import posterior, to_float
+from ddbench.methods.latent_diffusion.model import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
+from ddbench.utils.images import to_float
 
 log = logging.getLogger("ddbench")
 

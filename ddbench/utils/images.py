@@ -50,3 +50,24 @@ def to_tensor(images: np.ndarray) -> Tensor:
 def to_array(images: Tensor) -> np.ndarray:
     """Convert a tensor (n, 3, h, w) on any device into a contiguous array (n, h, w, 3) of the same type."""
     return images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize images in [-1, 1], (n, 3, h, w), to `size` px (bicubic, antialiased); 0 or their size: as they are."""
+    if size in (0, images.shape[-1]):
+        return images
+    from torch.nn import functional as F
+
+    return F.interpolate(images.float(), (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Map uint8 0..255 to float32 [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map float [-1, 1] to the nearest uint8 0..255; values outside are clipped."""
+    import torch
+
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -26,13 +26,14 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
-from ddbench.methods.latent_diffusion.model import load_model, to_uint8
+from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.model_files import BY_TEXT
 from ddbench.methods.latent_diffusion.training import Schedule
 from ddbench.methods.random import Random
 from ddbench.registry import load_method
 from ddbench.testing import check_method
 from ddbench.utils.files import Stopwatch
+from ddbench.utils.images import to_uint8
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from torch import Tensor
 from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
+from ddbench.methods.latent_diffusion.class_numbers import class_numbers, read_class_numbers
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
@@ -26,6 +27,7 @@ from ddbench.methods.latent_diffusion.starts import StartLatents, cluster_centre
 from ddbench.methods.shared.device import in_batches, resolve_precision
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
+from ddbench.utils.files import digest
 
 log = logging.getLogger("ddbench")
 
@@ -87,6 +89,9 @@ class LatentDiffusionMethod:
     tune_average = "warm"
     tune_mirror = False
     guidance_channels = 0
+    base_size = 0
+    base_classes = ""
+    tune_epochs = 0
     spacing = "base"
     variance = "fixed"
     strength = 1.0
@@ -94,7 +99,7 @@ class LatentDiffusionMethod:
 
     def __post_init__(self) -> None:
         at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
-        at_least(self, guidance_channels=0)
+        at_least(self, guidance_channels=0, base_size=0, tune_epochs=0)
         shares(self, "strength", "tune_empty", "guidance_low", "guidance_high")
         if not 0 <= self.tune_ema < 1:
             raise ValueError("tune_ema must be at least 0 and below 1")
@@ -108,13 +113,19 @@ class LatentDiffusionMethod:
             raise ValueError("prompt must contain {} once, for the class name")
 
     def identity(self) -> str:
-        """Return a digest of the base model's weights. Raises UserError when there is no such model."""
-        return identity_of(find_model(self.base))
+        """Return a digest of the base model's weights and of `base_classes`. Raises UserError for a missing file."""
+        identity = identity_of(find_model(self.base))
+        if self.base_classes:
+            identity = digest([identity, read_class_numbers(self.base_classes)])[:16]
+        return identity
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Fine-tune the base, sample `ipc` latents per class, decode them."""
         with global_seed(seed_of(0, "generated"), ctx.device):  # loading and LoRA draw from the global generators
             model = load_model(self.base, ctx.device)
+            if self.base_classes or self.base_size:
+                numbers = class_numbers(self.base_classes, train.classes, train.readable) if self.base_classes else ()
+                model = model.adapted(self.base_size, numbers)
             self._check(model, train, ctx)
             stages = Stages(model, train, ctx, self.batch)
             latents = stages.latents()
@@ -124,9 +135,10 @@ class LatentDiffusionMethod:
                 views = 2 if self.tune_mirror else 1
                 of_views = replace(prompts, index=prompts.index.repeat(views))  # so it is part of the stage's key
                 tuned = stages.latents(views) if self.tune_mirror else latents
-                stages.finetune(tuned, of_views, self._finetune_config(ctx.device), extra_loss)
+                config = self._finetune_config(ctx.device, len(train.labels))
+                stages.finetune(tuned, of_views, config, extra_loss)
             z, _ = self.sample_latents(model, starts, ctx)
-            images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
+            images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"), train.images.shape[-1])
         return train.distilled(images)
 
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
@@ -170,10 +182,12 @@ class LatentDiffusionMethod:
     def _sampler_config(self) -> SamplerConfig:
         return SamplerConfig(self.steps, self.strength)
 
-    def _finetune_config(self, device: torch.device) -> FinetuneConfig:
+    def _finetune_config(self, device: torch.device, images: int = 0) -> FinetuneConfig:
+        """Return the settings of fine-tuning on `images` images, which count for `tune_epochs` alone."""
+        steps = self.tune_epochs * -(-images // self.tune_batch) or self.tune_steps
         precision = "fp32" if self.precision == "fp16" else resolve_precision(self.precision, device)
         return FinetuneConfig(
-            self.weights, self.rank, self.tune_steps, self.tune_batch, self.tune_rate, self.tune_warmup,
+            self.weights, self.rank, steps, self.tune_batch, self.tune_rate, self.tune_warmup,
             self.tune_empty, self.tune_ema, precision, self.tune_decay, self.tune_weight, self.tune_average,
             self.variance,
         )  # fmt: skip
@@ -221,6 +235,19 @@ class LatentDiffusionMethod:
 class LatentDiffusionBaseline(LatentDiffusionMethod):
     """The methods that DPD is compared with, which may change more of the shared steps (not a method by itself)."""
 
+    base_size: int = param(
+        0, "side of the images that the base encodes and samples, resized from and to --size; 0: --size", "px",
+        added_later=True,
+    )  # fmt: skip
+    base_classes: str = param(
+        "",
+        "numbers of the dataset's classes in a base conditioned by class, which then draws them without fine-tuning: a "
+        "TOML file with a line `class = number` for each, or imagenette or imagewoof (embedded)",
+        added_later=True,
+    )
+    tune_epochs: int = param(
+        0, "passes over the training images that replace tune_steps; 0: tune_steps decides", added_later=True
+    )
     negative: str = param("", "prompt that guidance leads away from, for a base conditioned by text")
     tune_decay: float = param(1e-2, "AdamW's weight decay")
     tune_weight: Literal["min-snr", "even"] = param(

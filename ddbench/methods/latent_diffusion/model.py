@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ddbench.errors import UserError, unknown
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
 from ddbench.methods.latent_diffusion.model_files import class_name, find_model, identity_of, parts_of, scheduler_name
 from ddbench.methods.shared.device import in_batches, mixed_precision
-from ddbench.utils.files import read_json
+from ddbench.utils.files import digest, read_json
+from ddbench.utils.images import resize, to_float, to_uint8
 
 MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
 CLASS_EMBEDDINGS = (None, "timestep")  # kinds that take a number
@@ -32,6 +33,8 @@ class LatentModel:
     identity: digest of all weights; it, or the next one, is part of every stage's key.
     vae_identity: digest of the autoencoder's weights.
     text, tokenizer: None for a base conditioned by class.
+    size: px, side of the images that it encodes and samples, which are resized; 0 for their own size.
+    class_numbers: of a base conditioned by class, its number of each class of the dataset; empty for 0, 1, 2 ...
     """
 
     denoiser: Any  # parts of diffusers and transformers: no type tells their configs
@@ -42,6 +45,16 @@ class LatentModel:
     device: torch.device
     text: Any = None
     tokenizer: Any = None
+    size: int = 0
+    class_numbers: tuple[int, ...] = ()
+
+    def adapted(self, size: int, class_numbers: tuple[int, ...]) -> LatentModel:
+        """Return the model with `size` and `class_numbers`. They join its identities, and so the keys of all stages."""
+        more: dict[str, Any] = {"size": size} if size else {}
+        vae_identity = digest([self.vae_identity, more])[:16] if more else self.vae_identity
+        more |= {"class_numbers": class_numbers} if class_numbers else {}
+        identity = digest([self.identity, more])[:16] if more else self.identity
+        return replace(self, size=size, class_numbers=class_numbers, identity=identity, vae_identity=vae_identity)
 
     @property
     def prediction(self) -> str:
@@ -60,9 +73,11 @@ class LatentModel:
         return 2 ** (len(getattr(config, "block_out_channels", None) or config.encoder_block_out_channels) - 1)
 
     def check_size(self, size: int) -> None:
-        """Raise UserError unless images of `size` x `size` pixels have latents that the denoiser takes."""
+        """Raise UserError unless images of `size` x `size` pixels, resized to its own, have latents that it takes."""
+        size = self.size or size
         if self.text is None and size != (only := self.denoiser.config.sample_size * self.factor):
-            raise UserError(f"{size} px: this base, a transformer, takes {only} px only; try --size {only}")
+            ways = f"try --set base_size={only} or --size {only}"
+            raise UserError(f"{size} px: this base, a transformer, takes {only} px only; {ways}")
         if size % self.factor:
             near = [n for n in (size // self.factor * self.factor, -(-size // self.factor) * self.factor) if n]
             raise UserError(f"{size} px: this base takes multiples of {self.factor}; try {' or '.join(map(str, near))}")
@@ -73,28 +88,34 @@ class LatentModel:
         count: classes of the dataset. tuned: the base is fine-tuned on them.
         """
         if self.text is not None:
+            if self.class_numbers:
+                raise UserError("base_classes: this base is conditioned by text and has no numbers of classes")
             return
         of_base = self.denoiser.config.num_embeds_ada_norm
+        if (largest := max(self.class_numbers, default=0)) >= of_base:
+            raise UserError(f"base_classes has the number {largest}, but this base has {of_base} classes, from 0 on")
         if count > of_base:
             raise UserError(
                 f"{count} classes: this base is conditioned by class and has {of_base}; try a text-conditioned base"
             )
-        if count < of_base and not tuned:
+        if count < of_base and not tuned and not self.class_numbers:
             raise UserError(
                 f"weights=none: this base is conditioned by class and would sample the first {count} of its {of_base} "
-                "classes; fine-tune it (weights=lora, weights=all) or try a text-conditioned base"
+                "classes; give their numbers (base_classes=FILE.toml), fine-tune it (weights=lora, weights=all) or try "
+                "a text-conditioned base"
             )
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], labels: Sequence[int]) -> Tensor:
         """Return the condition of the denoiser, one row per prompt: text embeddings (n, tokens, d).
 
-        For a base conditioned by class it is the class, int64 (n,): `labels`, where -1, the empty prompt's, is "no
-        class". Prompts longer than the text encoder reads are cut.
+        For a base conditioned by class it is the class, int64 (n,): `labels`, or their `class_numbers`, where -1, the
+        empty prompt's, is "no class". Prompts longer than the text encoder reads are cut.
         """
         if self.text is None:
             no_class = self.denoiser.config.num_embeds_ada_norm
-            return torch.tensor([no_class if label < 0 else label for label in labels], device=self.device)
+            numbers = self.class_numbers or range(no_class)
+            return torch.tensor([no_class if label < 0 else numbers[label] for label in labels], device=self.device)
         length = min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings)
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
@@ -120,17 +141,19 @@ class LatentModel:
         """Return posterior mean and std, unscaled, float16 (n, c, h/f, w/f), of uint8 images (n, 3, h, w)."""
 
         def compute(part: slice) -> list[Tensor]:
-            return [t.half().cpu() for t in posterior(self.vae, to_float(images[part].to(self.device)))]
+            pixels = resize(to_float(images[part].to(self.device)), self.size)
+            return [t.half().cpu() for t in posterior(self.vae, pixels)]
 
         means, stds = zip(*in_batches(compute, len(images), batch, progress), strict=True)
         return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
     @torch.no_grad()
-    def decode(self, z: Tensor, batch: int, progress: Callable[[Iterable], Iterable] = iter) -> Tensor:
-        """Return uint8 images (n, 3, h, w) of scaled latents (n, c, h/f, w/f)."""
+    def decode(self, z: Tensor, batch: int, progress: Callable[[Iterable], Iterable] = iter, size: int = 0) -> Tensor:
+        """Return uint8 images (n, 3, h, w) of scaled latents (n, c, h/f, w/f), resized to `size` px; 0: as they are."""
 
         def compute(part: slice) -> Tensor:
-            return to_uint8(self.vae.decode(z[part].to(self.device) / self.vae.config.scaling_factor).sample).cpu()
+            pixels = self.vae.decode(z[part].to(self.device) / self.vae.config.scaling_factor).sample
+            return to_uint8(resize(pixels, size)).cpu()
 
         return torch.cat(list(in_batches(compute, len(z), batch, progress)))
 
@@ -200,16 +223,6 @@ def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     if hasattr(output, "latent"):
         return output.latent, torch.zeros_like(output.latent)
     return output.latent_dist.mean, output.latent_dist.std
-
-
-def to_float(images: Tensor) -> Tensor:
-    """Map uint8 0..255 to float32 [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Map float [-1, 1] to the nearest uint8 0..255; values outside are clipped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def denoiser_of(

@@ -8,11 +8,13 @@ import json
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from small_models import write_dit
 
 from ddbench.errors import UserError
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
 from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.plain_diffusion import Diffusion
 
 CPU = torch.device("cpu")
 
@@ -214,3 +216,24 @@ def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, ma
     generators = [torch.Generator().manual_seed(5)]
     ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_an_untuned_dit_draws_what_the_pipeline_of_diffusers_draws(few_scenes, context_of, tmp_path):
+    """A base of the true shape of ImageNet's: its classes 978, 3 and 574 for ours, its class 1000 for none."""
+    from diffusers import DiTPipeline
+
+    base = write_dit(tmp_path / "dit", classes=1000)
+    numbers = tmp_path / "classes.toml"
+    lines = (f"{name} = {number}" for name, number in zip(few_scenes.classes, (978, 3, 574), strict=True))
+    numbers.write_text("\n".join(lines))
+    method = Diffusion(base=str(base), weights="none", guidance=4.0, steps=3)
+    ctx = context_of()
+    with pytest.raises(UserError, match=r"base_classes=FILE\.toml"):
+        method.distill(few_scenes, 1, ctx)
+    ours = dataclasses.replace(method, base_classes=str(numbers)).distill(few_scenes, 1, ctx)
+    model = load_model(str(base), CPU)
+    pipe = DiTPipeline(model.denoiser, model.vae, DDIMScheduler.from_config(model.scheduler.config))
+    pipe.set_progress_bar_config(disable=True)
+    generators = [ctx.generator("sample", i) for i in range(3)]
+    theirs = pipe([978, 3, 574], 4.0, generators, num_inference_steps=3, output_type="pt", return_dict=False)[0]
+    assert (ours.images.float() / 255 - theirs).abs().max() < 0.01

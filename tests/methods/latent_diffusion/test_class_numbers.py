@@ -1,0 +1,113 @@
+"""Test the map of classes to a base's numbers, and an untuned DiT that draws its own classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+
+import pytest
+import torch
+from small_models import write_dit
+
+from ddbench.errors import UserError
+from ddbench.methods.d4m import D4M
+from ddbench.methods.latent_diffusion.class_numbers import EMBEDDED, class_numbers
+from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.mgd3 import MGD3
+from ddbench.methods.plain_diffusion import Diffusion
+
+CPU = torch.device("cpu")
+SHORT = {"steps": 3, "batch": 4}
+
+
+def write_map(folder, text):
+    path = folder / "classes.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_class_is_looked_up_by_its_name_or_its_words(tmp_path):
+    path = write_map(tmp_path, 'beach = 978\n"Golf-Ball" = 574\n"dry river" = 3')
+    assert class_numbers(path, ("n1", "golf_ball", "DryRiver"), ("Beach", "golf ball", "dry river")) == (978, 574, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("beach = 1", "has no number for golf"), ('beach = 1\ngolf = "2"', "golf = '2' is invalid"),
+     ("beach = 1\ngolf = -1", "golf = -1 is invalid"), ("beach = 1\ngolf = 1", "several classes: beach, golf"),
+     ("beach = ", "not valid TOML")],
+)  # fmt: skip
+def test_a_map_that_does_not_fit_is_named(text, expected, tmp_path):
+    with pytest.raises(UserError, match=expected):
+        class_numbers(write_map(tmp_path, text), ("beach", "golf"), ("beach", "golf"))
+
+
+def test_a_missing_map_names_the_embedded_ones(tmp_path):
+    with pytest.raises(UserError, match="no such file; embedded are imagenette, imagewoof"):
+        class_numbers(str(tmp_path / "gone.toml"), ("a",), ("a",))
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_maps_name_ten_classes_twice(name):
+    """By WordNet id, whose order is that of ImageNet's numbers, and by words."""
+    table = tomllib.loads(EMBEDDED[name].read_text(encoding="utf-8"))
+    ids = sorted(key for key in table if key[0] == "n" and key[1:].isdigit())
+    numbers = [table[key] for key in ids]
+    assert len(ids) == 10
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] < 1000
+    assert [table[key] for key in table if key not in ids] == numbers
+
+
+def test_a_number_that_the_base_does_not_have_is_named(few_scenes, context_of, tmp_path):
+    numbers = write_map(tmp_path, "\n".join(f"{name} = {i + 2}" for i, name in enumerate(few_scenes.classes)))
+    method = MGD3(base=str(write_dit(tmp_path / "dit")), base_classes=numbers, **SHORT)
+    with pytest.raises(UserError, match="base_classes has the number 4, but this base has 4 classes"):
+        method.distill(few_scenes, 1, context_of())
+
+
+def test_a_base_conditioned_by_text_has_no_numbers(pipeline, few_scenes, context_of, tmp_path):
+    numbers = write_map(tmp_path, "\n".join(f"{name} = {i}" for i, name in enumerate(few_scenes.classes)))
+    with pytest.raises(UserError, match="conditioned by text and has no numbers"):
+        D4M(base=str(pipeline), base_classes=numbers, **SHORT).distill(few_scenes, 1, context_of())
+
+
+def test_another_map_is_another_run(tmp_path):
+    method = MGD3(base=str(write_dit(tmp_path / "dit")), base_classes=write_map(tmp_path, "beach = 1"))
+    before = method.identity()
+    write_map(tmp_path, "beach = 2")
+    assert method.identity() != before
+    assert dataclasses.replace(method, base_classes="").identity() != before
+
+
+def test_a_base_may_work_at_another_size(pipeline, few_scenes, context_of):
+    """Images of 32 px are encoded at 64 px, and samples of 64 px are returned at 32 px; stages are not shared."""
+    method = D4M(base=str(pipeline), strength=0.5, **SHORT)
+    plain = method.distill(few_scenes, 2, context_of())
+    ctx = context_of()
+    large = dataclasses.replace(method, base_size=64).distill(few_scenes, 2, ctx)
+    assert large.images.shape == plain.images.shape
+    assert not {cost["stage"]: cost["reused"] for cost in ctx.costs}["latents"]
+    model = load_model(str(pipeline), CPU).adapted(64, ())
+    means, _ = model.encode(few_scenes.images[:2], iter, 8)
+    resized = torch.nn.functional.interpolate(
+        few_scenes.images[:2].float(), (64, 64), mode="bicubic", antialias=True
+    ).clamp(0, 255)
+    expected = model.vae.encode(resized / 127.5 - 1).latent_dist.mean
+    assert means.shape[-1] == 16
+    torch.testing.assert_close(means.float(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_a_dit_takes_other_sizes_at_its_own(few_scenes, context_of, tmp_path):
+    few = dataclasses.replace(few_scenes, images=few_scenes.images[..., :24, :24])
+    numbers = write_map(tmp_path, "\n".join(f"{name} = {i}" for i, name in enumerate(few.classes)))
+    method = MGD3(base=str(write_dit(tmp_path / "dit")), base_classes=numbers, **SHORT)
+    with pytest.raises(UserError, match="base_size=32"):
+        method.distill(few, 1, context_of())
+    assert dataclasses.replace(method, base_size=32).distill(few, 1, context_of()).images.shape[-1] == 24
+
+
+def test_epochs_replace_steps():
+    method = Diffusion(tune_batch=32, tune_steps=5, tune_epochs=8)
+    assert method._finetune_config(CPU, 100).steps == 8 * 4
+    assert dataclasses.replace(method, tune_epochs=0)._finetune_config(CPU, 100).steps == 5
