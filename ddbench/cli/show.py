@@ -110,8 +110,26 @@ def _show_method(name: str) -> str:
     head = f"{cls.name} (method, version {cls.version})"
     files = [(preset, config.preset_purpose(file)) for preset, file in config.presets(cls).items()]
     presets = text_table(files, ("preset", "for")) if files else "no presets"
-    parts = [head, config.description(cls), presets, table, f"citation: {cls.citation}" if cls.citation else ""]
+    citation = f"citation: {cls.citation}" if cls.citation else ""
+    parts = [head, config.description(cls), presets, table, _published_accuracies(name), citation]
     return "\n\n".join(part for part in parts if part)
+
+
+def _published_accuracies(method: str) -> str:
+    """Return the table of what the method's paper printed, with the preset and protocol that follow it, or ""."""
+    from ddbench.leaderboard.published import published
+    from ddbench.protocols import protocol_names
+
+    lines = []
+    for row in published(method):
+        missing = "" if row.protocol in protocol_names() else " (not in this version)"
+        lines.append(
+            (row.preset or "defaults", row.protocol + missing, row.student, row.dataset, row.accuracies(), row.source)
+        )
+    if not lines:
+        return ""
+    head = ("preset", "protocol", "student", "dataset", "published accuracy in %", "source")
+    return f"published accuracies, not measured here, and what follows the paper:\n\n{text_table(lines, head)}"
 
 
 def _show_dataset(name: str) -> str:

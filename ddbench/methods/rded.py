@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.teachers import soft_labels, train_teacher
+from ddbench.methods.shared.teachers import TeacherConfig, soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 
@@ -35,6 +35,12 @@ class RDED:
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
     batch: int = param(256, "pieces that the teacher sees at once", "1 or more")
+    training: Literal["adamw", "sgd"] = param(
+        "adamw",
+        "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw), or as published for CIFAR: SGD "
+        "at 0.1 in batches of 128, crops and mirrors, exactly `epochs` passes (sgd)",
+        added_later=True,
+    )
 
     def __post_init__(self) -> None:
         at_least(self, images=1, crops=1, factor=0, epochs=1, least=1, most=0, batch=1)
@@ -52,7 +58,8 @@ class RDED:
             raise ValueError(f"{ipc} images of {factor**2} pieces need {pieces} images per class: {', '.join(few)}")
         if pieces > self.images:
             raise ValueError(f"{ipc} images of {factor**2} pieces need {pieces} images of a class: set images={pieces}")
-        teacher = train_teacher(train, ctx, self.teacher, self.epochs, self.least, self.most)
+        config = TeacherConfig(self.teacher, self.epochs, self.least, self.most, self.training)
+        teacher = train_teacher(train, ctx, config)
         classes = ctx.progress(range(len(train.classes)), "scoring pieces", len(train.classes))
         best = [self._best_pieces(train, c, pieces, factor, teacher, ctx) for c in classes]
         images = torch.cat([tile_pieces(of_class, factor) for of_class in best])

@@ -16,7 +16,7 @@ from ddbench.config import param
 from ddbench.context import Context
 from ddbench.methods.pixels.loop import to_distilled_set
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
-from ddbench.methods.shared.teachers import soft_labels, train_teacher
+from ddbench.methods.shared.teachers import TeacherConfig, soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.normalisation import Normalisation, normalisation_of
@@ -61,6 +61,12 @@ class SRe2L:
     epochs: int = param(10, "teacher's passes over the training split", "1 or more")
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
+    training: Literal["adamw", "sgd"] = param(
+        "adamw",
+        "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw), or as published for CIFAR: SGD "
+        "at 0.1 in batches of 128, crops and mirrors, exactly `epochs` passes (sgd)",
+        added_later=True,
+    )
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, epochs=1, least=1, most=0, roll=0, rate=0)
@@ -68,7 +74,8 @@ class SRe2L:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Optimise `ipc` images per class, batch by batch. Raises FloatingPointError for a loss that is not finite."""
-        teacher = train_teacher(train, ctx, self.teacher, self.epochs, self.least, self.most)  # squeeze
+        config = TeacherConfig(self.teacher, self.epochs, self.least, self.most, self.training)
+        teacher = train_teacher(train, ctx, config)  # squeeze
         shape = (ipc, len(train.classes), *train.images.shape[1:])
         x = torch.randn(shape, generator=ctx.generator("start")).to(ctx.device)  # recover: from N(0, 1)
         state = {"pixels": x, "mean": torch.zeros_like(x[0]), "square": torch.zeros_like(x[0])}

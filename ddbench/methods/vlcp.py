@@ -42,6 +42,11 @@ class VLCP(LatentDiffusionBaseline):
     tune_rate: float = 1e-5
     tune_weight: Literal["min-snr", "even"] = "even"
     guidance: float = 10.0
+    tune_parts: int = param(
+        1,
+        "parts of a step's batch whose gradients are taken one after the other and summed: less memory, the same step",
+        added_later=True,
+    )
     captioner: str = param(
         "llava-hf/llava-1.5-7b-hf",
         "captions of the training images: the colours and texture of the pixels (palette), or a vision-language model "
@@ -57,7 +62,7 @@ class VLCP(LatentDiffusionBaseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, neighbours=1)
+        at_least(self, neighbours=1, tune_parts=1)
         if not 0 <= self.outliers <= 0.5 or self.strength == 0:
             raise ValueError("outliers must be in 0..0.5, strength above 0")
 

@@ -15,20 +15,56 @@ WORDS = (
 )
 
 
-def write_dit(folder: Path, classes: int = 4, sample_size: int = 8) -> Path:
-    """A class-conditional pipeline that learned its variance, as DiT-XL/2 of the hub did: 32 px, 4 px per cell."""
+def write_dit(folder: Path, classes: int = 4, sample_size: int = 8, levels: int = 3) -> Path:
+    """A class-conditional pipeline that learned its variance, as DiT-XL/2 of the hub did: 32 px, 4 px per cell.
+
+    With 1000 classes, a sample size of 32 and 4 levels it has the hub's shape: 256 px, 8 px per cell.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
     torch.manual_seed(0)
     AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 16), latent_channels=4, norm_num_groups=4, scaling_factor=0.5,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(8,) * (levels - 1) + (16,), latent_channels=4, norm_num_groups=4, scaling_factor=0.5,
     ).save_pretrained(folder / "vae")  # fmt: skip
     DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, norm_num_groups=4,
         sample_size=sample_size, num_embeds_ada_norm=classes,
     ).save_pretrained(folder / "transformer")  # fmt: skip
     DDIMScheduler(clip_sample=False).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def write_stable_diffusion(folder: Path) -> Path:
+    """A pipeline of Stable Diffusion 1.5's shape, written by diffusers: 512 px, 8 px per cell, 77 tokens, PNDM."""
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from ddbench.base_model.tokenizer import train_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(folder / "tokenizer")
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 8), latent_channels=4, norm_num_groups=2, scaling_factor=0.18215, sample_size=512,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=64, in_channels=4, out_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4,
+    )  # fmt: skip
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, projection_dim=16,
+        num_attention_heads=2, max_position_embeddings=77, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    scheduler = PNDMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, steps_offset=1,
+    )  # fmt: skip
+    parts = (vae, CLIPTextModel(config), tokenizer, unet, scheduler, None, None)
+    StableDiffusionPipeline(*parts, requires_safety_checker=False).save_pretrained(folder)
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker" / "config.json").write_text("{}")
     return folder
 
 

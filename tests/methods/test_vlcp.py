@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ddbench.methods import vlcp
 from ddbench.methods.latent_diffusion.model import load_model
@@ -36,6 +39,20 @@ def test_vlcp_says_a_caption_of_the_cluster(pipeline, few_scenes, context_of, mo
     *said, negative = told[-1]
     assert negative == "cartoon, anime, painting"
     assert all(prompt.startswith("A satellite image of ") and ". " in prompt for prompt in said)
+
+
+def test_a_step_in_parts_is_the_same_step(pipeline, few_scenes, context_of, tmp_path):
+    method = VLCP(base=str(pipeline), captioner="palette", neighbours=3, **SHORT)
+    weights = []
+    for parts in (1, 3):
+        ctx = replace(context_of(), shared=tmp_path / str(parts))
+        replace(method, tune_parts=parts).distill(few_scenes, 1, ctx)
+        (folder,) = ctx.shared.glob("finetune-*")
+        weights.append((folder.name, load_file(folder / "denoiser.safetensors")))
+    (name, whole), (same_name, in_parts) = weights
+    assert name == same_name
+    for key, weight in whole.items():
+        torch.testing.assert_close(in_parts[key], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_impossible_settings_are_refused():

@@ -92,6 +92,7 @@ class LatentDiffusionMethod:
     base_size = 0
     base_classes = ""
     tune_epochs = 0
+    tune_parts = 1
     spacing = "base"
     variance = "fixed"
     strength = 1.0
@@ -189,7 +190,7 @@ class LatentDiffusionMethod:
         return FinetuneConfig(
             self.weights, self.rank, steps, self.tune_batch, self.tune_rate, self.tune_warmup,
             self.tune_empty, self.tune_ema, precision, self.tune_decay, self.tune_weight, self.tune_average,
-            self.variance,
+            self.variance, self.tune_parts,
         )  # fmt: skip
 
     def sample_latents(self, model: LatentModel, starts: StartLatents, ctx: Context) -> tuple[Tensor, int]:

@@ -42,6 +42,7 @@ class FinetuneConfig:
     weight: weight of the loss over time, a key of WEIGHTS.
     average: decay of the weight average over the steps (`Schedule`).
     variance: fixed, or learned: add the variational bound of the denoiser's own variance.
+    parts: parts of a batch whose gradients are taken one after the other and summed.
     """
 
     weights: str
@@ -57,10 +58,12 @@ class FinetuneConfig:
     weight: str = "min-snr"
     average: str = "warm"
     variance: str = "fixed"
+    parts: int = 1
 
     def key(self) -> dict[str, Any]:
-        """Return JSON values for the stage's key, without the rank of no LoRA and without DEFAULTS."""
+        """Return JSON values for the stage's key, without the rank of no LoRA, without DEFAULTS and without parts."""
         values = asdict(self)
+        del values["parts"]
         if self.weights != "lora":
             del values["rank"]
         return {name: value for name, value in values.items() if value != DEFAULTS.get(name)}
@@ -140,14 +143,14 @@ def finetune_loss(
         extra = (lambda z0_hat, abar: extra_loss.loss(z0_hat, abar, labels, z[part])) if extra_loss else None
         objective = Objective(abars, model.prediction, WEIGHTS[config.weight], extra, bound if learned else None)
         with mixed_precision(model.device, config.precision):
-            network = partial(model.denoise, condition=condition, variance=learned)
+            network = lambda z_t, t: model.denoise(z_t, t, condition, learned)  # noqa: E731
             return diffusion_loss(network, z, objective, generator, part)
 
     return loss_at
 
 
 def finetune(
-    model: LatentModel, config: FinetuneConfig, loss_at: Callable[[int], Tensor],
+    model: LatentModel, config: FinetuneConfig, loss_at: Callable[[int], Tensor | Iterable[Tensor]],
     *, folder: Path, progress: Callable[[Iterable], Iterable], processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, float]:  # fmt: skip
     """Train, and write the trained weights alone to `denoiser.safetensors`. Return the figures of the training.

@@ -68,8 +68,12 @@ class Stages:
 
         def make(folder: Path) -> dict[str, float]:
             data = FinetuneData(latents, self._conditions(prompts), prompts.index)
-            loss_at = finetune_loss(model, data, config, extra_loss, processes.shard)
+            shard = range(config.batch)[processes.shard]
+            parts = [shard[k :: config.parts] for k in range(min(config.parts, len(shard)))]
+            parts_of_step = [slice(part.start, part.stop, part.step) for part in parts]
+            losses = [finetune_loss(model, data, config, extra_loss, part) for part in parts_of_step]
             progress = partial(self.ctx.progress, desc="fine-tuning")
+            loss_at = lambda step: (loss(step) for loss in losses)  # noqa: E731
             return finetune(model, config, loss_at, folder=folder, progress=progress, processes=processes)
 
         key = {"prompts": digest([prompts.texts, prompts.index.tolist()]), **config.key()}

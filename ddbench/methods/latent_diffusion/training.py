@@ -81,13 +81,13 @@ def checkpoints_beside(folder: Path, every: int = 250, processes: ProcessGroup =
 
 def fit(
     network: nn.Module,
-    loss_at: Callable[[int], Tensor],
+    loss_at: Callable[[int], Tensor | Iterable[Tensor]],
     schedule: Schedule,
     progress: Callable[[Iterable], Iterable],
     checkpoints: Checkpoints = Checkpoints(),
     after: Callable[[int], None] = lambda step: None,
 ) -> FitResult:
-    """Minimise `loss_at(step)` over the trainable weights of `network`.
+    """Minimise `loss_at(step)` over the trainable weights of `network`; a sum of losses is minimised part by part.
 
     Randomness in `loss_at` must follow from the step alone: then a killed and resumed run ends with the same weights.
     `after(step)` is called after each step, on resuming again for the steps since the last checkpoint. Raises
@@ -109,9 +109,10 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate_at(step, done)
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_at(step)
-        loss.backward()
-        total = loss.detach().clone()
+        loss, total = loss_at(step), torch.zeros((), device=by_group[0].device)
+        for part in [loss] if isinstance(loss, Tensor) else loss:  # each part's graph is freed before the next one's
+            part.backward()
+            total += part.detach()
         checkpoints.processes.all_reduce([total, *(w.grad for w in by_group if w.grad is not None)])  # parts add up
         norm = nn.utils.clip_grad_norm_(by_group, schedule.clip)
         optimizer.step()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddbench.methods.rded import RDED
-from ddbench.methods.shared.teachers import train_teacher
+from ddbench.methods.shared.teachers import RECIPES, TeacherConfig, train_teacher
 from ddbench.methods.sre2l import SRe2L
 from ddbench.utils.checkpoint import Checkpoint
 
@@ -22,8 +22,19 @@ def test_methods_with_a_teacher_share_it(few_scenes, context_of):
     assert [cost["reused"] for cost in ctx.costs if cost["stage"] == "teacher"] == [True]
 
 
+def test_a_teacher_may_be_trained_as_published(few_scenes, context_of):
+    """A stage of its own, of whole epochs whatever the bounds of the steps."""
+    ctx = context_of()
+    quick = TeacherConfig("convnet", 1, 2, 0)
+    ours, published = (train_teacher(few_scenes, ctx, replace(quick, training=name)).state_dict() for name in RECIPES)
+    assert [cost["reused"] for cost in ctx.costs] == [False, False]
+    assert any(not torch.equal(ours[name], published[name]) for name in ours)
+    recipe = replace(RECIPES["sgd"], epochs=200, min_steps=5, max_steps=9)
+    assert recipe.steps(50_000) == 200 * 391
+
+
 def test_a_teacher_that_was_stopped_continues_to_the_same_weights(few_scenes, context_of, tmp_path, monkeypatch):
-    steps, save, teachers = (1, 25, 0), Checkpoint.save, []
+    config, save, teachers = TeacherConfig("convnet", 1, 25, 0), Checkpoint.save, []
     monkeypatch.setattr(Checkpoint, "beside", lambda stage: Checkpoint(tmp_path / stage.name, every=0.0))
 
     def save_and_stop(self, tensors, progress):
@@ -37,8 +48,8 @@ def test_a_teacher_that_was_stopped_continues_to_the_same_weights(few_scenes, co
             next(tmp_path.glob(".teacher-*")).unlink()
             monkeypatch.setattr(Checkpoint, "save", save_and_stop)
             with pytest.raises(KeyboardInterrupt):
-                train_teacher(few_scenes, ctx, "convnet", *steps)
+                train_teacher(few_scenes, ctx, config)
             monkeypatch.setattr(Checkpoint, "save", save)
-        teachers.append(train_teacher(few_scenes, ctx, "convnet", *steps).state_dict())
+        teachers.append(train_teacher(few_scenes, ctx, config).state_dict())
     assert all(torch.equal(tensor, teachers[1][name]) for name, tensor in teachers[0].items())
     assert ctx.costs[-1]["earlier_seconds"] > 0
