@@ -49,17 +49,26 @@ def test_a_dit_of_imagenet(cls, preset, train, context_of, tmp_path):
 
 @pytest.mark.parametrize(
     ("cls", "preset", "changes"),
-    [(D4M, "imagenet", {}), (VLCP, "imagenette", {"captioner": "palette", "neighbours": 2, "tune_epochs": 1})],
+    [
+        (D4M, "imagenet", {}),
+        (
+            VLCP,
+            "imagenette",
+            {"captioner": "palette", "neighbours": 2, "tune_batch": 4, "tune_parts": 2, "tune_epochs": 1},
+        ),
+    ],
 )
 def test_stable_diffusion_at_512_px(cls, preset, changes, train, context_of, tmp_path):
     """Stable Diffusion 1.5: 64 x 64 latents of 4 channels, CLIP with 77 tokens, PNDM, a folder of a safety checker."""
     base = write_stable_diffusion(tmp_path / "sd")
+    published = build(cls, preset)
+    assert (published.base_size, published.strength, published.precision) == (512, 0.7, "fp16")
     method = settings(cls, preset, base=str(base), **changes)
-    assert method.base_size == 512
     ctx = context_of()
     made = method.distill(train(("tench", "golf ball")), 1, ctx)
     made.check(1)
     assert made.images.shape[-1] == 16
     if cls is VLCP:
         (cost,) = [cost for cost in ctx.costs if cost["stage"] == "finetune"]
-        assert cost["steps"] == 1  # 8 images in a batch of 128
+        assert cost["steps"] == 2  # an epoch of 8 images in batches of 4
+        assert published._finetune_config(torch.device("cpu"), 9469).steps == 592  # the release's, on ImageNette
