@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,7 +19,7 @@ from ddbench.methods.latent_diffusion.base_method import (
     fixed_starts,
     k_means,
 )
-from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
+from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity, check_captioner
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, representative_captions
@@ -68,6 +69,11 @@ class VLCP(LatentDiffusionBaseline):
     def identity(self) -> str:
         """Return a digest of the weights of base and captioner. Raises UserError when there is no such model."""
         return digest([super().identity(), captioner_identity(self.captioner)])[:16]
+
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Raise UserError if base or captioner is not whole, or two classes have one condition."""
+        super().check_models(readable)
+        check_captioner(self.captioner)
 
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         super()._check(model, train, ctx)

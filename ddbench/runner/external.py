@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -59,6 +60,9 @@ class ExternalImages:
     def identity(self) -> str:
         """Return nothing: the digest of the images is among the parameters."""
         return ""
+
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Do nothing: there is no model."""
 
 
 def plan_external(

@@ -19,8 +19,15 @@ from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, denoiser_of, load_model
-from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
+from ddbench.methods.latent_diffusion.model import (
+    LatentModel,
+    check_base,
+    check_prompts,
+    check_steps,
+    denoiser_of,
+    load_model,
+)
+from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.device import in_batches, resolve_precision
@@ -115,7 +122,11 @@ class LatentDiffusionMethod:
 
     def identity(self) -> str:
         """Return a digest of the base model's weights. Raises UserError when there is no such model."""
-        return identity_of(find_model(self.base))
+        return model_identity(self.base, find_model(self.base))
+
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Raise UserError if the base is not whole, or has one condition for two classes."""
+        check_base(self.base, self.prompt, readable)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Fine-tune the base, sample `ipc` latents per class, decode them."""
@@ -144,6 +155,9 @@ class LatentDiffusionMethod:
             problem = f"tune_batch={self.tune_batch} is too small for {ctx.processes.size} processes"
             raise UserError(f"{problem}: each needs one image")
         model.check_classes(len(train.classes), self.weights != "none")
+        if model.text is not None:
+            prompts = class_prompts(self.prompt, train.readable, train.labels).texts
+            check_prompts(model.tokenizer, model.tokens_read, prompts, train.readable)
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         """Return the images' starts: by default zeros, of which only the shape counts at strength 1."""

@@ -7,19 +7,31 @@ There are two kinds: a U-Net conditioned by text (the Stable Diffusion family), 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddbench.errors import UserError, unknown
+from ddbench.errors import UserError, is_out_of_memory, unknown
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
-from ddbench.methods.latent_diffusion.model_files import class_name, find_model, identity_of, parts_of, scheduler_name
+from ddbench.methods.latent_diffusion.model_files import (
+    BASE,
+    class_name,
+    find_model,
+    model_identity,
+    parts_of,
+    read_config,
+    scheduler_name,
+)
 from ddbench.methods.shared.device import in_batches, mixed_precision
-from ddbench.utils.files import read_json
+from evaluators.model_checks import check_loaded, check_tokenizer, equal_texts, long_texts
+
+log = logging.getLogger("ddbench")
 
 MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
 CLASS_EMBEDDINGS = (None, "timestep")  # kinds that take a number
@@ -54,6 +66,11 @@ class LatentModel:
         config = self.vae.config
         return 2 ** (len(getattr(config, "block_out_channels", None) or config.encoder_block_out_channels) - 1)
 
+    @property
+    def tokens_read(self) -> int:
+        """Tokens of a prompt that the text encoder reads, those at the ends included."""
+        return int(min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings))
+
     def check_size(self, size: int) -> None:
         """Raise UserError unless images of `size` x `size` pixels have latents that the denoiser takes."""
         if self.text is None and size != (only := self.denoiser.config.sample_size * self.factor):
@@ -85,14 +102,19 @@ class LatentModel:
         """Return the condition of the denoiser, one row per prompt: text embeddings (n, tokens, d).
 
         For a base conditioned by class it is the class, int64 (n,): `labels`, where -1, the empty prompt's, is "no
-        class". Prompts longer than the text encoder reads are cut.
+        class". The ends of prompts that are longer than the text encoder reads are cut, with a warning.
         """
         if self.text is None:
             no_class = self.denoiser.config.num_embeds_ada_norm
             return torch.tensor([no_class if label < 0 else label for label in labels], device=self.device)
-        length = min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings)
+        if long := long_texts(self.tokenizer, prompts, self.tokens_read):
+            text = (
+                "%d of %d prompts have more tokens than the %d that the text encoder reads, up to %d: ends are cut: %s"
+            )
+            longest = max(long, key=lambda prompt: long[prompt])
+            log.warning(text, len(long), len(prompts), self.tokens_read, long[longest], longest)
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            list(prompts), padding="max_length", truncation=True, max_length=self.tokens_read, return_tensors="pt"
         ).input_ids
         return torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
 
@@ -206,17 +228,19 @@ def denoiser_of(model: LatentModel, precision: str) -> Callable[[Tensor, Tensor,
 
 
 def load_model(name: str, device: torch.device) -> LatentModel:
-    """Load `tiny` (embedded), a pipeline folder, or a hub id. Raises UserError with the name and the ways out."""
+    """Load `tiny` (embedded), a pipeline folder, or a hub id. Raises UserError with the name and the ways out.
+
+    A model that lacks weights, or has weights of another model, is refused.
+    """
     folder = find_model(name)
     import diffusers
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # ours shows the progress
     scheduler_class = scheduler_name(folder)
     if not hasattr(diffusers, scheduler_class):
         version = diffusers.__version__
         raise UserError(f"{folder}: its scheduler {scheduler_class} does not exist in diffusers {version}")
-    scheduler = getattr(diffusers, scheduler_class).from_pretrained(folder / "scheduler")
+    scheduler = _load_part(getattr(diffusers, scheduler_class), folder / "scheduler")
     if (prediction := getattr(scheduler.config, "prediction_type", None)) not in PREDICTIONS:
         raise UserError(f"{folder}: its denoiser predicts {prediction!r}; known are {', '.join(PREDICTIONS)}")
 
@@ -231,29 +255,60 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     shared = {
         "scheduler": scheduler,
         "device": device,
-        "identity": identity_of(folder),
-        "vae_identity": identity_of(folder / "vae", ""),
+        "identity": model_identity(name, folder),
+        "vae_identity": model_identity(name, folder / "vae", ""),
     }
     if "transformer" in parts_of(folder):
         return LatentModel(load_part("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), vae, **shared)
     _check_unet(folder, vae.config.latent_channels)
     unet = load_part("unet", ("UNet2DConditionModel",))
     text = _load_frozen(transformers.CLIPTextModel, folder / "text_encoder", device, dtype=torch.float32)
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = _load_part(transformers.CLIPTokenizer, folder / "tokenizer", truncation_side="right")
+    _as_user_error(folder, check_tokenizer, folder / "tokenizer", tokenizer, text.config.vocab_size)
     return LatentModel(unet, vae, **shared, text=text, tokenizer=tokenizer)
+
+
+def check_base(name: str, template: str = "", readable: Sequence[str] = ()) -> None:
+    """Raise UserError for a base that cannot be loaded, and for two classes that have one condition in it.
+
+    template, readable: prompt and class names, see `class_prompts`.
+    """
+    if reader := _load_text_reader(name, model_identity(name, find_model(name))):
+        check_prompts(*reader, [template.format(word) for word in readable], readable)
+
+
+@cache
+def _load_text_reader(name: str, identity: str) -> tuple[Any, int] | None:
+    """Load a whole base once; return only its tokenizer and the tokens that its text encoder reads."""
+    with torch.random.fork_rng(devices=[]):
+        model = load_model(name, torch.device("cpu"))
+    return None if model.text is None else (model.tokenizer, model.tokens_read)
+
+
+def check_prompts(tokenizer: Any, length: int, prompts: Sequence[str], readable: Sequence[str]) -> None:
+    """Raise UserError if the prompts of two classes are equal as far as `length` tokens go.
+
+    readable: the names of the classes, in the order of `prompts`.
+    """
+    if equal := equal_texts(tokenizer, prompts, length):
+        one, other = (repr(readable[i]) for i in equal)
+        raise UserError(
+            f"classes {one} and {other} have one condition: the text encoder reads {length} tokens, and their prompts "
+            "are equal up to there. Give the folders shorter or other names, or try --set prompt='{}'"
+        )
 
 
 def _check_unet(folder: Path, channels: int) -> None:
     """Raise UserError for a U-Net that needs more than noisy latents of `channels`, a time, a text and a class."""
-    unet = read_json(folder / "unet" / "config.json")
+    unet, text = (read_config(folder / part / "config.json") for part in ("unet", "text_encoder"))
     more = unet.get("addition_embed_type") or unet.get("encoder_hid_dim_type")
-    takes, kind, width = unet["in_channels"], unet.get("class_embed_type"), unet["cross_attention_dim"]
-    text = read_json(folder / "text_encoder" / "config.json")["hidden_size"]
+    takes, kind, width = unet.get("in_channels"), unet.get("class_embed_type"), unet.get("cross_attention_dim")
     reasons = {
         f"it takes {takes} channels, the autoencoder gives {channels}": takes != channels,
         f"it needs more than a text ({more})": bool(more),
         f"its class embedding is {kind!r}": kind not in CLASS_EMBEDDINGS,
-        f"it reads texts of width {width}, the text encoder writes {text}": width != text,
+        f"it reads texts of width {width}, the text encoder writes {text.get('hidden_size')}": width
+        != text.get("hidden_size"),
     }
     if problems := [reason for reason, holds in reasons.items() if holds]:
         raise UserError(f"{folder}: its U-Net is not a text-to-image model: {'; '.join(problems)}")
@@ -261,4 +316,28 @@ def _check_unet(folder: Path, channels: int) -> None:
 
 def _load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:
     """Load one part in evaluation mode, without gradients. Reads safetensors only, and runs no code of the folder."""
-    return kind.from_pretrained(folder, use_safetensors=True, **dtype).to(device).eval().requires_grad_(False)
+    part, report = _load_part(kind, folder, use_safetensors=True, output_loading_info=True, **dtype)
+    _as_user_error(folder, check_loaded, folder, report)
+    return part.to(device).eval().requires_grad_(False)
+
+
+def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
+    """Load one part of a pipeline; raise UserError, naming its folder, if it cannot be loaded."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):  # their reports of loading become errors here
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    return _as_user_error(folder, kind.from_pretrained, folder, **options)
+
+
+def _as_user_error(folder: Path, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return call(*args, **options)
+    except Exception as error:  # both libraries raise many kinds for damaged files
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        named = lines[0] if str(folder) in lines[0] else f"{folder} cannot be loaded: {lines[0]}"
+        raise UserError(f"{named}\nAnother base: --set base=PATH; {BASE.alternative}.") from error
