@@ -207,6 +207,16 @@ class DatasetInfo:
         return [(label, text) for label, text in rows if text]
 
 
+def describe_ignored(paths: Sequence[str]) -> str:
+    """Count files that are not read by their suffix, and name the first of each: "2 files of .mpo (a/1.MPO)"."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        name = path.rpartition("/")[2]
+        kind = f" of {suffix.lower()}" if (suffix := Path(name).suffix) else " without a suffix"
+        groups.setdefault(" that are hidden" if name[0] == "." else kind, []).append(path)
+    return "; ".join(f"{len(group)} files{kind}, such as {group[0]}" for kind, group in sorted(groups.items()))
+
+
 def flatten(per_class: Sequence[Sequence[str]]) -> list[str]:
     """Return all names, class by class."""
     return list(chain.from_iterable(per_class))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -117,7 +118,9 @@ def cluster_inliers(
     inliers = np.arange(len(points))
     if outliers and len(points) > neighbours:
         factor = LocalOutlierFactor(n_neighbors=neighbours, contamination=outliers)
-        inside = np.flatnonzero(factor.fit_predict(points) == 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Duplicate values", UserWarning)  # equal images: their factor is 1
+            inside = np.flatnonzero(factor.fit_predict(points) == 1)
         inliers = inside if len(inside) >= count else inliers
     centres, owner = k_means(points[inliers], count)
     return centres, inliers, owner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -269,8 +270,17 @@ def cluster_centres(stages: Stages, latents: Latents, ipc: int) -> Tensor:
 
 
 def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
-    """Return the centres (count, d), float32, of points (n, d), and the cluster of each point."""
-    from sklearn.cluster import KMeans
+    """Return the centres (count, d), float32, of points (n, d), and the cluster of each point.
 
-    clustering = KMeans(count, n_init=10, random_state=0).fit(points)
+    Fewer distinct points than clusters repeat their centres, with a warning of ours in place of scikit-learn's.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        clustering = KMeans(count, n_init=10, random_state=0).fit(points)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        distinct = len(np.unique(clustering.labels_))
+        log.warning("a class has %d distinct latents for %d clusters: images repeat", distinct, count)
     return torch.from_numpy(clustering.cluster_centers_).float(), clustering.labels_
