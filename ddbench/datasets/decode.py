@@ -46,7 +46,8 @@ def read_rgb(path: str | Path) -> tuple[Image.Image, tuple[str, ...]]:
     """
     try:
         with open_image(path) as file:
-            sixteen = any(";16" in str(tile) for tile in file.tile)  # Pillow keeps the upper 8 of three bands
+            # Pillow keeps the upper 8 bits of three bands by itself
+            sixteen = any(";16" in str(tile) for tile in getattr(file, "tile", ()))
             image, unread = ImageOps.exif_transpose(file), []
             if getattr(file, "n_frames", 1) > 1:
                 unread.append(SEVERAL)

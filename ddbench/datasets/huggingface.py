@@ -53,10 +53,10 @@ class HubName:
         """Take the text apart. Raises UserError for another form, and for names that leave their folder."""
         name, _, query = text.partition("?")
         match = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?::(\w[\w.+ -]*))?", name)
-        pairs = [tuple(pair.split("=", 1)) for pair in query.split("&") if pair]
-        if not match or any(len(pair) != 2 or pair[0] not in ("label", "image") or not pair[1] for pair in pairs):
+        columns = {key: value for key, _, value in (pair.partition("=") for pair in query.split("&") if pair)}
+        if not match or not columns.keys() <= {"label", "image"} or not all(columns.values()):
             raise UserError(f"{HUB}{text}: write {FORM}, as in hf:torchgeo/ucmerced")
-        return cls(match[1], match[2] or "", **dict(pairs))
+        return cls(match[1], match[2] or "", **columns)
 
     def __str__(self) -> str:
         query = "&".join(f"{key}={value}" for key, value in (("label", self.label), ("image", self.image)) if value)
@@ -210,7 +210,8 @@ def _load(name: HubName, revision: str) -> Any:
     try:
         return datasets.load_dataset(name.repo, name.config or None, revision=revision)
     except Exception as error:  # the hub, the network and the set raise errors of several libraries
-        reasons, cause = [], error
+        reasons: list[str] = []
+        cause: BaseException | None = error
         while cause is not None and len(reasons) < 5:  # the first often says only that there is an error
             reasons.append(str(cause).strip() or type(cause).__name__)
             cause = cause.__cause__

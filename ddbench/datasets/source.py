@@ -6,11 +6,11 @@ import logging
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ddbench.datasets.decode import image_size, read_rgb
 from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split, describe_ignored
@@ -20,6 +20,7 @@ from ddbench.datasets.listing import (
     entries,
     images_in_order,
     list_files,
+    normalised_name,
     side_folders,
 )
 from ddbench.datasets.name import FOLDER
@@ -34,12 +35,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ddbench")
 
+VALIDATION = ("val", "valid", "validation")  # names of a third side
 TRIED = 100  # images of a folder that are tried before it counts as unreadable
 
 
 @dataclass(frozen=True)
 class ClassFolders(DatasetInfo):
     """The source of a dataset with one folder of images per class."""
+
+    def with_split(self, split: str) -> Self:
+        """Return the same images with another split (`DatasetInfo.with_split`); of a tree with sides also "val".
+
+        "val", "valid" or "validation" takes that folder as the test side. Raises DatasetError.
+        """
+        if self.sides and not self.registered and normalised_name(split) in VALIDATION:
+            folder = Path(self.folders[0])
+            if name := next((name for name in class_folders(folder) if normalised_name(name) in VALIDATION), ""):
+                return replace(self, name=f"{self.name}@{split}", sides=(self.sides[0], name))
+            raise DatasetError(f"{self.name}@{split}: {folder} has no folder {split}, but {', '.join(self.sides)}")
+        return super().with_split(split)
 
     def describe(self, data_paths: DataPaths) -> Split:
         """List the files, check classes and counts, return the split. Raises DatasetError."""

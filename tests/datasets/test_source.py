@@ -18,6 +18,7 @@ from PIL import Image
 
 from ddbench.datasets.decode import BANDS, SEVERAL, read_rgb, square
 from ddbench.datasets.info import DataPaths, DatasetError
+from ddbench.datasets.lookup import find_dataset
 from ddbench.datasets.pack import sha256_of
 from ddbench.datasets.source import folder_source
 
@@ -356,6 +357,21 @@ def test_what_lies_beside_the_sides_is_listed(tmp_path, data_paths, grow):
         grow(tmp_path / "tree" / side, ["a", "b"], 2, ".png")
     ignored = folder_source(tmp_path / "tree").verify(data_paths).ignored
     assert ignored == ("val/a/a00.png", "val/a/a01.png", "val/b/b00.png", "val/b/b01.png")
+
+
+@pytest.mark.parametrize("called", ["val", "Valid", "VALIDATION"])
+def test_the_third_side_is_taken_when_asked_for(tmp_path, data_paths, grow, called):
+    for side, count in (("train", 3), ("test", 2), (called, 4)):
+        grow(tmp_path / "tree" / side, ["a", "b"], count, ".png")
+    source = find_dataset(f"folder:{tmp_path / 'tree'}@val")
+    split = source.describe(data_paths)
+    assert [len(names) for names in (*split.train, *split.test)] == [3, 3, 4, 4]
+    assert split.rule == f"train/{called} folders"
+    assert split.fingerprint != find_dataset(f"folder:{tmp_path / 'tree'}").describe(data_paths).fingerprint
+    with pytest.raises(DatasetError, match="has no folder val, but train, test"):
+        grow(tmp_path / "two" / "train", ["a", "b"], 2, ".png")
+        grow(tmp_path / "two" / "test", ["a", "b"], 2, ".png")
+        find_dataset(f"folder:{tmp_path / 'two'}@val")
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", b"a/im\xff.png"])
