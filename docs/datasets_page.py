@@ -33,8 +33,8 @@ AFTER = """
 
 - `scenes` is embedded: procedural, 10 classes, 64 px, 100 training and 50 test images per class.
 - `folder:PATH` is any tree with one folder of images per class, split 80/20. If PATH holds the folders `train` and
-  `test` (or `val`, where there is no `test`), each with the class folders, that is the split. `folder:PATH@val` tests on
-  `val`, `folder:PATH@50` mixes both sides and splits anew.
+  `test` (or `val`, where there is no `test`), each with the class folders, that is the split. `folder:PATH@val` tests
+  on `val`, `folder:PATH@50` mixes both sides and splits anew.
 - `cifar10` is no benchmark of this suite. Papers published what their methods reach on it, so it shows whether methods
   and evaluators are calibrated. Class folders below `DATA_ROOT/cifar10/train` and `test` are read too.
 - `hf:OWNER/NAME` is an image dataset with one class per image on the Hugging Face hub (`pip install 'ddbench[hf]'`). It

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -205,6 +206,17 @@ class DatasetInfo:
             ("looked for in", ", ".join(self.folders)),
         ]
         return [(label, text) for label, text in rows if text]
+
+
+def check_encoding(path: str) -> None:
+    """Raise DatasetError for a path that is no UTF-8: it could be written to no table and no result."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise DatasetError(
+            f"{shown} has a name that is not UTF-8: rename it (convmv -f latin1 -t utf8 --notest PATH)"
+        ) from None
 
 
 def describe_ignored(paths: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
+from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError, check_encoding
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
 SIDES = ("train", "test")
@@ -235,17 +235,6 @@ def files_below(entry: os.DirEntry) -> list[str]:
     if not entry.is_dir(follow_symlinks=False):
         return [entry.path]
     return [os.path.join(folder, name) for folder, _, names in os.walk(entry.path) for name in names]
-
-
-def check_encoding(path: str) -> None:
-    """Raise DatasetError for a path that is no UTF-8: it could be written to no table and no result."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="replace")
-        raise DatasetError(
-            f"{shown} has a name that is not UTF-8: rename it (convmv -f latin1 -t utf8 --notest PATH)"
-        ) from None
 
 
 def _class_matcher(info: DatasetInfo) -> Callable[[str], str | None]:

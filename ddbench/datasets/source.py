@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ddbench.datasets.decode import image_size, read_rgb
-from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split, describe_ignored
+from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split, check_encoding, describe_ignored
 from ddbench.datasets.listing import (
-    check_encoding,
     class_folders,
     entries,
     images_in_order,

@@ -368,9 +368,9 @@ def test_the_third_side_is_taken_when_asked_for(tmp_path, data_paths, grow, call
     assert [len(names) for names in (*split.train, *split.test)] == [3, 3, 4, 4]
     assert split.rule == f"train/{called} folders"
     assert split.fingerprint != find_dataset(f"folder:{tmp_path / 'tree'}").describe(data_paths).fingerprint
+    for side in ("train", "test"):
+        grow(tmp_path / "two" / side, ["a", "b"], 2, ".png")
     with pytest.raises(DatasetError, match="has no folder val, but train, test"):
-        grow(tmp_path / "two" / "train", ["a", "b"], 2, ".png")
-        grow(tmp_path / "two" / "test", ["a", "b"], 2, ".png")
         find_dataset(f"folder:{tmp_path / 'two'}@val")
 
 

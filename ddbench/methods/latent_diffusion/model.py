@@ -11,30 +11,27 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddbench.errors import UserError, is_out_of_memory, unknown
+from ddbench.errors import UserError, unknown
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
 from ddbench.methods.latent_diffusion.model_files import (
-    BASE,
     class_name,
     find_model,
     model_identity,
     parts_of,
-    read_config,
     scheduler_name,
 )
+from ddbench.methods.latent_diffusion.model_parts import as_user_error, check_unet, load_frozen, load_part
 from ddbench.methods.shared.device import in_batches, mixed_precision
-from evaluators.model_checks import check_loaded, check_tokenizer, equal_texts, long_texts
+from evaluators.model_checks import check_tokenizer, equal_texts, long_texts
 
 log = logging.getLogger("ddbench")
 
 MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
-CLASS_EMBEDDINGS = (None, "timestep")  # kinds that take a number
 
 
 @dataclass(frozen=True)
@@ -240,18 +237,18 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     if not hasattr(diffusers, scheduler_class):
         version = diffusers.__version__
         raise UserError(f"{folder}: its scheduler {scheduler_class} does not exist in diffusers {version}")
-    scheduler = _load_part(getattr(diffusers, scheduler_class), folder / "scheduler")
+    scheduler = load_part(getattr(diffusers, scheduler_class), folder / "scheduler")
     if (prediction := getattr(scheduler.config, "prediction_type", None)) not in PREDICTIONS:
         raise UserError(f"{folder}: its denoiser predicts {prediction!r}; known are {', '.join(PREDICTIONS)}")
 
-    def load_part(part: str, classes: tuple[str, ...]) -> Any:
+    def load_network(part: str, classes: tuple[str, ...]) -> Any:
         kind = class_name(folder / part)
         if kind not in classes:
             raise UserError(f"{folder}: its {part} is a {kind}; known are {', '.join(classes)}")
         kind = "DiTTransformer2DModel" if kind == "Transformer2DModel" else kind  # a DiT of the hub has the older name
-        return _load_frozen(getattr(diffusers, kind), folder / part, device, torch_dtype=torch.float32)
+        return load_frozen(getattr(diffusers, kind), folder / part, device, torch_dtype=torch.float32)
 
-    vae = load_part("vae", ("AutoencoderKL", "AutoencoderDC"))
+    vae = load_network("vae", ("AutoencoderKL", "AutoencoderDC"))
     shared = {
         "scheduler": scheduler,
         "device": device,
@@ -259,12 +256,12 @@ def load_model(name: str, device: torch.device) -> LatentModel:
         "vae_identity": model_identity(name, folder / "vae", ""),
     }
     if "transformer" in parts_of(folder):
-        return LatentModel(load_part("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), vae, **shared)
-    _check_unet(folder, vae.config.latent_channels)
-    unet = load_part("unet", ("UNet2DConditionModel",))
-    text = _load_frozen(transformers.CLIPTextModel, folder / "text_encoder", device, dtype=torch.float32)
-    tokenizer = _load_part(transformers.CLIPTokenizer, folder / "tokenizer", truncation_side="right")
-    _as_user_error(folder, check_tokenizer, folder / "tokenizer", tokenizer, text.config.vocab_size)
+        return LatentModel(load_network("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), vae, **shared)
+    check_unet(folder, vae.config.latent_channels)
+    unet = load_network("unet", ("UNet2DConditionModel",))
+    text = load_frozen(transformers.CLIPTextModel, folder / "text_encoder", device, dtype=torch.float32)
+    tokenizer = load_part(transformers.CLIPTokenizer, folder / "tokenizer", truncation_side="right")
+    as_user_error(folder, check_tokenizer, folder / "tokenizer", tokenizer, text.config.vocab_size)
     return LatentModel(unet, vae, **shared, text=text, tokenizer=tokenizer)
 
 
@@ -296,48 +293,3 @@ def check_prompts(tokenizer: Any, length: int, prompts: Sequence[str], readable:
             f"classes {one} and {other} have one condition: the text encoder reads {length} tokens, and their prompts "
             "are equal up to there. Give the folders shorter or other names, or try --set prompt='{}'"
         )
-
-
-def _check_unet(folder: Path, channels: int) -> None:
-    """Raise UserError for a U-Net that needs more than noisy latents of `channels`, a time, a text and a class."""
-    unet, text = (read_config(folder / part / "config.json") for part in ("unet", "text_encoder"))
-    more = unet.get("addition_embed_type") or unet.get("encoder_hid_dim_type")
-    takes, kind, width = unet.get("in_channels"), unet.get("class_embed_type"), unet.get("cross_attention_dim")
-    reasons = {
-        f"it takes {takes} channels, the autoencoder gives {channels}": takes != channels,
-        f"it needs more than a text ({more})": bool(more),
-        f"its class embedding is {kind!r}": kind not in CLASS_EMBEDDINGS,
-        f"it reads texts of width {width}, the text encoder writes {text.get('hidden_size')}": width
-        != text.get("hidden_size"),
-    }
-    if problems := [reason for reason, holds in reasons.items() if holds]:
-        raise UserError(f"{folder}: its U-Net is not a text-to-image model: {'; '.join(problems)}")
-
-
-def _load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:
-    """Load one part in evaluation mode, without gradients. Reads safetensors only, and runs no code of the folder."""
-    part, report = _load_part(kind, folder, use_safetensors=True, output_loading_info=True, **dtype)
-    _as_user_error(folder, check_loaded, folder, report)
-    return part.to(device).eval().requires_grad_(False)
-
-
-def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
-    """Load one part of a pipeline; raise UserError, naming its folder, if it cannot be loaded."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):  # their reports of loading become errors here
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    return _as_user_error(folder, kind.from_pretrained, folder, **options)
-
-
-def _as_user_error(folder: Path, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    try:
-        return call(*args, **options)
-    except Exception as error:  # both libraries raise many kinds for damaged files
-        if is_out_of_memory(error):
-            raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        named = lines[0] if str(folder) in lines[0] else f"{folder} cannot be loaded: {lines[0]}"
-        raise UserError(f"{named}\nAnother base: --set base=PATH; {BASE.alternative}.") from error
