@@ -23,7 +23,8 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
-from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, load_model
+from ddbench.methods.latent_diffusion.model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.shared.device import in_batches
 from ddbench.utils.files import digest, read_json
 from evaluators.accuracy import Scores, scores

@@ -31,6 +31,7 @@ _OPTIONAL = {
     "parallel": False,
     "citation": "",
     "identity": lambda method: "",
+    "check_models": lambda method, readable: None,
     "check_size": 32,
     "check_params": MappingProxyType({}),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -167,6 +167,13 @@ class Method(Distiller, Protocol):
         """Return what else decides the images, such as the digest of a base model's weights.
 
         It is called before anything is written, so a UserError (missing weights) comes at once.
+        """
+        ...
+
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Raise UserError for a model that cannot be used for classes of these names (`ImageSet.readable`).
+
+        It is called before the images are packed. Unlike `identity` it may load the model.
         """
         ...
 

@@ -33,12 +33,14 @@ AFTER = """
 
 - `scenes` is embedded: procedural, 10 classes, 64 px, 100 training and 50 test images per class.
 - `folder:PATH` is any tree with one folder of images per class, split 80/20. If PATH holds the folders `train` and
-  `test` (or `val`, where there is no `test`), each with the class folders, that is the split. `folder:PATH@50` mixes
-  both sides and splits anew.
+  `test` (or `val`, where there is no `test`), each with the class folders, that is the split. `folder:PATH@val` tests
+  on `val`, `folder:PATH@50` mixes both sides and splits anew.
 - `cifar10` is no benchmark of this suite. Papers published what their methods reach on it, so it shows whether methods
   and evaluators are calibrated. Class folders below `DATA_ROOT/cifar10/train` and `test` are read too.
 - `hf:OWNER/NAME` is an image dataset with one class per image on the Hugging Face hub (`pip install 'ddbench[hf]'`). It
   is downloaded once, at the newest revision, which every result names. It keeps its own split if it has one.
+  `hf:OWNER/NAME:CONFIG` takes one of several configurations, `hf:OWNER/NAME?label=COLUMN&image=COLUMN` other columns.
+  Class names that would share a folder get different ones. A set with broken or empty images is refused.
 
 **source**: `ddbench data prepare NAME` downloads the dataset and checks the published checksum, if there is one. For
 the others it prints where they are; `--from ARCHIVE_OR_FOLDER` takes your copy (ZIP, TAR; unpack RAR first).
@@ -50,18 +52,22 @@ the others it prints where they are; `--from ARCHIVE_OR_FOLDER` takes your copy 
 - `NAME@20` trains on 20 percent of each class. Any number from 1 to 99 works; **more splits** lists those of the
   literature.
 - `NAME@torchgeo` takes the lists of Neumann et al. (arXiv:1911.06721) without their validation images.
-- `NAME@FILE.csv` takes your list: columns `file`, such as `beach/beach07.tif`, and `split`, `train` or `test`.
+- `NAME@FILE.csv` takes your list: columns `file`, such as `beach/beach07.tif`, and `split`, `train` or `test`. A name
+  that is no file's may have another suffix.
 - DPD's lists for `ucm` and `aid` are not public; its ratio is the default.
 
 **Folders.** Class folders are matched regardless of case, spaces, underscores, hyphens and nesting, in one folder or in
 one per side of a split. They may be below `DATA_ROOT/NAME` or a folder that `ddbench data show NAME` lists. Classes
 keep the documented order and name. A folder with images inside a class folder is an error. `data prepare` keeps nothing
-of an incomplete archive or download.
+of an incomplete archive or download. Files that are not read (other suffixes, hidden files, links that lead nowhere, a
+`val` folder beside `train` and `test`) are listed by `data verify` and counted by `run`. Names must be UTF-8.
 
-**Pixels.** Grey is repeated, alpha is dropped, palettes and CMYK are converted. 16-bit images keep the upper 8 bits.
-EXIF orientation is applied. A file with several frames gives the first. These files are refused by name: other pixel
-types, more than 100 million pixels, 16 bits of which only the lower 8 are used. Lanczos with antialiasing scales the
-shorter side to the requested size (`--resize bilinear`: as DPD's release tests); the centre is kept.
+**Pixels.** Grey is repeated, alpha and other bands behind the third are dropped, palettes and CMYK are converted.
+16-bit images keep the upper 8 bits. EXIF orientation is applied. A file with several frames gives the first.
+`data verify` and `run` count what they drop. These files are refused: other pixel types and numbers of bands, more than
+100 million pixels, 16-bit images without a pixel above 16383 (reflectances, which would be black). Lanczos with
+antialiasing scales the shorter side to the requested size (`--resize bilinear`: as DPD's release tests); the centre is
+kept.
 
 **Measured** on two cores of an AMD EPYC at 64 px, against ImageFolder, Resize and stack (`benchmarks/packing.py`):
 

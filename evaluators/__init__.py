@@ -15,6 +15,7 @@ accuracy    `evaluate`: a network and real images -> Scores, as fractions
 corruptions accuracies on corrupted test images: haze, cloud, noise, blur, darkness, JPEG, rotation
 fidelity    FID, KID, coverage, NN-SSIM, precision and recall, CLIP score, from features or pixels
 clip        embeddings by a CLIP model (transformers)
+model_checks   refuse models that are not whole (no torch)
 
 VERSION goes up when a number may change while the protocols' versions stay (after a repaired defect in the loop, say).
 """

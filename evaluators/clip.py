@@ -9,10 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
+
+from evaluators.model_checks import ModelError, check_files, check_loaded, check_tokenizer, equal_texts, long_texts
 
 PROMPT = "a remote sensing image of {}"  # of DPD's release
 
@@ -29,15 +34,48 @@ class Clip:
 def load(name: str, device: torch.device | str = "cpu") -> Clip:
     """Load a CLIP model by folder or hub id.
 
-    Raises OSError if it cannot be loaded or lacks weights, pickle.UnpicklingError if torch's file holds anything but
-    tensors.
+    Raises model_checks.ModelError, an OSError, if it cannot be loaded, is not whole, or has a tokenizer without words.
+    Of torch's file only tensors are read.
     """
+    import transformers
     from transformers import CLIPModel, CLIPProcessor
 
-    model, report = CLIPModel.from_pretrained(name, weights_only=True, output_loading_info=True, dtype=torch.float32)
-    if missing := sorted(report["missing_keys"]):
-        raise OSError(f"it lacks {len(missing)} weights, for example {missing[0]}")
-    return Clip(model.to(device).eval(), CLIPProcessor.from_pretrained(name), torch.device(device))
+    transformers.utils.logging.set_verbosity_error()  # its report of loading becomes an error here
+    try:
+        if Path(name).is_dir():
+            check_files(Path(name))
+        options = {"weights_only": True, "output_loading_info": True, "dtype": torch.float32}
+        model, report = CLIPModel.from_pretrained(name, **options)
+        check_loaded(name, report)
+        processor = CLIPProcessor.from_pretrained(name, truncation_side="right")
+        check_tokenizer(name, processor.tokenizer, model.config.text_config.vocab_size)
+    except ModelError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        KeyError,
+        AttributeError,
+        SafetensorError,
+        UnpicklingError,
+    ) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"{name} cannot be loaded as a CLIP model: {lines[0]}") from error
+    return Clip(model.to(device).eval(), processor, torch.device(device))
+
+
+def check_texts(clip: Clip, texts: Sequence[str]) -> dict[str, int]:
+    """Return the texts that are cut, with the tokens of each.
+
+    Raises ValueError, naming them, for two texts that are one to the model: equal as far as it reads.
+    """
+    tokenizer, length = clip.processor.tokenizer, clip.model.config.text_config.max_position_embeddings
+    if equal := equal_texts(tokenizer, texts, length):
+        one, other = (repr(texts[i]) for i in equal)
+        raise ValueError(f"{one} and {other} are one text to the CLIP model, which reads {length} tokens")
+    return long_texts(tokenizer, texts, length)
 
 
 def embed_images(clip: Clip, images: Tensor, batch: int = 32) -> Tensor:

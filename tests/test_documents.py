@@ -48,11 +48,16 @@ def test_the_architecture_page_names_what_exists():
         assert not function or f"def {function}(" in file.read_text(encoding="utf-8"), (path, function)
 
 
-def test_the_page_of_libraries_names_each_dependency():
+def test_the_page_of_libraries_names_each_dependency_with_its_floor():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     lists = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
-    names = {name for text in lists for name in re.findall(r"^([\w-]+)", text, re.MULTILINE)}
-    assert len(names) > 20
-    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+    floors = dict(match for text in lists for match in re.findall(r"^([\w-]+)(?:>=([\d.]+))?", text, re.MULTILINE))
+    assert len(floors) > 20
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").partition("\n`make test-lowest`")[0]
+    listed: dict[str, str] = {}
+    for libraries, versions in re.findall(r"^\| (`.*?) \| .*? \| (any|\d[^|]*) \| ", page, re.MULTILINE):
+        names = re.findall(r"`([\w-]+)`", libraries.partition(" (extra")[0])
+        numbers = versions.replace("any", "").split(", ")
+        listed |= zip(names, numbers if len(numbers) > 1 else numbers * len(names), strict=True)
+    assert listed == floors

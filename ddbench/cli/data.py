@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, Group, text_table
-from ddbench.datasets.info import DatasetError, MissingDataError
+from ddbench.datasets.info import DatasetError, MissingDataError, describe_ignored
 from ddbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def verify(options: GlobalOptions, dataset: str) -> None:
     """Decode every image and find duplicates.
 
     Duplicates are files of equal bytes and images that look alike (stored in another format, or slightly shifted). A
-    pair of a training and a test image is leakage. The exit status is 1 if an image cannot be decoded.
+    pair of a training and a test image is leakage. The exit status is 1 if an image is not read.
     """
     from ddbench.datasets.lookup import find_dataset
 
@@ -97,8 +97,12 @@ def verify(options: GlobalOptions, dataset: str) -> None:
     click.echo("sizes: " + ", ".join(f"{width}x{height}: {count}" for (width, height), count in report.sizes.items()))
     for line in report.unreadable:
         click.echo(f"unreadable: {line}")
-    for name in report.several:
-        click.echo(f"several images in one file, the first is used: {name}")
+    for reason, names in report.unsupported.items():
+        click.echo(f"not read: {len(names)} images, such as {names[0]}: {reason}")
+    for what, names in report.unread.items():
+        click.echo(f"{what}: {len(names)} images: {', '.join(names)}")
+    if report.ignored:
+        click.echo(f"no images: {describe_ignored(report.ignored)}")
     duplicates = report.duplicates
     for kind, pairs in (("equal files", duplicates.exact), ("alike", duplicates.near)) if duplicates else ():
         leaks, crossing = sum(pair.leak for pair in pairs), sum(pair.crossing for pair in pairs)

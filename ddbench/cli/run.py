@@ -135,6 +135,10 @@ def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | Non
     FOLDER has one sub-folder per class, named as the dataset's classes. The result is stored as a run of the method
     folder:NAME.
 
+    FOLDER/soft_labels.safetensors may hold soft labels: `soft_labels`, float32, a row per image in the order of classes
+    and file names, a column per class. Its metadata may name both as JSON lists: `classes`, and `files` such as
+    "beach/000.png".
+
     \b
     Example:
       ddbench evaluate my_distilled_images --dataset ucm --size 64 --student resnet18

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import gzip
+import logging
 import lzma
 import shutil
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -18,8 +20,10 @@ from typing import IO, cast
 
 from tqdm import tqdm
 
-from ddbench.datasets.info import DatasetError
+from ddbench.datasets.info import DatasetError, describe_ignored
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
+
+log = logging.getLogger("ddbench")
 
 UNSUPPORTED = (".rar", ".7z")  # Python's standard library does not unpack these
 DAMAGED = (
@@ -35,21 +39,23 @@ class NoRoomError(DatasetError):
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive. size: bytes, unpacked. open: opens it for reading."""
+    """A file in an archive. size: bytes, unpacked. open: opens it for reading. link: True for a link."""
 
     name: str
     size: int
     open: Callable[[], IO[bytes]]
+    link: bool = False
 
 
 def unpack(archive: Path, folder: Path, quiet: bool) -> int:
     """Write the archive's image files below the existing `folder`; return their number.
 
-    Everything else is left out, links too. Raises DatasetError for a file that is no archive or is damaged, for names
-    that lead out of the folder, for images that do not fit the disk, and for an archive without images.
+    Everything else is left out, links too, and counted in a warning. Raises DatasetError for a file that is no archive
+    or is damaged, for names that lead out of the folder, for images that do not fit the disk, and for an archive
+    without images.
     """
     with open_archive(archive) as members:
-        members = _only_images(archive, members)
+        every, members = members, _only_images(archive, members)
         outside = [m.name for m in members if ".." in PurePosixPath(m.name).parts or m.name.startswith("/")]
         if outside:
             raise DatasetError(f"{archive} contains {outside[0]}, a path outside its folder: nothing was unpacked")
@@ -61,6 +67,9 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, open(path, "wb") as out:
                 shutil.copyfileobj(source, out)
+        kept = {member.name for member in members}
+        if left := [f"{one.name} (a link)" if one.link else one.name for one in every if one.name not in kept]:
+            log.warning("%s: files that are not unpacked: %s", archive, describe_ignored(left))
     return len(members)
 
 
@@ -71,16 +80,21 @@ def open_archive(archive: Path) -> Iterator[list[Member]]:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file:
                 yield [
-                    Member(info.filename.replace("\\", "/"), info.file_size, partial(file.open, info))  # as on Windows
+                    Member(
+                        info.filename.replace("\\", "/"),  # as on Windows
+                        info.file_size,
+                        partial(file.open, info),
+                        stat.S_ISLNK(info.external_attr >> 16),
+                    )
                     for info in file.infolist()
                     if not info.is_dir()
                 ]
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
-                members = [info for info in tar.getmembers() if info.isfile()]
+                members = [info for info in tar.getmembers() if not info.isdir()]
                 # extractfile returns None only for links and folders
                 extract = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)
-                yield [Member(info.name, info.size, partial(extract, info)) for info in members]
+                yield [Member(info.name, info.size, partial(extract, info), not info.isfile()) for info in members]
         elif archive.name.lower().endswith(UNSUPPORTED):
             raise DatasetError(
                 f"{archive} is a {archive.suffix[1:].upper()} archive, which ddbench cannot unpack. Unpack it yourself,"
@@ -101,7 +115,9 @@ def _only_images(archive: Path, members: list[Member]) -> list[Member]:
     images = [
         member
         for member in members
-        if has_image_suffix(PurePosixPath(member.name).name) and MACOS_METADATA not in PurePosixPath(member.name).parts
+        if not member.link
+        and has_image_suffix(PurePosixPath(member.name).name)
+        and MACOS_METADATA not in PurePosixPath(member.name).parts
     ]
     nested = [member.name for member in members if member.name.lower().endswith((*UNSUPPORTED, *SUFFIXES))]
     if nested and not images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -205,6 +206,27 @@ class DatasetInfo:
             ("looked for in", ", ".join(self.folders)),
         ]
         return [(label, text) for label, text in rows if text]
+
+
+def check_encoding(path: str) -> None:
+    """Raise DatasetError for a path that is no UTF-8: it could be written to no table and no result."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise DatasetError(
+            f"{shown} has a name that is not UTF-8: rename it (convmv -f latin1 -t utf8 --notest PATH)"
+        ) from None
+
+
+def describe_ignored(paths: Sequence[str]) -> str:
+    """Count files that are not read by their suffix, and name the first of each: "2 files of .mpo (a/1.MPO)"."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        name = path.rpartition("/")[2]
+        kind = f" of {suffix.lower()}" if (suffix := Path(name).suffix) else " without a suffix"
+        groups.setdefault(" that are hidden" if name[0] == "." else kind, []).append(path)
+    return "; ".join(f"{len(group)} files{kind}, such as {group[0]}" for kind, group in sorted(groups.items()))
 
 
 def flatten(per_class: Sequence[Sequence[str]]) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
+from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError, check_encoding
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
 SIDES = ("train", "test")
@@ -32,12 +32,15 @@ class FileListing:
     files: names "class/file" of each class in label order, sorted.
     paths: path by name.
     stamps: bytes and time of the last change (ns) by name.
+    ignored: paths below `folder` of whatever else lies there and is not read: other suffixes, hidden files, links that
+        lead nowhere, folders beside the sides of a split.
     """
 
     folder: Path
     files: tuple[tuple[str, ...], ...]
     paths: dict[str, str]  # not Path: to make one takes longer than to find the file
     stamps: dict[str, tuple[int, int]]
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass
@@ -47,38 +50,47 @@ class FoundFolders:
     base: the candidate folder.
     folders: folders of each class, by class name; each with the beginning of its images' names: "" or the side.
     others: names of folders that have images and match no class.
+    ignored: paths of what is no class folder.
     """
 
     base: Path
     folders: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
 
 def list_files(info: DatasetInfo, data_paths: DataPaths) -> FileListing:
     """List the image files of a dataset; raises DatasetError unless classes and counts are those of `info`.
 
-    Hidden files, and files without an image's suffix, are ignored. Nothing else is left out silently: an image's suffix
-    on anything but a file (a broken link, a folder) is an error, and so is a folder with images inside a class folder.
+    Hidden files, and files without an image's suffix, are listed as ignored. An image's suffix on anything but a file
+    (a broken link, a folder) is an error, and so is a folder with images inside a class folder.
     """
     found_folders = find_folders(info, data_paths)
     _check_classes(info, found_folders)
-    images = [_images(label, found_folders.folders[label]) for label in info.classes]
+    ignored = found_folders.ignored
+    images = [_images(label, found_folders.folders[label], ignored) for label in info.classes]
     _check_counts(info, found_folders.base, [len(of_class) for of_class in images])
     paths = {name: path for of_class in images for name, (path, _) in of_class.items()}
     stamps = {name: stamp for of_class in images for name, (_, stamp) in of_class.items()}
-    return FileListing(found_folders.base, tuple(tuple(sorted(of_class)) for of_class in images), paths, stamps)
+    files = tuple(tuple(sorted(of_class)) for of_class in images)
+    below = tuple(sorted(os.path.relpath(path, found_folders.base) for path in ignored))
+    return FileListing(found_folders.base, files, paths, stamps, below)
 
 
-def first_image(folder: Path, classes: Sequence[str]) -> Path:
-    """Return the alphabetically first image of the first class that has one; raises DatasetError if there is none."""
+def images_in_order(folder: Path, classes: Sequence[str]) -> Iterator[str]:
+    """Yield the paths of the images of each class in turn, in alphabetical order."""
     for name in classes:
-        if images := _images(name, [(folder / name, "")]):
-            return Path(images[min(images)][0])
-    raise DatasetError(f"no image in the class folders of {folder} ({', '.join(classes)})")
+        images = _images(name, [(folder / name, "")], [])
+        yield from (images[key][0] for key in sorted(images))
 
 
-def _images(label: str, folders: Sequence[tuple[Path, str]]) -> dict[str, tuple[str, tuple[int, int]]]:
-    """Map the name of each image of one class to its path and (bytes, time of the last change)."""
+def _images(
+    label: str, folders: Sequence[tuple[Path, str]], ignored: list[str]
+) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Map the name of each image of one class to its path and (bytes, time of the last change).
+
+    Paths of everything else in the folders are added to `ignored`.
+    """
     images: dict[str, tuple[str, tuple[int, int]]] = {}
     for folder, side in folders:
         for entry in entries(folder):
@@ -87,7 +99,9 @@ def _images(label: str, folders: Sequence[tuple[Path, str]]) -> dict[str, tuple[
                 if inner := [name for _, _, names in below for name in names if has_image_suffix(name)]:
                     problem = f"is inside a class folder and has images ({inner[0]})"
                     raise DatasetError(f"{entry.path} {problem}: move them into the class folder, or away")
+                ignored += files_below(entry)
                 continue
+            check_encoding(entry.path)
             name = f"{label}/{side}{entry.name}"
             if name in images:
                 raise DatasetError(
@@ -156,6 +170,11 @@ def find_folders(info: DatasetInfo, data_paths: DataPaths) -> FoundFolders:
             for name, side in zip(info.sides, SIDES, strict=True):
                 if (parent / name).is_dir():
                     _search(parent / name, class_of, DEPTH, result, f"{side}/")
+            if not info.registered:
+                _ignore_files(parent, result)
+                for entry in entries(parent):
+                    if entry.name not in info.sides and entry.name in class_folders(parent):
+                        result.ignored += files_below(entry)
         results.append(result)
     best = max(results, key=lambda result: len(result.folders))
     if not best.folders:
@@ -211,6 +230,13 @@ def how_to_get(info: DatasetInfo) -> str:
     return "\n".join([*lines, "Say where DATA_ROOT is with --data-root DIR or the environment variable DDBENCH_DATA."])
 
 
+def files_below(entry: os.DirEntry) -> list[str]:
+    """Return the path of an entry that is no folder, or the paths of all files below a folder."""
+    if not entry.is_dir(follow_symlinks=False):
+        return [entry.path]
+    return [os.path.join(folder, name) for folder, _, names in os.walk(entry.path) for name in names]
+
+
 def _class_matcher(info: DatasetInfo) -> Callable[[str], str | None]:
     """Return a function from a folder's name to its class: an exact name first, then a normalised one."""
     by_normalised: dict[str, str] = {}
@@ -241,6 +267,14 @@ def side_folders(folder: Path) -> tuple[str, str] | tuple[()]:
     return ()
 
 
+def _ignore_files(folder: Path, result: FoundFolders) -> None:
+    """Add to `result` what lies in a folder and is no folder that may hold classes."""
+    visible = set(class_folders(folder))
+    for entry in entries(folder):
+        if entry.name not in visible:
+            result.ignored += files_below(entry)
+
+
 def _search(
     folder: Path, class_of: Callable[[str], str | None], depth: int, result: FoundFolders, side: str = ""
 ) -> None:
@@ -248,6 +282,8 @@ def _search(
 
     side: "train/" or "test/" below the folder of a side, else "".
     """
+    if depth:  # else a data root, which holds other datasets too
+        _ignore_files(folder, result)
     for name in class_folders(folder):
         if label := class_of(name):
             result.folders.setdefault(label, []).append((folder / name, side))

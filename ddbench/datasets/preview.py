@@ -48,9 +48,10 @@ def write_pages(source: Source, data_paths: DataPaths) -> tuple[Path, Path]:
 
 def draw_summary(data: Dataset, title: str, sizes: Mapping[tuple[int, int], int]) -> Figure:
     """Draw the balance of the classes, the mean training image of each class, and the sizes of the files."""
-    train, classes = data.train, data.train.classes
+    train, classes = data.train, [_as_label(name) for name in data.train.classes]
     figure = plt.figure(figsize=(10, 3 + 0.28 * len(classes)), layout="constrained")
-    figure.suptitle(f"{title}: {len(train.labels)} training, {len(data.test.labels)} test images; {data.split}")
+    sides = f"{len(train.labels)} training, {len(data.test.labels)} test images; {data.split}"
+    figure.suptitle(_as_label(f"{title}: {sides}"))
     left, right = figure.subfigures(1, 2, width_ratios=(3, 2))
 
     axes, bars = left.subplots(), np.arange(len(classes))
@@ -78,3 +79,9 @@ def draw_summary(data: Dataset, title: str, sizes: Mapping[tuple[int, int], int]
     axes.invert_yaxis()
     axes.set_xlabel("files of a size" + (f" ({len(sizes) - SIZES} sizes more)" if len(sizes) > SIZES else ""))
     return figure
+
+
+def _as_label(text: str) -> str:
+    """Return a text as matplotlib draws it: no formula, and no character that its font lacks."""
+    (_, dejavu, *_) = contact_sheet.load_fonts()
+    return contact_sheet.replace_lacking(text, dejavu).replace("$", r"\$")

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ddbench.datasets.decode import image_size, read_rgb
-from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split
-from ddbench.datasets.listing import class_folders, first_image, list_files, side_folders
+from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split, check_encoding, describe_ignored
+from ddbench.datasets.listing import (
+    class_folders,
+    entries,
+    images_in_order,
+    list_files,
+    normalised_name,
+    side_folders,
+)
 from ddbench.datasets.name import FOLDER
 from ddbench.datasets.pack import PackContent, make_pack, open_pack
 from ddbench.datasets.pack_writer import write_squares
@@ -21,10 +32,27 @@ if TYPE_CHECKING:
     from ddbench.datasets.verification import Report
     from ddbench.types import Dataset
 
+log = logging.getLogger("ddbench")
+
+VALIDATION = ("val", "valid", "validation")  # names of a third side
+TRIED = 100  # images of a folder that are tried before it counts as unreadable
+
 
 @dataclass(frozen=True)
 class ClassFolders(DatasetInfo):
     """The source of a dataset with one folder of images per class."""
+
+    def with_split(self, split: str) -> Self:
+        """Return the same images with another split (`DatasetInfo.with_split`); of a tree with sides also "val".
+
+        "val", "valid" or "validation" takes that folder as the test side. Raises DatasetError.
+        """
+        if self.sides and not self.registered and normalised_name(split) in VALIDATION:
+            folder = Path(self.folders[0])
+            if name := next((name for name in class_folders(folder) if normalised_name(name) in VALIDATION), ""):
+                return replace(self, name=f"{self.name}@{split}", sides=(self.sides[0], name))
+            raise DatasetError(f"{self.name}@{split}: {folder} has no folder {split}, but {', '.join(self.sides)}")
+        return super().with_split(split)
 
     def describe(self, data_paths: DataPaths) -> Split:
         """List the files, check classes and counts, return the split. Raises DatasetError."""
@@ -40,6 +68,8 @@ class ClassFolders(DatasetInfo):
         content = PackContent(self.slug, size, self.classes, split, [listing.stamps, data_paths.resize])
         if not self.registered:
             cache_fingerprint(split, listing, data_paths)
+        if listing.ignored:
+            _warn_once(f"{self.name}: files that are not read: {describe_ignored(listing.ignored)}")
 
         def fill(raw: Path) -> None:
             write_squares(raw, content.names, listing.paths, size, data_paths)
@@ -62,23 +92,25 @@ class ClassFolders(DatasetInfo):
 def folder_source(path: str | Path) -> ClassFolders:
     """Return the source `folder:PATH` of any tree with one folder of images per class.
 
-    Classes are the folders in alphabetical order, `pixels` is the shorter side of the alphabetically first image, and
+    Classes are the folders in alphabetical order, `pixels` is the shorter side of the first image that can be read, and
     80 % of each class train. A tree of two folders, train and test (`side_folders`), each with the class folders, is
-    split as it is. Raises DatasetError for fewer than two class folders, and for a class that one side lacks.
+    split as it is. Raises DatasetError for fewer than two class folders, for one whose name is no UTF-8, for a link
+    that leads nowhere in their place, and for a class that one side lacks.
     """
     folder = Path(path).expanduser().absolute()
     sides = side_folders(folder)
     parent = folder / sides[0] if sides else folder
+    for entry in entries(parent):
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            raise DatasetError(f"{entry.path} is a link to {os.readlink(entry.path)}, which leads nowhere: remove it")
     classes = tuple(class_folders(parent))
     if len(classes) < 2:
         raise DatasetError(
             f"{FOLDER}{path} needs one folder of images per class, at least two; {parent} has {len(classes)}."
         )
-    first = first_image(parent, classes)
-    try:
-        pixels = min(read_rgb(first)[0].size)
-    except UnreadableImageError as error:
-        raise DatasetError(f"{first} cannot be read ({error.reason}). Replace it, then repeat the command.") from None
+    for name in classes:
+        check_encoding(str(parent / name))
+    pixels = _first_side(parent, classes)
     return ClassFolders(
         name=f"{FOLDER}{path}",
         title=f"images in {folder}",
@@ -93,6 +125,24 @@ def folder_source(path: str | Path) -> ClassFolders:
         folders=(str(folder),),
         sides=sides,
     )
+
+
+def _first_side(folder: Path, classes: tuple[str, ...]) -> int:
+    """Return the shorter side of the first image that can be read, px. Raises DatasetError if none of TRIED can."""
+    errors = []
+    for path in islice(images_in_order(folder, classes), TRIED):
+        try:
+            return min(read_rgb(path)[0].size)
+        except UnreadableImageError as error:
+            errors.append(f"{path}: {error.reason}")
+    if not errors:
+        raise DatasetError(f"no image in the class folders of {folder} ({', '.join(classes)})")
+    raise DatasetError(f"none of the first {len(errors)} images is read; the first is {errors[0]}")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def split_words(name: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -106,22 +107,31 @@ def _from_list(
 ) -> tuple[Side, Side]:
     """Split as the rows (name, side) of a list say; images that are not in it are on neither side.
 
-    A name is "class/file" or the file's name alone, with any suffix: published lists write .jpg for a .tif. Raises
+    A name is "class/file" or the file's name alone. One that names no file exactly may have another suffix: published
+    lists write .jpg for a .tif. Backslashes count as slashes, composed and decomposed letters are equal. Raises
     DatasetError for an unknown name, an ambiguous one, and one on both sides.
     """
-    by_stem: dict[str, list[str]] = {}  # images by "class/stem", and by the stem alone
+    by_name: dict[str, list[str]] = {}  # images by "class/file" and by "file"
+    by_stem: dict[str, list[str]] = {}  # images by "class/stem" and by "stem"
     for name in flatten(listing.files):
-        for stem in (_stem(name), _stem(name.rpartition("/")[2])):
-            by_stem.setdefault(stem, []).append(name)
-    if unknown := sorted(name for name, _ in rows if _stem(name) not in by_stem):
+        whole = unicodedata.normalize("NFC", name)
+        for text in {whole, whole.rpartition("/")[2]}:
+            by_name.setdefault(text, []).append(name)
+            by_stem.setdefault(_stem(text), []).append(name)
+
+    def matches(name: str) -> list[str]:
+        text = unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
+        return by_name.get(text) or by_stem.get(_stem(text), [])
+
+    if unknown := sorted(name for name, _ in rows if not matches(name)):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DatasetError(f"{origin}: {info.base} has no {', '.join(unknown[:3])}{more}")
-    if ambiguous := sorted(name for name, _ in rows if len(by_stem[_stem(name)]) > 1):
-        matches = " or ".join(by_stem[_stem(ambiguous[0])][:2])
-        raise DatasetError(f"{origin}: {ambiguous[0]} matches {matches}: write CLASS/FILE")
+    if ambiguous := sorted(name for name, _ in rows if len(matches(name)) > 1):
+        both = " or ".join(matches(ambiguous[0])[:2])
+        raise DatasetError(f"{origin}: {ambiguous[0]} matches {both}: write CLASS/FILE with its suffix")
     side_of: dict[str, str] = {}
     for name, side in rows:
-        if side_of.setdefault(by_stem[_stem(name)][0], side) != side:
+        if side_of.setdefault(matches(name)[0], side) != side:
             raise DatasetError(f"{origin} has {name} on both sides")
     train, test = (
         tuple(tuple(name for name in names if side_of.get(name) == side) for names in listing.files) for side in SIDES

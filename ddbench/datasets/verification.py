@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imagehash
@@ -129,8 +129,9 @@ class Report:
     folder: where its files lie.
     counts: images per class, by folder name.
     sizes: images by (width, height) in pixels.
-    unreadable: "file: reason".
-    several: files with more than one picture.
+    unreadable: "file: reason" of damaged files.
+    unsupported, unread: see `decode.Remarks`.
+    ignored: paths below the folder of files, and of links that lead nowhere, that are no images to the listing.
     duplicates: None if they were not searched for.
     """
 
@@ -139,18 +140,20 @@ class Report:
     counts: dict[str, int]
     sizes: dict[tuple[int, int], int]
     unreadable: tuple[str, ...]
-    several: tuple[str, ...] = ()
+    unsupported: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
     duplicates: Duplicates | None = None
 
     @property
     def ok(self) -> bool:
-        return not self.unreadable
+        return not self.unreadable and not self.unsupported
 
 
 def verify_images(info: DatasetInfo, listing: FileListing, split: Split, quiet: bool = False) -> Report:
     """Decode every image of a listing; report unreadable files and duplicates. quiet: no progress bar."""
     names = flatten(listing.files)
-    traces, unreadable, several = map_images(
+    traces, remarks = map_images(
         lambda row, image: trace(image, listing.paths[names[row]]), names, listing.paths, "verifying", quiet
     )
     by_name = {name: image for name, image in zip(names, traces, strict=True) if image is not None}
@@ -159,7 +162,9 @@ def verify_images(info: DatasetInfo, listing: FileListing, split: Split, quiet: 
         folder=str(listing.folder),
         counts={name: len(files) for name, files in zip(info.classes, listing.files, strict=True)},
         sizes=dict(Counter(image.size for image in by_name.values()).most_common()),
-        unreadable=tuple(unreadable),
-        several=tuple(several),
+        unreadable=remarks.damaged,
+        unsupported=remarks.unsupported,
+        unread=remarks.unread,
+        ignored=listing.ignored,
         duplicates=duplicates(by_name, split),
     )

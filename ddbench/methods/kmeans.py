@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
-from ddbench.methods.latent_diffusion.model import load_model
-from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
+from ddbench.methods.latent_diffusion.model import check_base, load_model
+from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
 from ddbench.methods.latent_diffusion.prototypes import prototypes_by_features, rows_of, stored_prototypes
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.selection import real_features, subset
@@ -59,7 +60,12 @@ class KMeans:
 
     def identity(self) -> str:
         """Return a digest of the autoencoder's weights, empty without latents. Raises UserError without a base."""
-        return identity_of(find_model(self.base) / "vae", "") if self.features == "latents" else ""
+        return model_identity(self.base, find_model(self.base) / "vae", "") if self.features == "latents" else ""
+
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Raise UserError if the base is not whole."""
+        if self.features == "latents":
+            check_base(self.base)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Choose `ipc` images per class and record their prototypes. The run's seed changes nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,7 +15,7 @@ from ddbench.config import param
 from ddbench.context import Context
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.base_method import LatentDiffusionBaseline
-from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
+from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity, check_captioner
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, representative_captions
@@ -70,6 +72,11 @@ class VLCP(LatentDiffusionBaseline):
         """Return a digest of the weights of base and captioner. Raises UserError when there is no such model."""
         return digest([super().identity(), captioner_identity(self.captioner)])[:16]
 
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Raise UserError if base or captioner is not whole, or two classes have one condition."""
+        super().check_models(readable)
+        check_captioner(self.captioner)
+
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         super()._check(model, train, ctx)
         if model.text is None:
@@ -112,7 +119,9 @@ def cluster_inliers(
     inliers = np.arange(len(points))
     if outliers and len(points) > neighbours:
         factor = LocalOutlierFactor(n_neighbors=neighbours, contamination=outliers)
-        inside = np.flatnonzero(factor.fit_predict(points) == 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Duplicate values", UserWarning)  # equal images: their factor is 1
+            inside = np.flatnonzero(factor.fit_predict(points) == 1)
         inliers = inside if len(inside) >= count else inliers
     centres, owner = k_means(points[inliers], count)
     return centres, inliers, owner

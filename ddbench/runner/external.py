@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from PIL import ImageOps
 
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import Source
@@ -60,6 +64,9 @@ class ExternalImages:
         """Return nothing: the digest of the images is among the parameters."""
         return ""
 
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Do nothing: there is no model."""
+
 
 def plan_external(
     folder: Path, dataset: Source, size: int | None, evaluation: EvaluationSetup, data_paths: DataPaths
@@ -75,7 +82,7 @@ def plan_external(
     spec = RunSpec(
         method=FOLDER + folder.resolve().name,
         method_version=ExternalImages.version,
-        preset=None,
+        preset=folder.resolve().parent.name or None,  # a label in tables: two folders may both be called "images"
         params={"content": pictures.content()},
         dataset=display_name(dataset.name),
         split=split.rule,
@@ -117,8 +124,72 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     ):
         if array is not None and array.shape != shape:
             raise UserError(f"{folder}: {name} {array.shape}, not {shape}")
+    named = [f"{name}/{path.name}" for name in classes for path in files[name]]
+    if soft is not None:
+        soft = _in_order(folder, SOFT_LABELS, soft.astype(np.float32), named, classes)
+        _check_soft(folder, soft, np.array(labels), classes)
+    if floats is not None:
+        floats = _in_order(folder, FLOAT_IMAGES, floats, named)
     hard, rate = np.array(labels, dtype=np.int64), manifest.get("learning_rate")
     return Pictures(np.stack(images), hard, classes, soft, {}, floats, rate, whitening)
+
+
+def _in_order(
+    folder: Path, name: str, rows: np.ndarray, files: list[str], classes: tuple[str, ...] | None = None
+) -> np.ndarray:
+    """Return the rows of `<name>.safetensors` in the order of `files`, the columns in the order of `classes`.
+
+    Raises UserError if the file's names are others, or if it has none and two orders of the files are usual.
+    """
+    path = folder / f"{name}.safetensors"
+    orders = []
+    for kind, expected in (("files", files), ("classes", list(classes or ()))):
+        try:
+            stored = distilled_set.read_names(folder, name, kind) if expected else None
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if stored is not None and sorted(stored) != sorted(expected):
+            lacking, more = sorted(set(expected) - set(stored)), sorted(set(stored) - set(expected))
+            detail = "; ".join(
+                f"{word} {', '.join(names[:3])}" for word, names in (("lacks", lacking), ("has", more)) if names
+            )
+            raise UserError(f"{path} names other {kind} than the folder has: it {detail or 'repeats one'}")
+        orders.append(None if stored is None else [stored.index(one) for one in expected])
+    if orders[0] is None and files != sorted(
+        files, key=partial(_by_number, classes=[file.partition("/")[0] for file in files])
+    ):
+        raise UserError(
+            f"{path} does not say which row belongs to which file, and the files are in another order by name "
+            f"({files[1]}, ...) than by number. Write the order into the file's metadata, "
+            'save_file(tensors, path, metadata={"files": json.dumps(["CLASS/FILE", ...])}), or number the files with '
+            "leading zeros"
+        )
+    rows = rows if orders[0] is None else rows[orders[0]]
+    return rows if orders[1] is None else rows[:, orders[1]]
+
+
+def _by_number(file: str, classes: list[str]) -> tuple[int, list[tuple[int, str]]]:
+    """Return a key that sorts "class/2.png" before "class/10.png", classes in their order."""
+    name, _, rest = file.partition("/")
+    return classes.index(name), [
+        (int(word), "") if word.isdecimal() else (-1, word) for word in re.split(r"(\d+)", rest)
+    ]
+
+
+def _check_soft(folder: Path, soft: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    """Raise UserError for rows that are no probabilities; warn of classes whose mean label names another class."""
+    with np.errstate(invalid="ignore"):
+        valid = np.isfinite(soft).all(1) & (soft >= 0).all(1) & (np.abs(soft.sum(1) - 1) < 1e-3)
+    if not valid.all():
+        row = int(np.flatnonzero(~valid)[0])
+        raise UserError(f"{folder}: row {row} of the soft labels is no probabilities: {soft[row][:8].tolist()}")
+    means = [soft[labels == label].mean(0).argmax() for label in range(len(classes))]
+    wrong = [f"{classes[label]} as {classes[top]}" for label, top in enumerate(means) if top != label]
+    if wrong:
+        log.warning(
+            "%s: the soft labels contradict the folders of %d classes (%s): are their columns in the order %s?",
+            folder, len(wrong), ", ".join(wrong[:3]), ", ".join(classes[:6]),
+        )  # fmt: skip
 
 
 def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> None:
@@ -136,7 +207,8 @@ def _check_classes(folder: Path, files: dict[str, list[Path]], classes: tuple[st
 def _read(path: Path, size: int) -> np.ndarray:
     """Return an image as uint8 (size, size, 3)."""
     try:
-        with open_image(path) as image:
+        with open_image(path) as file:
+            image = ImageOps.exif_transpose(file)  # upright, as datasets are read
             image.load()
     except UnreadableImageError as error:
         raise UserError(str(error)) from None

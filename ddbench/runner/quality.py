@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +35,7 @@ from ddbench.utils.provenance import describe_environment
 from evaluators import VERSION, fidelity, pretrained
 from evaluators.augment import resize
 from evaluators.catalog import STUDENTS
+from evaluators.model_checks import ModelError
 from evaluators.protocols import protocol
 from evaluators.students import Student, build, features
 
@@ -189,11 +189,19 @@ def _clip(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tu
 
     try:
         model = clip.load(source, run.device)
-    except (OSError, UnpicklingError) as error:
+    except ModelError as error:
         raise UserError(f"there is no CLIP model {source!r} ({error}); --clip takes a folder or a hub id") from None
-    texts = clip.embed_texts(model, [clip.PROMPT.format(name) for name in run.load(run.spec.size).train.readable])
+    readable = run.load(run.spec.size).train.readable
+    texts = [clip.PROMPT.format(name) for name in readable]
+    try:
+        long = clip.check_texts(model, texts)
+    except ValueError as error:
+        raise UserError(f"{error}: give the class folders shorter or other names") from None
+    if long:
+        log.warning("the CLIP model cuts %d of %d texts, of up to %d tokens", len(long), len(texts), max(long.values()))
+    embedded = clip.embed_texts(model, texts)
     labels = torch.from_numpy(pictures.labels)
-    score, accuracy = fidelity.agreement(clip.embed_images(model, pictures.to_tensor()), texts, labels)
+    score, accuracy = fidelity.agreement(clip.embed_images(model, pictures.to_tensor()), embedded, labels)
     return clip.digest(model), {"clip_score": score, "zero_shot_accuracy": accuracy}
 
 

@@ -152,6 +152,8 @@ def _execute(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable
     device = distributed.device(settings.device)
     log.info("%s", _task_label(task))
     evaluation.check_weights(plan.evaluation)  # before hours of distillation
+    if task.student is None:
+        plan.method.check_models(plan.source.readable)
     data = load(task.spec.size)
     evaluation.check_test(data)
     if task.student is not None:

@@ -1,6 +1,8 @@
 """A distilled set as an image folder: `<class>/000.png`, manifest.json, and what else a set may carry. No torch.
 
-soft_labels.safetensors   float32 (n, c)
+soft_labels.safetensors   float32 (n, c): a row per image, class by class in the order of the files' names; a column per
+                          class in the order of the classes. Its metadata may name both, as JSON lists: "classes"
+                          ["barn", ...] and "files" ["barn/000.png", ...]; ddbench writes them
 float_images.safetensors  float32 (n, 3, h, w), grey values / 255 before they were rounded to the PNGs
 whitening.safetensors     the mean image and the matrix of ZCA (evaluators.normalisation.Whitening)
 
@@ -10,6 +12,7 @@ Students are trained on what is on disk: the runner writes a set with `write` an
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ddbench.utils.files import has_image_suffix, read_json, write_json
+from ddbench.utils.files import MACOS_METADATA, has_image_suffix, read_json, write_json
 from ddbench.utils.images import open_image, to_array, to_tensor
 
 if TYPE_CHECKING:
@@ -113,17 +116,20 @@ def write(folder: Path, pictures: Pictures) -> None:
     """Fill an existing empty folder. Not atomic: call it from ddbench.utils.files.make_once."""
     pictures = sorted_by_class(pictures)
     width = max(3, len(str(max(pictures.counts))))  # file names must sort as they were numbered
+    files = []
     for label, name in enumerate(pictures.classes):
         for index, image in enumerate(pictures.images[pictures.labels == label]):
             (folder / name).mkdir(exist_ok=True)
-            Image.fromarray(image).save(folder / name / f"{index:0{width}d}.png")
+            files.append(f"{name}/{index:0{width}d}.png")
+            Image.fromarray(image).save(folder / files[-1])
     tensors = {SOFT_LABELS: {SOFT_LABELS: pictures.soft}, FLOAT_IMAGES: {FLOAT_IMAGES: pictures.floats}}
     for name, parts in {**tensors, WHITENING: pictures.whitening}.items():
         arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in parts.items() if v is not None}
         if arrays:
             from safetensors.numpy import save_file
 
-            save_file(arrays, folder / f"{name}.safetensors")
+            names = {"classes": json.dumps(pictures.classes), "files": json.dumps(files)} if name != WHITENING else None
+            save_file(arrays, folder / f"{name}.safetensors", names)
     manifest = {
         "schema": 1,
         "range": [0, 255],
@@ -190,9 +196,33 @@ def read_tensors(folder: Path, name: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} has no {name.replace('_', ' ')} ({error})") from None
 
 
+def read_names(folder: Path, name: str, kind: str) -> list[str] | None:
+    """Return the "files" or "classes" (kind) that `<name>.safetensors` names; None if it names none.
+
+    Raises ValueError for metadata that is no list of names.
+    """
+    from safetensors import safe_open
+
+    path = folder / f"{name}.safetensors"
+    with safe_open(path, "np") as file:
+        text = (file.metadata() or {}).get(kind)
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+            raise ValueError("not a list of names")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: its metadata "{kind}" is no JSON list of names ({error})') from None
+    return names
+
+
 def class_files(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files of each class folder, both sorted; hidden files and folders are left out."""
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the image files of each class folder, both sorted.
+
+    Hidden files and folders, and those that macOS adds to archives, are left out, as in datasets.
+    """
+    folders = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != "." and p.name != MACOS_METADATA)
     return {path.name: [file for file in sorted(path.iterdir()) if has_image_suffix(file.name)] for path in folders}
 
 

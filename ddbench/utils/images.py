@@ -17,11 +17,15 @@ LARGEST = 100_000_000  # pixels of a file that is decoded: ten thousand to a sid
 
 
 class UnreadableImageError(ValueError):
-    """A file is no image, is damaged, or has pixels of an unknown range. reason: the error without the file's path."""
+    """A file is no image or is damaged. reason: the error without the file's path."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(f"{path} is not a readable image ({reason})")
         self.reason = reason.replace(str(path), "the file")
+
+
+class UnsupportedImageError(UnreadableImageError):
+    """A whole image, but with pixels of an unknown range or with other bands. reason: a sentence for all such files."""
 
 
 @contextmanager
@@ -36,6 +40,8 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
             if width * height > LARGEST:
                 raise ValueError(f"{width}x{height} pixels are more than {LARGEST}")
             yield image
+    except UnreadableImageError:
+        raise
     except Exception as error:  # Pillow's plugins raise many kinds
         raise UnreadableImageError(path, str(error)) from None
 

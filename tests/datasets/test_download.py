@@ -338,3 +338,30 @@ def test_prepare_of_what_cannot_be_got(data_paths, tmp_path):
     done = prepared(data_paths, "scenes", "--from", tmp_path)
     assert done.exit_code == 2
     assert "does not apply to" in done.output
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_an_archive_holds_beside_images_is_counted(tmp_path, caplog, kind):
+    archive, folder = tmp_path / f"set.{kind}", tmp_path / "out"
+    folder.mkdir()
+    files = {"set/a/1.png": b"image", "set/a/1.xml": b"x", "__MACOSX/set/a/._1.png": b"x", "set/readme.txt": b"x"}
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as box:
+            for name, data in files.items():
+                box.writestr(name, data)
+            link = zipfile.ZipInfo("set/a/2.png")
+            link.external_attr = 0o120777 << 16
+            box.writestr(link, "/etc/passwd")
+    else:
+        with tarfile.open(archive, "w") as box:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                box.addfile(info, io.BytesIO(data))
+            link = tarfile.TarInfo("set/a/2.png")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            box.addfile(link)
+    assert archives.unpack(archive, folder, quiet=True) == 1
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")] == ["set/a/1.png"]
+    for text in ("1 files of .xml", "1 files of .txt", "set/a/2.png (a link)", "1 files that are hidden"):
+        assert text in caplog.text

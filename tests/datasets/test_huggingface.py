@@ -151,3 +151,99 @@ def test_names_and_a_hub_that_does_not_answer(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"hf:me/scenes: the Hugging Face hub does not find it \(no network\)"):
         find_dataset("hf:me/scenes")
     assert not list((tmp_path / "ddbench").glob("me--scenes"))
+
+
+def rows_of(values, names=("field", "town"), **columns):
+    """A set of one training split; values: image cells, labels 0, 1, 0, 1, ..."""
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
+    rows = {"image": values, "label": [i % len(names) for i in range(len(values))]}
+    for name, (kind, cells) in columns.items():
+        features[name], rows[name] = kind, cells
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+
+
+def encoded(picture, number, form="PNG", **options):
+    out = io.BytesIO()
+    picture(f"image {number}", 12, 12).save(out, form, **options)
+    return {"bytes": out.getvalue(), "path": None}
+
+
+def store(folder, rows):
+    (folder / "data").mkdir(parents=True)
+    rows.to_parquet(folder / "data/train-00000-of-00001.parquet")
+
+
+def test_classes_never_share_a_folder(here, data_paths, picture, caplog):
+    names = ["trees/shrubs", "trees-shrubs", "Forest", "forest ", "..", ".", "x" * 300, "\u6d77" * 100]
+    store(here / "me/set", rows_of([encoded(picture, i) for i in range(32)], names))
+    source = find_dataset("hf:me/set")
+    assert source.classes[:6] == ("trees-shrubs", "trees-shrubs-2", "Forest", "forest-2", "unnamed", "unnamed-2")
+    assert len(set(source.classes)) == 8
+    assert max(len(name.encode()) for name in source.classes) <= 255
+    assert [len(names) for names in source.describe(data_paths).train] == [3] * 8
+    assert "has the folder trees-shrubs-2" in caplog.text
+
+
+def test_every_image_that_pillow_knows_is_read(here, data_paths, picture):
+    more = {"save_all": True, "append_images": [picture("preview", 4, 4)]}
+    forms = [("MPO", more), ("JPEG2000", {}), ("JPEG", {}), ("PNG", {}), ("BMP", {}), ("WEBP", {}), ("TIFF", {})]
+    cells = [encoded(picture, i, form, **options) for i, (form, options) in enumerate(forms * 2)]
+    store(here / "me/set", rows_of(cells))
+    assert sum(find_dataset("hf:me/set").verify(data_paths).counts.values()) == len(cells)
+
+
+def test_broken_images_are_named_by_split_and_row(here, picture):
+    cells = [encoded(picture, i) for i in range(12)]
+    cells[3], cells[5] = {"bytes": b"\xff\xd8\xff\xe0broken", "path": None}, {"bytes": b"", "path": None}
+    cells[8] = None
+    store(here / "me/set", rows_of(cells))
+    with pytest.raises(UserError, match=r"3 images cannot be read:\n  train, row 3: .*\n  train, row 5: .*\n.*row 8"):
+        find_dataset("hf:me/set")
+    assert not (here / "home/ddbench/me--set").exists()
+
+
+def test_a_class_without_an_image_is_left_out_and_said(here, picture, caplog):
+    rows = rows_of([encoded(picture, i) for i in range(8)])
+    kind = datasets.ClassLabel(names=["field", "unlabeled", "town"])
+    rows = rows.map(
+        lambda row: {"label": 2 * row["label"]}, features=datasets.Features({**rows.features, "label": kind})
+    )
+    store(here / "me/set", rows)
+    assert find_dataset("hf:me/set").classes == ("field", "town")
+    assert "1 classes have no image and are omitted: unlabeled" in caplog.text
+
+
+def test_columns_are_chosen_by_the_user(here, picture, caplog):
+    cells = [encoded(picture, i) for i in range(12)]
+    kinds = [datasets.ClassLabel(names=names) for names in (["all"], ["a", "b", "c"])]
+    rows = rows_of(cells, coarse=(kinds[0], [0] * 12), fine=(kinds[1], [i % 3 for i in range(12)]))
+    store(here / "me/plain", rows)
+    assert find_dataset("hf:me/plain").classes == ("field", "town")
+    assert "the column label is used, not" in caplog.text
+    assert find_dataset("hf:me/plain?label=fine").classes == ("a", "b", "c")
+    store(here / "me/set", rows.remove_columns("label").add_column("picture", cells, feature=datasets.Image()))
+    with pytest.raises(UserError, match=r"several columns for the label: coarse, fine\. .*hf:me/set\?label=fine"):
+        find_dataset("hf:me/set")
+    assert find_dataset("hf:me/set?label=fine@50").classes == ("a", "b", "c")
+    with pytest.raises(UserError, match="has no column image2 of Image"):
+        find_dataset("hf:me/set?label=fine&image=image2")
+
+
+def test_configurations_are_named(here, picture):
+    for config in ("ms", "rgb"):
+        store(here / "me/set" / config, rows_of([encoded(picture, i) for i in range(8)], (f"{config} field", "town")))
+    card = "".join(
+        f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/data/*.parquet\n"
+        for config in ("ms", "rgb")
+    )
+    (here / "me/set/README.md").write_text(f"---\nconfigs:\n{card}---\n")
+    with pytest.raises(UserError, match=r"Config name is missing(?s:.)*'rgb'(?s:.)*hf:me/set:CONFIG"):
+        find_dataset("hf:me/set")
+    assert find_dataset("hf:me/set:rgb").classes == ("rgb field", "town")
+    assert find_dataset("hf:me/set:ms@50").classes == ("ms field", "town")
+
+
+@pytest.mark.parametrize("name", ["hf:../x", "hf:a/..", "hf:a/b:../c", "hf:a/b?folder=x", "hf:a/b?label=", "hf:/a/b"])
+def test_names_that_leave_their_folder_are_refused(name):
+    with pytest.raises(UserError, match="write hf:OWNER/NAME"):
+        find_dataset(name)

@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ddbench.datasets.decode import read_rgb, square
+from ddbench.datasets.decode import BANDS, SEVERAL, read_rgb, square
 from ddbench.datasets.info import DataPaths, DatasetError
+from ddbench.datasets.lookup import find_dataset
 from ddbench.datasets.pack import sha256_of
 from ddbench.datasets.source import folder_source
 
@@ -133,9 +134,9 @@ def test_of_several_pictures_the_first_is_used_and_said(toy, data_paths, grow, p
     (tree / "beach/beach04.png").unlink()
     first.save(tree / "beach/beach04.tif", save_all=True, append_images=rest)
     data = toy.load(data_paths, 8)
-    assert "files with several images, of which the first is used: beach/beach04.tif" in caplog.text
+    assert "several images in one file, the first is used: 1 images: beach/beach04.tif" in caplog.text
     assert np.array_equal(rows(data)["beach/beach04.tif"], np.asarray(first))
-    assert toy.verify(data_paths).several == ("beach/beach04.tif",)
+    assert toy.verify(data_paths).unread == {SEVERAL: ("beach/beach04.tif",)}
 
 
 def test_a_file_of_enormous_size_is_not_decoded(toy, data_paths, grow, monkeypatch):
@@ -241,15 +242,147 @@ def test_unreadable_images_are_counted_and_named(toy, data_paths, grow):
         (tree / f"forest/forest0{i}.png").write_text("no image")
     with pytest.raises(DatasetError, match=r"7 of 30 images in .* cannot be read") as caught:
         toy.load(data_paths, 8)
-    assert "and 2 more" in str(caught.value)
+    assert "and 1 more" in str(caught.value)
+    assert "1 images, such as river/river02.tif: a TIFF of 1 band of float32; read are" in str(caught.value)
     assert packs(data_paths) == []
     assert not list(data_paths.shared.rglob("images.u8"))
     report = toy.verify(data_paths)
     assert not report.ok
     assert {line.split(":")[0] for line in report.unreadable} == {
-        "beach/beach03.png", "river/river01.png", "river/river02.tif", *(f"forest/forest0{i}.png" for i in range(4))
+        "beach/beach03.png", "river/river01.png", *(f"forest/forest0{i}.png" for i in range(4))
     }  # fmt: skip
-    assert any("pixels of mode F are neither 8-bit nor 16-bit" in line for line in report.unreadable)
+    assert list(report.unsupported.values()) == [("river/river02.tif",)]
+
+
+def test_a_damaged_first_image_is_listed_with_the_others(tmp_path, data_paths, grow):
+    tree = grow(tmp_path / "tree", ["a", "b"], 4, ".png")
+    names = ("a/a00.png", "b/b01.png")
+    for name in names:
+        (tree / name).write_bytes(b"")
+    report = folder_source(tree).verify(data_paths)
+    assert [line.partition(":")[0] for line in report.unreadable] == list(names)
+
+
+def save_tiff(path, values, planar=1, extra=None):
+    """Write (h, w, bands) as a baseline TIFF, band after band with planar=2."""
+    import struct
+
+    h, w, bands = values.shape
+    planes = [values.tobytes()] if planar == 1 else [values[..., i].tobytes() for i in range(bands)]
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    tags = {256: [w], 257: [h], 258: [8 * values.itemsize] * bands, 259: [1], 262: [2 if bands in (3, 4) else 1]}
+    tags |= {273: [0] * len(planes), 277: [bands], 278: [h], 279: [len(plane) for plane in planes], 284: [planar]}
+    tags |= {339: [kind] * bands} | ({338: [extra] * (bands - 3)} if extra is not None else {})
+    blobs, at = [], 8 + 2 + 12 * len(tags) + 4
+    for number in sorted(tags):
+        if number == 273:
+            continue
+        if len(tags[number]) > 1:
+            blobs.append((number, struct.pack(f"<{len(tags[number])}I", *tags[number])))
+    where = {}
+    for number, blob in blobs:
+        where[number], at = at, at + len(blob)
+    starts = []
+    for plane in planes:
+        starts.append(at + 4 * len(planes) * (len(planes) > 1))
+        at += len(plane)
+    tags[273] = starts
+    if len(planes) > 1:
+        where[273] = starts[0] - 4 * len(planes)
+        blobs.append((273, struct.pack(f"<{len(planes)}I", *starts)))
+    rows = [struct.pack("<HHI", n, 4, len(tags[n])) + struct.pack("<I", where.get(n, tags[n][0])) for n in sorted(tags)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + b"\0" * 4
+    path.write_bytes(head + b"".join(blob for _, blob in blobs) + b"".join(planes))
+
+
+REFLECTANCE = np.random.default_rng(0).integers(200, 3000, (8, 8, 13))
+
+
+@pytest.mark.parametrize(
+    ("values", "planar", "said"),
+    [
+        (REFLECTANCE.astype(np.uint16), 1, "a TIFF of 13 bands of uint16; read are grey or RGB"),
+        ((REFLECTANCE[..., :3] / 3000).astype(np.float32), 1, "a TIFF of 3 bands of float32; read are"),
+        (REFLECTANCE[..., :4].astype(np.uint8), 2, "a TIFF of 4 bands of uint8, band after band; read are"),
+        (REFLECTANCE[..., :1].astype(np.uint16), 1, "16-bit pixels, none of them above 16383"),
+        (REFLECTANCE[..., :3].astype(np.uint16), 1, "16-bit pixels, none of them above 16383"),
+        (REFLECTANCE[..., :1].astype(np.int16), 1, "16-bit pixels, none of them above 16383"),
+    ],
+)
+def test_other_pixels_are_described_once(tmp_path, data_paths, grow, values, planar, said):
+    tree = grow(tmp_path / "tree", ["a", "b"], 4, ".png")
+    for name in ("a/x.tif", "a/y.tif", "b/z.tif"):
+        save_tiff(tree / name, values, planar, extra=0 if planar == 2 else None)
+    with pytest.raises(DatasetError, match="3 of 11 images") as caught:
+        folder_source(tree).load(data_paths, 8)
+    assert str(caught.value).count(said) == 1
+    assert "Replace" not in str(caught.value)
+    (reason,) = folder_source(tree).verify(data_paths).unsupported
+    assert reason.startswith(said)
+
+
+def test_bands_that_are_not_read_are_counted(tmp_path, data_paths, grow, caplog):
+    tree = grow(tmp_path / "tree", ["a", "b"], 4, ".png")
+    four = np.random.default_rng(0).integers(0, 255, (8, 8, 4), dtype=np.uint8)
+    save_tiff(tree / "a" / "x.tif", four, extra=0)
+    Image.fromarray(four).save(tree / "b" / "y.png")
+    four[..., 3] = 255  # says nothing
+    Image.fromarray(four).save(tree / "b" / "z.png")
+    assert folder_source(tree).verify(data_paths).unread == {BANDS: ("a/x.tif", "b/y.png")}
+    folder_source(tree).load(data_paths, 8)
+    assert f"{BANDS}: 2 images: a/x.tif, b/y.png" in caplog.text
+
+
+def test_whatever_is_not_read_is_listed_and_said_once(tmp_path, data_paths, grow, caplog):
+    tree = grow(tmp_path / "tree", ["a", "b"], 4, ".png")
+    for name in ("a/x1.j2k", "a/Thumbs.db", "b/.DS_Store", "readme.txt", "a/.checkpoints/a00.png", "__MACOSX/a/a.png"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(b"x")
+    (tree / "a/lost").symlink_to(tree / "nowhere")
+    ignored = {
+        "a/x1.j2k", "a/Thumbs.db", "b/.DS_Store", "readme.txt", "a/.checkpoints/a00.png", "__MACOSX/a/a.png", "a/lost"
+    }  # fmt: skip
+    assert set(folder_source(tree).verify(data_paths).ignored) == ignored
+    for _ in range(2):
+        folder_source(tree).load(data_paths, 8)
+    assert caplog.text.count("files that are not read") == 1
+    assert "1 files of .j2k, such as a/x1.j2k" in caplog.text
+    (tree / "c").symlink_to(tree / "nowhere")
+    with pytest.raises(DatasetError, match=r"c is a link to .*nowhere, which leads nowhere"):
+        folder_source(tree)
+
+
+def test_what_lies_beside_the_sides_is_listed(tmp_path, data_paths, grow):
+    for side in ("train", "test", "val"):
+        grow(tmp_path / "tree" / side, ["a", "b"], 2, ".png")
+    ignored = folder_source(tmp_path / "tree").verify(data_paths).ignored
+    assert ignored == ("val/a/a00.png", "val/a/a01.png", "val/b/b00.png", "val/b/b01.png")
+
+
+@pytest.mark.parametrize("called", ["val", "Valid", "VALIDATION"])
+def test_the_third_side_is_taken_when_asked_for(tmp_path, data_paths, grow, called):
+    for side, count in (("train", 3), ("test", 2), (called, 4)):
+        grow(tmp_path / "tree" / side, ["a", "b"], count, ".png")
+    source = find_dataset(f"folder:{tmp_path / 'tree'}@val")
+    split = source.describe(data_paths)
+    assert [len(names) for names in (*split.train, *split.test)] == [3, 3, 4, 4]
+    assert split.rule == f"train/{called} folders"
+    assert split.fingerprint != find_dataset(f"folder:{tmp_path / 'tree'}").describe(data_paths).fingerprint
+    for side in ("train", "test"):
+        grow(tmp_path / "two" / side, ["a", "b"], 2, ".png")
+    with pytest.raises(DatasetError, match="has no folder val, but train, test"):
+        find_dataset(f"folder:{tmp_path / 'two'}@val")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a/im\xff.png"])
+def test_names_that_are_no_utf8_are_refused(tmp_path, data_paths, grow, name):
+    import os
+
+    tree = grow(tmp_path / "tree", ["a", "b"], 3, ".png")
+    path = os.path.join(os.fsencode(tree), name)
+    os.mkdir(path) if b"." not in name else os.link(tree / "a" / "a00.png", path)
+    with pytest.raises(DatasetError, match="has a name that is not UTF-8"):
+        folder_source(tree).describe(data_paths)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])

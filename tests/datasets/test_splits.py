@@ -160,3 +160,21 @@ def test_another_way_of_resizing_is_another_split(toy, data_paths, tree):
     assert one.fingerprint != other.fingerprint
     assert other.rule == f"{one.rule}, resized by bilinear"
     assert (toy.load(data_paths, 5).train.images != toy.load(bilinear, 5).train.images).any()
+
+
+def test_a_list_names_files_exactly_or_by_stem(tmp_path, data_paths, grow):
+    """Two files of one stem, a backslash, letters in two forms of Unicode."""
+    tree = grow(tmp_path / "tree", ["caf\u00e9", "pond"], 3, ".png")
+    grow(tmp_path / "tree", ["pond"], 3, ".bmp")
+    (tree / "pond/e\u0301tang.png").write_bytes((tree / "pond/pond00.png").read_bytes())
+    train = ["cafe\u0301/caf\u00e900.png", "pond/pond00.png", "pond/\u00e9tang.jpg", "./pond/pond01.bmp"]
+    test = ["caf\u00e901.png", "pond\\pond00.bmp"]
+    rows = [f"{name},train" for name in train] + [f"{name},test" for name in test]
+    source = find_dataset(f"folder:{tree}")
+    split = source.with_split(write(tmp_path / "mine.csv", rows)).describe(data_paths)
+    assert sorted(flatten(split.train)) == sorted(
+        ["caf\u00e9/caf\u00e900.png", "pond/pond00.png", "pond/e\u0301tang.png", "pond/pond01.bmp"]
+    )
+    assert flatten(split.test) == ["caf\u00e9/caf\u00e901.png", "pond/pond00.bmp"]
+    with pytest.raises(DatasetError, match=r"pond/pond02\.jpg matches .*: write CLASS/FILE with its suffix"):
+        source.with_split(write(tmp_path / "mine.csv", [*rows, "pond/pond02.jpg,train"])).describe(data_paths)

@@ -1,7 +1,6 @@
 """CLIP embeddings against the model's own forward pass, on a small random model in the format of the real ones."""
 
 import math
-import pickle
 import shutil
 
 import pytest
@@ -11,6 +10,7 @@ from small_clip import write_clip
 
 from evaluators import clip
 from evaluators.fidelity import agreement
+from evaluators.model_checks import ModelError
 
 TEXTS = ["a remote sensing image of forest", "a remote sensing image of river"]
 
@@ -45,7 +45,7 @@ def test_weights_in_torchs_file_are_read_as_tensors_only(folder, tmp_path):
     expected = clip.embed_images(clip.load(str(folder)), pictures())
     assert torch.equal(clip.embed_images(clip.load(str(old)), pictures()), expected)
     torch.save({"model": torch.nn.Linear(1, 1)}, old / "pytorch_model.bin")  # would run code if it were unpickled
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ModelError, match="cannot be loaded as a CLIP model"):
         clip.load(str(old))
 
 
@@ -53,7 +53,7 @@ def test_a_model_without_some_of_its_weights_is_an_error(folder, tmp_path):
     part = shutil.copytree(folder, tmp_path / "part")
     weights = load_file(part / "model.safetensors")
     save_file({k: v for k, v in weights.items() if "visual_projection" not in k}, part / "model.safetensors")
-    with pytest.raises(OSError, match=r"lacks 1 weights, for example visual_projection\.weight"):
+    with pytest.raises(OSError, match=r"lacks 1 weights, such as visual_projection\.weight"):
         clip.load(str(part))
 
 
@@ -68,3 +68,29 @@ def test_other_weights_have_another_digest(folder, tmp_path):
 def test_a_model_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(OSError, match="none"):
         clip.load(str(tmp_path / "none"))
+
+
+def test_a_tokenizer_without_its_vocabulary_is_an_error(folder, tmp_path):
+    part = shutil.copytree(folder, tmp_path / "part")
+    (part / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        clip.load(str(part))
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"{"])
+def test_damaged_files_are_an_error(folder, tmp_path, content):
+    part = shutil.copytree(folder, tmp_path / "part")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        saved = (part / name).read_bytes()
+        (part / name).write_bytes(content)
+        with pytest.raises(ModelError, match=name):
+            clip.load(str(part))
+        (part / name).write_bytes(saved)
+
+
+def test_texts_that_are_one_to_the_model_are_an_error(folder):
+    loaded, long = clip.load(str(folder)), "land principally occupied by agriculture with significant areas of "
+    assert clip.check_texts(loaded, TEXTS) == {}
+    assert len(clip.check_texts(loaded, [f"{long}rock", "a river"])) == 1
+    with pytest.raises(ValueError, match="are one text to the CLIP model"):
+        clip.check_texts(loaded, [f"{long}natural vegetation", f"{long}bare rock"])

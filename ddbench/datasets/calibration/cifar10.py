@@ -27,7 +27,7 @@ def unpack_batches(archive: Path, folder: Path, quiet: bool) -> int:
     records: dict[str, bytes] = {}
     with archives.open_archive(archive) as members:
         for member in members:
-            if (name := Path(member.name).name) in BATCHES:
+            if (name := Path(member.name).name) in BATCHES and not member.link:
                 with member.open() as file:
                     records[name] = file.read()
     if not records:

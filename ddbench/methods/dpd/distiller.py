@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -16,11 +17,11 @@ from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.methods.dpd.classifier import ClassifierConfig, candidate_margins, group_choice, stored_classifier
 from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod
-from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity
+from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity, check_captioner
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, match_statistics
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.model import LatentModel, check_base, load_model
 from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, class_prompts, representative_captions
 from ddbench.methods.latent_diffusion.prototypes import (
     Prototype,
@@ -124,6 +125,15 @@ class DPD(LatentDiffusionMethod):
         if self.captioner == "template" or self.strength == 0:
             return super().identity()
         return digest([super().identity(), captioner_identity(self.captioner)])[:16]
+
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Raise UserError if base or captioner is not whole, or two classes have one condition."""
+        if self.strength == 0:  # no text is read
+            check_base(self.base)
+            return
+        super().check_models(readable)
+        if self.captioner != "template":
+            check_captioner(self.captioner)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Return one image per prototype, `ipc` prototypes per class."""

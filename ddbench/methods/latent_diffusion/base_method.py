@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from string import Formatter
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,9 +18,16 @@ from ddbench.methods.latent_diffusion.class_numbers import class_numbers, read_c
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.model import LatentModel, check_steps, denoiser_of, load_model
-from ddbench.methods.latent_diffusion.model_files import find_model, identity_of
-from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
+from ddbench.methods.latent_diffusion.model import (
+    LatentModel,
+    check_base,
+    check_prompts,
+    denoiser_of,
+    load_model,
+)
+from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
+from ddbench.methods.latent_diffusion.prompts import Prompts, check_template, class_prompts
+from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, cluster_centres, fixed_starts
 from ddbench.methods.shared.device import in_batches, resolve_precision
@@ -106,19 +112,16 @@ class LatentDiffusionMethod:
             raise ValueError("tune_ema must be at least 0 and below 1")
         if not self.tune_rate > 0:
             raise ValueError("tune_rate must be above 0")
-        try:
-            placeholders = [name for _, name, _, _ in Formatter().parse(self.prompt) if name is not None]
-        except ValueError:
-            placeholders = []
-        if placeholders != [""]:
-            raise ValueError("prompt must contain {} once, for the class name")
+        check_template(self.prompt)
 
     def identity(self) -> str:
         """Return a digest of the base model's weights and of `base_classes`. Raises UserError for a missing file."""
-        identity = identity_of(find_model(self.base))
-        if self.base_classes:
-            identity = digest([identity, read_class_numbers(self.base_classes)])[:16]
-        return identity
+        identity = model_identity(self.base, find_model(self.base))
+        return digest([identity, read_class_numbers(self.base_classes)])[:16] if self.base_classes else identity
+
+    def check_models(self, readable: Sequence[str]) -> None:
+        """Raise UserError if the base is not whole, or has one condition for two classes."""
+        check_base(self.base, self.prompt, readable)
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Fine-tune the base, sample `ipc` latents per class, decode them."""
@@ -136,8 +139,7 @@ class LatentDiffusionMethod:
                 views = 2 if self.tune_mirror else 1
                 of_views = replace(prompts, index=prompts.index.repeat(views))  # so it is part of the stage's key
                 tuned = stages.latents(views) if self.tune_mirror else latents
-                config = self._finetune_config(ctx.device, len(train.labels))
-                stages.finetune(tuned, of_views, config, extra_loss)
+                stages.finetune(tuned, of_views, self._finetune_config(ctx.device, len(train.labels)), extra_loss)
             z, _ = self.sample_latents(model, starts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"), train.images.shape[-1])
         return train.distilled(images)
@@ -156,6 +158,9 @@ class LatentDiffusionMethod:
             problem = f"tune_batch={self.tune_batch} is too small for {ctx.processes.size} processes"
             raise UserError(f"{problem}: each needs one image")
         model.check_classes(len(train.classes), self.weights != "none")
+        if model.text is not None:
+            prompts = class_prompts(self.prompt, train.readable, train.labels).texts
+            check_prompts(model.tokenizer, model.tokens_read, prompts, train.readable)
 
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         """Return the images' starts: by default zeros, of which only the shape counts at strength 1."""

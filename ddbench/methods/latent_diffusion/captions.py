@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddbench.context import Context
-from ddbench.errors import UserError
-from ddbench.methods.latent_diffusion.model_files import Role, download, identity_of
+from ddbench.errors import UserError, is_out_of_memory
+from ddbench.methods.latent_diffusion.model_files import Role, download, model_identity
 from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
 from ddbench.utils.images import to_array
+from evaluators.model_checks import ModelError, check_files, check_loaded, check_tokenizer
 
 # `palette`, the captioner without a network: dominant colours, texture and edge density, measured in the pixels.
 # Thresholds are ours: UC Merced and EuroSAT have images on both sides of each.
@@ -87,17 +88,30 @@ def captioner_identity(captioner: str) -> dict[str, Any]:
     """Return JSON values that decide a caption besides the image. Raises UserError when there is no such model."""
     if captioner == "palette":
         return {"palette": VERSION}
-    return {"model": identity_of(find_captioner(captioner), ""), "question": QUESTION, "tokens": TOKENS}
+    return {"model": model_identity(captioner, find_captioner(captioner), ""), "question": QUESTION, "tokens": TOKENS}
 
 
 def find_captioner(name: str) -> Path:
-    """Return the folder of a vision-language model, on this disk or downloaded from the hub (safetensors only)."""
+    """Return the folder of a vision-language model, on this disk or downloaded from the hub (safetensors only).
+
+    Raises UserError for a folder without such a model, or with a file that is not whole.
+    """
     folder = Path(name)
     if not folder.is_dir():
         folder = download(name, FILES, CAPTIONER)
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder} is not a vision-language model: it lacks config.json or *.safetensors")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is not a vision-language model: it lacks config.json")
+    try:
+        check_files(folder, "model")
+    except ModelError as error:
+        raise UserError(f"{CAPTIONER.title} {name}: {error}\n{CAPTIONER.alternative}.") from None
     return folder
+
+
+def check_captioner(name: str) -> None:
+    """Raise UserError for a captioner that cannot be loaded, without reading its weights. palette is always there."""
+    if name != "palette":
+        _load_parts(find_captioner(name), torch.float32, torch.device("meta"))
 
 
 def load_captioner(folder: Path, device: torch.device) -> Callable[[Tensor], list[str]]:
@@ -105,12 +119,9 @@ def load_captioner(folder: Path, device: torch.device) -> Callable[[Tensor], lis
 
     A model with a chat template is asked QUESTION; one without gets the images alone.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    options = {"use_safetensors": True, "trust_remote_code": False, "dtype": dtype}
-    model = AutoModelForImageTextToText.from_pretrained(folder, **options).to(device).eval()
+    processor, model = _load_parts(folder, dtype)
+    model = model.to(device).eval()
 
     def encode(images: list[Image.Image]) -> Any:
         if getattr(processor, "chat_template", None) is None:
@@ -131,6 +142,30 @@ def load_captioner(folder: Path, device: torch.device) -> Callable[[Tensor], lis
         return [" ".join(text.split()) for text in processor.batch_decode(tokens, skip_special_tokens=True)]
 
     return describe
+
+
+def _load_parts(folder: Path, dtype: torch.dtype, device: torch.device | None = None) -> tuple[Any, Any]:
+    """Return processor and model of a captioner. Raises UserError unless both are whole.
+
+    device: "meta" compares the weights' names and shapes, and reads none.
+    """
+    import transformers
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    transformers.utils.logging.set_verbosity_error()  # its report of loading becomes an error here
+    transformers.utils.logging.disable_progress_bar()
+    options = {"use_safetensors": True, "trust_remote_code": False, "dtype": dtype, "output_loading_info": True}
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        check_tokenizer(folder, getattr(processor, "tokenizer", processor))
+        model, report = AutoModelForImageTextToText.from_pretrained(folder, device_map=device, **options)
+        check_loaded(folder, report)
+    except Exception as error:  # the library raises many kinds for damaged files
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{CAPTIONER.title} {folder} cannot be used: {lines[0]}\n{CAPTIONER.alternative}.") from error
+    return processor, model
 
 
 def describe_colours(images: Tensor) -> list[str]:

@@ -6,24 +6,32 @@ There are two kinds: a U-Net conditioned by text (the Stable Diffusion family), 
 
 from __future__ import annotations
 
-import inspect
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddbench.errors import UserError, unknown
+from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
-from ddbench.methods.latent_diffusion.model_files import class_name, find_model, identity_of, parts_of, scheduler_name
+from ddbench.methods.latent_diffusion.model_files import (
+    class_name,
+    find_model,
+    model_identity,
+    parts_of,
+    scheduler_name,
+)
+from ddbench.methods.latent_diffusion.model_parts import as_user_error, check_unet, load_frozen, load_part
+from ddbench.methods.latent_diffusion.schedulers import choose_scheduler
 from ddbench.methods.shared.device import in_batches, mixed_precision
-from ddbench.utils.files import digest, read_json
+from ddbench.utils.files import digest
 from ddbench.utils.images import resize, to_float, to_uint8
+from evaluators.model_checks import check_tokenizer, equal_texts, long_texts
 
-MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
-CLASS_EMBEDDINGS = (None, "timestep")  # kinds that take a number
+log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,11 @@ class LatentModel:
         config = self.vae.config
         return 2 ** (len(getattr(config, "block_out_channels", None) or config.encoder_block_out_channels) - 1)
 
+    @property
+    def tokens_read(self) -> int:
+        """Tokens of a prompt that the text encoder reads, those at the ends included."""
+        return int(min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings))
+
     def check_size(self, size: int) -> None:
         """Raise UserError unless images of `size` x `size` pixels, resized to its own, have latents that it takes."""
         size = self.size or size
@@ -110,15 +123,21 @@ class LatentModel:
         """Return the condition of the denoiser, one row per prompt: text embeddings (n, tokens, d).
 
         For a base conditioned by class it is the class, int64 (n,): `labels`, or their `class_numbers`, where -1, the
-        empty prompt's, is "no class". Prompts longer than the text encoder reads are cut.
+        empty prompt's, is "no class". The ends of prompts that are longer than the text encoder reads are cut, with a
+        warning.
         """
         if self.text is None:
             no_class = self.denoiser.config.num_embeds_ada_norm
             numbers = self.class_numbers or range(no_class)
             return torch.tensor([no_class if label < 0 else numbers[label] for label in labels], device=self.device)
-        length = min(self.tokenizer.model_max_length, self.text.config.max_position_embeddings)
+        if long := long_texts(self.tokenizer, prompts, self.tokens_read):
+            text = (
+                "%d of %d prompts have more tokens than the %d that the text encoder reads, up to %d: ends are cut: %s"
+            )
+            longest = max(long, key=lambda prompt: long[prompt])
+            log.warning(text, len(long), len(prompts), self.tokens_read, long[longest], longest)
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            list(prompts), padding="max_length", truncation=True, max_length=self.tokens_read, return_tensors="pt"
         ).input_ids
         return torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
 
@@ -158,63 +177,13 @@ class LatentModel:
         return torch.cat(list(in_batches(compute, len(z), batch, progress)))
 
     def make_scheduler(self, name: str, pulled: bool = False, spacing: str = "base", variance: str = "fixed") -> Any:
-        """Build the base's own scheduler (name "base") or another of diffusers, with the base's noise levels.
+        """Build the base's own scheduler (name "base") or another of diffusers: `schedulers.choose_scheduler`.
 
-        DDIM replaces a base's own scheduler that scales its noise (Euler's), which the sampler does not support. PNDM
-        starts without its Runge-Kutta steps, which restart from latents of their own, as in the configurations of
-        Stable Diffusion (its second step still repeats the first from the latents before it, and with them before the
-        first pull). No scheduler clips: that default is for pixels in [-1, 1].
-
-        pulled: the latents are moved between steps. spacing: of the times of sampling, "base" for the base's own.
-        variance: "learned" for DDPM's noise as the base learned it. Raises UserError for an unknown name, for a
-        scheduler that scales its noise, with `pulled` for one that continues from its own copy of the latents, and for
-        a spacing or variance that the scheduler or the base does not have.
+        variance: "learned" for DDPM's noise as the base learned it; UserError if it did not.
         """
-        kinds = {kind.__name__: kind for kind in (type(self.scheduler), *self.scheduler.compatibles)}
-        kinds = {"base": type(self.scheduler)} | dict(sorted(kinds.items()))
-        if name not in kinds:
-            raise unknown("scheduler", name, kinds)
-        config = dict(self.scheduler.config)
-        config |= {"timestep_spacing": spacing} if spacing != "base" else {}
-        config |= {"variance_type": "learned_range"} if variance == "learned" else {}
-        kind = kinds[name].__name__
-        if spacing != "base" and "timestep_spacing" not in inspect.signature(kinds[name]).parameters:
-            raise UserError(f"scheduler {kind} knows no spacing: set spacing=base")
-        scheduler = build_scheduler(kinds[name], config)
-        if variance == "learned" and kind != "DDPMScheduler":
-            raise UserError(f"variance=learned: scheduler {kind} draws no such noise: set scheduler=DDPMScheduler")
         if variance == "learned" and (self.text is not None or not self.learned_variance):
             raise UserError("variance=learned: this base did not learn its variance: set variance=fixed")
-        if pulled and kind in MULTISTEP_SCHEDULERS:
-            raise UserError(f"scheduler {kind} keeps its own latents, which undoes the guidance: set pull=0")
-        if float(scheduler.init_noise_sigma) == 1:
-            return scheduler
-        if name != "base":
-            raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for example")
-        from diffusers import DDIMScheduler
-
-        return build_scheduler(DDIMScheduler, config)
-
-
-def check_steps(scheduler: Any, steps: int) -> None:
-    """Raise UserError when the scheduler does not have so many steps: now, not after the training."""
-    try:
-        scheduler.set_timesteps(steps)
-    except ValueError as error:
-        raise UserError(f"steps={steps}: {error}") from None
-
-
-def build_scheduler(kind: Any, config: Any) -> Any:
-    """Build a scheduler with the noise levels of `config`, without clipping. Raises UserError without its package."""
-    settings = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
-    accepted = {name: value for name, value in settings.items() if name in inspect.signature(kind).parameters}
-    try:
-        return kind.from_config(config, **accepted)
-    except ImportError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"scheduler {kind.__name__} cannot be built: {reason}; DDIMScheduler works without further packages"
-        ) from None
+        return choose_scheduler(self.scheduler, name, pulled, spacing, variance)
 
 
 def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,59 +207,71 @@ def denoiser_of(
 
 
 def load_model(name: str, device: torch.device) -> LatentModel:
-    """Load `tiny` (embedded), a pipeline folder, or a hub id. Raises UserError with the name and the ways out."""
+    """Load `tiny` (embedded), a pipeline folder, or a hub id. Raises UserError with the name and the ways out.
+
+    A model that lacks weights, or has weights of another model, is refused.
+    """
     folder = find_model(name)
     import diffusers
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # ours shows the progress
     scheduler_class = scheduler_name(folder)
     if not hasattr(diffusers, scheduler_class):
         version = diffusers.__version__
         raise UserError(f"{folder}: its scheduler {scheduler_class} does not exist in diffusers {version}")
-    scheduler = getattr(diffusers, scheduler_class).from_pretrained(folder / "scheduler")
+    scheduler = load_part(getattr(diffusers, scheduler_class), folder / "scheduler")
     if (prediction := getattr(scheduler.config, "prediction_type", None)) not in PREDICTIONS:
         raise UserError(f"{folder}: its denoiser predicts {prediction!r}; known are {', '.join(PREDICTIONS)}")
 
-    def load_part(part: str, classes: tuple[str, ...]) -> Any:
+    def load_network(part: str, classes: tuple[str, ...]) -> Any:
         kind = class_name(folder / part)
         if kind not in classes:
             raise UserError(f"{folder}: its {part} is a {kind}; known are {', '.join(classes)}")
         kind = "DiTTransformer2DModel" if kind == "Transformer2DModel" else kind  # a DiT of the hub has the older name
-        return _load_frozen(getattr(diffusers, kind), folder / part, device, torch_dtype=torch.float32)
+        return load_frozen(getattr(diffusers, kind), folder / part, device, torch_dtype=torch.float32)
 
-    vae = load_part("vae", ("AutoencoderKL", "AutoencoderDC"))
+    vae = load_network("vae", ("AutoencoderKL", "AutoencoderDC"))
     shared = {
         "scheduler": scheduler,
         "device": device,
-        "identity": identity_of(folder),
-        "vae_identity": identity_of(folder / "vae", ""),
+        "identity": model_identity(name, folder),
+        "vae_identity": model_identity(name, folder / "vae", ""),
     }
     if "transformer" in parts_of(folder):
-        return LatentModel(load_part("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), vae, **shared)
-    _check_unet(folder, vae.config.latent_channels)
-    unet = load_part("unet", ("UNet2DConditionModel",))
-    text = _load_frozen(transformers.CLIPTextModel, folder / "text_encoder", device, dtype=torch.float32)
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        return LatentModel(load_network("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), vae, **shared)
+    check_unet(folder, vae.config.latent_channels)
+    unet = load_network("unet", ("UNet2DConditionModel",))
+    text = load_frozen(transformers.CLIPTextModel, folder / "text_encoder", device, dtype=torch.float32)
+    tokenizer = load_part(transformers.CLIPTokenizer, folder / "tokenizer", truncation_side="right")
+    as_user_error(folder, check_tokenizer, folder / "tokenizer", tokenizer, text.config.vocab_size)
     return LatentModel(unet, vae, **shared, text=text, tokenizer=tokenizer)
 
 
-def _check_unet(folder: Path, channels: int) -> None:
-    """Raise UserError for a U-Net that needs more than noisy latents of `channels`, a time, a text and a class."""
-    unet = read_json(folder / "unet" / "config.json")
-    more = unet.get("addition_embed_type") or unet.get("encoder_hid_dim_type")
-    takes, kind, width = unet["in_channels"], unet.get("class_embed_type"), unet["cross_attention_dim"]
-    text = read_json(folder / "text_encoder" / "config.json")["hidden_size"]
-    reasons = {
-        f"it takes {takes} channels, the autoencoder gives {channels}": takes != channels,
-        f"it needs more than a text ({more})": bool(more),
-        f"its class embedding is {kind!r}": kind not in CLASS_EMBEDDINGS,
-        f"it reads texts of width {width}, the text encoder writes {text}": width != text,
-    }
-    if problems := [reason for reason, holds in reasons.items() if holds]:
-        raise UserError(f"{folder}: its U-Net is not a text-to-image model: {'; '.join(problems)}")
+def check_base(name: str, template: str = "", readable: Sequence[str] = ()) -> None:
+    """Raise UserError for a base that cannot be loaded, and for two classes that have one condition in it.
+
+    template, readable: prompt and class names, see `class_prompts`.
+    """
+    if reader := _load_text_reader(name, model_identity(name, find_model(name))):
+        check_prompts(*reader, [template.format(word) for word in readable], readable)
 
 
-def _load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:
-    """Load one part in evaluation mode, without gradients. Reads safetensors only, and runs no code of the folder."""
-    return kind.from_pretrained(folder, use_safetensors=True, **dtype).to(device).eval().requires_grad_(False)
+@cache
+def _load_text_reader(name: str, identity: str) -> tuple[Any, int] | None:
+    """Load a whole base once; return only its tokenizer and the tokens that its text encoder reads."""
+    with torch.random.fork_rng(devices=[]):
+        model = load_model(name, torch.device("cpu"))
+    return None if model.text is None else (model.tokenizer, model.tokens_read)
+
+
+def check_prompts(tokenizer: Any, length: int, prompts: Sequence[str], readable: Sequence[str]) -> None:
+    """Raise UserError if the prompts of two classes are equal as far as `length` tokens go.
+
+    readable: the names of the classes, in the order of `prompts`.
+    """
+    if equal := equal_texts(tokenizer, prompts, length):
+        one, other = (repr(readable[i]) for i in equal)
+        raise UserError(
+            f"classes {one} and {other} have one condition: the text encoder reads {length} tokens, and their prompts "
+            "are equal up to there. Give the folders shorter or other names, or try --set prompt='{}'"
+        )

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from ddbench.errors import UserError
 from ddbench.utils.files import digest, read_json
+from evaluators.model_checks import ModelError, check_files
 
 EMBEDDED = {"tiny": Path(str(files("ddbench") / "base_model" / "tiny"))}
 CONFIGS = ("*.json", "*.txt", "*.model", "*.jinja")  # part of a model's identity, beside its weights
 PIPELINE_FILES = ["*/*.json", "*/*.txt", "*/*.safetensors", "model_index.json"]
-WEIGHTS = {"vae", "unet", "transformer", "text_encoder"}
+WEIGHTS = dict.fromkeys(("vae", "unet", "transformer"), "diffusion_pytorch_model") | {"text_encoder": "model"}
+TEXT_ENCODERS = ("CLIPTextModel", "CLIPModel", "clip_text_model")  # by architecture or model type
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 BY_TEXT = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 BY_CLASS = ("vae", "transformer", "scheduler")
 
@@ -42,19 +49,51 @@ BASE = Role("the base model", "base", "--preset tiny runs on the embedded base m
 def find_model(name: str) -> Path:
     """Return the folder of a base model: embedded, on this disk, or downloaded from the hub (safetensors only).
 
-    Raises UserError for a folder that lacks a part.
+    Raises UserError for a folder that lacks a part, has a damaged file, or another kind of text encoder.
     """
     folder = EMBEDDED.get(name, Path(name))
     if not folder.is_dir():
         folder = download(name, PIPELINE_FILES, BASE)
-    kinds = {part: "*.safetensors" if part in WEIGHTS else "*.*" for part in parts_of(folder)}
-    missing = [f"{part}/{kind}" for part, kind in kinds.items() if not any((folder / part).glob(kind))]
-    if missing:
+    parts = parts_of(folder)
+    if missing := [part for part in parts if not (folder / part).is_dir() or not any((folder / part).iterdir())]:
         raise UserError(
             f"{folder} is not a complete pipeline folder: it lacks {', '.join(missing)}.\n"
-            "Weights are read from safetensors only; `save_pretrained` of diffusers writes them."
+            "`save_pretrained` of a pipeline of diffusers writes all parts."
         )
+    try:
+        for part in parts:
+            check_files(folder / part, WEIGHTS.get(part, ""))
+    except ModelError as error:
+        raise UserError(f"{BASE.title} {name}: {error}\nOtherwise {BASE.alternative}.") from None
+    if "text_encoder" in parts:
+        _check_text_parts(folder)
     return folder
+
+
+def _check_text_parts(folder: Path) -> None:
+    """Raise UserError unless text encoder and tokenizer are of CLIP's kind, the only one that is read."""
+    config = read_config(folder / "text_encoder" / "config.json")
+    kinds = [str(kind) for kind in (*(config.get("architectures") or ()), config.get("model_type"))]
+    if not set(kinds) & set(TEXT_ENCODERS):
+        kind = kinds[0]
+        raise UserError(f"{folder}: its text_encoder is of the kind {kind}; known is CLIPTextModel. Try another base.")
+    kind = str(read_config(folder / "tokenizer" / "tokenizer_config.json").get("tokenizer_class", TOKENIZERS[0]))
+    if kind not in TOKENIZERS:
+        raise UserError(f"{folder}: its tokenizer is a {kind}; known are {', '.join(TOKENIZERS)}")
+    if not any(all((folder / "tokenizer" / name).is_file() for name in names) for names in VOCABULARIES):
+        known = " or ".join(" with ".join(names) for names in VOCABULARIES)
+        raise UserError(f"{folder / 'tokenizer'} has no vocabulary: copy {known} of the model to it")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a configuration file; raises UserError, naming the file, if there is none."""
+    try:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): copy or download it again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no settings: copy or download it again")
+    return config
 
 
 def parts_of(folder: Path) -> tuple[str, ...]:
@@ -79,29 +118,52 @@ def download(name: str, patterns: Iterable[str], role: Role) -> Path:
 
 
 def class_name(folder: Path) -> str:
-    """Return the diffusers class that the configuration in a part's folder names."""
-    name = "scheduler_config.json" if folder.name == "scheduler" else "config.json"
-    return read_json(folder / name)["_class_name"]
+    """Return the diffusers class that the configuration in a part's folder names. Raises UserError if it names none."""
+    path = folder / ("scheduler_config.json" if folder.name == "scheduler" else "config.json")
+    name = read_config(path).get("_class_name")
+    if not isinstance(name, str):
+        raise UserError(f"{path} names no class (_class_name): copy or download it again")
+    return name
 
 
 def scheduler_name(folder: Path) -> str:
     """Return the diffusers class of a pipeline's scheduler: that of its index, or else of the scheduler's own file."""
     index = folder / "model_index.json"
-    entry = read_json(index).get("scheduler") if index.is_file() else None
-    return entry[1] if entry and entry[1] else class_name(folder / "scheduler")
+    entry = read_config(index).get("scheduler") if index.is_file() else None
+    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
+        return str(entry[1])
+    return class_name(folder / "scheduler")
 
 
-def identity_of(folder: Path, below: str = "*/") -> str:
-    """Return a digest of a model's configurations and weight files.
+def model_identity(name: str, folder: Path, below: str = "*/") -> str:
+    """Return a digest of a model's configurations, tokenizer and weights.
 
-    below: the glob in front of their names; a pipeline has a folder per part, other models have theirs on top.
+    name: as the user named it: an embedded model, a folder, or a hub id. Of a user's folder every byte counts; a
+    release (embedded or of the hub) changes as a whole, so pieces of its weights tell it from another.
+    below: the glob in front of the files' names; a pipeline has a folder per part, other models have theirs on top.
     """
+    own = name not in EMBEDDED and Path(name).is_dir()
     files = sorted(path for kind in CONFIGS for path in folder.glob(f"{below}{kind}"))
     configs = {str(p.relative_to(folder)): p.read_text(errors="replace") for p in files}
-    if (folder / "scheduler").is_dir() and (name := scheduler_name(folder)) != class_name(folder / "scheduler"):
-        configs["scheduler"] = name
-    weights = {str(p.relative_to(folder)): _sampled_sha256(p) for p in sorted(folder.glob(f"{below}*.safetensors"))}
+    if (folder / "scheduler").is_dir() and (scheduler := scheduler_name(folder)) != class_name(folder / "scheduler"):
+        configs["scheduler"] = scheduler
+    paths = sorted(folder.glob(f"{below}*.safetensors"))
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_complete_sha256 if own else _sampled_sha256, paths)
+        weights = {str(p.relative_to(folder)): value for p, value in zip(paths, digests, strict=True)}
     return digest({"configs": configs, "weights": weights})[:16]
+
+
+def _complete_sha256(path: Path) -> str:
+    """Hash a whole file, again only when its size or date changes."""
+    state = path.stat()
+    return _sha256(str(path.absolute()), state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sampled_sha256(path: Path, count: int = 64, length: int = 4096) -> str:

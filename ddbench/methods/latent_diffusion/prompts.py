@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import Formatter
 
 import torch
 from torch import Tensor
@@ -25,6 +26,16 @@ class Prompts:
     texts: tuple[str, ...]
     labels: tuple[int, ...]
     index: Tensor
+
+
+def check_template(template: str) -> None:
+    """Raise ValueError unless the template contains {} once, for the class name."""
+    try:
+        placeholders = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError:
+        placeholders = []
+    if placeholders != [""]:
+        raise ValueError("prompt must contain {} once, for the class name")
 
 
 def class_prompts(template: str, readable: Sequence[str], labels: Tensor) -> Prompts:

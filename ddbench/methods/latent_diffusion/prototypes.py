@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -82,6 +83,7 @@ def find_prototypes(
     Raises ValueError for a class with fewer than `ipc` distinct images.
     """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     check_enough(train, ipc, "prototypes")
     prototypes, owner = [], torch.zeros_like(train.labels)
@@ -91,7 +93,9 @@ def find_prototypes(
         if (distinct := len(np.unique(x.round(DIGITS), axis=0))) < ipc:
             problem = f"{train.classes[label]} has {distinct} distinct images, fewer than {ipc} prototypes"
             raise ValueError(f"{problem}: try --ipc {distinct}")
-        clustering = KMeans(ipc, n_init=10, random_state=KMEANS_SEED).fit(x)
+        with warnings.catch_warnings():  # points that differ by less than DIGITS were refused above
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            clustering = KMeans(ipc, n_init=10, random_state=KMEANS_SEED).fit(x)
         owner[rows] = torch.from_numpy(clustering.labels_).long()
         members = representatives(clustering.transform(x), clustering.labels_, alpha, choice)
         for cluster, (i, intra, inter) in enumerate(members):

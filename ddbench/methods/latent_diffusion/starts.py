@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +15,8 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.prompts import Prompts
 from ddbench.methods.shared.validation import check_enough
 from ddbench.types import ImageSet
+
+log = logging.getLogger("ddbench")
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,17 @@ def cluster_centres(train: ImageSet, latents: Latents, ipc: int, progress: Calla
 
 
 def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:
-    """Return the centres (count, d), float32, of points (n, d), and the cluster of each point."""
-    from sklearn.cluster import KMeans
+    """Return the centres (count, d), float32, of points (n, d), and the cluster of each point.
 
-    clustering = KMeans(count, n_init=10, random_state=0).fit(points)
+    Fewer distinct points than clusters repeat their centres, with a warning of ours in place of scikit-learn's.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        clustering = KMeans(count, n_init=10, random_state=0).fit(points)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        distinct = len(np.unique(clustering.labels_))
+        log.warning("a class has %d distinct latents for %d clusters: images repeat", distinct, count)
     return torch.from_numpy(clustering.cluster_centers_).float(), clustering.labels_

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
-from small_models import write_dit
+from safetensors.torch import load_file, save_file
+from small_models import write_asked, write_dit
 
+from ddbench.cli.main import cli
 from ddbench.errors import UserError
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
 from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.latent_diffusion.model_files import EMBEDDED, model_identity
 from ddbench.methods.plain_diffusion import Diffusion
 
 CPU = torch.device("cpu")
@@ -52,8 +58,113 @@ def test_a_missing_base_names_the_ways_out(few_scenes, context_of, monkeypatch):
 
 
 def test_a_folder_that_is_no_pipeline_is_named(few_scenes, context_of, tmp_path):
-    with pytest.raises(UserError, match=r"lacks vae/\*.safetensors, unet/\*.safetensors"):
+    with pytest.raises(UserError, match="it lacks vae, unet, text_encoder, tokenizer"):
         DPD(base=str(tmp_path)).distill(few_scenes, 1, context_of())
+
+
+def keep_every_second_weight(path):
+    weights = load_file(path)
+    save_file({name: weights[name] for name in sorted(weights)[::2]}, path)
+
+
+def replace_text_encoder(folder):
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shutil.rmtree(folder)
+    XLMRobertaModel(XLMRobertaConfig(vocab_size=100, max_position_embeddings=80, **sizes)).save_pretrained(folder)
+
+
+def remove_vocabulary(folder):
+    for path in folder.iterdir():
+        if path.name != "tokenizer_config.json":
+            path.unlink()
+
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3463726500\n"
+BROKEN = {
+    "pointer": (UNET, lambda path: path.write_text(POINTER), "is a pointer of git-lfs"),
+    "pointer for words": ("tokenizer/tokenizer.json", lambda path: path.write_text(POINTER), "is a pointer of git-lfs"),
+    "cut weights": (UNET, lambda path: path.write_bytes(path.read_bytes()[:-4]), "is damaged"),
+    "empty weights": ("vae/diffusion_pytorch_model.safetensors", lambda path: path.write_bytes(b""), "is damaged"),
+    "cut schedule": ("scheduler/scheduler_config.json", lambda path: path.write_text('{"_class_name": "DD'), "damaged"),
+    "schedule without class": ("scheduler/scheduler_config.json", lambda path: path.write_text("{}"), "names no class"),
+    "half a denoiser": (UNET, keep_every_second_weight, "unet is not the whole model .* lacks"),
+    "half a text encoder": ("text_encoder/model.safetensors", keep_every_second_weight, "encoder is not the whole"),
+    "half an autoencoder": ("vae/diffusion_pytorch_model.safetensors", keep_every_second_weight, "is not the whole"),
+    "foreign weights": (
+        "text_encoder/model.safetensors",
+        lambda path: save_file(load_file(path) | {"head.weight": torch.zeros(2)}, path),
+        "1 weights that the model does not know, such as head.weight",
+    ),
+    "another shape": ("unet/config.json", lambda path: edit(path, block_out_channels=[16, 64]), "unet"),
+    "only fp16": (UNET, lambda path: path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors")), "name"),
+    "no words": ("tokenizer", remove_vocabulary, "has no vocabulary"),
+    "another tokenizer": (
+        "tokenizer/tokenizer_config.json", lambda path: edit(path, tokenizer_class="T5Tokenizer"), "is a T5Tokenizer"
+    ),
+    "another text encoder": ("text_encoder", replace_text_encoder, "is of the kind XLMRobertaModel"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_base_that_is_not_whole_is_refused_before_anything_is_packed(kind, pipeline, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = shutil.copytree(pipeline, tmp_path / "base")
+    name, damage, said = BROKEN[kind]
+    damage(base / name)
+    words = ["--method", "diffusion", "--set", f"base={base}", "--dataset", "scenes", "--ipc", "1", "--size", "32"]
+    result = CliRunner().invoke(cli, ["run", *words])
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert re.search(said, result.output), result.output
+    assert str(base) in result.output
+    assert not (tmp_path / "shared").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_captioner_that_is_not_whole_is_refused_before_anything_is_packed(tmp_path):
+    (tmp_path / "vlm").mkdir()
+    captioner = write_asked(tmp_path / "vlm")
+    method = DPD(base="tiny", captioner=str(captioner))
+    method.check_models(["barn", "pond"])
+    keep_every_second_weight(captioner / "model.safetensors")
+    with pytest.raises(UserError, match=r"captioner .* is not the whole model .* lacks(?s:.)*captioner=palette"):
+        method.check_models(["barn", "pond"])
+    (captioner / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"captioner .* cannot be used"):
+        method.check_models(["barn", "pond"])
+
+
+def test_every_byte_of_an_own_base_counts(pipeline, tmp_path):
+    base = shutil.copytree(pipeline, tmp_path / "base")
+    seen = {model_identity(str(base), base)}
+    for number, path in enumerate(sorted(path for path in base.rglob("*") if path.is_file()), 2):
+        if path.suffix == ".json":
+            path.write_text(path.read_text() + " ")
+        else:
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content)
+        seen.add(model_identity(str(base), base))
+        assert len(seen) == number, path
+
+
+def test_the_identity_of_the_embedded_base_stays():
+    assert model_identity("tiny", EMBEDDED["tiny"]) == "0541856c52b40b9d"
+
+
+def test_classes_of_one_condition_are_refused(pipeline, caplog):
+    method = DPD(base=str(pipeline), captioner="template")
+    long = "land principally occupied by agriculture with significant areas of "
+    method.check_models([f"{long}rock", "rock"])
+    for names in ([f"{long}natural vegetation", f"{long}bare rock"], ["pond", "barn", "pond"]):
+        with pytest.raises(UserError, match="have one condition"):
+            method.check_models(names)
+    model = load_model(str(pipeline), CPU)
+    with caplog.at_level("WARNING"):
+        model.encode_prompts([f"{long}rock", "rock"], [0, 1])
+    assert "1 of 2 prompts have more tokens than the 32" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""Schedulers of diffusers with the noise levels of a base."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ddbench.errors import UserError, unknown
+
+MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
+
+
+def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: str) -> Any:
+    """Build the base's own scheduler `own` (name "base") or another of diffusers, with the base's noise levels.
+
+    DDIM replaces a base's own scheduler that scales its noise (Euler's), which the sampler does not support. PNDM
+    starts without its Runge-Kutta steps, which restart from latents of their own, as in the configurations of
+    Stable Diffusion (its second step still repeats the first from the latents before it, and with them before the
+    first pull). No scheduler clips: that default is for pixels in [-1, 1].
+
+    pulled: the latents are moved between steps. spacing: of the times of sampling, "base" for the base's own.
+    variance: "learned" for DDPM's noise as the base learned it, else "fixed".
+
+    Raises UserError for an unknown name, for a scheduler that scales its noise, with `pulled` for one that continues
+    from its own copy of the latents, and for a spacing or variance that the scheduler does not have.
+    """
+    kinds = {kind.__name__: kind for kind in (type(own), *own.compatibles)}
+    kinds = {"base": type(own)} | dict(sorted(kinds.items()))
+    if name not in kinds:
+        raise unknown("scheduler", name, kinds)
+    config = dict(own.config)
+    config |= {"timestep_spacing": spacing} if spacing != "base" else {}
+    config |= {"variance_type": "learned_range"} if variance == "learned" else {}
+    kind = kinds[name].__name__
+    if spacing != "base" and "timestep_spacing" not in inspect.signature(kinds[name]).parameters:
+        raise UserError(f"scheduler {kind} knows no spacing: set spacing=base")
+    scheduler = build_scheduler(kinds[name], config)
+    if variance == "learned" and kind != "DDPMScheduler":
+        raise UserError(f"variance=learned: scheduler {kind} draws no such noise: set scheduler=DDPMScheduler")
+    if pulled and kind in MULTISTEP_SCHEDULERS:
+        raise UserError(f"scheduler {kind} keeps its own latents, which undoes the guidance: set pull=0")
+    if float(scheduler.init_noise_sigma) == 1:
+        return scheduler
+    if name != "base":
+        raise UserError(f"scheduler {name} is not variance preserving: use DDIMScheduler, for example")
+    from diffusers import DDIMScheduler
+
+    return build_scheduler(DDIMScheduler, config)
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Raise UserError when the scheduler does not have so many steps: now, not after the training."""
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise UserError(f"steps={steps}: {error}") from None
+
+
+def build_scheduler(kind: Any, config: Any) -> Any:
+    """Build a scheduler with the noise levels of `config`, without clipping. Raises UserError without its package."""
+    settings = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
+    accepted = {name: value for name, value in settings.items() if name in inspect.signature(kind).parameters}
+    try:
+        return kind.from_config(config, **accepted)
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"scheduler {kind.__name__} cannot be built: {reason}; DDIMScheduler works without further packages"
+        ) from None

@@ -1,0 +1,133 @@
+"""Refuse models that are not whole: cut files, pointers of git-lfs, lacking weights, tokenizers without words.
+
+No torch. Libraries fill what a model lacks with random weights and go on. These checks raise ModelError instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+TEXTS = (".json", ".txt", ".model", ".jinja")
+CONSTANTS = ("position_ids", "inv_freq")  # stored by older checkpoints, computed today
+SAMPLE = "a forest, a river and an airport"  # every tokenizer for English has words for it
+
+
+class ModelError(OSError):
+    """A model that is not whole. The message names the file and the way out."""
+
+
+def check_files(folder: Path, weights: str = "") -> None:
+    """Raise ModelError unless every file in `folder` can be what its name says.
+
+    weights: stem of the weights' name, such as "model": they must be there, in one safetensors file or in the parts of
+    an index. Empty for a folder that needs none.
+    """
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (*TEXTS, ".safetensors"):
+                _check_file(path)
+    except OSError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    if weights:
+        _check_weights(folder, weights)
+
+
+def _check_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        beginning = file.read(len(POINTER))
+    if beginning == POINTER:
+        raise ModelError(f"{path} is a pointer of git-lfs, not the file: `git lfs pull` in its folder fetches it")
+    try:
+        if path.suffix == ".json" and not isinstance(json.loads(path.read_bytes()), dict | list):
+            raise ValueError("it is no JSON object")
+        if path.suffix == ".safetensors":
+            with safe_open(path, "np"):  # compares the header with the file's size
+                pass
+    except (ValueError, RecursionError, SafetensorError) as error:
+        raise ModelError(f"{path} is damaged ({error}): copy or download it again") from None
+
+
+def _check_weights(folder: Path, stem: str) -> None:
+    whole, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if whole.is_file():
+        return
+    if index.is_file():
+        names = json.loads(index.read_bytes()).get("weight_map", {}).values()
+        if lacking := sorted({name for name in names if not (folder / str(name)).is_file()}):
+            raise ModelError(f"{folder} lacks {len(lacking)} parts of its weights, such as {lacking[0]}: copy them too")
+        return
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others:
+        raise ModelError(
+            f"{folder} has weights under another name only ({others[0]}): {whole.name} is read. Save the model without "
+            f"a variant, or rename the file"
+        )
+    raise ModelError(
+        f"{folder} lacks {whole.name}: weights are read from safetensors only; `save_pretrained` writes them"
+    )
+
+
+def check_loaded(folder: str | Path, report: Mapping[str, Any]) -> None:
+    """Raise ModelError if weights were missing, unknown or of another shape when a model was loaded.
+
+    report: from `from_pretrained(..., output_loading_info=True)` of transformers or diffusers.
+    """
+    problems = []
+    for kind, text in (
+        ("missing_keys", "lacks {} weights"),
+        ("unexpected_keys", "has {} weights that the model does not know"),
+        ("mismatched_keys", "has {} weights of another shape"),
+    ):
+        names = [key if isinstance(key, str) else str(key[0]) for key in report.get(kind) or ()]
+        if names := sorted(name for name in names if not name.endswith(CONSTANTS)):
+            problems.append(f"{text.format(len(names))}, such as {names[0]}")
+    problems += [str(error).strip().splitlines()[0] for error in report.get("error_msgs") or ()]
+    if problems:
+        raise ModelError(
+            f"{folder} is not the whole model that its config.json describes: it {'; it '.join(problems)}. Copy or "
+            "download it again"
+        )
+
+
+def check_tokenizer(folder: str | Path, tokenizer: Any, vocabulary: int = 0) -> None:
+    """Raise ModelError for a tokenizer without words, or with tokens that the text encoder lacks.
+
+    vocabulary: tokens that the text encoder knows; 0 if unknown. Without its vocabulary's file transformers makes a
+    tokenizer of a few special tokens, which reads every text alike.
+    """
+    tokens = tokenizer(SAMPLE, add_special_tokens=False).input_ids
+    if len(set(tokens) - set(tokenizer.all_special_ids)) < 2:
+        raise ModelError(
+            f"{folder} has a tokenizer without words ({len(tokenizer)} tokens): copy tokenizer.json, or vocab.json and "
+            "merges.txt, of the model to it"
+        )
+    if vocabulary and len(tokenizer) > vocabulary and max(tokenizer.get_vocab().values()) >= vocabulary:
+        raise ModelError(
+            f"{folder} has a tokenizer of {len(tokenizer)} tokens, and its text encoder knows {vocabulary}: they "
+            "belong to two models"
+        )
+
+
+def long_texts(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, int]:
+    """Return the texts of more than `length` tokens, and the tokens of each, those at the ends included."""
+    counts = {text: len(ids) for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True)}
+    return {text: count for text, count in counts.items() if count > length}
+
+
+def equal_texts(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[int, int] | None:
+    """Return the first two positions whose texts have the same first `length` tokens; None if all differ."""
+    first: dict[tuple[int, ...], int] = {}
+    ids = tokenizer(list(texts), truncation=True, max_length=length).input_ids
+    for position, tokens in enumerate(map(tuple, ids)):
+        if tokens in first:
+            return first[tokens], position
+        first[tokens] = position
+    return None
