@@ -52,7 +52,7 @@ def write_stable_diffusion(folder: Path) -> Path:
         sample_size=64, in_channels=4, out_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4,
+        cross_attention_dim=16, attention_head_dim=1, norm_num_groups=4,
     )  # fmt: skip
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, projection_dim=16,

@@ -122,7 +122,7 @@ def test_stable_diffusion_at_512_px(cls, preset, changes, train, context_of, tmp
     base = write_stable_diffusion(tmp_path / "sd")
     published = build(cls, preset)
     assert (published.base_size, published.strength, published.precision) == (512, 0.7, "fp16")
-    method = settings(cls, preset, base=str(base), **changes)
+    method = settings(cls, preset, base=str(base), **changes | {"steps": 2})
     ctx = context_of()
     made = method.distill(train(("tench", "golf ball")), 1, ctx)
     made.check(1)
