@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from ddbench.methods.d4m import D4M
-from ddbench.methods.latent_diffusion.base_method import cluster_centres
+from ddbench.methods.latent_diffusion.base_method import cluster_centres, k_means
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import Minimax
 from ddbench.methods.plain_diffusion import Diffusion
@@ -49,3 +50,14 @@ def test_guidance_acts_in_its_interval_alone(pipeline, few_scenes, context_of):
     empty = replace(method, guidance_low=0.001, guidance_high=0.002).distill(few_scenes, 1, context_of()).images
     assert torch.equal(empty, without)
     assert not torch.equal(default, without)
+
+
+def test_equal_images_give_one_warning_of_ours(caplog):
+    """Warnings of scikit-learn would be errors here."""
+    two = np.repeat(np.random.default_rng(0).normal(size=(2, 4)), 6, 0).astype(np.float32)
+    centres, owner = k_means(two, 4)
+    assert (centres.shape, len(owner)) == ((4, 4), 12)
+    assert "2 distinct latents for 4 clusters" in caplog.text
+    caplog.clear()
+    k_means(np.random.default_rng(1).normal(size=(12, 4)).astype(np.float32), 4)
+    assert caplog.text == ""
