@@ -5,7 +5,7 @@ No published protocol can have the name of a user's, so the two never rank toget
     like = "quick@1"                  # optional: the rows it starts from
     init = "scratch"                  # or "imagenet"
     teacher = ["resnet18", "quick@1"] # optional: the network that gives soft labels, and its protocol
-    labels = "own"                    # or "hard": a set's own soft labels are not used
+    labels = "own"                    # or "hard"; or "views": the teacher's of every augmented view
     float_images = false              # true: train on a set's float images if it has some
     source = "what it is for"
     [recipes.convnet]                 # differences; without `like`, every field without a default

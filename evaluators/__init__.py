@@ -2,7 +2,7 @@
 
 A small library of its own. It never imports `ddbench` and knows no distillation method by name.
 
-recipes     the fields of a training row (no torch)
+recipes     the fields of a training row (no torch); `fields` has those of augmentation
 protocols   named, versioned, frozen training rows of this project; `literature` has the published ones (no torch)
 catalog     one row per student: image sizes, builder, weights (no torch)
 students    `build`: the networks, and their penultimate features
@@ -10,6 +10,7 @@ networks, pretrained   their bodies; torchvision's ImageNet weights
 augment     batched random crops, flips, colour, erasing, CutMix, mixup; every image draws its own numbers
 operations  RandAugment and its operations: kornia applies them
 dsa         differentiable Siamese augmentation
+targets     hard labels, soft labels, and a teacher's of every view
 train       `train_student`: uint8 images and hard or soft labels -> a trained network
 accuracy    `evaluate`: a network and real images -> Scores, as fractions
 corruptions accuracies on corrupted test images: haze, cloud, noise, blur, darkness, JPEG, rotation

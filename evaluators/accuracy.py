@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from evaluators.train import check_labelled, logits
+from evaluators.targets import check_labelled
+from evaluators.train import logits
 
 BINS = 15
 

@@ -27,7 +27,10 @@ from evaluators.recipes import Augment
 from evaluators.seeds import generator
 
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of random erasing: share of the area; height to width
-OWN_GENERATOR = ("operations", "erasing", "mixup")  # options that change no other option's draws
+OWN_GENERATOR = ("operations", "erasing", "mixing", "lighting")  # options that change no other option's draws
+# of ImageNet's pixels in 0..1 (AlexNet, Krizhevsky et al. 2012): principal colours in columns, and their weights
+PRINCIPAL_COLOURS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+COLOUR_WEIGHTS = (0.2175, 0.0188, 0.0045)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class BatchNumbers:
     erased: (n, 4), rectangle of random erasing: width and height as shares of the image's, 0 for none; its place from
         left and top, 0..1. None without erasing.
     blend: (n,), share of the partner's pixels and label in mixup; None without mixup.
+    light: (n, 3), added to the channels by lighting; None without it.
     """
 
     theta: Tensor
@@ -57,6 +61,7 @@ class BatchNumbers:
     operations: operations.OperationNumbers | None = None
     erased: Tensor | None = None
     blend: Tensor | None = None
+    light: Tensor | None = None
 
     def to(self, device: torch.device | str) -> BatchNumbers:
         """Move the numbers to a device."""
@@ -76,9 +81,9 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
     """Draw the random numbers of `n` images.
 
     Crop, flips, colour and cutout always draw equally many numbers, before all others, so that they never change one
-    another's draws. Operations, erasing, and mixup without CutMix have a generator each and change no other draw.
-    crop_tries, CutMix and DSA share the first generator, in this order, because published rows (dpd@1, soft@1, dc@1)
-    are drawn so: each that is used changes the draws of those after it, and of every later batch.
+    another's draws. Operations, erasing, lighting and mixing by batches or without CutMix have a generator each and
+    change no other draw. crop_tries, CutMix and DSA share the first generator, in this order, because published rows
+    (dpd@1, soft@1, dc@1) are drawn so: each that is used changes the draws of those after it, and of every later batch.
     """
     shared = generators["augment"]
     u = torch.rand(12, n, generator=shared)
@@ -89,9 +94,9 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
     tries = torch.rand(augment.crop_tries, 2, n, generator=shared)
     drawn: dict[str, Any] = {}
     if augment.mixes:
-        mixing = shared if augment.cutmix else generators["mixup"]
+        mixing = shared if augment.cutmix and not augment.mix_batch else generators["mixing"]
         drawn["partner"] = torch.randperm(n, generator=mixing)
-        x, y, share, chance = torch.rand(4, n, generator=mixing)
+        x, y, share, chance = torch.rand(4, 1 if augment.mix_batch else n, generator=mixing).expand(4, n)
         side = torch.where(chance < augment.cutmix, share.sqrt(), 0)  # a square of side 0 mixes nothing
         drawn["patch"] = torch.stack([2 * x - 1, 2 * y - 1, side], 1)
         if augment.mixup:
@@ -103,6 +108,9 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
         drawn["operations"] = operations.draw(n, augment, generators["operations"])
     if augment.erasing:
         drawn["erased"] = _rectangles(torch.rand(5, n, generator=generators["erasing"]), augment.erasing)
+    if augment.lighting:
+        alpha = augment.lighting * torch.randn(n, 3, generator=generators["lighting"])
+        drawn["light"] = alpha * torch.tensor(COLOUR_WEIGHTS) @ torch.tensor(PRINCIPAL_COLOURS).T
     theta = _affine_maps(u[:7], tries, augment)
     return BatchNumbers(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
 
@@ -111,8 +119,8 @@ def apply(images: Tensor, draw: BatchNumbers, augment: Augment, normalisation: N
     """Augment float images 0..1 (n, 3, h, w) with drawn numbers, without CutMix and mixup, which are in `mix`.
 
     normalisation: of the network, which DSA uses; on the images' device.
-    `Augment()` changes nothing. The result is in 0..1, except after DSA, which changes normalised images and clips
-    nothing.
+    `Augment()` changes nothing. The result is in 0..1, except after lighting and DSA, which clip nothing (DSA changes
+    normalised images).
     """
     crops = augment.crop_area != (1, 1) or augment.crop_ratio != (1, 1)
     if crops or augment.flip_x or augment.flip_y or augment.transpose:
@@ -122,6 +130,8 @@ def apply(images: Tensor, draw: BatchNumbers, augment: Augment, normalisation: N
         images = operations.apply(images, draw.operations)
     if augment.brightness or augment.contrast or augment.saturation:
         images = _colour(images, draw)
+    if draw.light is not None:
+        images = images + draw.light[:, :, None, None]
     if draw.dsa:
         images = normalisation.restore(dsa.apply(normalisation.apply(images), draw.dsa))
     if draw.erased is not None:

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from evaluators.seeds import generator
-from evaluators.train import Progress, check_labelled, logits
+from evaluators.targets import check_labelled
+from evaluators.train import Progress, logits
 
 VERSION = 1
 LEVELS: Mapping[str, tuple[float, float, float]] = MappingProxyType(

@@ -20,6 +20,8 @@ from evaluators.literature import (
     DPD_1,
     DPD_SCRATCH_1,
     FID_1,
+    FKD_1,
+    IDC_1,
     MTT_1,
     MTT_ZCA_1,
 )
@@ -248,7 +250,7 @@ SOFT_PLAIN_1 = replace(
 _PUBLISHED = (
     *(QUICK_1, LONG_1, DEIT_1, QUICK_HARD_1, QUICK_PLAIN_1, SOFT_1, SOFT_HARD_1, SOFT_PLAIN_1),
     *(REAL_1, REAL_LARGE_1, DPD_1, DPD_SCRATCH_1, DC_1, DC_2, DC_PLAIN_1),
-    *(DC_FLOAT_1, DC_PLAIN_FLOAT_1, MTT_1, MTT_ZCA_1, FID_1),
+    *(DC_FLOAT_1, DC_PLAIN_FLOAT_1, MTT_1, MTT_ZCA_1, IDC_1, FKD_1, FID_1),
 )
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in _PUBLISHED})
 

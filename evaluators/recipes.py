@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from evaluators.fields import DSA, OPERATIONS, RANDAUGMENT, Augment, added_later, setting, unknown_name
+
+__all__ = ("DSA", "OPERATIONS", "RANDAUGMENT", "Augment", "Protocol", "Recipe", "unknown_name")
 OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
-LABELS = ("own", "hard")
+LABELS = ("own", "hard", "views")
 NORMALISATIONS = ("constant", "data", "zca")
 PRECISIONS = ("auto", "fp32")
 RANGES = {  # of Recipe's fields, both ends included; every value is finite
@@ -28,107 +30,6 @@ RANGES = {  # of Recipe's fields, both ends included; every value is finite
     "gamma": (0, 1),
     "temperature": (0, math.inf),
 }
-DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
-RANDAUGMENT = (  # the fifteen operations of RandAugment as DeiT has it
-    *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
-    *("brightness", "contrast", "saturation", "sharpness"),
-    *("posterize", "solarize", "solarize_add", "autocontrast", "equalize", "invert"),
-)
-OPERATIONS = (*RANDAUGMENT, "grayscale", "blur", "elastic")
-MOST = 100  # operations of an image, draws of a crop: memory is reserved for all of them
-
-
-def setting(meaning: str, unit: str = "", default: Any = MISSING) -> Any:
-    """Declare a field with its meaning in one line and its unit or range; `ddbench show` prints both."""
-    return field(default=default, metadata={"help": meaning, "unit": unit})
-
-
-def added_later(default: Any, meaning: str, unit: str = "") -> Any:
-    """Declare a field that was added after rows were published: at its default it is not in a row's identity."""
-    return field(default=default, metadata={"help": meaning, "unit": unit, "added_later": True})
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random changes that every image draws anew at every step. The defaults change nothing.
-
-    flip_x, flip_y and transpose at 0.5 are the eight symmetries of a square: an overhead image keeps its class.
-    """
-
-    crop_area: tuple[float, float] = setting("range of the crop's share of the image's area", "0 to 1", (1.0, 1.0))
-    crop_ratio: tuple[float, float] = setting(
-        "range of the crop's width / height, drawn on a log scale", "above 0", (1.0, 1.0)
-    )
-    flip_x: float = setting("probability of a flip left to right", "0 to 1", 0.0)
-    flip_y: float = setting("probability of a flip upside down", "0 to 1", 0.0)
-    transpose: float = setting("probability of exchanging rows and columns", "0 to 1", 0.0)
-    brightness: float = setting("half-width x of a factor from U[1-x, 1+x]", "0 to 1", 0.0)
-    contrast: float = setting("half-width x of a factor from U[1-x, 1+x]", "0 to 1", 0.0)
-    saturation: float = setting("half-width x of a factor from U[1-x, 1+x]", "0 to 1", 0.0)
-    cutout: float = setting("side of a mid-grey square, as a share of the image's side", "0 to 1", 0.0)
-    crop_tries: int = added_later(
-        0,
-        "draws of a crop until one fits, then the whole image (torchvision's RandomResizedCrop: 10); 0: one draw, each "
-        "side cut to the image's",
-    )
-    dsa: tuple[str, ...] = added_later(
-        (), "operations of differentiable Siamese augmentation (evaluators.dsa); each batch draws one"
-    )
-    cutmix: float = added_later(
-        0.0,
-        "probability that a square of another image of the batch is pasted in, of an area from U[0, 1], cut at the "
-        "border; labels are mixed by the pixels replaced",
-        "0 to 1",
-    )
-    operations: tuple[str, ...] = added_later(
-        (), "pool of operations (evaluators.operations) from which every image draws, as in RandAugment; [] for none"
-    )
-    operations_per_image: int = added_later(1, "operations that an image draws (RandAugment's N)", f"1 to {MOST}")
-    operation_chance: float = added_later(1.0, "probability that a drawn operation is applied", "0 to 1")
-    magnitude: float = added_later(0.5, "strength of the operations (RandAugment's M / 10)", "0 to 1")
-    magnitude_deviation: float = added_later(
-        0.0, "standard deviation of each image's magnitude, which is cut to 0..1", "0 or more"
-    )
-    erasing: float = added_later(
-        0.0,
-        "probability that a mid-grey rectangle of 2 to 33 % of the area covers a part of the image (random erasing)",
-        "0 to 1",
-    )
-    mixup: float = added_later(
-        0.0,
-        "probability that an image and its label are blended with another of the batch, by a share from U[0, 1]; never "
-        "together with cutmix",
-        "0 to 1",
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation", "cutout", "magnitude"):
-            if not 0 <= getattr(self, name) <= 1:
-                kind = "a strength" if name == "magnitude" else "a half-width of factors or a share"
-                raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: {kind}")
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            raise ValueError("crop_area must be a range in 0..1, crop_ratio a range above 0")
-        if not 0 <= self.crop_tries <= MOST:
-            raise ValueError(f"crop_tries must be from 0 to {MOST}, not {self.crop_tries}")
-        for name in ("flip_x", "flip_y", "transpose", "cutmix", "mixup", "erasing", "operation_chance"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a probability")
-        if self.cutmix + self.mixup > 1:
-            raise ValueError(f"cutmix {self.cutmix} and mixup {self.mixup} add up to more than 1: no image has both")
-        if not 1 <= self.operations_per_image <= MOST:
-            raise ValueError(f"operations_per_image must be from 1 to {MOST}, not {self.operations_per_image}")
-        if not 0 <= self.magnitude_deviation < math.inf:
-            raise ValueError(f"magnitude_deviation must be 0 or more and finite, not {self.magnitude_deviation}")
-        for kind, drawn, known in (("operation of dsa", self.dsa, DSA), ("operation", self.operations, OPERATIONS)):
-            for name in drawn:
-                if name not in known:
-                    raise ValueError(unknown_name(kind, name, known))
-
-    @property
-    def mixes(self) -> bool:
-        """Return True if images and labels of a batch are mixed: labels are then probabilities."""
-        return self.cutmix > 0 or self.mixup > 0
 
 
 @dataclass(frozen=True)
@@ -180,6 +81,18 @@ class Recipe:
         "auto", "auto: fp32 on a CPU, bf16 autocast on a GPU; fp32: on a GPU too, without TF32"
     )
 
+    epochs_by_ipc: tuple[tuple[int, int], ...] = added_later(
+        (),
+        "pairs (images per class, epochs), rising: the first pair with at least as many images per class as the set "
+        "gives the epochs; `epochs` for larger sets",
+    )
+    tests: int = added_later(
+        0,
+        "tests on the test images during training, evenly spaced; the best accuracy is stored as best_on_test and used "
+        "nowhere",
+        "0 or more",
+    )
+
     def __post_init__(self) -> None:
         choices = {"optimizer": OPTIMIZERS, "normalise": NORMALISATIONS, "precision": PRECISIONS}
         for name, values in choices.items():
@@ -196,22 +109,39 @@ class Recipe:
                 raise ValueError(f"{name} {value} is not in {low}..{high}")
         if self.min_steps < 1 or self.max_steps < 0 or (self.max_steps and self.max_steps < self.min_steps):
             raise ValueError(f"min_steps {self.min_steps} and max_steps {self.max_steps} (0: no limit) leave no steps")
+        limits = [limit for limit, _ in self.epochs_by_ipc]
+        if limits != sorted({*limits}) or any(min(pair) < 1 for pair in self.epochs_by_ipc):
+            raise ValueError("epochs_by_ipc must be pairs (images per class, epochs) of 1 or more, rising")
+        if self.tests < 0:
+            raise ValueError(f"tests must be 0 or more, not {self.tests}")
         if self.temperature and self.label_smoothing:
             raise ValueError("label_smoothing must be 0 with a temperature: it belongs to cross-entropy")
 
-    def steps(self, images: int) -> int:
+    def steps(self, images: int, classes: int | None = None) -> int:
         """Return the number of optimizer steps for a set of `images`.
 
         That is `epochs` passes, at least min_steps, at most max_steps; with whole_epochs exactly `epochs` passes.
+        Raises ValueError if the epochs depend on the images per class, and the number of classes is not given.
         """
+        if self.epochs_by_ipc and classes is None:
+            raise ValueError("the epochs depend on the images per class: give the number of classes")
+        by_ipc = (epochs for limit, epochs in self.epochs_by_ipc if images <= limit * (classes or 1))
+        epochs = next(by_ipc, self.epochs)
         if self.whole_epochs:
-            return self.epochs * -(-images // self.batch)
-        passes = -(-self.epochs * images // self.batch)
+            return epochs * -(-images // self.batch)
+        passes = -(-epochs * images // self.batch)
         return max(self.min_steps, min(self.max_steps or passes, passes))
+
+    def views(self, images: int, classes: int) -> int:
+        """Return the number of augmented images that a training on a set of `images` sees."""
+        steps = self.steps(images, classes)
+        return steps // -(-images // self.batch) * images if self.whole_epochs else steps * self.batch
 
     def longer(self, times: int) -> Recipe:
         """Multiply the passes, and both bounds of the steps, by `times`."""
-        return replace(self, **{name: times * getattr(self, name) for name in ("epochs", "min_steps", "max_steps")})
+        values: dict[str, Any] = {n: times * getattr(self, n) for n in ("epochs", "min_steps", "max_steps")}
+        pairs = tuple((limit, times * epochs) for limit, epochs in self.epochs_by_ipc)
+        return replace(self, **values, epochs_by_ipc=pairs)
 
 
 @dataclass(frozen=True)
@@ -222,8 +152,9 @@ class Protocol:
     recipes: by student.
     source: origin of the numbers, as text.
     init: "scratch", or "imagenet" for torchvision's weights.
-    teacher: (student, protocol) of the network that gives a set without soft labels its soft labels; None for none.
-    labels: "own" for a set's own soft labels if it has some, "hard" for hard labels always.
+    teacher: (student, protocol) of the network that gives soft labels; None for none.
+    labels: "own" for a set's own soft labels if it has some, else a teacher's of each image, else hard labels; "hard"
+        for hard labels always; "views" for the teacher's labels of every augmented view always.
     evaluates: True if it evaluates distilled sets; False if it only trains networks on real images.
     size: px, side of the images that it was published for, 0 for any.
     float_images: True to train on a set's float images if it has some; False for its 8-bit images always.
@@ -248,6 +179,8 @@ class Protocol:
             raise ValueError("ImageNet weights have a normalisation of their own: leave out normalise")
         if self.teacher and self.labels == "hard":
             raise ValueError('a teacher gives soft labels: with labels = "hard", leave it out')
+        if self.labels == "views" and not (self.teacher and all(r.temperature for r in self.recipes.values())):
+            raise ValueError('labels = "views" needs a teacher, and a temperature in every recipe')
 
     @property
     def title(self) -> str:
@@ -299,10 +232,3 @@ def _identity_fields(record: Recipe | Augment) -> dict[str, Any]:
         if "added_later" not in f.metadata or value != f.default:
             values[f.name] = _identity_fields(value) if isinstance(value, Augment) else value
     return values
-
-
-def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
-    """Return an error message for an unknown name, with the nearest known name and all of them."""
-    near = get_close_matches(str(name), list(names), n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"

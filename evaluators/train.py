@@ -20,6 +20,7 @@ from evaluators.recipes import Protocol, Recipe
 from evaluators.resume import TrainingState, changing_tensors, restore
 from evaluators.seeds import generator, seed_of, seeded_dropout
 from evaluators.students import Student, apply_in_batches, build
+from evaluators.targets import check_targets, prepare_targets, view_labels
 
 CHECK_EVERY = 20  # steps between checks of the loss: a check waits for the device
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
@@ -50,6 +51,8 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     compiled: bool = False,
     state: TrainingState | None = None,
     normalisation: Normalisation = CONSTANT,
+    observe: Callable[[Student], None] | None = None,
+    teacher: nn.Module | None = None,
 ) -> Student:
     """Train a fresh student; return it after the last step, in eval mode, on `device`.
 
@@ -61,6 +64,9 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
         docs/protocols.md). Rounding differs a little. Without a compiler it warns and trains without.
     state: storage from which a training that was interrupted continues, to the same weights.
     normalisation: `normalisation_of(real training images, recipe.normalise)`.
+    teacher: gives the labels of every augmented view (`view_labels`) in place of `targets`; None for no such labels. A
+        protocol with labels = "views" needs it.
+    observe: called with the network, in eval mode, recipe.tests times during training. It cannot change the training.
 
     The same seed gives the same weights on the same machine with the same number of threads; on CUDA only up to
     rounding where torch has no deterministic backward (vgg16's adaptive pooling, attention). fp32 on a CPU; bf16
@@ -72,6 +78,10 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     check_targets(images, targets, num_classes, protocol.float_images)
     if recipe.learned_rate:
         raise ValueError(f"{protocol.title} takes a set's learned rate: pass protocol.at_rate({student!r}, rate)")
+    if (protocol.labels == "views") != (teacher is not None):
+        raise ValueError(
+            f"{protocol.title} has labels {protocol.labels!r}; a teacher of views is needed for 'views' only"
+        )
     if normalisation.kind != recipe.normalise:
         raise ValueError(f"the recipe normalises by {recipe.normalise!r}, the normalisation is {normalisation.kind!r}")
     model = build(student, images.shape[-1], num_classes, seed_of(seed, "weights"), protocol.init, normalisation)
@@ -79,7 +89,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     plain = compiled and torch.device(device).type == "cpu"
     layout = torch.contiguous_format if plain else torch.channels_last
     model.to(torch.device(device)).to(memory_format=layout).train()
-    steps = recipe.steps(len(images))
+    steps = recipe.steps(len(images), num_classes)
     recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
     targets = prepare_targets(targets, recipe, num_classes).to(device)
     flags = {"enabled": True, "benchmark": False, "deterministic": True}
@@ -91,8 +101,12 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
             restore(tensors, model, optimizer)
         rates: Iterable[tuple[int, float]] = [(i, learning_rate(recipe, i, steps)) for i in range(start, steps)]
         rates = progress(rates, f"training {student}", steps - start) if progress else rates
+        if observe and recipe.tests:
+            rates = _observed(rates, model, observe, max(1, steps // recipe.tests))
         stream = batches(images.to(device), targets, recipe, seed, start, normalisation.to(device))
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
+        if labeller := teacher and teacher.to(device).eval():
+            stream = ((x, view_labels(labeller, x, recipe)) for x, _ in stream)
         save = (lambda step: state.save(step, changing_tensors(model, optimizer))) if state else lambda step: None
         with compiler_fallback() if compiled else nullcontext():
             network = cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model
@@ -123,60 +137,6 @@ def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: 
         if not torch.isfinite(outputs).all():
             raise DivergedError
         yield outputs
-
-
-def check_targets(images: Tensor, targets: Tensor, num_classes: int, floats: bool = False) -> None:
-    """Raise ValueError unless the targets are hard labels (`check_labelled`) of the images, or soft ones.
-
-    Soft labels are probabilities, float32 (n, num_classes). floats: see `check_images`.
-    """
-    if targets.ndim != 2 or not targets.is_floating_point():
-        check_labelled(images, targets, num_classes, floats)
-        return
-    check_images(images, floats)
-    shape = len(images), num_classes
-    if targets.dtype != torch.float32 or targets.shape != shape:
-        raise ValueError(f"soft labels must be float32 {shape}, not {targets.dtype} {tuple(targets.shape)}")
-    valid = (targets >= 0).all(1) & ((targets.sum(1) - 1).abs() < 1e-3)  # False for a number that is not finite
-    if not valid.all():
-        first = int((~valid).nonzero()[0])
-        raise ValueError(f"soft labels of image {first} are not probabilities that sum to 1: {targets[first].tolist()}")
-
-
-def check_labelled(images: Tensor, labels: Tensor, num_classes: int, floats: bool = False) -> None:
-    """Raise ValueError unless `labels` are labels of the images, int64 (n,), and every class has an image."""
-    check_images(images, floats)
-    n = len(images)
-    if labels.dtype != torch.int64 or labels.shape != (n,):
-        raise ValueError(f"labels must be int64 ({n},), not {labels.dtype} {tuple(labels.shape)}")
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if len(outside):
-        raise ValueError(f"label {int(outside[0])} is outside the classes 0..{num_classes - 1}")
-    missing = (torch.bincount(labels, minlength=num_classes) == 0).nonzero().flatten().tolist()
-    if missing:
-        raise ValueError(f"no image of class {', '.join(map(str, missing))} (classes are 0..{num_classes - 1})")
-
-
-def check_images(images: Tensor, floats: bool = False) -> None:
-    """Raise ValueError unless `images` are square colour images, uint8 (n, 3, size, size), n at least 1.
-
-    floats: finite float32 will do too.
-    """
-    square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
-    if not square or images.dtype not in ((torch.uint8, torch.float32) if floats else (torch.uint8,)):
-        kinds = "uint8 or float32" if floats else "uint8"
-        raise ValueError(f"images must be {kinds} (n, 3, size, size), not {images.dtype} {tuple(images.shape)}")
-    if images.is_floating_point() and not torch.isfinite(images).all():
-        raise ValueError("float images must be finite")
-    if len(images) == 0:
-        raise ValueError("there is no image")
-
-
-def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor:
-    """Convert targets for the loss: soften soft labels by the temperature; make hard labels one-hot if needed."""
-    if targets.is_floating_point():
-        return (targets.log() / recipe.temperature).softmax(1) if recipe.temperature else targets
-    return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.mixes else targets
 
 
 def batches(
@@ -259,6 +219,17 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     if done < recipe.warmup:
         return recipe.lr * done / recipe.warmup
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
+
+
+def _observed(
+    rates: Iterable[tuple[int, float]], model: Student, observe: Callable[[Student], None], every: int
+) -> Iterator[tuple[int, float]]:
+    """Yield the steps; call observe(model) after each `every` of them."""
+    for step, rate in rates:
+        yield step, rate
+        if (step + 1) % every == 0:
+            observe(model.eval())
+            model.train()
 
 
 def _drops(recipe: Recipe, steps: int) -> list[int]:

@@ -85,6 +85,8 @@ def quality(  # noqa: PLR0913
     paths: list[Path] = []
     unavailable: dict[str, UserError] = {}
     skipped = 0
+    if "clip" in request.metrics and not all((folder / "spec.json").exists() for folder in folders):
+        quality.load_clip(request.measured_with("clip"), where)  # before a folder of images is stored as a run
     for folder in folders:
         try:
             run, spec = _find_run(options, folder, source, size)

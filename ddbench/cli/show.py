@@ -167,10 +167,11 @@ def _show_protocol(name: str) -> str:
         for part in describe_fields(Augment):
             if any(getattr(augment, part.name) != getattr(Augment(), part.name) for augment in augments):
                 lines.append(_setting_line(part, f"augment.{part.name}", augments))
-    own = "hard" if row.labels == "hard" else "soft ones of the set, else " + " by ".join(row.teacher or ("hard",))
+    teacher = " by ".join(row.teacher or ("hard",))
+    labels = {"hard": "hard", "own": f"soft ones of the set, else {teacher}", "views": f"of every view, {teacher}"}
     images = "float images of the set, else its 8-bit images" if row.float_images else "8-bit"
-    head = f"{row.title} (protocol)\ninit: {row.init}\nimages: {images}\nlabels: {own}\nsource: {row.source}"
-    return f"{head}\n\n{text_table(lines, ('field', *heads, 'meaning'))}"
+    head = f"{row.title} (protocol)\ninit: {row.init}\nimages: {images}\nlabels: {labels[row.labels]}"
+    return f"{head}\nsource: {row.source}\n\n{text_table(lines, ('field', *heads, 'meaning'))}"
 
 
 def _setting_line(field: FieldInfo, name: str, records: Iterable[Any]) -> tuple[str, ...]:

@@ -165,7 +165,7 @@ def _json(results: Sequence[StoredResult]) -> str:
             "path": stored.relative_path.as_posix(),
             "row": row_identity(stored),
             "spec": asdict(stored.spec),
-            "result": asdict(stored.result),
+            "result": {name: value for name, value in asdict(stored.result).items() if name != "best_on_test"},
         }
         for stored in results
     ]

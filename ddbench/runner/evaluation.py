@@ -24,7 +24,8 @@ from evaluators import corruptions, pretrained
 from evaluators.accuracy import evaluate
 from evaluators.normalisation import Normalisation, Whitening, normalisation_of
 from evaluators.recipes import Protocol
-from evaluators.train import Progress, check_labelled, precision, train_student
+from evaluators.targets import check_labelled
+from evaluators.train import Progress, precision, train_student
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Task
@@ -62,14 +63,16 @@ def evaluate_student(student_task: StudentTask) -> None:
     task, protocol, test = student_task.task, student_task.evaluation.protocol, student_task.data.test
     device, compiled = student_task.device, student_task.settings.compiled
     pictures = distilled_set.read(task.folder / "distilled")
-    targets, teacher_title = _targets(student_task, pictures)
+    labels = _labels(student_task, pictures)
     recipe = protocol.recipe(student_task.student)
     images = _images(pictures, protocol)
     normalisation = _normalisation(student_task.data.train, recipe.normalise, pictures)
+    on: dict[str, Any] = {"num_classes": len(test.classes), "device": device}
+    accuracies: list[float] = []  # during training, for recipes that ask for tests; none decides anything
     watch, peak = Stopwatch(), Peak(device)  # of the student: the teacher records its own cost
     model = train_student(
         images,
-        targets,
+        labels.targets,
         student=student_task.student,
         num_classes=len(test.classes),
         protocol=protocol.at_rate(student_task.student, pictures.learning_rate),
@@ -78,8 +81,10 @@ def evaluate_student(student_task: StudentTask) -> None:
         progress=progress_bars(student_task.settings.quiet),
         compiled=compiled,
         normalisation=normalisation,
+        teacher=labels.of_views,
+        observe=lambda network: accuracies.append(evaluate(network, test.images, test.labels, **on).overall),
     )
-    scores = evaluate(model, test.images, test.labels, num_classes=len(test.classes), device=device)
+    scores = evaluate(model, test.images, test.labels, **on)
     seconds, memory_bytes = watch.seconds, peak.compute_bytes
     result = Result(
         run=task.spec.digest,
@@ -99,14 +104,15 @@ def evaluate_student(student_task: StudentTask) -> None:
         per_class=dict(zip(pictures.classes, scores.per_class, strict=True)),
         confusion=[list(row) for row in scores.confusion],
         n_test=scores.n,
-        teacher=teacher_title,
+        teacher=labels.teacher,
         seconds=seconds,
         memory_bytes=memory_bytes,
         image_bytes=images.nbytes + (pictures.whitening_bytes if recipe.normalise == "zca" else 0),
-        label_bytes=targets.nbytes if targets.ndim == 2 else 0,
+        label_bytes=labels.bytes,
         **describe_environment(device),
         compiled=compiled,
         precision=precision(recipe, device),
+        best_on_test=max(*accuracies, scores.overall) if accuracies else None,
     )
     if missing_or_outdated(student_task.result, task.folder):
         write_result(student_task.result, result)
@@ -158,21 +164,46 @@ def _statistics(train: ImageSet, kind: str) -> Normalisation:
     return normalisation_of(train.images, kind)
 
 
-def _targets(student_task: StudentTask, pictures: distilled_set.Pictures) -> tuple[Tensor, str]:
-    """Return the labels to train on, and the title of the teacher that gave them ("" for none).
+@dataclass(frozen=True)
+class _Labels:
+    """What a student learns from.
 
-    A set's own soft labels come first unless the protocol has hard labels, then a teacher's, then hard labels.
+    targets: int64 (n,), or soft labels float32 (n, classes).
+    bytes: size of soft labels; of labels of views in half precision, as FKD stores them.
+    teacher: title of the teacher that gave them; "" for none.
+    of_views: the network that labels every augmented view in place of `targets`; None for none.
+    """
+
+    targets: Tensor
+    bytes: int = 0
+    teacher: str = ""
+    of_views: nn.Module | None = None
+
+
+def _labels(student_task: StudentTask, pictures: distilled_set.Pictures) -> _Labels:
+    """Return the labels to train on.
+
+    A set's own soft labels come first unless the protocol has hard labels or labels of views, then a teacher's, then
+    hard labels.
     """
     protocol, data, device = student_task.evaluation.protocol, student_task.data, student_task.device
     if pictures.soft is not None and protocol.labels == "own":
-        return torch.from_numpy(pictures.soft), ""
+        soft = torch.from_numpy(pictures.soft)
+        return _Labels(soft, soft.nbytes)
     if protocol.teacher is None:
-        return torch.from_numpy(pictures.labels), ""
+        return _Labels(torch.from_numpy(pictures.labels))
     task, settings = student_task.task, student_task.settings
     key, shared = train_id(task.spec, data), settings.data_paths.shared
     network = teacher.get_teacher(protocol.teacher, data.train, key, shared, device, progress_bars(settings.quiet))
-    labels = teacher.teacher_labels(network, pictures.to_tensor(), pictures.content(), task.folder, device)
-    return labels, network.title
+    images = pictures.to_tensor()
+    if protocol.labels == "views":
+        views = protocol.recipe(student_task.student).views(len(images), network.classes)
+        size = views * network.classes * torch.float16.itemsize
+        return _Labels(
+            torch.from_numpy(pictures.labels), size, network.title, teacher.network(network, images.shape[-1])
+        )
+    soft = teacher.teacher_labels(network, images, pictures.content(), task.folder, device)
+    return _Labels(soft, soft.nbytes, network.title)
 
 
 def _corrupted_accuracies(student_task: StudentTask, model: nn.Module, result: Result) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from evaluators.students import Student, build, features
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import ExecutionSettings
+    from evaluators.clip import Clip
 
 log = logging.getLogger("ddbench")
 FEATURES = {"fid": "inception_v3/fid@1", "coverage": "resnet18/imagenet", "map": "resnet18/imagenet"}  # DPD's release
@@ -184,13 +185,20 @@ def _ssim(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tu
     return "", {"nn_ssim": float(ssim.mean()), "std": float(ssim.std(correction=0)), "largest": float(ssim.max())}
 
 
-def _clip(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tuple[str, dict[str, Any]]:
+def load_clip(source: str, device: torch.device) -> Clip:
+    """Load a CLIP model. Raises UserError if there is none, or it is not whole."""
     from evaluators import clip
 
     try:
-        model = clip.load(source, run.device)
+        return clip.load(source, device)
     except ModelError as error:
         raise UserError(f"there is no CLIP model {source!r} ({error}); --clip takes a folder or a hub id") from None
+
+
+def _clip(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tuple[str, dict[str, Any]]:
+    from evaluators import clip
+
+    model = load_clip(source, run.device)
     readable = run.load(run.spec.size).train.readable
     texts = [clip.PROMPT.format(name) for name in readable]
     try:

@@ -108,6 +108,8 @@ class Result:
     label_bytes: size of soft labels; 0 for hard labels
     compiled: whether torch.compile was used
     precision: of the training, "fp32" or "bf16"
+    best_on_test: highest accuracy over test images during training, for protocols that test then; in no table, as it
+        is chosen on test images; None for others, and not in the file
     """
 
     run: str
@@ -139,6 +141,7 @@ class Result:
     label_bytes: Count | None = None
     compiled: bool | None = None
     precision: str = ""
+    best_on_test: Share | None = None
 
     @property
     def title(self) -> str:
@@ -192,7 +195,10 @@ def write_spec(folder: Path, spec: RunSpec) -> None:
 
 def write_result(path: Path, result: Result) -> None:
     """Write a result and remove the record of an earlier failure."""
-    write_json(path, asdict(result))
+    value = asdict(result)
+    if result.best_on_test is None:
+        del value["best_on_test"]
+    write_json(path, value)
     failure_path(path).unlink(missing_ok=True)
 
 

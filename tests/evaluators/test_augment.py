@@ -129,7 +129,7 @@ def test_a_crop_that_never_fits_is_the_whole_image():
 
 
 SHARED = {"crop_tries": 5, "cutmix": 1.0, "dsa": DSA}
-SEPARATE = {"operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0}
+SEPARATE = {"operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0, "lighting": 0.1}
 
 
 @pytest.mark.parametrize("name", [*SHARED, *SEPARATE])
@@ -231,6 +231,32 @@ def test_cutmix_draws_the_same_with_mixup():
     assert alone.blend is None
     assert torch.equal(alone.patch, both.patch)
     assert torch.equal(alone.partner, both.partner)
+
+
+def test_mixing_by_batches_draws_one_square_or_share_and_leaves_other_draws():
+    by_batch, numbers, others = replace(BLENDED, mix_batch=True), generators(), generators()
+    kinds = []
+    for _ in range(300):
+        drawn, plain = augment.draw(4, by_batch, numbers), augment.draw(4, Augment(), others)
+        assert torch.equal(drawn.hole, plain.hole)
+        assert len(drawn.patch.unique(dim=0)) == len(drawn.blend.unique()) == 1
+        assert sorted(drawn.partner.tolist()) == [0, 1, 2, 3]
+        kinds.append((drawn.patch[0, 2] > 0, drawn.blend[0] > 0))
+    pasted, blended = torch.tensor(kinds).float().mean(0)
+    assert float(pasted) == pytest.approx(0.3, abs=0.08)
+    assert float(blended) == pytest.approx(0.5, abs=0.08)
+
+
+def test_lighting_adds_alexnets_noise():
+    """Noise with the covariance 0.1^2 V diag(w^2) V^T, equal for all pixels of an image, clipped nowhere."""
+    images, only = pictures(), Augment(lighting=0.1)
+    drawn = augment.draw(6, only, generators())
+    torch.testing.assert_close(augment.apply(images, drawn, only), images + drawn.light[:, :, None, None])
+    light = augment.draw(20_000, only, generators()).light.double()
+    axes, weights = (torch.tensor(x, dtype=torch.float64) for x in (augment.PRINCIPAL_COLOURS, augment.COLOUR_WEIGHTS))
+    torch.testing.assert_close(axes @ axes.T, torch.eye(3, dtype=torch.float64), atol=1e-3, rtol=0)
+    expected = 0.01 * axes @ (weights**2).diag() @ axes.T
+    torch.testing.assert_close(light.T.cov(), expected, atol=1e-5, rtol=0.03)
 
 
 def test_erasing_equals_the_reference_image_by_image():

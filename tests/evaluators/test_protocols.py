@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluators import VERSION, corruptions, dsa, operations
-from evaluators.augment import ERASED_AREA, ERASED_RATIO, GREY
+from evaluators.augment import COLOUR_WEIGHTS, ERASED_AREA, ERASED_RATIO, GREY, PRINCIPAL_COLOURS
 from evaluators.catalog import STUDENTS
 from evaluators.normalisation import MEAN, STD
 from evaluators.protocols import PROTOCOLS, protocol
@@ -108,6 +108,26 @@ def test_a_learned_rate_replaces_lr():
         row.at_rate("convnet", -0.1)
 
 
+@pytest.mark.parametrize(
+    ("ipc", "epochs"), [(1, 3000), (2, 2000), (10, 2000), (11, 1500), (50, 1500), (200, 1000), (500, 500), (501, 300)]
+)
+def test_idcs_numbers(ipc, epochs):
+    """Ten classes in batches of 64: the rate falls to a fifth after two thirds and five sixths of the epochs."""
+    recipe = protocol("idc").recipe("resnet_ap10")
+    steps = recipe.steps(10 * ipc, 10)
+    assert steps == epochs * -(-10 * ipc // 64)
+    drops = round(steps * 2 / 3), round(steps * 5 / 6)
+    rates = [learning_rate(recipe, step, steps) for step in (0, drops[0] - 1, *drops, steps - 1)]
+    assert rates == pytest.approx([0.01, 0.01, 0.002, 0.0004, 0.0004])
+    assert (recipe.tests, recipe.augment.cutmix, recipe.augment.mix_batch) == (100, 1.0, True)
+
+
+def test_epochs_by_images_per_class_need_the_classes():
+    with pytest.raises(ValueError, match="give the number of classes"):
+        protocol("idc").recipe("convnet6").steps(100)
+    assert replace(RECIPE, epochs_by_ipc=((2, 5),)).longer(3).epochs_by_ipc == ((2, 15),)
+
+
 def test_deits_numbers():
     recipe = protocol("deit").recipe("vit_tiny")
     assert replace(recipe, augment=Augment()) == replace(
@@ -148,6 +168,9 @@ def test_rows_cannot_be_changed():
         replace(MINE, recipes={"convnet": replace(RECIPE, normalise="data")}),
         replace(MINE, recipes={"convnet": replace(RECIPE, new_optimizer=True)}),
         replace(MINE, recipes={"convnet": replace(RECIPE, precision="fp32")}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, epochs_by_ipc=((1, 4),))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(lighting=0.1))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(mix_batch=True))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, temperature=4.0)}),
         replace(MINE, teacher=("resnet18", "quick@1")),
         replace(MINE, labels="hard"),
@@ -196,6 +219,7 @@ def test_defaults_that_rows_do_not_state_are_pinned():
     assert later == {
         "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
         "normalise": "constant", "new_optimizer": False, "precision": "auto", "learned_rate": False,
+        "epochs_by_ipc": (), "tests": 0, "mix_batch": False, "lighting": 0.0,
         "crop_tries": 0, "dsa": (), "cutmix": 0.0, "operations": (), "operations_per_image": 1, "operation_chance": 1.0,
         "magnitude": 0.5, "magnitude_deviation": 0.0, "erasing": 0.0, "mixup": 0.0,
     }  # fmt: skip
@@ -207,6 +231,8 @@ def test_numbers_outside_of_rows_are_pinned():
     assert (VERSION, MEAN, STD, GREY, strengths) == (2, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
     assert (operations.GREY, operations.DEGREES, operations.SHEAR, operations.TRANSLATION) == (0.5, 30.0, 0.3, 0.45)
     assert (operations.FACTOR, operations.ADDITION, operations.BLUR) == (0.9, 110 / 255, 1 / 32)
+    assert COLOUR_WEIGHTS == (0.2175, 0.0188, 0.0045)
+    assert sum(map(sum, PRINCIPAL_COLOURS)) == pytest.approx(-1.7048)
     assert (operations.ELASTIC, operations.CELLS, ERASED_AREA, ERASED_RATIO) == (0.2, 8, (0.02, 1 / 3), (0.3, 3.3))
     assert (corruptions.VERSION, corruptions.AIR, corruptions.CLOUD) == (1, 0.9, 0.95)
     assert dict(corruptions.LEVELS) == {
@@ -241,6 +267,9 @@ def test_soft_labels_come_from_a_published_row():
     [
         ({"optimizer": "lion"}, "sgd or adamw or adam"),
         ({"normalise": "mean"}, "unknown normalise 'mean': constant or data or zca"),
+        ({"epochs_by_ipc": ((10, 5), (1, 9))}, "of 1 or more, rising"),
+        ({"epochs_by_ipc": ((1, 0),)}, "of 1 or more, rising"),
+        ({"tests": -1}, "tests must be 0 or more, not -1"),
         ({"precision": "fp16"}, "unknown precision 'fp16': auto or fp32"),
         ({"lr": float("nan")}, "lr must be above 0"),
         ({"milestones": (0.8, 0.6)}, "increasing shares"),
@@ -277,6 +306,24 @@ def test_hard_labels_have_no_teacher():
 def test_imagenet_weights_keep_their_normalisation():
     with pytest.raises(ValueError, match="leave out normalise"):
         replace(MINE, init="imagenet", recipes={"convnet": replace(RECIPE, normalise="data")})
+
+
+def test_labels_of_views_need_a_teacher_and_a_temperature():
+    with pytest.raises(ValueError, match="needs a teacher, and a temperature"):
+        replace(MINE, labels="views")
+    with pytest.raises(ValueError, match="needs a teacher, and a temperature"):
+        replace(MINE, labels="views", teacher=("resnet18", "quick@1"))
+    soft = {"convnet": replace(RECIPE, temperature=20.0)}
+    views = replace(MINE, labels="views", teacher=("resnet18", "quick@1"), recipes=soft)
+    assert views.identity("convnet") != replace(views, labels="own").identity("convnet")
+
+
+def test_fkds_numbers():
+    recipe = protocol("fkd").recipe("resnet18")
+    assert (recipe.steps(500), recipe.views(500, 10), recipe.views(501, 10)) == (3000, 150_000, 150_300)
+    assert (recipe.temperature, recipe.augment.cutmix, recipe.augment.mix_batch) == (20.0, 1.0, True)
+    assert replace(RECIPE, max_steps=0).views(100, 10) == 300
+    assert (protocol("fkd").teacher, protocol("fkd").labels) == (("resnet18", "real@1"), "views")
 
 
 def test_an_unknown_init_is_refused():

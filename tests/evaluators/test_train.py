@@ -220,6 +220,50 @@ def test_a_learned_rate_must_be_given():
     assert same(fit(*stripes(4), protocol=rate), fit(*stripes(4), protocol=short(**FEW)))
 
 
+@pytest.mark.parametrize("student", ["convnet", "convnet_bn"])
+def test_tests_during_training_are_even_and_change_nothing(student):
+    images, labels = stripes(4)
+    few, seen = short(min_steps=12, max_steps=12, tests=4), []
+
+    def observe(network):
+        assert not network.training
+        seen.append(accuracy(network, *stripes(5, seed=1)))
+
+    watched = fit(images, labels, student, few, observe=observe)
+    assert len(seen) == 4
+    assert same(watched, fit(images, labels, student, short(min_steps=12, max_steps=12)))
+    assert seen[-1] == accuracy(watched, *stripes(5, seed=1))
+
+
+def test_a_teachers_labels_of_every_view_replace_the_targets():
+    """Against the loop written out: the teacher sees each augmented, mixed batch; both sides are softened."""
+    images, labels = stripes(4)
+    recipe = Recipe("sgd", lr=0.1, weight_decay=0.0, batch=6, epochs=3, momentum=0.0, warmup=0.0, nesterov=False,
+                    whole_epochs=True, temperature=4.0, augment=replace(FLIPS, cutmix=1.0, mix_batch=True))  # fmt: skip
+    views = Protocol("views", 1, {"convnet": recipe}, "this test", teacher=("resnet18", "quick@1"), labels="views")
+    teacher = train.build("convnet_bn", 16, 3, 5).train()
+    statistics = teacher.state_dict()["body.0.1.running_mean"].clone()
+    got = fit(images, labels, protocol=views, seed=7, teacher=teacher)
+    assert torch.equal(teacher.state_dict()["body.0.1.running_mean"], statistics)
+
+    model = train.build("convnet", 16, 3, train.seed_of(7, "weights"))
+    stream = train.batches(images, train.prepare_targets(labels, recipe, 3), recipe, 7)
+    for step, (x, _) in zip(range(6), stream, strict=False):
+        expected = (teacher(x).detach() / 4).softmax(1)
+        log_p = (model(x) / 4).log_softmax(1)
+        model.zero_grad()
+        (expected * (expected.log() - log_p)).sum(1).mean().backward()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight -= train.learning_rate(recipe, step, 6) * weight.grad
+    for key, value in got.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="views@1 has labels 'views'"):
+        fit(images, labels, protocol=views)
+    with pytest.raises(ValueError, match="a teacher of views is needed for 'views' only"):
+        fit(images, labels, teacher=teacher)
+
+
 def test_precision_is_the_devices_unless_the_recipe_says():
     names = [train.precision(recipe, kind) for recipe in (SHORT, replace(SHORT, precision="fp32"))
              for kind in ("cpu", "cuda")]  # fmt: skip

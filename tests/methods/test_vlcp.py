@@ -58,3 +58,11 @@ def test_a_step_in_parts_is_the_same_step(pipeline, few_scenes, context_of, tmp_
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="outliers"):
         VLCP(outliers=0.9)
+
+
+def test_equal_images_do_not_warn():
+    """Warnings of scikit-learn would be errors here."""
+    rng = np.random.default_rng(0)
+    points = np.concatenate([np.repeat(rng.normal(size=(2, 4)), 6, 0), rng.normal(size=(3, 4))]).astype(np.float32)
+    centres, inliers, owner = vlcp.cluster_inliers(points, 2, 0.1, 3)
+    assert (len(centres), len(inliers) == len(owner)) == (2, True)

@@ -73,10 +73,13 @@ def test_a_device_that_is_not_there_is_a_user_error():
 
 
 def test_the_evaluator_cannot_know_the_method():
-    """Nothing in the evaluators' signatures could carry a method's name; `state` is a training to resume."""
+    """Nothing in the evaluators' signatures could carry a method's name.
+
+    `state` is a training to resume, `teacher` a network, `observe` is called with the student.
+    """
     functions = (evaluation.train_student, evaluation.evaluate)
     takes = [sorted(inspect.signature(function).parameters) for function in functions]
     shared = ["device", "images", "num_classes"]
-    options = ["compiled", "normalisation", "progress", "protocol", "seed", "state", "student", "targets"]
-    assert takes[0] == sorted([*shared, *options])
+    options = ["compiled", "normalisation", "observe", "progress", "protocol", "seed", "state", "student", "targets"]
+    assert takes[0] == sorted([*shared, *options, "teacher"])
     assert takes[1] == sorted([*shared, "batch", "labels", "model"])

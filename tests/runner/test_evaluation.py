@@ -13,6 +13,7 @@ from third_party import few, results_and_problems, write_anew, write_images, wri
 
 from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
+from ddbench.leaderboard import FORMATS, render
 from ddbench.runner import plan as planning
 from ddbench.runner import run as runner
 from ddbench.runner.external import plan_external
@@ -24,6 +25,7 @@ from ddbench.store.records import train_id
 from ddbench.types import ImageSet
 from ddbench.utils.checkpoint import Checkpoint
 from evaluators import corruptions
+from evaluators.accuracy import evaluate
 from evaluators.normalisation import Whitening, normalisation_of
 from evaluators.protocols import QUICK_1, protocol
 from evaluators.train import train_student
@@ -69,6 +71,33 @@ def test_hard_labels_are_free_and_everything_is_recorded(home):
         assert 0 <= share <= 1
     assert -1 <= found.kappa <= 1
     assert found.memory_bytes > 1e7
+
+
+def test_the_best_accuracy_on_test_images_is_stored_and_in_no_table(home, monkeypatch):
+    """The student is at its best in the first of three tests; the result is that of the last step."""
+    accuracies = iter((0.9, 0.3, 0.2))
+    monkeypatch.setattr("ddbench.runner.evaluation.evaluate", lambda *args, **kwargs: replace(
+        evaluate(*args, **kwargs), overall=next(accuracies, 0.5)))  # fmt: skip
+    (home / "tested.toml").write_text(f"{FEW}tests = 3\n")
+    run(home, planned(home, "tested.toml"))
+    (path,) = (home / "runs").rglob("results/*/*.json")
+    found = json.loads(path.read_text())
+    assert (found["overall"], found["best_on_test"]) == (0.5, 0.9)
+    entries, _ = results_and_problems(home / "runs")
+    assert entries[0].result.best_on_test == 0.9
+    for form in FORMATS:
+        table = render.render(entries, form)
+        assert "best_on_test" not in table
+        assert "90.0" not in table
+        assert "0.9," not in table
+        assert "50.0" in table or "0.5" in table
+
+
+def test_a_result_without_tests_during_training_has_no_best_accuracy(home):
+    run(home, planned(home, "few.toml"))
+    (path,) = (home / "runs").rglob("results/*/*.json")
+    assert "best_on_test" not in json.loads(path.read_text())
+    assert results(home)[0].best_on_test is None
 
 
 def test_corruptions_are_measured_beside_the_result_and_only_when_asked_for(home):
@@ -209,6 +238,22 @@ def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     corrupted = [json.loads(path.read_text()) for path in folder.glob("results/*/corrupted-v1/*")]
     assert {one["content"] for one in corrupted} == {records.distilled_digest(folder)}
     assert run(home, replace(planned(home, "taught.toml"), evaluation=jury)) == runner.TaskCounts(0, 0, 3)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_labels_of_views_are_the_teachers_whatever_the_set_has(home, own):
+    """A set's own labels, upside down, are not used; bytes are those of every view in half precision."""
+    (home / "views.toml").write_text(f'labels = "views"\n{TAUGHT}')
+    (home / "soft.py").write_text(SOFT)
+    name = "soft.py:Soft" if own else "pick.py:Pick"
+    request = Request(f"{home}/{name}", f"folder:{home}/images", (2,))
+    setup = planning.evaluation_setup(("convnet",), f"{home}/views.toml", 1)
+    assert run(home, planning.plan(request, setup, DataPaths(None, home / "shared", True))).failed == 0
+    (found,) = results(home)
+    assert found.overall > 0.9
+    assert found.teacher.startswith("teacher-")
+    assert found.label_bytes == 20 * 8 * 2 * 2  # steps, batch, classes, half precision
+    assert not list((home / "runs").rglob("soft_labels/*"))
 
 
 def test_each_dataset_has_a_teacher_of_its_own(home):

@@ -267,3 +267,17 @@ def test_a_run_of_another_dataset_is_refused(home, tmp_path):
     done = ddbench(tmp_path, "quality", run_of(home), "--features", FEATURES)
     assert done.exit_code == 1
     assert "--dataset is folder:images, split" in done.stderr
+
+
+def test_a_clip_model_that_is_not_whole_is_refused_before_anything_is_stored(tmp_path):
+    write_images(tmp_path / "images", {"barn": 4, "pond": 4})
+    write_images(tmp_path / "set", {"barn": 1, "pond": 1})
+    model = write_clip(tmp_path / "clip")
+    (model / "tokenizer.json").unlink()
+    words = ["quality", str(tmp_path / "set"), "--dataset", f"folder:{tmp_path}/images", "--metric", "clip"]
+    places = ["--runs", str(tmp_path / "runs"), "--shared", str(tmp_path / "shared")]
+    done = CliRunner().invoke(cli, [*places, *words, "--clip", str(model)])
+    assert done.exit_code == 2, done.output
+    assert "tokenizer" in done.output
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "shared").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from small_models import write_dit, write_stable_diffusion
@@ -12,7 +13,7 @@ from ddbench.config import build
 from ddbench.methods.d4m import D4M
 from ddbench.methods.latent_diffusion import stages as stages_module
 from ddbench.methods.latent_diffusion.model import load_model
-from ddbench.methods.latent_diffusion.starts import cluster_centres
+from ddbench.methods.latent_diffusion.starts import cluster_centres, k_means
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.minimax import Minimax
 from ddbench.methods.plain_diffusion import Diffusion
@@ -131,3 +132,14 @@ def test_stable_diffusion_at_512_px(cls, preset, changes, train, context_of, tmp
         (cost,) = [cost for cost in ctx.costs if cost["stage"] == "finetune"]
         assert cost["steps"] == 2  # an epoch of 8 images in batches of 4
         assert published._finetune_config(torch.device("cpu"), 9469).steps == 592  # the release's, on ImageNette
+
+
+def test_equal_images_give_one_warning_of_ours(caplog):
+    """Warnings of scikit-learn would be errors here."""
+    two = np.repeat(np.random.default_rng(0).normal(size=(2, 4)), 6, 0).astype(np.float32)
+    centres, owner = k_means(two, 4)
+    assert (centres.shape, len(owner)) == ((4, 4), 12)
+    assert "2 distinct latents for 4 clusters" in caplog.text
+    caplog.clear()
+    k_means(np.random.default_rng(1).normal(size=(12, 4)).astype(np.float32), 4)
+    assert caplog.text == ""

@@ -1,0 +1,73 @@
+"""The labels that a student learns: checked, softened, or a teacher's of every view."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evaluators.recipes import Recipe
+
+
+def check_targets(images: Tensor, targets: Tensor, num_classes: int, floats: bool = False) -> None:
+    """Raise ValueError unless the targets are hard labels (`check_labelled`) of the images, or soft ones.
+
+    Soft labels are probabilities, float32 (n, num_classes). floats: see `check_images`.
+    """
+    if targets.ndim != 2 or not targets.is_floating_point():
+        check_labelled(images, targets, num_classes, floats)
+        return
+    check_images(images, floats)
+    shape = len(images), num_classes
+    if targets.dtype != torch.float32 or targets.shape != shape:
+        raise ValueError(f"soft labels must be float32 {shape}, not {targets.dtype} {tuple(targets.shape)}")
+    valid = (targets >= 0).all(1) & ((targets.sum(1) - 1).abs() < 1e-3)  # False for a number that is not finite
+    if not valid.all():
+        first = int((~valid).nonzero()[0])
+        raise ValueError(f"soft labels of image {first} are not probabilities that sum to 1: {targets[first].tolist()}")
+
+
+def check_labelled(images: Tensor, labels: Tensor, num_classes: int, floats: bool = False) -> None:
+    """Raise ValueError unless `labels` are labels of the images, int64 (n,), and every class has an image."""
+    check_images(images, floats)
+    n = len(images)
+    if labels.dtype != torch.int64 or labels.shape != (n,):
+        raise ValueError(f"labels must be int64 ({n},), not {labels.dtype} {tuple(labels.shape)}")
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if len(outside):
+        raise ValueError(f"label {int(outside[0])} is outside the classes 0..{num_classes - 1}")
+    missing = (torch.bincount(labels, minlength=num_classes) == 0).nonzero().flatten().tolist()
+    if missing:
+        raise ValueError(f"no image of class {', '.join(map(str, missing))} (classes are 0..{num_classes - 1})")
+
+
+def check_images(images: Tensor, floats: bool = False) -> None:
+    """Raise ValueError unless `images` are square colour images, uint8 (n, 3, size, size), n at least 1.
+
+    floats: finite float32 will do too.
+    """
+    square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+    if not square or images.dtype not in ((torch.uint8, torch.float32) if floats else (torch.uint8,)):
+        kinds = "uint8 or float32" if floats else "uint8"
+        raise ValueError(f"images must be {kinds} (n, 3, size, size), not {images.dtype} {tuple(images.shape)}")
+    if images.is_floating_point() and not torch.isfinite(images).all():
+        raise ValueError("float images must be finite")
+    if len(images) == 0:
+        raise ValueError("there is no image")
+
+
+def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor:
+    """Convert targets for the loss: soften soft labels by the temperature; make hard labels one-hot if needed."""
+    if targets.is_floating_point():
+        return (targets.log() / recipe.temperature).softmax(1) if recipe.temperature else targets
+    return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.mixes else targets
+
+
+def view_labels(teacher: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
+    """Return a teacher's probabilities (n, classes) of augmented images, float 0..1, softened by the temperature.
+
+    Labels of every view as in FKD (Shen & Xing 2022, arXiv:2112.01528), computed while the student trains. fp32.
+    """
+    with torch.no_grad():
+        logits: Tensor = teacher(images)
+    return (logits / recipe.temperature).softmax(1)
