@@ -136,7 +136,7 @@ def test_what_a_base_conditioned_by_class_cannot_do_is_refused(dit, few_scenes, 
     with pytest.raises(UserError, match="captioner=palette: this base is conditioned by class and reads no text"):
         DPD(base=str(dit()), captioner="palette").distill(few_scenes, 1, context_of())
     for method in (MGD3(base=str(dit())), DPD(base=str(dit()), captioner="template", weights="none")):
-        with pytest.raises(UserError, match="would sample the first 3 of its 4 classes; fine-tune it"):
+        with pytest.raises(UserError, match="would sample the first 3 of its 4 classes; give their numbers"):
             method.distill(few_scenes, 1, context_of())
     with pytest.raises(UserError, match="vlcp needs a text-conditioned base"):
         VLCP(base=str(dit()), captioner="palette").distill(few_scenes, 1, context_of())
