@@ -67,9 +67,9 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, open(path, "wb") as out:
                 shutil.copyfileobj(source, out)
-        kept = {member.name for member in members}
-        if left := [f"{one.name} (a link)" if one.link else one.name for one in every if one.name not in kept]:
-            log.warning("%s: files that are not unpacked: %s", archive, describe_ignored(left))
+        unpacked = {member.name for member in members}
+        if ignored := [f"{one.name} (a link)" if one.link else one.name for one in every if one.name not in unpacked]:
+            log.warning("%s: files that are not unpacked: %s", archive, describe_ignored(ignored))
     return len(members)
 
 

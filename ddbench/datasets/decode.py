@@ -129,7 +129,7 @@ def square(image: Image.Image, size: int, resize: str = "lanczos") -> np.ndarray
 
 @dataclass(frozen=True)
 class Remarks:
-    """What is to be said of the files of a dataset.
+    """Files of a dataset that are not read, or not whole.
 
     damaged: "name: reason" of files that cannot be read.
     unsupported: names of whole images by the reason why they are not read.
@@ -160,7 +160,7 @@ class Remarks:
 
 
 def read_with_remarks(path: str, row: int) -> tuple[Image.Image | None, list[tuple[int, str, str]]]:
-    """Return the image in a file, None if it is not read, and (row, kind, text) of what is to be said of the file."""
+    """Return the image in a file, None if it is not read, and (row, kind, text) of each remark on the file."""
     try:
         image, unread = read_rgb(path)
     except UnreadableImageError as error:
@@ -182,8 +182,8 @@ def map_images(
     def run_batch(start: int) -> int:
         rows = range(start, min(start + BATCH, len(names)))
         for row in rows:
-            image, said = read_with_remarks(paths[names[row]], row)
-            remarks.extend(said)
+            image, of_file = read_with_remarks(paths[names[row]], row)
+            remarks.extend(of_file)
             if image is not None:
                 results[row] = work(row, image)
         return len(rows)

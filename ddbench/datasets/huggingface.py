@@ -36,7 +36,7 @@ TEST = ("test", "validation", "valid", "val")  # names of splits to test on: the
 
 @dataclass(frozen=True)
 class HubName:
-    """What stands behind "hf:": OWNER/NAME, then ":CONFIG" and "?label=COLUMN&image=COLUMN" where they are needed.
+    """The name behind "hf:": OWNER/NAME, then ":CONFIG" and "?label=COLUMN&image=COLUMN" where they are needed.
 
     repo: OWNER/NAME.
     config: of a set with several configurations, else empty.
@@ -138,10 +138,10 @@ def _export(name: HubName, folder: Path) -> None:
     if unused := [one for index, one in enumerate(names) if index not in used]:
         log.warning("hf:%s: %d classes have no image and are omitted: %s", name, len(unused), ", ".join(unused[:NAMED]))
     sides = _write_sides(folder / SIDES, written)
-    kept = sorted(used)
+    labels = sorted(used)
     card = {
-        "classes": [folders[i] for i in kept],
-        "names": [names[i] for i in kept],
+        "classes": [folders[i] for i in labels],
+        "names": [names[i] for i in labels],
         "revision": revision,
         "licence": licence,
         "sides": sides,

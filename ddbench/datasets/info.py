@@ -213,9 +213,9 @@ def check_encoding(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="replace")
+        printable = os.fsencode(path).decode(errors="replace")
         raise DatasetError(
-            f"{shown} has a name that is not UTF-8: rename it (convmv -f latin1 -t utf8 --notest PATH)"
+            f"{printable} has a name that is not UTF-8: rename it (convmv -f latin1 -t utf8 --notest PATH)"
         ) from None
 
 

@@ -172,8 +172,9 @@ def find_folders(info: DatasetInfo, data_paths: DataPaths) -> FoundFolders:
                     _search(parent / name, class_of, DEPTH, result, f"{side}/")
             if not info.registered:
                 _ignore_files(parent, result)
+                others = set(class_folders(parent)) - set(info.sides)
                 for entry in entries(parent):
-                    if entry.name not in info.sides and entry.name in class_folders(parent):
+                    if entry.name in others:
                         result.ignored += files_below(entry)
         results.append(result)
     best = max(results, key=lambda result: len(result.folders))

@@ -65,11 +65,11 @@ def write_in_processes(
 
 
 def _write_rows(descriptor: int, rows: Sequence[Row], size: int, resize: str) -> list[tuple[int, str, str]]:
-    """Write the images of some rows; return what `read_with_remarks` says of them."""
+    """Write the images of some rows; return the remarks of `read_with_remarks`."""
     remarks = []
     for row, path in rows:
-        image, said = read_with_remarks(path, row)
-        remarks += said
+        image, of_file = read_with_remarks(path, row)
+        remarks += of_file
         if image is not None:
             write_row(descriptor, row, square(image, size, resize))
     return remarks

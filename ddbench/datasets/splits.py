@@ -123,15 +123,16 @@ def _from_list(
         text = unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
         return by_name.get(text) or by_stem.get(_stem(text), [])
 
-    if unknown := sorted(name for name, _ in rows if not matches(name)):
+    matching = {name: matches(name) for name, _ in rows}
+    if unknown := sorted(name for name, _ in rows if not matching[name]):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DatasetError(f"{origin}: {info.base} has no {', '.join(unknown[:3])}{more}")
-    if ambiguous := sorted(name for name, _ in rows if len(matches(name)) > 1):
-        both = " or ".join(matches(ambiguous[0])[:2])
+    if ambiguous := sorted(name for name, _ in rows if len(matching[name]) > 1):
+        both = " or ".join(matching[ambiguous[0]][:2])
         raise DatasetError(f"{origin}: {ambiguous[0]} matches {both}: write CLASS/FILE with its suffix")
     side_of: dict[str, str] = {}
     for name, side in rows:
-        if side_of.setdefault(matches(name)[0], side) != side:
+        if side_of.setdefault(matching[name][0], side) != side:
             raise DatasetError(f"{origin} has {name} on both sides")
     train, test = (
         tuple(tuple(name for name in names if side_of.get(name) == side) for names in listing.files) for side in SIDES

@@ -13,6 +13,8 @@ from torch.func import grad
 from ddbench.config import param
 from ddbench.context import Context, seed_of
 from ddbench.methods.pixels.loop import (
+    NORMALISE,
+    STORE_FLOAT,
     MatchingSetup,
     MomentumSGD,
     dsa_per_image,
@@ -52,13 +54,11 @@ class DC:
     momentum: float = param(0.5, "momentum of the pixels' SGD", "0 or more")
     batch: int = param(256, "real images per class and step; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("noise", "initial images: real ones, or noise from N(0, 1)")
-    normalise: Literal["data", "constant", "zca"] = param(
-        "data", "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
-    )
+    normalise: Literal["data", "constant", "zca"] = param("data", NORMALISE)
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
-    store_float: bool = param(False, "store the pixels also as floats, unrounded and unclipped (`float_images`)")
+    store_float: bool = param(False, STORE_FLOAT)
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, outer=0, inner=0, batch=1, rate=0, momentum=0)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ddbench.config import param
 from ddbench.context import Context, seed_of
-from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, dsa_shared, initial_pixels, optimise_pixels
+from ddbench.methods.pixels.loop import (
+    NORMALISE,
+    STORE_FLOAT,
+    MatchingSetup,
+    MomentumSGD,
+    dsa_shared,
+    initial_pixels,
+    optimise_pixels,
+)
 from ddbench.methods.pixels.network import Network, Weights, backprop_through, grad_and_value
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
@@ -35,13 +43,11 @@ class DM:
     batch: int = param(256, "real images per class and iteration; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
     augment: bool = param(True, "differentiable Siamese augmentation of real and distilled images")
-    normalise: Literal["data", "constant", "zca"] = param(
-        "data", "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
-    )
+    normalise: Literal["data", "constant", "zca"] = param("data", NORMALISE)
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")
-    store_float: bool = param(False, "store the pixels also as floats, unrounded and unclipped (`float_images`)")
+    store_float: bool = param(False, STORE_FLOAT)
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, batch=1, rate=0, momentum=0)

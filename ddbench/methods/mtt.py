@@ -15,7 +15,14 @@ from ddbench.config import param
 from ddbench.context import Context, log
 from ddbench.methods.pixels.adjoint import StudentStep, TrajectorySegment, trajectory_gradient
 from ddbench.methods.pixels.experts import ExpertConfig, load_snapshot, train_expert
-from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels, to_distilled_set
+from ddbench.methods.pixels.loop import (
+    NORMALISE,
+    STORE_FLOAT,
+    MatchingSetup,
+    MomentumSGD,
+    initial_pixels,
+    to_distilled_set,
+)
 from ddbench.methods.pixels.network import eager_fallback
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
 from ddbench.methods.shared.validation import at_least
@@ -60,13 +67,11 @@ class MTT:
     expert_images: int = param(0, "real images per epoch of an expert at most, 0 for all")
     augment: bool = param(True, "DSA's operations on every batch, the experts' too")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
-    normalise: Literal["data", "constant", "zca"] = param(
-        "data", "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
-    )
+    normalise: Literal["data", "constant", "zca"] = param("data", NORMALISE)
     student: Literal["convnet"] = param("convnet", "architecture of experts and student")
     compiled: bool = param(False, "use torch.compile; eager is slower than the public code")
     bounded: bool = param(True, "clamp pixels to 0..255 after every iteration, else clip them once at the end")
-    store_float: bool = param(False, "store the pixels also as floats, unrounded and unclipped (`float_images`)")
+    store_float: bool = param(False, STORE_FLOAT)
     grad_batch: int = param(50, "images whose gradients are taken at once, 0 for all; changes memory, not the images")
 
     def __post_init__(self) -> None:

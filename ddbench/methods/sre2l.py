@@ -16,7 +16,7 @@ from ddbench.config import param
 from ddbench.context import Context
 from ddbench.methods.pixels.loop import to_distilled_set
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
-from ddbench.methods.shared.teachers import TeacherConfig, soft_labels, train_teacher
+from ddbench.methods.shared.teachers import TRAINING, TeacherConfig, soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.normalisation import Normalisation, normalisation_of
@@ -26,7 +26,7 @@ BETAS, EPSILON = (0.5, 0.9), 1e-8
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a step on the pixels needs: the teacher, its batch norms' distances, the pixels' normalisation, the run."""
+    """Inputs of a step on the pixels: the teacher, its batch norms' distances, the pixels' normalisation, the run."""
 
     teacher: nn.Module
     distances: list[Tensor]
@@ -61,12 +61,7 @@ class SRe2L:
     epochs: int = param(10, "teacher's passes over the training split", "1 or more")
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
-    training: Literal["adamw", "sgd"] = param(
-        "adamw",
-        "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw), or as published for CIFAR: SGD "
-        "at 0.1 in batches of 128, crops and mirrors, exactly `epochs` passes (sgd)",
-        added_later=True,
-    )
+    training: Literal["adamw", "sgd"] = param("adamw", TRAINING, added_later=True)
 
     def __post_init__(self) -> None:
         at_least(self, iterations=1, epochs=1, least=1, most=0, roll=0, rate=0)

@@ -166,7 +166,7 @@ def _statistics(train: ImageSet, kind: str) -> Normalisation:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What a student learns from.
+    """The labels that a student learns.
 
     targets: int64 (n,), or soft labels float32 (n, classes).
     bytes: size of soft labels; of labels of views in half precision, as FKD stores them.

@@ -52,8 +52,8 @@ def test_an_iteration_of_sre2l(few_scenes, context_of, normalise):
     moved = before[1] - rate * (mean / (1 - 0.5**5)) / ((square / (1 - 0.9**5)).sqrt() + 1e-8)
     with sre2l.batch_norm_distances(model) as distances:
         recovery = sre2l.Recovery(model, distances, normalisation_of(few_scenes.images, normalise), ctx)
-        found = method._iteration({"pixels": pixels} | moments, recovery, 14)
-    assert found == pytest.approx(float(loss.detach()), rel=1e-4)
+        returned = method._iteration({"pixels": pixels} | moments, recovery, 14)
+    assert returned == pytest.approx(float(loss.detach()), rel=1e-4)
     near(pixels[1], moved.clamp(black, white), 1e-3)
     assert torch.equal(pixels[0], before[0])
 

@@ -99,7 +99,8 @@ def diffusion_loss(
     u, v = network(z_t, times[part].to(z.device)).float().tensor_split((z.shape[1],), 1)
     losses = (u - target(clean, eps, abar, objective.prediction)).square().mean((1, 2, 3))
     losses = losses * objective.weight(abar, objective.prediction)
-    z0_hat = clean_estimate(z_t, u, abar, objective.prediction)
+    if objective.extra or objective.bound:
+        z0_hat = clean_estimate(z_t, u, abar, objective.prediction)
     if objective.extra:
         losses = losses + objective.extra(z0_hat, abar)
     if objective.bound:

@@ -50,6 +50,7 @@ def load_part(kind: Any, folder: Path, **options: Any) -> Any:
 
 
 def as_user_error(folder: Path, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Return call(*args, **options); whatever it raises becomes a UserError that names the folder."""
     try:
         return call(*args, **options)
     except Exception as error:  # both libraries raise many kinds for damaged files

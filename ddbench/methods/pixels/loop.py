@@ -22,6 +22,9 @@ from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
 from evaluators.normalisation import Normalisation, Whitening, normalisation_of
 
+# meanings of settings that these methods share
+NORMALISE = "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
+STORE_FLOAT = "store the pixels also as floats, unrounded and unclipped (`float_images`)"
 MANY_SATURATED = 0.2  # share of all values
 SHARED = "whitening@1"  # replaces the method in the stage's key; raise it when its content changes
 

@@ -28,6 +28,10 @@ PUBLISHED = Recipe(
     whole_epochs=True, augment=SMALL_CROPS,
 )  # fmt: skip
 RECIPES = {"adamw": RECIPE, "sgd": PUBLISHED}
+TRAINING = (  # meaning of the setting that chooses one of them
+    "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw), or as published for CIFAR: SGD "
+    "at 0.1 in batches of 128, crops and mirrors, exactly `epochs` passes (sgd)"
+)
 
 
 @dataclass(frozen=True)

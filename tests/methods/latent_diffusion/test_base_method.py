@@ -26,11 +26,11 @@ SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
 @pytest.mark.parametrize("cls", [Diffusion, D4M, MGD3, Minimax])
 def test_same_seed_same_images_whatever_the_batch(cls, pipeline, few_scenes, context_of):
     method = cls(base=str(pipeline), **SHORT)
-    made = method.distill(few_scenes, 2, context_of(1))
-    made.check(2)
+    distilled = method.distill(few_scenes, 2, context_of(1))
+    distilled.check(2)
     other = replace(method, batch=6).distill(few_scenes, 2, context_of(1))
-    assert (made.images.int() - other.images.int()).abs().max() <= 1
-    assert not torch.equal(made.images, method.distill(few_scenes, 2, context_of(2)).images)
+    assert (distilled.images.int() - other.images.int()).abs().max() <= 1
+    assert not torch.equal(distilled.images, method.distill(few_scenes, 2, context_of(2)).images)
 
 
 def test_mirrored_images_are_encoded_and_tuned_on(pipeline, few_scenes, context_of, monkeypatch):
@@ -54,10 +54,10 @@ def test_mirrored_images_are_encoded_and_tuned_on(pipeline, few_scenes, context_
 
 def test_centres_are_the_means_of_their_clusters(stages):
     latents = stages.latents()
-    found = cluster_centres(stages.train, latents, 2).flatten(1)
+    centres = cluster_centres(stages.train, latents, 2).flatten(1)
     for label in range(3):
         points = latents.means(stages.train.of_class(label)).flatten(1)
-        own = found[2 * label : 2 * label + 2]
+        own = centres[2 * label : 2 * label + 2]
         owner = torch.cdist(points, own).argmin(1)
         for k in range(2):
             torch.testing.assert_close(own[k], points[owner == k].mean(0), rtol=1e-4, atol=1e-5)
@@ -102,9 +102,9 @@ def test_a_dit_of_imagenet(cls, preset, train, context_of, tmp_path):
     classes = {"imagenette": ("n02102040", "golf_ball"), "imagewoof": ("n02088364", "dingo")}[preset]
     method = settings(cls, preset, base=str(base), tune_steps=1, tune_batch=2)
     assert (method.variance, method.spacing, method.guidance_channels) == ("learned", "linspace", 3)
-    made = method.distill(train(classes), 1, context_of())
-    made.check(1)
-    assert made.images.shape[-1] == 16
+    distilled = method.distill(train(classes), 1, context_of())
+    distilled.check(1)
+    assert distilled.images.shape[-1] == 16
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_stable_diffusion_at_512_px(cls, preset, changes, train, context_of, tmp
     assert (published.base_size, published.strength, published.precision) == (512, 0.7, "fp16")
     method = settings(cls, preset, base=str(base), **changes | {"steps": 2})
     ctx = context_of()
-    made = method.distill(train(("tench", "golf ball")), 1, ctx)
-    made.check(1)
-    assert made.images.shape[-1] == 16
+    distilled = method.distill(train(("tench", "golf ball")), 1, ctx)
+    distilled.check(1)
+    assert distilled.images.shape[-1] == 16
     if cls is VLCP:
         (cost,) = [cost for cost in ctx.costs if cost["stage"] == "finetune"]
         assert cost["steps"] == 2  # an epoch of 8 images in batches of 4

@@ -112,12 +112,12 @@ BROKEN = {
 def test_a_base_that_is_not_whole_is_refused_before_anything_is_packed(kind, pipeline, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = shutil.copytree(pipeline, tmp_path / "base")
-    name, damage, said = BROKEN[kind]
+    name, damage, message = BROKEN[kind]
     damage(base / name)
     words = ["--method", "diffusion", "--set", f"base={base}", "--dataset", "scenes", "--ipc", "1", "--size", "32"]
     result = CliRunner().invoke(cli, ["run", *words])
     assert result.exit_code == 2, (result.output, result.exception)
-    assert re.search(said, result.output), result.output
+    assert re.search(message, result.output), result.output
     assert str(base) in result.output
     assert not (tmp_path / "shared").exists()
     assert not (tmp_path / "runs").exists()

@@ -43,12 +43,12 @@ def test_real_images_are_drawn_of_their_class_without_repetition(few_scenes, con
 def test_real_images_survive_being_stored(few_scenes, context_of, normalise):
     real = RealImages.of(few_scenes, context_of(), normalise)
     pixels = loop.initial_pixels(real, 2, "real", context_of())
-    made = loop.to_distilled_set(pixels, few_scenes, real.normalisation)
-    made.check(2)
-    for image, label in zip(made.images, made.labels, strict=True):
+    distilled = loop.to_distilled_set(pixels, few_scenes, real.normalisation)
+    distilled.check(2)
+    for image, label in zip(distilled.images, distilled.labels, strict=True):
         assert any(torch.equal(image, other) for other in few_scenes.images[few_scenes.labels == label])
-    assert made.extras["clipped"] == 0
-    assert made.extras["normalise"]["kind"] == normalise
+    assert distilled.extras["clipped"] == 0
+    assert distilled.extras["normalise"]["kind"] == normalise
     assert loop.to_distilled_set(pixels * 100, few_scenes, real.normalisation).extras["clipped"] > 0.5
     with pytest.raises(FloatingPointError, match="not finite"):
         loop.to_distilled_set(pixels / 0, few_scenes, real.normalisation)
@@ -81,25 +81,27 @@ def small_scenes(few_scenes):
 def test_float_images_are_the_pixels_before_rounding(small_scenes, context_of, normalise):
     real = RealImages.of(small_scenes, context_of(), normalise)
     pixels = loop.initial_pixels(real, 2, "real", context_of()) * 3
-    made = loop.to_distilled_set(pixels, small_scenes, real.normalisation, floats=True)
-    made.check(2)
-    torch.testing.assert_close(real.normalisation.apply(made.float_images), pixels.flatten(0, 1), atol=1e-4, rtol=1e-3)
-    assert made.float_images.min() < 0 or made.float_images.max() > 1
-    assert (made.whitening is None) == (normalise == "data")
+    distilled = loop.to_distilled_set(pixels, small_scenes, real.normalisation, floats=True)
+    distilled.check(2)
+    torch.testing.assert_close(
+        real.normalisation.apply(distilled.float_images), pixels.flatten(0, 1), atol=1e-4, rtol=1e-3
+    )
+    assert distilled.float_images.min() < 0 or distilled.float_images.max() > 1
+    assert (distilled.whitening is None) == (normalise == "data")
 
 
 def test_whitened_pixels_are_optimised(small_scenes, context_of, tmp_path):
     """Experts and students of MTT see whitened images; the stored set carries the matrix, fitted once."""
     contexts = [replace(context_of(), workdir=tmp_path / name) for name in ("one", "two", "three")]
     zca = MTT(iterations=1, **SMALL_ZCA)
-    made, again, plain = (
+    distilled, again, plain = (
         method.distill(small_scenes, 2, context)
         for method, context in zip((zca, zca, replace(zca, normalise="data")), contexts, strict=True)
     )
-    made.check(2)
-    assert torch.equal(made.float_images, again.float_images)
-    assert not torch.equal(made.float_images, plain.float_images)
-    assert torch.equal(made.whitening.matrix, Whitening.fit(small_scenes.images).matrix)
+    distilled.check(2)
+    assert torch.equal(distilled.float_images, again.float_images)
+    assert not torch.equal(distilled.float_images, plain.float_images)
+    assert torch.equal(distilled.whitening.matrix, Whitening.fit(small_scenes.images).matrix)
     assert len(list(contexts[0].shared.glob("whitening-*"))) == 1
 
 
