@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from third_party import write_images
+from third_party import few, write_images
 
 from ddbench.cli.main import cli
 from ddbench.store import distilled_set
@@ -56,7 +56,9 @@ def words(pipeline, tmp_path):
         "batch=4",
     ]
     options = [word for value in [f"base={pipeline}", *sets] for word in ("--set", value)]
-    return ["run", "--method", "dpd", "--dataset", f"folder:{images}", "--ipc", "2", "--student", "convnet", *options]
+    (tmp_path / "short.toml").write_text(few(3))
+    student = ["--student", "convnet", "--protocol", str(tmp_path / "short.toml")]
+    return ["run", "--method", "dpd", "--dataset", f"folder:{images}", "--ipc", "2", *student, *options]
 
 
 def found(place: Path) -> tuple[np.ndarray, list[str]]:

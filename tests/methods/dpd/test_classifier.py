@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 def latents() -> Latents:
     """Twenty latents of each of three classes that differ in the mean of a channel."""
     labels = torch.arange(3).repeat_interleave(20)
-    mean = torch.randn(60, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean = torch.randn(60, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     mean[torch.arange(60), labels] += 1.0
     return Latents(mean.half(), torch.full_like(mean, 0.1).half(), labels, 1.0)
 
@@ -53,7 +53,7 @@ def train(latents, folder, steps=40, progress=lambda items: items):
 
 def test_views_are_drawn_for_training_and_left_out_of_the_accuracy(latents, tmp_path):
     """A second view of other latents under the same labels moves the weights; accuracy is that of the first view."""
-    other = torch.randn(60, 4, 8, 8, generator=torch.Generator().manual_seed(3)).half()
+    other = torch.randn(60, 4, 4, 4, generator=torch.Generator().manual_seed(3)).half()
     both = Latents(torch.cat([latents.mean, other]), latents.std.repeat(2, 1, 1, 1), latents.labels.repeat(2), 1.0)
     with global_seed(0, CPU):
         (tmp_path / "two").mkdir()
