@@ -2,6 +2,7 @@
 # make lint      set up .venv, run ruff and mypy
 # make test      lint, run the default suite (no network, no GPU, no real data)
 # make test-all  lint, run all tests: also those that need real data (DDBENCH_DATA) or minutes
+# make docs      set up .venv, build the documents as a site: site/index.html
 # make test-lowest  run the default suite on the lowest versions that setup.cfg allows, in a venv of their own (6 GB)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 # one process per core (at most four), one thread each; one process runs a whole test file
 AT_ONCE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-lowest lint clean
+.PHONY: demo test test-all test-lowest lint docs clean
 
 # Install dependencies again only when setup.cfg or pyproject.toml changes.
 $(VENV)/ready: setup.cfg pyproject.toml
@@ -33,6 +34,13 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -m ''
 
+$(VENV)/ready-docs: setup.cfg $(VENV)/ready
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 # of the libraries that setup.cfg names; what those need is the newest
 $(LOWEST)/ready: setup.cfg pyproject.toml $(VENV)/ready
 	$(BIN)/python -m pip install --progress-bar off --quiet uv
@@ -44,4 +52,4 @@ test-lowest: $(LOWEST)/ready
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(AT_ONCE)
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build *.egg-info
+	rm -rf $(VENV) $(LOWEST) build site *.egg-info

@@ -25,8 +25,8 @@ HEADS = (
 BEFORE = """\
 # Datasets
 
-`python docs/datasets_page.py > docs/datasets.md` writes this page from the facts of every dataset. A test compares
-them.
+This page lists the datasets that `--dataset` takes, and the rules for your own folders, splits and pixels. `python
+docs/datasets_page.py > docs/datasets.md` writes it from the facts of every dataset; a test compares them.
 
 """
 AFTER = """
