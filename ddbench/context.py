@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
 from ddbench.utils.memory import Peak
+from ddbench.utils.progress import progress_bar
 
 T = TypeVar("T")
 
@@ -145,6 +146,5 @@ class Context:
         return bool(self.processes.broadcast(is_new))
 
     def progress(self, iterable: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
-        """Return the iterable with a progress bar on standard error."""
-        hidden = self.quiet or not self.processes.is_lead
-        return tqdm(iterable, desc=desc, total=total, disable=hidden, leave=False, dynamic_ncols=True)
+        """Return the iterable with its progress on standard error: a bar on a terminal, else a line now and then."""
+        return progress_bar(iterable, desc=desc, total=total, hidden=self.quiet or not self.processes.is_lead)

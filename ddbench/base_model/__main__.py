@@ -25,7 +25,6 @@ import click
 import torch
 from diffusers import AutoencoderDC
 from safetensors.torch import load_file, save
-from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from ddbench.base_model import FOLDER
@@ -39,6 +38,7 @@ from ddbench.context import seed_of
 from ddbench.datasets.info import DataPaths
 from ddbench.types import ImageSet
 from ddbench.utils.files import Stopwatch, read_json, write_bytes, write_json
+from ddbench.utils.progress import progress_bar
 from ddbench.utils.provenance import device_name
 
 PARTS = ("autoencoder", "latents", "denoiser")
@@ -82,7 +82,7 @@ def half(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def bar(desc: str, iterable: Iterable) -> Iterable:
-    return tqdm(iterable, desc=desc, mininterval=10, dynamic_ncols=True)
+    return progress_bar(iterable, desc=desc)
 
 
 def make_autoencoder(work: WorkFolder, data: ImageSet, budget: TrainingBudget) -> AutoencoderDC:

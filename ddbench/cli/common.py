@@ -86,7 +86,7 @@ class Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
         with suppress(BrokenPipeError):  # `2>&1 | head`: a reader that left is no failure of a run
-            if "tqdm" in sys.modules:
+            if "tqdm" in sys.modules and sys.stderr.isatty():
                 sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
             else:
                 print(line, file=sys.stderr)

@@ -111,11 +111,10 @@ def _run_jobs(
     no_progress: bool,
 ) -> TaskCounts:
     """Do the jobs in a pool, with a progress bar."""
-    from tqdm import tqdm
-
     from ddbench.sweep.workers import carry_out, run_job
+    from ddbench.utils.progress import progress_bar
 
-    with pool as submit, tqdm(total=len(jobs), desc="jobs", disable=no_progress, dynamic_ncols=True) as bar:
+    with pool as submit, progress_bar(total=len(jobs), desc="jobs", hidden=no_progress) as bar:
 
         def on_done(job: SweepJob, status: str, number: int) -> None:
             bar.update()

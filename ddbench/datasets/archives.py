@@ -18,10 +18,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from tqdm import tqdm
-
 from ddbench.datasets.info import DatasetError, describe_ignored
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
+from ddbench.utils.progress import progress_bar
 
 log = logging.getLogger("ddbench")
 
@@ -62,7 +61,7 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
         need, free = sum(m.size for m in members), shutil.disk_usage(folder).free
         if need > free:
             raise NoRoomError(f"{archive} needs {need / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB free")
-        for member in tqdm(members, desc=f"unpacking {archive.name}", disable=quiet, leave=False, dynamic_ncols=True):
+        for member in progress_bar(members, desc=f"unpacking {archive.name}", hidden=quiet):
             path = folder / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, open(path, "wb") as out:

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
-from tqdm import tqdm
 
 from ddbench.datasets.processes import cores
 from ddbench.utils.images import UnreadableImageError, UnsupportedImageError, open_image
+from ddbench.utils.progress import progress_bar
 
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # its line per file becomes an error here
 
@@ -190,7 +190,7 @@ def map_images(
 
     with (
         ThreadPoolExecutor(cores()) as pool,
-        tqdm(total=len(names), desc=desc, disable=quiet, leave=False, dynamic_ncols=True) as bar,
+        progress_bar(total=len(names), desc=desc, hidden=quiet) as bar,
     ):
         for done in pool.map(run_batch, range(0, len(names), BATCH)):
             bar.update(done)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ddbench.datasets.name import HUB
 from ddbench.datasets.source import ClassFolders, folder_source, split_words
 from ddbench.errors import UserError
 from ddbench.utils.files import IMAGES, digest, make_once, read_json, write_json
+from ddbench.utils.progress import progress_bar
 
 log = logging.getLogger("ddbench")
 
@@ -114,7 +114,7 @@ def _export(name: HubName, folder: Path) -> None:
     for part, rows in data.items():
         raw = rows.cast_column(picture, datasets.Image(decode=False))
         unlabelled = 0
-        for number, row in enumerate(tqdm(raw, desc=f"writing {part}", leave=False, dynamic_ncols=True, disable=None)):
+        for number, row in enumerate(progress_bar(raw, desc=f"writing {part}")):
             if row[label] is None or row[label] < 0:  # the hub's mark of an image without a class
                 unlabelled += 1
                 continue

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from ddbench.utils.progress import progress_bar
 
 Report = TypeVar("Report")
 
@@ -52,7 +52,7 @@ def run_workers(
     try:
         with (
             parallel_config(n_jobs=min(cores(), MOST), **options),
-            tqdm(total=len(rows), desc=desc, disable=quiet, leave=False, dynamic_ncols=True) as bar,
+            progress_bar(total=len(rows), desc=desc, hidden=quiet) as bar,
         ):
             calls = (delayed(_write_batch)(os.getpid(), write_rows, raw, batch) for batch in batches)
             for batch, report in zip(batches, Parallel(return_as="generator")(calls), strict=True):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ddbench.errors import UserError
 from ddbench.runner import teacher
@@ -19,6 +18,7 @@ from ddbench.store.records import Result, missing_or_outdated, read_result, trai
 from ddbench.types import Dataset, ImageSet
 from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
+from ddbench.utils.progress import progress_bar
 from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import evaluate
@@ -138,10 +138,8 @@ def check_weights(evaluation: EvaluationSetup) -> None:
 
 
 def progress_bars(quiet: bool) -> Progress:
-    """Return progress(iterable, description, total), which shows a bar on standard error."""
-    return lambda items, desc, total: tqdm(
-        items, desc=desc, total=total, disable=quiet, leave=False, dynamic_ncols=True
-    )
+    """Return progress(iterable, description, total), which shows the progress on standard error."""
+    return lambda items, desc, total: progress_bar(items, desc=desc, total=total, hidden=quiet)
 
 
 def _images(pictures: distilled_set.Pictures, protocol: Protocol) -> Tensor:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ddbench.datasets import archives
 from ddbench.datasets.info import DatasetError
 from ddbench.datasets.source import ClassFolders
+from ddbench.utils.progress import progress_bar
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {**{f"data_batch_{i}.bin": "train" for i in range(1, 6)}, "test_batch.bin": "test"}
@@ -33,7 +33,7 @@ def unpack_batches(archive: Path, folder: Path, quiet: bool) -> int:
     if not records:
         return archives.unpack(archive, folder, quiet)
     count = 0
-    for name, data in tqdm(records.items(), desc=f"unpacking {archive.name}", disable=quiet, leave=False):
+    for name, data in progress_bar(records.items(), desc=f"unpacking {archive.name}", hidden=quiet):
         rows = np.frombuffer(data, np.uint8)
         if len(rows) % RECORD or rows[::RECORD].max(initial=0) >= len(CLASSES):
             raise DatasetError(f"{archive}: {name} is not a batch of CIFAR-10. Download it again.")
