@@ -47,11 +47,17 @@ class _CliValue(str):
     """Text from the command line: unlike a string in a TOML file, it may be a number."""
 
 
-def build(cls: type, preset: str | None = None, config_file: Path | None = None, sets: Iterable[str] = ()) -> Any:
-    """Return an instance of the dataclass `cls`. Later sources win: defaults, `preset`, `config_file`, `sets`.
+def build(
+    cls: type,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    sets: Iterable[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return an instance of the dataclass `cls`. Later sources win: the defaults, then the arguments in their order.
 
-    sets: "key=value" texts. Raises UserError that names the key, the value, the type expected, and for an unknown key
-    the nearest valid ones.
+    sets: "key=value" texts. settings: values by key. Raises UserError that names the key, the value, the type expected,
+    and for an unknown key the nearest valid ones.
     """
     values: dict[str, Any] = {}
     if preset is not None:
@@ -65,6 +71,7 @@ def build(cls: type, preset: str | None = None, config_file: Path | None = None,
             raise UserError(f"--set {text!r} is not key=value, for example --set steps=100")
         cli_values[key.strip()] = _CliValue(value.strip())
     values |= validate(cls, cli_values, "--set")
+    values |= validate(cls, settings or {}, "settings")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Errors of the user's making, nearest-name suggestions, and out of memory. No torch."""
+"""Errors that users can catch, nearest-name suggestions, and out of memory. No torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from difflib import get_close_matches
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
-class UserError(Exception):
+class Error(Exception):
+    """Any error of ddbench whose message says what is wrong and what to do."""
+
+
+class UserError(Error):
     """Invalid arguments or missing user data: printed without a trace, exit status 2."""
+
+
+class FailedRunError(Error):
+    """A distillation or the training of a student failed; the message names each with its reason."""
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:

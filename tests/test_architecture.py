@@ -19,9 +19,11 @@ HEAVY = ("torch", "torchvision", "kornia", "diffusers", "transformers", "peft", 
 # what an ancestor may import its parts may import. A name stands for all that is below it.
 ARROWS = {
     "evaluators": "",
-    "ddbench": "",
+    "ddbench": "api errors version",
+    "ddbench.version": "",
+    "ddbench.api": "runner leaderboard store datasets registry types errors utils",
     "ddbench.__main__": "cli",
-    "ddbench.utils": "errors evaluators ddbench",
+    "ddbench.utils": "errors evaluators version",
     "ddbench.errors": "",
     "ddbench.context": "utils",
     "ddbench.types": "context evaluators.normalisation",
@@ -30,16 +32,16 @@ ARROWS = {
     "ddbench.protocols": "config errors utils evaluators",
     "ddbench.testing": "types context config registry errors utils datasets.scenes",
     "ddbench.datasets": "registry types utils errors",
-    "ddbench.store": "types utils errors evaluators ddbench",
+    "ddbench.store": "types utils errors evaluators version",
     "ddbench.leaderboard": "store config utils errors",
-    "ddbench.report": "leaderboard store datasets.name utils ddbench",
+    "ddbench.report": "leaderboard store datasets.name utils version",
     "ddbench.methods": "types context config utils errors evaluators.students evaluators.augment evaluators.dsa "
                        "evaluators.train evaluators.recipes evaluators.normalisation evaluators.model_checks",
     "ddbench.base_model": "methods.latent_diffusion methods.shared datasets types context utils",
     "ddbench.runner": "store datasets config registry protocols types context errors utils evaluators",
     "ddbench.sweep": "runner store datasets config registry protocols errors utils",
     "ddbench.cli": "sweep report runner leaderboard store datasets testing config registry protocols types context "
-                   "errors utils evaluators ddbench",
+                   "errors utils evaluators version",
 }  # fmt: skip
 # methods share these three, and these three know no method
 SHARED = tuple(f"ddbench.methods.{name}" for name in ("shared", "pixels", "latent_diffusion"))

@@ -8,56 +8,23 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddbench.errors import UserError
+from ddbench.runner.options import SMALLEST
 
 if TYPE_CHECKING:
-    from ddbench.datasets.info import DataPaths
-    from ddbench.runner.plan import ExecutionSettings
-    from ddbench.store.reader import Problem
     from ddbench.store.records import StoredResult
 
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}
 WIDTH = 70  # of a cell
-SIZE = click.IntRange(min=8)
+SIZE = click.IntRange(min=SMALLEST)
 KINDS = ("methods", "datasets", "students", "protocols")
 SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 
 log = logging.getLogger("ddbench")
-
-
-@dataclass(frozen=True)
-class GlobalOptions:
-    """The options before the command."""
-
-    runs: Path
-    data: Path | None
-    shared: Path
-    device: str
-    quiet: bool
-    resize: Literal["lanczos", "bilinear"] = "lanczos"
-
-    @property
-    def no_progress(self) -> bool:
-        """True without progress bars: with --quiet, or if standard error is no terminal."""
-        return self.quiet or not sys.stderr.isatty()
-
-    @property
-    def data_paths(self) -> DataPaths:
-        from ddbench.datasets.info import DataPaths
-
-        return DataPaths(self.data, self.shared, self.no_progress, self.resize)
-
-    @property
-    def settings(self) -> ExecutionSettings:
-        from ddbench.runner.plan import ExecutionSettings
-
-        return ExecutionSettings(self.runs, self.data_paths, self.device, self.no_progress)
 
 
 class UsageFailure(click.ClickException):
@@ -98,12 +65,6 @@ def log_to_stderr(level: int) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers = [handler]
     log.setLevel(level)
-
-
-def report_problems(problems: Iterable[Problem]) -> None:
-    """Log an error for each file that was not used."""
-    for problem in problems:
-        log.error("skipped %s: %s", problem.path, problem.reason)
 
 
 def filter_results(entries: Iterable[StoredResult], **values: Any) -> list[StoredResult]:

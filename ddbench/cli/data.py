@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, Group, text_table
+from ddbench.cli.common import SIZE, SIZE_HELP, Group, text_table
 from ddbench.datasets.info import DatasetError, MissingDataError, describe_ignored
 from ddbench.errors import UserError
+from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
     from ddbench.datasets.lookup import Source

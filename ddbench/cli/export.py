@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddbench.cli.common import GlobalOptions, report_problems
+from ddbench.runner.options import GlobalOptions
 
 
 @click.group()
@@ -29,6 +29,7 @@ def results(options: GlobalOptions, file: Path) -> None:
       ddbench export results ours.jsonl.gz
       ddbench --runs ours.jsonl.gz leaderboard
     """
+    from ddbench.store.reader import report_problems
     from ddbench.store.results_file import export_results
 
     scan = export_results(options.runs, file)

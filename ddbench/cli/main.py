@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from ddbench import __version__
-from ddbench.cli.common import GlobalOptions, Group, log_to_stderr
+from ddbench.cli.common import Group, log_to_stderr
 from ddbench.cli.data import data
 from ddbench.cli.export import export
 from ddbench.cli.new import new
@@ -20,44 +18,53 @@ from ddbench.cli.robustness import robustness
 from ddbench.cli.run import evaluate, run
 from ddbench.cli.show import check, list_names, show
 from ddbench.cli.sweep import sweep
+from ddbench.errors import UserError
+from ddbench.runner.options import DEFAULTS, GlobalOptions, check_device
 from ddbench.utils.distributed import process_group
+from ddbench.version import __version__
 
 READ_FILES = ("leaderboard", "report", "robustness")  # commands that take an exported file as --runs
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise click.BadParameter(f"{value!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
-    return value
+    try:
+        return check_device(value)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--runs",
     type=click.Path(path_type=Path),
-    envvar="DDBENCH_RUNS",
-    default="runs",
+    envvar=DEFAULTS["runs"].variable,
+    default=DEFAULTS["runs"].value,
     show_default=True,
     show_envvar=True,
     help="Folder of runs and results. leaderboard, report and robustness also read an exported file.",
 )
 @click.option(
-    "--data-root", "data", type=FOLDER, envvar="DDBENCH_DATA", show_envvar=True, help="Folder of raw datasets."
+    "--data-root",
+    "data",
+    type=FOLDER,
+    envvar=DEFAULTS["data"].variable,
+    show_envvar=True,
+    help="Folder of raw datasets.",
 )
 @click.option(
     "--shared",
     type=FOLDER,
-    envvar="DDBENCH_SHARED",
-    default="shared",
+    envvar=DEFAULTS["shared"].variable,
+    default=DEFAULTS["shared"].value,
     show_default=True,
     show_envvar=True,
     help="Folder of packed datasets and of stages that runs share.",
 )
 @click.option(
     "--device",
-    envvar="DDBENCH_DEVICE",
-    default="auto",
+    envvar=DEFAULTS["device"].variable,
+    default=DEFAULTS["device"].value,
     show_default=True,
     show_envvar=True,
     callback=_device,

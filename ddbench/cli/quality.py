@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, help_list, log, text_table
+from ddbench.cli.common import SIZE, SIZE_HELP, help_list, log, text_table
 from ddbench.errors import UserError
 from ddbench.runner import METRICS
+from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
     from ddbench.datasets.lookup import Source

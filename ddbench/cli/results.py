@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import GlobalOptions, help_list, log, names_of, report_problems
+from ddbench.cli.common import help_list, log, names_of
 from ddbench.errors import unknown
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
+from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
     from ddbench.leaderboard.reported import Reported
@@ -74,7 +75,7 @@ def leaderboard(  # noqa: PLR0913
     from ddbench.leaderboard.extra_columns import cell_costs
     from ddbench.leaderboard.render import TableOptions, render
     from ddbench.leaderboard.reported import read_reported
-    from ddbench.store.reader import gc_paused
+    from ddbench.store.reader import gc_paused, report_problems
     from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
 
@@ -160,6 +161,7 @@ def report(options: GlobalOptions, output: Path) -> None:
       ddbench report --output report.html
     """
     from ddbench.report.page import page
+    from ddbench.store.reader import report_problems
     from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
 

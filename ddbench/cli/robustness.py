@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import GlobalOptions, filter_results, report_problems
+from ddbench.cli.common import filter_results
 from ddbench.errors import UserError
+from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
     from ddbench.leaderboard.ranking_robustness import ProtocolRoles, RobustnessRow
@@ -69,6 +70,7 @@ def robustness(  # noqa: PLR0913
     from ddbench.datasets.name import display_name
     from ddbench.leaderboard.ranking_robustness import robustness_rows
     from ddbench.leaderboard.table import FULL
+    from ddbench.store.reader import report_problems
     from ddbench.store.results_file import read_results
 
     scan = read_results(options.runs, details=False)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, filter_results, log, report_problems
+from ddbench.cli.common import SIZE, SIZE_HELP, filter_results, log
+from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import EvaluationSetup, Plan
@@ -175,7 +176,7 @@ def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> No
 def _print_table(options: GlobalOptions, plan: Plan) -> None:
     """Print the results that these runs can be compared with, and the paths of their contact sheets."""
     from ddbench.leaderboard.render import render
-    from ddbench.store.reader import read_runs
+    from ddbench.store.reader import read_runs, report_problems
 
     spec = plan.specs[0]
     scan = read_runs(options.runs, details=False)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import GlobalOptions, filter_results, log, log_to_stderr, report_problems
+from ddbench.cli.common import filter_results, log, log_to_stderr
+from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import ExecutionSettings
@@ -145,7 +146,7 @@ def _print_plan(
 def _print_tables(jobs: Sequence[SweepJob], options: GlobalOptions) -> bool:
     """Print a table of the plan's runs per dataset, size and IPC. Returns True if one of their files is unusable."""
     from ddbench.leaderboard.render import render
-    from ddbench.store.reader import read_runs
+    from ddbench.store.reader import read_runs, report_problems
 
     scan = read_runs(options.runs, details=False)
     report_problems(scan.problems)

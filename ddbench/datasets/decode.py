@@ -63,15 +63,20 @@ def read_rgb(path: str | Path) -> tuple[Image.Image, tuple[str, ...]]:
                 bands[-1] in {"A", "a", "X"} and image.getextrema()[-1] != (255, 255)  # all 255 says nothing
             ):
                 unread.append(BANDS)
-            if image.mode in {"P", "PA"}:  # Pillow warns when a palette with transparency goes straight to RGB
-                image = image.convert("RGBA")
-            return image.convert("RGB"), tuple(unread)
+            return to_rgb(image), tuple(unread)
     except UnsupportedImageError:
         raise
     except UnreadableImageError:
         if what := describe(path):
             raise UnsupportedImageError(path, f"{what}; {SUPPORTED}") from None
         raise
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of EIGHT_BIT in RGB: grey is repeated, alpha dropped, palettes and CMYK are looked up."""
+    if image.mode in {"P", "PA"}:  # Pillow warns when a palette with transparency goes straight to RGB
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def _upper_bits(image: Image.Image, path: str | Path) -> Image.Image:

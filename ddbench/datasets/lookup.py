@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ddbench.datasets.info import DataPaths, Split
-from ddbench.datasets.name import FOLDER, HUB, DatasetName
+from ddbench.datasets.name import FOLDER, HUB, MEMORY, DatasetName
 from ddbench.errors import UserError
 from ddbench.registry import load_entry
 
@@ -15,25 +15,12 @@ if TYPE_CHECKING:
     from ddbench.types import Dataset
 
 
-class Source(Protocol):
-    """A dataset by name. `source.ClassFolders` is the source of everything in class folders.
-
-    A source that can be split otherwise also has `with_split(split)`, as `DatasetInfo` does.
-    """
+class ImageSource(Protocol):
+    """A dataset as a run needs it."""
 
     @property
     def name(self) -> str:
         """The name, as users write it."""
-        ...
-
-    @property
-    def slug(self) -> str:
-        """The name as a part of a path."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """The full name."""
         ...
 
     @property
@@ -51,6 +38,31 @@ class Source(Protocol):
         """Native side of an image, px."""
         ...
 
+    def describe(self, data_paths: DataPaths) -> Split:
+        """Return the split of the files that exist. Raises DatasetError."""
+        ...
+
+    def load(self, data_paths: DataPaths, size: int) -> Dataset:
+        """Return the split images at size x size pixels. Raises DatasetError."""
+        ...
+
+
+class Source(ImageSource, Protocol):
+    """A dataset by name. `source.ClassFolders` is the source of everything in class folders.
+
+    A source that can be split otherwise also has `with_split(split)`, as `DatasetInfo` does.
+    """
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of a path."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """The full name."""
+        ...
+
     @property
     def licence(self) -> str:
         """The licence, as text."""
@@ -64,14 +76,6 @@ class Source(Protocol):
     @property
     def citation(self) -> str:
         """The citation, as text."""
-        ...
-
-    def describe(self, data_paths: DataPaths) -> Split:
-        """Return the split of the files that exist. Raises DatasetError."""
-        ...
-
-    def load(self, data_paths: DataPaths, size: int) -> Dataset:
-        """Return the split images at size x size pixels. Raises DatasetError."""
         ...
 
     def verify(self, data_paths: DataPaths) -> Report:
@@ -93,6 +97,10 @@ def find_dataset(text: str) -> Source:
     Raises UserError for an unknown name, a folder without classes, and an unknown split.
     """
     name = DatasetName.parse(text)
+    if name.prefix == MEMORY:
+        raise UserError(
+            f"{text} was given in memory, and no command can find it: use ddbench.run(..., dataset=(train, test))"
+        )
     if name.base == FOLDER:
         raise UserError("folder: needs a path, for example folder:images (one sub-folder per class)")
     if name.prefix == FOLDER:

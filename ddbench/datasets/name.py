@@ -1,4 +1,4 @@
-"""Names of datasets: a registered name, folder:PATH or hf:OWNER/NAME, and @SPLIT after any of them. No torch."""
+"""Names of datasets: a registered one, folder:PATH, hf:OWNER/NAME or memory:NAME, and @SPLIT after them. No torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Self
 
 FOLDER = "folder:"
 HUB = "hf:"
+MEMORY = "memory:"  # torch datasets, given in Python
 CSV = ".csv"
 LONGEST = 60  # characters of a slug: a file name has at most 255 bytes
 
@@ -16,8 +17,8 @@ LONGEST = 60  # characters of a slug: a file name has at most 255 bytes
 class DatasetName:
     """A dataset's name in its parts; `str` joins them again.
 
-    prefix: "folder:", "hf:", or empty for a registered dataset.
-    location: the folder's path, OWNER/NAME of the hub, or the registered name.
+    prefix: "folder:", "hf:", "memory:", or empty for a registered dataset.
+    location: the folder's path, OWNER/NAME of the hub, or the name.
     split: the text after the last "@", such as "20", "torchgeo" or "lists/own.csv"; empty for the default split.
     """
 
@@ -28,7 +29,7 @@ class DatasetName:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Take a name apart. An "@" in a folder's path separates no split: the folder exists, or a "/" follows it."""
-        prefix = next((prefix for prefix in (FOLDER, HUB) if text.startswith(prefix)), "")
+        prefix = next((prefix for prefix in (FOLDER, HUB, MEMORY) if text.startswith(prefix)), "")
         whole = text.removeprefix(prefix)
         location, _, split = whole.rpartition("@")
         if not location or not split:
@@ -47,7 +48,7 @@ class DatasetName:
 
     @property
     def registered(self) -> bool:
-        """True for the name of an entry point; False for folder: and hf:."""
+        """True for the name of an entry point; False for folder:, hf: and memory:."""
         return not self.prefix
 
     @property

@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ddbench.datasets.info import LISTS, DataPaths, DatasetError, DatasetInfo, Split, flatten
@@ -41,9 +42,15 @@ def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) 
             for name in sorted(listing.stamps):
                 with_bytes.update(Path(listing.paths[name]).read_bytes())
             sha = with_bytes.hexdigest()
-    if data_paths.resize != DataPaths.resize:
-        rule, sha = f"{rule}, resized by {data_paths.resize}", digest_lines([sha, data_paths.resize])
-    return Split(rule, sha, train, test)
+    return split_as_resized(Split(rule, sha, train, test), data_paths)
+
+
+def split_as_resized(split: Split, data_paths: DataPaths) -> Split:
+    """Return the split with another rule and fingerprint, unless the filter that resizes is the default."""
+    if data_paths.resize == DataPaths.resize:
+        return split
+    sha = digest_lines([split.fingerprint, data_paths.resize])
+    return replace(split, rule=f"{split.rule}, resized by {data_paths.resize}", fingerprint=sha)
 
 
 def fingerprint(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]]) -> str:

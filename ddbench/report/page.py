@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ddbench import __version__
 from ddbench.leaderboard.table import Table
 from ddbench.report import pictures, plots
 from ddbench.report.cells import ReportCell, collect_cells, to_json
 from ddbench.store.reader import RunsScan
+from ddbench.version import __version__
 
 log = logging.getLogger("ddbench")
 

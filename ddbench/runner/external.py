@@ -14,10 +14,10 @@ import numpy as np
 from PIL import ImageOps
 
 from ddbench.datasets.info import DataPaths
-from ddbench.datasets.lookup import Source
+from ddbench.datasets.lookup import ImageSource
 from ddbench.datasets.name import FOLDER, display_name
 from ddbench.errors import UserError
-from ddbench.runner.plan import EvaluationSetup, Plan
+from ddbench.runner.plan import EvaluationSetup, ListedDataset, Plan, list_dataset
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import FLOAT_IMAGES, SOFT_LABELS, WHITENING, Pictures, class_files
 from ddbench.store.records import RunSpec
@@ -25,6 +25,8 @@ from ddbench.utils.files import read_json
 from ddbench.utils.images import UnreadableImageError, open_image
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddbench.context import Context
     from ddbench.types import DistilledSet, ImageSet
 
@@ -69,29 +71,79 @@ class ExternalImages:
 
 
 def plan_external(
-    folder: Path, dataset: Source, size: int | None, evaluation: EvaluationSetup, data_paths: DataPaths
+    folder: Path, dataset: ImageSource, size: int | None, evaluation: EvaluationSetup, data_paths: DataPaths
 ) -> Plan:
     """Plan the evaluation of the class folders below `folder` on the source `dataset`.
 
-    The IPC is the largest number of images in a class. Raises UserError when the classes differ.
+    Raises UserError when the classes differ.
     """
     size = size or dataset.pixels
     evaluation.check_size(size)
     pictures = read_folder(folder, tuple(dataset.classes), size)
-    split = dataset.describe(data_paths)
+    label = folder.resolve().parent.name or None  # in tables: two folders may both be called "images"
+    return plan_pictures(pictures, FOLDER + folder.resolve().name, label, list_dataset(dataset, data_paths), evaluation)
+
+
+def plan_pictures(
+    pictures: Pictures, name: str, label: str | None, dataset: ListedDataset, evaluation: EvaluationSetup
+) -> Plan:
+    """Plan the evaluation of images of the dataset's classes, stored as a run of the method `name`.
+
+    label: preset in tables. The IPC is the largest number of images in a class. Raises UserError for a student that
+    cannot take images of this size.
+    """
+    size, split = pictures.images.shape[1], dataset.split
+    evaluation.check_size(size)
     spec = RunSpec(
-        method=FOLDER + folder.resolve().name,
+        method=name,
         method_version=ExternalImages.version,
-        preset=folder.resolve().parent.name or None,  # a label in tables: two folders may both be called "images"
+        preset=label,
         params={"content": pictures.content()},
-        dataset=display_name(dataset.name),
+        dataset=display_name(dataset.source.name),
         split=split.rule,
         fingerprint=split.fingerprint,
         size=size,
         ipc=max(pictures.counts),
         seed=0,
     )
-    return Plan(ExternalImages(pictures), dataset, split, (spec,), evaluation, exact=False)
+    return Plan(ExternalImages(pictures), dataset.source, split, (spec,), evaluation, exact=False)
+
+
+def pictures_of(images: ImageSet | tuple[Tensor, Tensor], dataset: ImageSource, size: int | None) -> Pictures:
+    """Return images in memory, a set or (images, labels), as the set that a folder would hold.
+
+    Raises UserError unless their classes are those of the dataset, in its order, each with an image, and the images
+    are uint8 (n, 3, size, size); size: None for theirs.
+    """
+    import torch
+
+    from ddbench.types import DistilledSet, ImageSet
+
+    classes = tuple(dataset.classes)
+    if isinstance(images, tuple | list) and len(images) == 2:
+        pixels, labels = map(torch.as_tensor, images)
+        images = DistilledSet(pixels, labels.long(), classes, dataset.readable)
+    if not isinstance(images, ImageSet):
+        raise UserError(
+            f"images are a folder, a run, a DistilledSet or (images, labels), not a {type(images).__name__}"
+        )
+    if not isinstance(images, DistilledSet):
+        images = DistilledSet(images.images, images.labels, images.classes, images.readable)
+    if tuple(images.classes) != classes:
+        raise UserError(f"the classes are {', '.join(images.classes)}; those of {dataset.name}: {', '.join(classes)}")
+    try:
+        images.check(0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if empty := images.fewer_than(1):
+        raise UserError(f"every class needs an image, but: {', '.join(empty)}")
+    high, wide = images.images.shape[2:]
+    if high != wide or size not in (None, wide):
+        raise UserError(f"images are {wide}x{high} px, not {size or wide}x{size or wide}: resize them yourself")
+    pictures = Pictures.from_distilled(images)
+    if pictures.soft is not None:
+        _check_soft("these images", pictures.soft, pictures.labels, classes)
+    return pictures
 
 
 def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
@@ -176,7 +228,7 @@ def _by_number(file: str, classes: list[str]) -> tuple[int, list[tuple[int, str]
     ]
 
 
-def _check_soft(folder: Path, soft: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+def _check_soft(folder: Path | str, soft: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
     """Raise UserError for rows that are no probabilities; warn of classes whose mean label names another class."""
     with np.errstate(invalid="ignore"):
         valid = np.isfinite(soft).all(1) & (soft >= 0).all(1) & (np.abs(soft.sum(1) - 1) < 1e-3)

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddbench import config
 from ddbench.datasets.info import DataPaths, Split
-from ddbench.datasets.lookup import Source, find_dataset
+from ddbench.datasets.lookup import ImageSource, find_dataset
 from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol
@@ -86,13 +86,13 @@ class EvaluationSetup:
 
 @dataclass(frozen=True)
 class Request:
-    """The runs that a user asks for, as typed on the command line.
+    """The runs that a user asks for, on the command line or in Python.
 
     method: a name or FILE.py:CLASS.
     dataset: a name, folder:PATH or hf:OWNER/NAME.
     ipcs: images per class; none for a method that takes every training image.
     size: side of the images, pixels; None for the dataset's own.
-    preset, config, sets: hyper-parameters, see ddbench.config.build.
+    preset, config, sets, settings: hyper-parameters, see ddbench.config.build.
     seeds: seeds of the distillations.
     """
 
@@ -104,6 +104,7 @@ class Request:
     config: Path | None = None
     sets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Plan:
     """
 
     method: Method
-    source: Source
+    source: ImageSource
     split: Split
     specs: tuple[RunSpec, ...]
     evaluation: EvaluationSetup
@@ -182,13 +183,13 @@ def evaluation_setup(
 class ListedDataset:
     """A dataset's source, and its files by side."""
 
-    source: Source
+    source: ImageSource
     split: Split
 
 
-def list_dataset(dataset: str, data_paths: DataPaths) -> ListedDataset:
-    """Find a dataset by name and list its files. Raises UserError."""
-    source = find_dataset(dataset)
+def list_dataset(dataset: str | ImageSource, data_paths: DataPaths) -> ListedDataset:
+    """List the files of a dataset, found by its name. Raises UserError."""
+    source = find_dataset(dataset) if isinstance(dataset, str) else dataset
     return ListedDataset(source, source.describe(data_paths))
 
 
@@ -204,7 +205,7 @@ def plan(
     size = request.size or dataset.source.pixels
     evaluation.check_size(size)
     cls = load_method(request.method)
-    method = config.build(cls, request.preset, request.config, request.sets)
+    method = config.build(cls, request.preset, request.config, request.sets, request.settings)
     params = config.params(method)
     try:
         canonical(params)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from ddbench.store.records import (
     read_result,
     read_spec,
 )
+
+log = logging.getLogger("ddbench")
 
 Record = TypeVar("Record")
 
@@ -144,6 +147,12 @@ def misplaced(name: str, result: Result, spec: RunSpec) -> str:
     if name not in (result_name(*student), result_name(*student, result.precision)):
         return "its name is not that of its student and seed: a copy?"
     return ""
+
+
+def report_problems(problems: Iterable[Problem]) -> None:
+    """Log an error for each file that was not used."""
+    for problem in problems:
+        log.error("skipped %s: %s", problem.path, problem.reason)
 
 
 def _names(folder: Path) -> list[str]:

@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from ddbench import __version__
 from ddbench.errors import UserError
 from ddbench.store.costs import DistillationCost, parse_cost
 from ddbench.store.paths import FAILED, failure_path
@@ -40,6 +39,7 @@ from ddbench.store.records import (
     read_spec,
 )
 from ddbench.utils.files import canonical, read_json, write_bytes, write_json
+from ddbench.version import __version__
 
 FORMAT, VERSION = "ddbench results", 1
 Kind = Literal["spec", "cost", "result", "failure"]

@@ -22,6 +22,7 @@ from ddbench.datasets.name import DatasetName
 from ddbench.errors import UserError, unknown
 from ddbench.registry import load_method
 from ddbench.runner import plan as planning
+from ddbench.runner.options import SMALLEST
 from ddbench.runner.plan import Request, Task
 from ddbench.store.reader import read_runs
 from ddbench.store.records import read_failure
@@ -55,7 +56,7 @@ class Sweep:
 
     datasets: tuple[str, ...]
     ipcs: tuple[int, ...] = ()
-    sizes: tuple[Annotated[int, Meta(ge=8)], ...] = ()
+    sizes: tuple[Annotated[int, Meta(ge=SMALLEST)], ...] = ()
     seeds: int | tuple[int, ...] = 1
     students: tuple[str, ...] = ("convnet",)
     student_seeds: Annotated[int, Meta(ge=1)] = 1

@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ddbench
-
 if TYPE_CHECKING:
     import torch
 
@@ -37,7 +35,7 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> tuple[str | None, bool | None]:
     """Return ddbench's git commit and True if files differ from it; (None, None) when it is not a checkout."""
-    package = Path(ddbench.__file__)
+    package = Path(__file__).parents[1] / "__init__.py"
     if _git(package.parent, "ls-files", "--error-unmatch", package.name) is None:
         return None, None  # installed into a folder inside another repository
     return _git(package.parent, "rev-parse", "HEAD"), bool(_git(package.parent, "status", "--porcelain"))

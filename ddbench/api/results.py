@@ -1,0 +1,135 @@
+"""Results of runs: to look through, as a table, as a pandas frame. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddbench.errors import UserError, unknown
+from ddbench.leaderboard import EXTRA_COLUMNS
+from ddbench.leaderboard.extra_columns import cell_costs
+from ddbench.leaderboard.render import TableOptions, render
+from ddbench.leaderboard.reported import read_reported
+from ddbench.runner.options import GlobalOptions
+from ddbench.store.costs import DistillationCost
+from ddbench.store.reader import Problem, report_problems
+from ddbench.store.records import StoredResult
+from ddbench.store.results_file import read_results
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas
+
+# of a spec and of a result, in the order of the columns of `Results.to_pandas`
+_SPEC = ("dataset", "size", "method", "preset", "ipc", "seed")
+_RESULT = ("overall", "average", "kappa", "macro_f1", "calibration", "n_test", "image_bytes", "label_bytes",
+           "precision", "compiled", "teacher", "seconds", "memory_bytes", "device", "commit")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of students, a sequence of `StoredResult`: each has the `spec` of its run, the `result`, the `path`.
+
+    entries: the results. `entries[0].result.overall` is an accuracy, a fraction.
+    problems: files that cannot be used, each with the reason. failed: recorded failures.
+    costs: folder of a run -> cost of its distillation.
+
+    `print(results)` shows the table that `ddbench leaderboard` prints.
+    """
+
+    entries: tuple[StoredResult, ...]
+    problems: tuple[Problem, ...] = ()
+    failed: tuple[Problem, ...] = ()
+    costs: Mapping[Path, DistillationCost] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[StoredResult]:
+        return iter(self.entries)
+
+    def __getitem__(self, index: int) -> StoredResult:
+        return self.entries[index]
+
+    def __str__(self) -> str:
+        return render(self.entries)
+
+    def _repr_markdown_(self) -> str:
+        """The table in a notebook."""
+        return render(self.entries, "markdown")
+
+    def to_latex(self, *, extras: Sequence[str] = (), reported: str | os.PathLike[str] | None = None) -> str:
+        """Return the table as LaTeX (needs booktabs): mean accuracy in % ± sample deviation over distillations.
+
+        extras: numbers beside each accuracy, such as "gain" and "share" (`ddbench leaderboard --help` lists them).
+        reported: TOML file of numbers from papers, as docs/tables.md describes it.
+
+        Raises UserError for an unknown number, and for a reported one that fits no column.
+
+        >>> table = ddbench.load_results("runs").to_latex()
+        >>> table.count("toprule")
+        1
+        """
+        for name in extras:
+            if name not in EXTRA_COLUMNS:
+                raise unknown("number of a table", name, EXTRA_COLUMNS)
+        numbers = read_reported(Path(reported)) if reported else ()
+        return render(self.entries, "latex", TableOptions(tuple(extras), cell_costs(self.entries, self.costs), numbers))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a frame with one row per result: no means. Accuracies are fractions.
+
+        Columns: those of the run (dataset, size, method, preset, ipc, seed), of the student (student, init,
+        student_seed, protocol), scores, sizes in bytes, seconds, device; `params`, a dict of the hyper-parameters;
+        `split` with its `fingerprint`; `run`, the digest of the run, `folder` and `path`.
+
+        Raises UserError without pandas, which ddbench does not install: pip install "ddbench[pandas]".
+
+        >>> frame = ddbench.load_results("runs").to_pandas()
+        >>> sorted(set(frame["method"]))
+        ['random']
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError('to_pandas needs pandas, which is not installed: pip install "ddbench[pandas]"') from None
+        return pandas.DataFrame(list(map(_record, self.entries)), columns=_COLUMNS)
+
+
+def load_results(runs: str | os.PathLike[str] | None = None) -> Results:
+    """Return all results below a runs folder, or in a file that `ddbench export results` wrote. Imports no torch.
+
+    runs: the folder or file; None for DDBENCH_RUNS, else "runs".
+
+    Files that cannot be used are logged and are in `problems`. Raises UserError where nothing is at `runs`, and for a
+    file that is no export.
+
+    >>> run = ddbench.run("random", dataset="folder:images", ipc=1)
+    >>> results = ddbench.load_results("runs")
+    >>> results[0].spec.method, 0 <= results[0].result.overall <= 1
+    ('random', True)
+    """
+    source = GlobalOptions.of_call(True, "lanczos", runs=runs).runs
+    if not source.exists():
+        raise UserError(f"there is no {source}: name a runs folder (that of ddbench.run or --runs) or an exported file")
+    scan = read_results(source, costs=True)
+    report_problems(scan.problems)
+    return Results(tuple(scan.results), tuple(scan.problems), tuple(scan.failed), scan.costs)
+
+
+def _record(stored: StoredResult) -> dict[str, Any]:
+    """Return a result as one row."""
+    spec, result = stored.spec, stored.result
+    student = {"student": result.student, "init": result.init, "student_seed": result.seed, "protocol": result.title}
+    row = {name: getattr(spec, name) for name in _SPEC} | student | {name: getattr(result, name) for name in _RESULT}
+    split = {"split": spec.split, "fingerprint": spec.fingerprint}
+    return row | {"params": dict(spec.params)} | split | {
+        "run": spec.digest, "folder": str(stored.folder), "path": str(stored.path)
+    }  # fmt: skip
+
+
+_COLUMNS = [*_SPEC, "student", "init", "student_seed", "protocol", *_RESULT, "params", "split", "fingerprint", "run",
+            "folder", "path"]  # fmt: skip
