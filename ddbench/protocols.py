@@ -22,7 +22,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ddbench import config
+from ddbench.config import read_toml, validate
 from ddbench.errors import UserError, unknown
 from ddbench.utils.files import digest
 from evaluators.catalog import STUDENTS
@@ -68,7 +68,7 @@ def read_protocol(path: Path) -> Protocol:
 
     Raises UserError that names the file, the key and the valid values.
     """
-    table = config.read_toml(path)
+    table = read_toml(path)
     for key in table:
         if key not in KEYS:
             raise unknown(f"key of a protocol ({path})", key, KEYS)
@@ -111,8 +111,8 @@ def _recipes(path: Path, tables: Any, base: Protocol) -> dict[str, Recipe]:
         changes = values.pop("augment", {})
         if not isinstance(changes, dict):
             raise ValueError(f"augment = {changes!r} is not a table: [recipes.{student}.augment]")
-        changes = config.validate(Augment, changes, f"{source}.augment")
-        values = config.validate(Recipe, values, source)
+        changes = validate(Augment, changes, f"{source}.augment")
+        values = validate(Recipe, values, source)
         missing = [field.name for field in fields(Recipe) if field.default is MISSING and field.name not in values]
         if missing and not old:
             raise ValueError(f"recipes.{student} needs {', '.join(missing)}, or a protocol to start from: `like`")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddbench import config
+from ddbench.config import params
 from ddbench.context import Context
 from ddbench.datasets.scenes import painter
 from ddbench.errors import UserError
@@ -130,7 +130,7 @@ def _has_name(trial: _MethodTrial) -> str:
 
 
 def _has_defaults(trial: _MethodTrial) -> None:
-    canonical(config.params(trial.cls()))  # also: the parameters can be written to spec.json
+    canonical(params(trial.cls()))  # also: the parameters can be written to spec.json
     fields = {field.name for field in dataclasses.fields(trial.cls)}
     others = set(trial.cls.check_params) - fields
     _require(not others, f"check_params has keys that are no fields: {', '.join(sorted(others))}")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ddbench import registry
 from ddbench.datasets.lookup import ImageSource, find_dataset
 from ddbench.errors import UserError
+from ddbench.registry import names
 from ddbench.runner.options import SMALLEST, GlobalOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def list_methods() -> tuple[str, ...]:
     >>> "random" in ddbench.list_methods()
     True
     """
-    return registry.names("methods")
+    return names("methods")
 
 
 def load_dataset(  # noqa: PLR0913

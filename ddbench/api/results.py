@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddbench.datasets.name import display_name
 from ddbench.errors import UserError, unknown
 from ddbench.leaderboard import EXTRA_COLUMNS
 from ddbench.leaderboard.extra_columns import cell_costs
+from ddbench.leaderboard.filters import Filters
 from ddbench.leaderboard.render import TableOptions, render
 from ddbench.leaderboard.reported import read_reported
+from ddbench.protocols import protocol_names, student_names
+from ddbench.registry import names
 from ddbench.runner.options import GlobalOptions
 from ddbench.store.costs import DistillationCost
 from ddbench.store.reader import Problem, report_problems
@@ -60,6 +64,29 @@ class Results:
     def _repr_markdown_(self) -> str:
         """The table in a notebook."""
         return render(self.entries, "markdown")
+
+    def select(
+        self,
+        *,
+        dataset: str | None = None,
+        ipc: int | None = None,
+        protocol: str | None = None,
+        student: str | None = None,
+    ) -> Results:
+        """Return the results with these values, as the options of `ddbench leaderboard` choose them.
+
+        Results of all training images match every IPC; a protocol is a NAME (all versions) or NAME@VERSION.
+
+        Raises UserError for a name that is neither in the results nor registered.
+
+        >>> len(ddbench.load_results("runs").select(student="resnet18"))
+        0
+        """
+        filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, student)
+        filters.check(
+            self.entries, {"datasets": names("datasets"), "protocols": protocol_names(), "students": student_names()}
+        )
+        return replace(self, entries=tuple(filter(filters.matches, self.entries)))
 
     def to_latex(self, *, extras: Sequence[str] = (), reported: str | os.PathLike[str] | None = None) -> str:
         """Return the table as LaTeX (needs booktabs): mean accuracy in % ± sample deviation over distillations.

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import help_list, log, names_of
-from ddbench.errors import unknown
+from ddbench.cli.common import KINDS, help_list, log, names_of
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
-    from ddbench.leaderboard.reported import Reported
-    from ddbench.store.records import StoredResult
+    pass
 
 
 @click.command(epilog=help_list("--with prints beside each accuracy:", EXTRA_COLUMNS))
@@ -73,6 +69,7 @@ def leaderboard(  # noqa: PLR0913
     """
     from ddbench.datasets.name import display_name
     from ddbench.leaderboard.extra_columns import cell_costs
+    from ddbench.leaderboard.filters import Filters
     from ddbench.leaderboard.render import TableOptions, render
     from ddbench.leaderboard.reported import read_reported
     from ddbench.store.reader import gc_paused, report_problems
@@ -85,7 +82,7 @@ def leaderboard(  # noqa: PLR0913
         scan = read_results(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
         report_problems([*scan.problems, *scan.failed])
         filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, student)
-        _check_filters(filters, scan.results)
+        filters.check(scan.results, {kind: names_of(kind) for kind in KINDS})
         chosen = [entry for entry in scan.results if filters.matches(entry)]
         numbers = read_reported(reported) if reported else ()
         matching = tuple(filter(filters.matches_reported, numbers))
@@ -100,43 +97,6 @@ def leaderboard(  # noqa: PLR0913
         click.echo(text, nl=False)
     if scan.problems:
         raise SystemExit(1)
-
-
-@dataclass(frozen=True)
-class Filters:
-    """The results of a table; None matches anything."""
-
-    dataset: str | None = None
-    ipc: int | None = None
-    protocol: str | None = None
-    student: str | None = None
-
-    def matches(self, entry: StoredResult) -> bool:
-        """Return True for a matching result. Results of all training images match every IPC."""
-        spec, result = entry.spec, entry.result
-        same = self.protocol in (None, result.protocol, result.title) and self.student in (None, result.student)
-        return same and self.dataset in (None, spec.dataset) and self.ipc in (None, spec.ipc or self.ipc)
-
-    def matches_reported(self, number: Reported) -> bool:
-        """Return True for a paper's number that matches, or may match."""
-        protocol = number.protocol or self.protocol or ""
-        same = self.protocol in (None, protocol, protocol.partition("@")[0])
-        same = same and self.student in (None, number.student or self.student)
-        return same and self.dataset in (None, number.dataset) and self.ipc in (None, number.ipc)
-
-
-def _check_filters(filters: Filters, entries: Sequence[StoredResult]) -> None:
-    """Raise UserError for a filter that is neither a registered name nor a name in the results."""
-    names = {
-        "dataset": {entry.spec.dataset for entry in entries},
-        "protocol": {entry.result.title for entry in entries},
-        "student": {entry.result.student for entry in entries},
-    }
-    for kind, in_results in names.items():
-        name, known = getattr(filters, kind), {*names_of(f"{kind}s"), *in_results}
-        families = {title.partition("@")[0] for title in known} if kind == "protocol" else set()
-        if name is not None and name not in known | families:
-            raise unknown(kind, name, known)
 
 
 @click.command()

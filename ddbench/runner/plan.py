@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddbench import config
+from ddbench.config import build
+from ddbench.config import params as hyper_parameters
 from ddbench.datasets.info import DataPaths, Split
 from ddbench.datasets.lookup import ImageSource, find_dataset
 from ddbench.datasets.name import display_name
@@ -205,8 +206,8 @@ def plan(
     size = request.size or dataset.source.pixels
     evaluation.check_size(size)
     cls = load_method(request.method)
-    method = config.build(cls, request.preset, request.config, request.sets, request.settings)
-    params = config.params(method)
+    method = build(cls, request.preset, request.config, request.sets, request.settings)
+    params = hyper_parameters(method)
     try:
         canonical(params)
     except (TypeError, ValueError) as error:

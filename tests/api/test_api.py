@@ -461,6 +461,10 @@ def test_results_as_tables_and_as_a_frame(here):
     assert results.to_latex(extras=["interval"]) == table.stdout
     assert str(results) == CliRunner().invoke(cli, ["--runs", "runs", "leaderboard"]).stdout
     assert results._repr_markdown_() == CliRunner().invoke(cli, ["leaderboard", "--format", "markdown"]).stdout
+    assert len(results.select(dataset="folder:images", ipc=1, student="convnet")) == 4
+    assert len(results.select(ipc=2)) == len(results.select(protocol="quick")) == 0
+    with pytest.raises(ddbench.UserError, match="unknown student 'convnt'; did you mean convnet"):
+        results.select(student="convnt")
     with pytest.raises(ddbench.UserError, match="unknown number of a table 'gains'; did you mean gain"):
         results.to_latex(extras=["gains"])
     CliRunner().invoke(cli, ["export", "results", "all.jsonl"])
