@@ -1,13 +1,17 @@
-"""Links of the documents lead somewhere; the architecture page names files and functions that exist."""
+"""Links of the documents lead somewhere; the pages name what exists; the examples in Python run."""
 
 import configparser
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from third_party import write_images
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(p for name in ("*.md", "docs/**/*.md", "experiments/**/*.md") for p in ROOT.glob(name))
+PAGES = sorted(
+    p for name in ("*.md", "docs/**/*.md", "experiments/**/*.md", "examples/**/*.md") for p in ROOT.glob(name)
+)
 CODE = [ROOT / "ddbench", ROOT / "ddbench" / "methods", ROOT]  # folders that docs/architecture.md leaves out
 
 
@@ -61,3 +65,35 @@ def test_the_page_of_libraries_names_each_dependency_with_its_floor():
         numbers = versions.replace("any", "").split(", ")
         listed |= zip(names, numbers if len(numbers) > 1 else numbers * len(names), strict=True)
     assert listed == floors
+
+
+def run_examples(page: Path, *replacements: tuple[str, str]) -> dict[str, Any]:
+    """Run the examples of a page in their order; return their variables."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) > 4
+    variables: dict[str, Any] = {}
+    for block in blocks:
+        for old, new in replacements:
+            block = block.replace(old, new)
+        exec(compile(block, str(page), "exec"), variables)
+    return variables
+
+
+def test_the_examples_of_the_python_page_run_on_small_images(tmp_path, monkeypatch, capsys):
+    """On two classes of 8 px, drawn in no time; `run_examples` alone takes minutes (below)."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", {"barn": 10, "pond": 12})
+    small = [('"scenes"', '"folder:images"'), ("size=32", "size=8"), ("(3, 32, 32)", "(3, 8, 8)")]
+    variables = run_examples(ROOT / "docs" / "python.md", *small)
+    shown = capsys.readouterr().out
+    assert re.search(r"^kcenter +\d", shown, re.MULTILINE)
+    assert "unknown method 'randm'; did you mean random?" in shown
+    assert variables["run"].results[0].spec.method == "memory:class means"
+    assert variables["batch"].target.shape[1] == 2
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_python_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    variables = run_examples(ROOT / "docs" / "python.md")
+    assert len(variables["results"]) == 3
