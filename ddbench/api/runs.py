@@ -80,8 +80,8 @@ def run(  # noqa: PLR0913
     method: a name (`list_methods`) or "path/to/file.py:Class".
     dataset: a name (`ddbench list datasets`), "folder:PATH" or "hf:OWNER/NAME", with "@SPLIT" after it for another
         split; or (train, test), two torch datasets. Their items are (image, label), or dicts with "image" and "label"
-        (torchgeo). Images are Pillow images, uint8 (3, h, w), floats 0 to 1, or whole floats 0 to 255, without random
-        transforms. The set is identified by its class names, pixels and labels; every call reads it to compute that.
+        (torchgeo). Images are Pillow images, uint8 (3, h, w), floats 0 to 1 or 0 to 255, without random transforms.
+        Class names, pixels and labels identify the set; every call reads it to compute that.
     ipc: images per class, 1 or more; None for `full`.
     size: side of the images, px, 8 or more; None for the dataset's own. The shorter side is scaled, the centre cropped.
     preset: named settings of the method (`ddbench show METHOD`). config: TOML file over them.
@@ -153,7 +153,7 @@ def evaluate(  # noqa: PLR0913
         `ddbench.types.DistilledSet`; or (images, labels), uint8 (n, 3, size, size) and int64 (n,) in the order of the
         dataset's classes. They are stored as a run of the method "folder:NAME" or "memory:NAME".
     name: of images in memory, in tables and folders; a folder has its own.
-    size: side of the images, px; None for the dataset's own, of images in memory for theirs.
+    size: side of the images, px; None for the dataset's own, of a run and of images in memory for theirs.
 
     All other arguments, the record and the errors are those of `run`.
 
@@ -168,6 +168,7 @@ def evaluate(  # noqa: PLR0913
     pixels = whole_number("size", size, SMALLEST)
     source = find_source(dataset, classes, dataset_name, options.no_progress)
     if isinstance(images, Run):
+        pixels = pixels or images.images.shape[-1]
         images = images.folder / "distilled"
     if isinstance(images, str | os.PathLike):
         planned = plan_external(Path(images).expanduser(), source, pixels, evaluation, options.data_paths)
@@ -188,7 +189,9 @@ def _evaluation(
 def _carry_out(planned: Plan, options: GlobalOptions, compiled: bool, retry: bool) -> Run:
     """Do the missing tasks of one run and read its files. Raises FailedRunError."""
     if process_group(options.device == "cpu").size > 1:
-        raise UserError("Python calls use one process; for several: accelerate launch -m ddbench run ...")
+        raise UserError("a call uses one process; for several: accelerate launch -m ddbench run ...")
+    if options.runs.is_file():
+        raise UserError(f"{options.runs} is a file: name a folder of runs")
     settings = replace(options.settings, compiled=compiled)
     counts = run_plan(planned, settings, retry)
     todo = list(tasks(planned, settings.runs))

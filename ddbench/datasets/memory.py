@@ -4,7 +4,7 @@ An item is (image, label), or a dict with the keys "image" and "label" (torchgeo
 
     a Pillow image of 8 bits            grey, palette, RGB, CMYK; alpha is dropped
     an array (h, w), (h, w, 1 or 3)     values as of a tensor
-    a tensor (h, w), (1 or 3, h, w)     integers 0..255, floats 0..1 (torchvision), whole floats 0..255 (torchgeo)
+    a tensor (h, w), (1 or 3, h, w)     integers 0..255, floats 0..1 (torchvision), floats 0..255 (torchgeo)
 """
 
 from __future__ import annotations
@@ -194,6 +194,8 @@ def pair_source(
         raise DatasetError(f"{odd[0]!r} cannot be the name of a folder: {EXAMPLE}")
     if len(set(classes)) < max(2, len(classes)):
         raise DatasetError(f"{list(classes)} are not two or more different names: {EXAMPLE}")
+    if not title.isprintable():
+        raise DatasetError(f"{title!r} cannot be the name of a dataset: leave out line breaks and control characters")
     return MemoryDataset(train, test, tuple(classes), title or type(owners[0]).__name__, quiet)
 
 
@@ -232,7 +234,7 @@ def _hash(image: Image.Image, label: int) -> str:
 
 
 class _FloatRange:
-    """The range of the float images of a dataset, 0..1 or 0..255: the first that is not black decides."""
+    """The range of the float images of a dataset, 0..1 or 0..255: the first that tells decides."""
 
     def __init__(self) -> None:
         self.highest = 0  # 1 or 255; 0 while all images were black
@@ -240,10 +242,10 @@ class _FloatRange:
     def to_uint8(self, values: np.ndarray) -> np.ndarray:
         """Return grey values. Raises ValueError for an image that has another range."""
         low, high, is_whole = values.min(), values.max(), bool((values == np.rint(values)).all())
-        if not 0 <= low <= high <= 255 or (high > 1 and not is_whole):
+        if not 0 <= low <= high <= 255 or (1 < high <= 2 and not is_whole and self.highest != 255):
             raise ValueError(
-                f"its floats are from {low:.4g} to {high:.4g}; expected 0 to 1, or whole numbers 0 to 255: leave out "
-                "normalisation, and scale another range to uint8 by one rule for all images"
+                f"its floats are from {low:.4g} to {high:.4g}; expected 0 to 1, or 0 to 255: leave out normalisation, "
+                "and scale another range to uint8 by one rule for all images"
             )
         if high > 1:
             highest = 255

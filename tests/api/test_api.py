@@ -124,6 +124,8 @@ def test_the_record_is_what_is_on_disk(here):
 def test_evaluating_writes_the_files_of_the_command(here):
     run = ddbench.run("random", ipc=2, **few_steps())
     evaluated = ddbench.evaluate(run, runs="by_call", **few_steps())
+    smaller = ddbench.run("random", ipc=1, **few_steps(size=16))
+    assert ddbench.evaluate(smaller, **few_steps()).images.shape[-1] == 16
     command("evaluate", run.folder / "distilled", "--dataset", "folder:images", "--protocol", "few.toml")
     assert timeless(snapshot(here / "by_call")) == timeless(snapshot(here / "by_command"))
     assert evaluated.results[0].result.overall == run.results[0].result.overall
@@ -202,6 +204,7 @@ FORMS = {
     "to_tensor": lambda image: image.float() / 255,
     "double": lambda image: image.double() / 255,
     "int64": lambda image: image.long(),
+    "fractions": lambda image: image.float() + 0.25,  # as torchgeo's UCMerced resizes
 }
 
 
@@ -315,6 +318,10 @@ def lone(images=None, labels=None, form=None):
 
 
 BAD_PAIRS = {
+    "two ranges": (
+        (Dicts(*tensors()), Changed(*tensors(1), FORMS["to_tensor"])),
+        r"item 0 to test on: its floats are in 0\.\.1, those of an image before it in 0\.\.255",
+    ),
     "normalised": (lone(form=lambda image: image.float() / 128 - 1), r"item 0 to train on: its floats are from -"),
     "overshoot": (lone(form=lambda image: image.float() / 200), r"floats are from 0.* to 1\.\d+; expected 0 to 1"),
     "not finite": (lone(form=lambda image: image.float() * torch.nan), "its floats are from nan"),
@@ -375,6 +382,8 @@ def test_two_sides_with_other_classes_are_refused(here):
         ({"student_seeds": 0}, "student_seeds = 0 is invalid"),
         ({"device": "gpu"}, "'gpu' is not one of auto, cpu, cuda"),
         ({"resize": "nearest"}, "resize = 'nearest' is not one of lanczos, bilinear"),
+        ({"runs": "few.toml"}, "few.toml is a file: name a folder of runs"),
+        ({"dataset": pair(), "dataset_name": "a\nb"}, "cannot be the name of a dataset"),
         ({"classes": ["a", "b"]}, "classes and dataset_name are for two torch datasets"),
     ],
 )
