@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from third_party import write_images
+from third_party import few, write_images, write_method
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -80,13 +80,23 @@ def run_examples(page: Path, *replacements: tuple[str, str]) -> dict[str, Any]:
 
 
 def test_the_examples_of_the_python_page_run_on_small_images(tmp_path, monkeypatch, capsys):
-    """On two classes of 8 px, drawn in no time; `run_examples` alone takes minutes (below)."""
+    """With two classes of 8 px, three steps of training and a method that trains nothing; below as they are."""
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "images", {"barn": 10, "pond": 12})
-    small = [('"scenes"', '"folder:images"'), ("size=32", "size=8"), ("(3, 32, 32)", "(3, 8, 8)")]
-    variables = run_examples(ROOT / "docs" / "python.md", *small)
+    (tmp_path / "few.toml").write_text(few(3))
+    write_method(tmp_path)
+    variables = run_examples(
+        ROOT / "docs" / "python.md",
+        ('dataset="scenes", ipc=2)', 'dataset="folder:images", ipc=2)'),
+        ('dataset="scenes"', 'dataset="folder:images", protocol="few.toml"'),
+        ("dataset=(train, test)", 'dataset=(train, test), protocol="few.toml"'),
+        ('"scenes"', '"folder:images"'),
+        ('"kcenter"', '"pick.py:Pick"'),
+        ("size=32", "size=8"),
+        ("(3, 32, 32)", "(3, 8, 8)"),
+    )
     shown = capsys.readouterr().out
-    assert re.search(r"^kcenter +\d", shown, re.MULTILINE)
+    assert re.search(r"^pick +\d", shown, re.MULTILINE)
     assert "unknown method 'randm'; did you mean random?" in shown
     assert variables["run"].results[0].spec.method == "memory:class means"
     assert variables["batch"].target.shape[1] == 2

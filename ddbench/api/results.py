@@ -116,8 +116,8 @@ class Results:
         Raises UserError without pandas, which ddbench does not install: pip install "ddbench[pandas]".
 
         >>> frame = ddbench.load_results("runs").to_pandas()
-        >>> sorted(set(frame["method"]))
-        ['random']
+        >>> frame.groupby("method")["overall"].max()["random"] <= 1
+        True
         """
         try:
             import pandas
@@ -136,8 +136,8 @@ def load_results(runs: str | os.PathLike[str] | None = None) -> Results:
 
     >>> run = ddbench.run("random", dataset="folder:images", ipc=1)
     >>> results = ddbench.load_results("runs")
-    >>> results[0].spec.method, 0 <= results[0].result.overall <= 1
-    ('random', True)
+    >>> run.results[0] in results, 0 <= results[0].result.overall <= 1
+    (True, True)
     """
     source = GlobalOptions.of_call(True, "lanczos", runs=runs).runs
     if not source.exists():

@@ -544,15 +544,23 @@ def test_every_public_name_is_explained_and_options_are_keywords():
             assert ">>>" in inspect.getdoc(value), name
 
 
-EXAMPLES = [ddbench.list_methods, ddbench.load_dataset, ddbench.load_distilled, ddbench.load_results, ddbench.run,
-            ddbench.evaluate, ddbench.Results]  # fmt: skip
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """A folder with images/ of 8 px and one run, for all examples: what exists is not computed again."""
+    home = tmp_path_factory.mktemp("examples")
+    write_images(home / "images", {"barn": 10, "pond": 12})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        ddbench.run("random", dataset="folder:images", ipc=1)
+    return home
 
 
-@pytest.mark.parametrize("value", EXAMPLES, ids=lambda value: value.__name__)
-def test_the_docstrings_examples_run(here, value):
-    """In a folder with images/ of 8 px and a run of `random`; the quick protocol trains in a second there."""
-    ddbench.run("random", dataset="folder:images", ipc=1)
-    tests = doctest.DocTestFinder().find(value, globs={"ddbench": ddbench, "torch": torch})
+@pytest.mark.parametrize(
+    "name", ["list_methods", "load_dataset", "load_distilled", "load_results", "run", "evaluate", "Results"]
+)
+def test_the_docstrings_examples_run(examples, monkeypatch, name):
+    monkeypatch.chdir(examples)
+    tests = doctest.DocTestFinder().find(getattr(ddbench, name), globs={"ddbench": ddbench, "torch": torch})
     results = [doctest.DocTestRunner().run(test) for test in tests]
     assert sum(result.attempted for result in results) > 0
     assert sum(result.failed for result in results) == 0
