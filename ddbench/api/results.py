@@ -116,8 +116,8 @@ class Results:
         Raises UserError without pandas, which ddbench does not install: pip install "ddbench[pandas]".
 
         >>> frame = ddbench.load_results("runs").to_pandas()
-        >>> frame.groupby("method")["overall"].max()["random"] <= 1
-        True
+        >>> frame.groupby("method")["overall"].mean().index[-1]
+        'random'
         """
         try:
             import pandas

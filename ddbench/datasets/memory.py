@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ddbench.datasets.decode import EIGHT_BIT, square, to_rgb
 from ddbench.datasets.info import DataPaths, DatasetError, Split
@@ -30,6 +29,7 @@ from ddbench.datasets.pack import PackContent, make_pack, open_pack, write_row
 from ddbench.datasets.source import split_words
 from ddbench.datasets.splits import split_as_resized
 from ddbench.utils.files import MACOS_METADATA, digest
+from ddbench.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
@@ -161,7 +161,7 @@ class MemoryDataset:
         float_range = _FloatRange()  # one for both sides
         for side, items in zip(SIDES, (self.train, self.test), strict=True):
             numbers = range(len(items))
-            for index in tqdm(numbers, f"reading {side}", disable=self.quiet, leave=False, dynamic_ncols=True):
+            for index in progress_bar(numbers, desc=f"reading {side}", hidden=self.quiet):
                 item = items[index]
                 try:
                     image, label = _image_and_label(item)

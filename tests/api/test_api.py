@@ -36,6 +36,8 @@ def here(tmp_path, monkeypatch):
     write_images(tmp_path / "images", {"barn": 10, "pond": 12})
     write_method(tmp_path)
     (tmp_path / "few.toml").write_text(few(3))
+    (tmp_path / "presets" / "pick").mkdir(parents=True)
+    (tmp_path / "presets" / "pick" / "bright.toml").write_text("shift = 9\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -71,8 +73,8 @@ def command(*words):
             {"method": "pick.py:Pick", "ipc": 1, "settings": {"shift": 2}, "seed": 3, "student_seeds": 2, "size": 16},
         ),
         (
-            ["dm", "--preset", "tiny", "--set", "iterations=2", "--ipc", 1],
-            {"method": "dm", "preset": "tiny", "settings": {"iterations": 2}, "ipc": 1},
+            ["pick.py:Pick", "--preset", "bright", "--set", "batch=3", "--ipc", 2],
+            {"method": "pick.py:Pick", "preset": "bright", "settings": {"batch": 3}, "ipc": 2},
         ),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value[0],
