@@ -8,6 +8,7 @@ import logging
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from typing import IO, cast
 
 from ddbench.datasets.info import DatasetError, describe_ignored
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
+from ddbench.utils.limits import LARGEST_IMAGE
 from ddbench.utils.progress import progress_bar
 
 log = logging.getLogger("ddbench")
@@ -27,8 +29,9 @@ log = logging.getLogger("ddbench")
 UNSUPPORTED = (".rar", ".7z")  # Python's standard library does not unpack these
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,
-    RuntimeError,
+    RuntimeError, ValueError, OverflowError, struct.error,
 )  # fmt: skip
+TWICE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)  # a file in the place of another, or of a folder
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -64,7 +67,7 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
         for member in progress_bar(members, desc=f"unpacking {archive.name}", hidden=quiet):
             path = folder / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as source, open(path, "wb") as out:
+            with member.open() as source, open(path, "xb") as out:
                 shutil.copyfileobj(source, out)
         unpacked = {member.name for member in members}
         if ignored := [f"{one.name} (a link)" if one.link else one.name for one in every if one.name not in unpacked]:
@@ -91,6 +94,8 @@ def open_archive(archive: Path) -> Iterator[list[Member]]:
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
                 members = [info for info in tar.getmembers() if not info.isdir()]
+                while cast(IO[bytes], tar.fileobj).read(1 << 20):  # to the end, where the compression has its checksum
+                    pass
                 # extractfile returns None only for links and folders
                 extract = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)
                 yield [Member(info.name, info.size, partial(extract, info), not info.isfile()) for info in members]
@@ -104,9 +109,14 @@ def open_archive(archive: Path) -> Iterator[list[Member]]:
     except DAMAGED as error:
         raise DatasetError(f"{archive} cannot be unpacked ({error}). Download it again.") from None
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise DatasetError(f"{archive} contains a file name that is too long for this disk: {error.filename}") from None
+        if error.errno in (None, errno.EINVAL):  # of a decompressor, of an offset before the beginning
+            raise DatasetError(f"{archive} cannot be unpacked ({error}). Download it again.") from None
+        if error.errno in TWICE:
+            raise DatasetError(f"{archive} contains two files of one name: {error.filename}") from None
+        if error.errno == errno.ENAMETOOLONG:
+            text = f"{archive} contains a file name that is too long for this disk: {error.filename}"
+            raise DatasetError(text) from None
+        raise
 
 
 def _only_images(archive: Path, members: list[Member]) -> list[Member]:
@@ -118,6 +128,8 @@ def _only_images(archive: Path, members: list[Member]) -> list[Member]:
         and has_image_suffix(PurePosixPath(member.name).name)
         and MACOS_METADATA not in PurePosixPath(member.name).parts
     ]
+    if large := [member for member in images if member.size > LARGEST_IMAGE]:
+        raise DatasetError(f"{archive} contains {large[0].name} of {large[0].size} bytes, more than an image has")
     nested = [member.name for member in members if member.name.lower().endswith((*UNSUPPORTED, *SUFFIXES))]
     if nested and not images:
         raise DatasetError(

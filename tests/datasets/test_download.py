@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import tarfile
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -291,6 +292,45 @@ def test_a_damaged_archive(toy, grow, data_paths, tmp_path, kind):
     with pytest.raises(DatasetError, match=r"cannot be unpacked|Nothing of .* was kept|is not an archive"):
         download.fetch(toy, data_paths, path)
     assert not (data_paths.root / "toy").exists()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])
+def test_damage_behind_the_last_image_is_damage(tmp_path, suffix):
+    """The checksum of the whole stands at the end, where tarfile does not look."""
+    path, into = tmp_path / f"toy.tar{suffix}", tmp_path / "into"
+    with tarfile.open(path, f"w:{suffix[1:]}") as box:
+        member = tarfile.TarInfo("beach/beach00.png")
+        member.size = 1
+        box.addfile(member, io.BytesIO(b"x"))
+    whole = path.read_bytes()
+    for damaged in (whole[:-3], whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:]):
+        path.write_bytes(damaged)
+        into.mkdir(exist_ok=True)
+        with pytest.raises(DatasetError, match="cannot be unpacked"):
+            archives.unpack(path, into, quiet=True)
+        assert list(into.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["beach/beach00.png", "beach/beach00.png/a.png"])
+def test_two_files_of_one_name_are_refused(tmp_path, name):
+    (tmp_path / "into").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of zipfile
+        path = bad_zip(tmp_path / "bad.zip", name)
+    with pytest.raises(DatasetError, match="contains two files of one name"):
+        archives.unpack(path, tmp_path / "into", quiet=True)
+
+
+@pytest.mark.parametrize("offset", [42, 28])
+def test_a_zip_of_impossible_offsets_or_names_is_damaged(tmp_path, offset):
+    """In the directory at its end: the place of a file, and the length of a name."""
+    path = bad_zip(tmp_path / "bad.zip", "a.png")
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x01\x02") + offset
+    path.write_bytes(whole[:start] + b"\xff\xff" + whole[start + 2 :])
+    (tmp_path / "into").mkdir()
+    with pytest.raises(DatasetError, match=r"cannot be unpacked|is not an archive"):
+        archives.unpack(path, tmp_path / "into", quiet=True)
 
 
 def test_a_name_that_is_too_long_for_the_disk(tmp_path):
