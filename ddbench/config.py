@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Union
 import msgspec
 
 from ddbench.errors import UserError, unknown
+from ddbench.utils.files import read_bytes
+from ddbench.utils.limits import LARGEST_TOML
 
 
 def param(default: Any, meaning: str, unit: str = "", *, added_later: bool = False) -> Any:
@@ -177,8 +179,8 @@ def _read_preset(cls: type, preset: str, visited: tuple[str, ...] = ()) -> dict[
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the table of a TOML file. Raises UserError for a file that cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return tomllib.loads(read_bytes(path, LARGEST_TOML).decode())
+    except (ValueError, RecursionError) as error:  # of the decoding, of TOML, of a path with a zero byte
         raise UserError(f"{path} is not valid TOML: {error}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

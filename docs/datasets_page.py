@@ -65,9 +65,9 @@ of an incomplete archive or download. Files that are not read (other suffixes, h
 **Pixels.** Grey is repeated, alpha and other bands behind the third are dropped, palettes and CMYK are converted.
 16-bit images keep the upper 8 bits. EXIF orientation is applied. A file with several frames gives the first.
 `data verify` and `run` count what they drop. These files are refused: other pixel types and numbers of bands, more than
-100 million pixels, 16-bit images without a pixel above 16383 (reflectances, which would be black). Lanczos with
-antialiasing scales the shorter side to the requested size (`--resize bilinear`: as DPD's release tests); the centre is
-kept.
+100 million pixels, 16-bit images without a pixel above 16383 (reflectances, which would be black), a fourth band that a
+TIFF marks as alpha by which the colours were multiplied, a PNG whose checksums are wrong. Lanczos with antialiasing
+scales the shorter side to the requested size (`--resize bilinear`: as DPD's release tests); the centre is kept.
 
 **Measured** on two cores of an AMD EPYC at 64 px, against ImageFolder, Resize and stack (`benchmarks/packing.py`):
 

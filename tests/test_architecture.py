@@ -27,7 +27,7 @@ ARROWS = {
     "ddbench.errors": "",
     "ddbench.context": "utils",
     "ddbench.types": "context evaluators.normalisation",
-    "ddbench.config": "errors",
+    "ddbench.config": "errors utils",
     "ddbench.registry": "types errors",
     "ddbench.protocols": "config errors utils evaluators",
     "ddbench.testing": "types context config registry errors utils datasets.scenes",

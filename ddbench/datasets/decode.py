@@ -32,6 +32,11 @@ DAMAGED, UNSUPPORTED, UNREAD = "damaged", "unsupported", "unread"  # kinds of re
 SEVERAL = "several images in one file, the first is used"
 BANDS = "a band behind the third, or behind grey (alpha, near infrared), is not read"
 SAMPLES, BITS, FORMAT, PLANAR, OFFSETS, COUNTS, TILES, TILE_COUNTS = 277, 258, 339, 284, 273, 279, 324, 325  # TIFF tags
+EXTRA, PREMULTIPLIED = 338, 1  # tag of the bands behind the colours, and its value for "associated alpha"
+SCALED = (
+    "a TIFF whose last band is marked as alpha by which the colours were multiplied; whether they were, cannot be "
+    "seen: save three bands, or mark the band as unspecified"
+)
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
 BATCH = 32  # files per task: large enough that handing out tasks costs nothing
 
@@ -59,9 +64,10 @@ def read_rgb(path: str | Path) -> tuple[Image.Image, tuple[str, ...]]:
                 raise UnsupportedImageError(path, TOO_DARK)
             bands = image.getbands()
             tags = getattr(file, "tag_v2", {})
-            if tags.get(SAMPLES, 1) > len(bands) or (
-                bands[-1] in {"A", "a", "X"} and image.getextrema()[-1] != (255, 255)  # all 255 says nothing
-            ):
+            fourth = bands[-1] in {"A", "a", "X"} and image.getextrema()[-1] != (255, 255)  # all 255 says nothing
+            if fourth and PREMULTIPLIED in np.atleast_1d(tags.get(EXTRA, 0)):  # Pillow divides the colours by it
+                raise UnsupportedImageError(path, SCALED)
+            if fourth or tags.get(SAMPLES, 1) > len(bands):
                 unread.append(BANDS)
             return to_rgb(image), tuple(unread)
     except UnsupportedImageError:

@@ -18,13 +18,14 @@ import numpy as np
 
 from ddbench.datasets.info import DatasetError, Split, flatten
 from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
+from ddbench.utils.limits import LARGEST_INDEX
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
 
 log = logging.getLogger("ddbench")
 
-PACK_VERSION = 2  # goes up when the pixels of a pack may change: decoding, resizing, layout
+PACK_VERSION = 3  # goes up when the pixels of a pack may change: decoding, resizing, layout
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def open_pack(folder: Path, name: str, readable: tuple[str, ...]) -> Dataset:
     from ddbench.types import Dataset, ImageSet
 
     try:
-        index = read_json(folder / "index.json")
+        index = read_json(folder / "index.json", LARGEST_INDEX)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{folder} is not a pack ({error}): delete it, then repeat the command") from None
     count, size, raw = len(index["names"]), index["size"], folder / "images.u8"

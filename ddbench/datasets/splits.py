@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -14,7 +15,8 @@ from pathlib import Path
 from ddbench.datasets.info import LISTS, DataPaths, DatasetError, DatasetInfo, Split, flatten
 from ddbench.datasets.listing import SIDES, FileListing
 from ddbench.datasets.name import CSV
-from ddbench.utils.files import digest, write_bytes
+from ddbench.utils.files import digest, read_bytes, write_bytes
+from ddbench.utils.limits import LARGEST_LIST
 
 SPLIT_SEED = 0
 
@@ -154,9 +156,9 @@ def _stem(name: str) -> str:
 def _read_csv(path: Path) -> list[tuple[str, str]]:
     """Read the user's file: a header with `file` and `split`, rows such as "beach/beach07.tif,train"."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as lines:  # as Excel writes it
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_bytes(path, LARGEST_LIST).decode("utf-8-sig")  # as Excel writes it
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error) as error:
         raise DatasetError(f"the split {path} cannot be read: {error}") from None
     if not rows or not {"file", "split"} <= set(rows[0]):
         raise DatasetError(

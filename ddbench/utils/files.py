@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +17,8 @@ from typing import Any
 
 import msgspec
 from filelock import FileLock, Timeout
+
+from ddbench.utils.limits import LARGEST_JSON
 
 log = logging.getLogger("ddbench")
 
@@ -40,11 +43,15 @@ def digest(value: Any) -> str:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a temporary file, flush it to the disk, then move it to `path`: the file is complete or absent."""
+    """Write a temporary file, flush it to the disk, then move it to `path`: the file is complete or absent.
+
+    A link at `path` is replaced, not followed. Nor is one at the temporary name, whenever it was put there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.unlink(missing_ok=True)
     try:
-        with open(partial, "wb") as out:
+        with open(partial, "xb") as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
@@ -76,16 +83,29 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
+def read_bytes(path: Path, largest: int) -> bytes:
+    """Read a whole file. Raises ValueError for one of more than `largest` bytes, and for a pipe or a device."""
+    # without waiting for the writer of a pipe; read whole, so a buffer would only cost
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError(f"{path} is a pipe or a device, not a file")
+        if state.st_size > largest:
+            raise ValueError(f"{path} has {state.st_size} bytes, more than the {largest} that are read")
+        return file.read()
+
+
+def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
     """Read a JSON file, with Python's Infinity and NaN if need be. Raises ValueError that names the file."""
-    with open(path, "rb", buffering=0) as file:  # read whole: a buffer would only cost
-        data = file.read()
+    data = read_bytes(path, largest)
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError):
         pass
     try:
-        return json.loads(data)
+        value = json.loads(data)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be written nowhere
+        return value
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON ({error})") from None
 
@@ -105,6 +125,8 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
         if folder.is_dir():
             return False
         partial = folder.with_name(f".{folder.name}.partial")
+        if partial.is_symlink():
+            partial.unlink()
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         make(partial)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +34,18 @@ class UnsupportedImageError(UnreadableImageError):
 def open_image(path: str | Path) -> Iterator[Image.Image]:
     """Open an image file at its first picture, not yet decoded.
 
-    Any error in the body of `with` becomes an UnreadableImageError, and so do more than LARGEST pixels.
+    Any error in the body of `with` becomes an UnreadableImageError, and so do more than LARGEST pixels, a pipe or a
+    device, and a PNG whose checksums are wrong, which Pillow would decode to other pixels.
     """
     try:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is a pipe or a device, not a file")
+        if not state.st_size:
+            raise ValueError("it is empty")
+        with Image.open(path) as image:
+            if image.format == "PNG":
+                image.verify()
         with Image.open(path) as image:
             width, height = image.size
             if width * height > LARGEST:

@@ -21,6 +21,7 @@ from ddbench.datasets.info import DataPaths, DatasetError
 from ddbench.datasets.lookup import find_dataset
 from ddbench.datasets.pack import sha256_of
 from ddbench.datasets.source import folder_source
+from ddbench.utils.images import UnreadableImageError
 
 PACK = """
 import logging, sys
@@ -331,6 +332,35 @@ def test_bands_that_are_not_read_are_counted(tmp_path, data_paths, grow, caplog)
     assert folder_source(tree).verify(data_paths).unread == {BANDS: ("a/x.tif", "b/y.png")}
     folder_source(tree).load(data_paths, 8)
     assert f"{BANDS}: 2 images: a/x.tif, b/y.png" in caplog.text
+
+
+def test_premultiplied_alpha_is_refused(tmp_path, data_paths, grow):
+    """Pillow divides the colours by a band that a TIFF marks so, near infrared too; of 255 it changes nothing."""
+    tree = grow(tmp_path / "tree", ["a", "b"], 4, ".png")
+    four = np.random.default_rng(0).integers(0, 255, (8, 8, 4), dtype=np.uint8)
+    save_tiff(tree / "a" / "x.tif", four, extra=1)
+    (reason,) = folder_source(tree).verify(data_paths).unsupported
+    assert reason.startswith("a TIFF whose last band is marked as alpha")
+    four[..., 3] = 255
+    save_tiff(tree / "a" / "x.tif", four, extra=1)
+    assert np.array_equal(rows(folder_source(tree).load(data_paths, 8))["a/x.tif"], four[..., :3])
+
+
+def test_a_png_with_a_wrong_checksum_is_refused(tmp_path, picture):
+    """Its pixels are stored as they are, so that Pillow decodes the changed one without a word."""
+    path = tmp_path / "image.png"
+    picture("noise", 8, 8).save(path, compress_level=0)
+    whole = path.read_bytes()
+    start = whole.index(b"IDAT") + 4 + 2 + 5  # of the data: headers of zlib and of its block
+    path.write_bytes(whole[: start + 30] + bytes([whole[start + 30] ^ 1]) + whole[start + 31 :])
+    with pytest.raises(UnreadableImageError, match="broken PNG file"):
+        read_rgb(path)
+
+
+def test_a_pipe_in_the_place_of_an_image_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    with pytest.raises(UnreadableImageError, match="a pipe or a device"):
+        read_rgb(tmp_path / "image.png")
 
 
 def test_whatever_is_not_read_is_listed_and_said_once(tmp_path, data_paths, grow, caplog):
