@@ -9,22 +9,72 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
 from ddbench.errors import UserError
+from ddbench.utils.limits import LARGEST_SIZE
 from ddbench.runner.options import SMALLEST
 
 if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
 
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+              errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG}  # fmt: skip
 WIDTH = 70  # of a cell
 SIZE = click.IntRange(min=SMALLEST)
+SIZE = click.IntRange(8, LARGEST_SIZE)
 KINDS = ("methods", "datasets", "students", "protocols")
 SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 
 log = logging.getLogger("ddbench")
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """The options before the command."""
+
+    runs: Path
+    data: Path | None
+    shared: Path
+    device: str
+    quiet: bool
+    resize: Literal["lanczos", "bilinear"] = "lanczos"
+
+    @property
+    def no_progress(self) -> bool:
+        """True without progress bars: with --quiet, or if standard error is no terminal."""
+        return self.quiet or not sys.stderr.isatty()
+
+    @property
+    def data_paths(self) -> DataPaths:
+        from ddbench.datasets.info import DataPaths
+
+        return DataPaths(self.data, self.shared, self.no_progress, self.resize)
+
+    @property
+    def settings(self) -> ExecutionSettings:
+        from ddbench.runner.plan import ExecutionSettings
+
+        return ExecutionSettings(self.runs, self.data_paths, self.device, self.no_progress)
+
+
+class OutputFile(click.Path):
+    """A file to write: refused where a link, a device or a run's own file is in its place."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = cast(Path, super().convert(value, param, ctx))
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            self.fail(f"{path} is a link or a device, not a file: name a file", param, ctx)
+        if any((parent / "spec.json").exists() for parent in path.absolute().parents):
+            self.fail(f"{path} is in the folder of a run, which holds its own files only: name another", param, ctx)
+        return path
 
 
 class UsageFailure(click.ClickException):

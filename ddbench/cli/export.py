@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ddbench.runner.options import GlobalOptions
+from ddbench.cli.common import GlobalOptions, OutputFile, report_problems
 
 
 @click.group()
@@ -15,7 +16,7 @@ def export() -> None:
 
 
 @export.command()
-@click.argument("file", metavar="FILE.jsonl[.gz]", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", metavar="FILE.jsonl[.gz]", type=OutputFile())
 @click.pass_obj
 def results(options: GlobalOptions, file: Path) -> None:
     """Write all results below --runs to FILE.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ddbench.cli.common import KINDS, help_list, log, names_of
+from ddbench.cli.common import GlobalOptions, OutputFile, help_list, log, names_of, report_problems
+from ddbench.errors import unknown
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
 
@@ -34,9 +36,7 @@ if TYPE_CHECKING:
     metavar="F.toml",
     help="Add marked rows with numbers from papers (format: docs/tables.md).",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Output file.  [default: standard output]"
-)
+@click.option("--output", type=OutputFile(), help="Output file.  [default: standard output]")
 @click.pass_obj
 def leaderboard(  # noqa: PLR0913
     options: GlobalOptions,
@@ -102,7 +102,7 @@ def leaderboard(  # noqa: PLR0913
 @click.command()
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputFile(),
     default="report.html",
     show_default=True,
     help="Output file.",

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, filter_results, log, report_problems
+from ddbench.utils.limits import MOST_IMAGES, MOST_SEEDS
 from ddbench.cli.common import SIZE, SIZE_HELP, filter_results, log
 from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import EvaluationSetup, Plan
 
-POSITIVE = click.IntRange(min=1)
+SEEDS = click.IntRange(1, MOST_SEEDS)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def evaluation_options(command: Callable) -> Callable:
     # fmt: off
     @click.option("--student", "students", metavar="NAME", multiple=True, default=["convnet"], show_default=True,
                   help="Network to train on the distilled set; repeatable.")
-    @click.option("--student-seeds", type=POSITIVE, default=1, show_default=True, metavar="J",
+    @click.option("--student-seeds", type=SEEDS, default=1, show_default=True, metavar="J",
                   help="Train each student J times, with seeds 0 to J-1.")
     @click.option("--protocol", default="quick", show_default=True, metavar="NAME",
                   help="Training settings of the students: NAME (newest version), NAME@VERSION or your FILE.toml.")
@@ -75,7 +77,11 @@ def evaluation_options(command: Callable) -> Callable:
 @click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help="Method (`ddbench list methods`).")
 @click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset (`ddbench list datasets`).")
 @click.option(
-    "--ipc", "ipcs", type=POSITIVE, multiple=True, help="Images per class; repeatable. All methods but `full` need it."
+    "--ipc",
+    "ipcs",
+    type=click.IntRange(1, MOST_IMAGES),
+    multiple=True,
+    help="Images per class; repeatable. All methods but `full` need it.",
 )
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option("--preset", metavar="NAME", help="Named settings of the method (`ddbench list presets`).")
@@ -86,7 +92,7 @@ def evaluation_options(command: Callable) -> Callable:
     "--set", "sets", metavar="KEY=VALUE", multiple=True, help="One setting; overrides all others; repeatable."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the distillation.  [default: 0]")
-@click.option("--seeds", type=POSITIVE, metavar="K", help="Distil K times, with seeds 0 to K-1.")
+@click.option("--seeds", type=SEEDS, metavar="K", help="Distil K times, with seeds 0 to K-1.")
 @evaluation_options
 @click.pass_obj
 def run(  # noqa: PLR0913

@@ -79,7 +79,7 @@ def hub_source(text: str) -> ClassFolders:
     name = HubName.parse(text)
     folder = name.folder
     make_once(folder, lambda partial: _export(name, partial))
-    card, images = read_json(folder / CARD), folder / "images"
+    card, images = _read_card(folder), folder / "images"
     if len(set(card["classes"])) < len(card["classes"]):
         raise UserError(f"{folder} was written by an older ddbench, which put two classes into one folder: delete it")
     return ClassFolders(
@@ -99,11 +99,24 @@ def hub_source(text: str) -> ClassFolders:
     )
 
 
+def _read_card(folder: Path) -> dict[str, Any]:
+    """Return the facts of a set that was written before. Raises UserError if they were changed."""
+    try:
+        card = read_json(folder / CARD)
+        texts = [*card["classes"], *card["names"], card["revision"], card["licence"]]
+        if len(card["classes"]) != len(card["names"]) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("not the names of classes")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / CARD} cannot be used ({error}): delete {folder}, then repeat the command") from None
+    return {"sides": False, **card}
+
+
 def _export(name: HubName, folder: Path) -> None:
     """Write the set's images, card and sides to `folder`. Raises UserError for images that cannot be read."""
     revision, licence = _revision(name.repo)
     data = _load(name, revision)
     import datasets
+    from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 
     picture, label = _columns(name, next(iter(data.values())).features)
     names = next(iter(data.values())).features[label].names
@@ -111,6 +124,7 @@ def _export(name: HubName, folder: Path) -> None:
     written: dict[str, list[str]] = {part: [] for part in data}
     used: set[int] = set()
     broken = []
+    roots = [Path(root).resolve() for root in (name.repo, HF_HOME, HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)]
     for part, rows in data.items():
         raw = rows.cast_column(picture, datasets.Image(decode=False))
         unlabelled = 0
@@ -119,7 +133,7 @@ def _export(name: HubName, folder: Path) -> None:
                 unlabelled += 1
                 continue
             try:
-                image = _image_bytes(row[picture])
+                image = _image_bytes(row[picture], roots)
                 suffix = _suffix(image)
             except (OSError, ValueError, TypeError, SyntaxError) as error:  # Pillow's plugins raise all of these
                 broken.append(f"{part}, row {number}: {str(error).splitlines()[0] if str(error) else 'no image'}")
@@ -168,9 +182,14 @@ def class_folder_names(names: Sequence[str]) -> list[str]:
     return folders
 
 
-def _image_bytes(cell: Any) -> bytes:
-    """Return the bytes of an image in a row. Raises ValueError for none."""
-    data = (cell or {}).get("bytes") or (Path(cell["path"]).read_bytes() if cell and cell.get("path") else b"")
+def _image_bytes(cell: Any, roots: Sequence[Path]) -> bytes:
+    """Return the bytes of an image in a row. Raises ValueError for none, and for a file that is not below `roots`."""
+    data = (cell or {}).get("bytes")
+    if not data and cell and cell.get("path"):
+        path = Path(cell["path"]).resolve()
+        if not any(path.is_relative_to(root) for root in roots):
+            raise ValueError(f"its file {path} is not one of the set's")
+        data = path.read_bytes()
     if not data:
         raise ValueError("it is empty")
     return bytes(data)

@@ -212,8 +212,8 @@ def entries(folder: Path) -> Iterator[os.DirEntry]:
     try:
         with os.scandir(folder) as found_entries:
             yield from found_entries
-    except OSError as error:
-        raise DatasetError(f"cannot list {folder}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise DatasetError(f"cannot list {folder}: {getattr(error, 'strerror', error)}") from None
 
 
 def how_to_get(info: DatasetInfo) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -91,10 +92,16 @@ class Source(ImageSource, Protocol):
         ...
 
 
+def _is_folder_name(name: str) -> bool:
+    """Return True for a name that is one visible folder below another."""
+    return bool(name) and name[0] != "." and not {"/", "\0"} & set(name) and len(os.fsencode(name)) <= 255
+
+
 def find_dataset(text: str) -> Source:
     """Return the source of a dataset, with the split after "@" if the name has one.
 
-    Raises UserError for an unknown name, a folder without classes, and an unknown split.
+    Raises UserError for an unknown name, a folder without classes, a class whose name leaves its folder, and an unknown
+    split.
     """
     name = DatasetName.parse(text)
     if name.prefix == MEMORY:
@@ -113,6 +120,8 @@ def find_dataset(text: str) -> Source:
         source = hub_source(name.location)
     else:
         source = load_entry("datasets", name.base)
+    if unfit := [one for one in source.classes if not _is_folder_name(one)]:
+        raise UserError(f"{text}: the class {unfit[0]!r} cannot name a folder: rename it")
     if not name.split:
         return source
     if not hasattr(source, "with_split"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -34,7 +35,7 @@ class DatasetName:
         location, _, split = whole.rpartition("@")
         if not location or not split:
             return cls(prefix, whole)
-        if prefix == FOLDER and (Path(whole).expanduser().is_dir() or ("/" in split and not split.endswith(CSV))):
+        if prefix == FOLDER and (expand(whole).is_dir() or ("/" in split and not split.endswith(CSV))):
             return cls(prefix, whole)
         return cls(prefix, location, split)
 
@@ -54,14 +55,14 @@ class DatasetName:
     @property
     def display(self) -> str:
         """The name in results: of a folder's path and a CSV file's only the last part, so that they may be moved."""
-        folder = Path(self.location).expanduser().resolve().name if self.prefix == FOLDER else self.location
+        folder = expand(self.location).resolve().name if self.prefix == FOLDER else self.location
         split = Path(self.split).name if self.split.endswith(CSV) else self.split
         return str(replace(self, location=folder, split=split))
 
     @property
     def absolute(self) -> str:
         """The name with absolute paths: it means the same dataset in every working directory."""
-        folder = str(Path(self.location).expanduser().absolute()) if self.prefix == FOLDER else self.location
+        folder = str(expand(self.location).absolute()) if self.prefix == FOLDER else self.location
         split = str(Path(self.split).absolute()) if self.split.endswith(CSV) else self.split
         return str(replace(self, location=folder, split=split))
 
@@ -71,6 +72,11 @@ class DatasetName:
         kind, _, path = str(self).partition(":")
         words = [kind, Path(path).resolve().name] if path else [kind]
         return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)[:LONGEST]
+
+
+def expand(path: str) -> Path:
+    """Return a path with the home of "~"; "~NAME" of nobody stays, unlike in `Path.expanduser`."""
+    return Path(os.path.expanduser(path))
 
 
 def display_name(text: str) -> str:

@@ -22,7 +22,7 @@ from ddbench.datasets.listing import (
     normalised_name,
     side_folders,
 )
-from ddbench.datasets.name import FOLDER
+from ddbench.datasets.name import FOLDER, expand
 from ddbench.datasets.pack import PackContent, make_pack, open_pack
 from ddbench.datasets.pack_writer import write_squares
 from ddbench.datasets.splits import cache_fingerprint, split_files
@@ -97,7 +97,7 @@ def folder_source(path: str | Path) -> ClassFolders:
     split as it is. Raises DatasetError for fewer than two class folders, for one whose name is no UTF-8, for a link
     that leads nowhere in their place, and for a class that one side lacks.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = expand(str(path)).absolute()
     sides = side_folders(folder)
     parent = folder / sides[0] if sides else folder
     for entry in entries(parent):

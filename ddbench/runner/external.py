@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -165,6 +166,9 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
         manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
     except ValueError as error:
         raise UserError(str(error)) from None
+    rate = manifest.get("learning_rate") if isinstance(manifest, dict) else ()
+    if not (rate is None or (type(rate) in (int, float) and 0 < rate < math.inf)):
+        raise UserError(f"{folder / 'manifest.json'}: its learning_rate is no number above 0, or it is no JSON object")
     if whitening and sorted(whitening) != ["matrix", "mean"]:
         raise UserError(f"{folder}: a whitening has mean and matrix, not {', '.join(whitening)}")
     n, pixels = len(labels), 3 * size * size
@@ -182,7 +186,7 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
         _check_soft(folder, soft, np.array(labels), classes)
     if floats is not None:
         floats = _in_order(folder, FLOAT_IMAGES, floats, named)
-    hard, rate = np.array(labels, dtype=np.int64), manifest.get("learning_rate")
+    hard = np.array(labels, dtype=np.int64)
     return Pictures(np.stack(images), hard, classes, soft, {}, floats, rate, whitening)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
@@ -96,6 +97,7 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
     """Do the missing tasks of one run."""
     done = failed = existing = 0
     no_distilled_set = False
+    _refuse_links(plan.specs[0].folder(settings.runs))
     for task in tasks(plan, settings.runs):
         label, is_distillation = _task_label(task), task.student is None
         exists = task.done  # read once, like the failure: other processes may change both
@@ -122,6 +124,13 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
         if is_distillation and not no_distilled_set:
             _write_contact_sheet(task.folder)
     return TaskCounts(done, failed, existing)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise UserError for a link in a run's folder: what is written there would go elsewhere."""
+    for path in (folder, *folder.glob("*"), *folder.glob(".work*"), *folder.glob("results/*")):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to {os.readlink(path)}: a run's files are plain. Remove it or copy them")
 
 
 def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> bool:

@@ -50,9 +50,9 @@ def parse_cost(value: Any) -> DistillationCost:
                 seconds += stage.get("earlier_seconds", 0.0)
                 stages[name] = stages.get(name, 0.0) + stage["seconds"]
             if "folder" in stage:
-                folders[name] = Path(stage["folder"]).name
+                folders[name] = Path(stage["folder"]).name.lstrip(".")  # of "..", nothing
         if all(math.isfinite(number) and number >= 0 for number in (seconds, *stages.values())):
             return DistillationCost(float(seconds), stages, folders)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, OverflowError):
         pass
     raise ValueError("it has no seconds of a distillation")

@@ -153,6 +153,8 @@ def read(folder: Path) -> Pictures:
     try:
         manifest = read_json(folder / "manifest.json")
         classes, kind, extras = tuple(manifest["classes"]), manifest["labels"], manifest["extras"]
+        if not all(isinstance(name, str) for name in classes):
+            raise TypeError("a class is no text")
     except (OSError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a distilled set: its manifest.json is incomplete ({error})") from None
     images, labels = read_images(folder, classes)

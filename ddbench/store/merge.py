@@ -90,13 +90,16 @@ def _merge_run(folders: _Folders, folder: Path, report: MergeReport) -> None:
     try:
         spec = read_spec(folder / "spec.json")
     except (OSError, ValueError) as error:
-        report.skipped.append(f"{folder}: {error}")
+        path = folder / "spec.json"
+        report.skipped.append(f"{path}: {str(error).removeprefix(f'{path} ')}")
         return
     target = folders.runs / folder.relative_to(folders.source)
     locks = folders.runs / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
     with locked(locks / spec.digest[:16]):
         unusable = _unusable_results(folder, spec, report)
+        links = {path for path in folder.rglob("*") if path.is_symlink()}
+        report.skipped += [f"{path}: is a link: copy what it leads to into its place" for path in sorted(links)]
         if make_once(target, lambda partial: _copy(folder, partial, unusable)):
             report.runs += 1
             return
@@ -110,10 +113,10 @@ def _merge_run(folders: _Folders, folder: Path, report: MergeReport) -> None:
             make_once(target / "distilled", lambda partial: _copy(folder / "distilled", partial, set()))
             failure_path(target).unlink(missing_ok=True)
         for name in ("spec.json", "distill.json", "contact.png"):
-            if (folder / name).exists() and not (target / name).exists():
+            if folder / name not in links and (folder / name).exists() and not (target / name).exists():
                 write_bytes(target / name, (folder / name).read_bytes())
         for path in _results(folder):
-            if path not in unusable:
+            if path not in unusable and not links & {path, *path.parents}:
                 _merge_result(folders, path, report)
 
 
@@ -157,13 +160,13 @@ def _copy_conflict(folders: _Folders, path: Path) -> Path:
 
 
 def _copy(folder: Path, target: Path, unusable: set[Path]) -> None:
-    """Copy all but `unusable` and hidden files: locks, temporary files, checkpoints."""
-    shutil.copytree(
-        folder,
-        target,
-        dirs_exist_ok=True,
-        ignore=lambda parent, names: [n for n in names if n.startswith(".") or Path(parent, n) in unusable],
-    )
+    """Copy all but `unusable`, links, and hidden files: locks, temporary files, checkpoints."""
+
+    def omitted(parent: str, names: list[str]) -> list[str]:
+        paths = {name: Path(parent, name) for name in names}
+        return [n for n, path in paths.items() if n.startswith(".") or path in unusable or path.is_symlink()]
+
+    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=omitted)
 
 
 def _unusable_results(folder: Path, spec: RunSpec, report: MergeReport) -> set[Path]:

@@ -238,6 +238,10 @@ def parse_spec(value: Any, folder: str) -> RunSpec:
     Raises ValueError when the object is no spec, has a newer schema, or does not match the folder.
     """
     spec = decode(value, RunSpec)
+    try:
+        spec.digest  # noqa: B018 (cached)
+    except RecursionError:
+        raise ValueError("its parameters are nested too deeply") from None
     if not folder.endswith(spec.digest[:8]):
         raise ValueError(f"the spec was edited: its digest {spec.digest[:8]} is not that of the folder")
     return spec

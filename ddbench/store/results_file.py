@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
@@ -39,6 +40,7 @@ from ddbench.store.records import (
     read_spec,
 )
 from ddbench.utils.files import canonical, read_json, write_bytes, write_json
+from ddbench.utils.limits import LARGEST_JSON, MOST_PROBLEMS
 from ddbench.version import __version__
 
 FORMAT, VERSION = "ddbench results", 1
@@ -168,7 +170,7 @@ def unpack_results(source: Path, runs: Path) -> list[Problem]:
 def read_lines(source: Path, problems: list[Problem]) -> Iterator[tuple[Path, Line]]:
     """Yield each line of an exported file after its first with its place, FILE:NUMBER; add unusable ones to `problems`.
 
-    Raises UserError for a file that is no export, or of an unknown version.
+    Raises UserError for a file that is no export, of an unknown version, or whose compression is damaged.
     """
     seen: dict[str, int] = {}
     number = 0
@@ -176,9 +178,13 @@ def read_lines(source: Path, problems: list[Problem]) -> Iterator[tuple[Path, Li
         with open(source, "rb") as file:
             zipped = file.read(2) == GZIP_MAGIC
         with gzip.open(source, "rb") if zipped else open(source, "rb") as file:
-            _check_header(source, file.readline())
-            for number, text in enumerate(file, 2):
+            _check_header(source, file.readline(LARGEST_JSON))
+            for number, text in enumerate(iter(partial(file.readline, LARGEST_JSON + 1), b""), 2):
                 place = Path(f"{source}:{number}")
+                if len(text) > LARGEST_JSON or len(problems) >= MOST_PROBLEMS:
+                    problem = "too long" if len(text) > LARGEST_JSON else f"after {MOST_PROBLEMS} that are not used"
+                    problems.append(Problem(place, f"is {problem}: the file is read no further"))
+                    return
                 try:
                     line = _parse_line(text)
                     if line.path in seen:
@@ -188,7 +194,9 @@ def read_lines(source: Path, problems: list[Problem]) -> Iterator[tuple[Path, Li
                     continue
                 seen[line.path] = number
                 yield place, line
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (gzip.BadGzipFile, zlib.error) as error:  # any line may be wrong
+        raise UserError(f"{source} is damaged ({error}), and nothing of it is used: export or copy it again") from None
+    except EOFError as error:  # the lines before the end are whole
         problems.append(Problem(source, f"is damaged after line {max(1, number)} ({error}): export or copy it again"))
 
 
@@ -219,7 +227,8 @@ def _parse_line(text: bytes) -> Line:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not readable JSON ({error})") from None
     parts = PurePosixPath(line.path).parts
-    if any(part.startswith((".", "/")) or "\\" in part for part in parts) or _kind_of(parts) != line.kind:
+    unfit = (part.startswith((".", "/")) or not part.isprintable() or "\\" in part or len(part) > 255 for part in parts)
+    if any(unfit) or _kind_of(parts) != line.kind:
         raise ValueError(f"its path {line.path!r} is not that of a {line.kind} below a runs folder")
     if line.kind == "failure":
         parse_failure(line.data)

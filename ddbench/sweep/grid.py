@@ -26,8 +26,11 @@ from ddbench.runner.options import SMALLEST
 from ddbench.runner.plan import Request, Task
 from ddbench.store.reader import read_runs
 from ddbench.store.records import read_failure
+from ddbench.utils.limits import LARGEST_SIZE, MOST_IMAGES, MOST_SEEDS
 
 METHODS = "methods"
+Ipc = Annotated[int, Meta(le=MOST_IMAGES)]
+Seeds = Annotated[int, Meta(le=MOST_SEEDS)]
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class MethodEntry:
     preset: str | None = None
     config: str | None = None
     set: tuple[str, ...] = ()
-    ipcs: tuple[int, ...] | None = None
-    seeds: int | tuple[int, ...] | None = None
+    ipcs: tuple[Ipc, ...] | None = None
+    seeds: Seeds | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,11 @@ class Sweep:
     ipcs: tuple[int, ...] = ()
     sizes: tuple[Annotated[int, Meta(ge=SMALLEST)], ...] = ()
     seeds: int | tuple[int, ...] = 1
+    ipcs: tuple[Ipc, ...] = ()
+    sizes: tuple[Annotated[int, Meta(ge=8, le=LARGEST_SIZE)], ...] = ()
+    seeds: Seeds | tuple[int, ...] = 1
     students: tuple[str, ...] = ("convnet",)
-    student_seeds: Annotated[int, Meta(ge=1)] = 1
+    student_seeds: Annotated[int, Meta(ge=1, le=MOST_SEEDS)] = 1
     protocols: tuple[str, ...] = ("quick",)
 
 

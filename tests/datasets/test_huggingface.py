@@ -139,6 +139,30 @@ def test_what_is_no_set_of_images_with_classes_is_said(here):
         find_dataset("hf:me/words")
 
 
+def test_a_row_that_names_a_file_of_this_machine_is_refused(here, tmp_path_factory, picture):
+    """A hub set may hold paths in place of bytes; only its own files and the library's cache are read."""
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.png"
+    picture("secret", 12, 12).save(secret)
+    (here / "me/paths/data").mkdir(parents=True)
+    picture("own", 12, 12).save(here / "me/paths/own.png")
+    rows = [{"bytes": None, "path": str(path)} for path in (here / "me/paths/own.png", secret)] * 10
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    made = datasets.Dataset.from_dict({"image": rows, "label": [0, 1] * 10}, features=kinds)
+    made.to_parquet(here / "me/paths/data/train.parquet")
+    with pytest.raises(UserError, match=rf"10 images cannot be read:\n  train, row 1: its file {secret} is not"):
+        find_dataset("hf:me/paths")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"classes": [1], "names": ["a"], "revision": "", "licence": ""}'])
+def test_a_changed_card_is_refused(here, picture, text):
+    write(here / "me/scenes", picture, ["train"])
+    find_dataset("hf:me/scenes")
+    (path,) = (here / "home").rglob("hub.json")
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"hub\.json cannot be used .*: delete"):
+        find_dataset("hf:me/scenes")
+
+
 def test_names_and_a_hub_that_does_not_answer(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="write hf:OWNER/NAME"):
         find_dataset("hf:scenes")

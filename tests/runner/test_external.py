@@ -109,3 +109,13 @@ def test_images_are_upright_and_leftovers_of_macos_no_class(tmp_path):
     read = read_folder(tmp_path / "set", CLASSES, 8).images[0]
     assert read[:, 5:].min() > 200
     assert read[:, :3].max() < 50
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"learning_rate": "fast"}', '{"learning_rate": -1}', '{"learning_rate": 1e999}']
+)
+def test_a_learning_rate_that_is_none_is_refused(tmp_path, text):
+    write(tmp_path / "set")
+    (tmp_path / "set/manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json: its learning_rate is no number above 0"):
+        read_folder(tmp_path / "set", CLASSES, 8)

@@ -200,7 +200,7 @@ def test_a_damaged_spec_is_skipped_and_named(two):
     ours, theirs = two
     (seed(theirs, 0) / "spec.json").write_text("{")
     merged = merge.merge(ours, (theirs,))
-    assert "spec.json is not readable JSON" in merged.skipped[0]
+    assert "spec.json: is not readable JSON" in merged.skipped[0]
 
 
 def test_folders_that_are_none(two, tmp_path):

@@ -274,6 +274,20 @@ def test_a_truncated_archive_is_named_and_its_beginning_used(runs, tmp_path):
     assert "is damaged after line" in problem.reason
 
 
+def test_a_damaged_archive_is_not_used(runs, tmp_path):
+    """Its checksum is wrong: any number in it may be."""
+    target = tmp_path / "ours.jsonl.gz"
+    results_file.export_results(runs, target)
+    whole = target.read_bytes()
+    target.write_bytes(whole[:-8] + bytes(4) + whole[-4:])
+    done = invoke(target, "leaderboard")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "is damaged (CRC check failed" in done.stderr
+    with pytest.raises(UserError, match="nothing of it is used"):
+        merge.merge(tmp_path / "all", (target,))
+    assert not (tmp_path / "all").exists()
+
+
 def test_what_cannot_be_used_is_not_exported(runs, tmp_path):
     bad = next((runs / "scenes32/mine").rglob("results/*/convnet-scratch-seed0.json"))
     bad.write_text("{")

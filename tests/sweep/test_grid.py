@@ -104,7 +104,7 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
         ("seeds = 2", "sizes = [0, 64]", r"sizes = \[0, 64\] is invalid; .* an integer from 8"),
         ("seeds = 2", "student_seeds = 0", "student_seeds = 0 is invalid; expected an integer from 1"),
         ('"full"', '{ method = "full", ipcs = [1] }', r"full takes every training image: leave out its ipcs = \[1\]"),
-        ("seeds = 2", 'seeds = "two"', r"seeds = 'two' is invalid; expected an integer or a list"),
+        ("seeds = 2", 'seeds = "two"', r"seeds = 'two' is invalid; expected an integer to 10000 or a list"),
         ("seeds = 2", "seeds = 0", r"random: seeds = \[\] must name one seed"),
         ("ipcs = [1, 2]", "ipcs = [0]", r"ipcs = \[0\]"),
         ("ipcs = [1, 2]", "", r"random needs numbers of images per class: add ipcs = \[1, 10\]"),

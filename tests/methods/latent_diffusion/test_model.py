@@ -6,11 +6,12 @@ import dataclasses
 import json
 import re
 import shutil
+import warnings
 
 import pytest
 import torch
 from click.testing import CliRunner
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import load_file, save_file
 from small_models import write_asked, write_dit
 
@@ -327,6 +328,50 @@ def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, ma
     generators = [torch.Generator().manual_seed(5)]
     ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+OTHER_BASES = {
+    "without prediction_type and scaling_factor": PNDMScheduler(**NOISE, skip_prk_steps=True, steps_offset=1),
+    "sample": DDIMScheduler(**NOISE, prediction_type="sample", clip_sample=False),
+    "zero signal at the end": DDIMScheduler(
+        **NOISE, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+        clip_sample=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHER_BASES)
+def test_a_base_of_another_kind_draws_what_the_pipeline_of_diffusers_draws(kind, make_pipeline, tmp_path):
+    """Configurations of 2022, a denoiser of clean latents, a schedule that ends without signal; from their files."""
+    from diffusers import StableDiffusionPipeline
+
+    folder, prompt = make_pipeline(tmp_path / "base"), "A satellite image of a river"
+    OTHER_BASES[kind].save_pretrained(folder / "scheduler")
+    if kind.startswith("without"):
+        files = {"scheduler/scheduler_config.json": "prediction_type", "vae/config.json": "scaling_factor"}
+        for path, key in files.items():
+            config = json.loads((folder / path).read_text())
+            del config[key]
+            (folder / path).write_text(json.dumps(config))
+    model = load_model(str(folder), CPU)
+    scheduler = type(OTHER_BASES[kind]).from_pretrained(folder / "scheduler")
+    parts = (model.vae, model.text, model.tokenizer, model.denoiser, scheduler, None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the pipeline turns clip_sample off, and says so
+        pipe = StableDiffusionPipeline(*parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
+    theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
+    words = model.encode_prompts([prompt, ""], [0, -1])
+    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
+    generators = [torch.Generator().manual_seed(5)]
+    own = model.make_scheduler("base")
+    own.register_to_config(steps_offset=scheduler.config.steps_offset)
+    ours, _ = sample(denoise, own, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert model.vae.config.scaling_factor == (0.18215 if kind.startswith("without") else 0.5)
 
 
 def test_an_untuned_dit_draws_what_the_pipeline_of_diffusers_draws(few_scenes, context_of, tmp_path):
