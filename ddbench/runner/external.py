@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import ImageOps
@@ -166,7 +166,7 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
         manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
     except ValueError as error:
         raise UserError(str(error)) from None
-    rate = manifest.get("learning_rate") if isinstance(manifest, dict) else ()
+    rate: Any = manifest.get("learning_rate") if isinstance(manifest, dict) else "none"
     if not (rate is None or (type(rate) in (int, float) and 0 < rate < math.inf)):
         raise UserError(f"{folder / 'manifest.json'}: its learning_rate is no number above 0, or it is no JSON object")
     if whitening and sorted(whitening) != ["matrix", "mean"]:
