@@ -1,0 +1,21 @@
+"""A tenth of benchmarks/malformed.py: damaged inputs are refused with a clear word, or read as others read them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "malformed.py"
+
+
+@pytest.mark.slow
+def test_a_tenth_of_the_damaged_inputs_find_nothing():
+    command = [sys.executable, SCRIPT, "--share", "0.1", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["inputs"] >= 95
+    assert figures["failed"] == 0
+    assert all(kind["refused"] and kind["read"] for kind in figures["kinds"].values())
