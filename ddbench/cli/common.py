@@ -8,16 +8,14 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from ddbench.errors import UserError
-from ddbench.utils.limits import LARGEST_SIZE
 from ddbench.runner.options import SMALLEST
+from ddbench.utils.limits import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
@@ -25,41 +23,11 @@ if TYPE_CHECKING:
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
               errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG}  # fmt: skip
 WIDTH = 70  # of a cell
-SIZE = click.IntRange(min=SMALLEST)
-SIZE = click.IntRange(8, LARGEST_SIZE)
+SIZE = click.IntRange(SMALLEST, LARGEST_SIZE)
 KINDS = ("methods", "datasets", "students", "protocols")
 SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 
 log = logging.getLogger("ddbench")
-
-
-@dataclass(frozen=True)
-class GlobalOptions:
-    """The options before the command."""
-
-    runs: Path
-    data: Path | None
-    shared: Path
-    device: str
-    quiet: bool
-    resize: Literal["lanczos", "bilinear"] = "lanczos"
-
-    @property
-    def no_progress(self) -> bool:
-        """True without progress bars: with --quiet, or if standard error is no terminal."""
-        return self.quiet or not sys.stderr.isatty()
-
-    @property
-    def data_paths(self) -> DataPaths:
-        from ddbench.datasets.info import DataPaths
-
-        return DataPaths(self.data, self.shared, self.no_progress, self.resize)
-
-    @property
-    def settings(self) -> ExecutionSettings:
-        from ddbench.runner.plan import ExecutionSettings
-
-        return ExecutionSettings(self.runs, self.data_paths, self.device, self.no_progress)
 
 
 class OutputFile(click.Path):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from ddbench.cli.common import OutputFile
 from ddbench.runner.options import GlobalOptions
-from ddbench.cli.common import GlobalOptions, OutputFile, report_problems
 
 
 @click.group()

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import KINDS, help_list, log, names_of
-from ddbench.cli.common import GlobalOptions, OutputFile, help_list, log, names_of, report_problems
-from ddbench.errors import unknown
+from ddbench.cli.common import KINDS, OutputFile, help_list, log, names_of
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
 
@@ -36,7 +34,9 @@ if TYPE_CHECKING:
     metavar="F.toml",
     help="Add marked rows with numbers from papers (format: docs/tables.md).",
 )
-@click.option("--output", type=OutputFile(), help="Output file.  [default: standard output]")
+@click.option(
+    "--output", type=OutputFile(), help="Output file.  [default: standard output]"
+)
 @click.pass_obj
 def leaderboard(  # noqa: PLR0913
     options: GlobalOptions,

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, GlobalOptions, filter_results, log, report_problems
-from ddbench.utils.limits import MOST_IMAGES, MOST_SEEDS
 from ddbench.cli.common import SIZE, SIZE_HELP, filter_results, log
 from ddbench.runner.options import GlobalOptions
+from ddbench.utils.limits import MOST_IMAGES, MOST_SEEDS
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import EvaluationSetup, Plan

@@ -58,11 +58,8 @@ class Sweep:
     """
 
     datasets: tuple[str, ...]
-    ipcs: tuple[int, ...] = ()
-    sizes: tuple[Annotated[int, Meta(ge=SMALLEST)], ...] = ()
-    seeds: int | tuple[int, ...] = 1
     ipcs: tuple[Ipc, ...] = ()
-    sizes: tuple[Annotated[int, Meta(ge=8, le=LARGEST_SIZE)], ...] = ()
+    sizes: tuple[Annotated[int, Meta(ge=SMALLEST, le=LARGEST_SIZE)], ...] = ()
     seeds: Seeds | tuple[int, ...] = 1
     students: tuple[str, ...] = ("convnet",)
     student_seeds: Annotated[int, Meta(ge=1, le=MOST_SEEDS)] = 1
