@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     metavar="F.toml",
     help="Add marked rows with numbers from papers (format: docs/tables.md).",
 )
-@click.option(
-    "--output", type=OutputFile(), help="Output file.  [default: standard output]"
-)
+@click.option("--output", type=OutputFile(), help="Output file.  [default: standard output]")
 @click.pass_obj
 def leaderboard(  # noqa: PLR0913
     options: GlobalOptions,
