@@ -173,7 +173,7 @@ def flip(data: bytes, numbers: random.Random, _: list[bytes]) -> bytes:
 def nudge(data: bytes, numbers: random.Random, _: list[bytes]) -> bytes:
     """Replace one digit by another, so that a text stays readable; in other files a bit."""
     places = [match.start() for match in re.finditer(rb"\d", data[:100_000])]
-    if len(places) < len(data) // 50:
+    if not places or len(places) < len(data) // 50:
         return flip(data, numbers, [])
     start = numbers.choice(places)
     return data[:start] + str(numbers.randrange(10)).encode() + data[start + 1 :]
