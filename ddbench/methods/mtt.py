@@ -20,6 +20,7 @@ from ddbench.methods.pixels.loop import (
     STORE_FLOAT,
     MatchingSetup,
     MomentumSGD,
+    Normalise,
     initial_pixels,
     to_distilled_set,
 )
@@ -86,7 +87,7 @@ class MTT:
     expert_images: int = param(0, "real images per epoch of an expert at most, 0 for all")
     augment: bool = param(True, "DSA's operations on every batch, the experts' too")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
-    normalise: Literal["data", "constant", "zca"] = param("data", NORMALISE)
+    normalise: Normalise = param("data", NORMALISE)
     student: Literal["convnet"] = param("convnet", "architecture of experts and student")
     compiled: bool = param(False, "use torch.compile; eager is slower than the public code")
     bounded: bool = param(True, "clamp pixels to 0..255 after every iteration, else clip them once at the end")

@@ -30,7 +30,7 @@ class RDED:
     factor: int = param(0, "factor x factor pieces form an image; 0: 2 from 128 px on, else 1, as in the public code")
     smallest: float = param(0.08, "smallest area of a piece, as a share of the image", "0 to 1")
     soft: bool = param(True, "store the teacher's probabilities of each image as its soft label, else hard labels")
-    teacher: Literal["convnet", "resnet18"] = param("resnet18", "architecture of the teacher")
+    teacher: Literal["convnet", "convnet_bn", "resnet18"] = param("resnet18", "architecture of the teacher")
     epochs: int = param(10, "teacher's passes over the training split", "1 or more")
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")

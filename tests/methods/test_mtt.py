@@ -26,6 +26,8 @@ PUBLISHED = {  # facts about the settings of the authors: N, M, T+, batch, white
     "tiny-imagenet-ipc1": (10, 2, 10, 0, False, 1e4, 1e-4, 1e-2),
     "tiny-imagenet-ipc10": (20, 2, 40, 200, False, 1e4, 1e-4, 1e-2),
     "tiny-imagenet-ipc50": (20, 2, 40, 300, False, 1e4, 1e-4, 1e-2),
+    "imagenet128-ipc1": (20, 2, 10, 0, False, 1e3, 1e-6, 1e-2),
+    "imagenet128-ipc10": (20, 2, 10, 20, False, 1e4, 1e-6, 1e-2),
     # TESLA's public code halves the gradient of the images, so half of its rates
     "tesla-cifar10-ipc1": (50, 2, 5, 0, False, 1e3 / 2, 1e-7, 1e-2),
     "tesla-cifar100-ipc50": (80, 2, 40, 125, True, 1e3 / 2, 1e-5, 1e-2),
@@ -42,6 +44,8 @@ def test_presets_are_the_published_settings(preset):
     assert (m.bounded, m.store_float, m.momentum, m.init) == (False, True, 0.5, "real")
     assert (m.gradient, m.iterations) == (("tesla", 10001) if tesla else ("exact", 5001))
     assert (m.epochs, m.expert_rate, m.expert_batch) == (50, 1e-2, 256)
+    small = "data" if preset.startswith(("cifar10-", "tesla-cifar10-")) else "cifar10"
+    assert m.normalise in ("zca", "imagenet" if "imagenet" in preset else small)
     assert m.labels == ("teacher" if preset == "tesla-imagenet64-ipc1" else "hard")
 
 
