@@ -83,7 +83,7 @@ def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
     """Format a plain table for the terminal."""
     from tabulate import tabulate
 
-    body = [[textwrap.fill(cell, WIDTH) if "\n" not in cell else cell for cell in row] for row in rows]
+    body = [[textwrap.fill(cell, WIDTH, break_on_hyphens=False) if "\n" not in cell else cell for cell in row] for row in rows]
     return tabulate(body, list(heads), tablefmt="simple", disable_numparse=True)
 
 
