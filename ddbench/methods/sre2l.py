@@ -16,7 +16,7 @@ from ddbench.config import param
 from ddbench.context import Context
 from ddbench.methods.pixels.loop import to_distilled_set
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
-from ddbench.methods.shared.teachers import TRAINING, TeacherConfig, soft_labels, train_teacher
+from ddbench.methods.shared.teachers import TRAINING, TeacherConfig, Training, soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.normalisation import Normalisation, normalisation_of
@@ -63,7 +63,7 @@ class SRe2L:
     epochs: int = param(10, "teacher's passes over the training split", "1 or more")
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
-    training: Literal["adamw", "sgd"] = param("adamw", TRAINING, added_later=True)
+    training: Training = param("adamw", TRAINING, added_later=True)
     classes: int = param(
         0, "classes of a batch, which has one image of each; 0: all (published: 100)", added_later=True
     )
