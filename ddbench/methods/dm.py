@@ -30,7 +30,8 @@ from ddbench.types import DistilledSet, ImageSet
 class DM:
     """Distribution matching (Zhao & Bilen, WACV 2023, arXiv:2110.04181).
 
-    Unbounded pixels are as in the public code, but its students see them unclipped.
+    Unbounded pixels are as in the public code. Its students see them unclipped, and so do those of dc-float@1 if
+    `store_float` is true.
     """
 
     name: ClassVar[str] = "dm"
