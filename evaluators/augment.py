@@ -27,7 +27,7 @@ from evaluators.recipes import Augment
 from evaluators.seeds import generator
 
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of random erasing: share of the area; height to width
-OWN_GENERATOR = ("operations", "erasing", "mixing", "lighting")  # options that change no other option's draws
+OWN_GENERATOR = ("operations", "erasing", "mixing", "lighting", "pieces")  # options that change no other option's draws
 # of ImageNet's pixels in 0..1 (AlexNet, Krizhevsky et al. 2012): principal colours in columns, and their weights
 PRINCIPAL_COLOURS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 COLOUR_WEIGHTS = (0.2175, 0.0188, 0.0045)
@@ -48,6 +48,7 @@ class BatchNumbers:
         left and top, 0..1. None without erasing.
     blend: (n,), share of the partner's pixels and label in mixup; None without mixup.
     light: (n, 3), added to the channels by lighting; None without it.
+    pieces: (n, 2, k), new order of the k columns and of the k rows of pieces; None without `shuffle_pieces`.
     """
 
     theta: Tensor
@@ -62,6 +63,7 @@ class BatchNumbers:
     erased: Tensor | None = None
     blend: Tensor | None = None
     light: Tensor | None = None
+    pieces: Tensor | None = None
 
     def to(self, device: torch.device | str) -> BatchNumbers:
         """Move the numbers to a device."""
@@ -81,9 +83,10 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
     """Draw the random numbers of `n` images.
 
     Crop, flips, colour and cutout always draw equally many numbers, before all others, so that they never change one
-    another's draws. Operations, erasing, lighting and mixing by batches or without CutMix have a generator each and
-    change no other draw. crop_tries, CutMix and DSA share the first generator, in this order, because published rows
-    (dpd@1, soft@1, dc@1) are drawn so: each that is used changes the draws of those after it, and of every later batch.
+    another's draws. Operations, erasing, lighting, pieces, and mixing by batches or without CutMix have a generator
+    each and change no other draw. crop_tries, CutMix and DSA share the first generator, in this order, because
+    published rows (dpd@1, soft@1, dc@1) are drawn so: each that is used changes the draws of those after it, and of
+    every later batch.
     """
     shared = generators["augment"]
     u = torch.rand(12, n, generator=shared)
@@ -111,6 +114,8 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
     if augment.lighting:
         alpha = augment.lighting * torch.randn(n, 3, generator=generators["lighting"])
         drawn["light"] = alpha * torch.tensor(COLOUR_WEIGHTS) @ torch.tensor(PRINCIPAL_COLOURS).T
+    if augment.shuffle_pieces:
+        drawn["pieces"] = torch.rand(n, 2, augment.shuffle_pieces, generator=generators["pieces"]).argsort(2)
     theta = _affine_maps(u[:7], tries, augment)
     return BatchNumbers(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
 
@@ -122,6 +127,8 @@ def apply(images: Tensor, draw: BatchNumbers, augment: Augment, normalisation: N
     `Augment()` changes nothing. The result is in 0..1, except after lighting and DSA, which clip nothing (DSA changes
     normalised images).
     """
+    if draw.pieces is not None:
+        images = _shuffle_pieces(images, draw.pieces)
     crops = augment.crop_area != (1, 1) or augment.crop_ratio != (1, 1)
     if crops or augment.flip_x or augment.flip_y or augment.transpose:
         grid = F.affine_grid(draw.theta, list(images.shape), align_corners=False)
@@ -198,6 +205,20 @@ def _crop_sides(area: Tensor, ratio: Tensor, augment: Augment) -> Tensor:
     first, last = torch.tensor(augment.crop_ratio, dtype=torch.float32).log()
     ratio = torch.exp(first + (last - first) * ratio)
     return torch.stack([area * ratio, area / ratio]).sqrt()
+
+
+def _shuffle_pieces(images: Tensor, pieces: Tensor) -> Tensor:
+    """Put the columns of pieces, then the rows, into a new order; pixels beyond the last whole piece stay."""
+    count = pieces.shape[2]
+    for order, dim in ((pieces[:, 0], 3), (pieces[:, 1], 2)):
+        size = images.shape[dim]
+        side = size // count
+        moved = (order[:, :, None] * side + torch.arange(side, device=images.device)).flatten(1)
+        rest = torch.arange(count * side, size, device=images.device).expand(len(images), -1)
+        index = torch.cat([moved, rest], 1)
+        index = index[:, None, None, :] if dim == 3 else index[:, None, :, None]
+        images = images.gather(dim, index.expand_as(images))
+    return images
 
 
 def _colour(images: Tensor, draw: BatchNumbers) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field
 from difflib import get_close_matches
+from textwrap import fill
 from typing import Any
 
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -87,6 +88,12 @@ class Augment:
     lighting: float = added_later(
         0.0, "deviation of noise along the principal colours of ImageNet (AlexNet's), added to every image", "0 or more"
     )
+    shuffle_pieces: int = added_later(
+        0,
+        "exchange the columns, then the rows, of so many times so many pieces at random, before the crop (RDED); 0: "
+        "not",
+        f"0 to {MOST}",
+    )
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation", "cutout", "magnitude"):
@@ -96,8 +103,9 @@ class Augment:
         low, high = self.crop_area
         if not 0 < low <= high <= 1 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             raise ValueError("crop_area must be a range in 0..1, crop_ratio a range above 0")
-        if not 0 <= self.crop_tries <= MOST:
-            raise ValueError(f"crop_tries must be from 0 to {MOST}, not {self.crop_tries}")
+        for name in ("crop_tries", "shuffle_pieces"):
+            if not 0 <= getattr(self, name) <= MOST:
+                raise ValueError(f"{name} must be from 0 to {MOST}, not {getattr(self, name)}")
         for name in ("flip_x", "flip_y", "transpose", "cutmix", "mixup", "erasing", "operation_chance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a probability")
@@ -117,6 +125,11 @@ class Augment:
     def mixes(self) -> bool:
         """Return True if images and labels of a batch are mixed: labels are then probabilities."""
         return self.cutmix > 0 or self.mixup > 0
+
+
+def wrap(*paragraphs: str) -> str:
+    """Wrap paragraphs at 119 characters, each from a new line: the source of a row."""
+    return "\n".join(fill(paragraph, 119, break_on_hyphens=False) for paragraph in paragraphs)
 
 
 def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:

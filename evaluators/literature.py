@@ -1,4 +1,4 @@
-"""Training rows of the literature: DPD's release, and the ConvNet row of DSA and DM. No torch.
+"""Training rows of the literature with labels of the set: DPD's release, DC and its successors, IDC. No torch.
 
 Facts about public code, not its text. `evaluators.protocols` registers them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
+from evaluators.fields import wrap
 from evaluators.recipes import DSA, Augment, Protocol, Recipe
 
 _RELEASE = Recipe(
@@ -158,6 +159,43 @@ whitened, the test images too, by the set's matrix, else by that of the training
 normalisation: how the public code distils and evaluates CIFAR-10 at IPC 1 and 10 and CIFAR-100 at IPC 1 and 50.""",
 )
 
+_CONSTANTS = """\
+{of} on {dataset}: images are normalised by the constants of the public code, {constants}, not by this training split's
+statistics. All else is {of}'s. {use}"""
+_CIFAR100 = {
+    "dataset": "CIFAR-100",
+    "constants": "the mean 0.5071, 0.4866, 0.4409 and the deviation 0.2673, 0.2564, 0.2762 of all pixels together",
+}
+_IMAGENET = {"dataset": "Tiny ImageNet and subsets of ImageNet", "constants": "those of ImageNet"}
+
+DC_CIFAR100_1 = replace(
+    DC_FLOAT_1,
+    name="dc-cifar100",
+    recipes=MappingProxyType({"convnet": replace(_DC_2, normalise="cifar100")}),
+    source=wrap(_CONSTANTS.format(of="dc-float@1", **_CIFAR100, use="For DSA and DM.")),
+)
+
+DC_PLAIN_CIFAR100_1 = replace(
+    DC_PLAIN_FLOAT_1,
+    name="dc-plain-cifar100",
+    recipes=MappingProxyType({"convnet": replace(DC_PLAIN_1.recipes["convnet"], normalise="cifar100")}),
+    source=wrap(_CONSTANTS.format(of="dc-plain-float@1", **_CIFAR100, use="For DC and its table of coresets.")),
+)
+
+DC_IMAGENET_1 = replace(
+    DC_FLOAT_1,
+    name="dc-imagenet",
+    recipes=MappingProxyType({"convnet": replace(_DC_2, normalise="imagenet")}),
+    source=wrap(_CONSTANTS.format(of="dc-float@1", **_IMAGENET, use="For DM.")),
+)
+
+MTT_IMAGENET_1 = replace(
+    MTT_1,
+    name="mtt-imagenet",
+    recipes=MappingProxyType({"convnet": replace(_DC_2, learned_rate=True, normalise="imagenet")}),
+    source=wrap(_CONSTANTS.format(of="mtt@1", **_IMAGENET, use="For MTT and TESLA.")),
+)
+
 _IDC = Recipe(
     "sgd",
     lr=1e-2,
@@ -208,42 +246,22 @@ crops and squares are not rounded to whole pixels; the rate falls at the nearest
 TF32 on a GPU. There, 100 classes have two thirds of the epochs, and more another optimizer; here all have the same.""",
 )
 
-_FKD = Recipe(
-    "adamw",
-    lr=1e-3,
-    weight_decay=0.01,
-    batch=50,
-    epochs=300,
-    warmup=0.0,
-    whole_epochs=True,
-    augment=Augment(
-        crop_area=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), crop_tries=10, flip_x=0.5, cutmix=1.0, mix_batch=True
-    ),
-    temperature=20.0,
-    normalise="data",
-)
+# epochs of 100 classes: two thirds of the others', rounded down to hundreds
+_IDC_100 = ((100, 1, 2000), (100, 10, 1300), (100, 50, 1000), (100, 200, 600), (100, 500, 300), (100, 0, 200))
+_IDC_2 = replace(_IDC, normalise="imagenet", epochs_by_classes=_IDC_100)
 
-FKD_1 = Protocol(
-    name="fkd",
-    version=1,
-    teacher=("resnet18", "real@1"),
-    labels="views",
-    recipes=MappingProxyType(
-        dict.fromkeys(("convnet", "convnet_bn", "resnet18", "resnet50", "efficientnet_b0"), _FKD),
-    ),
+IDC_2 = replace(
+    IDC_1,
+    version=2,
+    recipes=MappingProxyType(dict.fromkeys(IDC_1.recipes, _IDC_2)),
     source="""\
-The evaluation of SRe2L, RDED and D4M with soft labels (facts about the public code of arXiv:2306.13092, 2312.03526 and
-2407.15138): 300 epochs of AdamW without warm-up, the rate falls along half a cosine; crops of 8 % of the area and more,
-flips, CutMix of every batch by one square; Kullback-Leibler divergence at temperature 20, without the factor of its
-square, from a teacher's probabilities of every augmented and mixed view. A set's own labels are not used.
-The teacher labels the views while the student trains, as in RDED. SRe2L and D4M store the same labels of all views in
-half precision beforehand; results count those bytes (label_bytes).
-Ours where it differs: the teacher is a resnet18 by real@1, eight passes over this training split (there one of
-published length); batches of 50, RDED's at ten images per class (there also 10 and 100; SRe2L 1024 of a thousand
-classes); the cosine ends at 0 (SRe2L's; RDED's ends at half of the rate); no shuffled patches (RDED); images are
-normalised by this training split's statistics (there by ImageNet's constants); the last network is tested (RDED reports
-the best of the last epochs); crops and squares are not rounded to whole pixels; on a GPU students train under bf16
-autocast.""",
+The evaluation of IDC, Minimax, MGD3 and VLCP with hard labels (facts about the public code of arXiv:2205.14959 and
+2311.15529), nearer to the public code than idc@1: images are normalised by ImageNet's constants, and sets of exactly
+100 classes train for two thirds of the epochs, rounded down to hundreds. All else is idc@1's.
+Ours where it differs: brightness, contrast and saturation change in this order, clipped to 0..1 at the end (there in
+random order, unclipped); crops and squares are not rounded to whole pixels; the rate falls at the nearest step, there
+after a whole epoch; no TF32 on a GPU. There, more than 100 classes (IDC: 100 and more) have rate 0.1, weight decay 1e-4
+and batches of 128; here all have the same.""",
 )
 
 FID_1 = Protocol(

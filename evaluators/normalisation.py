@@ -11,6 +11,13 @@ from kornia.enhance.zca import linear_transform, zca_mean
 from torch import Tensor
 
 MEAN, STD = 0.5, 0.25  # of every channel; constants, so that a network holds no statistic of a dataset
+# the literature's constants, mean and deviation by channel. The deviation of CIFAR-10 and ImageNet is the mean over
+# images of each image's, that of CIFAR-100 (DC's public code) is of all pixels together
+PUBLISHED = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 PART = 1 << 24  # values whose statistics are taken at once
 RIDGE = 0.1  # added to the variances that whitening divides by, as in MTT's public code
 LARGEST = 64  # px, side of images that are whitened: the matrix has (3 * side**2)**2 values
@@ -20,7 +27,7 @@ LARGEST = 64  # px, side of images that are whitened: the matrix has (3 * side**
 class Normalisation:
     """Subtract a mean, divide by a deviation.
 
-    kind: "constant" or "data"; "zca" in the subclass.
+    kind: "constant", "data" or a key of PUBLISHED; "zca" in the subclass.
     mean, std: float32 (3, 1, 1), one value per channel, of grey values in 0..1.
     """
 
@@ -119,10 +126,13 @@ def normalisation_of(images: Tensor, kind: str) -> Normalisation:
     kind: "constant" for the constants of the evaluator; "data" for the mean of each channel, and the mean over images
     of each image's own deviation. That is what the literature's constants for CIFAR-10 are (0.2023, 0.1994, 0.2010);
     the deviation of all pixels together is 0.247, 0.243, 0.262 there. A deviation is at least one grey value of 255.
-    "zca" for a `Whitening` (its `fit`).
+    "zca" for a `Whitening` (its `fit`). A key of PUBLISHED for the literature's constants of that dataset.
     """
     if kind == "constant":
         return CONSTANT
+    if kind in PUBLISHED:
+        mean, std = (torch.tensor(values)[:, None, None] for values in PUBLISHED[kind])
+        return Normalisation(kind, mean, std)
     if kind == "zca":
         return Whitening.fit(images)
     sums = torch.zeros(2, 3, dtype=torch.float64)

@@ -14,16 +14,29 @@ from types import MappingProxyType
 from evaluators.literature import (
     DC_1,
     DC_2,
+    DC_CIFAR100_1,
     DC_FLOAT_1,
+    DC_IMAGENET_1,
     DC_PLAIN_1,
+    DC_PLAIN_CIFAR100_1,
     DC_PLAIN_FLOAT_1,
     DPD_1,
     DPD_SCRATCH_1,
     FID_1,
-    FKD_1,
     IDC_1,
+    IDC_2,
     MTT_1,
+    MTT_IMAGENET_1,
     MTT_ZCA_1,
+)
+from evaluators.literature_views import (
+    FKD_1,
+    FKD_2,
+    RDED_1,
+    RDED_224_1,
+    RDED_CONVNET_1,
+    RDED_CONVNET_128_1,
+    SQUEEZE_1,
 )
 from evaluators.recipes import RANDAUGMENT, Augment, Protocol, Recipe, unknown_name
 
@@ -250,7 +263,9 @@ SOFT_PLAIN_1 = replace(
 _PUBLISHED = (
     *(QUICK_1, LONG_1, DEIT_1, QUICK_HARD_1, QUICK_PLAIN_1, SOFT_1, SOFT_HARD_1, SOFT_PLAIN_1),
     *(REAL_1, REAL_LARGE_1, DPD_1, DPD_SCRATCH_1, DC_1, DC_2, DC_PLAIN_1),
-    *(DC_FLOAT_1, DC_PLAIN_FLOAT_1, MTT_1, MTT_ZCA_1, IDC_1, FKD_1, FID_1),
+    *(DC_FLOAT_1, DC_PLAIN_FLOAT_1, DC_CIFAR100_1, DC_PLAIN_CIFAR100_1, DC_IMAGENET_1),
+    *(MTT_1, MTT_ZCA_1, MTT_IMAGENET_1, IDC_1, IDC_2, SQUEEZE_1),
+    *(FKD_1, FKD_2, RDED_1, RDED_224_1, RDED_CONVNET_1, RDED_CONVNET_128_1, FID_1),
 )
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in _PUBLISHED})
 

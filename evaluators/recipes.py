@@ -19,7 +19,7 @@ __all__ = ("DSA", "OPERATIONS", "RANDAUGMENT", "Augment", "Protocol", "Recipe", 
 OPTIMIZERS = ("sgd", "adamw", "adam")
 INITS = ("scratch", "imagenet")
 LABELS = ("own", "hard", "views")
-NORMALISATIONS = ("constant", "data", "zca")
+NORMALISATIONS = ("constant", "data", "zca", "cifar10", "cifar100", "imagenet")
 PRECISIONS = ("auto", "fp32")
 RANGES = {  # of Recipe's fields, both ends included; every value is finite
     "weight_decay": (0, math.inf),
@@ -29,6 +29,7 @@ RANGES = {  # of Recipe's fields, both ends included; every value is finite
     "label_smoothing": (0, 1),
     "gamma": (0, 1),
     "temperature": (0, math.inf),
+    "cosine_share": (0, 1),
 }
 
 
@@ -73,7 +74,8 @@ class Recipe:
     normalise: str = added_later(
         "constant",
         "how a student from scratch normalises images: constant (mean 0.5, deviation 0.25), data (statistics of the "
-        "real training images), or zca (whitening, by the set's matrix if it has one: evaluators.normalisation)",
+        "real training images), zca (whitening, by the set's matrix if it has one: evaluators.normalisation), or the "
+        "literature's constants of cifar10, cifar100, imagenet",
     )
     learned_rate: bool = added_later(False, "the learning rate that the set carries (MTT) takes the place of lr")
     new_optimizer: bool = added_later(False, "make a new optimizer at each milestone: momentum starts at 0 again")
@@ -85,6 +87,20 @@ class Recipe:
         (),
         "pairs (images per class, epochs), rising: the first pair with at least as many images per class as the set "
         "gives the epochs; `epochs` for larger sets",
+    )
+    epochs_by_classes: tuple[tuple[int, int, int], ...] = added_later(
+        (),
+        "triples (classes, images per class, epochs), which replace epochs_by_ipc for sets of exactly so many classes: "
+        "the first with at least as many images per class as the set, or 0 images, gives the epochs",
+    )
+    batch_by_ipc: tuple[tuple[int, int], ...] = added_later(
+        (), "pairs (images per class, batch), read as epochs_by_ipc"
+    )
+    batch_by_classes: tuple[tuple[int, int, int], ...] = added_later(
+        (), "triples (classes, images per class, batch), read as epochs_by_classes"
+    )
+    cosine_share: float = added_later(
+        1.0, "share of half a cosine along which the rate falls: 1 to 0, 0.5 to half of lr", "0 to 1"
     )
     tests: int = added_later(
         0,
@@ -109,39 +125,59 @@ class Recipe:
                 raise ValueError(f"{name} {value} is not in {low}..{high}")
         if self.min_steps < 1 or self.max_steps < 0 or (self.max_steps and self.max_steps < self.min_steps):
             raise ValueError(f"min_steps {self.min_steps} and max_steps {self.max_steps} (0: no limit) leave no steps")
-        limits = [limit for limit, _ in self.epochs_by_ipc]
-        if limits != sorted({*limits}) or any(min(pair) < 1 for pair in self.epochs_by_ipc):
-            raise ValueError("epochs_by_ipc must be pairs (images per class, epochs) of 1 or more, rising")
+        for name, unit in (("epochs_by_ipc", "epochs"), ("batch_by_ipc", "batch")):
+            pairs = getattr(self, name)
+            limits = [limit for limit, _ in pairs]
+            if limits != sorted({*limits}) or any(min(pair) < 1 for pair in pairs):
+                raise ValueError(f"{name} must be pairs (images per class, {unit}) of 1 or more, rising")
+        for name in ("epochs_by_classes", "batch_by_classes"):
+            if any(classes < 2 or ipc < 0 or value < 1 for classes, ipc, value in getattr(self, name)):
+                raise ValueError(f"{name} must be triples (classes, images per class or 0, value of 1 or more)")
         if self.tests < 0:
             raise ValueError(f"tests must be 0 or more, not {self.tests}")
         if self.temperature and self.label_smoothing:
             raise ValueError("label_smoothing must be 0 with a temperature: it belongs to cross-entropy")
 
+    def for_set(self, images: int, classes: int | None) -> Recipe:
+        """Return the recipe with the epochs and the batch of a set of `images`, and without the tables of them.
+
+        Raises ValueError if they depend on the classes, and the number of classes is not given.
+        """
+        tables: dict[str, Any] = {f"{name}_by_{of}": () for name in ("epochs", "batch") for of in ("ipc", "classes")}
+        if not any(getattr(self, name) for name in tables):
+            return self
+        if classes is None:
+            raise ValueError("epochs or batch depend on the images per class: give the number of classes")
+        for name in ("epochs", "batch"):
+            triples = [(ipc, value) for n, ipc, value in getattr(self, f"{name}_by_classes") if n == classes]
+            pairs = triples or getattr(self, f"{name}_by_ipc")
+            fitting = (value for ipc, value in pairs if ipc == 0 or images <= ipc * classes)
+            tables[name] = next(fitting, getattr(self, name))
+        return replace(self, **tables)
+
     def steps(self, images: int, classes: int | None = None) -> int:
         """Return the number of optimizer steps for a set of `images`.
 
         That is `epochs` passes, at least min_steps, at most max_steps; with whole_epochs exactly `epochs` passes.
-        Raises ValueError if the epochs depend on the images per class, and the number of classes is not given.
+        classes: needed if epochs or batch depend on the images per class (`for_set`).
         """
-        if self.epochs_by_ipc and classes is None:
-            raise ValueError("the epochs depend on the images per class: give the number of classes")
-        by_ipc = (epochs for limit, epochs in self.epochs_by_ipc if images <= limit * (classes or 1))
-        epochs = next(by_ipc, self.epochs)
-        if self.whole_epochs:
-            return epochs * -(-images // self.batch)
-        passes = -(-epochs * images // self.batch)
+        recipe = self.for_set(images, classes)
+        if recipe.whole_epochs:
+            return recipe.epochs * -(-images // recipe.batch)
+        passes = -(-recipe.epochs * images // recipe.batch)
         return max(self.min_steps, min(self.max_steps or passes, passes))
 
     def views(self, images: int, classes: int) -> int:
         """Return the number of augmented images that a training on a set of `images` sees."""
-        steps = self.steps(images, classes)
-        return steps // -(-images // self.batch) * images if self.whole_epochs else steps * self.batch
+        recipe = self.for_set(images, classes)
+        return recipe.epochs * images if recipe.whole_epochs else recipe.steps(images) * recipe.batch
 
     def longer(self, times: int) -> Recipe:
         """Multiply the passes, and both bounds of the steps, by `times`."""
         values: dict[str, Any] = {n: times * getattr(self, n) for n in ("epochs", "min_steps", "max_steps")}
-        pairs = tuple((limit, times * epochs) for limit, epochs in self.epochs_by_ipc)
-        return replace(self, **values, epochs_by_ipc=pairs)
+        for table in ("epochs_by_ipc", "epochs_by_classes"):
+            values[table] = tuple((*limits, times * epochs) for *limits, epochs in getattr(self, table))
+        return replace(self, **values)
 
 
 @dataclass(frozen=True)

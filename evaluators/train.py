@@ -74,7 +74,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     for a loss that is not finite.
     """
     protocol = named(protocol) if isinstance(protocol, str) else protocol
-    recipe = protocol.recipe(student)
+    recipe = protocol.recipe(student).for_set(len(images), num_classes)
     check_targets(images, targets, num_classes, protocol.float_images)
     if recipe.learned_rate:
         raise ValueError(f"{protocol.title} takes a set's learned rate: pass protocol.at_rate({student!r}, rate)")
@@ -89,12 +89,11 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     plain = compiled and torch.device(device).type == "cpu"
     layout = torch.contiguous_format if plain else torch.channels_last
     model.to(torch.device(device)).to(memory_format=layout).train()
-    steps = recipe.steps(len(images), num_classes)
+    steps = recipe.steps(len(images))
     recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
     targets = prepare_targets(targets, recipe, num_classes).to(device)
-    flags = {"enabled": True, "benchmark": False, "deterministic": True}
-    tf32 = precision(recipe, device) != "fp32"
-    with torch.backends.cudnn.flags(**flags, allow_tf32=tf32), seeded_dropout(seed, device):
+    flags = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": recipe.precision != "fp32"}
+    with torch.backends.cudnn.flags(**flags), seeded_dropout(seed, device):
         optimizer = _make_optimizer(model, recipe)
         start, tensors = state.load() if state else (0, {})
         if tensors:
@@ -211,14 +210,15 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """Return the learning rate of a step in 0..steps-1.
 
     With milestones: a drop at share m of the steps comes before step round(m * steps). Else the value at the middle of
-    the step: linear from 0 to recipe.lr, then half a cosine to 0.
+    the step: linear from 0 to recipe.lr, then half a cosine to 0, or the first `cosine_share` of it.
     """
     if recipe.milestones:
         return recipe.lr * recipe.gamma ** sum(step >= drop for drop in _drops(recipe, steps))
     done = (step + 0.5) / steps
     if done < recipe.warmup:
         return recipe.lr * done / recipe.warmup
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
+    fallen = recipe.cosine_share * (done - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
 def _observed(

@@ -58,7 +58,7 @@ def load_dataset(  # noqa: PLR0913
     torch.Size([3, 8, 8])
     """
     options = GlobalOptions.of_call(quiet, resize, data=data_root, shared=shared)
-    source = find_source(dataset, classes, dataset_name, options.no_progress)
+    source = find_source(dataset, classes, dataset_name, options.quiet)
     return source.load(options.data_paths, whole_number("size", size, SMALLEST) or source.pixels)
 
 
@@ -82,7 +82,7 @@ def load_distilled(folder: str | os.PathLike[str]) -> DistilledImages:
 
 
 def find_source(
-    dataset: str | tuple[Items, Items], classes: Sequence[str] | None, dataset_name: str, no_progress: bool
+    dataset: str | tuple[Items, Items], classes: Sequence[str] | None, dataset_name: str, quiet: bool
 ) -> ImageSource:
     """Return the source of a dataset by name, or of two torch datasets. Raises UserError."""
     if isinstance(dataset, str):
@@ -95,7 +95,7 @@ def find_source(
         raise UserError(f"dataset is a name or (train, test), two torch datasets, not a {type(dataset).__name__}")
     from ddbench.datasets.memory import pair_source
 
-    return pair_source(*dataset, classes, dataset_name, no_progress)
+    return pair_source(*dataset, classes, dataset_name, quiet)
 
 
 def whole_number(name: str, value: Any, least: int) -> Any:

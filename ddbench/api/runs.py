@@ -97,7 +97,7 @@ def run(  # noqa: PLR0913
         DDBENCH_RUNS, DDBENCH_DATA, DDBENCH_SHARED, else "runs", none, "shared".
     device: "auto", "cpu", "cuda" or "cuda:1"; None for DDBENCH_DEVICE, else "auto".
     resize: the filter; results of different filters never share a row.
-    quiet: no progress bars; there are none where standard error is no terminal.
+    quiet: no progress on standard error: a bar on a terminal, else a line now and then.
 
     Raises UserError for an invalid argument or missing data, before anything is written, and FailedRunError if the
     distillation or a student failed. Both are `ddbench.Error`.
@@ -111,7 +111,7 @@ def run(  # noqa: PLR0913
     options = GlobalOptions.of_call(quiet, resize, runs=runs, data=data_root, shared=shared, device=device)
     evaluation = _evaluation(students, protocol, student_seeds, corruptions)
     ipcs = () if ipc is None else (whole_number("ipc", ipc, 1),)
-    source = find_source(dataset, classes, dataset_name, options.no_progress)
+    source = find_source(dataset, classes, dataset_name, options.quiet)
     request = Request(
         method,
         source.name,
@@ -166,7 +166,7 @@ def evaluate(  # noqa: PLR0913
     options = GlobalOptions.of_call(quiet, resize, runs=runs, data=data_root, shared=shared, device=device)
     evaluation = _evaluation(students, protocol, student_seeds, corruptions)
     pixels = whole_number("size", size, SMALLEST)
-    source = find_source(dataset, classes, dataset_name, options.no_progress)
+    source = find_source(dataset, classes, dataset_name, options.quiet)
     if isinstance(images, Run):
         pixels = pixels or images.images.shape[-1]
         images = images.folder / "distilled"

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,7 +102,8 @@ def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
     """Format a plain table for the terminal."""
     from tabulate import tabulate
 
-    body = [[textwrap.fill(cell, WIDTH) if "\n" not in cell else cell for cell in row] for row in rows]
+    wrap = partial(textwrap.fill, width=WIDTH, break_on_hyphens=False)
+    body = [[wrap(cell) if "\n" not in cell else cell for cell in row] for row in rows]
     return tabulate(body, list(heads), tablefmt="simple", disable_numparse=True)
 
 

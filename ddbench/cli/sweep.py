@@ -96,7 +96,7 @@ def sweep(  # noqa: PLR0913
     if todo:
         pool = cluster(scheduler) if scheduler else local(at_once, partial(log_to_stderr, logging.WARNING))
         settings = replace(options.settings, quiet=True, compiled=compiled)
-        counts += _run_jobs(todo, pool, settings, retry, options.no_progress)
+        counts += _run_jobs(todo, pool, settings, retry, options.quiet)
     log.info("%d jobs: %d done now, %d failed, %d done before", len(jobs), counts.done, counts.failed, counts.existing)
     has_problem = _print_tables(jobs, options)
     if counts.failed or has_problem:
@@ -109,13 +109,13 @@ def _run_jobs(
     pool: AbstractContextManager[Submit],
     settings: ExecutionSettings,
     retry: bool,
-    no_progress: bool,
+    quiet: bool,
 ) -> TaskCounts:
     """Do the jobs in a pool, with a progress bar."""
     from ddbench.sweep.workers import carry_out, run_job
     from ddbench.utils.progress import progress_bar
 
-    with pool as submit, progress_bar(total=len(jobs), desc="jobs", hidden=no_progress) as bar:
+    with pool as submit, progress_bar(total=len(jobs), desc="jobs", hidden=quiet) as bar:
 
         def on_done(job: SweepJob, status: str, number: int) -> None:
             bar.update()

@@ -17,6 +17,7 @@ from ddbench.methods.pixels.loop import (
     STORE_FLOAT,
     MatchingSetup,
     MomentumSGD,
+    Normalise,
     dsa_per_image,
     dsa_shared,
     initial_pixels,
@@ -54,7 +55,7 @@ class DC:
     momentum: float = param(0.5, "momentum of the pixels' SGD", "0 or more")
     batch: int = param(256, "real images per class and step; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("noise", "initial images: real ones, or noise from N(0, 1)")
-    normalise: Literal["data", "constant", "zca"] = param("data", NORMALISE)
+    normalise: Normalise = param("data", NORMALISE)
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")

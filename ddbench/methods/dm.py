@@ -16,6 +16,7 @@ from ddbench.methods.pixels.loop import (
     STORE_FLOAT,
     MatchingSetup,
     MomentumSGD,
+    Normalise,
     dsa_shared,
     initial_pixels,
     optimise_pixels,
@@ -29,7 +30,8 @@ from ddbench.types import DistilledSet, ImageSet
 class DM:
     """Distribution matching (Zhao & Bilen, WACV 2023, arXiv:2110.04181).
 
-    Unbounded pixels are as in the public code, but its students see them unclipped.
+    Unbounded pixels are as in the public code. Its students see them unclipped, and so do those of dc-float@1 if
+    `store_float` is true.
     """
 
     name: ClassVar[str] = "dm"
@@ -43,7 +45,7 @@ class DM:
     batch: int = param(256, "real images per class and iteration; all if a class has fewer", "1 or more")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
     augment: bool = param(True, "differentiable Siamese augmentation of real and distilled images")
-    normalise: Literal["data", "constant", "zca"] = param("data", NORMALISE)
+    normalise: Normalise = param("data", NORMALISE)
     student: Literal["convnet"] = param("convnet", "architecture of the networks")
     compiled: bool = param(False, "use torch.compile")
     bounded: bool = param(True, "clamp pixels to 0..255 after every step, else clip them once at the end")

@@ -23,7 +23,8 @@ BATCH = 64  # images encoded at once, as DPD does by default
 class KMeans:
     """One real image of each of a class's clusters, as many clusters as images per class.
 
-    With features=latents and choice=margin the images are DPD's prototypes.
+    It follows no paper, so no accuracy is published. With features=latents and choice=margin the images are DPD's
+    prototypes.
     """
 
     name: ClassVar[str] = "kmeans"

@@ -20,14 +20,28 @@ from ddbench.methods.pixels.loop import (
     STORE_FLOAT,
     MatchingSetup,
     MomentumSGD,
+    Normalise,
     initial_pixels,
     to_distilled_set,
 )
-from ddbench.methods.pixels.network import eager_fallback
+from ddbench.methods.pixels.network import Network, Weights, eager_fallback
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
+from ddbench.methods.shared.device import in_batches
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What algorithm 1 changes: the pixels S, the student's learning rate alpha, the labels y of S.
+
+    labels: int64 (n,), or with `labels=teacher` probabilities (n, classes), anew at every iteration.
+    """
+
+    pixels: MomentumSGD
+    alpha: MomentumSGD
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,12 @@ class MTT:
         "exact: through all steps, at the memory of one (the adjoint); tesla: without second derivatives (Cui et al., "
         "ICML 2023, arXiv:2211.10586), at the same cost here",
     )
+    labels: Literal["hard", "teacher"] = param(
+        "hard",
+        "labels of the distilled images: their classes (hard), or at every iteration the probabilities that the later "
+        "expert gives them, stored as soft labels (teacher: TESLA's for ImageNet)",
+        added_later=True,
+    )
     experts: int = param(100, "networks trained on the real images", "1 or more")
     epochs: int = param(50, "epochs of every expert", "1 or more")
     expert_rate: float = param(1e-2, "learning rate of the experts")
@@ -67,7 +87,7 @@ class MTT:
     expert_images: int = param(0, "real images per epoch of an expert at most, 0 for all")
     augment: bool = param(True, "DSA's operations on every batch, the experts' too")
     init: Literal["real", "noise"] = param("real", "initial images: real ones, or noise from N(0, 1)")
-    normalise: Literal["data", "constant", "zca"] = param("data", NORMALISE)
+    normalise: Normalise = param("data", NORMALISE)
     student: Literal["convnet"] = param("convnet", "architecture of experts and student")
     compiled: bool = param(False, "use torch.compile; eager is slower than the public code")
     bounded: bool = param(True, "clamp pixels to 0..255 after every iteration, else clip them once at the end")
@@ -96,30 +116,36 @@ class MTT:
         )  # fmt: skip
         state = {"pixels": S, "pixels velocity": sgd.velocity}
         state |= {"step_rate": alpha, "step_rate velocity": alpha_sgd.velocity}
+        y = train.class_labels(ipc).to(ctx.device)
+        if self.labels == "teacher":
+            y = torch.zeros(len(y), len(train.classes), device=ctx.device)
+            state["labels"] = y
+        learned = Learned(sgd, alpha_sgd, y)
         with eager_fallback():
             experts = [train_expert(index, config, setup) for index in range(self.experts)]
             loss = optimise_with_checkpoints(
-                state, lambda i: self._iteration(setup, experts, sgd, alpha_sgd, i), self.iterations, ctx
+                state, lambda i: self._iteration(setup, experts, learned, i), self.iterations, ctx
             ).loss
         if alpha <= 0:
             log.warning(
                 "the learned step rate became %.2g and should be above 0: try a smaller rate_rate", float(alpha)
             )
         distilled = to_distilled_set(S, train, setup.real.normalisation, self.store_float, loss=loss)
-        return replace(distilled, learning_rate=float(alpha))
+        soft = y.cpu() if self.labels == "teacher" else None
+        return replace(distilled, learning_rate=float(alpha), soft_labels=soft)
 
-    def _iteration(
-        self, setup: MatchingSetup, experts: Sequence[Path], sgd: MomentumSGD, alpha_sgd: MomentumSGD, i: int
-    ) -> float:
-        """Take step i of algorithm 1 on the pixels S and the learning rate alpha; return the loss."""
-        ctx, S, alpha = setup.ctx, sgd.values, alpha_sgd.values
+    def _iteration(self, setup: MatchingSetup, experts: Sequence[Path], learned: Learned, i: int) -> float:
+        """Take step i of algorithm 1 on the pixels S, the learning rate alpha and their labels; return the loss."""
+        ctx, S, alpha, y = setup.ctx, learned.pixels.values, learned.alpha.values, learned.labels
         numbers = ctx.generator("mtt", i)
         cycle, place = divmod(i, len(experts))  # every expert once, then again in another order
         order = torch.randperm(len(experts), generator=ctx.generator("mtt", "experts", cycle)).tolist()
         expert = experts[order[place]]
         t = int(torch.randint(self.latest, (), generator=numbers))
         start, target = (load_snapshot(expert, epoch, ctx.device) for epoch in (t, t + self.expert_epochs))
-        steps = self._student_steps(S.shape[0], S.shape[1], numbers, ctx.device)
+        if self.labels == "teacher":
+            y.copy_(teacher_labels(setup.network, target, S.flatten(0, 1), self.grad_batch))
+        steps = self._student_steps(y, numbers)
 
         # L = || theta_(t+N) - theta*_(t+M) ||^2 / || theta*_t - theta*_(t+M) ||^2, theta_t = theta*_t, and for n < N
         # theta_(t+n+1) = theta_(t+n) - alpha * gradient of the loss on A(b_(t+n)), b_(t+n) a batch of S
@@ -127,22 +153,34 @@ class MTT:
         loss, by_image, by_alpha = trajectory_gradient(
             setup.network, segment, S.flatten(0, 1), steps, exact, self.grad_batch
         )
-        sgd.step(by_image.view_as(S))
-        alpha_sgd.step(torch.tensor(by_alpha, device=ctx.device))
+        learned.pixels.step(by_image.view_as(S))
+        learned.alpha.step(torch.tensor(by_alpha, device=ctx.device))
         return loss
 
-    def _student_steps(
-        self, classes: int, ipc: int, numbers: torch.Generator, device: torch.device
-    ) -> list[StudentStep]:
-        """Draw the N batches b_(t+n) and A: permutations of S, cut in batches that are taken from the end."""
-        labels = torch.arange(classes).repeat_interleave(ipc)
+    def _student_steps(self, y: Tensor, numbers: torch.Generator) -> list[StudentStep]:
+        """Draw the N batches b_(t+n) and A: permutations of S, cut in batches that are taken from the end.
+
+        y: labels of S, (n,) or (n, classes).
+        """
         batches: list[Tensor] = []
         steps = []
         for _ in range(self.steps):
             if not batches:
-                batches = list(torch.randperm(len(labels), generator=numbers).split(self.batch or len(labels)))
+                batches = list(torch.randperm(len(y), generator=numbers).split(self.batch or len(y)))
             index = batches.pop()
-            draw = dsa.draw(len(index), numbers).to(device)
+            draw = dsa.draw(len(index), numbers).to(y.device)
             augment = partial(dsa.apply, draw=draw) if self.augment else torch.clone
-            steps.append(StudentStep(index.to(device), augment, labels[index].to(device)))
+            index = index.to(y.device)
+            steps.append(StudentStep(index, augment, y[index]))
         return steps
+
+
+@torch.no_grad()
+def teacher_labels(network: Network, theta: Weights, images: Tensor, at_once: int = 0) -> Tensor:
+    """Return the probabilities (n, classes) that a network with weights theta gives normalised images (n, 3, h, w).
+
+    TESLA's labels (Cui et al. 2023), as its public code has them: of the images without augmentation, not softened.
+    at_once: images at once, 0 for all.
+    """
+    parts = in_batches(lambda rows: network.logits(theta, images[rows]), len(images), at_once or len(images))
+    return torch.cat(list(parts)).softmax(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.teachers import TRAINING, TeacherConfig, soft_labels, train_teacher
+from ddbench.methods.shared.teachers import TRAINING, TeacherConfig, Training, soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 
@@ -30,12 +30,12 @@ class RDED:
     factor: int = param(0, "factor x factor pieces form an image; 0: 2 from 128 px on, else 1, as in the public code")
     smallest: float = param(0.08, "smallest area of a piece, as a share of the image", "0 to 1")
     soft: bool = param(True, "store the teacher's probabilities of each image as its soft label, else hard labels")
-    teacher: Literal["convnet", "resnet18"] = param("resnet18", "architecture of the teacher")
+    teacher: Literal["convnet", "convnet_bn", "resnet18"] = param("resnet18", "architecture of the teacher")
     epochs: int = param(10, "teacher's passes over the training split", "1 or more")
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
     batch: int = param(256, "pieces that the teacher sees at once", "1 or more")
-    training: Literal["adamw", "sgd"] = param("adamw", TRAINING, added_later=True)
+    training: Training = param("adamw", TRAINING, added_later=True)
 
     def __post_init__(self) -> None:
         at_least(self, images=1, crops=1, factor=0, epochs=1, least=1, most=0, batch=1)

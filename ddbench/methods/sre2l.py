@@ -16,7 +16,7 @@ from ddbench.config import param
 from ddbench.context import Context
 from ddbench.methods.pixels.loop import to_distilled_set
 from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
-from ddbench.methods.shared.teachers import TRAINING, TeacherConfig, soft_labels, train_teacher
+from ddbench.methods.shared.teachers import TRAINING, TeacherConfig, Training, soft_labels, train_teacher
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from evaluators.normalisation import Normalisation, normalisation_of
@@ -46,14 +46,16 @@ class SRe2L:
     version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"iterations": 2, "epochs": 1, "least": 2}
 
-    iterations: int = param(4000, "Adam steps on every batch, which has one image per class", "1 or more")
+    iterations: int = param(4000, "Adam steps on every batch", "1 or more")
     rate: float = param(0.25, "initial learning rate of the normalised pixels; half a cosine to 0")
     statistics: float = param(0.01, "weight of the distances of batch-norm statistics")
     first: float = param(10.0, "weight of the first batch norm's distance, relative to the others")
     smallest: float = param(0.08, "smallest area of a random crop, as a share of the image; 1: no crop", "0 to 1")
     mirror: bool = param(True, "mirror the batch with probability 0.5", added_later=True)
-    normalise: Literal["data", "constant"] = param(
-        "data", "of pixels: by the training images' mean and deviation (as published), or by constants (0.5, 0.25)"
+    normalise: Literal["data", "constant", "cifar10", "cifar100", "imagenet"] = param(
+        "data",
+        "of pixels: training images' mean and deviation (data), constants (0.5, 0.25), or the constants that the "
+        "literature has for a dataset",
     )
     roll: int = param(32, "largest shift of the images each way, by rolling", "px")
     soft: bool = param(True, "store the teacher's probabilities of each image as its soft label")
@@ -61,10 +63,13 @@ class SRe2L:
     epochs: int = param(10, "teacher's passes over the training split", "1 or more")
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
-    training: Literal["adamw", "sgd"] = param("adamw", TRAINING, added_later=True)
+    training: Training = param("adamw", TRAINING, added_later=True)
+    classes: int = param(
+        0, "classes of a batch, which has one image of each; 0: all (published: 100)", added_later=True
+    )
 
     def __post_init__(self) -> None:
-        at_least(self, iterations=1, epochs=1, least=1, most=0, roll=0, rate=0)
+        at_least(self, iterations=1, epochs=1, least=1, most=0, roll=0, rate=0, classes=0)
         shares(self, "smallest")
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
@@ -77,22 +82,29 @@ class SRe2L:
         normalisation = normalisation_of(train.images, self.normalise).to(ctx.device)
         with batch_norm_distances(teacher) as distances:
             recovery = Recovery(teacher, distances, normalisation, ctx)
-            steps = self.iterations * ipc
+            steps = self.iterations * ipc * len(self._batches(len(train.classes)))
             loss = optimise_with_checkpoints(state, lambda i: self._iteration(state, recovery, i), steps, ctx).loss
         distilled = to_distilled_set(x.transpose(0, 1), train, normalisation, loss=loss)
         if not self.soft:
             return distilled
         return replace(distilled, soft_labels=soft_labels(teacher, distilled.images, ctx))  # relabel
 
+    def _batches(self, classes: int) -> list[slice]:
+        """Return the classes of each batch."""
+        size = self.classes or classes
+        return [slice(first, min(first + size, classes)) for first in range(0, classes, size)]
+
     def _iteration(self, state: dict[str, Tensor], recovery: Recovery, i: int) -> float:
-        """Take one Adam step on one batch, which has an image of every class; return the loss.
+        """Take one Adam step on one batch, which has an image of each of its classes; return the loss.
 
         L = CE(teacher(A(x)), y) + statistics * R_BN, with R_BN the sum over batch norms of
         || mean - running mean || + || variance - running variance ||, the first of them weighted by `first`.
         """
         batch, k = divmod(i, self.iterations)
+        batches = self._batches(state["pixels"].shape[1])
+        image, rows = batch // len(batches), batches[batch % len(batches)]
         distances, normalisation = recovery.distances, recovery.normalisation
-        x, moments = state["pixels"][batch], (state["mean"], state["square"])
+        x, moments = state["pixels"][image, rows], (state["mean"][rows], state["square"][rows])
         numbers = recovery.ctx.generator("sre2l", i)
         if k == 0:
             for moment in moments:
@@ -101,7 +113,7 @@ class SRe2L:
         augmented = roll_randomly(resized_crop(leaf, self.smallest, self.mirror, numbers), self.roll, numbers)
         distances.clear()
         logits = recovery.teacher(normalisation.restore(augmented))
-        cross_entropy = F.cross_entropy(logits, torch.arange(len(x), device=x.device))
+        cross_entropy = F.cross_entropy(logits, torch.arange(rows.start, rows.stop, device=x.device))
         loss = cross_entropy + self.statistics * (self.first * distances[0] + sum(distances[1:]))
         gradient = torch.autograd.grad(loss, leaf)[0]
         rate = self.rate * 0.5 * (1 + math.cos(math.pi * k / self.iterations))

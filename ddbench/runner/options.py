@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -45,7 +44,7 @@ class GlobalOptions:
     data: folder of raw datasets; None for none.
     shared: folder of packs and stages.
     device: "auto", "cpu", "cuda" or "cuda:1".
-    quiet: no progress bars.
+    quiet: no progress on standard error.
     resize: the filter that resizes images.
     """
 
@@ -72,21 +71,16 @@ class GlobalOptions:
         return cls(**folders, device=device, quiet=quiet, resize=resize)
 
     @property
-    def no_progress(self) -> bool:
-        """True without progress bars: with --quiet, or if standard error is no terminal."""
-        return self.quiet or not sys.stderr.isatty()
-
-    @property
     def data_paths(self) -> DataPaths:
         """The folders of the data."""
-        return DataPaths(self.data, self.shared, self.no_progress, self.resize)
+        return DataPaths(self.data, self.shared, self.quiet, self.resize)
 
     @property
     def settings(self) -> ExecutionSettings:
         """Folders and device of runs."""
         from ddbench.runner.plan import ExecutionSettings  # not for `--help`
 
-        return ExecutionSettings(self.runs, self.data_paths, self.device, self.no_progress)
+        return ExecutionSettings(self.runs, self.data_paths, self.device, self.quiet)
 
 
 def check_device(name: str) -> str:

@@ -111,6 +111,14 @@ def test_the_environment_names_the_folders(here, monkeypatch):
     assert len(list((here / "packs").glob("packed-*"))) == 1
 
 
+def test_progress_is_lines_where_there_is_no_terminal(here, monkeypatch, capsys):
+    monkeypatch.setattr("ddbench.utils.progress.SECONDS_BETWEEN_LINES", 0)
+    ddbench.run("random", ipc=1, **few_steps(quiet=False))
+    assert re.search(r"^packing: \d+ of 22", capsys.readouterr().err, re.MULTILINE)
+    ddbench.run("random", ipc=1, runs="again", shared="anew", **few_steps())
+    assert capsys.readouterr().err == ""
+
+
 def test_the_record_is_what_is_on_disk(here):
     run = ddbench.run("random", ipc=2, **few_steps())
     on_disk = distilled_set.read(run.folder / "distilled")

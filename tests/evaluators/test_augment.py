@@ -129,7 +129,7 @@ def test_a_crop_that_never_fits_is_the_whole_image():
 
 
 SHARED = {"crop_tries": 5, "cutmix": 1.0, "dsa": DSA}
-SEPARATE = {"operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0, "lighting": 0.1}
+SEPARATE = {"operations": OPERATIONS, "erasing": 1.0, "mixup": 1.0, "lighting": 0.1, "shuffle_pieces": 2}
 
 
 @pytest.mark.parametrize("name", [*SHARED, *SEPARATE])
@@ -356,3 +356,23 @@ def test_a_crop_of_another_shape_needs_no_flips():
     images = pictures()
     drawn = augment.draw(len(images), wide, generators())
     assert not torch.equal(augment.apply(images, drawn, wide), images)
+
+
+def test_shuffled_pieces_are_rdeds():
+    """Strips of columns in one random order, then strips of rows in another: every image its own, all orders."""
+    images, only = pictures(200, 8), Augment(shuffle_pieces=2)
+    drawn = augment.draw(200, only, generators())
+    shuffled = augment.apply(images, drawn, only)
+    for image, result, (columns, rows) in zip(images, shuffled, drawn.pieces, strict=True):
+        across = torch.cat([image[:, :, 4 * int(i) : 4 * int(i) + 4] for i in columns], 2)
+        down = torch.cat([across[:, 4 * int(i) : 4 * int(i) + 4] for i in rows], 1)
+        assert torch.equal(result, down)
+    assert len({tuple(order.flatten().tolist()) for order in drawn.pieces}) == 4
+
+
+def test_pixels_beyond_the_last_whole_piece_stay():
+    images, only = pictures(50, 11), Augment(shuffle_pieces=3)
+    shuffled = augment.apply(images, augment.draw(50, only, generators()), only)
+    assert torch.equal(shuffled[:, :, 9:, 9:], images[:, :, 9:, 9:])
+    assert not torch.equal(shuffled, images)
+    assert torch.equal(shuffled.flatten(2).sort().values, images.flatten(2).sort().values)

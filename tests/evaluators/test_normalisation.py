@@ -30,7 +30,15 @@ def test_constants_are_those_of_the_evaluator():
     assert torch.equal(CONSTANT.apply(NOISE), (NOISE.float() / 255 - 0.5) / 0.25)
 
 
-@pytest.mark.parametrize("kind", ["constant", "data"])
+@pytest.mark.parametrize("kind", ["cifar10", "cifar100", "imagenet"])
+def test_the_literatures_constants_are_those_of_no_images(kind):
+    norm, (mean, std) = normalisation_of(NOISE, kind), normalisation.PUBLISHED[kind]
+    expected = (numpy.asarray(NOISE) / 255 - numpy.reshape(mean, (3, 1, 1))) / numpy.reshape(std, (3, 1, 1))
+    numpy.testing.assert_allclose(norm.apply(NOISE), expected, rtol=1e-5, atol=1e-6)
+    assert (norm.kind, norm.record()["kind"]) == (kind, kind)
+
+
+@pytest.mark.parametrize("kind", ["constant", "data", "cifar100"])
 def test_restored_images_are_those_normalised(kind):
     norm = normalisation_of(NOISE, kind)
     torch.testing.assert_close(norm.restore(norm.apply(NOISE)), NOISE.float() / 255)

@@ -1,6 +1,7 @@
 """Published rows never change; the package stands alone."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from evaluators import VERSION, corruptions, dsa, operations
 from evaluators.augment import COLOUR_WEIGHTS, ERASED_AREA, ERASED_RATIO, GREY, PRINCIPAL_COLOURS
 from evaluators.catalog import STUDENTS
-from evaluators.normalisation import MEAN, STD
+from evaluators.normalisation import MEAN, PUBLISHED, STD
 from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import DSA, OPERATIONS, RANDAUGMENT, Augment, Protocol, Recipe
 from evaluators.train import learning_rate
@@ -113,7 +114,7 @@ def test_a_learned_rate_replaces_lr():
 )
 def test_idcs_numbers(ipc, epochs):
     """Ten classes in batches of 64: the rate falls to a fifth after two thirds and five sixths of the epochs."""
-    recipe = protocol("idc").recipe("resnet_ap10")
+    recipe = protocol("idc@1").recipe("resnet_ap10")
     steps = recipe.steps(10 * ipc, 10)
     assert steps == epochs * -(-10 * ipc // 64)
     drops = round(steps * 2 / 3), round(steps * 5 / 6)
@@ -122,10 +123,105 @@ def test_idcs_numbers(ipc, epochs):
     assert (recipe.tests, recipe.augment.cutmix, recipe.augment.mix_batch) == (100, 1.0, True)
 
 
+@pytest.mark.parametrize("ipc", [1, 10, 50, 200, 500, 501])
+def test_idc_2_has_idcs_rule_for_100_classes(ipc):
+    """Exactly 100 classes: int(2 / 3 of the epochs), rounded down to hundreds. All others as in idc@1."""
+    first, second = (protocol(f"idc@{version}").recipe("convnet6") for version in (1, 2))
+    assert protocol("idc") is protocol("idc@2")
+    assert replace(second, normalise="data", epochs_by_classes=()) == first
+    assert second.normalise == "imagenet"
+    for classes in (10, 99, 100, 101, 1000):
+        epochs = first.for_set(classes * ipc, classes).epochs
+        if classes == 100:
+            epochs = int((2 / 3) * epochs)
+            epochs -= epochs % 100
+        assert second.for_set(classes * ipc, classes).epochs == epochs
+        assert second.steps(classes * ipc, classes) == epochs * -(-classes * ipc // 64)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ipc", "batch"),
+    [
+        (10, 1, 10), (10, 10, 50), (10, 50, 100), (10, 100, 100), (21, 10, 50),
+        (100, 1, 20), (100, 10, 100), (100, 50, 200), (1000, 10, 100), (1000, 50, 200),
+        (200, 1, 100), (200, 10, 100), (200, 50, 100),
+    ],
+)  # fmt: skip
+def test_rdeds_batches(classes, ipc, batch):
+    """By images per class, twice as large for 100 and 1000 classes, 100 for Tiny ImageNet's 200."""
+    recipe = protocol("rded").recipe("resnet18")
+    assert recipe.for_set(classes * ipc, classes).batch == batch
+    assert recipe.steps(classes * ipc, classes) == 300 * -(-classes * ipc // batch)
+    assert recipe.views(classes * ipc, classes) == 300 * classes * ipc
+
+
+def test_rdeds_rate_ends_at_half():
+    """After every epoch 0.5 (1 + cos(pi e / (2 E))) there; here at the middle of each step."""
+    recipe = protocol("rded").recipe("resnet18")
+    rates = [learning_rate(recipe, step, 300) for step in range(300)]
+    for epoch in (0, 100, 299):
+        assert rates[epoch] == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * (epoch + 0.5) / 600)))
+    assert rates[-1] == pytest.approx(0.5e-3, rel=3e-3)
+
+
+def test_rdeds_rows_differ_where_they_say():
+    small, large = protocol("rded@1"), protocol("rded-224@1")
+    assert (small.labels, small.teacher, small.size, large.size) == ("views", ("resnet18", "squeeze@1"), 0, 224)
+    for student, recipe in small.recipes.items():
+        assert recipe.lr == (2e-3 if student == "efficientnet_b0" else 1e-3)
+        assert replace(large.recipe(student), augment=recipe.augment) == recipe
+    views = large.recipe("resnet18").augment
+    assert (views.shuffle_pieces, views.crop_area, views.flip_x, views.cutmix) == (2, (0.5, 1.0), 0.5, 1.0)
+    assert replace(small.recipe("resnet18").augment, flip_x=0.0) == Augment(cutmix=1.0, mix_batch=True)
+    for title, views in (("rded-convnet@1", small), ("rded-convnet-128@1", large)):
+        row = protocol(title)
+        assert row.teacher == ("convnet_bn", "squeeze@1")
+        assert row.recipes == {"convnet_bn": views.recipe("convnet_bn")}
+
+
+def test_fkd_2_has_the_numbers_of_sre2l():
+    first, second = protocol("fkd@1"), protocol("fkd")
+    assert (second.version, second.teacher, second.labels) == (2, ("resnet18", "squeeze@1"), "views")
+    recipe = second.recipe("resnet18")
+    assert recipe == replace(first.recipe("resnet18"), batch=1024, normalise="imagenet", precision="fp32")
+    assert (recipe.lr, recipe.weight_decay, recipe.decay_all, recipe.epochs, recipe.temperature) == (
+        1e-3, 0.01, False, 300, 20.0,
+    )  # fmt: skip
+    assert recipe.steps(10_000) == 300 * 10
+
+
+def test_teachers_train_as_sre2ls():
+    recipe = protocol("squeeze").recipe("resnet18")
+    assert recipe.steps(50_000) == 200 * 391
+    rates = [learning_rate(recipe, step, 400) for step in (0, 199, 399)]
+    assert rates == pytest.approx([0.1, 0.05, 0.0], abs=3e-4)
+    assert (recipe.momentum, recipe.nesterov, recipe.weight_decay, recipe.decay_all) == (0.9, False, 5e-4, True)
+    assert recipe.augment == Augment(flip_x=0.5, dsa=("crop",))
+
+
+@pytest.mark.parametrize(
+    ("title", "like", "normalise"),
+    [
+        ("dc-cifar100@1", "dc-float@1", "cifar100"), ("dc-plain-cifar100@1", "dc-plain-float@1", "cifar100"),
+        ("dc-imagenet@1", "dc-float@1", "imagenet"), ("mtt-imagenet@1", "mtt@1", "imagenet"),
+    ],
+)  # fmt: skip
+def test_rows_by_constants_differ_in_them_alone(title, like, normalise):
+    row, other = protocol(title), protocol(like)
+    assert row.recipes == {"convnet": replace(other.recipe("convnet"), normalise=normalise)}
+    assert (row.float_images, row.labels, row.teacher) == (other.float_images, other.labels, other.teacher)
+
+
 def test_epochs_by_images_per_class_need_the_classes():
     with pytest.raises(ValueError, match="give the number of classes"):
         protocol("idc").recipe("convnet6").steps(100)
-    assert replace(RECIPE, epochs_by_ipc=((2, 5),)).longer(3).epochs_by_ipc == ((2, 15),)
+    by_set = replace(RECIPE, epochs_by_ipc=((2, 5),), epochs_by_classes=((7, 0, 4),), batch_by_ipc=((2, 5),))
+    longer = by_set.longer(3)
+    assert (longer.epochs_by_ipc, longer.epochs_by_classes, longer.batch_by_ipc) == (
+        ((2, 15),),
+        ((7, 0, 12),),
+        ((2, 5),),
+    )
 
 
 def test_deits_numbers():
@@ -169,6 +265,11 @@ def test_rows_cannot_be_changed():
         replace(MINE, recipes={"convnet": replace(RECIPE, new_optimizer=True)}),
         replace(MINE, recipes={"convnet": replace(RECIPE, precision="fp32")}),
         replace(MINE, recipes={"convnet": replace(RECIPE, epochs_by_ipc=((1, 4),))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, epochs_by_classes=((2, 1, 4),))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, batch_by_ipc=((1, 4),))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, batch_by_classes=((2, 1, 4),))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, cosine_share=0.5)}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(shuffle_pieces=2))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(lighting=0.1))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(mix_batch=True))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, temperature=4.0)}),
@@ -219,7 +320,8 @@ def test_defaults_that_rows_do_not_state_are_pinned():
     assert later == {
         "decay_all": False, "whole_epochs": False, "milestones": (), "gamma": 0.1, "nesterov": True, "temperature": 0.0,
         "normalise": "constant", "new_optimizer": False, "precision": "auto", "learned_rate": False,
-        "epochs_by_ipc": (), "tests": 0, "mix_batch": False, "lighting": 0.0,
+        "epochs_by_ipc": (), "tests": 0, "mix_batch": False, "lighting": 0.0, "shuffle_pieces": 0,
+        "epochs_by_classes": (), "batch_by_ipc": (), "batch_by_classes": (), "cosine_share": 1.0,
         "crop_tries": 0, "dsa": (), "cutmix": 0.0, "operations": (), "operations_per_image": 1, "operation_chance": 1.0,
         "magnitude": 0.5, "magnitude_deviation": 0.0, "erasing": 0.0, "mixup": 0.0,
     }  # fmt: skip
@@ -231,6 +333,11 @@ def test_numbers_outside_of_rows_are_pinned():
     assert (VERSION, MEAN, STD, GREY, strengths) == (2, 0.5, 0.25, 0.5, (1.0, 2.0, 0.5, 1.2, 15.0, 0.125, 0.5))
     assert (operations.GREY, operations.DEGREES, operations.SHEAR, operations.TRANSLATION) == (0.5, 30.0, 0.3, 0.45)
     assert (operations.FACTOR, operations.ADDITION, operations.BLUR) == (0.9, 110 / 255, 1 / 32)
+    assert PUBLISHED == {
+        "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    }
     assert COLOUR_WEIGHTS == (0.2175, 0.0188, 0.0045)
     assert sum(map(sum, PRINCIPAL_COLOURS)) == pytest.approx(-1.7048)
     assert (operations.ELASTIC, operations.CELLS, ERASED_AREA, ERASED_RATIO) == (0.2, 8, (0.02, 1 / 3), (0.3, 3.3))
@@ -266,9 +373,13 @@ def test_soft_labels_come_from_a_published_row():
     ("changes", "said"),
     [
         ({"optimizer": "lion"}, "sgd or adamw or adam"),
-        ({"normalise": "mean"}, "unknown normalise 'mean': constant or data or zca"),
+        ({"normalise": "mean"}, "unknown normalise 'mean': constant or data or zca or cifar10"),
         ({"epochs_by_ipc": ((10, 5), (1, 9))}, "of 1 or more, rising"),
         ({"epochs_by_ipc": ((1, 0),)}, "of 1 or more, rising"),
+        ({"batch_by_ipc": ((1, 0),)}, "batch_by_ipc must be pairs .* of 1 or more, rising"),
+        ({"epochs_by_classes": ((1, 1, 1),)}, "epochs_by_classes must be triples"),
+        ({"batch_by_classes": ((2, 1, 0),)}, "batch_by_classes must be triples"),
+        ({"cosine_share": 1.5}, r"cosine_share 1\.5 is not in 0\.\.1"),
         ({"tests": -1}, "tests must be 0 or more, not -1"),
         ({"precision": "fp16"}, "unknown precision 'fp16': auto or fp32"),
         ({"lr": float("nan")}, "lr must be above 0"),
@@ -319,11 +430,11 @@ def test_labels_of_views_need_a_teacher_and_a_temperature():
 
 
 def test_fkds_numbers():
-    recipe = protocol("fkd").recipe("resnet18")
+    recipe = protocol("fkd@1").recipe("resnet18")
     assert (recipe.steps(500), recipe.views(500, 10), recipe.views(501, 10)) == (3000, 150_000, 150_300)
     assert (recipe.temperature, recipe.augment.cutmix, recipe.augment.mix_batch) == (20.0, 1.0, True)
     assert replace(RECIPE, max_steps=0).views(100, 10) == 300
-    assert (protocol("fkd").teacher, protocol("fkd").labels) == (("resnet18", "real@1"), "views")
+    assert (protocol("fkd@1").teacher, protocol("fkd@1").labels) == (("resnet18", "real@1"), "views")
 
 
 def test_an_unknown_init_is_refused():

@@ -118,6 +118,16 @@ def test_whole_epochs_end_with_what_is_left():
     assert epochs[0] != epochs[1]
 
 
+def test_batch_and_epochs_follow_the_images_per_class():
+    row, totals = short(
+        whole_epochs=True, epochs_by_classes=((3, 2, 2), (3, 0, 5)), batch_by_ipc=((2, 4),),
+        augment=Augment(shuffle_pieces=2),
+    ), []  # fmt: skip
+    for per_class in (2, 3):
+        fit(*stripes(per_class), protocol=row, progress=lambda steps, desc, total: totals.append(total) or steps)
+    assert totals == [2 * 2, 5 * 1]  # batches of 4 and 2, of 9
+
+
 def test_the_released_row_is_torchs_multistep():
     """Epochs of three batches against SGD and MultiStepLR on the same batches: the momentum outlives the drops."""
     recipe = Recipe("sgd", lr=0.05, weight_decay=0.1, batch=4, epochs=3, momentum=0.9, warmup=0.0, nesterov=False,

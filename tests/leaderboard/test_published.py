@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ddbench import config
 from ddbench.leaderboard.published import FILE, published
+from ddbench.protocols import load_protocol
 from ddbench.registry import load_method, names
 from evaluators.catalog import STUDENTS
 
@@ -23,9 +26,24 @@ def test_a_row_is_complete_and_its_settings_exist(row):
     assert list(row.ipc) == sorted(set(row.ipc))
     assert all(0 < percent < 100 for percent in row.percent)
     assert row.student in STUDENTS
-    assert "@" in row.protocol
+    load_protocol(row.protocol).recipe(row.student)
+    assert load_protocol(row.protocol).title == row.protocol
     config.build(load_method(row.method), row.preset or None)
 
 
 def test_the_methods_of_another_package_have_none():
     assert published("mine") == ()
+
+
+OURS = {"kmeans", "dpd"}  # one follows no paper, the tables of the other's could not be obtained
+
+
+@pytest.mark.parametrize("method", sorted(set(names("methods")) - OURS))
+def test_every_method_names_an_accuracy_and_a_protocol_that_exists(method):
+    """In a row, or in the first sentence of a preset."""
+    purposes = [config.preset_purpose(file) for file in config.presets(load_method(method)).values()]
+    stated = [text for text in purposes if "%" in text]
+    assert published(method) or stated
+    for text in stated:
+        (title,) = re.findall(r"[a-z0-9-]+@\d+", text)
+        assert load_protocol(title).title == title

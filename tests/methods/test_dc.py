@@ -60,6 +60,8 @@ def test_presets_are_the_published_settings(ipc):
         assert (method.outer, method.inner) == cls().loops(ipc)
         assert method == replace(cls(), outer=method.outer, inner=method.inner, bounded=False, store_float=True)
         assert (method.rate, method.momentum, method.batch, method.init) == (0.1, 0.5, 256, init)
+        if (cls, ipc) != (DC, 50):  # DC's table has no IPC 50 of CIFAR-100
+            assert config.build(cls, f"cifar100-ipc{ipc}") == replace(method, normalise="cifar100")
 
 
 def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):

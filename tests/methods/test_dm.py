@@ -31,6 +31,9 @@ def test_dm_is_the_squared_distance_of_means(network):
 @pytest.mark.parametrize(("ipc", "rate"), [(1, 1.0), (10, 1.0), (50, 1.0), (100, 10.0)])
 def test_presets_are_the_published_settings(ipc, rate):
     assert config.build(DM, f"cifar10-ipc{ipc}") == replace(DM(), rate=rate, bounded=False, store_float=True)
+    if ipc < 100:
+        same = replace(DM(), rate=rate, bounded=False, store_float=True, normalise="cifar100")
+        assert config.build(DM, f"cifar100-ipc{ipc}") == same
     assert (DM().iterations, DM().rate, DM().batch, DM().init) == (20001, 1.0, 256, "real")
 
 

@@ -112,6 +112,29 @@ def test_sre2l_lowers_its_loss_batch_by_batch(few_scenes, context_of, monkeypatc
     assert made.soft_labels is not None
 
 
+def test_batches_of_some_classes_are_classes_in_order(few_scenes, context_of, monkeypatch):
+    """Batches of two of three classes: their own teacher's labels, moments and images; each batch starts Adam anew."""
+    seen = []
+
+    def step(x, gradient, moments, rate, k):
+        seen.append((len(x), len(moments[0]), float(moments[1].abs().max()), k))
+        moments[1].add_(1)
+        x.add_(1)
+
+    monkeypatch.setattr(sre2l, "adam_step_", step)
+    method = SRe2L(iterations=2, classes=2, smallest=1.0, mirror=False, roll=0)
+    pixels, model = torch.zeros(2, 3, 3, 32, 32), build("resnet18", 32, 3, 0).eval().requires_grad_(False)
+    state = {"pixels": pixels, "mean": torch.zeros(3, 3, 32, 32), "square": torch.zeros(3, 3, 32, 32)}
+    with sre2l.batch_norm_distances(model) as distances:
+        recovery = sre2l.Recovery(model, distances, normalisation_of(few_scenes.images, "imagenet"), context_of())
+        for i in range(6):
+            method._iteration(state, recovery, i)
+    first = [(2, 2, 0.0, 0), (2, 2, 1.0, 1), (1, 1, 0.0, 0), (1, 1, 1.0, 1)]
+    assert seen == [*first, *first[:2]]
+    assert [bool((image != 0).all()) for image in pixels.flatten(0, 1)] == [True] * 5 + [False]
+    assert [len(range(3)[rows]) for rows in SRe2L()._batches(3)] == [3]
+
+
 @pytest.mark.parametrize(("preset", "crops", "mirrors"), [("cifar100", False, False), ("tiny-imagenet", True, True)])
 def test_presets_change_the_images_as_the_public_scripts_do(preset, crops, mirrors):
     """Of a ramp from left to right: a crop changes its ends, a mirror its direction."""

@@ -44,6 +44,8 @@ class DPD(LatentDiffusionMethod):
     """Discriminative Prototype-guided Diffusion (Xu, Ghamisi, Weng, arXiv 2601.15829, 2026).
 
     v1 is the article's first version (`preset paper`), release the authors' later code (`preset tgrs`).
+    Protocol dpd@1 is the release's. The article's tables could not be obtained: the accuracy to
+    expect is not known here.
     """
 
     name: ClassVar[str] = "dpd"

@@ -35,7 +35,7 @@ with warnings.catch_warnings():
 
 @dataclass(frozen=True)
 class StudentStep:
-    """index: distilled images of the step. augment: differentiable, of those images. labels: theirs, (n,)."""
+    """index: distilled images of the step. augment: differentiable, of those images. labels: theirs, (n,) or (n, c)."""
 
     index: Tensor
     augment: Callable[[Tensor], Tensor]

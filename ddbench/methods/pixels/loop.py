@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,8 +22,12 @@ from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
 from evaluators.normalisation import Normalisation, Whitening, normalisation_of
 
-# meanings of settings that these methods share
-NORMALISE = "of pixels: training images' mean and deviation (as published), constants (0.5, 0.25), or whitening"
+# settings that these methods share
+Normalise = Literal["data", "constant", "zca", "cifar10", "cifar100", "imagenet"]
+NORMALISE = (
+    "of pixels: training images' mean and deviation (data), constants (0.5, 0.25), whitening (zca), or the constants "
+    "that the literature has for a dataset"
+)
 STORE_FLOAT = "store the pixels also as floats, unrounded and unclipped (`float_images`)"
 MANY_SATURATED = 0.2  # share of all values
 SHARED = "whitening@1"  # replaces the method in the stage's key; raise it when its content changes

@@ -38,10 +38,16 @@ class Network:
         """Return the features (n, d) of normalised images (n, 3, h, w)."""
         return functional_call(self._skeleton.body, _part_weights(weights, "body"), (images,))
 
+    def logits(self, weights: Weights, images: Tensor) -> Tensor:
+        """Return the logits (n, classes) of normalised images (n, 3, h, w)."""
+        logits: Tensor = functional_call(
+            self._skeleton.head, _part_weights(weights, "head"), (self.features(weights, images),)
+        )
+        return logits
+
     def loss(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of normalised images (n, 3, h, w) and labels (n,)."""
-        logits = functional_call(self._skeleton.head, _part_weights(weights, "head"), (self.features(weights, images),))
-        return F.cross_entropy(logits, labels)
+        """Return the mean cross-entropy of normalised images (n, 3, h, w); labels: (n,), or probabilities (n, c)."""
+        return F.cross_entropy(self.logits(weights, images), labels)
 
     def run(self, function: Callable) -> Callable:
         """Bind `function(network, ...)` of a module to this network; compile it once if `compiled`."""

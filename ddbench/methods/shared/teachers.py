@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,10 +27,13 @@ PUBLISHED = Recipe(
     "sgd", lr=0.1, weight_decay=5e-4, batch=128, epochs=1, momentum=0.9, warmup=0.0, nesterov=False, decay_all=True,
     whole_epochs=True, augment=SMALL_CROPS,
 )  # fmt: skip
-RECIPES = {"adamw": RECIPE, "sgd": PUBLISHED}
+# SRe2L's for CIFAR, shifts too: DSA's crop moves an image by up to an eighth of its side (protocol squeeze@1)
+SHIFTS = Augment(flip_x=0.5, dsa=("crop",))
+RECIPES = {"adamw": RECIPE, "sgd": PUBLISHED, "squeeze": replace(PUBLISHED, augment=SHIFTS)}
+Training = Literal["adamw", "sgd", "squeeze"]
 TRAINING = (  # meaning of the setting that chooses one of them
-    "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw), or as published for CIFAR: SGD "
-    "at 0.1 in batches of 128, crops and mirrors, exactly `epochs` passes (sgd)"
+    "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw), or as SRe2L's for CIFAR: SGD at "
+    "0.1 in batches of 128, mirrors and shifts by up to an eighth (squeeze) or crops (sgd), exactly `epochs` passes"
 )
 
 
@@ -40,7 +43,7 @@ class TeacherConfig:
 
     student: its architecture.
     epochs: passes over the training split.
-    least, most: steps at least and at most, 0 for any number; without effect on `sgd`.
+    least, most: steps at least and at most, 0 for any number; without effect but on `adamw`.
     training: a key of RECIPES.
     """
 

@@ -374,6 +374,27 @@ def test_a_base_of_another_kind_draws_what_the_pipeline_of_diffusers_draws(kind,
     assert model.vae.config.scaling_factor == (0.18215 if kind.startswith("without") else 0.5)
 
 
+@pytest.mark.parametrize("name", ["PNDMScheduler", "DDIMScheduler"])
+def test_from_a_latent_it_draws_what_image_to_image_of_diffusers_draws(name, pipeline):
+    """D4M's and VLCP's sampling: noise of strength 0.7 on a latent, the rest of the steps; also by PNDM, their own."""
+    import diffusers
+
+    prompt, centre = "A satellite image of a river", torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(6))
+    model = load_model(str(pipeline), CPU)
+    plan = getattr(diffusers, name).from_config(model.scheduler.config, steps_offset=1)  # as the pipeline wants it
+    parts = (model.vae, model.text, model.tokenizer, model.denoiser, plan, None, None)
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(*parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    more = {"guidance_scale": 3.0, "num_inference_steps": 10, "output_type": "latent", "strength": 0.7}
+    noise = torch.Generator().manual_seed(5)
+    theirs = pipe(prompt, centre, negative_prompt="cartoon", generator=noise, **more).images
+    words = model.encode_prompts([prompt, "cartoon"], [0, -1])
+    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
+    ours, _ = sample(denoise, plan, centre, SamplerConfig(10, strength=0.7), [torch.Generator().manual_seed(5)])
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert not torch.allclose(ours, centre, atol=0.1)
+
+
 def test_an_untuned_dit_draws_what_the_pipeline_of_diffusers_draws(few_scenes, context_of, tmp_path):
     """A base of the true shape of ImageNet's: its classes 978, 3 and 574 for ours, its class 1000 for none."""
     from diffusers import DiTPipeline

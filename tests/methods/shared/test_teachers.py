@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ddbench.methods.rded import RDED
 from ddbench.methods.shared.teachers import RECIPES, TeacherConfig, train_teacher
 from ddbench.methods.sre2l import SRe2L
 from ddbench.utils.checkpoint import Checkpoint
+from evaluators.protocols import protocol
 
 QUICK = {"epochs": 1, "least": 2}
 
@@ -26,11 +28,17 @@ def test_a_teacher_may_be_trained_as_published(few_scenes, context_of):
     """A stage of its own, of whole epochs whatever the bounds of the steps."""
     ctx = context_of()
     quick = TeacherConfig("convnet", 1, 2, 0)
-    ours, published = (train_teacher(few_scenes, ctx, replace(quick, training=name)).state_dict() for name in RECIPES)
-    assert [cost["reused"] for cost in ctx.costs] == [False, False]
-    assert any(not torch.equal(ours[name], published[name]) for name in ours)
+    nets = [train_teacher(few_scenes, ctx, replace(quick, training=name)).state_dict() for name in RECIPES]
+    assert [cost["reused"] for cost in ctx.costs] == [False] * 3
+    for one, other in pairwise(nets):
+        assert any(not torch.equal(one[name], other[name]) for name in one)
     recipe = replace(RECIPES["sgd"], epochs=200, min_steps=5, max_steps=9)
     assert recipe.steps(50_000) == 200 * 391
+
+
+def test_squeeze_is_the_protocols_row_by_the_methods_constants():
+    row = protocol("squeeze@1").recipe("resnet18")
+    assert replace(RECIPES["squeeze"], epochs=200, normalise="data", precision="fp32") == row
 
 
 def test_a_teacher_that_was_stopped_continues_to_the_same_weights(few_scenes, context_of, tmp_path, monkeypatch):
