@@ -99,6 +99,8 @@ def _upper_bits(image: Image.Image, path: str | Path) -> Image.Image:
 
 def describe(path: str | Path) -> str:
     """Describe the pixels of a whole TIFF file that Pillow does not decode: "a TIFF of 13 bands of uint16"; else ""."""
+    if not Path(path).is_file():  # a pipe would be waited for
+        return ""
     try:
         with open(path, "rb") as file:
             tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
