@@ -3,6 +3,7 @@
 # make test      lint, run the default suite (no network, no GPU, no real data)
 # make test-all  lint, run all tests: also those that need real data (DDBENCH_DATA) or minutes
 # make docs      set up .venv, build the documents as a site: site/index.html
+# make campaign  read a thousand damaged inputs, print figures (half an hour)
 # make test-lowest  run the default suite on the lowest versions that setup.cfg allows, in a venv of their own (6 GB)
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 # one process per core (at most four), one thread each; one process runs a whole test file
 AT_ONCE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-lowest lint docs clean
+.PHONY: demo test test-all test-lowest campaign lint docs clean
 
 # Install dependencies again only when setup.cfg or pyproject.toml changes.
 $(VENV)/ready: setup.cfg pyproject.toml
@@ -40,6 +41,9 @@ $(VENV)/ready-docs: setup.cfg $(VENV)/ready
 
 docs: $(VENV)/ready-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+campaign: $(VENV)/ready
+	$(BIN)/python benchmarks/malformed.py
 
 # of the libraries that setup.cfg names; what those need is the newest
 $(LOWEST)/ready: setup.cfg pyproject.toml $(VENV)/ready
