@@ -19,6 +19,7 @@ METHOD = '''
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Pick:
             raise RuntimeError("out of ideas")
         if self.do == "exit":
             raise SystemExit(3)
+        if self.do == "full" and not os.environ.get("PICK_WORKS"):
+            raise OSError(errno.ENOSPC, "No space left on device")
         if self.do == "oom":
             torch.empty(self.batch, 1 << 58)
         if self.do == "diverge":

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from ddbench.errors import UserError
+from ddbench.errors import DISK_ERRORS, UserError, disk_error
 from ddbench.runner.options import SMALLEST
 from ddbench.utils.limits import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
 
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
-              errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG}  # fmt: skip
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+              errno.EFBIG, *DISK_ERRORS}  # fmt: skip
+FULL = {errno.ENOSPC, errno.EDQUOT}
 WIDTH = 70  # of a cell
 SIZE = click.IntRange(SMALLEST, LARGEST_SIZE)
 KINDS = ("methods", "datasets", "students", "protocols")
@@ -60,10 +61,17 @@ class Group(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise UsageFailure(str(error)) from error
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
+        except Exception as error:
+            of_path = isinstance(error, OSError) and error.errno in UNWRITABLE
+            problem = error if of_path else disk_error(error)
+            if not isinstance(problem, OSError):
                 raise
-            raise UsageFailure(f"{error.filename}: {error.strerror}") from error
+            done = "written" if problem.errno in DISK_ERRORS else "used"
+            advice = "free space" if problem.errno in FULL else "change that, or name another folder or file"
+            path = problem.filename or "a file"
+            raise UsageFailure(
+                f"{path} cannot be {done} ({problem.strerror}): {advice}; the same command then goes on"
+            ) from error
 
 
 class Stderr(logging.Handler):

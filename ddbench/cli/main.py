@@ -109,7 +109,8 @@ def cli(  # noqa: PLR0913
       ddbench evaluate my_distilled_images --dataset scenes --size 64
 
     Results go to standard output, progress and logs to standard error. Exit status: 0 for success; 1 if a run
-    failed or a file could not be used; 2 for invalid arguments, before anything is written.
+    failed or a file could not be used; 2 for invalid arguments, before anything is written, and for a disk that is
+    full or read-only.
     """
     if runs.is_file() and ctx.invoked_subcommand not in READ_FILES:
         raise click.BadParameter(

@@ -78,8 +78,8 @@ def make_pack(content: PackContent, shared: Path, fill: Callable[[Path], None]) 
             fill(raw)
         except BaseException as error:
             raw.unlink()
-            if isinstance(error, OSError) and error.filename is None:  # of a descriptor: a disk that is full
-                raise OSError(error.errno, error.strerror, str(raw)) from None
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(raw)  # of a descriptor: a disk that is full
             raise
         index = {
             "version": PACK_VERSION,

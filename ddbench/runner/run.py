@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddbench.errors import UserError, is_out_of_memory
+from ddbench.errors import UserError, disk_error, is_out_of_memory
 from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Plan, Task, tasks
 from ddbench.store import distilled_set
 from ddbench.store.paths import LOCKS, failure_path
@@ -102,13 +102,15 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
         label, is_distillation = _task_label(task), task.student is None
         exists = task.done  # read once, like the failure: other processes may change both
         earlier_failure = None if exists or retry else read_failure(task.path)
-        if is_distillation and (exists or earlier_failure):
-            process_group().broadcast(False)
+        if is_distillation:
+            remove_stale_files(task.folder)
+            if exists or earlier_failure:
+                process_group().broadcast(False)
         if exists:
-            failure_path(task.path).unlink(missing_ok=True)  # a process may have been killed after the task was done
+            if failure_path(task.path).exists():  # a process was killed after the task was done
+                failure_path(task.path).unlink(missing_ok=True)
             if is_distillation:
                 shutil.rmtree(task.folder / ".work", ignore_errors=True)
-                remove_stale_files(task.folder)
             existing += 1
         elif no_distilled_set:
             log.warning("%s: skipped, there is no distilled set", label)
@@ -134,12 +136,17 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> bool:
-    """Do a task and return True; log and record a failure and return False."""
+    """Do a task and return True; log and record a failure and return False.
+
+    A disk that cannot be written is no failure of the task: its OSError is raised, and nothing is recorded.
+    """
     try:
         _execute(task, plan, settings, load)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a method that calls sys.exit() costs its task alone
+        if disk := disk_error(error):
+            raise OSError(disk.errno, disk.strerror, disk.filename or str(task.folder)) from error
         lines = str(error).strip().splitlines()
         summary = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         if (kind := status(error)) == "oom":
@@ -195,9 +202,10 @@ def _write_contact_sheet(folder: Path) -> None:
     try:
         pictures = distilled_set.read(folder / "distilled")
         sheet = contact_sheet.render_png(pictures.images, pictures.labels, pictures.classes)
-        write_bytes(folder / "contact.png", sheet)
     except (OSError, ValueError) as error:  # the images were changed: their evaluation will fail and be recorded
         log.error("no contact sheet: %s", error)
+    else:
+        write_bytes(folder / "contact.png", sheet)
 
 
 def _task_label(task: Task) -> str:

@@ -18,7 +18,7 @@ from ddbench.store.paths import FAILED, LOCKS, failure_path, result_name
 from ddbench.store.reader import misplaced, run_folders
 from ddbench.store.records import RunSpec, distilled_digest, read_result, read_spec
 from ddbench.store.results_file import unpack_results
-from ddbench.utils.files import digest, locked, make_once, read_json, write_bytes
+from ddbench.utils.files import digest, locked, make_once, read_json, remove_stale_files, write_bytes
 
 CONFLICTS = "conflicts"
 MEASURED = frozenset({"seconds", "memory_bytes", "device", "versions", "commit", "dirty", "compiled"})  # may differ
@@ -112,6 +112,8 @@ def _merge_run(folders: _Folders, folder: Path, report: MergeReport) -> None:
         if _distilled_digest(target) is None and _distilled_digest(folder) is not None:
             make_once(target / "distilled", lambda partial: _copy(folder / "distilled", partial, set()))
             failure_path(target).unlink(missing_ok=True)
+            shutil.rmtree(target / ".work", ignore_errors=True)  # of the process that had begun it
+        remove_stale_files(target)
         for name in ("spec.json", "distill.json", "contact.png"):
             if folder / name not in links and (folder / name).exists() and not (target / name).exists():
                 write_bytes(target / name, (folder / name).read_bytes())

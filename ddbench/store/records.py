@@ -194,12 +194,12 @@ def write_spec(folder: Path, spec: RunSpec) -> None:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write a result and remove the record of an earlier failure."""
+    """Remove the record of an earlier failure, then write the result: after a kill there is at most one of them."""
     value = asdict(result)
     if result.best_on_test is None:
         del value["best_on_test"]
-    write_json(path, value)
     failure_path(path).unlink(missing_ok=True)
+    write_json(path, value)
 
 
 def write_failure(path: Path, failure: Failure) -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from filelock import Timeout
 
-from ddbench.errors import UserError
+from ddbench.errors import UserError, disk_error
 from ddbench.runner import plan as planning
 from ddbench.runner import run
 from ddbench.runner.plan import ExecutionSettings
@@ -46,13 +46,18 @@ class DiedError(Exception):
 
 
 def run_job(job: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
-    """Run a job in this process; return None when another process does it. Failures are recorded, never raised."""
+    """Run a job in this process; return None when another process does it. Failures are recorded, not raised.
+
+    Raises the error of a disk that is full or read-only.
+    """
     with _one_at_a_time:
         try:
             return _run_protocols(job, replace(settings, patience=PATIENCE), retry)
         except Timeout:
             return None
         except UserError as error:
+            if disk_error(error):
+                raise
             _record(job, Failure("failed", str(error), ""))
             log.error("%s: %s", job.title, error)
             return TaskCounts(failed=1)
@@ -86,7 +91,8 @@ def carry_out(
 ) -> TaskCounts:
     """Submit every job, in order as far as possible, and call `on_done(job, status, number)` after each.
 
-    A job that another sweep does is submitted again; one whose process died gets ATTEMPTS in all.
+    A job that another sweep does is submitted again; one whose process died gets ATTEMPTS in all. Raises OSError for a
+    disk that is full or read-only.
     """
     deaths: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -114,6 +120,8 @@ def _job_status(job: SweepJob, future: Future, deaths: Counter[str]) -> str:
             return ""
         failure = Failure("died", str(error), "")
     except Exception as error:
+        if disk_error(error):  # no other job could write either
+            raise
         failure = Failure("failed", f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
     else:
         if counts is None:

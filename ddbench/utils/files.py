@@ -7,16 +7,20 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import shutil
 import stat
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from filelock import FileLock, Timeout
+
+from ddbench.errors import disk_error
 
 log = logging.getLogger("ddbench")
 
@@ -44,27 +48,40 @@ def digest(value: Any) -> str:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a temporary file, flush it to the disk, then move it to `path`: the file is complete or absent.
 
-    A link at `path` is replaced, not followed. Nor is one at the temporary name, whenever it was put there.
+    A link at `path` is replaced, not followed. Nor is one at the temporary name, whenever it was put there. Raises
+    OSError that names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{_this_machine()}-{os.getpid()}.tmp")
     try:
+        partial.unlink(missing_ok=True)
         with open(partial, "xb") as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that is read-only, even for a file that is not there
+            partial.unlink(missing_ok=True)
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files below `folder` of processes that were killed inside `write_bytes`."""
+    """Remove the temporary files below `folder` of processes that were killed inside `write_bytes`.
+
+    Those of other machines stay, because their processes may live; so do all on a disk that cannot be written.
+    """
     for path in folder.rglob(".*.tmp"):
-        owner = path.name.split(".")[-2]
-        if owner.isdigit() and not _alive(int(owner)):
-            path.unlink(missing_ok=True)
+        machine, _, process = path.name.split(".")[-2].rpartition("-")
+        if machine in ("", _this_machine()) and process.isdigit() and not _alive(int(process)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+@cache
+def _this_machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _alive(process: int) -> bool:
@@ -114,7 +131,7 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
 
     Existence means complete. A lock keeps two processes from making the same folder. After a kill the folder is made
     anew. Files that `make` writes beside its folder, under a longer name, outlive a kill (checkpoints); they are
-    removed when the folder is complete.
+    removed when the folder is complete. The OSError of a disk that is full or read-only names a file or the folder.
     """
     if folder.is_dir():
         _remove_beside(folder)
@@ -128,7 +145,14 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
             partial.unlink()
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        make(partial)
+        try:
+            make(partial)
+        except Exception as error:
+            disk = disk_error(error)
+            if disk is None or disk.filename is not None:
+                raise
+            # of an open file the system names none, and safetensors raises no OSError
+            raise OSError(disk.errno, disk.strerror, str(folder)) from error
         for path in partial.rglob("*"):
             if path.is_file():
                 with open(path, "rb") as handle:

@@ -107,6 +107,15 @@ def test_missing_data_ends_with_2_and_says_where_it_was_looked_for(here):
     assert list(here.iterdir()) == []
 
 
+def test_a_full_disk_is_named_with_the_way_out(here, pick, images):
+    words = ("run", "--method", pick, "--set", "do=full", "--dataset", f"folder:{images}", "--ipc", "2")
+    result = ddbench(*words, status=2)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    said = r"Error: runs/\S+/distilled cannot be written \(No space left on device\): free space; the same command"
+    assert len(lines) == 1
+    assert re.match(said, lines[0])
+
+
 def test_a_dry_run_names_the_work_and_writes_nothing(here, pick, images):
     budgets = ("--ipc", "2", "--ipc", "1", "--ipc", "2")
     words = ("run", "--method", pick, "--dataset", f"folder:{images}", *budgets, "--seeds", "2", "--dry-run")

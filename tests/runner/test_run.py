@@ -236,6 +236,17 @@ def test_a_method_that_ends_the_process_costs_its_run(home, tmp_path):
     assert records.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
 
 
+def test_a_full_disk_is_no_failure_of_a_run(home, tmp_path, monkeypatch):
+    """It ends with the system's error, which names a file; nothing is recorded, so the same command goes on."""
+    plan = plan_for(home, "do=full")
+    folder = plan.specs[0].folder(tmp_path)
+    with pytest.raises(OSError, match=rf"No space left on device: '{folder}/distilled'"):
+        run.run(plan, setting(home, tmp_path))
+    assert records.read_failure(folder) is None
+    monkeypatch.setenv("PICK_WORKS", "1")
+    assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(2, 0, 0)
+
+
 def test_one_failing_student_costs_one_cell(home, tmp_path):
     plan = plan_for(home)
     run.run(plan_for(home, students=()), setting(home, tmp_path))
@@ -279,6 +290,7 @@ def test_killed_while_distilling(home, tmp_path):
     process = subprocess.Popen(words, env=os.environ | {"PICK_HANGS": "1"}, stderr=subprocess.DEVNULL)
     kill_when(process, (folder / ".work" / "begun").exists)
     assert sorted(snapshot(folder)) == [".work/begun", "spec.json"]
+    (folder / f".spec.json.{process.pid}.tmp").touch()  # as if it had been killed a moment earlier
     for place in ("killed", "calm"):
         assert run.run(plan, setting(home, tmp_path / place)) == run.TaskCounts(1, 0, 0)
     assert same_files(tmp_path / "killed", tmp_path / "calm")
@@ -314,11 +326,12 @@ def test_what_a_process_killed_after_its_work_left_is_removed(done, home, tmp_pa
     for name in (".work/partial", "failed.json", f".distill.json.{gone.pid}.tmp", f"results/.x.json.{gone.pid}.tmp"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    alive = folder / f".distill.json.{os.getpid()}.tmp"
-    alive.touch()
+    alive = [folder / f".distill.json.{owner}.tmp" for owner in (os.getpid(), f"other-{gone.pid}")]  # another machine's
+    for path in alive:
+        path.touch()
     assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(0, 0, 2)
-    assert alive.exists()
-    alive.unlink()
+    for path in alive:
+        path.unlink()
     assert same_files(tmp_path, place)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 from click.testing import CliRunner
@@ -81,6 +82,19 @@ def test_a_run_that_was_only_begun_here_is_completed(done, two):
     (seed(ours, 0) / "failed.json").write_text('{"status": "died", "error": "killed", "trace": ""}')
     merge.merge(ours, (theirs,))
     assert snapshot(ours) == snapshot(done)
+
+
+def test_what_a_killed_process_left_in_a_run_is_removed(done, two):
+    ours, theirs = two
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    folder = seed(ours, 0)
+    shutil.rmtree(folder / "distilled")
+    for name in (".work/state", ".distilled.partial/a", f".spec.json.{gone.pid}.tmp"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    merge.merge(ours, (theirs,))
+    assert snapshot(folder) == snapshot(seed(done, 0))
 
 
 def test_seconds_and_versions_are_no_conflict(two):

@@ -1,5 +1,6 @@
 """Jobs in real processes: done, failing, killed, begun again; two sweeps at once; Ctrl-C; a Dask cluster."""
 
+import errno
 import json
 import logging
 import os
@@ -268,6 +269,15 @@ def test_on_a_cluster_a_lost_worker_costs_no_job(home, scheduler):
     assert "4 jobs: 4 done now, 0 failed" in said[1]
     assert len(set(begun(home, "0-1-False-False-0"))) == 2
     assert [len(begun(home, f"0-0-False-False-{seed}")) for seed in range(3)] == [1, 1, 1]
+
+
+def test_a_full_disk_ends_a_sweep_and_is_no_failure(home):
+    (job,) = jobs(home, plan(home, ""))
+    full: Future = Future()
+    full.set_exception(OSError(errno.ENOSPC, "No space left on device", "a.json"))
+    with pytest.raises(OSError, match=r"a\.json"):
+        sweeping.carry_out([job], lambda job: full, lambda *done: None)
+    assert records.read_failure(job.folder) is None
 
 
 def test_no_scheduler_there_is_said(home):
