@@ -3,7 +3,7 @@
 # make test      lint, run the default suite (no network, no GPU, no real data)
 # make test-all  lint, run all tests: also those that need real data (DDBENCH_DATA) or minutes
 # make docs      set up .venv, build the documents as a site: site/index.html
-# make campaign  read a thousand damaged inputs, print figures (half an hour)
+# make campaign  kill, starve and crowd runs at random, read a thousand damaged inputs, print figures (an hour and a half)
 # make test-lowest  run the default suite on the lowest versions that setup.cfg allows, in a venv of their own (6 GB)
 
 PYTHON ?= python3
@@ -43,6 +43,7 @@ docs: $(VENV)/ready-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 campaign: $(VENV)/ready
+	$(BIN)/python benchmarks/campaign.py
 	$(BIN)/python benchmarks/malformed.py
 
 # of the libraries that setup.cfg names; what those need is the newest
