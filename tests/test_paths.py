@@ -24,7 +24,7 @@ from ddbench.store import merge, results_file
 from ddbench.store.costs import parse_cost
 from ddbench.store.reader import read_runs
 from ddbench.store.results_file import FORMAT, VERSION, read_results
-from ddbench.utils import limits
+from ddbench.utils import files, limits
 from ddbench.utils.files import locked, make_once, read_json, write_bytes
 
 HEADER = json.dumps({"format": FORMAT, "version": VERSION}) + "\n"
@@ -48,7 +48,7 @@ def victim(tmp_path):
 # links in the place of a file that is written
 
 
-@pytest.mark.parametrize("name", ["result.json", f".result.json.{os.getpid()}.tmp"])
+@pytest.mark.parametrize("name", ["result.json", f".result.json.{files._this_machine()}-{os.getpid()}.tmp"])
 def test_a_link_is_replaced_not_followed(tmp_path, victim, name):
     """Also at the temporary name, where somebody may have put it between the look and the writing."""
     (tmp_path / name).symlink_to(victim)

@@ -11,7 +11,7 @@ import platform
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
@@ -48,10 +48,11 @@ def digest(value: Any) -> str:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a temporary file, flush it to the disk, then move it to `path`: the file is complete or absent.
 
-    A link at `path` is replaced, not followed. Nor is one at the temporary name, whenever it was put there. Raises
-    OSError that names `path`.
+    What a killed process left of the same file is removed. A link at `path` is replaced, not followed. Nor is one at
+    the temporary name, whenever it was put there. Raises OSError that names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
     partial = path.with_name(f".{path.name}.{_this_machine()}-{os.getpid()}.tmp")
     try:
         partial.unlink(missing_ok=True)
@@ -72,7 +73,11 @@ def remove_stale_files(folder: Path) -> None:
 
     Those of other machines stay, because their processes may live; so do all on a disk that cannot be written.
     """
-    for path in folder.rglob(".*.tmp"):
+    _remove_stale(folder.rglob(".*.tmp"))
+
+
+def _remove_stale(paths: Iterable[Path]) -> None:
+    for path in paths:
         machine, _, process = path.name.split(".")[-2].rpartition("-")
         if machine in ("", _this_machine()) and process.isdigit() and not _alive(int(process)):
             with suppress(OSError):

@@ -1,0 +1,17 @@
+"""Files are complete or absent, and what a killed process left of them goes."""
+
+import os
+import subprocess
+
+from ddbench.utils.files import write_json
+
+
+def test_a_file_is_written_without_what_a_killed_process_left_of_it(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / f".a.json.{gone.pid}.tmp").touch()
+    kept = {f".a.json.{os.getpid()}.tmp", f".a.json.other-{gone.pid}.tmp", f".b.json.{gone.pid}.tmp"}
+    for name in kept:
+        (tmp_path / name).touch()
+    write_json(tmp_path / "a.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", *kept}
