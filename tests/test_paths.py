@@ -48,7 +48,10 @@ def victim(tmp_path):
 # links in the place of a file that is written
 
 
-@pytest.mark.parametrize("name", ["result.json", f".result.json.{files._this_machine()}-{os.getpid()}.tmp"])
+TEMPORARY = f".result.json.{files._this_machine()}-{os.getpid()}.tmp"
+
+
+@pytest.mark.parametrize("name", ["result.json", TEMPORARY], ids=["file", "temporary"])
 def test_a_link_is_replaced_not_followed(tmp_path, victim, name):
     """Also at the temporary name, where somebody may have put it between the look and the writing."""
     (tmp_path / name).symlink_to(victim)

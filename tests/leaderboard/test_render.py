@@ -10,9 +10,9 @@ import subprocess
 import pytest
 from test_table import entry
 
-from ddbench.cli.results import Filters
 from ddbench.errors import UserError
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS, extra_columns, latex, render
+from ddbench.leaderboard.filters import Filters
 from ddbench.leaderboard.render import TableOptions
 from ddbench.leaderboard.reported import Reported, read_reported
 from ddbench.leaderboard.table import make_table
