@@ -116,7 +116,7 @@ def test_progress_is_lines_where_there_is_no_terminal(here, monkeypatch, capsys)
     ddbench.run("random", ipc=1, **few_steps(quiet=False))
     assert re.search(r"^packing: \d+ of 22", capsys.readouterr().err, re.MULTILINE)
     ddbench.run("random", ipc=1, runs="again", shared="anew", **few_steps())
-    assert capsys.readouterr().err == ""
+    assert "packing: " not in capsys.readouterr().err
 
 
 def test_the_record_is_what_is_on_disk(here):

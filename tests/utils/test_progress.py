@@ -29,11 +29,14 @@ def test_a_log_file_gets_lines(at_once, capsys):
     assert "\r" not in text
 
 
-def test_a_log_message_repeats_no_line(at_once, capsys):
+def test_a_log_message_repeats_no_line(at_once, capsys, monkeypatch):
+    log = logging.getLogger("ddbench")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "level", log.level)
     log_to_stderr(logging.INFO)
     with progress_bar(total=2, desc="packing") as bar:
         bar.update()
-        logging.getLogger("ddbench").info("a message")
+        log.info("a message")
         bar.update()
     assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == [
         "packing: 0 of 2",
