@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.latent_diffusion.difffit import unfreeze_difffit
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
-from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
 from ddbench.methods.latent_diffusion.variance import variational_bound
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
+
+if TYPE_CHECKING:
+    from ddbench.methods.latent_diffusion.latents import Latents
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
 DEFAULTS = {"decay": 1e-2, "weight": "min-snr", "average": "warm", "variance": "fixed"}  # not in the key
