@@ -1,7 +1,9 @@
 """The contract checker: a good method passes, and each way of breaking the contract is found by its own promise."""
 
+import importlib
 import itertools
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -135,6 +137,24 @@ def test_each_promise_is_really_tested(cls, promise, said):
     found = {name: detail for name, detail in failures(cls).items() if promise in name}
     assert len(found) == 1
     assert said in next(iter(found.values()))
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_an_import_that_draws_is_not_the_methods_doing(draws, tmp_path, monkeypatch):
+    """As scikit-learn's does. A method that draws itself is found all the same."""
+    (tmp_path / "drawing_module.py").write_text("import random\nrandom.random()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "drawing_module", raising=False)
+
+    @dataclass(frozen=True)
+    class Importing(Good):
+        def distill(self, train, ipc, ctx):
+            importlib.import_module("drawing_module")
+            if draws:
+                random.random()
+            return super().distill(train, ipc, ctx)
+
+    assert any("global random state" in name for name in failures(Importing)) == draws
 
 
 def test_a_class_that_is_no_frozen_dataclass():

@@ -16,6 +16,6 @@ def test_a_tenth_of_the_campaign_finds_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     kills = figures["kills"].values()
-    assert sum(kind["kills"] for kind in kills) >= 30
+    assert sum(kind["kills"] for kind in kills) >= 25
     assert sum(kind["after_first_file"] for kind in kills) >= 20
     assert all(fault["met"] or fault["skipped"] for fault in figures["faults"].values())
