@@ -19,7 +19,7 @@ LOADED = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|link)\b[^>]*?\b(?:src|href)=["']?((?:https?:)?//[^"' >]+)"""
 )
 # a link of a page to a file of the repository outside docs/
-OUTSIDE = re.compile(r"\]\((?P<up>(?:\.\./)+)(?P<path>[^)\s#]+)\)")
+OUTSIDE = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<up>(?:\.\./)+)(?P<path>[^)\s#]+)\)")
 
 
 def on_startup(**_: Any) -> None:
@@ -54,9 +54,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         target = (Path(page.file.abs_src_path).parent / match["up"] / match["path"]).resolve()
         if target.is_relative_to(ROOT / "docs"):
             return match[0]
-        return f"] (`{target.relative_to(ROOT)}`)"
+        return f"{match['text']} (`{target.relative_to(ROOT)}`)"
 
-    return re.sub(r"\[([^\]]*)\] \(", r"\1 (", OUTSIDE.sub(name, markdown))
+    return OUTSIDE.sub(name, markdown)
 
 
 def on_post_build(config: Any, **_: Any) -> None:

@@ -127,7 +127,6 @@ _PIECES = Augment(
     shuffle_pieces=2, crop_area=(0.5, 1.0), crop_ratio=(3 / 4, 4 / 3), crop_tries=10, flip_x=0.5, cutmix=1.0,
     mix_batch=True,
 )  # fmt: skip
-_RDED_PIECES = replace(_RDED, augment=_PIECES)
 _RDED_ROW = """\
 The evaluation of RDED{use} (facts about the public code of arXiv:2312.03526): 300 epochs of AdamW without warm-up; the
 rate falls along the first half of half a cosine, to half of it; batches of 10 at one image per class, 50 up to 10, else
@@ -186,6 +185,6 @@ RDED_CONVNET_128_1 = replace(
     RDED_CONVNET_1,
     name="rded-convnet-128",
     size=128,
-    recipes=MappingProxyType({"convnet_bn": _RDED_PIECES}),
+    recipes=MappingProxyType({"convnet_bn": replace(_RDED, augment=_PIECES)}),
     source=_rded_source(" for ConvNets at 128 px", _TILED, "convnet_bn"),
 )

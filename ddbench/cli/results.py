@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ddbench.cli.common import KINDS, OutputFile, help_list, log, names_of
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(epilog=help_list("--with prints beside each accuracy:", EXTRA_COLUMNS))

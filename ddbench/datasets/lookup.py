@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ddbench.datasets.info import DataPaths, Split
-from ddbench.datasets.name import FOLDER, HUB, MEMORY, DatasetName
+from ddbench.datasets.name import FOLDER, HUB, MEMORY, DatasetName, is_folder_name
 from ddbench.errors import UserError
 from ddbench.registry import load_entry
 
@@ -92,11 +91,6 @@ class Source(ImageSource, Protocol):
         ...
 
 
-def _is_folder_name(name: str) -> bool:
-    """Return True for a name that is one visible folder below another."""
-    return bool(name) and name[0] != "." and not {"/", "\0"} & set(name) and len(os.fsencode(name)) <= 255
-
-
 def find_dataset(text: str) -> Source:
     """Return the source of a dataset, with the split after "@" if the name has one.
 
@@ -120,7 +114,7 @@ def find_dataset(text: str) -> Source:
         source = hub_source(name.location)
     else:
         source = load_entry("datasets", name.base)
-    if unfit := [one for one in source.classes if not _is_folder_name(one)]:
+    if unfit := [one for one in source.classes if not is_folder_name(one)]:
         raise UserError(f"{text}: the class {unfit[0]!r} cannot name a folder: rename it")
     if not name.split:
         return source

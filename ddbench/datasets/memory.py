@@ -24,7 +24,7 @@ from PIL import Image
 from ddbench.datasets.decode import EIGHT_BIT, square, to_rgb
 from ddbench.datasets.info import DataPaths, DatasetError, Split
 from ddbench.datasets.listing import SIDES
-from ddbench.datasets.name import MEMORY, DatasetName
+from ddbench.datasets.name import MEMORY, DatasetName, is_folder_name
 from ddbench.datasets.pack import PackContent, make_pack, open_pack, write_row
 from ddbench.datasets.source import split_words
 from ddbench.datasets.splits import split_as_resized
@@ -207,7 +207,7 @@ def _owner(items: Any) -> Any:
 
 
 def _can_be_folder(name: str) -> bool:
-    return bool(name) and name[0] != "." and not set(name) & {"/", "\\", "\0"} and name != MACOS_METADATA
+    return is_folder_name(name) and "\\" not in name and name != MACOS_METADATA
 
 
 def _image_and_label(item: Any) -> tuple[Any, Any]:

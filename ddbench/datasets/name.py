@@ -74,6 +74,11 @@ class DatasetName:
         return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)[:LONGEST]
 
 
+def is_folder_name(name: str) -> bool:
+    """Return True for a name that is one visible folder below another."""
+    return bool(name) and name[0] != "." and not {"/", "\0"} & set(name) and len(os.fsencode(name)) <= 255
+
+
 def expand(path: str) -> Path:
     """Return a path with the home of "~"; "~NAME" of nobody stays, unlike in `Path.expanduser`."""
     return Path(os.path.expanduser(path))

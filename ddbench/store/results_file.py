@@ -39,8 +39,8 @@ from ddbench.store.records import (
     parse_spec,
     read_spec,
 )
-from ddbench.utils.files import LARGEST_JSON, canonical, read_json, write_bytes, write_json
-from ddbench.utils.limits import MOST_PROBLEMS
+from ddbench.utils.files import canonical, read_json, write_bytes, write_json
+from ddbench.utils.limits import LARGEST_JSON, MOST_PROBLEMS
 from ddbench.version import __version__
 
 FORMAT, VERSION = "ddbench results", 1

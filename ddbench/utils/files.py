@@ -21,12 +21,11 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from ddbench.errors import disk_error
+from ddbench.utils.limits import LARGEST_JSON
 
 log = logging.getLogger("ddbench")
 
 MACOS_METADATA = "__MACOSX"
-LARGEST_JSON = 1 << 26  # bytes: a result of 2000 classes has 40 million; also of a line of an exported file
-
 
 # suffixes of the image files that are read
 IMAGES = frozenset({

@@ -309,6 +309,19 @@ def test_pndm_may_start_in_the_middle(pipeline):
         assert (made - goal).abs().max() < 0.2
 
 
+def draw_from_noise(model, scheduler, pipe, prompt):
+    """Return the latents of our sampler and of diffusers' pipeline: same noise, prompt, guidance and steps."""
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
+    theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
+    words = model.encode_prompts([prompt, ""], [0, -1])
+    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
+    generators = [torch.Generator().manual_seed(5)]
+    ours, _ = sample(denoise, scheduler, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
+    return ours, theirs
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, make_pipeline, tmp_path):
     """Same noise, prompt, guidance and steps: the same latents."""
@@ -319,14 +332,7 @@ def test_from_noise_it_draws_what_the_pipeline_of_diffusers_draws(prediction, ma
     plan = DDIMScheduler.from_config(model.scheduler.config, steps_offset=1)  # as the pipeline wants it
     parts = (model.vae, model.text, model.tokenizer, model.denoiser, plan, None, None)
     pipe = StableDiffusionPipeline(*parts, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
-    more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
-    theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
-    words = model.encode_prompts([prompt, ""], [0, -1])
-    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
-    generators = [torch.Generator().manual_seed(5)]
-    ours, _ = sample(denoise, plan, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
+    ours, theirs = draw_from_noise(model, plan, pipe, prompt)
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
@@ -360,16 +366,9 @@ def test_a_base_of_another_kind_draws_what_the_pipeline_of_diffusers_draws(kind,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the pipeline turns clip_sample off, and says so
         pipe = StableDiffusionPipeline(*parts, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
-    more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
-    theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
-    words = model.encode_prompts([prompt, ""], [0, -1])
-    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
-    generators = [torch.Generator().manual_seed(5)]
     own = model.make_scheduler("base")
     own.register_to_config(steps_offset=scheduler.config.steps_offset)
-    ours, _ = sample(denoise, own, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
+    ours, theirs = draw_from_noise(model, own, pipe, prompt)
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert model.vae.config.scaling_factor == (0.18215 if kind.startswith("without") else 0.5)
 
