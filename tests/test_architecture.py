@@ -34,11 +34,11 @@ ARROWS = {
     "ddbench.datasets": "registry types utils errors",
     "ddbench.store": "types utils errors evaluators version",
     "ddbench.leaderboard": "store config utils errors",
-    "ddbench.report": "leaderboard store datasets.name utils version",
+    "ddbench.report": "leaderboard store datasets.name errors utils version",
     "ddbench.methods": "types context config utils errors evaluators.students evaluators.augment evaluators.dsa "
                        "evaluators.train evaluators.recipes evaluators.normalisation evaluators.model_checks",
     "ddbench.base_model": "methods.latent_diffusion methods.shared datasets types context utils",
-    "ddbench.runner": "store datasets config registry protocols types context errors utils evaluators",
+    "ddbench.runner": "store datasets config registry protocols types context errors utils evaluators version",
     "ddbench.sweep": "runner store datasets config registry protocols errors utils",
     "ddbench.cli": "sweep report runner leaderboard store datasets testing config registry protocols types context "
                    "errors utils evaluators version",

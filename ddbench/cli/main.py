@@ -11,6 +11,7 @@ import click
 from ddbench.cli.common import Group, log_to_stderr
 from ddbench.cli.data import data
 from ddbench.cli.export import export
+from ddbench.cli.figure import figure
 from ddbench.cli.new import new
 from ddbench.cli.quality import quality
 from ddbench.cli.results import leaderboard, merge, report
@@ -128,6 +129,7 @@ COMMANDS = (
     quality,
     leaderboard,
     report,
+    figure,
     robustness,
     merge,
     export,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ddbench.errors import UserError
+from ddbench.store import distilled_set
 from ddbench.store.costs import DistillationCost, read_cost
 from ddbench.store.paths import FAILED, result_name
 from ddbench.store.records import (
@@ -66,7 +68,7 @@ def read_runs(runs: Path, details: bool = True, costs: bool = False) -> RunsScan
     scan = RunsScan()
     with gc_paused():
         for folder in run_folders(runs):
-            _read_run(folder, details, scan)
+            read_run(folder, details, scan)
     results = drop_copies(scan.results, scan.problems)
     folders = dict.fromkeys(stored.folder for stored in results) if costs else ()
     return RunsScan(results, scan.problems, scan.failed, {folder: read_cost(folder) for folder in folders})
@@ -104,7 +106,7 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _read_run(folder: Path, details: bool, scan: RunsScan) -> None:
+def read_run(folder: Path, details: bool, scan: RunsScan) -> None:
     """Add to `scan` the results, problems and failures of one run."""
     spec = _read_or_report(read_spec, folder / "spec.json", scan.problems)
     failures = [folder / "failed.json"] if (folder / "failed.json").exists() else []
@@ -132,6 +134,20 @@ def _read_run(folder: Path, details: bool, scan: RunsScan) -> None:
     scan.results.extend(results)
 
     scan.failed.extend(failure_problem(path, load_failure(path)) for path in failures)
+
+
+def read_distilled_run(folder: Path) -> tuple[RunSpec, distilled_set.Pictures]:
+    """Return the spec and the distilled set of a run. Raises UserError where they are missing or were changed."""
+    if not (folder / "spec.json").is_file():
+        raise UserError(
+            f"{folder} is not a run: name a folder with a spec.json, as runs/ucm64/dpd/ipc10/seed0-1a2b3c4d"
+        )
+    if not (folder / "distilled").is_dir():
+        raise UserError(f"{folder} has no distilled set yet: repeat its `ddbench run` command")
+    try:
+        return read_spec(folder / "spec.json"), distilled_set.read(folder / "distilled")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {error}") from None
 
 
 def failure_problem(path: Path, failure: Failure) -> Problem:

@@ -1,4 +1,4 @@
-"""Contact sheets: images on one page, one row per class. No torch."""
+"""Contact sheets and figures: images on one page, one row per class. No torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 TILE = 128  # px: smaller images are enlarged to about this
 ACROSS = 12
 GAP = 4
+COLUMN_GAP = 12
 FONT = 16
 FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts", "/System/Library/Fonts")
 FONT_SUFFIXES = (".ttc", ".otf", ".ttf")
@@ -25,26 +26,56 @@ def draw_sheet(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -
 
     images: uint8 (n, h, w, 3). labels: (n,), indices into `classes`.
     """
-    rows = []
-    for label in range(len(classes)):
-        tiles = [Image.fromarray(image) for image in images[labels == label][:ACROSS]]
-        factors = [max(1, round(TILE / tile.width)) for tile in tiles]
-        rows.append([
-            tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.BICUBIC)
-            for tile, factor in zip(tiles, factors, strict=True)
-        ])  # fmt: skip
-    side = max((tile.width for row in rows for tile in row), default=TILE)
+    return draw_columns([("", [images[labels == label][:ACROSS] for label in range(len(classes))])], classes)
+
+
+def draw_columns(columns: Sequence[tuple[str, Sequence[np.ndarray]]], classes: Sequence[str]) -> Image.Image:
+    """Draw columns of images side by side, with their heads above them and class names on the left.
+
+    columns: (head, for each class its images, uint8 (k, h, w, 3)). Small images are enlarged by a whole factor.
+    """
+    tiles = [[list(map(_tile, images)) for images in of_class] for _, of_class in columns]
+    side = max((tile.width for rows in tiles for row in rows for tile in row), default=TILE)
     names = [choose_font(name) for name in classes]
     margin = int(max(font.getlength(name) for name, font in names)) + 4 * GAP
-    across = max(map(len, rows))
-    page = Image.new("RGB", (margin + across * (side + GAP), len(rows) * (side + GAP) + GAP), "white")
+    widths = [max(map(len, rows)) * (side + GAP) for rows in tiles]
+    heads = [_wrap(head, width) for (head, _), width in zip(columns, widths, strict=True)]
+    above = max(map(len, heads)) * (FONT + GAP)
+    wide = margin + sum(widths) + COLUMN_GAP * (len(columns) - 1)
+    page = Image.new("RGB", (wide, above + len(classes) * (side + GAP) + GAP), "white")
     draw = ImageDraw.Draw(page)
-    for number, ((name, font), row) in enumerate(zip(names, rows, strict=True)):
-        top = GAP + number * (side + GAP)
-        draw.text((GAP, top + side // 2), name, fill="black", font=font, anchor="lm")
-        for column, tile in enumerate(row):
-            page.paste(tile, (margin + column * (side + GAP), top))
+    for number, (name, font) in enumerate(names):
+        middle = above + GAP + number * (side + GAP) + side // 2
+        draw.text((GAP, middle), name, fill="black", font=font, anchor="lm")
+    left = margin
+    for lines, rows, width in zip(heads, tiles, widths, strict=True):
+        for number, line in enumerate(lines):
+            text, font = choose_font(line)
+            draw.text((left, GAP + number * (FONT + GAP)), text, fill="black", font=font)
+        for number, row in enumerate(rows):
+            for place, tile in enumerate(row):
+                page.paste(tile, (left + place * (side + GAP), above + GAP + number * (side + GAP)))
+        left += width + COLUMN_GAP
     return page
+
+
+def _tile(image: np.ndarray) -> Image.Image:
+    """Return an image, enlarged to about TILE pixels if it is smaller."""
+    tile = Image.fromarray(image)
+    factor = max(1, round(TILE / tile.width))
+    return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.BICUBIC)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Break a text between words into lines of at most `width` pixels; a longer word stays whole."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and choose_font(longer)[1].getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def choose_font(text: str) -> tuple[str, ImageFont.FreeTypeFont]:
