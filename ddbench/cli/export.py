@@ -1,4 +1,4 @@
-"""`ddbench export results`."""
+"""`ddbench export results` and `ddbench export images`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ddbench.runner.options import GlobalOptions
 
 @click.group()
 def export() -> None:
-    """Export the results below --runs to one file."""
+    """Export results to one file, or a distilled set to an image folder."""
 
 
 @export.command()
@@ -40,3 +40,28 @@ def results(options: GlobalOptions, file: Path) -> None:
     click.echo(f"{file}: {len(scan.results)} results of {runs} runs, {len(scan.failed)} failures, {size:.2f} MB")
     if scan.problems:
         raise SystemExit(1)
+
+
+@export.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_obj
+def images(options: GlobalOptions, run: Path, folder: Path) -> None:
+    """Write the distilled set of a RUN to a new FOLDER.
+
+    FOLDER is an image folder for the library `datasets` and the Hugging Face hub: train/<class>/000.png, and README.md
+    as dataset card, with method, versions, split, classes, normalisation, accuracies and licence. Soft labels and float
+    images stand beside. Where class names cannot name folders, train/metadata.jsonl has the labels.
+
+    `ddbench evaluate FOLDER` gives the accuracy of the run.
+
+    \b
+    Examples:
+      ddbench export images runs/ucm64/dpd/ipc10/seed0-1a2b3c4d ucm-dpd
+      ddbench evaluate ucm-dpd --student resnet18
+    """
+    from ddbench.runner.image_folder import export_images
+
+    results = export_images(run, folder, options.data_paths)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    click.echo(f"{folder}: {size:.2f} MB, {len(results)} accuracies on its card, README.md")

@@ -131,15 +131,21 @@ def run(  # noqa: PLR0913
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset whose test images are used.")
+@click.option(
+    "--dataset",
+    metavar="NAME|folder:PATH",
+    help="Dataset whose test images are used.  [required, but for what `ddbench export images` wrote]",
+)
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @evaluation_options
 @click.pass_obj
-def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | None, run_options: RunOptions) -> None:
+def evaluate(
+    options: GlobalOptions, folder: Path, dataset: str | None, size: int | None, run_options: RunOptions
+) -> None:
     """Evaluate a folder of images like a run's distilled set.
 
-    FOLDER has one sub-folder per class, named as the dataset's classes. The result is stored as a run of the method
-    folder:NAME.
+    FOLDER has one sub-folder per class, named as the dataset's classes, or is what `ddbench export images` wrote. The
+    result is stored as a run of the method folder:NAME.
 
     FOLDER/soft_labels.safetensors may hold soft labels: `soft_labels`, float32, a row per image in the order of classes
     and file names, a column per class. Its metadata may name both as JSON lists: `classes`, and `files` such as
@@ -150,8 +156,13 @@ def evaluate(options: GlobalOptions, folder: Path, dataset: str, size: int | Non
       ddbench evaluate my_distilled_images --dataset ucm --size 64 --student resnet18
     """
     from ddbench.datasets.lookup import find_dataset
-    from ddbench.runner.external import plan_external
+    from ddbench.runner.external import exported_spec, plan_external
 
+    if dataset is None:
+        exported = exported_spec(folder)
+        if exported is None:
+            raise click.UsageError(f"{folder} names no dataset: add --dataset, for example --dataset ucm")
+        dataset = exported.dataset
     carry_out(
         options,
         plan_external(folder, find_dataset(dataset), size, run_options.evaluation, options.data_paths),

@@ -22,6 +22,7 @@ from ddbench.runner.plan import EvaluationSetup, ListedDataset, Plan, list_datas
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import FLOAT_IMAGES, SOFT_LABELS, WHITENING, Pictures, class_files
 from ddbench.store.records import RunSpec
+from ddbench.store.schema import decode
 from ddbench.utils.files import read_json
 from ddbench.utils.images import UnreadableImageError, open_image
 
@@ -76,13 +77,35 @@ def plan_external(
 ) -> Plan:
     """Plan the evaluation of the class folders below `folder` on the source `dataset`.
 
+    size: None for that of an exported set, else the dataset's own.
+
     Raises UserError when the classes differ.
     """
-    size = size or dataset.pixels
+    exported = exported_spec(folder)
+    size = size or (exported.size if exported else dataset.pixels)
     evaluation.check_size(size)
     pictures = read_folder(folder, tuple(dataset.classes), size)
     label = folder.resolve().parent.name or None  # in tables: two folders may both be called "images"
-    return plan_pictures(pictures, FOLDER + folder.resolve().name, label, list_dataset(dataset, data_paths), evaluation)
+    listed = list_dataset(dataset, data_paths)
+    if exported and exported.fingerprint != listed.split.fingerprint:
+        log.warning(
+            "%s was distilled from the split %s of %s, and is tested on the split %s of %s: test images may be in it",
+            folder, exported.fingerprint[:8], exported.dataset, listed.split.fingerprint[:8], dataset.name,
+        )  # fmt: skip
+    return plan_pictures(pictures, FOLDER + folder.resolve().name, label, listed, evaluation)
+
+
+def exported_spec(folder: Path) -> RunSpec | None:
+    """Return the spec of the run that `ddbench export images` wrote to a folder; None for any other folder.
+
+    Raises UserError for a damaged one.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = read_json(path) if path.is_file() else None
+        return decode(manifest["run"], RunSpec) if isinstance(manifest, dict) and "run" in manifest else None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def plan_pictures(
@@ -155,7 +178,10 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; expected one sub-folder of images per class")
-    files = class_files(folder)
+    try:
+        files = class_files(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     _check_classes(folder, files, classes)
     paths = [path for name in classes for path in files[name]]
     images = [_read(path, size) for path in paths]

@@ -220,12 +220,39 @@ def read_names(folder: Path, name: str, kind: str) -> list[str] | None:
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files of each class folder, both sorted.
+    """Return the image files of each class, both sorted by name: of its sub-folders, or of an exported set's folders.
 
-    Hidden files and folders, and those that macOS adds to archives, are left out, as in datasets.
+    Hidden files and folders, and those that macOS adds to archives, are left out, as in datasets. Raises ValueError for
+    a damaged list of an exported set's folders.
     """
-    folders = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != "." and p.name != MACOS_METADATA)
-    return {path.name: [file for file in sorted(path.iterdir()) if has_image_suffix(file.name)] for path in folders}
+    folders = exported_folders(folder)
+    if folders is None:
+        visible = (p for p in folder.iterdir() if p.is_dir() and p.name[0] != "." and p.name != MACOS_METADATA)
+        folders = {path.name: path for path in visible}
+    return {
+        name: [file for file in sorted(path.iterdir()) if has_image_suffix(file.name)] if path.is_dir() else []
+        for name, path in sorted(folders.items())
+    }
+
+
+def exported_folders(folder: Path) -> dict[str, Path] | None:
+    """Return the folder of each class of an exported set (ddbench.runner.image_folder); None for any other folder.
+
+    Raises ValueError for a damaged list.
+    """
+    path = folder / "manifest.json"
+    manifest = read_json(path) if path.is_file() else None
+    if not isinstance(manifest, dict) or "folders" not in manifest:
+        return None
+    names, places = (
+        part if isinstance(part, list) and all(isinstance(one, str) for one in part) else []
+        for part in (manifest.get("classes"), manifest["folders"])
+    )
+    if not names or len(set(names)) != len(set(places)) or len(names) != len(places):
+        raise ValueError(f"{path}: its folders are not one for each class")
+    if wrong := [place for place in places if Path(place).is_absolute() or ".." in Path(place).parts]:
+        raise ValueError(f"{path}: {wrong[0]} is not below this folder")
+    return {name: folder / place for name, place in zip(names, places, strict=True)}
 
 
 def read_image(path: Path) -> np.ndarray:
