@@ -1,4 +1,4 @@
-# make demo      set up .venv, run DPD on the embedded dataset, print a table and the path of an image sheet
+# make demo      set up .venv, compare three methods on the embedded dataset: a table, a figure, an HTML report in demo/
 # make lint      set up .venv, run ruff and mypy
 # make test      lint, run the default suite (no network, no GPU, no real data)
 # make test-all  lint, run all tests: also those that need real data (DDBENCH_DATA) or minutes
@@ -23,7 +23,7 @@ $(VENV)/ready: setup.cfg pyproject.toml
 	touch $@
 
 demo: $(VENV)/ready
-	$(BIN)/ddbench --runs runs run --method dpd --preset tiny --dataset scenes --ipc 10 --size 64 --student convnet
+	$(BIN)/ddbench demo
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

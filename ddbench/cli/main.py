@@ -10,6 +10,7 @@ import click
 
 from ddbench.cli.common import Group, log_to_stderr
 from ddbench.cli.data import data
+from ddbench.cli.demo import demo
 from ddbench.cli.export import export
 from ddbench.cli.figure import figure
 from ddbench.cli.new import new
@@ -123,6 +124,7 @@ def cli(  # noqa: PLR0913
 
 
 COMMANDS = (
+    demo,
     run,
     sweep,
     evaluate,

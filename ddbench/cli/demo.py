@@ -1,0 +1,109 @@
+"""`ddbench demo`."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from ddbench.cli.common import log
+from ddbench.runner.options import GlobalOptions
+
+PROTOCOL = """\
+# written by `ddbench demo`: quick@1 with a quarter of its steps, so that three students take a minute
+like = "quick@1"
+source = "ddbench demo"
+[recipes.convnet]
+min_steps = 100
+max_steps = 100
+"""
+IPC = 5
+# fewer steps than the preset's: on two cores its classifier alone takes minutes
+DPD = ["--preset", "tiny", *(word for short in ("tune_steps=100", "classifier_steps=200", "classifier_views=2000")
+                             for word in ("--set", short))]  # fmt: skip
+
+
+class Step(NamedTuple):
+    """A command of the demo.
+
+    purpose: in words.
+    words: the command without "ddbench".
+    seconds: wall time on two idle cores.
+    shown: print its output; the tables of single runs are left out, the last table has all of them.
+    """
+
+    purpose: str
+    words: list[str]
+    seconds: float
+    shown: bool = False
+
+
+def steps(folder: Path, options: GlobalOptions) -> list[Step]:
+    """Return the commands of the demo, which write below `folder`."""
+    quiet = ["--quiet"] if options.quiet else []
+    device = ["--device", options.device] if options.device != "auto" else []
+    head = [*quiet, *device, "--runs", str(folder / "runs"), "--shared", str(folder / "shared")]
+    data = ["--dataset", "scenes", "--ipc", str(IPC)]
+    students = ["--size", "64", "--student", "convnet", "--protocol", str(folder / "short.toml")]
+
+    def run(*method: str) -> list[str]:
+        return [*head, "run", "--method", *method, *data, *students]
+
+    figure = str(folder / "figure.png")
+    compared = [str(folder / "runs" / "scenes64" / method / f"ipc{IPC}") for method in ("dpd", "random", "herding")]
+    return [
+        Step("draw the dataset; real images at random, the baseline", run("random"), 35),
+        Step("real images chosen by the features of a network", run("herding"), 45),
+        Step("DPD: tune a small diffusion model, sample an image per prototype", run("dpd", *DPD), 80),
+        Step("compare them", [*head, "leaderboard", *data], 1, shown=True),
+        Step("draw them", [*head, "figure", "--real", *compared, "--output", figure], 2, shown=True),
+        Step("write the report", [*head, "report", "--output", str(folder / "report.html")], 3, shown=True),
+    ]
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="demo",
+    show_default=True,
+    help="Where runs, data, figure and report go, in place of --runs and --shared.",
+)
+@click.pass_context
+def demo(ctx: click.Context, folder: Path) -> None:
+    """Compare random, herding and DPD on the embedded dataset: minutes on a CPU, no download.
+
+    Prints each command, then a table, the path of a figure (per class: a real image, a prototype of DPD, and an image
+    of each method) and the path of the HTML report. It trains a student of each method for few steps, so the accuracies
+    are no benchmark. A repeated command does only what is missing.
+    """
+    from ddbench.utils.files import write_bytes
+
+    todo = steps(folder, ctx.obj)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "short.toml", PROTOCOL.encode())
+    begun, expected = time.monotonic(), 0.0
+    for number, step in enumerate(todo):
+        passed = time.monotonic() - begun
+        pace = passed / expected if expected else 1.0
+        left = pace * sum(later.seconds for later in todo[number:])
+        log.info(
+            "[%d/%d] %s: about %s, then %s more", number + 1, len(todo), step.purpose, _duration(pace * step.seconds),
+            _duration(left - pace * step.seconds),
+        )  # fmt: skip
+        log.info("$ %s", shlex.join(["ddbench", *step.words]))
+        out = io.StringIO()
+        with redirect_stdout(out):
+            ctx.find_root().command.main(step.words, prog_name="ddbench", standalone_mode=False)
+        if step.shown:
+            click.echo(out.getvalue(), nl=False)
+        expected += step.seconds
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
