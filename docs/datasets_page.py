@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from ddbench.datasets.info import LISTS, DatasetInfo
+from ddbench.datasets.info import LISTS, DatasetInfo, format_bytes
 from ddbench.datasets.lookup import find_dataset
 from ddbench.registry import names
 
@@ -42,8 +42,10 @@ AFTER = """
   `hf:OWNER/NAME:CONFIG` takes one of several configurations, `hf:OWNER/NAME?label=COLUMN&image=COLUMN` other columns.
   Class names that would share a folder get different ones. A set with broken or empty images is refused.
 
-**source**: `ddbench data prepare NAME` downloads the dataset and checks the published checksum, if there is one. For
-the others it prints where they are; `--from ARCHIVE_OR_FOLDER` takes your copy (ZIP, TAR; unpack RAR first).
+**source**: `ddbench data prepare NAME` downloads the dataset and checks the published checksum, if there is one.
+`hub copy`: it downloads a public copy on the Hugging Face hub. For the others it prints where they are;
+`--from ARCHIVE_OR_FOLDER` takes your copy (ZIP, TAR; unpack RAR first). `ddbench data prepare all --missing` gets every
+dataset that is not there, goes on after a failure, and ends with a table.
 
 **split**: training/test, per class.
 
@@ -78,6 +80,16 @@ scales the shorter side to the requested size (`--resize bilinear`: as DPD's rel
   the two workers.
 - `data verify` decodes and compares all images: `ucm` 2 s, `eurosat` 19 s.
 
+**Hub copies.** A copy counts as the dataset if its classes and the number of images of each are those above. The
+command prints the copy's revision and the format of its files, and writes both to `DATA_ROOT/NAME/.ddbench.json`;
+`ddbench data show NAME` prints that. The revision is the one in the facts, or else the newest at the time of the
+download. File names decide the split by ratio: where a copy has lost the release's names, its split is another one,
+with another fingerprint and rows of its own. Tables (Parquet) need `pip install 'ddbench[hf]'`. Files that arrived are
+checked against the hub's SHA-256. If a download breaks off or is killed, the next one downloads only the rest. The
+pages below were read, the copies themselves were not downloaded.
+
+{copies}
+
 **Known duplicates.**
 
 """
@@ -88,8 +100,14 @@ def page() -> str:
     every = [source for source in map(find_dataset, names("datasets")) if isinstance(source, DatasetInfo)]
     table = tabulate([_row(info) for info in every], HEADS, tablefmt="github", disable_numparse=True)
     defects = "\n".join(f"- `{info.name}`: {info.defects}." for info in every if info.defects)
+    copies = "\n".join(
+        f"- `{info.name}`: {info.copy.description}; {info.copy.encoding}. Read at {info.copy.reference}."
+        for info in every
+        if info.copy
+    )
+    copies += "".join(f"\n- `{info.name}`: {info.reference}." for info in every if info.name == "aid")
     cited = "\n".join(f"- `{info.name}`: {info.citation}. <{info.homepage}>" for info in every)
-    return f"{BEFORE}{table}{AFTER}{defects}\n\n**Citations.**\n\n{cited}\n"
+    return f"{BEFORE}{table}{AFTER.replace('{copies}', copies)}{defects}\n\n**Citations.**\n\n{cited}\n"
 
 
 def _row(info: DatasetInfo) -> tuple[str, ...]:
@@ -98,7 +116,13 @@ def _row(info: DatasetInfo) -> tuple[str, ...]:
     per_class = "1500-3000" if not counts else str(low) if low == high else f"{low}-{high}"
     others = [f"@{ratio}" for ratio in info.ratios if info.with_split(str(ratio)) is not info]
     others += [f"@{LISTS}"] if info.lists else []
-    got = "downloaded" + (f" ({info.checksum.split()[0]})" if info.checksum else "") if info.address else "by hand"
+    if info.address:
+        got = f"downloaded ({info.checksum.split()[0]})" if info.checksum else "downloaded"
+        got += ", else hub copy" if info.copy else ""
+    else:
+        got = "hub copy" if info.copy else "by hand"
+    if info.download_size:
+        got += f", {format_bytes(info.download_size)}"
     return (
         f"`{info.name}`", info.title, str(len(info.classes)), str(total), per_class, str(info.pixels),
         info.resolution, info.split_rule.split()[0], " ".join(others), got, info.licence,

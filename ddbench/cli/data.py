@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, Group, text_table
-from ddbench.datasets.info import DatasetError, MissingDataError, describe_ignored
+from ddbench.cli.common import SIZE, SIZE_HELP, Group, log, text_table
+from ddbench.datasets.info import RECORD, DatasetError, DatasetInfo, MissingDataError, describe_ignored
 from ddbench.errors import UserError
 from ddbench.runner.options import GlobalOptions
+from ddbench.utils.files import read_json
 
 if TYPE_CHECKING:
+    from ddbench.datasets.info import Split
     from ddbench.datasets.lookup import Source
     from ddbench.datasets.verification import Report
 
+ALL = "all"
+FAILED = "failed"
 LISTED_PAIRS = 20  # duplicates of one kind that `verify` lists
 
 
@@ -31,6 +35,7 @@ def data() -> None:
       ddbench data list
       ddbench --data-root ~/data data verify ucm
       ddbench data prepare nwpu                       # downloads missing images
+      ddbench data prepare all --missing              # goes on after a failure, ends with a table
       ddbench data prepare aid --from ~/AID.zip       # unpacks an archive, or links a folder
       ddbench data prepare folder:my_images --size 64
 
@@ -59,26 +64,72 @@ def list_sources(options: GlobalOptions) -> None:
 
 
 @data.command()
-@click.argument("dataset")
+@click.argument("dataset", metavar="DATASET|all")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option(
     "--from", "origin", type=click.Path(exists=True, path_type=Path), metavar="ARCHIVE|FOLDER",
     help="Images that you have: a ZIP or TAR archive to unpack, or a folder to link.",
 )  # fmt: skip
+@click.option("--missing", is_flag=True, help="With `all`: leave alone the datasets whose images are there.")
 @click.pass_obj
-def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path | None) -> None:
-    """Download, check, resize and pack a dataset.
+def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path | None, missing: bool) -> None:
+    """Download, check, resize and pack a dataset, or all of them.
 
-    Missing images are downloaded if they have a stable public address. An interrupted download resumes; its checksum
-    must equal the published one. Without a public address, the error explains how to get the images.
+    Missing images are downloaded if they have a stable public address, or a copy on the Hugging Face hub. An
+    interrupted download resumes; its checksum must equal the published one. Of a copy, the classes and the number of
+    images of each must be those of the dataset, and its revision is recorded. Without either, the error explains how to
+    get the images.
+
+    `all` goes on after a failure and ends with a table. The exit status is 1 if a dataset failed.
     """
     from ddbench.datasets.lookup import find_dataset
 
-    source = find_dataset(dataset)
+    if dataset == ALL:
+        if origin:
+            raise UserError("--from does not apply to all datasets: name one")
+        _prepare_all(options, size, missing)
+        return
+    if missing:
+        raise UserError(f"--missing applies to all datasets, not to {dataset}: leave it out")
+    click.echo(_prepare(find_dataset(dataset), options, size, origin))
+
+
+def _prepare(source: Source, options: GlobalOptions, size: int | None, origin: Path | None = None) -> str:
+    """Provide a dataset's images, pack them, and return a line about them."""
     _provide_images(source, options, origin)
-    size = size or source.pixels
-    loaded = source.load(options.data_paths, size)
-    click.echo(f"{source.name}, {size} px: {len(loaded.train.labels)} training, {len(loaded.test.labels)} test images")
+    loaded = source.load(options.data_paths, size or source.pixels)
+    sides = f"{len(loaded.train.labels)} training, {len(loaded.test.labels)} test images"
+    return f"{source.name}, {size or source.pixels} px: {sides}"
+
+
+def _prepare_all(options: GlobalOptions, size: int | None, missing: bool) -> None:
+    """Prepare every dataset and print a table of what came, what is there, and what is to be got by hand."""
+    from ddbench.datasets.lookup import find_dataset
+    from ddbench.registry import names
+
+    if options.data is None:
+        raise UserError("the datasets need a folder: name it with --data-root DIR or DDBENCH_DATA")
+    rows = []
+    for name in names("datasets"):
+        try:
+            rows.append((name, *_prepare_one(find_dataset(name), options, size, missing)))
+        except (UserError, OSError) as error:
+            log.error("%s", error)
+            rows.append((name, FAILED, str(error).splitlines()[0]))
+    click.echo(text_table(rows, ("name", "state", "images")))
+    if any(state == FAILED for _, state, _ in rows):
+        raise SystemExit(1)
+
+
+def _prepare_one(source: Source, options: GlobalOptions, size: int | None, missing: bool) -> tuple[str, str]:
+    """Prepare a dataset of `all`; return its state and a line about its images."""
+    try:
+        split = source.describe(options.data_paths)
+    except MissingDataError as error:
+        if isinstance(source, DatasetInfo) and not source.address and source.copy is None:
+            return "by hand", next(line for line in str(error).splitlines() if line.startswith("Get it"))
+        return "prepared", _prepare(source, options, size)
+    return "there", _count(split) if missing else _prepare(source, options, size)
 
 
 @data.command()
@@ -134,8 +185,8 @@ def show(options: GlobalOptions, dataset: str) -> None:
     except UserError as error:
         click.echo(text_table([*source.card(), ("images found", str(error))], heads))
         return
-    sides = f"{sum(map(len, split.train))} training, {sum(map(len, split.test))} test"
-    rows = [("images found", sides), ("rule", split.rule), ("fingerprint", split.fingerprint)]
+    rows = [("downloaded", text)] if (text := _describe_record(source, options)) else []
+    rows += [("images found", _count(split)), ("rule", split.rule), ("fingerprint", split.fingerprint)]
     click.echo(text_table([*source.card(), *rows], heads))
     from ddbench.datasets.preview import write_pages  # torch and matplotlib: the table comes first
 
@@ -182,4 +233,18 @@ def _presence(source: Source, options: GlobalOptions) -> str:
         return "missing"
     except UserError:
         return f"incomplete: see ddbench data show {source.name}"
-    return f"{sum(map(len, split.train))} train, {sum(map(len, split.test))} test"
+    return _count(split)
+
+
+def _describe_record(source: Source, options: GlobalOptions) -> str:
+    """Return the address, or copy and revision, that a dataset's images were downloaded from; empty if unknown."""
+    path = Path(options.data or "", source.slug.partition("@")[0], RECORD)
+    try:
+        record = read_json(path)
+        return "; ".join(f"{key}: {value}" for key, value in record.items() if value)
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _count(split: Split) -> str:
+    return f"{sum(map(len, split.train))} training, {sum(map(len, split.test))} test"

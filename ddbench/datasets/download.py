@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from ddbench.datasets.archives import NoRoomError, unpack
-from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError
+from ddbench.datasets.info import (
+    RECORD,
+    DataPaths,
+    DatasetError,
+    DatasetInfo,
+    HubCopy,
+    MissingDataError,
+    UnreachableError,
+)
 from ddbench.datasets.listing import how_to_get, list_files
-from ddbench.utils.files import locked, make_once
+from ddbench.datasets.transfer import download_file
+from ddbench.utils.files import locked, make_once, write_json
 
 log = logging.getLogger("ddbench")
-RETRIES = 3  # of a transfer that broke off
-TIMEOUT = 60  # seconds without a byte
 
 
 def fetch(info: DatasetInfo, data_paths: DataPaths, from_path: Path | None = None) -> Path:
     """Return the folder <root>/<name> with the whole dataset below it, made now if there is none.
 
-    from_path: the user's archive, which is unpacked, or folder, which is linked; None downloads the archive. An
-    interrupted download continues. Data that is not the whole dataset leaves no folder. Raises DatasetError if the
-    data cannot be had, naming the way out.
+    from_path: the user's archive, which is unpacked, or folder, which is linked; None downloads the archive, or the
+    copy on the Hugging Face hub if there is no archive or its address does not answer. An interrupted download
+    continues. Data that is not the whole dataset leaves no folder. Raises DatasetError if the data cannot be had,
+    naming the way out.
     """
     if data_paths.root is None:
         raise DatasetError(f"{info.base} needs a data root, and none was given.\n{how_to_get(info)}")
@@ -32,7 +40,7 @@ def fetch(info: DatasetInfo, data_paths: DataPaths, from_path: Path | None = Non
         if folder.exists():
             _require_complete(info, folder, data_paths, f"{folder} exists already: remove it, then repeat the command.")
         elif from_path is None:
-            _download_and_unpack(info, folder, data_paths, data_paths.root.absolute() / ".downloads")
+            _download(info, folder, data_paths, data_paths.root.absolute() / ".downloads")
         elif from_path.is_dir():
             _require_complete(info, from_path.absolute(), data_paths, f"{from_path} was not linked.")
             folder.symlink_to(from_path.absolute(), target_is_directory=True)
@@ -53,62 +61,65 @@ def published_lists(info: DatasetInfo, data_paths: DataPaths) -> dict[str, str]:
     return sides
 
 
-def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
-    """Download a file unless it exists; continue an interrupted download.
-
-    checksum: "SHA-256 <hex>" or "MD5 <hex>", empty if none is published. Raises DatasetError if the address does not
-    answer, or sends another file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        if path.exists():
+def _download(info: DatasetInfo, folder: Path, data_paths: DataPaths, downloads: Path) -> None:
+    """Download the dataset's archive, else its copy on the hub, and write its images to `folder`."""
+    if not info.address and info.copy is None:
+        raise DatasetError(f"{info.base} cannot be downloaded: it has no stable public address.\n{how_to_get(info)}")
+    downloads.mkdir(parents=True, exist_ok=True)
+    if info.address:
+        try:
+            _download_and_unpack(info, folder, data_paths, downloads)
             return
-        partial = path.with_name(f"{path.name}.arriving")
-        _transfer(address, partial, quiet)
-        kind, _, expected = checksum.partition(" ")
-        if expected:
-            with open(partial, "rb") as file:
-                actual = hashlib.file_digest(file, kind.replace("-", "").lower()).hexdigest()
-            if actual != expected:
-                partial.unlink()
-                raise DatasetError(
-                    f"{address} sent a file with {kind} {actual}, not {expected}. It was deleted. Try again. If the "
-                    "error remains, the published file has changed."
-                )
-        partial.rename(path)
+        except UnreachableError as error:
+            if info.copy is None:
+                raise
+            log.warning("%s\nThe %s replaces it.", str(error).splitlines()[0], info.copy.description)
+    if info.copy:
+        _download_copy(info, info.copy, folder, data_paths, downloads)
+
+
+def _download_copy(info: DatasetInfo, copy: HubCopy, folder: Path, data_paths: DataPaths, downloads: Path) -> None:
+    """Download a copy of the hub to the folder `downloads`, write its images to `folder`, and delete the download."""
+    from ddbench.datasets.hub_copy import download_copy, write_copy  # the hub's client: half a second
+
+    files, revision = download_copy(info, copy, downloads, data_paths.quiet)
+
+    def write(partial: Path) -> None:
+        facts = write_copy(info, copy, files, partial)
+        _require_complete(info, partial, data_paths, f"Nothing of the copy {copy.repo} was kept.")
+        counts = ", ".join(f"{count} {suffix[1:].upper()}" for suffix, count in facts["images"].items())
+        log.info("%s: %s. Files: %s; names: %s", info.base, copy.encoding, counts, facts["names"])
+        write_json(partial / RECORD, {"hub": copy.repo, "revision": revision, "encoding": copy.encoding, **facts})
+
+    try:
+        make_once(folder, write)
+    except NoRoomError:
+        raise
+    except DatasetError:
+        shutil.rmtree(files)
+        raise
+    shutil.rmtree(files)
 
 
 def _download_and_unpack(info: DatasetInfo, folder: Path, data_paths: DataPaths, downloads: Path) -> None:
     """Download the archive to the folder `downloads`, unpack it to `folder`, and delete it."""
-    if not info.address:
-        raise DatasetError(f"{info.base} cannot be downloaded: it has no stable public address.\n{how_to_get(info)}")
     if not info.checksum:
         log.warning("%s has no published checksum; only classes and counts are checked", info.base)
     archive = downloads / (info.archive or info.address.rpartition("/")[2])
     download_file(info.address, archive, info.checksum, data_paths.quiet)
+
+    def unpack_and_record(partial: Path) -> None:
+        _unpack_whole(info, archive, partial, data_paths)
+        write_json(partial / RECORD, {"address": info.address, "checksum": info.checksum})
+
     try:
-        make_once(folder, lambda partial: _unpack_whole(info, archive, partial, data_paths))
+        make_once(folder, unpack_and_record)
     except DatasetError as error:
         if info.checksum or isinstance(error, NoRoomError):
             raise
         archive.unlink()
         raise DatasetError(f"{error}\nThe download was deleted: repeat the command to download it again.") from None
     archive.unlink()
-
-
-def _transfer(address: str, path: Path, quiet: bool) -> None:
-    import gdown  # requests: half a second
-    import requests
-
-    try:
-        gdown.download(
-            address, str(path), quiet=quiet, resume=True, use_cookies=False, timeout=TIMEOUT, retries=RETRIES
-        )
-    except (gdown.exceptions.DownloadError, requests.exceptions.RequestException) as error:
-        raise DatasetError(
-            f"{address} cannot be downloaded ({error}).\n"
-            "Repeat the command to continue, or get the file elsewhere and use --from FILE."
-        ) from None
 
 
 def _unpack_whole(info: DatasetInfo, archive: Path, partial: Path, data_paths: DataPaths) -> None:

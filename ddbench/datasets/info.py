@@ -13,6 +13,7 @@ from ddbench.datasets.name import CSV, DatasetName
 from ddbench.errors import UserError
 
 LISTS = "torchgeo"  # the split by the lists of Neumann et al., which torchgeo uses
+RECORD = ".ddbench.json"  # beside downloaded images: their address, or copy and revision
 
 
 class DatasetError(UserError):
@@ -21,6 +22,10 @@ class DatasetError(UserError):
 
 class MissingDataError(DatasetError):
     """No class folder of the dataset was found."""
+
+
+class UnreachableError(DatasetError):
+    """An address does not answer, or the transfer broke off."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,34 @@ class Lists:
 
 
 @dataclass(frozen=True)
+class HubCopy:
+    """A copy of a dataset's images on the Hugging Face hub.
+
+    repo: OWNER/NAME.
+    encoding: how its files differ from the release's, as text.
+    reference: where its address and contents were read, as text.
+    revision: commit; empty for the newest at the time of the download.
+    files: glob of its files: Parquet tables, or images in class folders.
+    label: column of the classes, of tables with several.
+    size: bytes to download, as its page states; 0 if unknown.
+    """
+
+    repo: str
+    encoding: str
+    reference: str
+    revision: str = ""
+    files: str = "data/*.parquet"
+    label: str = ""
+    size: int = 0
+
+    @property
+    def description(self) -> str:
+        """The copy as a sentence without its end."""
+        revision = f"revision {self.revision}" if self.revision else "newest revision"
+        return f"copy {self.repo} of the Hugging Face hub, {revision}"
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """The facts of a dataset with one folder of images per class.
 
@@ -86,6 +119,9 @@ class DatasetInfo:
     address: URL of an archive that stays available; empty if there is none.
     checksum: "SHA-256 <hex>" or "MD5 <hex>" of that archive; empty if none was published.
     archive: file name of that archive, if the address does not end with it.
+    size: bytes of that archive; 0 if unknown.
+    reference: where that address and its checksum were read, if not at the homepage; as text.
+    copy: a copy on the Hugging Face hub, for datasets without an address, or whose address does not answer.
     unpack: (archive, folder, quiet) -> number of images that it wrote below the folder, for an archive that holds no
         image files; None for `archives.unpack`.
     source: another place to get the data from, as text.
@@ -116,6 +152,9 @@ class DatasetInfo:
     address: str = ""
     checksum: str = ""
     archive: str = ""
+    size: int = 0
+    reference: str = ""
+    copy: HubCopy | None = None
     unpack: Callable[[Path, Path, bool], int] | None = None
     source: str = ""
     defects: str = ""
@@ -161,6 +200,11 @@ class DatasetInfo:
         )
 
     @property
+    def download_size(self) -> int:
+        """Bytes that `data prepare` downloads; 0 if unknown."""
+        return self.size if self.address or not self.copy else self.copy.size
+
+    @property
     def expected(self) -> tuple[int, ...] | None:
         """Images per class in label order, None if unknown."""
         return (self.counts,) * len(self.classes) if isinstance(self.counts, int) else self.counts
@@ -201,11 +245,20 @@ class DatasetInfo:
             ("homepage", self.homepage),
             ("citation", self.citation),
             ("known", self.defects),
-            ("download", self.address or self.source),
+            ("download", self.address or (self.copy.description if self.copy else self.source)),
             ("checksum", self.checksum),
+            ("read at", self.reference or (self.copy.reference if self.copy else "")),
+            ("size", format_bytes(self.download_size) if self.download_size else ""),
+            ("other copy", self.copy.description if self.copy and self.address else ""),
+            ("copy's files", self.copy.encoding if self.copy else ""),
             ("looked for in", ", ".join(self.folders)),
         ]
         return [(label, text) for label, text in rows if text]
+
+
+def format_bytes(count: int) -> str:
+    """Return a number of bytes as text: "148 MB", "2.3 GB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 def check_encoding(path: str) -> None:

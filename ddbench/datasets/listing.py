@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, MissingDataError, check_encoding
+from ddbench.datasets.info import RECORD, DataPaths, DatasetError, DatasetInfo, MissingDataError, check_encoding
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 
 SIDES = ("train", "test")
@@ -223,6 +223,8 @@ def how_to_get(info: DatasetInfo) -> str:
     if info.address:
         checksum = f" ({info.checksum})" if info.checksum else ""
         lines += [f"Get it: ddbench data prepare {info.base} downloads {info.address}{checksum}."]
+    elif info.copy:
+        lines += [f"Get it: ddbench data prepare {info.base} downloads the {info.copy.description}."]
     elif info.registered:
         lines += [
             f"Get it: from {info.source or info.homepage}, then "
@@ -270,9 +272,9 @@ def side_folders(folder: Path) -> tuple[str, str] | tuple[()]:
 
 def _ignore_files(folder: Path, result: FoundFolders) -> None:
     """Add to `result` what lies in a folder and is no folder that may hold classes."""
-    visible = set(class_folders(folder))
+    known = {*class_folders(folder), RECORD}
     for entry in entries(folder):
-        if entry.name not in visible:
+        if entry.name not in known:
             result.ignored += files_below(entry)
 
 

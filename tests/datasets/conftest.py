@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -91,6 +95,127 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     (tmp_path / "served").mkdir()
     server = Served(tmp_path / "served")
+    yield server
+    server.stop()
+
+
+class Hub:
+    """Datasets behind the addresses of the Hugging Face hub, on this machine.
+
+    asked: (method, path) of every request, in their order.
+    down_after: number of requests for files after which the server answers 403; None for never.
+    broken: bytes after which the answer with a file breaks off; 0 for never.
+    ranges: ranges that requests for files asked for.
+    pause: seconds before each file.
+    checksums: SHA-256 (hex) by path that the list of files gives in place of the right one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked, self.ranges = folder, [], []
+        self.down_after, self.broken, self.pause, self.checksums = None, 0, 0.0, {}
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                hub.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def files(self, repo: str, revision: str) -> Path:
+        """The folder of a dataset's files at a revision; the newest revision is 1111..."""
+        folder = self.folder / repo / revision
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def gotten(self) -> list[str]:
+        """Return the paths of the files that were sent."""
+        return [path for method, path in self.asked if method == "GET" and "/resolve/" in path]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = unquote(request.path.partition("?")[0])
+        self.asked.append((request.command, path))
+        if found := re.fullmatch(r"/api/datasets/(\w+/\w+)(?:/revision/(\w+))?", path):
+            revision = found[2] or "1" * 40
+            self._send(request, {"id": found[1], "sha": revision, "cardData": {"license": "mit"}, "siblings": []})
+        elif found := re.fullmatch(r"/api/datasets/(\w+/\w+)/tree/(\w+)", path):
+            root = self.folder / found[1] / found[2]
+            listed = [
+                self._entry(str(file.relative_to(root)), file.stat().st_size, tag(file))
+                for file in sorted(root.rglob("*"))
+                if file.is_file()
+            ]
+            self._send(request, listed)
+        elif found := re.fullmatch(r"/datasets/(\w+/\w+)/resolve/(\w+)/(.+)", path):
+            self._send_file(request, self.folder / found[1] / found[2] / found[3], found[2])
+        else:
+            request.send_error(404)
+
+    def _entry(self, path: str, size: int, checksum: str) -> dict[str, object]:
+        checksum = self.checksums.get(path, checksum)
+        lfs = {"lfs": {"oid": checksum, "size": size, "pointerSize": 130}} if path.endswith(".parquet") else {}
+        return {"type": "file", "path": path, "size": size, "oid": checksum[:40], **lfs}
+
+    def _send(self, request: BaseHTTPRequestHandler, value: object) -> None:
+        data = json.dumps(value).encode()
+        request.send_response(200)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
+
+    def _send_file(self, request: BaseHTTPRequestHandler, file: Path, revision: str) -> None:
+        time.sleep(self.pause)
+        if not file.is_file():
+            return request.send_error(404)
+        if self.down_after is not None and len(self.gotten()) > self.down_after:
+            return request.send_error(403)
+        data = file.read_bytes()
+        wanted = request.headers.get("Range", "")
+        self.ranges += [wanted] if wanted else []
+        first = int(wanted.removeprefix("bytes=").partition("-")[0] or 0)
+        request.send_response(206 if wanted else 200)
+        request.send_header("ETag", f'"{tag(file)[:40]}"')
+        request.send_header("X-Repo-Commit", revision)
+        request.send_header("Accept-Ranges", "bytes")
+        request.send_header("Content-Length", str(len(data) - first))
+        if wanted:
+            request.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        request.end_headers()
+        if request.command == "HEAD":
+            return None
+        if self.broken and first < self.broken:
+            request.wfile.write(data[first : self.broken])
+            request.close_connection = True
+            return None
+        request.wfile.write(data[first:])
+        return None
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def tag(file: Path) -> str:
+    """The SHA-256 (hex) of a file's content."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine in place of huggingface.co."""
+    server = Hub(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     yield server
     server.stop()
 

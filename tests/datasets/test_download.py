@@ -16,10 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from ddbench.cli.main import cli
-from ddbench.datasets import archives, download
+from ddbench.datasets import archives, download, transfer
 from ddbench.datasets.info import DatasetError, MissingDataError
-from ddbench.datasets.rs.aid import AID
+from ddbench.datasets.rs.mlrsnet import MLRSNET
 from ddbench.datasets.rs.optimal31 import OPTIMAL31
+from ddbench.errors import UserError
 
 
 def zipped(tree, path, inside="Toy/Images"):
@@ -64,7 +65,7 @@ def test_fetched_again_is_not_downloaded_again(offered, data_paths, served):
 
 
 def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(offered, data_paths, served, monkeypatch):
-    monkeypatch.setattr(download, "RETRIES", 0)
+    monkeypatch.setattr(transfer, "RETRIES", 0)
     with zipfile.ZipFile(served.folder / "toy.zip", "a") as box:
         box.writestr("large.bin", os.urandom(3_000_000))
     whole = (served.folder / "toy.zip").read_bytes()
@@ -94,7 +95,7 @@ def test_md5_too(offered, data_paths, archive):
 
 
 def test_an_address_that_does_not_answer(offered, data_paths, served, monkeypatch):
-    monkeypatch.setattr(download, "RETRIES", 0)
+    monkeypatch.setattr(transfer, "RETRIES", 0)
     with pytest.raises(DatasetError, match=r"gone\.zip cannot be downloaded .*\n.*--from FILE"):
         download.fetch(replace(offered, address=f"{served.address}/gone.zip"), data_paths)
     served.stop()
@@ -214,11 +215,11 @@ def test_a_folder_without_the_classes_is_not_linked(toy, data_paths, tmp_path):
 
 def test_no_address_says_how_in_three_lines(data_paths):
     with pytest.raises(DatasetError) as caught:
-        download.fetch(AID, data_paths)
+        download.fetch(MLRSNET, data_paths)
     first, *rest = str(caught.value).splitlines()
-    assert first == "aid cannot be downloaded: it has no stable public address."
+    assert first == "mlrsnet cannot be downloaded: it has no stable public address."
     assert len(rest) == 3
-    assert "ddbench data prepare aid --from ARCHIVE_OR_FOLDER" in rest[1]
+    assert "ddbench data prepare mlrsnet --from ARCHIVE_OR_FOLDER" in rest[1]
     assert "--data-root" in rest[2]
 
 
@@ -374,12 +375,48 @@ def test_prepare_from_an_archive(data_paths, grow, tmp_path):
 
 def test_prepare_of_what_cannot_be_got(data_paths, tmp_path):
     os.makedirs(data_paths.root)
-    done = prepared(data_paths, "clrs")
+    done = prepared(data_paths, "mlrsnet")
     assert done.exit_code == 2
-    assert "ddbench data prepare clrs --from ARCHIVE_OR_FOLDER" in done.output
+    assert "ddbench data prepare mlrsnet --from ARCHIVE_OR_FOLDER" in done.output
     done = prepared(data_paths, "scenes", "--from", tmp_path)
     assert done.exit_code == 2
     assert "does not apply to" in done.output
+
+
+def test_prepare_all_goes_on_after_a_failure_and_ends_with_a_table(offered, grow, data_paths, monkeypatch, served):
+    monkeypatch.setattr(transfer, "RETRIES", 0)
+    grow(data_paths.root / "here", offered.classes, 10)
+    sources = {
+        "broken": UserError("a plugin"),
+        "gone": replace(offered, name="gone", folders=("gone",), address=f"{served.address}/gone.zip"),
+        "hand": replace(offered, name="hand", folders=("hand",), address="", source="somewhere"),
+        "here": replace(offered, name="here", folders=("here",)),
+        "toy": offered,
+    }
+
+    def find(name):
+        if isinstance(sources[name], UserError):
+            raise sources[name]
+        return sources[name]
+
+    monkeypatch.setattr("ddbench.registry.names", lambda kind: tuple(sources))
+    monkeypatch.setattr("ddbench.datasets.lookup.find_dataset", find)
+    done = prepared(data_paths, "all", "--missing")
+    assert done.exit_code == 1
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines()[2:] if line[0] != " "}
+    assert rows["broken"] == "failed a plugin"
+    assert rows["gone"].startswith("failed http://127.0.0.1")
+    assert rows["hand"].startswith("by hand Get it: from somewhere")
+    assert rows["here"] == "there 15 training, 15 test"
+    assert rows["toy"] == "prepared toy, 8 px: 15 training, 15 test images"
+    assert "gone.zip cannot be downloaded" in done.stderr
+    assert next(path.name for path in data_paths.shared.glob("packed-*")).startswith("packed-toy8-")
+    del sources["broken"], sources["gone"]
+    again = prepared(data_paths, "all", "--missing", "--size", "8")
+    assert again.exit_code == 0
+    assert "there" in again.stdout.splitlines()[-1]
+    for words in (["toy", "--missing"], ["all", "--from", str(data_paths.root)]):
+        assert prepared(data_paths, *words).exit_code == 2
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

@@ -7,7 +7,7 @@ import io
 import datasets
 import pytest
 
-from ddbench.datasets import huggingface
+from ddbench.datasets import hub_images, huggingface
 from ddbench.datasets.lookup import find_dataset
 from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(huggingface, "_revision", lambda repo: ("5" * 40, "cc-by-4.0"))
+    monkeypatch.setattr(huggingface, "newest_revision", lambda repo: ("5" * 40, "cc-by-4.0"))
     datasets.disable_progress_bars()
     return tmp_path
 
@@ -110,7 +110,7 @@ def test_it_is_got_once(here, picture, monkeypatch):
 
 def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
     write(here / "me/scenes", picture, ["train", "test"])
-    kept, written = huggingface._suffix, []
+    kept, written = hub_images._suffix, []
 
     def killed(data):
         written.append(data)
@@ -118,12 +118,12 @@ def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
             raise KeyboardInterrupt
         return kept(data)
 
-    monkeypatch.setattr(huggingface, "_suffix", killed)
+    monkeypatch.setattr(hub_images, "_suffix", killed)
     with pytest.raises(KeyboardInterrupt):
         find_dataset("hf:me/scenes")
     assert not (here / "home/ddbench/me--scenes").exists()
     assert len(list((here / "home/ddbench").rglob("train-*"))) == 20  # half of it is there, under another name
-    monkeypatch.setattr(huggingface, "_suffix", kept)
+    monkeypatch.setattr(hub_images, "_suffix", kept)
     find_dataset("hf:me/scenes")
     images = here / "home/ddbench/me--scenes/images"
     assert len(list(images.rglob("*-*.jpg")) + list(images.rglob("*-*.png"))) == 40

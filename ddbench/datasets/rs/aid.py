@@ -30,6 +30,10 @@ AID = ClassFolders(
         "evaluation of aerial scene classification. IEEE TGRS 55(7), 2017, doi:10.1109/TGRS.2017.2685945"
     ),
     folders=("AID",),
+    address="https://huggingface.co/datasets/isaaccorley/aid/resolve/e6767964e40f567a18eac6e6ca5fce397e4ce411/AID.zip",
+    checksum="SHA-256 79345ef1766e85f7b92cf556c809c4f32ff24228ae71aadf96780f74f48c26a4",
+    reference="the downloader of torchgeo-bench (github.com/torchgeo/torchgeo-bench): a copy of the authors' archive "
+    "with its file names, which was not compared with theirs (no checksum published)",
     source="https://1drv.ms/u/s!AthY3vMZmuxChNR0Co7QHpJ56M-SvQ (in a browser)",
     train_fraction=0.5,  # the ratio of DPD's release, whose list of files is not public
     ratios=(20, 50),

@@ -28,6 +28,8 @@ EUROSAT = ClassFolders(
     folders=("eurosat/2750", "2750", "EuroSAT/2750", "EuroSAT", "EuroSAT_RGB", "."),
     address="https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
     checksum="MD5 c8fa014336c82ac7804f0398fcb19387",
+    size=94_300_000,
+    reference="torchvision (torchvision/datasets/eurosat.py)",
     defects="River_111 and River_1680, River_492 and River_597 overlap;"
     " each pair is on both sides of the default split",
     lists=Lists(

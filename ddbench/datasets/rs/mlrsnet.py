@@ -36,5 +36,6 @@ MLRSNET = ClassFolders(
         "169, 2020, doi:10.1016/j.isprsjprs.2020.09.020"
     ),
     folders=("MLRSNet/Images", "MLRSNet"),
-    source="https://data.mendeley.com/datasets/7j9bv9vwsx (in a browser)",
+    source="https://data.mendeley.com/datasets/7j9bv9vwsx (in a browser); copies on the Hugging Face hub have "
+    "the 60 further labels and no categories",
 )  # fmt: skip

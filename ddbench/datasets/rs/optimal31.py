@@ -1,5 +1,6 @@
 """OPTIMAL-31: 1860 images of 31 classes, all of them classes of NWPU-RESISC45 too."""
 
+from ddbench.datasets.info import HubCopy
 from ddbench.datasets.source import ClassFolders
 
 OPTIMAL31 = ClassFolders(
@@ -31,4 +32,11 @@ OPTIMAL31 = ClassFolders(
     folders=("OPTIMAL-31/Images", "OPTIMAL-31", "OPTIMAL31"),
     address="https://drive.google.com/uc?id=1Fk9a0DW8UyyQsR8dP2Qdakmr69NVBhq9",
     archive="OPTIMAL-31.zip",
+    copy=HubCopy(
+        repo="jonathan-roberts1/Optimal-31",
+        revision="6c79cd8536e2f3ace62c869ce1ae09fa85b517d3",
+        size=25_105_452,
+        encoding="images in one table, 13 kB each, as JPEG has; if they are the release's files is not stated",
+        reference="https://huggingface.co/datasets/jonathan-roberts1/Optimal-31 (its card: 1860 images, 31 classes)",
+    ),
 )  # fmt: skip

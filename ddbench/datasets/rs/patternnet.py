@@ -36,4 +36,6 @@ PATTERNNET = ClassFolders(
         "PatternNet.zip"
     ),
     checksum="SHA-256 456dd031950b0429518b8ec7d30a5c4b3f6456261ee1dd573a3eee43efb29958",
+    size=1_430_000_000,
+    reference="torchgeo (torchgeo/datasets/patternnet.py)",
 )  # fmt: skip

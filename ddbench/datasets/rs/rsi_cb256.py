@@ -1,5 +1,6 @@
 """RSI-CB256: 24 747 images of 35 classes, nested in groups of classes."""
 
+from ddbench.datasets.info import HubCopy
 from ddbench.datasets.source import ClassFolders
 
 RSI_CB256 = ClassFolders(
@@ -32,5 +33,15 @@ RSI_CB256 = ClassFolders(
         "classification benchmark using crowdsourced data. Sensors 20(6), 2020, doi:10.3390/s20061594"
     ),
     folders=("RSI-CB256",),
+    copy=HubCopy(
+        repo="jonathan-roberts1/RSI-CB256",
+        revision="1092e5b41e75f9063026c6196617f86f6306cd12",
+        label="label_2",
+        size=4_200_000_000,
+        encoding="images in tables, 170 kB each, where the release's TIFFs have 197 kB of pixels; if that is lossless, "
+        "and whether the files have the release's names, is not stated",
+        reference="https://huggingface.co/datasets/jonathan-roberts1/RSI-CB256 (its pages: 24 747 images, 35 classes "
+        "in the column label_2, 10 files, 4.2 GB)",
+    ),
     source="OneDrive, linked on the homepage (in a browser)",
 )  # fmt: skip

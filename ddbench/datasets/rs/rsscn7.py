@@ -1,5 +1,6 @@
 """RSSCN7: 2800 images of 7 classes, at four scales."""
 
+from ddbench.datasets.info import HubCopy
 from ddbench.datasets.source import ClassFolders
 
 RSSCN7 = ClassFolders(
@@ -25,6 +26,14 @@ RSSCN7 = ClassFolders(
         "classification. IEEE GRSL 12(11), 2015, doi:10.1109/LGRS.2015.2475299"
     ),
     folders=("RSSCN7", "RSSCN7-master"),
+    copy=HubCopy(
+        repo="blanchon/RSSCN7",
+        files="data/*",
+        size=360_000_000,
+        encoding="files in the release's class folders; if they are the release's files is not stated",
+        reference="https://huggingface.co/datasets/blanchon/RSSCN7 (its card and pages: 2800 images, 7 class folders, "
+        "0.36 GB)",
+    ),
     source="https://figshare.com/articles/dataset/7006946 (in a browser)",
     ratios=(20, 50),
 )  # fmt: skip

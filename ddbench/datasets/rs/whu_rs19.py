@@ -1,5 +1,6 @@
 """WHU-RS19: 1005 images of 19 classes, from Google Earth."""
 
+from ddbench.datasets.info import HubCopy
 from ddbench.datasets.source import ClassFolders
 
 WHU_RS19 = ClassFolders(
@@ -25,4 +26,10 @@ WHU_RS19 = ClassFolders(
     ),
     folders=("WHU-RS19", "RSDataset"),
     address="http://captain.whu.edu.cn/datasets/WHU-RS19.zip",
+    copy=HubCopy(
+        repo="jonathan-roberts1/WHU-RS19",
+        size=113_327_264,
+        encoding="images in one table, 115 kB each, as JPEG has; if they are the release's files is not stated",
+        reference="https://huggingface.co/datasets/jonathan-roberts1/WHU-RS19 (its card: 1005 images, 19 classes)",
+    ),
 )  # fmt: skip
