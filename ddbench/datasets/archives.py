@@ -75,6 +75,19 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
     return len(members)
 
 
+class _Header(tarfile.TarInfo):
+    """The header of a file. A damaged or missing one is an error, where Python's module sees the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # a block of zeros: the end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from None
+
+
 @contextmanager
 def open_archive(archive: Path) -> Iterator[list[Member]]:
     """Open an archive, whose kind its content decides; give all its files. Errors become DatasetError."""
@@ -92,10 +105,14 @@ def open_archive(archive: Path) -> Iterator[list[Member]]:
                     if not info.is_dir()
                 ]
         elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, tarinfo=_Header) as tar:
                 members = [info for info in tar.getmembers() if not info.isdir()]
-                while cast(IO[bytes], tar.fileobj).read(1 << 20):  # to the end, where the compression has its checksum
-                    pass
+                while rest := cast(IO[bytes], tar.fileobj).read(1 << 20):  # the compression's checksum is at the end
+                    if rest.strip(b"\0"):
+                        raise DatasetError(
+                            f"{archive} holds data behind its end (two archives in one file?), which would not be "
+                            "read. Unpack it yourself (`tar -xif`), then use --from FOLDER."
+                        )
                 # extractfile returns None only for links and folders
                 extract = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)
                 yield [Member(info.name, info.size, partial(extract, info), not info.isfile()) for info in members]

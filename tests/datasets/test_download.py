@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import shutil
 import tarfile
@@ -310,6 +312,44 @@ def test_damage_behind_the_last_image_is_damage(tmp_path, suffix):
         with pytest.raises(DatasetError, match="cannot be unpacked"):
             archives.unpack(path, into, quiet=True)
         assert list(into.iterdir()) == []
+
+
+def tar_of(count: int) -> bytes:
+    """Return a TAR file of images of one byte."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as box:
+        for index in range(count):
+            member = tarfile.TarInfo(f"beach/beach{index:02d}.png")
+            member.size = 1
+            box.addfile(member, io.BytesIO(b"x"))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])
+@pytest.mark.parametrize(
+    ("start", "stop", "new", "match"),
+    [
+        (1024 + 100, 1024 + 101, b"9", "bad checksum at byte 1024"),  # in the header of the second file
+        (1024, 1024, b"x" * 512, "header at byte 1024"),
+        (2 * 1024, None, b"", "empty header at byte 2048"),  # cut between two files
+        (2 * 1024 + 100, None, b"", "truncated header at byte 2048"),
+        (-1, None, b"x", "data behind its end"),
+        (None, None, tar_of(1), "data behind its end"),
+    ],
+)
+def test_a_tar_is_read_up_to_its_end(tmp_path, compress, start, stop, new, match):
+    """Python's module takes a header that is damaged or lacks as the end, and leaves out the files behind."""
+    whole = tar_of(3)
+    start = len(whole) if start is None else start
+    damaged = whole[:start] + new + (b"" if stop is None else whole[stop:])
+    path, into = tmp_path / "toy.tar", tmp_path / "into"
+    path.write_bytes(compress(damaged))
+    into.mkdir()
+    with pytest.raises(DatasetError, match=match):
+        archives.unpack(path, into, quiet=True)
+    assert list(into.iterdir()) == []
+    path.write_bytes(compress(whole))
+    assert archives.unpack(path, into, quiet=True) == 3
 
 
 @pytest.mark.parametrize("name", ["beach/beach00.png", "beach/beach00.png/a.png"])

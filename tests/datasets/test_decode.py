@@ -1,0 +1,79 @@
+"""Damaged files that Pillow would decode to other pixels than other decoders do are refused."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+
+from ddbench.datasets.decode import read_rgb
+from ddbench.utils.images import UnreadableImageError
+
+
+@pytest.fixture
+def gif(tmp_path, picture):
+    """Write a GIF of two pictures, without a table of colours of its own for the second."""
+    path = tmp_path / "image.gif"
+    first, second = (picture(kind, 16, 16).quantize(16) for kind in ("noise", "gradient"))
+    first.save(path, save_all=True, append_images=[second])
+    return path
+
+
+def test_a_gif_is_read_up_to_its_end(gif):
+    whole = gif.read_bytes()
+    image, _ = read_rgb(gif)
+    gif.write_bytes(whole + b"anything")  # behind the end
+    assert np.array_equal(read_rgb(gif)[0], image)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "new"),
+    [
+        (20, 21, b""),  # a colour lacks a byte, so that all that follow change
+        (13 + 48, 13 + 48, b"\0"),  # before the first block
+        (-1, None, b""),  # without an end
+        (-40, None, b""),  # cut within the second picture
+        (0, None, b"GIF89a"),
+    ],
+)
+def test_a_gif_that_is_no_chain_of_blocks_is_refused(gif, start, stop, new):
+    whole = gif.read_bytes()
+    end = len(whole) if stop is None else stop
+    gif.write_bytes(whole[:start] + new + whole[end:])
+    with pytest.raises(UnreadableImageError):
+        read_rgb(gif)
+
+
+def exif(kind: int, count: int, value: bytes, entries: int = 1) -> bytes:
+    """Return EXIF data with an orientation of a type, a count and a value."""
+    entry = struct.pack(">HHI", 0x0112, kind, count) + value
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, entries) + entry * entries + bytes(4)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
+def test_an_orientation_turns_the_image(tmp_path, picture, suffix):
+    path = tmp_path / f"image{suffix}"
+    picture("gradient", 16, 8).save(path, exif=exif(3, 1, b"\0\6\0\0"))
+    assert read_rgb(path)[0].size == (8, 16)
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
+@pytest.mark.parametrize(
+    ("kind", "count", "entries"), [(3, 0x4001, 1), (3, 0, 1), (3, 2, 1), (4, 1, 1), (1, 1, 1), (0, 1, 1), (4, 1, 2)]
+)
+def test_an_orientation_that_decoders_read_unlike_is_refused(tmp_path, picture, suffix, kind, count, entries):
+    """Pillow passes over a value of a wrong length; others take it."""
+    path = tmp_path / f"image{suffix}"
+    picture("gradient", 16, 8).save(path, exif=exif(kind, count, b"\0\6\0\0", entries))
+    with pytest.raises(UnreadableImageError, match="its EXIF orientation is damaged: save it again, upright"):
+        read_rgb(path)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("data", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", exif(3, 1, b"\0\6\0\0")[:-10]])
+def test_cut_exif_data_hold_no_orientation(tmp_path, picture, data):
+    path = tmp_path / "image.jpg"
+    picture("gradient", 16, 8).save(path, exif=data)
+    assert read_rgb(path)[0].size == (16, 8)
