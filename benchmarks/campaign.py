@@ -5,16 +5,16 @@
 Kills: SIGKILL at random moments of five kinds of runs at 32 px (selection, pixels, diffusion, teacher, a sweep of two
 jobs), then the same command until it is done. Two thirds of the moments are uniform in the time after the first file
 (one in eight: before it). One third is uniform over the run's file operations, which are close together in time. Of a
-sweep the whole group, the command alone or one of its processes is killed. Then come a full disk, a read-only folder, a
-clock that jumps, and a crowd (`campaign_faults.py`).
+sweep the whole group, the command alone or one of its processes is killed. Then come commands in processes that users
+start (`campaign_commands.py`), a full disk, a read-only folder, a clock that jumps, and a crowd (`campaign_faults.py`).
 
 Every file of the runs folder and of the shared folder, hidden ones too, is compared with that of an undisturbed run.
 Only these fields of records may differ: times, memory, and which process made a shared stage (`campaign_compare.py`
 names them). Two undisturbed runs are compared first, in the same way.
 
-Each command is a fork of this process, which has imported torch, and so are the processes of a sweep. The commands
-write checkpoints after every step. Prints a table, what went wrong, then one JSON line of figures; exit status 1 if
-anything went wrong.
+But for those, each command is a fork of this process, which has imported torch, and so are the processes of a sweep.
+Forked commands write checkpoints after every step. Prints a table, what went wrong, then one JSON line of figures; exit
+status 1 if anything went wrong.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+from campaign_commands import kill_commands
 from campaign_compare import Place, compare
 from campaign_faults import FAULTS, Campaign
 from campaign_runs import KINDS, Inputs, Operations, Process, kill_self, start, undisturbed, warm_up
@@ -41,6 +42,7 @@ from tabulate import tabulate
 KILLS, AT_OPERATIONS = 130, 70  # by time, by file operation
 BEFORE = 8  # one in so many moments is drawn before the first file
 REPEATS = 3  # of a command that was killed, at most
+PARTS = {"commands": (kill_commands, 10)} | FAULTS
 
 
 @dataclass
@@ -130,7 +132,7 @@ def finish(campaign: Campaign, kind: str, place: Place, figures: Kills, left: li
 @click.command(help=__doc__)
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the moments.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(["kills", *FAULTS]), help="Only this; repeatable.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(["kills", *PARTS]), help="Only this; repeatable.")
 def main(share: float, seed: int, parts: tuple[str, ...]) -> None:
     begin = time.monotonic()
     warm_up()
@@ -148,7 +150,7 @@ def main(share: float, seed: int, parts: tuple[str, ...]) -> None:
             kills[kind] = kill_runs(campaign, kind, *numbers)
             click.echo(f"{kind}: {kills[kind].kills} kills after {time.monotonic() - begin:.0f} s", err=True)
         faults = {}
-        for name, (inflict, count) in FAULTS.items():
+        for name, (inflict, count) in PARTS.items():
             if not parts or name in parts:
                 faults[name] = inflict(campaign, math.ceil(share * count))
                 click.echo(f"{name}: done after {time.monotonic() - begin:.0f} s", err=True)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from ddbench.datasets.processes import cores
-from ddbench.utils.images import UnreadableImageError, UnsupportedImageError, open_image
+from ddbench.utils.images import AmbiguousImageError, UnreadableImageError, UnsupportedImageError, open_image
 from ddbench.utils.progress import progress_bar
 
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # its line per file becomes an error here
@@ -70,7 +70,7 @@ def read_rgb(path: str | Path) -> tuple[Image.Image, tuple[str, ...]]:
             if fourth or tags.get(SAMPLES, 1) > len(bands):
                 unread.append(BANDS)
             return to_rgb(image), tuple(unread)
-    except UnsupportedImageError:
+    except (UnsupportedImageError, AmbiguousImageError):
         raise
     except UnreadableImageError:
         if what := describe(path):

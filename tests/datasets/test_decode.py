@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddbench.datasets.decode import read_rgb
 from ddbench.utils.images import UnreadableImageError
@@ -77,3 +80,61 @@ def test_cut_exif_data_hold_no_orientation(tmp_path, picture, data):
     path = tmp_path / "image.jpg"
     picture("gradient", 16, 8).save(path, exif=data)
     assert read_rgb(path)[0].size == (16, 8)
+
+
+def tiff(path: Path, tags: dict[int, int], mode: str = "RGB", **options: object) -> None:
+    """Write a TIFF, then overwrite the values of tags, as damage does."""
+    pixels = np.random.default_rng(0).integers(0, 1 << 16 if mode == "I;16" else 256, (16, 16), np.uint16)
+    image = Image.fromarray(pixels if mode == "I;16" else pixels.astype(np.uint8))
+    (image if mode == "I;16" else image.convert(mode)).save(path, **options)
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    for index in range(struct.unpack_from("<H", data, start)[0]):
+        entry = start + 2 + 12 * index
+        (tag,) = struct.unpack_from("<H", data, entry)
+        if tag in tags:
+            struct.pack_into("<I", data, entry + 8, tags[tag])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("tags", "mode", "match"),
+    [
+        ({284: 33}, "RGB", "planar configuration is 33, not 1 or 2"),
+        ({284: 0}, "RGB", "planar configuration is 0, not 1 or 2"),
+        ({262: 0}, "I;16", "a 16-bit TIFF whose white is 0"),
+        ({262: 6}, "RGB", "YCbCr without compression"),
+    ],
+)
+def test_a_tiff_that_decoders_read_unlike_is_refused(tmp_path, tags, mode, match):
+    path = tmp_path / "image.tif"
+    tiff(path, {}, mode)
+    assert read_rgb(path)[0].size == (16, 16)
+    tiff(path, tags, mode)
+    with pytest.raises(UnreadableImageError, match=match):
+        read_rgb(path)
+
+
+def test_grey_of_8_bits_whose_white_is_0_is_inverted(tmp_path):
+    path = tmp_path / "image.tif"
+    tiff(path, {}, "L")
+    plain = np.asarray(read_rgb(path)[0])
+    tiff(path, {262: 0}, "L")
+    assert np.array_equal(np.asarray(read_rgb(path)[0]), 255 - plain)
+
+
+@pytest.mark.parametrize("change", [lambda data: bytes([data[-1] ^ 1]), lambda _: b""], ids=["wrong", "cut"])
+def test_a_tiff_with_a_wrong_checksum_is_refused(tmp_path, change):
+    """libtiff stops reading when it has all pixels."""
+    path = tmp_path / "image.tif"
+    tiff(path, {}, compression="tiff_adobe_deflate")
+    read_rgb(path)
+    whole = path.read_bytes()
+    with Image.open(path) as image:
+        (start,), (size,) = image.tag_v2[273], image.tag_v2[279]
+    strip = whole[start : start + size]
+    assert zlib.decompress(strip)
+    damaged = strip[:-1] + change(strip)
+    path.write_bytes(whole[:start] + damaged.ljust(size, b"\0") + whole[start + size :])
+    with pytest.raises(UnreadableImageError, match="incorrect data check"):
+        read_rgb(path)
