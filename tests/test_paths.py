@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +148,71 @@ def test_output_is_a_file_of_its_own(tmp_path, victim):
     assert snapshot(tmp_path / "runs") == before
     assert victim.read_text() == "untouched"
     ddbench("--runs", tmp_path / "runs", "leaderboard", "--output", tmp_path / "new/table.txt", status=0)
+
+
+# what users write as paths
+
+
+COMMANDS = [("leaderboard", "--output"), ("report", "--output"), ("export", "results", "--")]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "a blank text names no file"),
+        ("  ", "a blank text names no file"),
+        ("-", "- is no name of a file"),
+        ("new/", "new/ is no name of a file"),
+        ("/proc/table.txt", "/proc/table.txt"),
+    ],
+)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_an_output_that_is_no_file_is_refused(tmp_path, monkeypatch, command, name, words):
+    write(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert words in " ".join(ddbench(*command, name).split())
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_tilde_is_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    write(tmp_path / "home/runs")
+    ddbench("--runs", "~/runs", "leaderboard", "--output", "~/table.txt", status=0)
+    assert "no results" not in (tmp_path / "home/table.txt").read_text()
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--runs", "--shared", "--data-root"])
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_folder_without_a_name_is_refused(here, option, text):
+    """Such as `--runs "$RUNS"` where RUNS is not set: it would be the working directory."""
+    before = snapshot(here)
+    assert "a blank text names no file and no folder" in " ".join(ddbench(option, text, *RUN).split())
+    assert snapshot(here) == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "loop"])
+@pytest.mark.parametrize("command", [("leaderboard",), ("report",), ("robustness",), ("merge", "others"), RUN])
+def test_runs_that_are_no_folder_are_refused(here, command, kind):
+    """Not "no results yet", with exit status 0."""
+    os.mkfifo(here / "pipe")
+    (here / "link").symlink_to("nowhere")
+    (here / "loop").symlink_to("loop")
+    before = snapshot(here)
+    assert f"{kind} is a pipe, a device or a link that leads nowhere" in " ".join(
+        ddbench("--runs", kind, *command).split()
+    )
+    assert snapshot(here) == before
+
+
+def test_a_path_that_is_no_utf8_is_printed_with_escapes(tmp_path):
+    words = ["report", "--output", os.fsdecode(b"page\xff.html")]
+    done = subprocess.run([sys.executable, "-m", "ddbench", *words], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"page\\udcff.html: ")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -21,8 +22,8 @@ from ddbench.utils.limits import LARGEST_SIZE
 if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
 
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
-              errno.EFBIG, *DISK_ERRORS}  # fmt: skip
+UNWRITABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP,
+              errno.ENAMETOOLONG, errno.EFBIG, *DISK_ERRORS}  # fmt: skip
 FULL = {errno.ENOSPC, errno.EDQUOT}
 WIDTH = 70  # of a cell
 SIZE = click.IntRange(SMALLEST, LARGEST_SIZE)
@@ -32,14 +33,39 @@ SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 log = logging.getLogger("ddbench")
 
 
-class OutputFile(click.Path):
+class UserPath(click.Path):
+    """A path: "~" is the user's home, as in `folder:PATH`. A blank text, as of an unset variable, is refused."""
+
+    def __init__(self, **checks: Any) -> None:
+        super().__init__(path_type=Path, **checks)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        text = os.fspath(value)
+        if not text.strip():
+            self.fail("a blank text names no file and no folder", param, ctx)
+        return cast(Path, super().convert(os.path.expanduser(text), param, ctx))
+
+
+class RunsFolder(UserPath):
+    """A folder of runs, or an exported file; either need not exist. A pipe, a device and a lost link are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if (path.is_symlink() or path.exists()) and not (path.is_dir() or path.is_file()):
+            self.fail(f"{path} is a pipe, a device or a link that leads nowhere: name a folder", param, ctx)
+        return path
+
+
+class OutputFile(UserPath):
     """A file to write: refused where a link, a device or a run's own file is in its place."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path, dir_okay=False)
+        super().__init__(dir_okay=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = cast(Path, super().convert(value, param, ctx))
+        path = super().convert(value, param, ctx)
+        if str(path) == "-" or os.fspath(value).endswith(os.sep):
+            self.fail(f"{value} is no name of a file: name a file", param, ctx)
         if path.is_symlink() or (path.exists() and not path.is_file()):
             self.fail(f"{path} is a link or a device, not a file: name a file", param, ctx)
         if any((parent / "spec.json").exists() for parent in path.absolute().parents):

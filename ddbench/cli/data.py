@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, Group, log, text_table
+from ddbench.cli.common import SIZE, SIZE_HELP, Group, UserPath, log, text_table
 from ddbench.datasets.info import RECORD, DatasetError, DatasetInfo, MissingDataError, describe_ignored
 from ddbench.errors import UserError
 from ddbench.runner.options import GlobalOptions
@@ -67,7 +67,7 @@ def list_sources(options: GlobalOptions) -> None:
 @click.argument("dataset", metavar="DATASET|all")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option(
-    "--from", "origin", type=click.Path(exists=True, path_type=Path), metavar="ARCHIVE|FOLDER",
+    "--from", "origin", type=UserPath(exists=True), metavar="ARCHIVE|FOLDER",
     help="Images that you have: a ZIP or TAR archive to unpack, or a folder to link.",
 )  # fmt: skip
 @click.option("--missing", is_flag=True, help="With `all`: leave alone the datasets whose images are there.")

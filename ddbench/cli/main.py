@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from ddbench.cli.common import Group, log_to_stderr
+from ddbench.cli.common import Group, RunsFolder, UserPath, log_to_stderr
 from ddbench.cli.data import data
 from ddbench.cli.demo import demo
 from ddbench.cli.export import export
@@ -26,7 +28,7 @@ from ddbench.utils.distributed import process_group
 from ddbench.version import __version__
 
 READ_FILES = ("leaderboard", "report", "robustness")  # commands that take an exported file as --runs
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = UserPath(file_okay=False)
 
 
 def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -39,7 +41,7 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--runs",
-    type=click.Path(path_type=Path),
+    type=RunsFolder(),
     envvar=DEFAULTS["runs"].variable,
     default=DEFAULTS["runs"].value,
     show_default=True,
@@ -147,4 +149,6 @@ for command in COMMANDS:
 
 def main() -> None:
     """The console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is no UTF-8 is printed with escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     cli(prog_name="ddbench")

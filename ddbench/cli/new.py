@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ddbench.cli.common import UserPath
 from ddbench.errors import UserError
 
 METHOD = '''\
@@ -83,9 +84,7 @@ def new() -> None:
 
 @new.command()
 @click.argument("name")
-@click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Output folder.  [default: .]"
-)
+@click.option("--folder", type=UserPath(file_okay=False), default=Path(), help="Output folder.  [default: .]")
 def method(name: str, folder: Path) -> None:
     """Write a method that runs, NAME.py, and its test, test_NAME.py.
 

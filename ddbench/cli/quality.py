@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, help_list, log, text_table
+from ddbench.cli.common import SIZE, SIZE_HELP, UserPath, help_list, log, text_table
 from ddbench.errors import UserError
 from ddbench.runner import METRICS
 from ddbench.runner.options import GlobalOptions
@@ -26,7 +26,7 @@ FEATURES = (
 
 
 @click.command(epilog=help_list("Metrics:", METRICS))
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folders", nargs=-1, required=True, type=UserPath(exists=True, file_okay=False))
 @click.option(
     "--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset whose training images are compared."
 )

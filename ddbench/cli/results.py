@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddbench.cli.common import KINDS, OutputFile, help_list, log, names_of
+from ddbench.cli.common import KINDS, OutputFile, RunsFolder, UserPath, help_list, log, names_of
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
 
@@ -26,7 +26,7 @@ from ddbench.runner.options import GlobalOptions
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
 @click.option(
     "--reported",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=UserPath(exists=True, dir_okay=False),
     metavar="F.toml",
     help="Add marked rows with numbers from papers (format: docs/tables.md).",
 )
@@ -128,7 +128,7 @@ def report(options: GlobalOptions, output: Path) -> None:
 
 
 @click.command()
-@click.argument("others", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("others", metavar="RUNS...", nargs=-1, required=True, type=RunsFolder())
 @click.pass_obj
 def merge(options: GlobalOptions, others: tuple[Path, ...]) -> None:
     """Copy missing runs and results from RUNS into --runs.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, filter_results, log
+from ddbench.cli.common import SIZE, SIZE_HELP, UserPath, filter_results, log
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.limits import MOST_IMAGES, MOST_SEEDS
 
@@ -84,9 +84,7 @@ def evaluation_options(command: Callable) -> Callable:
 )
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option("--preset", metavar="NAME", help="Named settings of the method (`ddbench list presets`).")
-@click.option(
-    "--config", metavar="F.toml", type=click.Path(path_type=Path), help="File of settings; overrides the preset."
-)
+@click.option("--config", metavar="F.toml", type=UserPath(), help="File of settings; overrides the preset.")
 @click.option(
     "--set", "sets", metavar="KEY=VALUE", multiple=True, help="One setting; overrides all others; repeatable."
 )
@@ -130,7 +128,7 @@ def run(  # noqa: PLR0913
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=UserPath())
 @click.option(
     "--dataset",
     metavar="NAME|folder:PATH",

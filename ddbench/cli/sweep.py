@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import filter_results, log, log_to_stderr
+from ddbench.cli.common import UserPath, filter_results, log, log_to_stderr
 from ddbench.runner.options import GlobalOptions
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("plan", type=UserPath(exists=True, dir_okay=False))
 @click.option(
     "--jobs", "at_once", type=click.IntRange(min=1), help="Number of jobs at a time, each in a process.  [default: 1]"
 )
