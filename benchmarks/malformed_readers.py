@@ -103,7 +103,11 @@ def read_image(folder: Path, name: str, data: bytes) -> Read:
 
 
 def decode(data: bytes, suffix: str) -> np.ndarray:
-    """Decode an image by libraries other than Pillow where there are any: uint8 (h, w, 3), upright. Raises Wrong."""
+    """Decode an image by libraries other than Pillow where there are any: uint8 (h, w, 3), upright. Raises Wrong.
+
+    torchvision turns a JPEG by any APP1 segment. Only one that begins with "Exif" and two zeros is EXIF (CIPA DC-008,
+    section 4.7.2), so without such a segment it is told not to turn.
+    """
     from torchvision.io import ImageReadMode, decode_image
 
     kind = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), "")
@@ -116,7 +120,8 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
                     raise
         elif kind and kind != "TIFF":
             raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            image = decode_image(raw, ImageReadMode.RGB, apply_exif_orientation=True)
+            turned = kind != "JPEG" or EXIF in data
+            image = decode_image(raw, ImageReadMode.RGB, apply_exif_orientation=turned)
             image = image[0] if image.ndim == 4 else image
             values = image.permute(1, 2, 0).numpy()
             return (values >> 8 if values.dtype == np.uint16 else values).astype(np.uint8)
@@ -126,6 +131,7 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
         raise Wrong(f"{kind or suffix}: read, and another reader says: {error}") from None
 
 
+EXIF = b"Exif\0\0"
 MAGIC = {b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"GIF8": "GIF", b"RIFF": "WEBP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 
 
