@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import click
 
-from ddbench.cli.common import log
+from ddbench.cli.common import UserPath, log
 from ddbench.runner.options import GlobalOptions
 
 PROTOCOL = """\
@@ -69,7 +69,7 @@ def steps(folder: Path, options: GlobalOptions) -> list[Step]:
 @click.command()
 @click.option(
     "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     default="demo",
     show_default=True,
     help="Where runs, data, figure and report go, in place of --runs and --shared.",

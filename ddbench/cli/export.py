@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddbench.cli.common import OutputFile
+from ddbench.cli.common import OutputFile, UserPath
 from ddbench.runner.options import GlobalOptions
 
 
@@ -43,8 +43,8 @@ def results(options: GlobalOptions, file: Path) -> None:
 
 
 @export.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("run", type=UserPath())
+@click.argument("folder", type=UserPath())
 @click.pass_obj
 def images(options: GlobalOptions, run: Path, folder: Path) -> None:
     """Write the distilled set of a RUN to a new FOLDER.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import OutputFile
+from ddbench.cli.common import OutputFile, UserPath
 from ddbench.errors import UserError, unknown
 from ddbench.runner.options import GlobalOptions
 
@@ -19,7 +19,7 @@ IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"
 
 
 @click.command()
-@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=UserPath())
 @click.option("--class", "classes", metavar="NAME", multiple=True, help="Only this class; repeatable.  [default: all]")
 @click.option(
     "--images", type=click.IntRange(1, 100), default=1, show_default=True, help="Images per class and column."

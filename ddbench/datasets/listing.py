@@ -95,7 +95,7 @@ def _images(
     for folder, side in folders:
         for entry in entries(folder):
             if not has_image_suffix(entry.name):
-                below = os.walk(entry.path) if entry.name[0] != "." and entry.is_dir() else ()
+                below = os.walk(entry.path) if entry.name[0] != "." and is_folder(entry) else ()
                 if inner := [name for _, _, names in below for name in names if has_image_suffix(name)]:
                     problem = f"is inside a class folder and has images ({inner[0]})"
                     raise DatasetError(f"{entry.path} {problem}: move them into the class folder, or away")
@@ -204,7 +204,15 @@ def normalised_name(name: str) -> str:
 
 def class_folders(folder: Path) -> list[str]:
     """Return the names of the folders in `folder` that may be classes, sorted."""
-    return sorted(e.name for e in entries(folder) if e.name[0] != "." and e.name != MACOS_METADATA and e.is_dir())
+    return sorted(e.name for e in entries(folder) if e.name[0] != "." and e.name != MACOS_METADATA and is_folder(e))
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return True for a folder or a link to one; False also for a link in a circle, or to where nobody may look."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry]:

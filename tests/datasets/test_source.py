@@ -369,17 +369,21 @@ def test_whatever_is_not_read_is_listed_and_said_once(tmp_path, data_paths, grow
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(b"x")
     (tree / "a/lost").symlink_to(tree / "nowhere")
+    (tree / "a/loop").symlink_to("loop")
     ignored = {
-        "a/x1.j2k", "a/Thumbs.db", "b/.DS_Store", "readme.txt", "a/.checkpoints/a00.png", "__MACOSX/a/a.png", "a/lost"
+        "a/x1.j2k", "a/Thumbs.db", "b/.DS_Store", "readme.txt", "a/.checkpoints/a00.png", "__MACOSX/a/a.png", "a/lost",
+        "a/loop",
     }  # fmt: skip
     assert set(folder_source(tree).verify(data_paths).ignored) == ignored
     for _ in range(2):
         folder_source(tree).load(data_paths, 8)
     assert caplog.text.count("files that are not read") == 1
     assert "1 files of .j2k, such as a/x1.j2k" in caplog.text
-    (tree / "c").symlink_to(tree / "nowhere")
-    with pytest.raises(DatasetError, match=r"c is a link to .*nowhere, which leads nowhere"):
-        folder_source(tree)
+    for target in (tree / "nowhere", "c"):
+        (tree / "c").symlink_to(target)
+        with pytest.raises(DatasetError, match=rf"c is a link to {target}, which leads nowhere"):
+            folder_source(tree)
+        (tree / "c").unlink()
 
 
 def test_what_lies_beside_the_sides_is_listed(tmp_path, data_paths, grow):
