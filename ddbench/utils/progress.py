@@ -33,4 +33,5 @@ def progress_bar(
     return ProgressLines(
         iterable, desc, total, disable=hidden, bar_format=LINE,
         mininterval=SECONDS_BETWEEN_LINES, delay=SECONDS_BETWEEN_LINES,
+        miniters=1,  # tqdm's own choice skips lines after a slowdown, and its monitor then repeats the last one
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 
 import pytest
 
@@ -27,6 +28,20 @@ def test_a_log_file_gets_lines(at_once, capsys):
     assert [line.partition(",")[0] for line in lines] == [f"training: {n} of 3" for n in range(4)]
     assert all("passed" in line and "left" in line for line in lines)
     assert "\r" not in text
+
+
+def test_lines_go_on_after_a_slowdown(monkeypatch, capsys):
+    """Also where many steps came before: each slow step is due, and writes a line of its own."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.02)
+    bar = progress_bar(total=100_003, desc="training")
+    for _ in range(100_000):
+        bar.update()
+    capsys.readouterr()
+    for _ in range(3):
+        time.sleep(0.03)
+        bar.update()
+    lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"training: {n} of 100003" for n in (100_001, 100_002, 100_003)]
 
 
 def test_a_log_message_repeats_no_line(at_once, capsys, monkeypatch):
