@@ -57,8 +57,8 @@ def steps(folder: Path, options: GlobalOptions) -> list[Step]:
     figure = str(folder / "figure.png")
     compared = [str(folder / "runs" / "scenes64" / method / f"ipc{IPC}") for method in ("dpd", "random", "herding")]
     return [
-        Step("draw the dataset; real images at random, the baseline", run("random"), 35),
-        Step("real images chosen by the features of a network", run("herding"), 45),
+        Step("draw the dataset; real images at random, the baseline", run("random"), 30),
+        Step("real images chosen by their features in an untrained network", run("herding", "--preset", "tiny"), 20),
         Step("DPD: tune a small diffusion model, sample an image per prototype", run("dpd", *DPD), 80),
         Step("compare them", [*head, "leaderboard", *data], 1, shown=True),
         Step("draw them", [*head, "figure", "--real", *compared, "--output", figure], 2, shown=True),
@@ -76,11 +76,11 @@ def steps(folder: Path, options: GlobalOptions) -> list[Step]:
 )
 @click.pass_context
 def demo(ctx: click.Context, folder: Path) -> None:
-    """Compare random, herding and DPD on the embedded dataset: minutes on a CPU, no download.
+    """Compare three methods on the embedded dataset: minutes on a CPU, no download.
 
-    Prints each command, then a table, the path of a figure (per class: a real image, a prototype of DPD, and an image
-    of each method) and the path of the HTML report. It trains a student of each method for few steps, so the accuracies
-    are no benchmark. A repeated command does only what is missing.
+    The methods are random, herding and DPD. Prints each command, then a table, the path of a figure (per class: a real
+    image, a prototype of DPD, and an image of each method) and the path of the HTML report. A student of each method is
+    trained for few steps, so the accuracies are no benchmark. A repeated command does only what is missing.
     """
     from ddbench.utils.files import write_bytes
 

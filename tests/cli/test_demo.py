@@ -114,9 +114,9 @@ def test_the_demo_compares_three_methods(tmp_path):
     command = [sys.executable, "-W", "error", "-m", "ddbench", "--device", "cpu", "demo"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=settings, check=False)
     assert done.returncode == 0, done.stderr
-    for method in ("random", "herding", r"dpd \(tiny\)"):
+    for method in ("random", r"herding \(tiny\)", r"dpd \(tiny\)"):
         assert re.search(rf"^{method} +\d+\.\d \(n=1\)$", done.stdout, re.MULTILINE)
-    assert "columns: real, prototype of dpd (tiny) (real), dpd (tiny), random, herding" in done.stdout
+    assert "columns: real, prototype of dpd (tiny) (real), dpd (tiny), random, herding (tiny)" in done.stdout
     assert re.search(r"^demo/report\.html: ", done.stdout, re.MULTILINE)
     with Image.open(tmp_path / "demo" / "figure.png") as drawn:
         assert drawn.height > 10 * TILE
