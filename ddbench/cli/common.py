@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
+import json
 import logging
 import os
 import sys
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from ddbench.errors import DISK_ERRORS, UserError, disk_error
 from ddbench.runner.options import SMALLEST
 from ddbench.utils.limits import LARGEST_SIZE
+from ddbench.utils.text_table import fit_cells, terminal_width
 
 if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
@@ -25,10 +28,12 @@ if TYPE_CHECKING:
 UNWRITABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP,
               errno.ENAMETOOLONG, errno.EFBIG, *DISK_ERRORS}  # fmt: skip
 FULL = {errno.ENOSPC, errno.EDQUOT}
-WIDTH = 70  # of a cell
 SIZE = click.IntRange(SMALLEST, LARGEST_SIZE)
+TABLE_FORMATS = ("text", "markdown", "latex", "csv", "json")
 KINDS = ("methods", "datasets", "students", "protocols")
 SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 log = logging.getLogger("ddbench")
 
@@ -71,6 +76,36 @@ class OutputFile(UserPath):
         if any((parent / "spec.json").exists() for parent in path.absolute().parents):
             self.fail(f"{path} is in the folder of a run, which holds its own files only: name another", param, ctx)
         return path
+
+
+class NameType(click.ParamType):
+    """A name of some of KINDS, or of a method's presets. The shell completes it; the commands check it themselves."""
+
+    name = "text"
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin like this; of a method's presets, those of the command's --method."""
+        if self.kinds == ("presets",):
+            names: Iterable[str] = preset_names(ctx.params.get("method") or "")
+        else:
+            names = (name for kind in self.kinds for name in names_of(kind))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+METHOD, DATASET, STUDENT, PROTOCOL = (NameType(kind) for kind in KINDS)
+PRESET, ANY_NAME = NameType("presets"), NameType(*KINDS)
+
+
+def preset_names(method: str) -> list[str]:
+    """Return the presets of a registered method, sorted; nothing is imported from it. None for any other text."""
+    from ddbench.config import preset_files
+    from ddbench.registry import module_file
+
+    file = module_file(method)
+    return sorted(preset_files(file, method)) if file else []
 
 
 class UsageFailure(click.ClickException):
@@ -133,12 +168,41 @@ def help_list(head: str, lines: Mapping[str, str]) -> str:
 
 
 def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
-    """Format a plain table for the terminal."""
+    """Format a plain table as wide as the terminal; of full width where the output is a file or a pipe."""
     from tabulate import tabulate
 
-    wrap = partial(textwrap.fill, width=WIDTH, break_on_hyphens=False)
-    body = [[wrap(cell) if "\n" not in cell else cell for cell in row] for row in rows]
-    return tabulate(body, list(heads), tablefmt="simple", disable_numparse=True)
+    table, width = [list(heads), *map(list, rows)], terminal_width()
+    head, *body = table if width is None else fit_cells(table, width)
+    return tabulate(body, head, tablefmt="simple", disable_numparse=True)
+
+
+def format_option(default: str = "text", forms: Sequence[str] = TABLE_FORMATS) -> Callable[[Command], Command]:
+    """Return the option --format; the command gets it as `form`."""
+    return click.option(
+        "--format", "form", type=click.Choice(forms), default=default, show_default=True, help="Output format."
+    )
+
+
+def format_table(rows: Iterable[Sequence[str]], heads: Sequence[str], form: str) -> str:
+    """Format a plain table in one of TABLE_FORMATS; JSON is a list of objects. Text has the width of the terminal."""
+    table = list(rows)
+    if form == "text":
+        return text_table(table, heads)
+    heads = [" ".join(head.split()) for head in heads]
+    if form == "json":
+        return json.dumps([dict(zip(heads, row, strict=True)) for row in table], indent=2, ensure_ascii=False)
+    if form == "csv":
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([heads, *table])
+        return out.getvalue().rstrip("\n")
+    if form == "markdown":
+        escaped = ([" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in table)
+        return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *escaped))
+    from ddbench.leaderboard.latex import escape
+
+    body = [" & ".join(escape(" ".join(cell.split())) for cell in row) + r" \\" for row in (heads, *table)]
+    begin = rf"\begin{{tabular}}{{{'l' * len(heads)}}}"
+    return "\n".join([begin, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"])
 
 
 def names_of(kind: str) -> tuple[str, ...]:

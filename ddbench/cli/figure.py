@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import OutputFile, UserPath
+from ddbench.cli.common import DATASET, OutputFile, UserPath
 from ddbench.errors import UserError, unknown
 from ddbench.runner.options import GlobalOptions
 
@@ -32,7 +32,10 @@ IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"
     help="Before a run that started from real images, draw those.",
 )
 @click.option(
-    "--dataset", metavar="NAME|folder:PATH", help="Dataset of real images.  [default: the one that the runs name]"
+    "--dataset",
+    type=DATASET,
+    metavar="NAME|folder:PATH",
+    help="Dataset of real images.  [default: the one that the runs name]",
 )
 @click.option("--output", type=OutputFile(), default="figure.png", show_default=True, help="PNG, JPEG, WebP or PDF.")
 @click.pass_obj

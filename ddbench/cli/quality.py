@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, UserPath, help_list, log, text_table
+from ddbench.cli.common import (
+    DATASET,
+    SIZE,
+    SIZE_HELP,
+    UserPath,
+    format_option,
+    format_table,
+    help_list,
+    log,
+)
 from ddbench.errors import UserError
 from ddbench.runner import METRICS
 from ddbench.runner.options import GlobalOptions
@@ -28,7 +37,11 @@ FEATURES = (
 @click.command(epilog=help_list("Metrics:", METRICS))
 @click.argument("folders", nargs=-1, required=True, type=UserPath(exists=True, file_okay=False))
 @click.option(
-    "--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset whose training images are compared."
+    "--dataset",
+    type=DATASET,
+    required=True,
+    metavar="NAME|folder:PATH",
+    help="Dataset whose training images are compared.",
 )
 @click.option(
     "--metric",
@@ -48,9 +61,7 @@ FEATURES = (
     help="CLIP model of the metric clip: a folder or a Hugging Face hub id.",
 )
 @click.option("--size", type=SIZE, metavar="PX", help=f"Only for a folder of images. {SIZE_HELP}")
-@click.option(
-    "--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True, help="Output format."
-)
+@format_option()
 @click.pass_obj
 def quality(  # noqa: PLR0913
     options: GlobalOptions,
@@ -108,7 +119,7 @@ def quality(  # noqa: PLR0913
             for name, value in one["values"].items()
             if isinstance(value, int | float)
         ]
-        click.echo(text_table(rows, ("run", "metric", "by", "", "value")))
+        click.echo(format_table(rows, ("run", "metric", "by", "number", "value"), form))
     for metric, reason in unavailable.items():
         log.error("metric %s not computed: %s", metric, reason)
     if skipped or unavailable:

@@ -6,16 +6,31 @@ from pathlib import Path
 
 import click
 
-from ddbench.cli.common import KINDS, OutputFile, RunsFolder, UserPath, help_list, log, names_of
+from ddbench.cli.common import (
+    DATASET,
+    KINDS,
+    PROTOCOL,
+    STUDENT,
+    OutputFile,
+    RunsFolder,
+    UserPath,
+    format_option,
+    help_list,
+    log,
+    names_of,
+)
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
+from ddbench.utils.text_table import terminal_width
 
 
 @click.command(epilog=help_list("--with prints beside each accuracy:", EXTRA_COLUMNS))
-@click.option("--dataset", metavar="NAME", help="Only this dataset.")
+@click.option("--dataset", type=DATASET, metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
-@click.option("--protocol", metavar="NAME", help="Only this protocol: NAME (all versions) or NAME@VERSION.")
-@click.option("--student", metavar="NAME", help="Only this student.")
+@click.option(
+    "--protocol", type=PROTOCOL, metavar="NAME", help="Only this protocol: NAME (all versions) or NAME@VERSION."
+)
+@click.option("--student", type=STUDENT, metavar="NAME", help="Only this student.")
 @click.option(
     "--with",
     "extras",
@@ -23,7 +38,7 @@ from ddbench.runner.options import GlobalOptions
     multiple=True,
     help="Number to print beside each accuracy (see below); repeatable.",
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
+@format_option("text", FORMATS)
 @click.option(
     "--reported",
     type=UserPath(exists=True, dir_okay=False),
@@ -82,7 +97,10 @@ def leaderboard(  # noqa: PLR0913
         matching = tuple(filter(filters.matches_reported, numbers))
         if omitted := len(numbers) - len(matching):
             log.info("%d of %d reported numbers do not match the filters and are omitted", omitted, len(numbers))
-        table = TableOptions(extras, cell_costs(chosen, scan.costs), matching) if form not in ("csv", "json") else None
+        table = None
+        if form not in ("csv", "json"):
+            width = None if output else terminal_width()
+            table = TableOptions(extras, cell_costs(chosen, scan.costs), matching, width)
         text = render(chosen, form, table)
     if output:
         write_bytes(output, text.encode())

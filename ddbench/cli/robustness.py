@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import filter_results
+from ddbench.cli.common import DATASET, PROTOCOL, filter_results, format_option, format_table
 from ddbench.errors import UserError
 from ddbench.runner.options import GlobalOptions
 
@@ -23,22 +23,24 @@ PERCENT = ("own", "hard", "plain", "ior", "hlr")
 
 
 @click.command()
-@click.option("--dataset", metavar="NAME", help="Only this dataset.")
+@click.option("--dataset", type=DATASET, metavar="NAME", help="Only this dataset.")
 @click.option("--ipc", type=click.IntRange(min=1), help="Only this number of images per class.")
-@click.option("--own", metavar="NAME@VERSION", default="quick@1", show_default=True, help="Protocol to examine.")
-@click.option("--hard", metavar="NAME@VERSION", help="Variant with hard labels.  [default: NAME-hard of --own]")
-@click.option("--plain", metavar="NAME@VERSION", help="Variant without augmentation.  [default: NAME-plain of --own]")
+@click.option(
+    "--own", type=PROTOCOL, metavar="NAME@VERSION", default="quick@1", show_default=True, help="Protocol to examine."
+)
+@click.option(
+    "--hard", type=PROTOCOL, metavar="NAME@VERSION", help="Variant with hard labels.  [default: NAME-hard of --own]"
+)
+@click.option(
+    "--plain",
+    type=PROTOCOL,
+    metavar="NAME@VERSION",
+    help="Variant without augmentation.  [default: NAME-plain of --own]",
+)
 @click.option(
     "--weight", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The paper's weights w and g."
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "markdown", "json")),
-    default="text",
-    show_default=True,
-    help="Output format.",
-)
+@format_option()
 @click.pass_obj
 def robustness(  # noqa: PLR0913
     options: GlobalOptions,
@@ -80,7 +82,7 @@ def robustness(  # noqa: PLR0913
     roles = _protocol_roles(own, hard, plain)
     rows = robustness_rows(chosen, roles, weight)
     click.echo(json.dumps([asdict(row) for row in rows], indent=2) if form == "json" else _table(rows, form))
-    if rows and form != "json":
+    if rows and form in ("text", "markdown"):
         titles = ", ".join(f"{role}: {title}" for role, title in vars(roles).items())
         click.echo(f"\n{titles}; HLR against `full` under {roles.hard}")
     if scan.problems:
@@ -126,8 +128,6 @@ def _place(row: RobustnessRow, name: str) -> str:
 
 
 def _table(rows: list[RobustnessRow], form: str) -> str:
-    from tabulate import tabulate
-
     fields = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(row, name) for row in rows}) > 1]
     heads = (*(PLACE[name] for name in fields), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
     lines = [
@@ -135,8 +135,7 @@ def _table(rows: list[RobustnessRow], form: str) -> str:
          _number(row.lrs, 1, 3), _number(row.ars, 1, 3))
         for row in rows
     ]  # fmt: skip
-    style = {"text": "simple", "markdown": "pipe"}[form]
-    return tabulate(lines, heads, tablefmt=style, disable_numparse=True) if lines else "no results yet"
+    return format_table(lines, heads, form) if lines or form == "csv" else "no results yet"
 
 
 def _number(value: float | None, factor: int, digits: int) -> str:

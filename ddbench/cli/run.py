@@ -10,9 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, UserPath, filter_results, log
+from ddbench.cli.common import (
+    DATASET,
+    METHOD,
+    PRESET,
+    PROTOCOL,
+    SIZE,
+    SIZE_HELP,
+    STUDENT,
+    UserPath,
+    filter_results,
+    format_option,
+    format_table,
+    log,
+)
+from ddbench.leaderboard import FORMATS
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.limits import MOST_IMAGES, MOST_SEEDS
+from ddbench.utils.text_table import terminal_width
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import EvaluationSetup, Plan
@@ -28,23 +43,25 @@ class RunOptions:
     retry: try tasks again that failed earlier.
     dry_run: print the tasks only.
     compiled: train students through torch.compile.
+    form: one of FORMATS, of the table.
     """
 
     evaluation: EvaluationSetup
     retry: bool
     dry_run: bool
     compiled: bool
+    form: str
 
 
 def evaluation_options(command: Callable) -> Callable:
     """Add the options that `run` and `evaluate` share; the command gets them as `run_options`."""
 
     # fmt: off
-    @click.option("--student", "students", metavar="NAME", multiple=True, default=["convnet"], show_default=True,
-                  help="Network to train on the distilled set; repeatable.")
+    @click.option("--student", "students", type=STUDENT, metavar="NAME", multiple=True, default=["convnet"],
+                  show_default=True, help="Network to train on the distilled set; repeatable.")
     @click.option("--student-seeds", type=SEEDS, default=1, show_default=True, metavar="J",
                   help="Train each student J times, with seeds 0 to J-1.")
-    @click.option("--protocol", default="quick", show_default=True, metavar="NAME",
+    @click.option("--protocol", type=PROTOCOL, default="quick", show_default=True, metavar="NAME",
                   help="Training settings of the students: NAME (newest version), NAME@VERSION or your FILE.toml.")
     @click.option("--corruptions", is_flag=True,
                   help="Also test students under haze, clouds, noise, blur, darkness, JPEG and rotation.")
@@ -52,6 +69,7 @@ def evaluation_options(command: Callable) -> Callable:
                   help="Train students with torch.compile: faster for the ConvNet on a CPU; rounding differs.")
     @click.option("--retry", is_flag=True, help="Repeat tasks that failed earlier.")
     @click.option("--dry-run", is_flag=True, help="Print the tasks; write nothing.")
+    @format_option("text", FORMATS)
     @functools.wraps(command)
     def with_options(  # noqa: PLR0913
         *args: Any,
@@ -62,19 +80,24 @@ def evaluation_options(command: Callable) -> Callable:
         compiled: bool,
         retry: bool,
         dry_run: bool,
+        form: str,
         **options: Any,
     ) -> Any:
         from ddbench.runner.plan import evaluation_setup
 
         evaluation = evaluation_setup(students, protocol, student_seeds, corruptions)
-        return command(*args, run_options=RunOptions(evaluation, retry, dry_run, compiled), **options)
+        return command(*args, run_options=RunOptions(evaluation, retry, dry_run, compiled, form), **options)
 
     return with_options
 
 
 @click.command()
-@click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help="Method (`ddbench list methods`).")
-@click.option("--dataset", required=True, metavar="NAME|folder:PATH", help="Dataset (`ddbench list datasets`).")
+@click.option(
+    "--method", type=METHOD, required=True, metavar="NAME|FILE.py:CLASS", help="Method (`ddbench list methods`)."
+)
+@click.option(
+    "--dataset", type=DATASET, required=True, metavar="NAME|folder:PATH", help="Dataset (`ddbench list datasets`)."
+)
 @click.option(
     "--ipc",
     "ipcs",
@@ -83,7 +106,7 @@ def evaluation_options(command: Callable) -> Callable:
     help="Images per class; repeatable. All methods but `full` need it.",
 )
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
-@click.option("--preset", metavar="NAME", help="Named settings of the method (`ddbench list presets`).")
+@click.option("--preset", type=PRESET, metavar="NAME", help="Named settings of the method (`ddbench list presets`).")
 @click.option("--config", metavar="F.toml", type=UserPath(), help="File of settings; overrides the preset.")
 @click.option(
     "--set", "sets", metavar="KEY=VALUE", multiple=True, help="One setting; overrides all others; repeatable."
@@ -131,6 +154,7 @@ def run(  # noqa: PLR0913
 @click.argument("folder", type=UserPath())
 @click.option(
     "--dataset",
+    type=DATASET,
     metavar="NAME|folder:PATH",
     help="Dataset whose test images are used.  [required, but for what `ddbench export images` wrote]",
 )
@@ -174,30 +198,38 @@ def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> No
     from ddbench.runner.run import run as run_plan
 
     if run_options.dry_run:
-        for task in tasks(plan, options.runs):
-            click.echo(f"{'done' if task.done else 'to do'}: {task.folder}: {task.description}")
+        rows = [("done" if t.done else "to do", str(t.folder), t.description) for t in tasks(plan, options.runs)]
+        if run_options.form == "text":
+            click.echo("\n".join(map(": ".join, rows)))
+        else:
+            click.echo(format_table(rows, ("state", "folder", "task"), run_options.form))
         return
     counts = run_plan(plan, replace(options.settings, compiled=run_options.compiled), run_options.retry)
     if counts is None:  # the lead process of this launch prints
         return
     if not counts.done and not counts.failed:
         log.info("nothing to do: all results exist already")
-    _print_table(options, plan)
+    _print_table(options, plan, run_options.form)
     if counts.failed:
         raise SystemExit(1)
 
 
-def _print_table(options: GlobalOptions, plan: Plan) -> None:
-    """Print the results that these runs can be compared with, and the paths of their contact sheets."""
-    from ddbench.leaderboard.render import render
+def _print_table(options: GlobalOptions, plan: Plan, form: str) -> None:
+    """Print the results that these runs can be compared with; as text, also the paths of their contact sheets."""
+    from ddbench.leaderboard.render import TableOptions, render
     from ddbench.store.reader import read_runs, report_problems
 
     spec = plan.specs[0]
-    scan = read_runs(options.runs, details=False)
+    scan = read_runs(options.runs, details=form == "json")
     report_problems(scan.problems)
     same = filter_results(scan.results, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
-    for ipc in dict.fromkeys(spec.ipc for spec in plan.specs):
-        click.echo(render(filter_results(same, ipc=ipc)), nl=False)
+    ipcs = dict.fromkeys(spec.ipc for spec in plan.specs)
+    if form != "text":
+        click.echo(render([entry for entry in same if entry.spec.ipc in ipcs], form), nl=False)
+        return
+    for ipc in ipcs:
+        table = TableOptions(width=terminal_width())
+        click.echo(render(filter_results(same, ipc=ipc), form, table), nl=False)
     for spec in plan.specs:
         sheet = spec.folder(options.runs) / "contact.png"
         if sheet.exists():

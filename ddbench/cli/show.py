@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ddbench.cli.common import KINDS, names_of, text_table
+from ddbench.cli.common import (
+    ANY_NAME,
+    KINDS,
+    METHOD,
+    format_option,
+    format_table,
+    names_of,
+    preset_names,
+)
 from ddbench.errors import unknown
+from ddbench.utils.text_table import terminal_width
 
 if TYPE_CHECKING:
     from ddbench.config import FieldInfo
 
+SHOWN_AS = ("text", "markdown", "json")
+
 
 @click.command("list")
 @click.argument("kind", type=click.Choice([*KINDS, "presets"]))
-def list_names(kind: str) -> None:
+@format_option()
+def list_names(kind: str, form: str) -> None:
     """Print all names of one kind, one per line.
 
     `list presets` prints the method and the preset.
@@ -27,22 +40,17 @@ def list_names(kind: str) -> None:
       ddbench list methods
       ddbench list presets
     """
-    if kind != "presets":
-        for name in names_of(kind):
-            click.echo(name)
-        return
-    from ddbench.config import preset_files
-    from ddbench.registry import module_file, names
-
-    for method in names("methods"):
-        file = module_file(method)
-        for preset in preset_files(file, method) if file else ():
-            click.echo(f"{method} {preset}")
+    heads, rows = (kind.removesuffix("s"),), [(name,) for name in names_of(kind)] if kind != "presets" else []
+    if kind == "presets":
+        heads = ("method", "preset")
+        rows = [(method, preset) for method in names_of("methods") for preset in preset_names(method)]
+    click.echo("\n".join(map(" ".join, rows)) if form == "text" else format_table(rows, heads, form))
 
 
 @click.command()
-@click.argument("name")
-def show(name: str) -> None:
+@click.argument("name", type=ANY_NAME)
+@format_option("text", SHOWN_AS)
+def show(name: str, form: str) -> None:
     """Explain a method, dataset, student or protocol.
 
     Prints every field with its default and meaning, and the citation.
@@ -53,12 +61,22 @@ def show(name: str) -> None:
       ddbench show quick@1
       ddbench show my_protocol.toml
     """
-    click.echo(_SHOW[_kind(name)](name))
+    kind = _kind(name)
+    parts = _SHOW[kind](name)
+    if form == "json":
+        texts = [part for part in parts if isinstance(part, str) and part]
+        tables = [json.loads(format_table(part.rows, part.heads, form)) for part in parts if isinstance(part, Table)]
+        record = {"name": name, "kind": kind.removesuffix("s"), "text": texts, "tables": tables}
+        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        return
+    shown = [part if isinstance(part, str) else format_table(part.rows, part.heads, form) for part in parts]
+    click.echo("\n\n".join(filter(None, shown)))
 
 
 @click.command()
-@click.argument("method", metavar="METHOD")
-def check(method: str) -> None:
+@click.argument("method", metavar="METHOD", type=METHOD)
+@format_option()
+def check(method: str, form: str) -> None:
     """Check that a method keeps the contract.
 
     METHOD is NAME or FILE.py:CLASS. It distils a few small images. The exit status is 1 if a check fails.
@@ -73,7 +91,10 @@ def check(method: str) -> None:
     from ddbench.testing import check_method
 
     outcomes = check_method(cls)
-    for outcome in outcomes:
+    if form != "text":
+        rows = [("ok" if outcome.ok else "FAILED", outcome.name, outcome.detail) for outcome in outcomes]
+        click.echo(format_table(rows, ("outcome", "check", "detail"), form))
+    for outcome in outcomes if form == "text" else ():
         text = f"{outcome.name}: {outcome.detail}" if outcome.detail else outcome.name
         click.echo(f"{'ok    ' if outcome.ok else 'FAILED'}  {text}")
     if not all(outcome.ok for outcome in outcomes):
@@ -97,7 +118,17 @@ def _kind(name: str) -> str:
     raise unknown("name", name, [known for kind in KINDS for known in names_of(kind)])
 
 
-def _show_method(name: str) -> str:
+class Table(NamedTuple):
+    """A table of `ddbench show`."""
+
+    rows: Sequence[Sequence[str]]
+    heads: Sequence[str]
+
+
+Parts = list[str | Table]
+
+
+def _show_method(name: str) -> Parts:
     from ddbench import config
     from ddbench.registry import load_method
 
@@ -106,17 +137,16 @@ def _show_method(name: str) -> str:
         (field.name, field.default, f"{field.type} ({field.unit})" if field.unit else field.type, field.meaning)
         for field in config.describe_fields(cls)
     ]
-    table = text_table(fields, ("field", "default", "type", "meaning")) if fields else "no hyper-parameters"
+    table = Table(fields, ("field", "default", "type", "meaning")) if fields else "no hyper-parameters"
     head = f"{cls.name} (method, version {cls.version})"
     files = [(preset, config.preset_purpose(file)) for preset, file in config.presets(cls).items()]
-    presets = text_table(files, ("preset", "for")) if files else "no presets"
+    presets = Table(files, ("preset", "for")) if files else "no presets"
     citation = f"citation: {cls.citation}" if cls.citation else ""
-    parts = [head, config.description(cls), presets, table, _published_accuracies(name), citation]
-    return "\n\n".join(part for part in parts if part)
+    return [head, config.description(cls), presets, table, *_published_accuracies(name), citation]
 
 
-def _published_accuracies(method: str) -> str:
-    """Return the table of what the method's paper printed, with the preset and protocol that follow it, or ""."""
+def _published_accuracies(method: str) -> Parts:
+    """Return the table of what the method's paper printed, with the preset and protocol that follow it, or nothing."""
     from ddbench.leaderboard.published import published
     from ddbench.protocols import protocol_names
 
@@ -127,28 +157,29 @@ def _published_accuracies(method: str) -> str:
             (row.preset or "defaults", row.protocol + missing, row.student, row.dataset, row.accuracies(), row.source)
         )
     if not lines:
-        return ""
+        return []
     head = ("preset", "protocol", "student", "dataset", "published accuracy in %", "source")
-    return f"published accuracies, not measured here, and what follows the paper:\n\n{text_table(lines, head)}"
+    return ["published accuracies, not measured here, and what follows the paper:", Table(lines, head)]
 
 
-def _show_dataset(name: str) -> str:
+def _show_dataset(name: str) -> Parts:
     from ddbench.datasets.lookup import find_dataset
 
     source = find_dataset(name)
-    return f"{source.name} (dataset)\n\n{text_table(source.card(), ('field', 'value'))}"
+    return [f"{source.name} (dataset)", Table(source.card(), ("field", "value"))]
 
 
-def _show_student(name: str) -> str:
+def _show_student(name: str) -> Parts:
     from ddbench.protocols import load_protocol, protocol_names
     from evaluators.catalog import CATALOG
 
     rows = [load_protocol(title) for title in protocol_names()]
     titles = ", ".join(row.title for row in rows if name in row.recipes)
-    return f"{name} (student)\n\n{fill(CATALOG[name].text, 110)}\n\nprotocols (see `ddbench show NAME`): {titles}"
+    text = fill(CATALOG[name].text, min(110, terminal_width() or 110))
+    return [f"{name} (student)", text, f"protocols (see `ddbench show NAME`): {titles}"]
 
 
-def _show_protocol(name: str) -> str:
+def _show_protocol(name: str) -> Parts:
     from ddbench.config import describe_fields
     from ddbench.protocols import load_protocol
     from evaluators.recipes import Augment, Recipe
@@ -171,7 +202,7 @@ def _show_protocol(name: str) -> str:
     labels = {"hard": "hard", "own": f"soft ones of the set, else {teacher}", "views": f"of every view, {teacher}"}
     images = "float images of the set, else its 8-bit images" if row.float_images else "8-bit"
     head = f"{row.title} (protocol)\ninit: {row.init}\nimages: {images}\nlabels: {labels[row.labels]}"
-    return f"{head}\nsource: {row.source}\n\n{text_table(lines, ('field', *heads, 'meaning'))}"
+    return [f"{head}\nsource: {row.source}", Table(lines, ("field", *heads, "meaning"))]
 
 
 def _setting_line(field: FieldInfo, name: str, records: Iterable[Any]) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import UserPath, filter_results, log, log_to_stderr
+from ddbench.cli.common import UserPath, filter_results, format_option, format_table, log, log_to_stderr
+from ddbench.leaderboard import FORMATS
 from ddbench.runner.options import GlobalOptions
+from ddbench.utils.text_table import terminal_width
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import ExecutionSettings
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--compiled", is_flag=True, help="Train students with torch.compile, as in `ddbench run`.")
 @click.option("--retry", is_flag=True, help="Repeat jobs that failed earlier.")
 @click.option("--dry-run", is_flag=True, help="Print the tasks and an estimate of their time; write nothing.")
+@format_option("text", FORMATS)
 @click.pass_obj
 def sweep(  # noqa: PLR0913
     options: GlobalOptions,
@@ -40,6 +43,7 @@ def sweep(  # noqa: PLR0913
     compiled: bool,
     retry: bool,
     dry_run: bool,
+    form: str,
 ) -> None:
     """Run a grid of methods, datasets, IPCs and seeds.
 
@@ -89,7 +93,7 @@ def sweep(  # noqa: PLR0913
         if job.missing:
             (failed if not retry and job.failed_before else todo).append(job)
     if dry_run:
-        return _print_plan(jobs, todo, failed, options.runs, at_once)
+        return _print_plan(jobs, todo, failed, options.runs, at_once, form)
     for job in failed:
         log.error("%s: failed earlier; --retry repeats it", job.title)
     counts = TaskCounts(failed=len(failed), existing=len(jobs) - len(todo) - len(failed))
@@ -98,7 +102,7 @@ def sweep(  # noqa: PLR0913
         settings = replace(options.settings, quiet=True, compiled=compiled)
         counts += _run_jobs(todo, pool, settings, retry, options.quiet)
     log.info("%d jobs: %d done now, %d failed, %d done before", len(jobs), counts.done, counts.failed, counts.existing)
-    has_problem = _print_tables(jobs, options)
+    has_problem = _print_tables(jobs, options, form)
     if counts.failed or has_problem:
         raise SystemExit(1)
     return None
@@ -125,35 +129,53 @@ def _run_jobs(
 
 
 def _print_plan(
-    jobs: Sequence[SweepJob], todo: Sequence[SweepJob], failed: Sequence[SweepJob], runs: Path, at_once: int
+    jobs: Sequence[SweepJob],
+    todo: Sequence[SweepJob],
+    failed: Sequence[SweepJob],
+    runs: Path,
+    at_once: int,
+    form: str,
 ) -> None:
-    """Print the tasks to do and an estimate of their time."""
+    """Print the tasks to do and, as text, an estimate of their time."""
     from ddbench.sweep.grid import estimate
 
     failed_folders = {job.folder for job in failed}
+    rows = []
     for job in jobs:
         tasks = ", ".join(
             f"{task.description} ({task.path.parent.name})" if task.student else task.description
             for task in job.missing
         )
-        note = " (failed earlier; --retry repeats it)" if job.folder in failed_folders else ""
-        click.echo(f"{job.title}: {tasks or 'done'}{note}")
+        note = "failed earlier; --retry repeats it" if job.folder in failed_folders else ""
+        rows.append((job.title, tasks or "done", note))
+    if form != "text":
+        return click.echo(format_table(rows, ("job", "tasks", "note"), form))
+    for title, tasks, note in rows:
+        click.echo(f"{title}: {tasks}" + (f" ({note})" if note else ""))
     missing = [task for job in todo for task in job.missing]
     time = estimate(missing, runs).describe(at_once)
     click.echo(f"{len(jobs)} jobs, {len(missing)} tasks to do; {time}")
+    return None
 
 
-def _print_tables(jobs: Sequence[SweepJob], options: GlobalOptions) -> bool:
-    """Print a table of the plan's runs per dataset, size and IPC. Returns True if one of their files is unusable."""
-    from ddbench.leaderboard.render import render
+def _print_tables(jobs: Sequence[SweepJob], options: GlobalOptions, form: str) -> bool:
+    """Print a table of the plan's runs, as text one per dataset, size and IPC.
+
+    Returns True if one of their files is unusable.
+    """
+    from ddbench.leaderboard.render import TableOptions, render
     from ddbench.store.reader import read_runs, report_problems
 
-    scan = read_runs(options.runs, details=False)
+    scan = read_runs(options.runs, details=form == "json")
     report_problems(scan.problems)
     specs = [job.tasks[0].spec for job in jobs]
     digests = {spec.digest for spec in specs}
     results = [stored for stored in scan.results if stored.spec.digest in digests]
-    for fingerprint, size, ipc in dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs):
-        click.echo(render(filter_results(results, fingerprint=fingerprint, size=size, ipc=ipc)))
+    if form != "text":
+        click.echo(render(results, form), nl=False)
+    places = dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs)
+    for fingerprint, size, ipc in places if form == "text" else ():
+        of_place = filter_results(results, fingerprint=fingerprint, size=size, ipc=ipc)
+        click.echo(render(of_place, form, TableOptions(width=terminal_width())))
     folders = {job.folder for job in jobs}
     return any(folders & {problem.path, *problem.path.parents} for problem in scan.problems)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from ddbench.leaderboard.latex import to_latex
 from ddbench.leaderboard.reported import Reported, add_reported_rows
 from ddbench.leaderboard.table import Cell, Column, Table, make_table, row_identity, shared_fields, with_full_everywhere
 from ddbench.store.records import StoredResult
+from ddbench.utils.text_table import column_blocks
 
 MISSING = "-"
 HIDDEN_IN_CAPTION = ("protocol_hash", "evaluators")  # implied by the protocol's name; version 1
@@ -45,11 +47,13 @@ class TableOptions:
     extras: names of EXTRA_COLUMNS
     costs: for the columns "seconds" and "bytes"
     reported: numbers from papers
+    width: of text in characters; wider tables come in blocks of columns; None for any
     """
 
     extras: tuple[str, ...] = ()
     costs: CellCosts = field(default_factory=CellCosts)
     reported: tuple[Reported, ...] = ()
+    width: int | None = None
 
 
 def render(results: Sequence[StoredResult], form: str = "text", options: TableOptions | None = None) -> str:
@@ -77,11 +81,15 @@ def render(results: Sequence[StoredResult], form: str = "text", options: TableOp
         return to_latex(board, _head_levels(board, extras), f"{caption}, {count}{note}", extras)
     if form == "markdown":
         return f"{_grid(board, extras, 'pipe')}\n\n*{caption}{note}*\n"
-    return f"{_grid(board, extras, 'simple')}\n\n{caption}{note}\n"
+    return f"{_grid(board, extras, 'simple', options.width)}\n\n{_wrapped(caption + note, options.width)}\n"
 
 
-def _grid(board: Table, extras: ExtraCells, style: str) -> str:
-    """Return the table as tabulate sets it."""
+def _wrapped(text: str, width: int | None) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False) if width else text
+
+
+def _grid(board: Table, extras: ExtraCells, style: str, width: int | None = None) -> str:
+    """Return the table as tabulate sets it, in blocks of columns where it is wider than `width`."""
     heads = ["method"]
     for head in _heads(board):
         heads += [head, *(f"{head} {name}" for name in extras.names)]
@@ -96,8 +104,12 @@ def _grid(board: Table, extras: ExtraCells, style: str) -> str:
             cells += [text, *extras.cells[row.identity, column]]
         body.append([*cells, *extras.row_cells[row.identity]])
     heads += extras.row_names
-    align = ["left"] + ["right"] * (len(heads) - 1)
-    return tabulate(body, heads, tablefmt=style, disable_numparse=True, colalign=align)
+    blocks = column_blocks([heads, *body], width) if width else [[heads, *body]]
+    grids = []
+    for head, *rows in blocks:
+        align = ["left"] + ["right"] * (len(head) - 1)
+        grids.append(tabulate(rows, head, tablefmt=style, disable_numparse=True, colalign=align))
+    return "\n\n".join(grids)
 
 
 def _heads(board: Table) -> list[str]:
