@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, Group, UserPath, log, text_table
+from ddbench.cli.common import DATASET, SIZE, SIZE_HELP, Group, UserPath, format_option, format_table, log, text_table
 from ddbench.datasets.info import RECORD, DatasetError, DatasetInfo, MissingDataError, describe_ignored
 from ddbench.errors import UserError
 from ddbench.runner.options import GlobalOptions
@@ -45,8 +45,9 @@ def data() -> None:
 
 
 @data.command("list")
+@format_option()
 @click.pass_obj
-def list_sources(options: GlobalOptions) -> None:
+def list_sources(options: GlobalOptions, form: str) -> None:
     """List all datasets, with the number of images found."""
     from ddbench.datasets.lookup import find_dataset
     from ddbench.registry import names
@@ -60,11 +61,11 @@ def list_sources(options: GlobalOptions) -> None:
             continue
         classes, pixels = str(len(source.classes)), str(source.pixels)
         rows.append((name, source.title, classes, pixels, _presence(source, options)))
-    click.echo(text_table(rows, ("name", "title", "classes", "px", "images")))
+    click.echo(format_table(rows, ("name", "title", "classes", "px", "images"), form))
 
 
 @data.command()
-@click.argument("dataset", metavar="DATASET|all")
+@click.argument("dataset", type=DATASET, metavar="DATASET|all")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
 @click.option(
     "--from", "origin", type=UserPath(exists=True), metavar="ARCHIVE|FOLDER",
@@ -133,7 +134,7 @@ def _prepare_one(source: Source, options: GlobalOptions, size: int | None, missi
 
 
 @data.command()
-@click.argument("dataset")
+@click.argument("dataset", type=DATASET)
 @click.pass_obj
 def verify(options: GlobalOptions, dataset: str) -> None:
     """Decode every image and find duplicates.
@@ -169,7 +170,7 @@ def verify(options: GlobalOptions, dataset: str) -> None:
 
 
 @data.command()
-@click.argument("dataset")
+@click.argument("dataset", type=DATASET)
 @click.pass_obj
 def show(options: GlobalOptions, dataset: str) -> None:
     """Show a dataset's facts, its split, and two overview images.

@@ -38,6 +38,7 @@ def completions(*words):
         (("quality", "--dataset", "clr"), ["clrs"]),
         (("robustness", "--own", "quick-p"), ["quick-plain@1"]),
         (("figure", "--dataset", "aid"), ["aid"]),
+        (("data", "prepare", "patt"), ["patternnet"]),
         (("show", "mgd"), ["mgd3"]),
         (("show", "scen"), ["scenes"]),
         (("check", "hera"), []),
@@ -98,6 +99,8 @@ def test_lists_and_tables_have_formats(tmp_path, monkeypatch):
     assert next(value for heads, value in batch.items() if heads.startswith("resnet18 ")) == "32"
     assert "| field | " in ddbench("show", "quick@1", "--format", "markdown")
     assert json.loads(ddbench("robustness", "--format", "json")) == []
+    listed = {row["name"]: row for row in json.loads(ddbench("data", "list", "--format", "json"))}
+    assert (listed["scenes"]["images"], listed["ucm"]["images"]) == ("1000 train, 500 test", "missing")
     words = ("--method", "random", "--dataset", "scenes", "--ipc", 1, "--size", 8, "--dry-run", "--format")
     tasks = json.loads(ddbench("run", *words, "json"))
     assert [task["task"] for task in tasks] == ["distil", "train convnet seed 0"]
