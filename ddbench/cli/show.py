@@ -40,10 +40,11 @@ def list_names(kind: str, form: str) -> None:
       ddbench list methods
       ddbench list presets
     """
-    heads, rows = (kind.removesuffix("s"),), [(name,) for name in names_of(kind)] if kind != "presets" else []
     if kind == "presets":
-        heads = ("method", "preset")
-        rows = [(method, preset) for method in names_of("methods") for preset in preset_names(method)]
+        heads = ["method", "preset"]
+        rows = [[method, preset] for method in names_of("methods") for preset in preset_names(method)]
+    else:
+        heads, rows = [kind.removesuffix("s")], [[name] for name in names_of(kind)]
     click.echo("\n".join(map(" ".join, rows)) if form == "text" else format_table(rows, heads, form))
 
 

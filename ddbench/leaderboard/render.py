@@ -106,9 +106,9 @@ def _grid(board: Table, extras: ExtraCells, style: str, width: int | None = None
     heads += extras.row_names
     blocks = column_blocks([heads, *body], width) if width else [[heads, *body]]
     grids = []
-    for head, *rows in blocks:
-        align = ["left"] + ["right"] * (len(head) - 1)
-        grids.append(tabulate(rows, head, tablefmt=style, disable_numparse=True, colalign=align))
+    for block in blocks:
+        align = ["left"] + ["right"] * (len(block[0]) - 1)
+        grids.append(tabulate(block[1:], block[0], tablefmt=style, disable_numparse=True, colalign=align))
     return "\n\n".join(grids)
 
 

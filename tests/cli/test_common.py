@@ -91,6 +91,7 @@ def ddbench(*words, status=0):
 
 def test_lists_and_tables_have_formats(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DDBENCH_DATA", raising=False)
     assert {"method": "dpd", "preset": "tiny"} in json.loads(ddbench("list", "presets", "--format", "json"))
     assert ddbench("list", "students", "--format", "csv").splitlines()[:2] == ["student", "convnet"]
     shown = json.loads(ddbench("show", "quick@1", "--format", "json"))
@@ -100,7 +101,7 @@ def test_lists_and_tables_have_formats(tmp_path, monkeypatch):
     assert "| field | " in ddbench("show", "quick@1", "--format", "markdown")
     assert json.loads(ddbench("robustness", "--format", "json")) == []
     listed = {row["name"]: row for row in json.loads(ddbench("data", "list", "--format", "json"))}
-    assert (listed["scenes"]["images"], listed["ucm"]["images"]) == ("1000 train, 500 test", "missing")
+    assert (listed["scenes"]["images"], listed["ucm"]["images"]) == ("1000 training, 500 test", "missing")
     words = ("--method", "random", "--dataset", "scenes", "--ipc", 1, "--size", 8, "--dry-run", "--format")
     tasks = json.loads(ddbench("run", *words, "json"))
     assert [task["task"] for task in tasks] == ["distil", "train convnet seed 0"]
