@@ -294,7 +294,7 @@ def test_data_verify_ends_with_1_for_a_damaged_image(here, tmp_path):
 def test_data_list_goes_on_past_missing_data(here):
     shown = ddbench("data", "list").stdout
     assert re.search(r"^ucm .*missing$", shown, re.MULTILINE)
-    assert re.search(r"^scenes .*\d+ train, \d+ test$", shown, re.MULTILINE)
+    assert re.search(r"^scenes .*\d+ training, \d+ test$", shown, re.MULTILINE)
 
 
 def test_check_prints_each_promise(pick, tmp_path):
