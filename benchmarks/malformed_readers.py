@@ -106,7 +106,8 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
     """Decode an image by libraries other than Pillow where there are any: uint8 (h, w, 3), upright. Raises Wrong.
 
     torchvision turns a JPEG by any APP1 segment. Only one that begins with "Exif" and two zeros is EXIF (CIPA DC-008,
-    section 4.7.2), so without such a segment it is told not to turn.
+    section 4.7.2), so without such a segment it is told not to turn. giflib decodes all pictures of a GIF; where that
+    fails, it decodes the file up to its first picture, the only one that counts.
     """
     from torchvision.io import ImageReadMode, decode_image
 
@@ -121,7 +122,13 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
         elif kind and kind != "TIFF":
             raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             turned = kind != "JPEG" or EXIF in data
-            image = decode_image(raw, ImageReadMode.RGB, apply_exif_orientation=turned)
+            try:
+                image = decode_image(raw, ImageReadMode.RGB, apply_exif_orientation=turned)
+            except RuntimeError:
+                if kind != "GIF":
+                    raise
+                raw = torch.frombuffer(bytearray(first_picture(data)), dtype=torch.uint8)
+                image = decode_image(raw, ImageReadMode.RGB)
             image = image[0] if image.ndim == 4 else image
             values = image.permute(1, 2, 0).numpy()
             return (values >> 8 if values.dtype == np.uint16 else values).astype(np.uint8)
@@ -129,6 +136,19 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
             return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
     except Exception as error:
         raise Wrong(f"{kind or suffix}: read, and another reader says: {error}") from None
+
+
+def first_picture(gif: bytes) -> bytes:
+    """Return a GIF up to its first picture, and an end. Raises IndexError for one that is cut."""
+    place, kind = 13 + (3 << (gif[10] & 7) + 1) * (gif[10] >> 7), 0
+    while kind != ord(","):
+        kind = gif[place]
+        flags = gif[place + 9] if kind == ord(",") else 0
+        place += 11 + (3 << (flags & 7) + 1) * (flags >> 7) if kind == ord(",") else 2
+        while gif[place]:
+            place += 1 + gif[place]
+        place += 1
+    return gif[:place] + b";"
 
 
 EXIF = b"Exif\0\0"

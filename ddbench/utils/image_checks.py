@@ -6,12 +6,15 @@ import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
 GIF_EXTENSION, GIF_PICTURE, GIF_END = b"!,;"  # first bytes of the blocks of a GIF
 SHORT = 3  # the type of 16-bit numbers in EXIF
 COMPRESSION, PHOTOMETRIC, PLANAR, OFFSETS, COUNTS, TILES, TILE_COUNTS = 259, 262, 284, 273, 279, 324, 325  # TIFF tags
+PIXELS = frozenset({256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339})
+MOST_TAGS = 1 << 16
 UNCOMPRESSED, DEFLATE = 1, {8, 32946}  # of COMPRESSION
 WHITE_IS_ZERO, YCBCR = 0, 6  # of PHOTOMETRIC
 CHUNK = 1 << 20  # bytes that are inflated at once
@@ -36,9 +39,14 @@ def check_image(image: Image.Image, path: Path) -> None:
 def check_tags(image: Image.Image, path: Path) -> None:
     """Raise ValueError for a TIFF that decoders read unlike. Source: TIFF 6.0, sections 3, 8, 21, and its supplement 2.
 
-    Pillow does not invert 16-bit pixels whose white is 0, takes subsampled YCbCr as if it were not, and any order of
-    bands but 2 for 1. libtiff uses what it inflated, whatever the checksum says.
+    Pillow passes over tags whose values lie outside the file, does not invert 16-bit pixels whose white is 0, takes
+    subsampled YCbCr as if it were not, and any order of bands but 2 for 1. libtiff uses what it inflated, whatever the
+    checksum says.
     """
+    with path.open("rb") as file:
+        declared = read_tags(file)
+    if unread := sorted(tag for tag in declared & PIXELS if tag not in image.tag_v2):  # type: ignore[attr-defined]
+        raise ValueError(f"the values of its TIFF tags {unread} lie outside the file")
     tags = image.tag_v2  # type: ignore[attr-defined]  # of TIFF files
     photometric, compression = tags.get(PHOTOMETRIC), tags.get(COMPRESSION, UNCOMPRESSED)
     if tags.get(PLANAR, 1) not in (1, 2):
@@ -53,6 +61,21 @@ def check_tags(image: Image.Image, path: Path) -> None:
             for start, size in zip(starts, sizes, strict=True):
                 file.seek(start)
                 check_deflate(file.read(size))
+
+
+def read_tags(file: BinaryIO) -> set[int]:
+    """Return the numbers of the tags in the first directory of a TIFF or BigTIFF; raises ValueError if it is cut."""
+    try:
+        head = file.read(16)
+        order, big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
+        (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", head, 8 if big else 4)
+        file.seek(start)
+        (count,) = struct.unpack(f"{order}{'Q' if big else 'H'}", file.read(8 if big else 2))
+        size = 20 if big else 12
+        entries = file.read(size * min(count, MOST_TAGS))
+        return {struct.unpack_from(f"{order}H", entries, size * index)[0] for index in range(count)}
+    except struct.error:
+        raise ValueError("the directory of its TIFF tags is cut") from None
 
 
 def check_deflate(data: bytes) -> None:

@@ -115,6 +115,38 @@ def test_a_tiff_that_decoders_read_unlike_is_refused(tmp_path, tags, mode, match
         read_rgb(path)
 
 
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")
+@pytest.mark.parametrize("tag", [258, 279, 284])
+def test_a_tiff_with_tags_outside_the_file_is_refused(tmp_path, tag):
+    """Pillow passes over such a tag: without the bits of a pixel, it reads 16-bit pixels as black and white."""
+    path = tmp_path / "image.tif"
+    tiff(path, {}, "I;16")
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    entries = {struct.unpack_from("<H", data, at)[0]: at for at in range(start + 2, start + 2 + 12 * data[start], 12)}
+    struct.pack_into("<I", data, entries[tag] + 4, 1 << 24)  # the number of values
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImageError, match=rf"its TIFF tags \[{tag}\] lie outside the file"):
+        read_rgb(path)
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger", "ignore:Corrupt EXIF", "ignore:Metadata Warning")
+def test_a_tiff_whose_directory_is_cut_is_refused(tmp_path):
+    path = tmp_path / "image.tif"
+    tiff(path, {}, "I;16")
+    data = bytearray(path.read_bytes())
+    data[struct.unpack_from("<I", data, 4)[0] + 1] = 2  # 512 tags more
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImageError):
+        read_rgb(path)
+
+
+def test_a_big_tiff_is_read(tmp_path):
+    path = tmp_path / "image.tif"
+    Image.fromarray(np.full((16, 16, 3), 9, np.uint8)).save(path, big_tiff=True)
+    assert np.asarray(read_rgb(path)[0]).max() == 9
+
+
 def test_grey_of_8_bits_whose_white_is_0_is_inverted(tmp_path):
     path = tmp_path / "image.tif"
     tiff(path, {}, "L")
