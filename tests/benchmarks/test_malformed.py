@@ -17,8 +17,7 @@ def test_a_tenth_of_the_damaged_inputs_raise_nothing():
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["inputs"] >= 95
     kinds = figures["kinds"].values()
-    assert not any(kind["traceback"] or kind["slow"] or kind["died"] for kind in kinds), done.stdout
-    # docs/reliability.md says which are open
-    assert sum(kind["wrong"] for kind in kinds) <= 2, done.stdout
+    wrong = ("wrong", "traceback", "slow", "died")
+    assert not any(kind[state] for kind in kinds for state in wrong), done.stdout
     assert sum(kind["refused"] for kind in kinds) >= 50
     assert sum(kind["read"] for kind in kinds) >= 15
