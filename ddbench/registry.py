@@ -32,6 +32,7 @@ _OPTIONAL = {
     "citation": "",
     "identity": lambda method: "",
     "check_models": lambda method, readable: None,
+    "models": lambda method: {},
     "check_size": 32,
     "check_params": MappingProxyType({}),
 }

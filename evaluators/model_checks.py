@@ -1,11 +1,13 @@
 """Refuse models that are not whole: cut files, pointers of git-lfs, lacking weights, tokenizers without words.
 
+A folder's weights are in safetensors, or where the caller allows it in torch's files, of which only tensors are read.
 No torch. Libraries fill what a model lacks with random weights and go on. These checks raise ModelError instead.
 """
 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 POINTER = b"version https://git-lfs.github.com/spec/"
+TORCH_STEMS = {"model": "pytorch_model"}  # of torch's file, where it is another one than that of safetensors
 TEXTS = (".json", ".txt", ".model", ".jinja")
 CONSTANTS = ("position_ids", "inv_freq")  # stored by older checkpoints, computed today
 SAMPLE = "a forest, a river and an airport"  # every tokenizer for English has words for it
@@ -22,29 +25,71 @@ class ModelError(OSError):
     """A model that is not whole. The message names the file and the way out."""
 
 
-def check_files(folder: Path, weights: str = "") -> None:
+def check_files(folder: Path, weights: str = "", torch_files: bool = False) -> None:
     """Raise ModelError unless every file in `folder` can be what its name says.
 
     weights: stem of the weights' name, such as "model": they must be there, in one safetensors file or in the parts of
     an index. Empty for a folder that needs none.
+    torch_files: torch's files (.bin) may replace them.
     """
+    torch_weights = find_torch_files(folder, weights) if torch_files else []
     try:
         for path in sorted(folder.iterdir()):
             if path.suffix in (*TEXTS, ".safetensors"):
                 _check_file(path)
+        for path in torch_weights:
+            _check_torch_file(path)
     except OSError as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    if weights:
-        _check_weights(folder, weights)
+    if weights and not torch_weights:
+        _check_weights(folder, weights, torch_files)
+
+
+def find_torch_files(folder: Path, stem: str) -> list[Path]:
+    """Return the files of torch with a model's weights; none if it has safetensors or no weights of that name.
+
+    stem: of the weights' name in safetensors. Raises ModelError if the index of the files cannot be read, or names a
+    file that is not there.
+    """
+    if has_safetensors(folder, stem):
+        return []
+    whole = folder / f"{TORCH_STEMS.get(stem, stem)}.bin"
+    if whole.is_file():
+        return [whole]
+    index = whole.with_name(f"{whole.name}.index.json")
+    return _parts(folder, index) if index.is_file() else []
+
+
+def has_safetensors(folder: Path, stem: str) -> bool:
+    """Return True if a folder has weights of that stem in safetensors, in one file or by an index."""
+    return any((folder / f"{stem}.safetensors{more}").is_file() for more in ("", ".index.json"))
+
+
+def _parts(folder: Path, index: Path) -> list[Path]:
+    """Return the files that an index of weights names. Raises ModelError if it cannot be read, or one is not there."""
+    _check_file(index)
+    names = sorted({Path(str(name)).name for name in json.loads(index.read_bytes()).get("weight_map", {}).values()})
+    if lacking := [name for name in names if not (folder / name).is_file()]:
+        raise ModelError(f"{folder} lacks {len(lacking)} parts of its weights, such as {lacking[0]}: copy them too")
+    return [folder / name for name in names]
+
+
+def _check_torch_file(path: Path) -> None:
+    """Raise ModelError for a pointer of git-lfs and for a file that is not one of torch's, or was cut."""
+    with open(path, "rb") as file:
+        beginning = file.read(len(POINTER))
+    _check_pointer(path, beginning)
+    # a ZIP has its directory at the end; older files are pickles one after the other, whose end is found when read
+    if not (zipfile.is_zipfile(path) if beginning.startswith(b"PK") else beginning.startswith(b"\x80")):
+        raise ModelError(f"{path} is damaged (it is no file of torch, or was cut): copy or download it again")
 
 
 def _check_file(path: Path) -> None:
     with open(path, "rb") as file:
         beginning = file.read(len(POINTER))
-    if beginning == POINTER:
-        raise ModelError(f"{path} is a pointer of git-lfs, not the file: `git lfs pull` in its folder fetches it")
+    _check_pointer(path, beginning)
     try:
         if path.suffix == ".json" and not isinstance(json.loads(path.read_bytes()), dict | list):
             raise ValueError("it is no JSON object")
@@ -55,24 +100,28 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path} is damaged ({error}): copy or download it again") from None
 
 
-def _check_weights(folder: Path, stem: str) -> None:
+def _check_pointer(path: Path, beginning: bytes) -> None:
+    if beginning == POINTER:
+        raise ModelError(f"{path} is a pointer of git-lfs, not the file: `git lfs pull` in its folder fetches it")
+
+
+def _check_weights(folder: Path, stem: str, torch_files: bool) -> None:
+    """Raise ModelError unless the weights are there in safetensors. torch_files: for the message, if these are read."""
     whole, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if whole.is_file():
         return
     if index.is_file():
-        names = json.loads(index.read_bytes()).get("weight_map", {}).values()
-        if lacking := sorted({name for name in names if not (folder / str(name)).is_file()}):
-            raise ModelError(f"{folder} lacks {len(lacking)} parts of its weights, such as {lacking[0]}: copy them too")
+        _parts(folder, index)
         return
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
-    if others:
+    names = f"{whole.name} or {TORCH_STEMS.get(stem, stem)}.bin" if torch_files else whole.name
+    suffixes = ("*.safetensors", *(("*.bin", "*.ckpt", "*.pt", "*.pth") if torch_files else ()))
+    if others := sorted(path.name for suffix in suffixes for path in folder.glob(suffix)):
         raise ModelError(
-            f"{folder} has weights under another name only ({others[0]}): {whole.name} is read. Save the model without "
+            f"{folder} has weights under another name only ({others[0]}): {names} is read. Save the model without "
             f"a variant, or rename the file"
         )
-    raise ModelError(
-        f"{folder} lacks {whole.name}: weights are read from safetensors only; `save_pretrained` writes them"
-    )
+    only = "" if torch_files else ": weights are read from safetensors only"
+    raise ModelError(f"{folder} lacks {names}{only}; `save_pretrained` writes them")
 
 
 def check_loaded(folder: str | Path, report: Mapping[str, Any]) -> None:

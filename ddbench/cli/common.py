@@ -30,7 +30,7 @@ UNWRITABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXI
 FULL = {errno.ENOSPC, errno.EDQUOT}
 SIZE = click.IntRange(SMALLEST, LARGEST_SIZE)
 TABLE_FORMATS = ("text", "markdown", "latex", "csv", "json")
-KINDS = ("methods", "datasets", "students", "protocols")
+KINDS = ("methods", "datasets", "students", "protocols", "bases")
 SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -211,6 +211,10 @@ def names_of(kind: str) -> tuple[str, ...]:
         from ddbench.registry import names
 
         return names(kind)
+    if kind == "bases":
+        from ddbench.bases import known_bases
+
+        return tuple(known_bases())
     from ddbench.protocols import protocol_names, student_names
 
     return student_names() if kind == "students" else protocol_names()

@@ -13,6 +13,7 @@ import click
 from ddbench.cli.common import Group, RunsFolder, UserPath, log_to_stderr
 from ddbench.cli.data import data
 from ddbench.cli.demo import demo
+from ddbench.cli.doctor import doctor
 from ddbench.cli.export import export
 from ddbench.cli.figure import figure
 from ddbench.cli.new import new
@@ -138,6 +139,7 @@ COMMANDS = (
     merge,
     export,
     data,
+    doctor,
     list_names,
     show,
     check,

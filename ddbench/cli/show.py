@@ -52,7 +52,7 @@ def list_names(kind: str, form: str) -> None:
 @click.argument("name", type=ANY_NAME)
 @format_option("text", SHOWN_AS)
 def show(name: str, form: str) -> None:
-    """Explain a method, dataset, student or protocol.
+    """Explain a method, dataset, student, protocol or base model.
 
     Prints every field with its default and meaning, and the citation.
 
@@ -60,6 +60,7 @@ def show(name: str, form: str) -> None:
     Examples:
       ddbench show dpd
       ddbench show quick@1
+      ddbench show text2earth
       ddbench show my_protocol.toml
     """
     kind = _kind(name)
@@ -103,7 +104,7 @@ def check(method: str, form: str) -> None:
 
 
 def _kind(name: str) -> str:
-    """Return the kind of a name. An ambiguous name is a method, else a dataset, student or protocol, in this order."""
+    """Return the kind of a name. An ambiguous name is of the first of KINDS that has it."""
     from ddbench.datasets.name import DatasetName
     from ddbench.protocols import TOML
 
@@ -116,6 +117,10 @@ def _kind(name: str) -> str:
             return kind
     if name in {title.partition("@")[0] for title in names_of("protocols")}:  # without a version
         return "protocols"
+    from ddbench.bases import known_bases
+
+    if name in {row.repo for row in known_bases().values() if row.repo}:
+        return "bases"
     raise unknown("name", name, [known for kind in KINDS for known in names_of(kind)])
 
 
@@ -212,4 +217,17 @@ def _setting_line(field: FieldInfo, name: str, records: Iterable[Any]) -> tuple[
     return name, *(str(getattr(record, field.name)) for record in records), meaning
 
 
-_SHOW = {"methods": _show_method, "datasets": _show_dataset, "students": _show_student, "protocols": _show_protocol}
+def _show_base(name: str) -> Parts:
+    from ddbench.bases import find_base
+
+    row = find_base(name)
+    return [f"{row.name} (base model)", Table(row.card(), ("field", "value"))]
+
+
+_SHOW = {
+    "methods": _show_method,
+    "datasets": _show_dataset,
+    "students": _show_student,
+    "protocols": _show_protocol,
+    "bases": _show_base,
+}

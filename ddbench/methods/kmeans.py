@@ -63,6 +63,10 @@ class KMeans:
         """Return a digest of the autoencoder's weights, empty without latents. Raises UserError without a base."""
         return model_identity(self.base, find_model(self.base) / "vae", "") if self.features == "latents" else ""
 
+    def models(self) -> dict[str, str]:
+        """Return the base by the setting that names it, with features=latents."""
+        return {"base": self.base} if self.features == "latents" else {}
+
     def check_models(self, readable: Sequence[str]) -> None:
         """Raise UserError if the base is not whole."""
         if self.features == "latents":

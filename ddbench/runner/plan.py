@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from ddbench.config import build
 from ddbench.config import params as hyper_parameters
-from ddbench.datasets.info import DataPaths, Split
+from ddbench.datasets.info import DataPaths, MissingDataError, Split
 from ddbench.datasets.lookup import ImageSource, find_dataset
 from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.protocols import check_student, load_protocol
 from ddbench.registry import load_method, source_of
+from ddbench.runner.needs import missing_data_error, model_needs
 from ddbench.store.paths import corrupted_path, result_path
 from ddbench.store.records import RunSpec, missing_or_outdated
 from ddbench.utils.files import canonical
@@ -202,7 +203,11 @@ def plan(
     listed: the dataset's files, if they are listed already.
     """
     # the dataset before the method, whose module may import torch: missing data is reported at once
-    dataset = listed or list_dataset(request.dataset, data_paths)
+    try:
+        dataset = listed or list_dataset(request.dataset, data_paths)
+    except MissingDataError as error:
+        models = model_needs(request.method, request.preset, request.config, request.sets)
+        raise missing_data_error(error, request.dataset, models) from None
     size = request.size or dataset.source.pixels
     evaluation.check_size(size)
     cls = load_method(request.method)

@@ -18,13 +18,7 @@ from ddbench.methods.latent_diffusion.class_numbers import class_numbers, read_c
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.model import (
-    LatentModel,
-    check_base,
-    check_prompts,
-    denoiser_of,
-    load_model,
-)
+from ddbench.methods.latent_diffusion.model import LatentModel, check_base, check_prompts, denoiser_of, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
 from ddbench.methods.latent_diffusion.prompts import Prompts, check_template, class_prompts
 from ddbench.methods.latent_diffusion.schedulers import check_steps
@@ -118,6 +112,12 @@ class LatentDiffusionMethod:
         """Return a digest of the base model's weights and of `base_classes`. Raises UserError for a missing file."""
         identity = model_identity(self.base, find_model(self.base))
         return digest([identity, read_class_numbers(self.base_classes)])[:16] if self.base_classes else identity
+
+    def models(self) -> dict[str, str]:
+        """Return the models that a run loads, by the setting that names them."""
+        captioner = getattr(self, "captioner", "template")  # of the methods whose prompts describe images
+        more = {} if captioner in ("template", "palette") or self.strength == 0 else {"captioner": captioner}
+        return {"base": self.base} | more
 
     def check_models(self, readable: Sequence[str]) -> None:
         """Raise UserError if the base is not whole, or has one condition for two classes."""

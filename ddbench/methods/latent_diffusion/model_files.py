@@ -6,6 +6,7 @@ A name is a folder on this disk, a hub id, or `tiny`, the embedded base model.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ddbench.bases import is_local, size_of
 from ddbench.errors import UserError
 from ddbench.utils.files import digest, read_json
-from evaluators.model_checks import ModelError, check_files
+from evaluators.model_checks import TORCH_STEMS, ModelError, check_files, find_torch_files, has_safetensors
+
+log = logging.getLogger("ddbench")
 
 EMBEDDED = {"tiny": Path(str(files("ddbench") / "base_model" / "tiny"))}
 CONFIGS = ("*.json", "*.txt", "*.model", "*.jinja")  # part of a model's identity, beside its weights
@@ -47,22 +51,30 @@ BASE = Role("the base model", "base", "--preset tiny runs on the embedded base m
 
 
 def find_model(name: str) -> Path:
-    """Return the folder of a base model: embedded, on this disk, or downloaded from the hub (safetensors only).
+    """Return the folder of a base model: embedded, on this disk, or downloaded from the hub.
 
-    Raises UserError for a folder that lacks a part, has a damaged file, or another kind of text encoder.
+    Weights are in safetensors; parts that have none have torch's files, which are downloaded only then. Raises
+    UserError for a folder that lacks a part, has a damaged file, or another kind of text encoder.
     """
     folder = EMBEDDED.get(name, Path(name))
     if not folder.is_dir():
         folder = download(name, PIPELINE_FILES, BASE)
+        if torch_weights := [
+            f"{part}/{TORCH_STEMS.get(stem, stem)}*.bin"
+            for part, stem in WEIGHTS.items()
+            if (folder / part).is_dir() and not has_safetensors(folder / part, stem)
+        ]:
+            folder = download(name, [*PIPELINE_FILES, *torch_weights], BASE)
     parts = parts_of(folder)
     if missing := [part for part in parts if not (folder / part).is_dir() or not any((folder / part).iterdir())]:
         raise UserError(
             f"{folder} is not a complete pipeline folder: it lacks {', '.join(missing)}.\n"
-            "`save_pretrained` of a pipeline of diffusers writes all parts."
+            "`save_pretrained` of a pipeline of diffusers writes all parts; `from_single_file` of diffusers reads a "
+            "checkpoint of one file (.ckpt, .safetensors)."
         )
     try:
         for part in parts:
-            check_files(folder / part, WEIGHTS.get(part, ""))
+            check_files(folder / part, WEIGHTS.get(part, ""), torch_files=True)
     except ModelError as error:
         raise UserError(f"{BASE.title} {name}: {error}\nOtherwise {BASE.alternative}.") from None
     if "text_encoder" in parts:
@@ -105,12 +117,15 @@ def download(name: str, patterns: Iterable[str], role: Role) -> Path:
     """Return a snapshot of a hub model, from the cache if it is there. Raises UserError with the ways out."""
     from huggingface_hub import snapshot_download
 
+    weight = f" ({size / 1e9:.1f} GB)" if (size := size_of(name)) else ""
+    if not is_local(name):
+        log.info("%s%s is downloaded from the Hugging Face hub", name, weight)
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns), etag_timeout=5))
     except Exception as error:
         raise UserError(
-            f"{role.title} {name!r} is neither a folder nor in the local hub cache, and could not be downloaded "
-            f"({type(error).__name__}).\n"
+            f"{role.title} {name!r}{weight} is neither a folder nor in the local hub cache, and could not be "
+            f"downloaded ({type(error).__name__}).\n"
             f"  - with a network: hf download {name}\n"
             f"  - from another machine: copy its folder and pass --set {role.setting}=PATH\n"
             f"  - without it: {role.alternative}"
@@ -148,6 +163,8 @@ def model_identity(name: str, folder: Path, below: str = "*/") -> str:
     if (folder / "scheduler").is_dir() and (scheduler := scheduler_name(folder)) != class_name(folder / "scheduler"):
         configs["scheduler"] = scheduler
     paths = sorted(folder.glob(f"{below}*.safetensors"))
+    for part in (folder / name for name in WEIGHTS) if below else (folder,):
+        paths += find_torch_files(part, WEIGHTS.get(part.name, ""))
     with ThreadPoolExecutor() as pool:
         digests = pool.map(_complete_sha256 if own else _sampled_sha256, paths)
         weights = {str(p.relative_to(folder)): value for p, value in zip(paths, digests, strict=True)}

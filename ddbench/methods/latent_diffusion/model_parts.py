@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from ddbench.errors import UserError, is_out_of_memory
-from ddbench.methods.latent_diffusion.model_files import BASE, read_config
-from evaluators.model_checks import check_loaded
+from ddbench.methods.latent_diffusion.model_files import BASE, WEIGHTS, read_config
+from evaluators.model_checks import ModelError, check_loaded, find_torch_files
 
 CLASS_EMBEDDINGS = (None, "timestep")  # kinds that take a number
 
@@ -32,10 +34,31 @@ def check_unet(folder: Path, channels: int) -> None:
 
 
 def load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:
-    """Load one part in evaluation mode, without gradients. Reads safetensors only, and runs no code of the folder."""
-    part, report = load_part(kind, folder, use_safetensors=True, output_loading_info=True, **dtype)
+    """Load one part in evaluation mode, without gradients; no code of the folder runs.
+
+    Reads safetensors, or of torch's files, where a part has only these, tensors and nothing else.
+    """
+    torch_files = find_torch_files(folder, WEIGHTS[folder.name])
+    for path in torch_files:
+        as_user_error(folder, _require_tensors, path)
+    options = {"use_safetensors": not torch_files, "output_loading_info": True}
+    part, report = load_part(kind, folder, **options, **dtype)
     as_user_error(folder, check_loaded, folder, report)
     return part.to(device).eval().requires_grad_(False)
+
+
+def _require_tensors(path: Path) -> None:
+    """Raise ModelError for a file of torch that holds anything but tensors: unpickling that may run any code."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnpicklingError as error:
+        reason = next((line for line in str(error).splitlines() if "Unsupported" in line), str(error).splitlines()[0])
+        raise ModelError(
+            f"{path} holds more than tensors and is not read, because it could run code: {reason.strip()} Use a copy "
+            "of the model in safetensors"
+        ) from None
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ModelError(f"{path} holds more than tensors by name: save the model's state_dict alone")
 
 
 def load_part(kind: Any, folder: Path, **options: Any) -> Any:

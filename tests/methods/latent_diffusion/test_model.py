@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import warnings
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -122,6 +123,135 @@ def test_a_base_that_is_not_whole_is_refused_before_anything_is_packed(kind, pip
     assert str(base) in result.output
     assert not (tmp_path / "shared").exists()
     assert not (tmp_path / "runs").exists()
+
+
+TORCH_FILES = {
+    "unet/diffusion_pytorch_model": "unet/diffusion_pytorch_model.bin",
+    "vae/diffusion_pytorch_model": "vae/diffusion_pytorch_model.bin",
+    "text_encoder/model": "text_encoder/pytorch_model.bin",
+}
+
+
+@pytest.fixture
+def torch_pipeline(pipeline, tmp_path):
+    """The small pipeline with its weights in torch's files."""
+    base = shutil.copytree(pipeline, tmp_path / "torch")
+    for stem, name in TORCH_FILES.items():
+        torch.save(load_file(base / f"{stem}.safetensors"), base / name)
+        (base / f"{stem}.safetensors").unlink()
+    return base
+
+
+def test_torchs_files_are_read_as_safetensors_are(pipeline, torch_pipeline):
+    model, other = load_model(str(torch_pipeline), CPU), load_model(str(pipeline), CPU)
+    for part in ("denoiser", "vae", "text"):
+        weights, same = getattr(model, part).state_dict(), getattr(other, part).state_dict()
+        assert weights.keys() == same.keys()
+        assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert model.identity != other.identity
+    for name in TORCH_FILES.values():  # every byte counts
+        content = bytearray((torch_pipeline / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (torch_pipeline / name).write_bytes(content)
+        assert model_identity(str(torch_pipeline), torch_pipeline) != model.identity
+
+
+def test_parts_of_torchs_files_and_old_files_are_read(pipeline, torch_pipeline):
+    whole = torch_pipeline / TORCH_FILES["unet/diffusion_pytorch_model"]
+    weights = torch.load(whole, weights_only=True)
+    whole.unlink()
+    names = [f"diffusion_pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
+    for i, name in enumerate(names):
+        torch.save({key: weights[key] for key in sorted(weights)[i::2]}, whole.with_name(name))
+    index = {"metadata": {}, "weight_map": {key: names[i % 2] for i, key in enumerate(sorted(weights))}}
+    whole.with_name(f"{whole.name}.index.json").write_text(json.dumps(index))
+    encoder = torch_pipeline / TORCH_FILES["text_encoder/model"]
+    torch.save(torch.load(encoder, weights_only=True), encoder, _use_new_zipfile_serialization=False)
+    model, other = load_model(str(torch_pipeline), CPU), load_model(str(pipeline), CPU)
+    assert all(torch.equal(a, b) for a, b in zip(model.denoiser.parameters(), other.denoiser.parameters(), strict=True))
+    whole.with_name(names[1]).unlink()
+    with pytest.raises(UserError, match=f"lacks 1 parts of its weights, such as {names[1]}"):
+        load_model(str(torch_pipeline), CPU)
+
+
+def test_torchs_files_beside_safetensors_are_not_read(pipeline, tmp_path):
+    base = shutil.copytree(pipeline, tmp_path / "base")
+    before = model_identity(str(base), base)
+    (base / "unet/diffusion_pytorch_model.bin").write_text(POINTER)
+    (base / "safety_checker").mkdir()
+    (base / "safety_checker/pytorch_model.bin").write_text(POINTER)
+    load_model(str(base), CPU)
+    assert model_identity(str(base), base) == before
+
+
+class Harmful:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_file_of_torch_that_would_run_code_is_refused(torch_pipeline, tmp_path, new):
+    path, proof = torch_pipeline / TORCH_FILES["unet/diffusion_pytorch_model"], tmp_path / "proof"
+    weights = torch.load(path, weights_only=True) | {"more": Harmful(proof)}
+    torch.save(weights, path, _use_new_zipfile_serialization=new)
+    with pytest.raises(
+        UserError, match=r"model\.bin holds more than tensors and is not read, because it could run code"
+    ):
+        load_model(str(torch_pipeline), CPU)
+    assert not proof.exists()
+    torch.load(path, weights_only=False)["more"].close()
+    assert proof.exists()  # the file is what the test says
+
+
+BROKEN_TORCH = {
+    "pointer": (lambda path: path.write_text(POINTER), "is a pointer of git-lfs"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-4]), "is damaged"),
+    "empty": (lambda path: path.write_bytes(b""), "is damaged"),
+    "a page": (lambda path: path.write_text("<html>"), "is damaged"),
+    "half": (
+        lambda path: torch.save(dict(list(torch.load(path, weights_only=True).items())[::2]), path),
+        "unet is not the whole model .* lacks",
+    ),
+    "a whole checkpoint": (
+        lambda path: torch.save({"epoch": 3, "state_dict": torch.load(path, weights_only=True)}, path),
+        "more than tensors by name: save the model's state_dict",
+    ),
+    "another name": (lambda path: path.rename(path.with_name("unet.ckpt")), r"another name only \(unet.ckpt\)"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_TORCH)
+def test_a_file_of_torch_that_is_not_whole_is_refused(kind, torch_pipeline):
+    damage, message = BROKEN_TORCH[kind]
+    damage(torch_pipeline / TORCH_FILES["unet/diffusion_pytorch_model"])
+    with pytest.raises(UserError, match=message):
+        load_model(str(torch_pipeline), CPU)
+
+
+def test_torchs_files_are_downloaded_for_parts_without_safetensors(pipeline, torch_pipeline, tmp_path, monkeypatch):
+    """The hub's client is replaced by one that copies what the patterns allow."""
+    shutil.copytree(pipeline / "vae", torch_pipeline / "vae", dirs_exist_ok=True)  # the autoencoder in both forms
+    got = tmp_path / "got"
+
+    def snapshot(name, allow_patterns, **_):
+        for path in torch_pipeline.rglob("*"):
+            relative = path.relative_to(torch_pipeline)
+            if path.is_file() and any(fnmatch(str(relative), pattern) for pattern in allow_patterns):
+                (got / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, got / relative)
+        return got
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    load_model("me/base", CPU)
+    assert sorted(str(path.relative_to(got)) for path in got.rglob("*.bin")) == [
+        "text_encoder/pytorch_model.bin",
+        "unet/diffusion_pytorch_model.bin",
+    ]
 
 
 def test_a_captioner_that_is_not_whole_is_refused_before_anything_is_packed(tmp_path):

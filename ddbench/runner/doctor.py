@@ -1,0 +1,222 @@
+"""What is on this machine, what methods need, and what a run would cost, from recorded costs. torch for the device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ddbench.bases import is_local, known_bases
+from ddbench.config import preset_files
+from ddbench.datasets.info import MissingDataError, format_bytes
+from ddbench.datasets.lookup import find_dataset
+from ddbench.errors import UserError
+from ddbench.registry import module_file, names
+from ddbench.runner.needs import Need, dataset_need, model_needs
+from ddbench.runner.options import GlobalOptions
+from ddbench.runner.plan import EvaluationSetup, Request, plan
+from ddbench.store.reader import run_folders
+from ddbench.store.records import RunSpec, read_spec
+from ddbench.utils.files import read_json
+from ddbench.utils.provenance import commit, versions
+
+HUB = "Hugging Face hub"
+
+
+@dataclass(frozen=True)
+class Precedent:
+    """A recorded distillation.
+
+    seconds: wall time. memory: peak bytes of the process. gpu_memory: peak bytes on the GPU, 0 without one.
+    """
+
+    spec: RunSpec
+    folder: Path
+    seconds: float
+    memory: int
+    gpu_memory: int
+    device: str
+
+
+def describe_machine(options: GlobalOptions) -> dict[str, Any]:
+    """Return versions, device and memory, and free disk of the folders that are written, as JSON values."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    revision, dirty = commit()
+    folders = {"runs": options.runs, "shared": options.shared, HUB: Path(HF_HUB_CACHE)}
+    folders |= {"data": options.data} if options.data else {}
+    return {
+        "versions": versions(),
+        "commit": revision,
+        "dirty": dirty,
+        "device": _describe_device(options.device),
+        "disk": {name: {"path": str(path), "free": _free(path)} for name, path in folders.items()},
+    }
+
+
+def _describe_device(name: str) -> dict[str, Any]:
+    """Return the device that runs would use, its memory and free memory in bytes; "error" if there is none."""
+    total, free = _memory()
+    values = {"machine": platform.machine(), "cores": os.cpu_count(), "memory": total, "free_memory": free}
+    try:
+        import torch
+
+        from ddbench.utils import distributed
+        from ddbench.utils.provenance import device_name
+
+        device = distributed.device(name)
+        values["name"] = device_name(device)
+        if device.type == "cuda":
+            values["free_gpu_memory"], values["gpu_memory"] = torch.cuda.mem_get_info(device)
+    except (UserError, ImportError, RuntimeError) as error:
+        values["error"] = str(error).splitlines()[0]
+    return values
+
+
+def _memory() -> tuple[int, int]:
+    """Return the bytes of memory of this machine and those available; zeros where the system does not tell."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return tuple(1024 * int(lines[key].split()[0]) for key in ("MemTotal", "MemAvailable"))  # type: ignore[return-value]
+    except (OSError, ValueError, KeyError):
+        return 0, 0
+
+
+def _free(path: Path) -> int:
+    """Return the free bytes of the disk that a path is on, or will be."""
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def list_data(options: GlobalOptions) -> list[dict[str, Any]]:
+    """Return every dataset as a need, with the number of its images, or what is wrong with them, in `state`."""
+    rows = []
+    for name in names("datasets"):
+        try:
+            source = find_dataset(name)
+        except UserError as error:
+            rows.append({"name": name, "state": str(error).splitlines()[0], "present": False})
+            continue
+        try:
+            split = source.describe(options.data_paths)
+            state, present = f"{sum(map(len, (*split.train, *split.test)))} images", True
+        except MissingDataError:
+            state, present = "missing", False
+        except UserError as error:
+            state, present = str(error).splitlines()[0], False
+        rows.append({**asdict(dataset_need(source, present)), "state": state})
+    return rows
+
+
+def list_bases() -> list[dict[str, Any]]:
+    """Return every known base model: its name, hub id, bytes to download and whether it is there."""
+    return [
+        {"name": row.name, "repo": row.repo, "size": row.size, "present": is_local(row.repo or row.name)}
+        for row in known_bases().values()
+    ]
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """Return every method with the models that it loads, by its defaults and by each of its presets."""
+    rows = []
+    for name in names("methods"):
+        file = module_file(name)
+        for preset in (None, *(preset_files(file, name) if file else ())):
+            try:
+                models = [asdict(need) for need in model_needs(name, preset)]
+                rows.append({"method": name, "preset": preset, "models": models})
+            except UserError as error:
+                rows.append({"method": name, "preset": preset, "models": [], "error": str(error).splitlines()[0]})
+    return rows
+
+
+def check_request(request: Request, evaluation: EvaluationSetup, options: GlobalOptions) -> dict[str, Any]:
+    """Return what a run needs, what it costs by the nearest recorded runs, and why it would fail, as JSON values.
+
+    problems: reasons why the command would fail now. fetched: what it downloads by itself.
+    """
+    problems: list[str] = []
+    needs: list[Need] = []
+    spec = None
+    try:
+        models = model_needs(request.method, request.preset, request.config, request.sets)
+        needs += models
+        source = find_dataset(request.dataset)
+        try:
+            source.describe(options.data_paths)
+            needs.append(dataset_need(source, True))
+        except MissingDataError:
+            needs.append(dataset_need(source, False))
+            problems.append(f"the images of {source.name} are missing: {needs[-1].command}")
+        if not problems and all(model.present for model in models):
+            spec = plan(request, evaluation, options.data_paths).specs[0]
+        evaluation.check_size(request.size or source.pixels)
+    except UserError as error:
+        problems += [line for line in str(error).splitlines()[:2] if line not in problems]
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+    fetched = [need for need in needs if not need.present and need.use != "dataset"]
+    if HF_HUB_OFFLINE:
+        problems += [f"{need.use} {need.name} is missing, and HF_HUB_OFFLINE forbids to fetch it" for need in fetched]
+    download, free = sum(need.size for need in fetched), _free(Path(HF_HUB_CACHE))
+    if download > free:
+        problems.append(f"{format_bytes(download)} are downloaded, and {HF_HUB_CACHE} has {format_bytes(free)} free")
+    device = _describe_device(options.device)
+    if "error" in device:
+        problems.append(device["error"])
+    cost = estimate_cost(request, spec, options.runs)
+    for kind, name in (("memory", "memory"), ("gpu_memory", "GPU memory")):
+        if cost and 0 < device.get(kind, 0) < cost[kind]:
+            problems.append(f"it takes {format_bytes(cost[kind])} of {name}, of {format_bytes(device[kind])} in all")
+    return {"needs": [asdict(need) for need in needs], "cost": cost, "problems": problems}
+
+
+def estimate_cost(request: Request, spec: RunSpec | None, runs: Path) -> dict[str, Any] | None:
+    """Return the cost of the recorded distillations below `runs` that are nearest to a request; None without one.
+
+    The nearest are those of the same settings; then of the same method, preset, size, IPC and dataset; then the same
+    without the dataset; then without the IPC. "precedents" says which, and how many; seconds are
+    their median, bytes of memory their maximum.
+    """
+    recorded = [one for one in _precedents(runs) if one.spec.method == request.method]
+    size = spec.size if spec else request.size
+    ipc = request.ipcs[0] if request.ipcs else 0
+
+    def fits(one: Precedent, *keys: str) -> bool:
+        values = {"preset": request.preset, "size": size, "ipc": ipc, "dataset": request.dataset}
+        return all(values[key] == getattr(one.spec, key) for key in keys)
+
+    steps = {
+        "same settings": lambda one: spec is not None and replace(spec, seed=0) == replace(one.spec, seed=0),
+        "same preset, size, IPC and dataset": lambda one: fits(one, "preset", "size", "ipc", "dataset"),
+        "same preset, size and IPC, another dataset": lambda one: fits(one, "preset", "size", "ipc"),
+        "same preset and size, another IPC": lambda one: fits(one, "preset", "size"),
+    }
+    for title, same in steps.items():
+        if near := [one for one in recorded if same(one)]:
+            return {
+                "seconds": statistics.median(one.seconds for one in near),
+                "memory": max(one.memory for one in near),
+                "gpu_memory": max(one.gpu_memory for one in near),
+                "precedents": f"{len(near)} recorded: {title}",
+                "devices": sorted({one.device for one in near}),
+                "runs": [str(one.folder) for one in near[:3]],
+            }
+    return None
+
+
+def _precedents(runs: Path) -> Iterator[Precedent]:
+    """Yield the recorded distillations below `runs`; a damaged record is left out."""
+    for folder in run_folders(runs):
+        try:
+            record, spec = read_json(folder / "distill.json"), read_spec(folder / "spec.json")
+            memory = record.get("memory", {})
+            sizes = (int(memory.get("rss_bytes", 0)), int(memory.get("cuda_bytes", 0)))
+            yield Precedent(spec, folder, float(record["seconds"]), *sizes, str(record.get("device", "")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+            continue
