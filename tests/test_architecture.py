@@ -30,18 +30,17 @@ ARROWS = {
     "ddbench.config": "errors utils",
     "ddbench.registry": "types errors",
     "ddbench.protocols": "config errors utils evaluators",
-    "ddbench.bases": "config errors",
     "ddbench.testing": "types context config registry errors utils datasets.scenes",
     "ddbench.datasets": "registry types utils errors",
     "ddbench.store": "types utils errors evaluators version",
     "ddbench.leaderboard": "store config utils errors",
     "ddbench.report": "leaderboard store datasets.name errors utils version",
-    "ddbench.methods": "types context config bases utils errors evaluators.students evaluators.augment evaluators.dsa "
+    "ddbench.methods": "types context config utils errors evaluators.students evaluators.augment evaluators.dsa "
                        "evaluators.train evaluators.recipes evaluators.normalisation evaluators.model_checks",
     "ddbench.base_model": "methods.latent_diffusion methods.shared datasets types context utils",
-    "ddbench.runner": "store datasets bases config registry protocols types context errors utils evaluators version",
+    "ddbench.runner": "store datasets config registry protocols types context errors utils evaluators version",
     "ddbench.sweep": "runner store datasets config registry protocols errors utils",
-    "ddbench.cli": "sweep report runner leaderboard store datasets bases testing config registry protocols types "
+    "ddbench.cli": "sweep report runner leaderboard store datasets testing config registry protocols types "
                    "context errors utils evaluators version",
 }  # fmt: skip
 # methods share these three, and these three know no method

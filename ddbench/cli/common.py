@@ -95,7 +95,7 @@ class NameType(click.ParamType):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-METHOD, DATASET, STUDENT, PROTOCOL = (NameType(kind) for kind in KINDS)
+METHOD, DATASET, STUDENT, PROTOCOL, _ = (NameType(kind) for kind in KINDS)
 PRESET, ANY_NAME = NameType("presets"), NameType(*KINDS)
 
 
@@ -212,7 +212,7 @@ def names_of(kind: str) -> tuple[str, ...]:
 
         return names(kind)
     if kind == "bases":
-        from ddbench.bases import known_bases
+        from ddbench.utils.bases import known_bases
 
         return tuple(known_bases())
     from ddbench.protocols import protocol_names, student_names

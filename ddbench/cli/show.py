@@ -117,7 +117,7 @@ def _kind(name: str) -> str:
             return kind
     if name in {title.partition("@")[0] for title in names_of("protocols")}:  # without a version
         return "protocols"
-    from ddbench.bases import known_bases
+    from ddbench.utils.bases import known_bases
 
     if name in {row.repo for row in known_bases().values() if row.repo}:
         return "bases"
@@ -218,7 +218,7 @@ def _setting_line(field: FieldInfo, name: str, records: Iterable[Any]) -> tuple[
 
 
 def _show_base(name: str) -> Parts:
-    from ddbench.bases import find_base
+    from ddbench.utils.bases import find_base
 
     row = find_base(name)
     return [f"{row.name} (base model)", Table(row.card(), ("field", "value"))]

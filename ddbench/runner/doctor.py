@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddbench.bases import is_local, known_bases
 from ddbench.config import preset_files
 from ddbench.datasets.info import MissingDataError, format_bytes
 from ddbench.datasets.lookup import find_dataset
@@ -22,6 +21,7 @@ from ddbench.runner.options import GlobalOptions
 from ddbench.runner.plan import EvaluationSetup, Request, plan
 from ddbench.store.reader import run_folders
 from ddbench.store.records import RunSpec, read_spec
+from ddbench.utils.bases import is_local, known_bases
 from ddbench.utils.files import read_json
 from ddbench.utils.provenance import commit, versions
 

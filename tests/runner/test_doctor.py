@@ -59,11 +59,12 @@ def test_the_cost_of_a_run_is_that_of_the_run_before(call, tmp_path):
     assert first.exit_code == 0, first.output
     assert "time and memory unknown: no run below --runs is similar" in first.output
     assert not (tmp_path / "runs").exists()
-    data = tmp_path / "runs/scenes32/random/ipc2/seed0-00000000"
     spec = {"method": "random", "method_version": 1, "preset": None, "params": {}, "dataset": "scenes", "split": ""}
     spec |= {"fingerprint": "", "size": 32, "ipc": 2, "seed": 0}
+    recorded = doctor.RunSpec(**spec)
+    data = recorded.folder(tmp_path / "runs")
     data.mkdir(parents=True)
-    write_spec(data, doctor.RunSpec(**spec))
+    write_spec(data, recorded)
     record = {"seconds": 3.0, "memory": {"rss_bytes": 500_000_000}, "device": "cpu (1 threads)", "stages": []}
     (data / "distill.json").write_text(json.dumps(record))
     (tmp_path / "runs/scenes32/random/ipc2/seed1-00000000").mkdir()

@@ -15,8 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ddbench.bases import is_local, size_of
 from ddbench.errors import UserError
+from ddbench.utils.bases import is_local, size_of
 from ddbench.utils.files import digest, read_json
 from evaluators.model_checks import TORCH_STEMS, ModelError, check_files, find_torch_files, has_safetensors
 

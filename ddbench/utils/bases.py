@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from ddbench.config import read_toml, validate
 from ddbench.errors import unknown
 
-FILE = Path(str(files("ddbench") / "bases.toml"))
 WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors", "*/*.bin")
 INDEX = ("model_index.json", "config.json")  # of a pipeline, of any other model
 
@@ -64,8 +64,12 @@ class BaseInfo:
 @cache
 def known_bases() -> dict[str, BaseInfo]:
     """Return the facts of every known base model by its short name."""
-    rows = (BaseInfo(**validate(BaseInfo, row, str(FILE))) for row in read_toml(FILE)["base"])
-    return {row.name: row for row in rows}
+    return {row["name"]: BaseInfo(**row | {"sources": tuple(row["sources"])}) for row in _facts()["base"]}
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    return tomllib.loads((files("ddbench.utils") / "bases.toml").read_text(encoding="utf-8"))
 
 
 def find_base(name: str) -> BaseInfo:
@@ -78,7 +82,7 @@ def find_base(name: str) -> BaseInfo:
 
 def size_of(model: str) -> int:
     """Return the bytes to download of a model by hub id; 0 if they are not known."""
-    sizes = {row.repo: row.size for row in known_bases().values()} | read_toml(FILE)["sizes"]
+    sizes = {row.repo: row.size for row in known_bases().values()} | _facts()["sizes"]
     return int(sizes.get(model, 0))
 
 

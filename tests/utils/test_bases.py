@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from ddbench import bases
 from ddbench.cli.main import cli
 from ddbench.errors import UserError
+from ddbench.utils import bases
 
 
 def test_facts_are_complete():
