@@ -37,7 +37,6 @@ class TrainingBudget:
     ema: decay per step of the average of the weights.
     precision: bf16 (autocast) or fp32.
     compiled: torch.compile; takes a minute or two first, which do not count.
-    graphed: capture the U-Net in CUDA graphs, so that a step starts few kernels.
     channels_last: order of the network's arrays; faster on a GPU.
     """
 
@@ -47,7 +46,6 @@ class TrainingBudget:
     ema: float
     precision: str = "fp32"
     compiled: bool = False
-    graphed: bool = False
     channels_last: bool = False
 
     @property

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import torch
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
@@ -14,14 +12,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ddbench.base_model.autoencoder import EVERY
 from ddbench.base_model.budget import TrainingBudget
-from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight
+from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
 from ddbench.methods.latent_diffusion.model import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
 from ddbench.utils.images import to_float
-
-log = logging.getLogger("ddbench")
 
 WIDTH = 128
 EMPTY_SHARE = 0.1
@@ -87,7 +83,7 @@ def encode_views(vae: AutoencoderDC, images: Tensor, device: torch.device, progr
 
 
 class UNetForward(nn.Module):
-    """The U-Net as a function of three tensors, its autocast inside: what a CUDA graph can capture."""
+    """The U-Net as a function of three tensors, its autocast inside: what torch.compile takes."""
 
     def __init__(self, unet: UNet2DConditionModel, device: torch.device, precision: str) -> None:
         super().__init__()
@@ -98,19 +94,12 @@ class UNetForward(nn.Module):
             return self.unet(z_t, t, encoder_hidden_states=condition).sample
 
 
-def captured(denoise: UNetForward, latents: tuple[int, ...], tokens: int) -> nn.Module:
-    """Capture forward and backward of the U-Net as CUDA graphs, for latents of this shape and prompts of `tokens`.
+def limited_weight(abar: Tensor, prediction: str) -> Tensor:
+    """Return loss weights (n,) of v-prediction: min(1, 10 (1 - abar)), so less at little noise.
 
-    Returns `denoise` as it is, with a warning, where the device cannot capture it.
+    There v is nearly the noise, whose finest part no network can tell from the image.
     """
-    z = torch.zeros(latents, device=denoise.device)
-    t = torch.zeros(latents[0], dtype=torch.long, device=denoise.device)
-    condition = torch.zeros(latents[0], tokens, WIDTH, device=denoise.device, requires_grad=True)
-    try:
-        return cast(nn.Module, torch.cuda.make_graphed_callables(denoise, (z, t, condition)))
-    except (RuntimeError, AttributeError) as error:
-        log.warning("the U-Net is not captured, and a step takes longer: %s", str(error).splitlines()[0])
-        return denoise
+    return (10 * (1 - abar)).clamp(max=1.0)
 
 
 def train_denoiser(
@@ -123,17 +112,17 @@ def train_denoiser(
 ) -> None:
     """Train text encoder and U-Net on the device of `model`; latents are those of `encode_views`.
 
-    A tenth of the captions is empty. The loss is that of v-prediction, with the same weight at every time: on these
-    latents it fell faster than that of predicting the clean latent (docs/base-model.md).
+    A tenth of the captions is empty. The loss is that of v-prediction with `limited_weight`: on these latents it fell
+    faster than that of predicting the clean latent (docs/base-model.md).
     """
     device = next(model.parameters()).device
     scheduler = build_scheduler()
-    objective = Objective(scheduler.alphas_cumprod.to(device), scheduler.config.prediction_type, weight=even_weight)
+    objective = Objective(scheduler.alphas_cumprod.to(device), scheduler.config.prediction_type, weight=limited_weight)
     tokens = model.tokenizer([*data.classes, ""], padding="max_length", return_tensors="pt").input_ids.to(device)
     latents, labels = latents.to(device), data.labels.to(device)
-    unet = UNetForward(model.unet, device, budget.precision)
-    shape = budget.batch, *latents.shape[2:]
-    denoise: nn.Module = captured(unet, shape, tokens.shape[1]) if budget.graphed else unet
+    denoise: Callable = UNetForward(model.unet, device, budget.precision)
+    if budget.compiled:
+        denoise = torch.compile(denoise, dynamic=False)
 
     def loss_at(step: int) -> Tensor:
         generator = budget.generator(device, "denoiser", step)
@@ -149,6 +138,9 @@ def train_denoiser(
         condition = model.text(tokens).last_hidden_state.index_select(0, captions)
         return diffusion_loss(lambda z_t, t: denoise(z_t, t, condition), z, objective, generator)
 
+    if budget.compiled:  # compile before the clock starts; the gradients of this step are thrown away
+        loss_at(0).backward()
+        model.zero_grad(set_to_none=True)
     schedule = Schedule(
         budget.steps, budget.rate, warmup=200, cosine=True, betas=(0.9, 0.99), ema=budget.ema, seconds=budget.seconds
     )
