@@ -22,7 +22,7 @@ from ddbench.base_model.data import SATELLITE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.shared.device import in_batches
@@ -36,6 +36,8 @@ BATCH = 50  # samples at a time
 STUDENTS = {"eurosat": "resnet18", "ucm": "convnet"}
 HELD_BACK_OF = {"eurosat": HELD_BACK, "ucm": 3}  # UC Merced has 50 training images of a class
 
+SAMPLING = ("steps", "guidance", "guidance_low", "guidance_high", "scheduler")  # options that methods have too
+
 Figures = dict[str, Any]
 
 
@@ -46,7 +48,7 @@ class Options:
     split: the real images to compare with, test or holdout.
     count: samples of a class.
     stride: every stride-th real image is reconstructed.
-    steps, guidance, scheduler: of sampling, as methods name them.
+    steps, guidance, guidance_low, guidance_high, scheduler: of sampling, as methods name them.
     """
 
     data_root: Path
@@ -57,7 +59,13 @@ class Options:
     stride: int
     steps: int
     guidance: float
+    guidance_low: float
+    guidance_high: float
     scheduler: str
+
+    def scale(self, share: float) -> float:
+        """The guidance scale at this share of the noise schedule."""
+        return self.guidance if self.guidance_low <= share <= self.guidance_high else 1.0
 
 
 @dataclass(frozen=True)
@@ -97,14 +105,15 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
     def some(rows: slice) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(count)[rows]]
         n = len(generators)
-        denoise = guided_denoiser(
+        scheduler = model.make_scheduler(options.scheduler)
+        outputs = guided_and_conditional(
             model.denoise,
             condition.expand(n, *condition.shape[1:]),
             empty.expand(n, *empty.shape[1:]),
-            options.guidance,
+            lambda t: options.scale(float(t) / len(scheduler.alphas_cumprod)),
         )
-        scheduler = model.make_scheduler(options.scheduler)
-        return sample(denoise, scheduler, torch.zeros(n, *shape), SamplerConfig(options.steps), generators)[0]
+        nothing, config = torch.zeros(n, *shape), SamplerConfig(options.steps)
+        return sample(lambda z, t: outputs(z, t)[0], scheduler, nothing, config, generators)[0]
 
     return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
 
@@ -169,7 +178,7 @@ def student_figures(base: Path, identity: str, options: Options) -> Figures:
     figures: Figures = {}
     for dataset, student in STUDENTS.items():
         name = dataset if options.split == "test" else f"{dataset}@{holdout_file(dataset, options)}"
-        sampling = [f"{key}={getattr(options, key)}" for key in ("steps", "guidance", "scheduler")]
+        sampling = [f"{key}={getattr(options, key)}" for key in SAMPLING]
         runs = options.work / f"runs-{digest([identity, name, *sampling])[:12]}"
         command = ["--runs", runs, "--data-root", options.data_root, "--shared", options.shared]
         command += ["run", "--method", "diffusion", "--preset", "tiny", "--dataset", name, "--size", SIZE, "--ipc", 10]

@@ -31,7 +31,7 @@ from typing import Any
 
 import click
 import torch
-from base_figures import CPU, STUDENTS, Figures, Options, Seen, draw, in_class, measure, see, student_figures
+from base_figures import CPU, SAMPLING, STUDENTS, Figures, Options, Seen, draw, in_class, measure, see, student_figures
 from referee import SPLITS, eurosat, real_images, referee, with_options
 from tabulate import tabulate
 
@@ -131,6 +131,8 @@ def table(columns: list[Figures], real: Figures) -> str:
 @click.option("--count", type=click.IntRange(min=2), help="Samples of a class.  [default: 100]")
 @click.option("--steps", default=PRESET.steps, show_default=True)
 @click.option("--guidance", default=PRESET.guidance, show_default=True)
+@click.option("--guidance-low", default=PRESET.guidance_low, show_default=True, help="share of the noise schedule")
+@click.option("--guidance-high", default=PRESET.guidance_high, show_default=True)
 @click.option("--scheduler", default=PRESET.scheduler, show_default=True, help="base, or a class of diffusers")
 @click.option("--quick", is_flag=True, help="20 samples of a class, every fifth reconstruction")
 @click.option("--students", is_flag=True, help="train students, slow")
@@ -159,7 +161,7 @@ def main(bases: tuple[Path, ...], quick: bool, students: bool, sheet_file: Path 
     column = real_column(real, columns)
     print("\n".join(f"[{number}] {base}" for number, base in enumerate(bases, 1)))
     print(table(columns, column))
-    how = {name: getattr(options, name) for name in ("split", "count", "steps", "guidance", "scheduler")}
+    how = {name: getattr(options, name) for name in ("split", "count", *SAMPLING)}
     how |= {"device": device_name(CPU), "load": os.getloadavg()[0]}
     results = [{"base": base.name} | figures for base, figures in zip(bases, columns, strict=True)]
     print(json.dumps({"benchmark": "base_model"} | how | {"bases": results, "real": column}))

@@ -26,7 +26,8 @@ def options(**more):
     from base_figures import Options
 
     place = {"data_root": Path(), "shared": Path(), "work": Path()}
-    how = {"split": "test", "count": 3, "stride": 1, "steps": 2, "guidance": 2.0, "scheduler": "base"}
+    how = {"split": "test", "count": 3, "stride": 1, "steps": 2, "scheduler": "base"}
+    how |= {"guidance": 2.0, "guidance_low": 0.0, "guidance_high": 1.0}
     return Options(**place | how | more)
 
 
@@ -37,7 +38,7 @@ def of_class(label, count):
 
 @pytest.mark.parametrize("base", ["tiny", "epsilon", "v_prediction", "sample"])
 def test_an_image_follows_from_its_seed_alone(base, make_pipeline, tmp_path, monkeypatch):
-    """AutoencoderDC with 8x8 latents (the embedded base) and AutoencoderKL with 16x16; every kind of prediction."""
+    """AutoencoderDC (the embedded base) and AutoencoderKL, both with 16x16 latents; every kind of prediction."""
     import base_figures
 
     model = load_model(base if base == "tiny" else str(make_pipeline(tmp_path, base)), torch.device("cpu"))
