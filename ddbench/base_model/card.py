@@ -65,13 +65,13 @@ def _save_samples(model: LatentModel, path: Path) -> None:
 def draw(model: LatentModel, caption: str, count: int) -> Tensor:
     """`count` images (n, 3, 64, 64), uint8, of one caption, from pure noise; image i draws from seed i.
 
-    As the preset `tiny` of `diffusion` samples: DPM-Solver++, STEPS steps, GUIDANCE.
+    As the preset `tiny` of `diffusion` samples: UniPC, STEPS steps, GUIDANCE.
     """
     conditions, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
     denoise = guided_denoiser(model.denoise, conditions, empty, GUIDANCE)
-    scheduler = model.make_scheduler("DPMSolverMultistepScheduler")
+    scheduler = model.make_scheduler("UniPCMultistepScheduler")
     return model.decode(sample(denoise, scheduler, nothing, SamplerConfig(STEPS), generators)[0], count)
 
 
@@ -91,7 +91,7 @@ a CPU. It is no substitute for a full base model: it knows the classes below, at
   images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes),
-  DPM-Solver++, 12 steps, guidance 1.5.
+  UniPC, 12 steps, guidance 1.5.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.
 
 ## The training run

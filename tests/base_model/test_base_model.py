@@ -20,7 +20,7 @@ from ddbench.base_model.autoencoder import draw_images
 from ddbench.base_model.budget import Amount, TrainingBudget
 from ddbench.base_model.card import psnr, reconstruct, write_card
 from ddbench.base_model.data import base_images, pack_images, unpack_images
-from ddbench.base_model.denoiser import encode_views
+from ddbench.base_model.denoiser import encode_views, limited_weight
 from ddbench.base_model.tokenizer import learn_merges, train_tokenizer
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes import painter
@@ -43,7 +43,7 @@ def tiny():
 
 def test_what_ships_is_small_half_precision_and_complete():
     weights = list(FOLDER.rglob("*.safetensors"))
-    assert sum(f.stat().st_size for f in FOLDER.rglob("*") if f.is_file()) < 20e6
+    assert sum(f.stat().st_size for f in FOLDER.rglob("*") if f.is_file()) < 40e6
     assert {f.parent.name for f in weights} == {"vae", "unet", "text_encoder"}
     assert all((FOLDER / part).is_dir() for part in BY_TEXT)
     for path in weights:
@@ -58,7 +58,7 @@ def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):
         [torch.from_numpy(painter.scene(c, painter.TEST_START, 64)).permute(2, 0, 1) for c in range(10)]
     )
     mean, std = tiny.encode(images, lambda x: x, 10)
-    assert mean.shape == std.shape == (10, 32, 8, 8)
+    assert mean.shape == std.shape == (10, 8, 16, 16)
     made = tiny.decode(mean.float() * tiny.vae.config.scaling_factor, 10)
     assert psnr(images, made) > psnr(images, images.roll(1, 0)) + 8
     assert (made.int() - reconstruct(tiny.vae, images).int()).abs().max() < 8  # latents are cached in half precision
@@ -112,6 +112,12 @@ def test_views_are_the_eight_symmetries(tiny, few_scenes):
     turns = [image.rot90(k, (2, 3)) for k in range(4)]
     for latent, view in zip(z[:, 0], [*turns, *(turn.flip(3) for turn in turns)], strict=True):
         assert torch.equal(latent, encode_views(tiny.vae, view, torch.device("cpu"), iter)[0, 0])
+
+
+def test_little_noise_counts_little():
+    """min(1, 10 (1 - abar)), by hand."""
+    weights = limited_weight(torch.tensor([0.0, 0.5, 0.9, 0.95, 0.99, 1.0]), "v_prediction")
+    assert torch.allclose(weights, torch.tensor([1.0, 1.0, 1.0, 0.5, 0.1, 0.0]), atol=1e-6)
 
 
 BUDGET = TrainingBudget("4", 4, 1e-3, 0.9)
