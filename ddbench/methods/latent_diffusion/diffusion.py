@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddbench.methods.latent_diffusion.schedulers import set_steps
+
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -144,7 +146,7 @@ def sample(
     Below strength 1, PNDM loses its doubled second step and stays one noise level behind, as in diffusers' own
     image-to-image: prefer DDIM there.
     """
-    scheduler.set_timesteps(config.steps)
+    set_steps(scheduler, config.steps)
     # as in diffusers: whole steps, counted in steps, not in times, of which PNDM has one more
     times = scheduler.timesteps[config.steps - max(1, int(config.steps * config.strength)) :]
     z = torch.stack([torch.randn(prototypes.shape[1:], generator=g) for g in generators]).to(prototypes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 from ddbench.errors import UserError, unknown
@@ -48,10 +49,17 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     return build_scheduler(DDIMScheduler, config)
 
 
+def set_steps(scheduler: Any, steps: int) -> None:
+    """Set the sampling steps, without NumPy's warning that UniPC's `set_timesteps` gives it a tensor."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        scheduler.set_timesteps(steps)
+
+
 def check_steps(scheduler: Any, steps: int) -> None:
     """Raise UserError when the scheduler does not have so many steps: now, not after the training."""
     try:
-        scheduler.set_timesteps(steps)
+        set_steps(scheduler, steps)
     except ValueError as error:
         raise UserError(f"steps={steps}: {error}") from None
 
