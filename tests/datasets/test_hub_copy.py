@@ -54,7 +54,7 @@ def table(picture, folder, count=10, name=lambda label, i: None, parts=2, side=1
 
 def test_downloaded_counted_split_recorded(copied, hub, data_paths, picture, caplog):
     table(picture, hub.files("me/toy", OLDER))
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "ddbench")
     folder = download.fetch(copied, data_paths)
     data = copied.load(data_paths, 8)
     assert data.train.counts() == (5, 5, 5)
@@ -74,7 +74,7 @@ def test_downloaded_counted_split_recorded(copied, hub, data_paths, picture, cap
 
 def test_without_a_revision_the_newest_is_resolved_printed_and_recorded(copied, hub, data_paths, picture, caplog):
     table(picture, hub.files("me/toy", NEWEST))
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "ddbench")
     newest = replace(copied, copy=replace(copied.copy, revision=""))
     folder = download.fetch(newest, data_paths)
     assert json.loads((folder / RECORD).read_text())["revision"] == NEWEST
