@@ -58,8 +58,8 @@ def steps(folder: Path, options: GlobalOptions) -> list[Step]:
     compared = [str(folder / "runs" / "scenes64" / method / f"ipc{IPC}") for method in ("dpd", "random", "herding")]
     return [
         Step("draw the dataset; real images at random, the baseline", run("random"), 30),
-        Step("real images chosen by their features in an untrained network", run("herding", "--preset", "tiny"), 20),
-        Step("DPD: sample an image per prototype, with a small diffusion model", run("dpd", *DPD), 60),
+        Step("real images chosen by their features in an untrained network", run("herding", "--preset", "tiny"), 32),
+        Step("DPD: sample an image per prototype, with a small diffusion model", run("dpd", *DPD), 36),
         Step("compare them", [*head, "leaderboard", *data], 1, shown=True),
         Step("draw them", [*head, "figure", "--real", *compared, "--output", figure], 2, shown=True),
         Step("write the report", [*head, "report", "--output", str(folder / "report.html")], 3, shown=True),
