@@ -112,6 +112,14 @@ def sorted_by_class(pictures: Pictures) -> Pictures:
     return replace(pictures, images=pictures.images[order], labels=pictures.labels[order], soft=soft, floats=floats)
 
 
+def order_header(content: bytes) -> bytes:
+    """Sort the header's keys of a safetensors file: the library writes metadata in a random order."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
 def write(folder: Path, pictures: Pictures) -> None:
     """Fill an existing empty folder. Not atomic: call it from ddbench.utils.files.make_once."""
     pictures = sorted_by_class(pictures)
@@ -126,10 +134,10 @@ def write(folder: Path, pictures: Pictures) -> None:
     for name, parts in {**tensors, WHITENING: pictures.whitening}.items():
         arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in parts.items() if v is not None}
         if arrays:
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
 
             names = {"classes": json.dumps(pictures.classes), "files": json.dumps(files)} if name != WHITENING else None
-            save_file(arrays, folder / f"{name}.safetensors", names)
+            (folder / f"{name}.safetensors").write_bytes(order_header(save(arrays, names)))
     manifest = {
         "schema": 1,
         "range": [0, 255],

@@ -283,6 +283,16 @@ def test_images_are_stored_class_by_class_with_their_own_soft_labels(tmp_path):
     assert distilled_set.read(tmp_path).content() == pictures(True).content()
 
 
+def test_the_files_of_one_set_are_the_same_byte_by_byte(tmp_path):
+    """Metadata of safetensors, too: the library alone orders them at random."""
+    files = set()
+    for number in range(12):
+        (folder := tmp_path / str(number)).mkdir()
+        distilled_set.write(folder, pictures(soft=True))
+        files.add((folder / "soft_labels.safetensors").read_bytes())
+    assert len(files) == 1
+
+
 def test_content_changes_with_pixels_labels_and_soft_labels():
     brighter = pictures().images.copy()
     brighter[0, 0, 0, 0] ^= 1
