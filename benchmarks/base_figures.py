@@ -22,7 +22,7 @@ from ddbench.base_model.data import SATELLITE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, interval_scale, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.shared.device import in_batches
@@ -63,10 +63,6 @@ class Options:
     guidance_high: float
     scheduler: str
 
-    def scale(self, share: float) -> float:
-        """The guidance scale at this share of the noise schedule."""
-        return self.guidance if self.guidance_low <= share <= self.guidance_high else 1.0
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -106,11 +102,12 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
         generators = [torch.Generator().manual_seed(i) for i in range(count)[rows]]
         n = len(generators)
         scheduler = model.make_scheduler(options.scheduler)
+        times = len(scheduler.alphas_cumprod)
         outputs = guided_and_conditional(
             model.denoise,
             condition.expand(n, *condition.shape[1:]),
             empty.expand(n, *empty.shape[1:]),
-            lambda t: options.scale(float(t) / len(scheduler.alphas_cumprod)),
+            interval_scale(options.guidance, options.guidance_low, options.guidance_high, times),
         )
         nothing, config = torch.zeros(n, *shape), SamplerConfig(options.steps)
         return sample(lambda z, t: outputs(z, t)[0], scheduler, nothing, config, generators)[0]

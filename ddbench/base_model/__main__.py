@@ -176,8 +176,8 @@ def budgets(
 
     precision: of the denoiser, or auto.
 
-    A GPU takes large batches and compiles: on an H200 a step of 512 took 90 ms without, 23 ms with it. Its autoencoder
-    stays in float32, since bf16 has too few digits for pixels. A CPU with AVX512-BF16 runs the
+    A GPU takes large batches and compiles: on an H200 a step of 512 took 90 ms eager, 23 ms compiled and in one CUDA
+    graph. Its autoencoder stays in float32, since bf16 has too few digits for pixels. A CPU with AVX512-BF16 runs the
     U-Net 1.8 times as fast in bf16; its default is fp32.
     """
     precision = {"auto": "bf16" if gpu else "fp32"}.get(precision, precision)

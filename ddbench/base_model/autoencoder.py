@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.autoencoder_dc import DCDownBlock2d, DCUpBloc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddbench.base_model.budget import TrainingBudget
+from ddbench.base_model.budget import TrainingBudget, compile_step
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.latent_diffusion.model import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
@@ -72,9 +72,8 @@ def train_autoencoder(
         with mixed_precision(device, budget.precision):
             return loss_of(vae, real, noise)
 
-    if budget.compiled:  # compile before the clock starts; the gradients of this step are thrown away
-        loss_at(0).backward()
-        vae.zero_grad(set_to_none=True)
+    if budget.compiled:
+        compile_step(loss_at, vae)
     schedule = Schedule(
         budget.steps, budget.rate, warmup=100, cosine=True, decay=1e-4, betas=(0.9, 0.99), ema=budget.ema,
         seconds=budget.seconds,

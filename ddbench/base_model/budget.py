@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
 import torch
+from torch import Tensor, nn
 
 from ddbench.context import seed_of
 
@@ -25,6 +27,12 @@ class Amount(click.ParamType):
         if not positive:
             self.fail(f"{text!r} is neither steps, as 9000, nor minutes, as 6.5min", param, ctx)
         return text
+
+
+def compile_step(loss_at: Callable[[int], Tensor], network: nn.Module) -> None:
+    """Run a step whose gradients are thrown away: torch.compile does its work here, before the clock starts."""
+    loss_at(0).backward()
+    network.zero_grad(set_to_none=True)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ddbench.utils.images import to_array, to_float, to_uint8
 
 CPU = torch.device("cpu")
 SAMPLES = 6
-STEPS, GUIDANCE = 12, 1.5
+SCHEDULER, STEPS, GUIDANCE = "UniPCMultistepScheduler", 12, 1.5  # of the preset `tiny` of `diffusion`
 
 
 def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]]) -> None:
@@ -37,6 +37,7 @@ def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]
         rows.append(f"- {name}: {record['seconds'] / 60:.1f} minutes on {record['device']}; {settings}")
     megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e6
     facts = {"settings": "\n".join(rows), "psnr": quality, "megabytes": megabytes, "n": len(real)}
+    facts |= {"steps": STEPS, "scheduler": SCHEDULER, "guidance": GUIDANCE}
     (folder / "README.md").write_text(CARD.format(**facts))
 
 
@@ -65,13 +66,13 @@ def _save_samples(model: LatentModel, path: Path) -> None:
 def draw(model: LatentModel, caption: str, count: int) -> Tensor:
     """`count` images (n, 3, 64, 64), uint8, of one caption, from pure noise; image i draws from seed i.
 
-    As the preset `tiny` of `diffusion` samples: UniPC, STEPS steps, GUIDANCE.
+    Sampled as by the preset `tiny` of `diffusion`.
     """
     conditions, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
     denoise = guided_denoiser(model.denoise, conditions, empty, GUIDANCE)
-    scheduler = model.make_scheduler("UniPCMultistepScheduler")
+    scheduler = model.make_scheduler(SCHEDULER)
     return model.decode(sample(denoise, scheduler, nothing, SamplerConfig(STEPS), generators)[0], count)
 
 
@@ -90,8 +91,8 @@ a CPU. It is no substitute for a full base model: it knows the classes below, at
   was trained on a UC Merced image or a test image; the autoencoder's loss was chosen by looking at reconstructed test
   images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
-- Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes),
-  UniPC, 12 steps, guidance 1.5.
+- Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), {steps} steps of
+  {scheduler}, guidance {guidance}.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.
 
 ## The training run

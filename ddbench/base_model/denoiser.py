@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ddbench.base_model.autoencoder import EVERY
-from ddbench.base_model.budget import TrainingBudget
+from ddbench.base_model.budget import TrainingBudget, compile_step
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
 from ddbench.methods.latent_diffusion.model import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
@@ -138,9 +138,8 @@ def train_denoiser(
         condition = model.text(tokens).last_hidden_state.index_select(0, captions)
         return diffusion_loss(lambda z_t, t: denoise(z_t, t, condition), z, objective, generator)
 
-    if budget.compiled:  # compile before the clock starts; the gradients of this step are thrown away
-        loss_at(0).backward()
-        model.zero_grad(set_to_none=True)
+    if budget.compiled:
+        compile_step(loss_at, model)
     schedule = Schedule(
         budget.steps, budget.rate, warmup=200, cosine=True, betas=(0.9, 0.99), ema=budget.ema, seconds=budget.seconds
     )

@@ -13,8 +13,8 @@ import torch
 from click import BadParameter, UsageError
 from safetensors import safe_open
 
-from ddbench import registry
-from ddbench.base_model import FOLDER
+from ddbench import config, registry
+from ddbench.base_model import FOLDER, card
 from ddbench.base_model.__main__ import WorkFolder, budgets, make_autoencoder, make_denoiser
 from ddbench.base_model.autoencoder import draw_images
 from ddbench.base_model.budget import Amount, TrainingBudget
@@ -29,6 +29,7 @@ from ddbench.methods.herding import Herding
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.model_files import BY_TEXT
 from ddbench.methods.latent_diffusion.training import Schedule
+from ddbench.methods.plain_diffusion import Diffusion
 from ddbench.methods.random import Random
 from ddbench.registry import load_method
 from ddbench.testing import check_method
@@ -51,6 +52,11 @@ def test_what_ships_is_small_half_precision_and_complete():
             assert {tensors.get_tensor(k).dtype for k in tensors.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
     assert "dB PSNR" in (FOLDER / "README.md").read_text()
     assert (FOLDER / "samples.png").is_file()
+
+
+def test_the_card_samples_as_the_preset_does():
+    preset = config.build(Diffusion, "tiny")
+    assert (preset.scheduler, preset.steps, preset.guidance) == (card.SCHEDULER, card.STEPS, card.GUIDANCE)
 
 
 def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):

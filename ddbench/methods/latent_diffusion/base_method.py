@@ -15,7 +15,7 @@ from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.class_numbers import class_numbers, read_class_numbers
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, interval_scale, sample
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_base, check_prompts, denoiser_of, load_model
@@ -97,6 +97,7 @@ class LatentDiffusionMethod:
     variance = "fixed"
     strength = 1.0
     pull = 0.0
+    captioner = "template"
 
     def __post_init__(self) -> None:
         at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
@@ -115,9 +116,8 @@ class LatentDiffusionMethod:
 
     def models(self) -> dict[str, str]:
         """Return the models that a run loads, by the setting that names them."""
-        captioner = getattr(self, "captioner", "template")  # of the methods whose prompts describe images
-        more = {} if captioner in ("template", "palette") or self.strength == 0 else {"captioner": captioner}
-        return {"base": self.base} | more
+        reads_captions = self.captioner not in ("template", "palette") and self.strength > 0
+        return {"base": self.base} | ({"captioner": self.captioner} if reads_captions else {})
 
     def check_models(self, readable: Sequence[str]) -> None:
         """Raise UserError if the base is not whole, or has one condition for two classes."""
@@ -180,11 +180,6 @@ class LatentDiffusionMethod:
         """Return `denoise` and `shift` of `sample` for a batch of start latents (n, c, h, w), by default no shift."""
         return (lambda z, t: outputs(z, t)[0]), None
 
-    def _scale(self, scheduler: Any, t: Tensor) -> float:
-        """Return the guidance scale at a time of the scheduler."""
-        share = float(t) / len(scheduler.alphas_cumprod)
-        return self.guidance if self.guidance_low <= share <= self.guidance_high else 1.0
-
     def _sampler_config(self) -> SamplerConfig:
         return SamplerConfig(self.steps, self.strength)
 
@@ -216,7 +211,8 @@ class LatentDiffusionMethod:
             condition = conditions[prompts.index[batch].to(conditions.device)]
             negative = conditions[-1:].expand(len(batch), *conditions.shape[1:])
             scheduler = model.make_scheduler(self.scheduler, spacing=self.spacing, variance=self.variance)
-            scale = partial(self._scale, scheduler)
+            times = len(scheduler.alphas_cumprod)
+            scale = interval_scale(self.guidance, self.guidance_low, self.guidance_high, times)
             outputs = guided_and_conditional(network, condition, negative, scale, self.guidance_channels)
             denoise, shift = self._guided_denoiser(outputs, z, scheduler)
             z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)

@@ -195,6 +195,14 @@ def guided_denoiser(network: Callable[..., Tensor], condition: Tensor, negative:
     return lambda z, t: outputs(z, t)[0]
 
 
+def interval_scale(scale: float, low: float, high: float, times: int) -> Callable[[Tensor], float]:
+    """Return t -> guidance scale: `scale` at times between the shares `low` and `high` of the `times`, else 1.
+
+    Kynkäänniemi et al., arXiv 2404.07724.
+    """
+    return lambda t: scale if low <= float(t) / times <= high else 1.0
+
+
 def guided_and_conditional(
     network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: Callable[[Tensor], float],
     channels: int = 0,
