@@ -19,8 +19,9 @@ from click.shell_completion import CompletionItem
 
 from ddbench.errors import DISK_ERRORS, UserError, disk_error
 from ddbench.runner.options import SMALLEST
+from ddbench.store.paths import is_inside_run
 from ddbench.utils.limits import LARGEST_SIZE
-from ddbench.utils.text_table import fit_cells, terminal_width
+from ddbench.utils.text_table import fit_cells, markdown_table, terminal_width
 
 if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
@@ -73,7 +74,7 @@ class OutputFile(UserPath):
             self.fail(f"{value} is no name of a file: name a file", param, ctx)
         if path.is_symlink() or (path.exists() and not path.is_file()):
             self.fail(f"{path} is a link or a device, not a file: name a file", param, ctx)
-        if any((parent / "spec.json").exists() for parent in path.absolute().parents):
+        if is_inside_run(path):
             self.fail(f"{path} is in the folder of a run, which holds its own files only: name another", param, ctx)
         return path
 
@@ -196,8 +197,7 @@ def format_table(rows: Iterable[Sequence[str]], heads: Sequence[str], form: str)
         csv.writer(out, lineterminator="\n").writerows([heads, *table])
         return out.getvalue().rstrip("\n")
     if form == "markdown":
-        escaped = ([" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in table)
-        return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *escaped))
+        return markdown_table(heads, table)
     from ddbench.leaderboard.latex import escape
 
     body = [" & ".join(escape(" ".join(cell.split())) for cell in row) + r" \\" for row in (heads, *table)]

@@ -7,22 +7,33 @@ from typing import Any
 
 import click
 
-from ddbench.cli.common import SIZE, SIZE_HELP, text_table
+from ddbench.cli.common import (
+    DATASET,
+    METHOD,
+    PRESET,
+    PROTOCOL,
+    SIZE,
+    SIZE_HELP,
+    STUDENT,
+    format_option,
+    text_table,
+)
 from ddbench.datasets.info import format_bytes
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.limits import MOST_IMAGES
 
 
 @click.command()
-@click.option("--method", metavar="NAME|FILE.py:CLASS", help="Check a run of this method, too.")
-@click.option("--dataset", metavar="NAME|folder:PATH", help="Dataset of that run.")
+@click.option("--method", type=METHOD, metavar="NAME|FILE.py:CLASS", help="Check a run of this method, too.")
+@click.option("--dataset", type=DATASET, metavar="NAME|folder:PATH", help="Dataset of that run.")
 @click.option("--ipc", type=click.IntRange(1, MOST_IMAGES), help="Images per class of that run.")
 @click.option("--size", type=SIZE, metavar="PX", help=SIZE_HELP)
-@click.option("--preset", metavar="NAME", help="Named settings of the method.")
+@click.option("--preset", type=PRESET, metavar="NAME", help="Named settings of the method.")
 @click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="One setting; repeatable.")
 @click.option(
     "--student",
     "students",
+    type=STUDENT,
     metavar="NAME",
     multiple=True,
     default=["convnet"],
@@ -30,9 +41,14 @@ from ddbench.utils.limits import MOST_IMAGES
     help="Network to train on the distilled set; repeatable.",
 )
 @click.option(
-    "--protocol", default="quick", show_default=True, metavar="NAME", help="Training settings of the students."
+    "--protocol",
+    type=PROTOCOL,
+    default="quick",
+    show_default=True,
+    metavar="NAME",
+    help="Training settings of the students.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option("text", ("text", "json"))
 @click.pass_obj
 def doctor(  # noqa: PLR0913
     options: GlobalOptions,

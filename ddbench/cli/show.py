@@ -71,8 +71,8 @@ def show(name: str, form: str) -> None:
         record = {"name": name, "kind": kind.removesuffix("s"), "text": texts, "tables": tables}
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))
         return
-    shown = [part if isinstance(part, str) else format_table(part.rows, part.heads, form) for part in parts]
-    click.echo("\n\n".join(filter(None, shown)))
+    paragraphs = [part if isinstance(part, str) else format_table(part.rows, part.heads, form) for part in parts]
+    click.echo("\n\n".join(filter(None, paragraphs)))
 
 
 @click.command()
@@ -93,12 +93,11 @@ def check(method: str, form: str) -> None:
     from ddbench.testing import check_method
 
     outcomes = check_method(cls)
-    if form != "text":
-        rows = [("ok" if outcome.ok else "FAILED", outcome.name, outcome.detail) for outcome in outcomes]
+    rows = [("ok" if outcome.ok else "FAILED", outcome.name, outcome.detail) for outcome in outcomes]
+    if form == "text":
+        click.echo("\n".join(f"{state:6}  {name}{detail and ': '}{detail}" for state, name, detail in rows))
+    else:
         click.echo(format_table(rows, ("outcome", "check", "detail"), form))
-    for outcome in outcomes if form == "text" else ():
-        text = f"{outcome.name}: {outcome.detail}" if outcome.detail else outcome.name
-        click.echo(f"{'ok    ' if outcome.ok else 'FAILED'}  {text}")
     if not all(outcome.ok for outcome in outcomes):
         raise SystemExit(1)
 

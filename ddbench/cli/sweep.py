@@ -149,13 +149,13 @@ def _print_plan(
         note = "failed earlier; --retry repeats it" if job.folder in failed_folders else ""
         rows.append((job.title, tasks or "done", note))
     if form != "text":
-        return click.echo(format_table(rows, ("job", "tasks", "note"), form))
+        click.echo(format_table(rows, ("job", "tasks", "note"), form))
+        return
     for title, tasks, note in rows:
         click.echo(f"{title}: {tasks}" + (f" ({note})" if note else ""))
     missing = [task for job in todo for task in job.missing]
     time = estimate(missing, runs).describe(at_once)
     click.echo(f"{len(jobs)} jobs, {len(missing)} tasks to do; {time}")
-    return None
 
 
 def _print_tables(jobs: Sequence[SweepJob], options: GlobalOptions, form: str) -> bool:
@@ -171,11 +171,11 @@ def _print_tables(jobs: Sequence[SweepJob], options: GlobalOptions, form: str) -
     specs = [job.tasks[0].spec for job in jobs]
     digests = {spec.digest for spec in specs}
     results = [stored for stored in scan.results if stored.spec.digest in digests]
-    if form != "text":
+    if form == "text":
+        for fingerprint, size, ipc in dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs):
+            of_place = filter_results(results, fingerprint=fingerprint, size=size, ipc=ipc)
+            click.echo(render(of_place, form, TableOptions(width=terminal_width())))
+    else:
         click.echo(render(results, form), nl=False)
-    places = dict.fromkeys((spec.fingerprint, spec.size, spec.ipc) for spec in specs)
-    for fingerprint, size, ipc in places if form == "text" else ():
-        of_place = filter_results(results, fingerprint=fingerprint, size=size, ipc=ipc)
-        click.echo(render(of_place, form, TableOptions(width=terminal_width())))
     folders = {job.folder for job in jobs}
     return any(folders & {problem.path, *problem.path.parents} for problem in scan.problems)

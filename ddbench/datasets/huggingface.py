@@ -68,7 +68,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
 
 def _export(name: HubName, folder: Path) -> None:
     """Write the set's images, card and sides to `folder`. Raises UserError for images that cannot be read."""
-    revision, licence = newest_revision(name.repo)
+    revision, licence = _revision(name.repo)
     data = _load(name, revision)
     import datasets
     from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
@@ -97,7 +97,7 @@ def _write_sides(path: Path, written: Mapping[str, Sequence[str]]) -> bool:
     return True
 
 
-def newest_revision(repo: str) -> tuple[str, str]:
+def _revision(repo: str) -> tuple[str, str]:
     """Return the newest revision's hash and the licence on the set's card."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ddbench.protocols import load_protocol
 from ddbench.registry import load_method
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.records import Result, RunSpec
+from ddbench.utils.text_table import markdown_table
 from ddbench.version import __version__
 
 # a source's licence -> the hub's word for it; every other text goes under "other"
@@ -27,7 +28,7 @@ LARGEST_SIZE = "1M<n<10M"
 
 @dataclass(frozen=True)
 class CardContent:
-    """What the card tells.
+    """A run and its distilled set, as the card describes them.
 
     name: of the exported folder.
     spec: of the run.
@@ -119,7 +120,7 @@ def _summary(content: CardContent) -> str:
         f"A distilled set: a few images per class that stand for the training split of {spec.dataset}, "
         "made to train classifiers on. Written by `ddbench export images`."
     )
-    return f"# {_title(content)}\n\n{text}\n\n{_table(('field', 'value'), rows.items())}"
+    return f"# {_title(content)}\n\n{text}\n\n{markdown_table(('field', 'value'), rows.items())}"
 
 
 def _extra_files(pictures: Pictures) -> Iterator[str]:
@@ -170,7 +171,7 @@ def _classes(content: CardContent) -> str:
         text += ["The names cannot all be names of folders, so `train/metadata.jsonl` has the label of each file.", ""]
     elif list(names) != sorted(names):
         text += ["`imagefolder` numbers the classes in the order of their names, which is another one.", ""]
-    return "\n".join([*text, _table(("label", "class", "folder", "images"), rows)])
+    return "\n".join([*text, markdown_table(("label", "class", "folder", "images"), rows)])
 
 
 def _normalisation(content: CardContent, source: Source | None, data_paths: DataPaths) -> Iterator[str]:
@@ -221,7 +222,7 @@ def _accuracies(content: CardContent) -> str:
         for result in content.results
     ]  # fmt: skip
     heads = ("protocol", "student", "start", "seed", "overall, %", "by class, %", "test images", "precision", "device")
-    return f"## Accuracy\n\nOf students trained on this set, on real test images:\n\n{_table(heads, rows)}"
+    return f"## Accuracy\n\nOf students trained on this set, on real test images:\n\n{markdown_table(heads, rows)}"
 
 
 def _licence(content: CardContent, source: Source | None) -> str:
@@ -239,13 +240,6 @@ def _licence(content: CardContent, source: Source | None) -> str:
     if citation:
         lines += [f"- method: {citation}"]
     return "\n".join(lines)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    cells = [[" ".join(cell.replace("\\", "\\\\").replace("|", "\\|").split()) for cell in row] for row in rows]
-    lines = [list(heads), ["---"] * len(heads), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _quote(text: str) -> str:

@@ -1,4 +1,7 @@
-"""What is on this machine, what methods need, and what a run would cost, from recorded costs. torch for the device."""
+"""The report of `ddbench doctor`: this machine, the needs of methods, the cost of a run by recorded ones.
+
+torch is imported for the device only.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +141,7 @@ def list_methods() -> list[dict[str, Any]]:
 def check_request(request: Request, evaluation: EvaluationSetup, options: GlobalOptions) -> dict[str, Any]:
     """Return what a run needs, what it costs by the nearest recorded runs, and why it would fail, as JSON values.
 
-    problems: reasons why the command would fail now. fetched: what it downloads by itself.
+    problems: reasons why the command would fail now.
     """
     problems: list[str] = []
     needs: list[Need] = []

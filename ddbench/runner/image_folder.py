@@ -20,6 +20,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner.dataset_card import CardContent, write_card
 from ddbench.store import distilled_set
+from ddbench.store.paths import is_inside_run
 from ddbench.store.reader import RunsScan, read_distilled_run, read_run, report_problems
 from ddbench.store.records import Result
 from ddbench.utils.files import make_once, read_json, write_json
@@ -49,7 +50,7 @@ def export_images(run: Path, folder: Path, data_paths: DataPaths) -> list[Result
     results = [stored.result for stored in scan.results]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already and is not overwritten: remove it, or name another folder")
-    if any((parent / "spec.json").exists() for parent in folder.absolute().parents):
+    if is_inside_run(folder):
         raise UserError(f"{folder} is in the folder of a run, which holds its own files only: name another")
     if folder.is_dir():
         folder.rmdir()

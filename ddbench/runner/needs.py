@@ -1,4 +1,4 @@
-"""What a request needs and this machine lacks: images and models, with their sizes and the commands that get them.
+"""Images and models that a request reads: their sizes, whether they are here, and the commands that get them.
 
 No torch, but for the modules of methods that load models. Nothing is downloaded.
 """

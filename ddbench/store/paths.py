@@ -17,6 +17,11 @@ def safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "unnamed"
 
 
+def is_inside_run(path: Path) -> bool:
+    """Return True for a path below the folder of a run, which holds its own files only."""
+    return any((parent / "spec.json").exists() for parent in path.absolute().parents)
+
+
 def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
     """Return the path of a student's result in a run folder, by this version of the evaluator."""
     version = "" if VERSION == 1 else f"-judge{VERSION}"

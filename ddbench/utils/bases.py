@@ -17,7 +17,7 @@ INDEX = ("model_index.json", "config.json")  # of a pipeline, of any other model
 
 @dataclass(frozen=True)
 class BaseInfo:
-    """What is known of a base model, as text where no unit is given.
+    """Facts of a base model, as text where no unit is given.
 
     name: short name, for `ddbench show`.
     kind: family and condition.
@@ -99,8 +99,8 @@ def is_local(model: str) -> bool:
             paths = [try_to_load_from_cache(model, name) for name in INDEX]
         except HFValidationError:  # a path that does not exist
             return False
-        found = next((path for path in paths if isinstance(path, str)), "")
-        if not found:
+        cached = [path for path in paths if isinstance(path, str)]
+        if not cached:
             return False
-        folder = Path(found).parent
+        folder = Path(cached[0]).parent
     return any(path.exists() for pattern in WEIGHTS for path in folder.glob(pattern))

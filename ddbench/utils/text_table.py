@@ -1,4 +1,4 @@
-"""Tables that are no wider than a terminal: long cells wrapped, or columns in several blocks. No torch."""
+"""Tables in Markdown, and tables that are no wider than a terminal: cells wrapped, or blocks of columns. No torch."""
 
 from __future__ import annotations
 
@@ -73,6 +73,12 @@ def column_blocks(rows: Rows, width: int) -> list[Rows]:
         blocks[-1].append(column)
         used += wide
     return [[list(row) for row in zip(*block, strict=True)] for block in blocks]
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; cells become one line each."""
+    cells = [[" ".join(cell.replace("\\", r"\\").replace("|", r"\|").split()) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells))
 
 
 def _width(column: Sequence[str]) -> int:

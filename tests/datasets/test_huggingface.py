@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(huggingface, "newest_revision", lambda repo: ("5" * 40, "cc-by-4.0"))
+    monkeypatch.setattr(huggingface, "_revision", lambda repo: ("5" * 40, "cc-by-4.0"))
     datasets.disable_progress_bars()
     return tmp_path
 
