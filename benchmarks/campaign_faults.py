@@ -37,7 +37,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Campaign:
-    """What all parts share: inputs, undisturbed runs by kind, draws, and a folder for the runs."""
+    """Inputs, undisturbed runs by kind, random draws and the folder of the runs, for all parts of the campaign."""
 
     inputs: Inputs
     references: dict[str, Reference]

@@ -1,4 +1,4 @@
-"""What benchmarks/campaign.py runs: small inputs, five kinds of runs in forked processes."""
+"""Small inputs and five kinds of runs, in forked processes, for benchmarks/campaign.py."""
 
 from __future__ import annotations
 

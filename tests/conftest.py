@@ -20,6 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the user in the environment."""
+    for name in ("RUNS", "DATA", "SHARED", "DEVICE"):
+        monkeypatch.delenv(f"DDBENCH_{name}", raising=False)
+
+
 @pytest.fixture(scope="session")
 def few_scenes() -> ImageSet:
     """Six 32 px images of each of three classes."""

@@ -196,7 +196,7 @@ def test_a_folder_without_a_name_is_refused(here, option, text):
 @pytest.mark.parametrize("kind", ["pipe", "link", "loop"])
 @pytest.mark.parametrize("command", [("leaderboard",), ("report",), ("robustness",), ("merge", "others"), RUN])
 def test_runs_that_are_no_folder_are_refused(here, command, kind):
-    """Not "no results yet", with exit status 0."""
+    """The command does not say "no results yet" and end with status 0."""
     os.mkfifo(here / "pipe")
     (here / "link").symlink_to("nowhere")
     (here / "loop").symlink_to("loop")

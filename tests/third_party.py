@@ -1,4 +1,7 @@
-"""What a user brings, for the tests: images in class folders, a method in one file, a package with an entry point."""
+"""What a user brings, for the tests: images in class folders, a method in one file, a package with an entry point.
+
+And a command as a user calls it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from click.testing import CliRunner, Result
 from PIL import Image
 
+from ddbench.cli.main import cli
 from ddbench.store import distilled_set
 from ddbench.store.reader import Problem, read_runs
 from ddbench.store.records import StoredResult
+
+
+def run_command(*words: object, status: int = 0) -> Result:
+    """Run a command of `ddbench` in this process; return its result, after a look at the exit status."""
+    result = CliRunner().invoke(cli, [str(word) for word in words])
+    assert result.exit_code == status, (result.output, result.exception)
+    return result
+
 
 METHOD = '''
 """Somebody's method, in one file."""

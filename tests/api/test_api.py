@@ -29,10 +29,8 @@ TIMES = {"seconds", "memory_bytes", "memory"}  # what differs between two runs o
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, no_settings):
     """A folder to stand in, with images of two classes, a method and a protocol of a few steps."""
-    for name in ("RUNS", "DATA", "SHARED", "DEVICE"):
-        monkeypatch.delenv(f"DDBENCH_{name}", raising=False)
     write_images(tmp_path / "images", {"barn": 10, "pond": 12})
     write_method(tmp_path)
     (tmp_path / "few.toml").write_text(few(3))

@@ -20,7 +20,7 @@ from ddbench.cli.main import cli
 
 
 def completions(*words):
-    """What a shell offers for the last word."""
+    """Return the completions that a shell gets for the last word."""
     *before, last = words
     return [item.value for item in ShellComplete(cli, {}, "ddbench", "").get_completions(before, last)]
 
@@ -94,9 +94,9 @@ def test_lists_and_tables_have_formats(tmp_path, monkeypatch):
     monkeypatch.delenv("DDBENCH_DATA", raising=False)
     assert {"method": "dpd", "preset": "tiny"} in json.loads(ddbench("list", "presets", "--format", "json"))
     assert ddbench("list", "students", "--format", "csv").splitlines()[:2] == ["student", "convnet"]
-    shown = json.loads(ddbench("show", "quick@1", "--format", "json"))
-    assert (shown["name"], shown["kind"]) == ("quick@1", "protocol")
-    batch = next(row for row in shown["tables"][0] if row["field"] == "batch")
+    record = json.loads(ddbench("show", "quick@1", "--format", "json"))
+    assert (record["name"], record["kind"]) == ("quick@1", "protocol")
+    batch = next(row for row in record["tables"][0] if row["field"] == "batch")
     assert next(value for heads, value in batch.items() if heads.startswith("resnet18 ")) == "32"
     assert "| field | " in ddbench("show", "quick@1", "--format", "markdown")
     assert json.loads(ddbench("robustness", "--format", "json")) == []

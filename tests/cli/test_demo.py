@@ -9,30 +9,21 @@ import sys
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 from third_party import few, write_images, write_method
+from third_party import run_command as ddbench
 
 from ddbench import load_dataset
 from ddbench.cli.demo import steps
-from ddbench.cli.main import cli
 from ddbench.runner.options import GlobalOptions
 from ddbench.store import distilled_set
 from ddbench.utils.contact_sheet import TILE
 from ddbench.utils.files import read_json, write_json
 
 
-def ddbench(*words, status=0):
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == status, (result.output, result.exception)
-    return result
-
-
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, no_settings):
     """Two runs of two classes: `pick` with a record of prototypes, and `random`."""
-    for name in ("RUNS", "DATA", "SHARED", "DEVICE"):
-        monkeypatch.delenv(f"DDBENCH_{name}", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "few.toml").write_text(few(1))
     write_method(tmp_path)
@@ -79,7 +70,7 @@ def test_a_figure_of_chosen_classes_without_real_images(here):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("runs", "--class", "barm"), r"unknown class 'barm'; did you mean barn\?"),
         (("images",), "there is no run at images"),
@@ -88,8 +79,8 @@ def test_a_figure_of_chosen_classes_without_real_images(here):
         (("runs", "--dataset", "folder:gone"), "--no-prototypes without --real draws the distilled images alone"),
     ],
 )
-def test_what_cannot_be_drawn_is_explained(here, words, said):
-    assert re.search(said, ddbench("figure", *words, status=2).stderr.replace("\n", " "))
+def test_what_cannot_be_drawn_is_explained(here, words, message):
+    assert re.search(message, ddbench("figure", *words, status=2).stderr.replace("\n", " "))
 
 
 def test_runs_of_two_splits_are_two_figures(here):

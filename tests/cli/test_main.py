@@ -9,12 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
 from test_records import write
+from third_party import run_command as ddbench
 from third_party import snapshot, write_images, write_method, write_package
 
 from ddbench.cli.common import log, log_to_stderr
-from ddbench.cli.main import cli
 from ddbench.config import describe_fields, preset_purpose, presets
 from ddbench.registry import load_method, names
 from evaluators.protocols import PROTOCOLS
@@ -22,10 +21,8 @@ from evaluators.recipes import Augment, Recipe
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, no_settings):
     """An empty folder to stand in, without a user's settings."""
-    for name in ("RUNS", "DATA", "SHARED", "DEVICE"):
-        monkeypatch.delenv(f"DDBENCH_{name}", raising=False)
     place = tmp_path / "here"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -40,13 +37,6 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pick(tmp_path_factory):
     return write_method(tmp_path_factory.mktemp("method"))
-
-
-def ddbench(*words, status=0):
-    """Run a command in this process; its result, after a look at the exit status."""
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == status, (result.output, result.exception)
-    return result
 
 
 RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size", "8")
@@ -111,9 +101,9 @@ def test_a_full_disk_is_named_with_the_way_out(here, pick, images):
     words = ("run", "--method", pick, "--set", "do=full", "--dataset", f"folder:{images}", "--ipc", "2")
     result = ddbench(*words, status=2)
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    said = r"Error: runs/\S+/distilled cannot be written \(No space left on device\): free space; the same command"
+    message = r"Error: runs/\S+/distilled cannot be written \(No space left on device\): free space; the same command"
     assert len(lines) == 1
-    assert re.match(said, lines[0])
+    assert re.match(message, lines[0])
 
 
 def test_a_dry_run_names_the_work_and_writes_nothing(here, pick, images):

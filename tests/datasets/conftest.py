@@ -179,15 +179,15 @@ class Hub:
         if self.down_after is not None and len(self.gotten()) > self.down_after:
             return request.send_error(403)
         data = file.read_bytes()
-        wanted = request.headers.get("Range", "")
-        self.ranges += [wanted] if wanted else []
-        first = int(wanted.removeprefix("bytes=").partition("-")[0] or 0)
-        request.send_response(206 if wanted else 200)
+        byte_range = request.headers.get("Range", "")
+        self.ranges += [byte_range] if byte_range else []
+        first = int(byte_range.removeprefix("bytes=").partition("-")[0] or 0)
+        request.send_response(206 if byte_range else 200)
         request.send_header("ETag", f'"{tag(file)[:40]}"')
         request.send_header("X-Repo-Commit", revision)
         request.send_header("Accept-Ranges", "bytes")
         request.send_header("Content-Length", str(len(data) - first))
-        if wanted:
+        if byte_range:
             request.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
         request.end_headers()
         if request.command == "HEAD":

@@ -247,6 +247,6 @@ def test_the_way_to_get_it_is_the_command(data_paths):
         MissingDataError, match="ddbench data prepare siri-whu downloads the copy jonathan-roberts1/SIRI"
     ):
         SIRI_WHU.describe(data_paths)
-    shown = CliRunner().invoke(cli, ["show", "siri-whu"]).output
-    assert "148 MB" in shown
-    assert SIRI_WHU.copy.revision in re.sub(r"\s", "", shown)
+    output = CliRunner().invoke(cli, ["show", "siri-whu"]).output
+    assert "148 MB" in output
+    assert SIRI_WHU.copy.revision in re.sub(r"\s", "", output)

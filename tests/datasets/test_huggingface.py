@@ -110,20 +110,20 @@ def test_it_is_got_once(here, picture, monkeypatch):
 
 def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
     write(here / "me/scenes", picture, ["train", "test"])
-    kept, written = hub_images._suffix, []
+    original, written = hub_images._suffix, []
 
     def killed(data):
         written.append(data)
         if len(written) > 25:
             raise KeyboardInterrupt
-        return kept(data)
+        return original(data)
 
     monkeypatch.setattr(hub_images, "_suffix", killed)
     with pytest.raises(KeyboardInterrupt):
         find_dataset("hf:me/scenes")
     assert not (here / "home/ddbench/me--scenes").exists()
     assert len(list((here / "home/ddbench").rglob("train-*"))) == 20  # half of it is there, under another name
-    monkeypatch.setattr(hub_images, "_suffix", kept)
+    monkeypatch.setattr(hub_images, "_suffix", original)
     find_dataset("hf:me/scenes")
     images = here / "home/ddbench/me--scenes/images"
     assert len(list(images.rglob("*-*.jpg")) + list(images.rglob("*-*.png"))) == 40

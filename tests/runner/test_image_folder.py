@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 from third_party import few, snapshot, write_images, write_method
+from third_party import run_command as ddbench
 
 from ddbench.api.distilled import read_pictures
-from ddbench.cli.main import cli
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.errors import UserError
@@ -42,16 +41,8 @@ class Soft(Pick):
 '''
 
 
-def ddbench(*words, status=0):
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == status, (result.output, result.exception)
-    return result
-
-
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    for name in ("RUNS", "DATA", "SHARED", "DEVICE"):
-        monkeypatch.delenv(f"DDBENCH_{name}", raising=False)
+def here(tmp_path, monkeypatch, no_settings):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -168,13 +159,13 @@ def test_what_is_no_run_or_exists_is_refused(here):
     run, _ = run_once(here, ["barn", "pond"])
     ddbench("export", "images", run, "set")
     before = snapshot(here)
-    for words, said in (
+    for words, message in (
         ((run, "set"), "set exists already and is not overwritten"),
         ((run, run / "set"), "is in the folder of a run"),
         (("images", "other"), "images is not a run: name a folder with a spec.json"),
         ((run / "distilled", "other"), "is not a run"),
     ):
-        assert said in ddbench("export", "images", *words, status=2).stderr
+        assert message in ddbench("export", "images", *words, status=2).stderr
     assert "names no dataset: add --dataset" in ddbench("evaluate", "images", status=2).stderr
     pixels = np.asarray(Image.open(run / "distilled/barn/000.png")) + np.uint8(1)
     assert snapshot(here) == before
@@ -191,7 +182,7 @@ def test_another_split_is_warned_of(here):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"folders": ["train/barn"]}, "its folders are not one for each class"),
         ({"folders": ["train/barn", 3]}, "its folders are not one for each class"),
@@ -202,14 +193,14 @@ def test_another_split_is_warned_of(here):
         ({"classes": ["barn", "lake"]}, "missing: pond; not a class of the dataset: lake"),
     ],
 )
-def test_a_damaged_list_of_folders_is_refused(tmp_path, change, said):
+def test_a_damaged_list_of_folders_is_refused(tmp_path, change, message):
     for name in ("barn", "pond"):
         (tmp_path / "train" / name).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "train" / name / "000.png")
     write_json(
         tmp_path / "manifest.json", {"classes": ["barn", "pond"], "folders": ["train/barn", "train/pond"]} | change
     )
-    with pytest.raises(UserError, match=said.replace(".", r"\.")):
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
         read_folder(tmp_path, ("barn", "pond"), 8)
 
 

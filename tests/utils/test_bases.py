@@ -22,10 +22,10 @@ def test_facts_are_complete():
 
 @pytest.mark.parametrize("name", ["text2earth", "lcybuaa/Text2Earth"])
 def test_show_explains_one(name):
-    shown = CliRunner().invoke(cli, ["show", name])
-    assert shown.exit_code == 0, shown.output
+    result = CliRunner().invoke(cli, ["show", name])
+    assert result.exit_code == 0, result.output
     for words in ("text2earth (base model)", "3.44 GB", "Apache-2.0", "not tried", "--set base=lcybuaa/Text2Earth"):
-        assert words in shown.output
+        assert words in result.output
 
 
 def test_bases_are_listed_and_unknown_ones_are_refused():

@@ -10,8 +10,8 @@ def test_a_file_is_written_without_what_a_killed_process_left_of_it(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
     (tmp_path / f".a.json.{gone.pid}.tmp").touch()
-    kept = {f".a.json.{os.getpid()}.tmp", f".a.json.other-{gone.pid}.tmp", f".b.json.{gone.pid}.tmp"}
-    for name in kept:
+    of_others = {f".a.json.{os.getpid()}.tmp", f".a.json.other-{gone.pid}.tmp", f".b.json.{gone.pid}.tmp"}
+    for name in of_others:
         (tmp_path / name).touch()
     write_json(tmp_path / "a.json", {})
-    assert {path.name for path in tmp_path.iterdir()} == {"a.json", *kept}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", *of_others}

@@ -68,9 +68,9 @@ def test_a_command_fits_its_terminal_and_has_full_width_in_a_pipe(monkeypatch):
                 break
         os.close(lead)
     assert process.returncode == 0
-    shown = b"".join(parts).decode().replace("\r\n", "\n")
-    assert max(map(len, tables(shown))) <= 72
-    assert sorted("".join(shown.split()).replace("-", "")) == sorted("".join(piped.split()).replace("-", ""))
+    on_terminal = b"".join(parts).decode().replace("\r\n", "\n")
+    assert max(map(len, tables(on_terminal))) <= 72
+    assert sorted("".join(on_terminal.split()).replace("-", "")) == sorted("".join(piped.split()).replace("-", ""))
     assert max(map(len, tables(piped))) > 140
 
 
