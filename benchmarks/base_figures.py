@@ -36,7 +36,8 @@ BATCH = 50  # samples at a time
 STUDENTS = {"eurosat": "resnet18", "ucm": "convnet"}
 HELD_BACK_OF = {"eurosat": HELD_BACK, "ucm": 3}  # UC Merced has 50 training images of a class
 
-SAMPLING = ("steps", "guidance", "guidance_low", "guidance_high", "scheduler")  # options that methods have too
+# options that methods have too
+SAMPLING = ("steps", "spacing", "guidance", "guidance_low", "guidance_high", "scheduler")
 
 Figures = dict[str, Any]
 
@@ -48,7 +49,7 @@ class Options:
     split: the real images to compare with, test or holdout.
     count: samples of a class.
     stride: every stride-th real image is reconstructed.
-    steps, guidance, guidance_low, guidance_high, scheduler: of sampling, as methods name them.
+    steps, spacing, guidance, guidance_low, guidance_high, scheduler: of sampling, as methods name them.
     """
 
     data_root: Path
@@ -58,6 +59,7 @@ class Options:
     count: int
     stride: int
     steps: int
+    spacing: str
     guidance: float
     guidance_low: float
     guidance_high: float
@@ -101,7 +103,7 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
     def some(rows: slice) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(count)[rows]]
         n = len(generators)
-        scheduler = model.make_scheduler(options.scheduler)
+        scheduler = model.make_scheduler(options.scheduler, spacing=options.spacing)
         times = len(scheduler.alphas_cumprod)
         outputs = guided_and_conditional(
             model.denoise,
@@ -109,7 +111,7 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
             empty.expand(n, *empty.shape[1:]),
             interval_scale(options.guidance, options.guidance_low, options.guidance_high, times),
         )
-        nothing, config = torch.zeros(n, *shape), SamplerConfig(options.steps)
+        nothing, config = torch.zeros(n, *shape), SamplerConfig(options.steps, spacing=options.spacing)
         return sample(lambda z, t: outputs(z, t)[0], scheduler, nothing, config, generators)[0]
 
     return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
@@ -132,7 +134,7 @@ def draw_all(model: LatentModel, options: Options) -> tuple[Tensor, Tensor, Figu
 
 def measure(base: Path, net: Student, real: Seen, options: Options) -> tuple[LatentModel, Seen, Figures]:
     model = load_model(str(base), CPU)
-    check_steps(model.make_scheduler(options.scheduler), options.steps)
+    check_steps(model.make_scheduler(options.scheduler, spacing=options.spacing), options.steps, options.spacing)
     images, labels, seconds = draw_all(model, options)
     samples = see(net, images, labels)
     size = sum(file.stat().st_size for file in base.rglob("*") if file.is_file())

@@ -130,6 +130,7 @@ def table(columns: list[Figures], real: Figures) -> str:
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="holdout: for choices")
 @click.option("--count", type=click.IntRange(min=2), help="Samples of a class.  [default: 100]")
 @click.option("--steps", default=PRESET.steps, show_default=True)
+@click.option("--spacing", default=PRESET.spacing, show_default=True, help="of their times")
 @click.option("--guidance", default=PRESET.guidance, show_default=True)
 @click.option("--guidance-low", default=PRESET.guidance_low, show_default=True, help="share of the noise schedule")
 @click.option("--guidance-high", default=PRESET.guidance_high, show_default=True)

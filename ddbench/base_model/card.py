@@ -19,7 +19,8 @@ from ddbench.utils.images import to_array, to_float, to_uint8
 
 CPU = torch.device("cpu")
 SAMPLES = 6
-SCHEDULER, STEPS, GUIDANCE = "UniPCMultistepScheduler", 12, 1.5  # of the preset `tiny` of `diffusion`
+# of the preset `tiny` of `diffusion`
+SCHEDULER, STEPS, SPACING, GUIDANCE = "UniPCMultistepScheduler", 12, "beta", 1.5
 
 
 def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]]) -> None:
@@ -37,7 +38,7 @@ def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]
         rows.append(f"- {name}: {record['seconds'] / 60:.1f} minutes on {record['device']}; {settings}")
     megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e6
     facts = {"settings": "\n".join(rows), "psnr": quality, "megabytes": megabytes, "n": len(real)}
-    facts |= {"steps": STEPS, "scheduler": SCHEDULER, "guidance": GUIDANCE}
+    facts |= {"steps": STEPS, "spacing": SPACING, "scheduler": SCHEDULER, "guidance": GUIDANCE}
     (folder / "README.md").write_text(CARD.format(**facts))
 
 
@@ -72,8 +73,8 @@ def draw(model: LatentModel, caption: str, count: int) -> Tensor:
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
     denoise = guided_denoiser(model.denoise, conditions, empty, GUIDANCE)
-    scheduler = model.make_scheduler(SCHEDULER)
-    return model.decode(sample(denoise, scheduler, nothing, SamplerConfig(STEPS), generators)[0], count)
+    scheduler, config = model.make_scheduler(SCHEDULER, spacing=SPACING), SamplerConfig(STEPS, spacing=SPACING)
+    return model.decode(sample(denoise, scheduler, nothing, config, generators)[0], count)
 
 
 CARD = """# tiny: the embedded base model of ddbench
@@ -92,7 +93,7 @@ a CPU. It is no substitute for a full base model: it knows the classes below, at
   images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), {steps} steps of
-  {scheduler}, guidance {guidance}.
+  {scheduler} with {spacing} spacing, guidance {guidance}.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.
 
 ## The training run

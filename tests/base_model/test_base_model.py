@@ -56,7 +56,8 @@ def test_what_ships_is_small_half_precision_and_complete():
 
 def test_the_card_samples_as_the_preset_does():
     preset = config.build(Diffusion, "tiny")
-    assert (preset.scheduler, preset.steps, preset.guidance) == (card.SCHEDULER, card.STEPS, card.GUIDANCE)
+    settings = preset.scheduler, preset.steps, preset.spacing, preset.guidance
+    assert settings == (card.SCHEDULER, card.STEPS, card.SPACING, card.GUIDANCE)
 
 
 def test_the_latent_grid_is_small_and_pictures_survive_it(tiny):

@@ -26,7 +26,7 @@ def options(**more):
     from base_figures import Options
 
     place = {"data_root": Path(), "shared": Path(), "work": Path()}
-    how = {"split": "test", "count": 3, "stride": 1, "steps": 2, "scheduler": "base"}
+    how = {"split": "test", "count": 3, "stride": 1, "steps": 2, "spacing": "base", "scheduler": "base"}
     how |= {"guidance": 2.0, "guidance_low": 0.0, "guidance_high": 1.0}
     return Options(**place | how | more)
 

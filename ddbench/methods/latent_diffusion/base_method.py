@@ -64,6 +64,13 @@ class LatentDiffusionMethod:
     tune_ema: float = param(0.0, "decay of the weight average that replaces the weights at the end; 0 for none")
     scheduler: str = param("base", "the base's own (base), or a diffusers scheduler by class name")
     steps: int = param(50, "sampling steps")
+    spacing: Literal["base", "beta", "leading", "linspace", "trailing"] = param(
+        "base",
+        "spacing of the sampling times: the base's own (base); close together at much and at little noise, for DEIS, "
+        "DPM-Solver++ and UniPC (beta: Lee et al., arXiv 2407.12173); of 50 in 1000 from 980 to 0, or one more where "
+        "the base says so (leading), from 999 to 0, as in DiT's public code (linspace), or from 999 to 19 (trailing)",
+        added_later=True,
+    )
     guidance: float = param(7.5, "classifier-free guidance scale")
     guidance_low: float = param(
         0.0, "guide only at noise times from this share of the schedule on", "0 to 1", added_later=True
@@ -93,7 +100,6 @@ class LatentDiffusionMethod:
     base_classes = ""
     tune_epochs = 0
     tune_parts = 1
-    spacing = "base"
     variance = "fixed"
     strength = 1.0
     pull = 0.0
@@ -148,7 +154,7 @@ class LatentDiffusionMethod:
         """Raise UserError now for settings that would fail after the training."""
         model.check_size(train.images.shape[-1])
         scheduler = model.make_scheduler(self.scheduler, self.pull > 0, self.spacing, self.variance)
-        check_steps(scheduler, self.steps)
+        check_steps(scheduler, self.steps, self.spacing)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
             log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)
@@ -181,7 +187,7 @@ class LatentDiffusionMethod:
         return (lambda z, t: outputs(z, t)[0]), None
 
     def _sampler_config(self) -> SamplerConfig:
-        return SamplerConfig(self.steps, self.strength)
+        return SamplerConfig(self.steps, self.strength, spacing=self.spacing)
 
     def _finetune_config(self, device: torch.device, images: int = 0) -> FinetuneConfig:
         """Return the settings of fine-tuning on `images` images, which count for `tune_epochs` alone."""
@@ -268,12 +274,6 @@ class LatentDiffusionBaseline(LatentDiffusionMethod):
         0,
         "first channels of the latent that classifier-free guidance changes; the others stay as under the prompt alone "
         "(DiT's public code: 3); 0: all",
-        added_later=True,
-    )
-    spacing: Literal["base", "leading", "linspace", "trailing"] = param(
-        "base",
-        "spacing of the sampling times: the base's own (base); of 50 in 1000 from 980 to 0, or one more where the base "
-        "says so (leading), from 999 to 0, as in DiT's public code (linspace), or from 999 to 19 (trailing)",
         added_later=True,
     )
     variance: Literal["fixed", "learned"] = param(

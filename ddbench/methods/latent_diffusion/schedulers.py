@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from typing import Any
+
+import torch
 
 from ddbench.errors import UserError, unknown
 
 MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"}
+ANY_TIMES = ("DEISMultistepScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")  # take any times
 
 
 def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: str) -> Any:
@@ -19,8 +23,8 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     Stable Diffusion (its second step still repeats the first from the latents before it, and with them before the
     first pull). No scheduler clips: that default is for pixels in [-1, 1].
 
-    pulled: the latents are moved between steps. spacing: of the times of sampling, "base" for the base's own.
-    variance: "learned" for DDPM's noise as the base learned it, else "fixed".
+    pulled: the latents are moved between steps. spacing: of the times of sampling, "base" for the base's own; "beta"
+    is checked here and set by `set_steps`. variance: "learned" for DDPM's noise as the base learned it, else "fixed".
 
     Raises UserError for an unknown name, for a scheduler that scales its noise, with `pulled` for one that continues
     from its own copy of the latents, and for a spacing or variance that the scheduler does not have.
@@ -30,9 +34,11 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     if name not in kinds:
         raise unknown("scheduler", name, kinds)
     config = dict(own.config)
-    config |= {"timestep_spacing": spacing} if spacing != "base" else {}
+    config |= {"timestep_spacing": spacing} if spacing not in ("base", "beta") else {}
     config |= {"variance_type": "learned_range"} if variance == "learned" else {}
     kind = kinds[name].__name__
+    if spacing == "beta" and kind not in ANY_TIMES:
+        raise UserError(f"scheduler {kind} has times of its own: spacing=beta needs scheduler={' or '.join(ANY_TIMES)}")
     if spacing != "base" and "timestep_spacing" not in inspect.signature(kinds[name]).parameters:
         raise UserError(f"scheduler {kind} knows no spacing: set spacing=base")
     scheduler = build_scheduler(kinds[name], config)
@@ -49,19 +55,32 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     return build_scheduler(DDIMScheduler, config)
 
 
-def set_steps(scheduler: Any, steps: int) -> None:
-    """Set the sampling steps, without NumPy's warning that UniPC's `set_timesteps` gives it a tensor."""
+def set_steps(scheduler: Any, steps: int, spacing: str = "base") -> None:
+    """Set the sampling steps; without NumPy's warning that UniPC's `set_timesteps` gives it a tensor.
+
+    spacing: "beta" replaces the times of a scheduler of ANY_TIMES by T sin^2(pi i / (2 steps)) - 1, i from `steps` down
+    to 1: quantiles of Beta(1/2, 1/2), close together at much and at little noise (Lee et al., arXiv 2407.12173, with
+    0.6 in place of 1/2). Other spacings are in the scheduler's own configuration (`choose_scheduler`).
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         scheduler.set_timesteps(steps)
+    if spacing == "beta":
+        abars = scheduler.alphas_cumprod
+        quantiles = torch.arange(steps, 0, -1, dtype=torch.float64).mul(math.pi / 2 / steps).sin().square()
+        scheduler.timesteps = (len(abars) * quantiles - 1).round().long().clamp(min=0)
+        abar = abars[scheduler.timesteps]
+        scheduler.sigmas = torch.cat([((1 - abar) / abar).sqrt(), scheduler.sigmas[-1:]])
 
 
-def check_steps(scheduler: Any, steps: int) -> None:
+def check_steps(scheduler: Any, steps: int, spacing: str = "base") -> None:
     """Raise UserError when the scheduler does not have so many steps: now, not after the training."""
     try:
-        set_steps(scheduler, steps)
+        set_steps(scheduler, steps, spacing)
     except ValueError as error:
         raise UserError(f"steps={steps}: {error}") from None
+    if len(set(scheduler.timesteps.tolist())) < len(scheduler.timesteps) and spacing == "beta":
+        raise UserError(f"steps={steps}: two of them have one time with spacing=beta: set fewer steps, or spacing=base")
 
 
 def build_scheduler(kind: Any, config: Any) -> Any:
