@@ -3,7 +3,7 @@
     python -m ddbench.base_model --data-root DATA --output ddbench/base_model/tiny
     python -m ddbench.base_model --data-root DATA --minutes 8          on a GPU
 
-Needs EuroSAT (RGB) below DATA. The work folder keeps the finished parts (autoencoder, latents, denoiser) and a
+Needs EuroSAT (RGB) below DATA. The work folder keeps the finished parts (autoencoder, decoder, latents, denoiser) and a
 checkpoint of the unfinished one: the same command continues where it was stopped. A part that was made with other
 settings is refused. Every draw follows from its step, so on a CPU the same machine, threads and versions give the same
 weights; --minutes ends by the clock, which no machine repeats.
@@ -15,7 +15,7 @@ the same command here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 from transformers import CLIPTokenizer
 
 from ddbench.base_model import FOLDER
-from ddbench.base_model.autoencoder import build_autoencoder, train_autoencoder
+from ddbench.base_model.autoencoder import build_autoencoder, train_autoencoder, train_decoder
 from ddbench.base_model.budget import Amount, TrainingBudget
 from ddbench.base_model.card import write_card
 from ddbench.base_model.data import base_images, pack_images
@@ -41,7 +41,8 @@ from ddbench.utils.files import Stopwatch, read_json, write_bytes, write_json
 from ddbench.utils.progress import progress_bar
 from ddbench.utils.provenance import device_name
 
-PARTS = ("autoencoder", "latents", "denoiser")
+SHARES = 1 / 5, 1 / 20, 3 / 4  # of --minutes: autoencoder, decoder, denoiser
+PARTS = ("autoencoder", "decoder", "latents", "denoiser")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,17 @@ def make_autoencoder(work: WorkFolder, data: ImageSet, budget: TrainingBudget) -
     return vae.to(work.device).eval()
 
 
+def make_decoder(work: WorkFolder, data: ImageSet, vae: AutoencoderDC, budget: TrainingBudget) -> None:
+    """Give the autoencoder the decoder that is trained on for texture."""
+
+    def make() -> dict[str, torch.Tensor]:
+        train_decoder(vae, data, budget, partial(bar, "decoder"), work.path / "decoder")
+        return vae.decoder.state_dict()
+
+    settings = asdict(budget) | {"autoencoder": work.records()["autoencoder"]["settings"]}
+    vae.decoder.load_state_dict(work.part("decoder", settings, make))
+
+
 def make_denoiser(
     work: WorkFolder, data: ImageSet, vae: AutoencoderDC, tokenizer: CLIPTokenizer, budget: TrainingBudget
 ) -> TextToLatent:
@@ -128,8 +140,9 @@ def make_denoiser(
 @click.option("--images", type=click.Path(path_type=Path, exists=True), help="read training images from this ZIP file")
 @click.option("--pack", type=click.Path(path_type=Path), help="write training images to this ZIP file, and stop")
 @click.option("--autoencoder", type=Amount(), default="6000", help="steps (batches of 16), or minutes as 2.5min")
+@click.option("--decoder", type=Amount(), default="3000", help="steps (batches of 16), or minutes as 0.5min")
 @click.option("--denoiser", type=Amount(), default="20000", help="steps (batches of 64), or minutes as 6.5min")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="autoencoder 1/4, denoiser 3/4")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="autoencoder 1/5, decoder 1/20, denoiser 3/4")
 @click.option("--scenes", default=400, help="procedural scenes per class")
 @click.option("--device", default="auto", help="auto: a GPU where there is one")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="of the denoiser")
@@ -142,6 +155,7 @@ def main(  # noqa: PLR0913
     images: Path | None,
     pack: Path | None,
     autoencoder: str,
+    decoder: str,
     denoiser: str,
     minutes: float | None,
     scenes: int,
@@ -155,13 +169,15 @@ def main(  # noqa: PLR0913
         return
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(automatic if device == "auto" else device)
-    of_autoencoder, of_denoiser = budgets(autoencoder, denoiser, minutes, precision, gpu=chosen.type == "cuda")
+    amounts = [f"{minutes * share:g}min" for share in SHARES] if minutes else [autoencoder, decoder, denoiser]
+    of_autoencoder, of_decoder, of_denoiser = budgets(amounts, precision, gpu=chosen.type == "cuda")
     folder = WorkFolder(work, chosen, f"EuroSAT ({'WebP' if images else 'files'}), {scenes} scenes per class")
     data = base_images(paths, scenes, images)
     tokenizer = train_tokenizer(work / "tokenizer")
     vae = make_autoencoder(folder, data, of_autoencoder)
     if until == "autoencoder":
         return
+    make_decoder(folder, data, vae, of_decoder)
     model = make_denoiser(folder, data, vae, tokenizer, of_denoiser)
     parts = {"vae": vae.cpu(), "unet": model.unet, "text_encoder": model.text, "tokenizer": tokenizer}
     save_base(output, parts | {"scheduler": build_scheduler()})
@@ -169,10 +185,8 @@ def main(  # noqa: PLR0913
         write_card(output, paths, folder.records())
 
 
-def budgets(
-    autoencoder: str, denoiser: str, minutes: float | None, precision: str, *, gpu: bool
-) -> tuple[TrainingBudget, TrainingBudget]:
-    """Return the budgets of autoencoder and denoiser for these amounts, or a quarter and the rest of `minutes`.
+def budgets(amounts: Sequence[str], precision: str, *, gpu: bool) -> tuple[TrainingBudget, ...]:
+    """Return the budgets of autoencoder, decoder and denoiser for these amounts.
 
     precision: of the denoiser, or auto.
 
@@ -180,16 +194,17 @@ def budgets(
     graph. Its autoencoder stays in float32, since bf16 has too few digits for pixels. A CPU with AVX512-BF16 runs the
     U-Net 1.8 times as fast in bf16; its default is fp32.
     """
+    autoencoder, decoder, denoiser = amounts
     precision = {"auto": "bf16" if gpu else "fp32"}.get(precision, precision)
-    if minutes:
-        autoencoder, denoiser = f"{minutes / 4:g}min", f"{minutes * 3 / 4:g}min"
     if gpu:
         return (
             TrainingBudget(autoencoder, 256, 4e-4, 0.998, compiled=True, channels_last=True),
+            TrainingBudget(decoder, 256, 4e-4, 0.998, compiled=True, channels_last=True),
             TrainingBudget(denoiser, 512, 1e-3, 0.9995, precision=precision, compiled=True, channels_last=True),
         )
     return (
         TrainingBudget(autoencoder, 16, 1e-4, 0.99),
+        TrainingBudget(decoder, 16, 2e-4, 0.995),
         TrainingBudget(denoiser, 64, 1e-3, 0.999, precision=precision, channels_last=precision == "bf16"),
     )
 

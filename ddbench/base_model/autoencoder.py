@@ -30,6 +30,7 @@ LIFT = 2.0  # added before the last ReLU and taken off after it; pixels are in [
 
 KL_WEIGHT = 1e-6
 JITTER = 0.05  # least noise on the latents in training, as a share of their deviation
+TEXTURE = 4.0  # weight of local contrast when the decoder alone is trained
 SCALES = 3
 WINDOW = 8
 
@@ -58,18 +59,43 @@ def train_autoencoder(
     from the step's number.
     """
     torch.manual_seed(seed_of(0, "autoencoder"))
-    images = data.images.to(device)
     vae = build_autoencoder()
     start_linear(vae, draw_images(data.images, 1536, generator_of(0, "linear start")))
-    vae.to(device, memory_format=budget.memory_format)
-    loss_of = torch.compile(reconstruction_loss) if budget.compiled else reconstruction_loss
+    images = data.images.to(device)
+    _fit(vae.to(device, memory_format=budget.memory_format), reconstruction_loss, images, budget, progress, folder)
+    with torch.no_grad():
+        z = posterior(vae.eval(), draw_images(images, 512, budget.generator(device, "scaling")))[0]
+    vae.register_to_config(scaling_factor=float(1 / z.std()))
+    return vae
+
+
+def train_decoder(
+    vae: AutoencoderDC, data: ImageSet, budget: TrainingBudget, progress: Callable, folder: Path | None
+) -> None:
+    """Train the decoder of a trained autoencoder on by `texture_loss`, on its device; as `train_autoencoder` trains.
+
+    The encoder stays, so latents and a denoiser that was trained on them stay valid.
+    """
+    vae.train().requires_grad_(False).decoder.requires_grad_(True)
+    _fit(vae, texture_loss, data.images.to(vae.device), budget, progress, folder)
+    vae.eval()
+
+
+def _fit(
+    vae: AutoencoderDC, loss: Callable, images: Tensor, budget: TrainingBudget, progress: Callable, folder: Path | None
+) -> None:
+    """Minimise loss(vae, real, noise) over the trainable weights.
+
+    images: (n, 3, s, s), uint8, on the network's device.
+    """
+    loss_of = torch.compile(loss) if budget.compiled else loss
 
     def loss_at(step: int) -> Tensor:
-        generator = budget.generator(device, "autoencoder", step)
+        generator = budget.generator(images.device, "autoencoder", step)
         real = draw_images(images, budget.batch, generator).contiguous(memory_format=budget.memory_format)
         grid = (budget.batch, vae.config.latent_channels, *(side // 2**LEVELS for side in real.shape[2:]))
         noise = torch.randn(grid, generator=generator, device=generator.device)
-        with mixed_precision(device, budget.precision):
+        with mixed_precision(images.device, budget.precision):
             return loss_of(vae, real, noise)
 
     if budget.compiled:
@@ -79,10 +105,6 @@ def train_autoencoder(
         seconds=budget.seconds,
     )  # fmt: skip
     fit(vae, loss_at, schedule, progress, Checkpoints(folder, EVERY))
-    with torch.no_grad():
-        z = posterior(vae.eval(), draw_images(images, 512, budget.generator(device, "scaling")))[0]
-    vae.register_to_config(scaling_factor=float(1 / z.std()))
-    return vae
 
 
 def draw_images(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -177,18 +199,32 @@ def reconstruction_loss(vae: Any, real: Tensor, noise: Tensor) -> Tensor:
     return pixel_distance(image, real) + contrast_distance(image, real) + kl_term(mean.float(), std.float())
 
 
+def texture_loss(vae: Any, real: Tensor, noise: Tensor) -> Tensor:
+    """Return the loss of the decoder alone: as `reconstruction_loss`, with TEXTURE times the contrast.
+
+    noise: standard normal, of the latents' shape. Its deviation rises within the batch from none to JITTER.
+    """
+    with torch.no_grad():
+        mean = posterior(vae, real)[0]
+    amount = torch.linspace(0, JITTER, len(mean), device=mean.device).view(-1, 1, 1, 1)
+    image = vae.decode(mean + (amount / vae.config.scaling_factor * noise).to(mean)).sample.float()
+    return pixel_distance(image, real) + TEXTURE * contrast_distance(image, real, second=True)
+
+
 def pixel_distance(image: Tensor, real: Tensor) -> Tensor:
     """Return the mean absolute error of pixels and of differences between neighbours; (n, 3, h, w) in [-1, 1]."""
     return (image - real).abs().mean() + sum((image.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
 
 
-def contrast_distance(image: Tensor, real: Tensor) -> Tensor:
-    """Return the mean absolute error of local contrast, in both directions at three scales; (n, 3, h, w) in [-1, 1].
+def contrast_distance(image: Tensor, real: Tensor, second: bool = False) -> Tensor:
+    """Return the sum of mean absolute errors of local contrast, in both directions at three scales.
+
+    image, real: (n, 3, h, w) in [-1, 1]. second: also the contrast of second differences, at full size.
 
     Pixels alone reward blur wherever detail cannot be kept, and a classifier then mistakes houses for fields. This
     term asks for as much texture, even where it is not the same (measured in docs/base-model.md).
     """
-    pairs = zip(_neighbour_differences(image), _neighbour_differences(real), strict=True)
+    pairs = zip(_neighbour_differences(image, second), _neighbour_differences(real, second), strict=True)
     return reduce(torch.add, ((_local_contrast(a) - _local_contrast(b)).abs().mean() for a, b in pairs))
 
 
@@ -198,10 +234,16 @@ def kl_term(mean: Tensor, std: Tensor) -> Tensor:
     return KL_WEIGHT * kl.mean()
 
 
-def _neighbour_differences(images: Tensor) -> Iterator[Tensor]:
-    """Yield differences between horizontal and vertical neighbours at full, half and quarter size."""
-    for _ in range(SCALES):
-        yield from (images.diff(dim=2), images.diff(dim=3))
+def _neighbour_differences(images: Tensor, second: bool) -> Iterator[Tensor]:
+    """Yield differences between vertical and horizontal neighbours at full, half and quarter size.
+
+    second: with the second differences at full size.
+    """
+    for scale in range(SCALES):
+        down, across = images.diff(dim=2), images.diff(dim=3)
+        yield from (down, across)
+        if second and scale == 0:
+            yield from (down.diff(dim=2), across.diff(dim=3), down.diff(dim=3))
         images = F.avg_pool2d(images, 2)
 
 

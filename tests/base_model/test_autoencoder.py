@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from ddbench.base_model.autoencoder import (
     principal_blocks,
     reconstruction_loss,
     start_linear,
+    texture_loss,
     to_blocks,
 )
 from ddbench.methods.latent_diffusion.model import posterior
@@ -55,6 +58,7 @@ def test_reconstructions_are_projections_on_them(vae, images):
 
 def test_every_branch_learns(vae, images):
     """Silent is not dead: after one step the branches have gradients too."""
+    vae = copy.deepcopy(vae)
     noise = torch.randn(8, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     steps = torch.optim.SGD(vae.parameters(), lr=1e-3)
     for _ in range(2):
@@ -95,3 +99,25 @@ def test_kl_is_that_of_two_normals():
         torch.distributions.Normal(mean, std), torch.distributions.Normal(0, 1)
     )
     assert torch.isclose(kl_term(mean, std) / KL_WEIGHT, expected.flatten(1).sum(1).mean(), rtol=1e-4)
+
+
+def test_second_differences_see_fine_texture_more_than_coarse():
+    """A chessboard of single pixels costs more with them, by a larger factor than stripes of eight pixels."""
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    chess = 0.1 * ((rows + columns) % 2).float().expand(1, 3, 32, 32)
+    stripes = 0.1 * (rows // 8 % 2).float().expand(1, 3, 32, 32)
+    flat = torch.zeros(1, 3, 32, 32)
+    factors = [contrast_distance(x, flat, second=True) / contrast_distance(x, flat) for x in (chess, stripes)]
+    assert factors[0] > factors[1] > 1
+
+
+def test_texture_loss_trains_the_decoder_alone_and_asks_for_detail(vae, images):
+    """Noise on the latents rises within the batch: the first image has none, whatever the noise."""
+    loud, quiet = 100 * noise(0).repeat(2, 3, 1, 1)[:, :8, :8, :8], torch.zeros(4, 8, 8, 8)
+    vae.zero_grad()
+    texture_loss(vae, images[:4], quiet).backward()
+    assert all(p.grad is None for p in vae.encoder.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in vae.decoder.parameters())
+    with torch.no_grad():
+        assert texture_loss(vae, images[:1], loud[:1]) == texture_loss(vae, images[:1], quiet[:1])
+        assert texture_loss(vae, images[:4], loud) > texture_loss(vae, images[:4], quiet)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from ddbench import config, registry
 from ddbench.base_model import FOLDER, card
-from ddbench.base_model.__main__ import WorkFolder, budgets, make_autoencoder, make_denoiser
+from ddbench.base_model.__main__ import SHARES, WorkFolder, budgets, make_autoencoder, make_decoder, make_denoiser
 from ddbench.base_model.autoencoder import draw_images
 from ddbench.base_model.budget import Amount, TrainingBudget
 from ddbench.base_model.card import psnr, reconstruct, write_card
@@ -133,6 +133,7 @@ BUDGET = TrainingBudget("4", 4, 1e-3, 0.9)
 def build_base(work: Path, data, budget: TrainingBudget = BUDGET) -> tuple:
     folder = WorkFolder(work, torch.device("cpu"), "few scenes")
     vae = make_autoencoder(folder, data, budget)
+    make_decoder(folder, data, vae, budget)
     return vae, make_denoiser(folder, data, vae, train_tokenizer(work / "tokenizer"), budget)
 
 
@@ -153,7 +154,7 @@ def whole_base(few_scenes, tmp_path_factory):
     return build_base(tmp_path_factory.mktemp("base"), few_scenes)
 
 
-@pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
+@pytest.mark.parametrize("part", ["autoencoder", "decoder", "denoiser"])
 def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, few_scenes, tmp_path, monkeypatch):
     for module in ("autoencoder", "denoiser"):
         monkeypatch.setattr(f"ddbench.base_model.{module}.EVERY", 1)
@@ -193,12 +194,21 @@ def test_minutes_end_the_training_and_anneal_the_rate(few_scenes, tmp_path):
     assert rates == pytest.approx([1.0, 0.505, 0.01])
 
 
-def test_minutes_are_shared_and_precision_follows_the_device():
-    options = "6000", "20000", None
-    assert [part.steps for part in budgets(*options, "auto", gpu=False)] == [6000, 20000]
-    assert [part.seconds for part in budgets("6000", "20000", 8, "auto", gpu=True)] == [120, 360]
-    assert [budgets(*options, "auto", gpu=gpu)[1].precision for gpu in (False, True)] == ["fp32", "bf16"]
-    assert budgets(*options, "bf16", gpu=False)[1].memory_format == torch.channels_last
+def test_amounts_are_of_the_parts_and_precision_follows_the_device():
+    steps = ["6000", "3000", "20000"]
+    assert [part.steps for part in budgets(steps, "auto", gpu=False)] == [6000, 3000, 20000]
+    assert [part.seconds for part in budgets(["1min", "0.5min", "6min"], "auto", gpu=True)] == [60, 30, 360]
+    assert sum(SHARES) == pytest.approx(1)
+    assert [budgets(steps, "auto", gpu=gpu)[2].precision for gpu in (False, True)] == ["fp32", "bf16"]
+    assert budgets(steps, "bf16", gpu=False)[2].memory_format == torch.channels_last
+
+
+def test_a_decoder_that_is_trained_on_reads_the_same_latents(whole_base, few_scenes, tmp_path):
+    before = make_autoencoder(WorkFolder(tmp_path, torch.device("cpu"), "few scenes"), few_scenes, BUDGET)
+    z = encode_views(before, few_scenes.images[:2], torch.device("cpu"), iter)
+    assert torch.equal(z, encode_views(whole_base[0], few_scenes.images[:2], torch.device("cpu"), iter))
+    pairs = zip(before.decoder.parameters(), whole_base[0].decoder.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_finished_training_gets_its_card(few_scenes, tmp_path, monkeypatch):
