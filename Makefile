@@ -3,7 +3,7 @@
 # make test      lint, run the default suite (no network, no GPU, no real data)
 # make test-all  lint, run all tests: also those that need real data (DDBENCH_DATA) or minutes
 # make docs      set up .venv, build the documents as a site: site/index.html
-# make campaign  kill, starve and crowd runs at random, read a thousand damaged inputs, print figures (an hour and a half)
+# make campaign  kill, starve and crowd runs at random, read a thousand damaged inputs, print figures (ten minutes to an hour)
 # make test-lowest  run the default suite on the lowest versions that setup.cfg allows, in a venv of their own (6 GB)
 
 PYTHON ?= python3
