@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
@@ -9,16 +10,21 @@ from ddbench.leaderboard.extra_columns import ExtraCells
 from ddbench.leaderboard.table import Cell, Column, Table, best_rows
 
 _TABLE = r"""%% needs \usepackage{booktabs}
-\begin{table}
+\begin{%(float)s}
 \centering
-\caption{%s}
-\begin{tabular}{l%s}
+\caption{%(caption)s}
+\medskip
+%(size)s\begin{tabular}{l%(align)s}
 \toprule
-%s
+%(lines)s
 \bottomrule
 \end{tabular}
-\end{table}
+\end{%(float)s}
 """
+_SMALL = "\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
+# article at 10 pt: widths of a column of two, and of a page of one, in pt
+_COLUMN, _PAGE = 229, 345
+_LETTER, _GAP = 4.7, 12  # mean width of a character, and the space between columns, in pt
 _ESCAPES = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
     "−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}",
@@ -38,12 +44,26 @@ def escape(text: str) -> str:
 
 
 def to_latex(board: Table, levels: Sequence[Sequence[str]], caption: str, extras: ExtraCells) -> str:
-    """Return the table.
+    """Return the table. One that is wider than a column of two is a table*, one wider than a page has small letters.
 
     levels: lines of heads, outermost first, with a text for each cell of a row
     """
-    lines = [*_heads(levels), "\\midrule", *_rows(board, extras)]
-    return _TABLE % (escape(f"{caption}. {BOLD}."), "r" * len(levels[-1]), "\n".join(lines))
+    heads, rows = _heads(levels), _rows(board, extras)
+    width = _width([heads[-1], *rows])
+    parts = {
+        "float": "table*" if width > _COLUMN else "table",  # in a document of one column, table* is table
+        "caption": escape(f"{caption}. {BOLD}."),
+        "size": _SMALL if width > _PAGE else "",
+        "align": "r" * len(levels[-1]),
+        "lines": "\n".join([*heads, "\\midrule", *rows]),
+    }
+    return _TABLE % parts
+
+
+def _width(lines: Sequence[str]) -> float:
+    """Estimate the printed width of lines of cells, in pt."""
+    printed = [re.sub(r"\\textbf|\\\\|[${}]", "", line.replace("\\pm", "±")).split(" & ") for line in lines]
+    return sum(_LETTER * max(len(cell.strip()) for cell in column) + _GAP for column in zip(*printed, strict=True))
 
 
 def _heads(levels: Sequence[Sequence[str]]) -> list[str]:

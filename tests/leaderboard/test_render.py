@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from test_table import entry
@@ -17,6 +18,7 @@ from ddbench.leaderboard.render import TableOptions
 from ddbench.leaderboard.reported import Reported, read_reported
 from ddbench.leaderboard.table import make_table
 from ddbench.store.costs import DistillationCost
+from ddbench.store.results_file import read_results
 
 ENTRIES = [
     entry(0.50, seed=0),
@@ -216,6 +218,28 @@ def test_latex_compiles_as_it_is(tmp_path):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("layout", ["onecolumn", "twocolumn"])
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
+def test_latex_of_a_wide_and_of_a_narrow_table_fits_a_paper(tmp_path, layout):
+    """The table of the worked example was 209 pt too wide for two columns, 112 pt for one."""
+    worked = Path(__file__).parents[2] / "experiments" / "worked" / "results.jsonl.gz"
+    results = [stored for stored in read_results(worked).results if stored.result.student == "convnet"]
+    narrow = [stored for stored in results if stored.spec.dataset == "ucm" and stored.spec.ipc == 10]
+    wide, slim = (render.render(some, "latex", TableOptions(("rank",))) for some in (results, narrow))
+    assert "\\begin{table*}" in wide
+    assert "\\footnotesize" in wide
+    assert "\\begin{table}" in slim
+    assert "\\footnotesize" not in slim
+    text = (
+        f"\\documentclass[{layout}]{{article}}\\usepackage{{booktabs}}\\begin{{document}}{wide}{slim}\\end{{document}}"
+    )
+    (tmp_path / "table.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
 
 
 PAPER = Reported("DPD", "arXiv:2601.15829, table 2", "scenes", 10, 99.5, std=0.4, n=5)
