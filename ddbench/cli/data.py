@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 FAILED = "failed"
+STATES = ("name", "state", "images")
+LISTED_SIZES = 5  # sizes of images that `verify` lists
 LISTED_PAIRS = 20  # duplicates of one kind that `verify` lists
 
 
@@ -72,8 +76,11 @@ def list_sources(options: GlobalOptions, form: str) -> None:
     help="Images that you have: a ZIP or TAR archive to unpack, or a folder to link.",
 )  # fmt: skip
 @click.option("--missing", is_flag=True, help="With `all`: leave alone the datasets whose images are there.")
+@format_option()
 @click.pass_obj
-def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path | None, missing: bool) -> None:
+def prepare(
+    options: GlobalOptions, dataset: str, size: int | None, origin: Path | None, missing: bool, form: str
+) -> None:
     """Download, check, resize and pack a dataset, or all of them.
 
     Missing images are downloaded if they have a stable public address, or a copy on the Hugging Face hub. An
@@ -88,11 +95,13 @@ def prepare(options: GlobalOptions, dataset: str, size: int | None, origin: Path
     if dataset == ALL:
         if origin:
             raise UserError("--from does not apply to all datasets: name one")
-        _prepare_all(options, size, missing)
+        _prepare_all(options, size, missing, form)
         return
     if missing:
         raise UserError(f"--missing applies to all datasets, not to {dataset}: leave it out")
-    click.echo(_prepare(find_dataset(dataset), options, size, origin))
+    source = find_dataset(dataset)
+    line = _prepare(source, options, size, origin)
+    click.echo(line if form == "text" else format_table([(source.name, "prepared", line)], STATES, form))
 
 
 def _prepare(source: Source, options: GlobalOptions, size: int | None, origin: Path | None = None) -> str:
@@ -103,7 +112,7 @@ def _prepare(source: Source, options: GlobalOptions, size: int | None, origin: P
     return f"{source.name}, {size or source.pixels} px: {sides}"
 
 
-def _prepare_all(options: GlobalOptions, size: int | None, missing: bool) -> None:
+def _prepare_all(options: GlobalOptions, size: int | None, missing: bool, form: str) -> None:
     """Prepare every dataset and print a table of what came, what is there, and what is to be got by hand."""
     from ddbench.datasets.lookup import find_dataset
     from ddbench.registry import names
@@ -117,7 +126,7 @@ def _prepare_all(options: GlobalOptions, size: int | None, missing: bool) -> Non
         except (UserError, OSError) as error:
             log.error("%s", error)
             rows.append((name, FAILED, str(error).splitlines()[0]))
-    click.echo(text_table(rows, ("name", "state", "images")))
+    click.echo(format_table(rows, STATES, form))
     if any(state == FAILED for _, state, _ in rows):
         raise SystemExit(1)
 
@@ -135,8 +144,9 @@ def _prepare_one(source: Source, options: GlobalOptions, size: int | None, missi
 
 @data.command()
 @click.argument("dataset", type=DATASET)
+@format_option("text", ("text", "json"))
 @click.pass_obj
-def verify(options: GlobalOptions, dataset: str) -> None:
+def verify(options: GlobalOptions, dataset: str, form: str) -> None:
     """Decode every image and find duplicates.
 
     Duplicates are files of equal bytes and images that look alike (stored in another format, or slightly shifted). A
@@ -145,9 +155,19 @@ def verify(options: GlobalOptions, dataset: str) -> None:
     from ddbench.datasets.lookup import find_dataset
 
     report = find_dataset(dataset).verify(options.data_paths)
+    if form == "json":
+        sizes = [{"width": w, "height": h, "images": count} for (w, h), count in report.sizes.items()]
+        click.echo(json.dumps({**asdict(report), "sizes": sizes, "ok": report.ok}, indent=2, ensure_ascii=False))
+    else:
+        _print_report(report)
+    if not report.ok:
+        raise SystemExit(1)
+
+
+def _print_report(report: Report) -> None:
     click.echo(f"{report.name}: {sum(report.counts.values())} images in {report.folder}")
     click.echo(text_table(_per_class(report), ("class", "images", "equal files", "alike", "leaking")))
-    click.echo("sizes: " + ", ".join(f"{width}x{height}: {count}" for (width, height), count in report.sizes.items()))
+    click.echo(f"sizes: {_describe_sizes(report.sizes)}")
     for line in report.unreadable:
         click.echo(f"unreadable: {line}")
     for reason, names in report.unsupported.items():
@@ -155,7 +175,7 @@ def verify(options: GlobalOptions, dataset: str) -> None:
     for what, names in report.unread.items():
         click.echo(f"{what}: {len(names)} images: {', '.join(names)}")
     if report.ignored:
-        click.echo(f"no images: {describe_ignored(report.ignored)}")
+        click.echo(f"files that are not read: {describe_ignored(report.ignored)}")
     duplicates = report.duplicates
     for kind, pairs in (("equal files", duplicates.exact), ("alike", duplicates.near)) if duplicates else ():
         leaks, crossing = sum(pair.leak for pair in pairs), sum(pair.crossing for pair in pairs)
@@ -165,14 +185,25 @@ def verify(options: GlobalOptions, dataset: str) -> None:
             click.echo(f"  {pair.one} and {pair.other}: {sides}, similarity {pair.similarity:.3f}")
         if len(pairs) > LISTED_PAIRS:
             click.echo(f"  and {len(pairs) - LISTED_PAIRS} more")
-    if not report.ok:
-        raise SystemExit(1)
+
+
+def _describe_sizes(sizes: Mapping[tuple[int, int], int]) -> str:
+    """Name the most frequent sizes, width x height in pixels, with their images; of the others the range."""
+    ordered = list(sizes.items())
+    parts = [f"{width}x{height}: {count}" for (width, height), count in ordered[:LISTED_SIZES]]
+    if others := ordered[LISTED_SIZES:]:
+        widths, heights = zip(*(size for size, _ in others), strict=True)
+        count = sum(count for _, count in others)
+        ranges = f"{min(widths)} to {max(widths)} px wide, {min(heights)} to {max(heights)} px high"
+        parts.append(f"{len(others)} other sizes, {ranges}: {count}")
+    return ", ".join(parts)
 
 
 @data.command()
 @click.argument("dataset", type=DATASET)
+@format_option()
 @click.pass_obj
-def show(options: GlobalOptions, dataset: str) -> None:
+def show(options: GlobalOptions, dataset: str, form: str) -> None:
     """Show a dataset's facts, its split, and two overview images.
 
     The overview images are written below --shared: a contact sheet of training images, and a page with the class
@@ -184,15 +215,19 @@ def show(options: GlobalOptions, dataset: str) -> None:
     try:
         split = source.describe(options.data_paths)
     except UserError as error:
-        click.echo(text_table([*source.card(), ("images found", str(error))], heads))
+        click.echo(format_table([*source.card(), ("images found", str(error))], heads, form))
         return
     rows = [("downloaded", text)] if (text := _describe_record(source, options)) else []
     rows += [("images found", _count(split)), ("rule", split.rule), ("fingerprint", split.fingerprint)]
-    click.echo(text_table([*source.card(), *rows], heads))
-    from ddbench.datasets.preview import write_pages  # torch and matplotlib: the table comes first
+    rows = [*source.card(), *rows]
+    if form == "text":
+        click.echo(format_table(rows, heads, form))
+    from ddbench.datasets.preview import write_pages  # torch and matplotlib: a table of text comes first
 
-    for path in write_pages(source, options.data_paths):
-        click.echo(str(path))
+    paths = [str(path) for path in write_pages(source, options.data_paths)]
+    if form != "text":
+        paths = [format_table([*rows, *(("overview image", path) for path in paths)], heads, form)]
+    click.echo("\n".join(paths))
 
 
 def _provide_images(source: Source, options: GlobalOptions, origin: Path | None) -> None:

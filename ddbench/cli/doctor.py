@@ -65,26 +65,26 @@ def doctor(  # noqa: PLR0913
     """Say what this machine has, what methods need, and what a run would cost.
 
     Prints versions, device, memory, free disk, datasets, base models, and the models that each method loads. With
-    --method and --dataset it checks that run: what is missing, what it downloads by itself, and its time and memory by
-    the nearest runs below --runs. Nothing is downloaded or written. The exit status is 1 if that run would fail.
+    --method it checks a run: what is missing, what it downloads by itself, and the time and memory of the distillation
+    and of each student, by the nearest ones below --runs. Without --dataset, no images are looked for. Nothing is
+    downloaded or written. The exit status is 1 if that run would fail.
 
     \b
     Examples:
       ddbench doctor
-      ddbench doctor --method dpd --dataset aid --size 256 --ipc 10
+      ddbench doctor --method dpd --size 256 --ipc 10
+      ddbench doctor --method dpd --dataset aid --size 256 --ipc 10 --student resnet18
       ddbench doctor --format json
     """  # fmt: skip
-    if (method is None) != (dataset is None):
-        raise click.UsageError("--method and --dataset belong together: give both, or neither")
-    if method is None and (ipc or size or preset or sets):
-        raise click.UsageError("--ipc, --size, --preset and --set belong to a run: add --method and --dataset")
+    if method is None and (dataset or ipc or size or preset or sets):
+        raise click.UsageError("--dataset, --ipc, --size, --preset and --set belong to a run: add --method")
     from ddbench.runner.doctor import check_request, describe_machine, list_bases, list_data, list_methods
 
     report: dict[str, Any] = {"machine": describe_machine(options)}
-    if method and dataset:
+    if method:
         from ddbench.runner.plan import Request, evaluation_setup
 
-        request = Request(method, dataset, (ipc,) if ipc else (), size, preset, None, sets)
+        request = Request(method, dataset or "", (ipc,) if ipc else (), size, preset, None, sets)
         report["run"] = check_request(request, evaluation_setup(students, protocol, 1), options)
     else:
         report |= {"datasets": list_data(options), "bases": list_bases(), "methods": list_methods()}
@@ -140,16 +140,21 @@ def _run_sections(run: dict[str, Any]) -> list[str]:
         (need["use"], need["name"], "there" if need["present"] else "missing", _size(need["size"]), need["command"])
         for need in run["needs"]
     ]
-    sections = [text_table(needs, ("needs", "", "state", "download", "command"))]
-    if cost := run["cost"]:
+    costs = []
+    for task, cost in run["costs"].items():
+        if cost is None:
+            costs.append((task, "unknown", "unknown", "no run below --runs is similar"))
+            continue
         gpu = f", {format_bytes(cost['gpu_memory'])} on the GPU" if cost["gpu_memory"] else ""
         minutes = f"{cost['seconds'] / 60:.0f} min" if cost["seconds"] >= 120 else f"{cost['seconds']:.0f} s"
-        where = f"{cost['precedents']}; {', '.join(cost['devices'])}"
-        sections.append(f"distillation: about {minutes}, {format_bytes(cost['memory'])} of memory{gpu} ({where})")
-    else:
-        sections.append("distillation: time and memory unknown: no run below --runs is similar")
+        memory = (format_bytes(cost["memory"]) if cost["memory"] else "") + gpu
+        costs.append((task, minutes, memory.removeprefix(", "), f"{cost['precedents']}; {', '.join(cost['devices'])}"))
     problems = [f"it would fail: {problem}" for problem in run["problems"]]
-    return [*sections, "\n".join(problems) or "nothing found that would make it fail"]
+    return [
+        *([text_table(needs, ("needs", "", "state", "download", "command"))] if needs else []),
+        text_table(costs, ("costs", "time", "memory", "by")),
+        "\n".join(problems) or "nothing found that would make it fail",
+    ]
 
 
 def _size(count: int) -> str:

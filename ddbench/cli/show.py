@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from ddbench.cli.common import (
     preset_names,
 )
 from ddbench.errors import unknown
-from ddbench.utils.text_table import terminal_width
+from ddbench.utils.text_table import fit_prose, terminal_width
 
 if TYPE_CHECKING:
     from ddbench.config import FieldInfo
@@ -71,7 +72,10 @@ def show(name: str, form: str) -> None:
         record = {"name": name, "kind": kind.removesuffix("s"), "text": texts, "tables": tables}
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))
         return
-    paragraphs = [part if isinstance(part, str) else format_table(part.rows, part.heads, form) for part in parts]
+    width = (terminal_width() if form == "text" else None) or sys.maxsize
+    paragraphs = [
+        fit_prose(part, width) if isinstance(part, str) else format_table(part.rows, part.heads, form) for part in parts
+    ]
     click.echo("\n\n".join(filter(None, paragraphs)))
 
 
@@ -180,8 +184,7 @@ def _show_student(name: str) -> Parts:
 
     rows = [load_protocol(title) for title in protocol_names()]
     titles = ", ".join(row.title for row in rows if name in row.recipes)
-    text = fill(CATALOG[name].text, min(110, terminal_width() or 110))
-    return [f"{name} (student)", text, f"protocols (see `ddbench show NAME`): {titles}"]
+    return [f"{name} (student)", fill(CATALOG[name].text, 110), f"protocols (see `ddbench show NAME`): {titles}"]
 
 
 def _show_protocol(name: str) -> Parts:

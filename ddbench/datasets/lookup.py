@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from ddbench.datasets.info import DataPaths, Split
 from ddbench.datasets.name import FOLDER, HUB, MEMORY, DatasetName, is_folder_name
 from ddbench.errors import UserError
-from ddbench.registry import load_entry
+from ddbench.registry import load_entry, names
 
 if TYPE_CHECKING:
     from ddbench.datasets.verification import Report
@@ -112,6 +112,8 @@ def find_dataset(text: str) -> Source:
         from ddbench.datasets.huggingface import hub_source
 
         source = hub_source(name.location)
+    elif name.base not in names("datasets") and Path(text).expanduser().is_dir():
+        raise UserError(f"unknown dataset {text!r}. There is a folder of that name: folder:{text} reads its images")
     else:
         source = load_entry("datasets", name.base)
     if unfit := [one for one in source.classes if not is_folder_name(one)]:

@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,21 @@ from ddbench.registry import module_file, names
 from ddbench.runner.needs import Need, dataset_need, model_needs
 from ddbench.runner.options import GlobalOptions
 from ddbench.runner.plan import EvaluationSetup, Request, plan
-from ddbench.store.reader import run_folders
+from ddbench.store.reader import read_runs, run_folders
 from ddbench.store.records import RunSpec, read_spec
 from ddbench.utils.bases import is_local, known_bases
 from ddbench.utils.files import read_json
 from ddbench.utils.provenance import commit, versions
 
 HUB = "Hugging Face hub"
+DISTILLATION = "distillation"
 
 
 @dataclass(frozen=True)
 class Precedent:
-    """A recorded distillation.
+    """A recorded distillation, or the training and test of a student.
 
+    task: "distillation", or the student's name and its protocol.
     seconds: wall time. memory: peak bytes of the process. gpu_memory: peak bytes on the GPU, 0 without one.
     """
 
@@ -44,6 +46,7 @@ class Precedent:
     memory: int
     gpu_memory: int
     device: str
+    task: str = DISTILLATION
 
 
 def describe_machine(options: GlobalOptions) -> dict[str, Any]:
@@ -141,6 +144,9 @@ def list_methods() -> list[dict[str, Any]]:
 def check_request(request: Request, evaluation: EvaluationSetup, options: GlobalOptions) -> dict[str, Any]:
     """Return what a run needs, what it costs by the nearest recorded runs, and why it would fail, as JSON values.
 
+    An empty name of a dataset stands for any: its images are not looked for, and costs are those on all datasets.
+
+    costs: of the distillation, and of each student; None where nothing similar is recorded.
     problems: reasons why the command would fail now.
     """
     problems: list[str] = []
@@ -149,16 +155,19 @@ def check_request(request: Request, evaluation: EvaluationSetup, options: Global
     try:
         models = model_needs(request.method, request.preset, request.config, request.sets)
         needs += models
-        source = find_dataset(request.dataset)
-        try:
-            source.describe(options.data_paths)
-            needs.append(dataset_need(source, True))
-        except MissingDataError:
-            needs.append(dataset_need(source, False))
-            problems.append(f"the images of {source.name} are missing: {needs[-1].command}")
-        if not problems and all(model.present for model in models):
-            spec = plan(request, evaluation, options.data_paths).specs[0]
-        evaluation.check_size(request.size or source.pixels)
+        if request.dataset:
+            source = find_dataset(request.dataset)
+            try:
+                source.describe(options.data_paths)
+                needs.append(dataset_need(source, True))
+            except MissingDataError:
+                needs.append(dataset_need(source, False))
+                problems.append(f"the images of {source.name} are missing: {needs[-1].command}")
+            if not problems and all(model.present for model in models):
+                spec = plan(request, evaluation, options.data_paths).specs[0]
+            request = replace(request, size=request.size or source.pixels)
+        if request.size:
+            evaluation.check_size(request.size)
     except UserError as error:
         problems += [line for line in str(error).splitlines()[:2] if line not in problems]
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
@@ -172,34 +181,53 @@ def check_request(request: Request, evaluation: EvaluationSetup, options: Global
     device = _describe_device(options.device)
     if "error" in device:
         problems.append(device["error"])
-    cost = estimate_cost(request, spec, options.runs)
-    for kind, name in (("memory", "memory"), ("gpu_memory", "GPU memory")):
-        if cost and 0 < device.get(kind, 0) < cost[kind]:
-            problems.append(f"it takes {format_bytes(cost[kind])} of {name}, of {format_bytes(device[kind])} in all")
-    return {"needs": [asdict(need) for need in needs], "cost": cost, "problems": problems}
+    costs = estimate_costs(request, spec, evaluation, options.runs)
+    for task, cost in costs.items():
+        for kind, name in (("memory", "memory"), ("gpu_memory", "GPU memory")):
+            if cost and 0 < device.get(kind, 0) < cost[kind]:
+                few, all_of_it = format_bytes(cost[kind]), format_bytes(device[kind])
+                problems.append(f"{task} takes {few} of {name}, of {all_of_it} in all")
+    return {"needs": [asdict(need) for need in needs], "costs": costs, "problems": problems}
 
 
-def estimate_cost(request: Request, spec: RunSpec | None, runs: Path) -> dict[str, Any] | None:
-    """Return the cost of the recorded distillations below `runs` that are nearest to a request; None without one.
+def estimate_costs(
+    request: Request, spec: RunSpec | None, evaluation: EvaluationSetup, runs: Path
+) -> dict[str, dict[str, Any] | None]:
+    """Return the recorded costs below `runs` that are nearest to a request, by task; None without one.
 
-    The nearest are those of the same settings; then of the same method, preset, size, IPC and dataset; then the same
-    without the dataset; then without the IPC. "precedents" says which, and how many; seconds are
-    their median, bytes of memory their maximum.
+    The nearest distillations are those of the same settings; then of the same method, preset, size, IPC and dataset;
+    then the same without the dataset; then without the IPC. The nearest students have the same name, protocol, size,
+    IPC and dataset, of any method; then the same without the dataset; then without the IPC. "precedents" says which,
+    and how many; seconds are their median, bytes of memory their maximum.
     """
-    recorded = [one for one in _precedents(runs) if one.spec.method == request.method]
-    size = spec.size if spec else request.size
+    recorded = list(_precedents(runs))
     ipc = request.ipcs[0] if request.ipcs else 0
 
-    def fits(one: Precedent, *keys: str) -> bool:
-        values = {"preset": request.preset, "size": size, "ipc": ipc, "dataset": request.dataset}
-        return all(values[key] == getattr(one.spec, key) for key in keys)
+    def fits(*keys: str) -> Callable[[Precedent], bool]:
+        values = {"preset": request.preset, "size": request.size, "ipc": ipc, "dataset": request.dataset}
+        known = {key: value for key, value in values.items() if key in keys}
+        return lambda one: all(getattr(one.spec, key) == value for key, value in known.items())
 
-    steps = {
+    of_method = [one for one in recorded if (one.task, one.spec.method) == (DISTILLATION, request.method)]
+    settings = {
         "same settings": lambda one: spec is not None and replace(spec, seed=0) == replace(one.spec, seed=0),
-        "same preset, size, IPC and dataset": lambda one: fits(one, "preset", "size", "ipc", "dataset"),
-        "same preset, size and IPC, another dataset": lambda one: fits(one, "preset", "size", "ipc"),
-        "same preset and size, another IPC": lambda one: fits(one, "preset", "size"),
+        "same preset, size, IPC and dataset": fits("preset", "size", "ipc", "dataset"),
+        "same preset, size and IPC, any dataset": fits("preset", "size", "ipc"),
+        "same preset and size, any IPC": fits("preset", "size"),
     }
+    same = {
+        "same size, IPC and dataset": fits("size", "ipc", "dataset"),
+        "same size and IPC, any dataset": fits("size", "ipc"),
+        "same size, any IPC": fits("size"),
+    }
+    tasks = [f"{student} by {evaluation.protocol.title}" for student in evaluation.students]
+    students = {task: _nearest([one for one in recorded if one.task == task], same) for task in tasks}
+    return {DISTILLATION: _nearest(of_method, settings), **students}
+
+
+def _nearest(recorded: Iterable[Precedent], steps: dict[str, Callable[[Precedent], bool]]) -> dict[str, Any] | None:
+    """Return the cost of those that the first of `steps` accepts any of, by the step's title; None if none does."""
+    recorded = list(recorded)
     for title, same in steps.items():
         if near := [one for one in recorded if same(one)]:
             return {
@@ -214,7 +242,12 @@ def estimate_cost(request: Request, spec: RunSpec | None, runs: Path) -> dict[st
 
 
 def _precedents(runs: Path) -> Iterator[Precedent]:
-    """Yield the recorded distillations below `runs`; a damaged record is left out."""
+    """Yield the recorded distillations and students below `runs`; a damaged record is left out."""
+    for stored in read_runs(runs, details=False).results:
+        result = stored.result
+        gpu = result.memory_bytes if result.device.startswith("cuda") else 0
+        task, memory = f"{result.student} by {result.title}", result.memory_bytes - gpu
+        yield Precedent(stored.spec, stored.folder, result.seconds, memory, gpu, result.device, task)
     for folder in run_folders(runs):
         try:
             record, spec = read_json(folder / "distill.json"), read_spec(folder / "spec.json")

@@ -12,6 +12,7 @@ from tabulate import MIN_PADDING  # characters by which it makes a column wider 
 GAP = 2  # characters between columns
 WORD = 24  # characters: longer words are cut where a column has to shrink
 NARROWEST = 6  # of a column, characters
+FLOWING = 80  # characters: a line of prose that is as long goes on in the next line
 LABEL_SHARE = 3  # where columns stand in blocks, the first takes at most a third of the width
 
 Rows = list[list[str]]
@@ -48,6 +49,21 @@ def fit_cells(rows: Rows, width: int) -> Rows:
         [_wrap(cell, wide - MIN_PADDING) for cell, wide in zip(head, widths, strict=True)],
         *([_wrap(cell, wide) for cell, wide in zip(row, widths, strict=True)] for row in body),
     ]
+
+
+def fit_prose(text: str, width: int) -> str:
+    """Wrap text to lines of at most `width` characters. Short lines, empty and indented ones begin where they did."""
+    if _length(text) <= width:
+        return text
+    lines: list[str] = []
+    flowing = False
+    for line in text.split("\n"):
+        if flowing and line[:1].strip(" -"):
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+        flowing = len(line) >= FLOWING
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False) or [""])
 
 
 def column_blocks(rows: Rows, width: int) -> list[Rows]:

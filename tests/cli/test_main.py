@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from test_records import write
 from third_party import run_command as ddbench
 from third_party import snapshot, write_images, write_method, write_package
@@ -279,6 +280,40 @@ def test_data_verify_ends_with_1_for_a_damaged_image(here, tmp_path):
     broken = folder / "pond" / "001.png"
     broken.write_bytes(broken.read_bytes()[:60])
     assert "pond/001.png" in ddbench("data", "verify", f"folder:{folder}", status=1).stdout
+
+
+def test_data_for_a_program(here, images):
+    (row,) = json.loads(ddbench("data", "prepare", f"folder:{images}", "--format", "json").stdout)
+    assert (row["state"], row["name"]) == ("prepared", f"folder:{images}")
+    shown = json.loads(ddbench("data", "show", f"folder:{images}", "--format", "json").stdout)
+    fields = {row["field"]: row["value"] for row in shown}
+    assert fields["images found"] == "18 training, 4 test"
+    overviews = [row["value"] for row in shown if row["field"] == "overview image"]
+    assert [(here / path).is_file() for path in overviews] == [True, True]
+    report = json.loads(ddbench("data", "verify", f"folder:{images}", "--format", "json").stdout)
+    assert (report["ok"], report["counts"]) == (True, {"barn": 10, "pond": 12})
+    assert sum(row["images"] for row in report["sizes"]) == 22
+
+
+def test_data_verify_sums_up_many_sizes_and_says_what_it_leaves(here, tmp_path):
+    """Photographs have a size each, and a third folder beside train and test is not read."""
+    for side in ("train", "test", "val"):
+        for label in ("barn", "pond"):
+            (tmp_path / "images" / side / label).mkdir(parents=True)
+            for number in range(4):
+                size = (20 + number, 30 + 2 * number + (label == "pond"))
+                Image.new("RGB", size, (number * 50, 0, 90)).save(tmp_path / "images" / side / label / f"{number}.png")
+    shown = ddbench("data", "verify", f"folder:{tmp_path}/images").stdout
+    (line,) = (line for line in shown.splitlines() if line.startswith("sizes"))
+    assert line.endswith("3 other sizes, 21 to 23 px wide, 33 to 37 px high: 6")
+    assert line.count(":") == 7
+    assert "files that are not read: 8 files of .png, such as val/barn/0.png" in shown
+
+
+def test_a_folder_in_place_of_a_dataset_is_recognised(here, images):
+    said = ddbench("run", "--method", "random", "--dataset", str(images), "--ipc", "1", status=2).stderr
+    assert f"folder:{images} reads its images" in said
+    assert not list(here.iterdir())
 
 
 def test_data_list_goes_on_past_missing_data(here):

@@ -6,11 +6,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from test_table import entry
 
 from ddbench.cli.main import cli
 from ddbench.runner import doctor
-from ddbench.runner.plan import Request
-from ddbench.store.records import write_spec
+from ddbench.runner.plan import Request, evaluation_setup
+from ddbench.store.records import write_result, write_spec
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_all_is_listed(call, tmp_path):
 def test_the_cost_of_a_run_is_that_of_the_run_before(call, tmp_path):
     first = call(*RANDOM)
     assert first.exit_code == 0, first.output
-    assert "time and memory unknown: no run below --runs is similar" in first.output
+    assert first.output.count("no run below --runs is similar") == 2
     assert not (tmp_path / "runs").exists()
     spec = {"method": "random", "method_version": 1, "preset": None, "params": {}, "dataset": "scenes", "split": ""}
     spec |= {"fingerprint": "", "size": 32, "ipc": 2, "seed": 0}
@@ -70,9 +71,34 @@ def test_the_cost_of_a_run_is_that_of_the_run_before(call, tmp_path):
     (tmp_path / "runs/scenes32/random/ipc2/seed1-00000000").mkdir()
     (tmp_path / "runs/scenes32/random/ipc2/seed1-00000000/spec.json").write_text("{")  # damaged: left out
     done = call(*RANDOM)
-    assert (
-        "distillation: about 3 s, 500 MB of memory (1 recorded: same preset, size, IPC and dataset; cpu" in done.output
-    )
+    (line,) = (line for line in done.output.splitlines() if line.startswith("distillation"))
+    expected = "distillation 3 s 500 MB 1 recorded: same preset, size, IPC and dataset; cpu (1 threads)"
+    assert " ".join(line.split()) == expected
+
+
+def test_the_cost_of_a_student_is_that_of_students_before(call, tmp_path):
+    for method, seconds, memory in (("random", 30.0, 4 * 10**8), ("herding", 90.0, 5 * 10**8)):
+        stored = entry(
+            0.5, spec={"method": method, "dataset": "ucm"}, seconds=seconds, memory_bytes=memory,
+            confusion=[[1, 1], [1, 1]], per_class={"a": 0.5, "b": 0.5}, average=0.5, n_test=4,
+        )  # fmt: skip
+        folder = stored.spec.folder(tmp_path / "runs")
+        folder.mkdir(parents=True)
+        write_spec(folder, stored.spec)
+        write_result(folder / "results" / "quick-v1" / "convnet-scratch-seed0.json", stored.result)
+    title = "quick@1"
+    words = ["--protocol", title, "--student", "convnet", "--student", "resnet18", "--format", "json"]
+    done = call("doctor", "--method", "kcenter", "--size", "32", "--ipc", "2", *words)
+    assert done.exit_code == 0, done.output
+    costs = json.loads(done.output)["run"]["costs"]
+    student = costs[f"convnet by {title}"]
+    assert (student["seconds"], student["memory"], student["gpu_memory"]) == (60.0, 5 * 10**8, 0)
+    assert student["precedents"] == "2 recorded: same size and IPC, any dataset"
+    assert costs["distillation"] is None
+    assert costs[f"resnet18 by {title}"] is None
+    text = call("doctor", "--method", "kcenter", "--size", "64", "--ipc", "2", *words[:4]).output
+    assert f"convnet by {title}" in text
+    assert "60 s" not in text
 
 
 def test_recorded_costs_are_found_from_near_to_far(call, tmp_path, monkeypatch):
@@ -84,14 +110,16 @@ def test_recorded_costs_are_found_from_near_to_far(call, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_precedents", lambda runs: iter([*every, recorded("ucm", 1, "tiny", 1.0, 1)]))
 
     def cost(dataset, ipc, preset=None):
-        return doctor.estimate_cost(Request("dm", dataset, (ipc,), 64, preset), None, tmp_path)
+        request = Request("dm", dataset, (ipc,), 64, preset)
+        return doctor.estimate_costs(request, None, evaluation_setup([], "quick", 1), tmp_path)["distillation"]
 
     assert (cost("ucm", 10)["seconds"], cost("ucm", 10)["memory"]) == (40.0, 7)
     assert cost("ucm", 10)["precedents"] == "2 recorded: same preset, size, IPC and dataset"
     assert (cost("nwpu", 10)["seconds"], cost("nwpu", 10)["memory"]) == (50.0, 9)
-    assert cost("ucm", 50)["precedents"] == "3 recorded: same preset and size, another IPC"
+    assert cost("ucm", 50)["precedents"] == "3 recorded: same preset and size, any IPC"
     assert cost("ucm", 50, "tiny")["seconds"] == 1.0
-    assert doctor.estimate_cost(Request("mtt", "ucm", (1,), 64), None, tmp_path) is None
+    unknown = doctor.estimate_costs(Request("mtt", "ucm", (1,), 64), None, evaluation_setup([], "quick", 1), tmp_path)
+    assert unknown == {"distillation": None}
 
 
 def test_a_run_that_would_fail_exits_with_1(call, tmp_path, monkeypatch):
@@ -106,12 +134,12 @@ def test_a_run_that_would_fail_exits_with_1(call, tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert "base lcybuaa/Text2Earth is missing, and HF_HUB_OFFLINE forbids to fetch it" in done.output
     more = {"memory": 10**15, "gpu_memory": 0, "seconds": 1.0, "precedents": "1 recorded", "devices": [], "runs": []}
-    monkeypatch.setattr(doctor, "estimate_cost", lambda *_: more)
+    monkeypatch.setattr(doctor, "estimate_costs", lambda *_: {"distillation": more})
     done = call(*RANDOM)
     assert done.exit_code == 1
-    assert "it takes 1000000.0 GB of memory, of" in done.output
+    assert "distillation takes 1000000.0 GB of memory, of" in done.output
 
 
-@pytest.mark.parametrize("words", [["--method", "random"], ["--ipc", "2"], ["--dataset", "scenes"]])
+@pytest.mark.parametrize("words", [["--size", "32"], ["--ipc", "2"], ["--dataset", "scenes"]])
 def test_options_that_belong_together(call, words):
     assert call("doctor", *words).exit_code == 2

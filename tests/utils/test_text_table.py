@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tabulate import tabulate
 
-from ddbench.utils.text_table import NARROWEST, column_blocks, fit_cells
+from ddbench.utils.text_table import NARROWEST, column_blocks, fit_cells, fit_prose
 
 WORDS = st.text("abc ", max_size=60).map(lambda text: " ".join(text.split()))
 TABLES = st.integers(1, 5).flatmap(
@@ -69,9 +69,20 @@ def test_a_command_fits_its_terminal_and_has_full_width_in_a_pipe(monkeypatch):
         os.close(lead)
     assert process.returncode == 0
     on_terminal = b"".join(parts).decode().replace("\r\n", "\n")
-    assert max(map(len, tables(on_terminal))) <= 72
+    assert max(map(len, on_terminal.splitlines())) <= 72
     assert sorted("".join(on_terminal.split()).replace("-", "")) == sorted("".join(piped.split()).replace("-", ""))
     assert max(map(len, tables(piped))) > 140
+
+
+def test_prose_flows_and_keeps_what_begins_a_line():
+    long = "A sentence of a paragraph that a source file has broken somewhere after its eightieth letter,"
+    text = f"title\ninit: scratch\n\n{long}\nand that goes on.\n- an item\n    code"
+    assert fit_prose(text, 100) == text
+    shown = fit_prose(text, 40).split("\n")
+    assert shown[:3] == ["title", "init: scratch", ""]
+    assert max(map(len, shown)) <= 40
+    assert " ".join(shown[3:-2]) == f"{long} and that goes on."
+    assert shown[-2:] == ["- an item", "    code"]
 
 
 def tables(text):
