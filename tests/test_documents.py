@@ -36,6 +36,14 @@ def test_links_lead_somewhere(page):
     assert broken_links(page) == []
 
 
+def test_the_readme_is_read_at_once():
+    """At most 150 lines of 120 characters, 8 kB."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert [line for line in text.splitlines() if len(line) > 120] == []
+    assert len(text.encode()) <= 8000
+
+
 def test_a_broken_link_would_be_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# One `two`\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](gone.md) [e](https://example.org)")

@@ -103,6 +103,11 @@ def demo(ctx: click.Context, folder: Path) -> None:
         if step.shown:
             click.echo(out.getvalue(), nl=False)
         expected += step.seconds
+    log.info(
+        "done in %s. Open %s in a browser. The accuracies are no benchmark: one run of each method, and students of "
+        "few steps. Next: `ddbench --help` has the commands of a first run",
+        _duration(time.monotonic() - begun), folder / "report.html",
+    )  # fmt: skip
 
 
 def _duration(seconds: float) -> str:
