@@ -114,10 +114,11 @@ def _sections(report: dict[str, Any]) -> list[str]:
     if "run" in report:
         return [*sections, *_run_sections(report["run"])]
     data = [
-        (row["name"], row["state"], _size(row.get("size", 0)), row.get("command", "")) for row in report["datasets"]
+        (row["name"], row["state"], "" if row["present"] else _size(row.get("size", 0)), row.get("command", ""))
+        for row in report["datasets"]
     ]
     bases = [
-        (row["name"], row["repo"], "there" if row["present"] else "missing", _size(row["size"]))
+        (row["name"], row["repo"], *(("there", "") if row["present"] else ("missing", _size(row["size"]))))
         for row in report["bases"]
     ]
     methods: dict[tuple[str, str], list[str]] = {}
@@ -137,7 +138,9 @@ def _sections(report: dict[str, Any]) -> list[str]:
 
 def _run_sections(run: dict[str, Any]) -> list[str]:
     needs = [
-        (need["use"], need["name"], "there" if need["present"] else "missing", _size(need["size"]), need["command"])
+        (need["use"], need["name"], "there", "", "")
+        if need["present"]
+        else (need["use"], need["name"], "missing", _size(need["size"]), need["command"])
         for need in run["needs"]
     ]
     costs = []

@@ -43,10 +43,10 @@ def results(options: GlobalOptions, file: Path) -> None:
 
 
 @export.command()
-@click.argument("run", type=UserPath())
+@click.argument("runs", metavar="RUN", nargs=-1, required=True, type=UserPath())
 @click.argument("folder", type=UserPath())
 @click.pass_obj
-def images(options: GlobalOptions, run: Path, folder: Path) -> None:
+def images(options: GlobalOptions, runs: tuple[Path, ...], folder: Path) -> None:
     """Write the distilled set of a RUN to a new FOLDER.
 
     FOLDER is an image folder for the library `datasets` and the Hugging Face hub: train/<class>/000.png, and README.md
@@ -62,6 +62,8 @@ def images(options: GlobalOptions, run: Path, folder: Path) -> None:
     """
     from ddbench.runner.image_folder import export_images
 
-    results = export_images(run, folder, options.data_paths)
+    if len(runs) > 1:  # a pattern such as seed0-*, which the shell replaces
+        raise click.UsageError(f"{len(runs)} runs, of which one can be exported: {', '.join(map(str, runs))}")
+    results = export_images(runs[0], folder, options.data_paths)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     click.echo(f"{folder}: {size:.2f} MB, {len(results)} accuracies on its card, README.md")

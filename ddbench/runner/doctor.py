@@ -30,6 +30,7 @@ from ddbench.utils.provenance import commit, versions
 
 HUB = "Hugging Face hub"
 DISTILLATION = "distillation"
+INVENTING = ("diffusion", "minimax", "sre2l")  # methods that can make more images than a class has real ones
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,12 @@ def check_request(request: Request, evaluation: EvaluationSetup, options: Global
         if request.dataset:
             source = find_dataset(request.dataset)
             try:
-                source.describe(options.data_paths)
+                smallest = min(map(len, source.describe(options.data_paths).train))
                 needs.append(dataset_need(source, True))
+                invents = request.method in INVENTING or ":" in request.method or "init=noise" in request.sets
+                if max(request.ipcs, default=0) > smallest and not invents:
+                    few = f"the smallest class has {smallest} training images"
+                    problems.append(f"{few}, fewer than --ipc {max(request.ipcs)}")
             except MissingDataError:
                 needs.append(dataset_need(source, False))
                 problems.append(f"the images of {source.name} are missing: {needs[-1].command}")

@@ -27,7 +27,7 @@ class Need:
     name: of the dataset; hub id or folder of the model.
     size: bytes to download; 0 if unknown.
     present: True if it is on this machine.
-    command: the command that gets it.
+    command: the command that gets it; empty if it is here.
     """
 
     use: str
@@ -44,9 +44,10 @@ class Need:
 def dataset_need(source: ImageSource, present: bool) -> Need:
     """Return a dataset as a need."""
     if not isinstance(source, DatasetInfo):
-        return Need("dataset", source.name, 0, present, "drawn or read as it is: nothing is downloaded")
+        return Need("dataset", source.name, 0, present, "")
     way = "" if source.address or source.copy else " --from ARCHIVE_OR_FOLDER"
-    return Need("dataset", source.name, source.download_size, present, f"ddbench data prepare {source.base}{way}")
+    command = "" if present else f"ddbench data prepare {source.base}{way}"
+    return Need("dataset", source.name, source.download_size, present, command)
 
 
 def model_needs(
@@ -60,9 +61,11 @@ def model_needs(
     if file and not MODEL_MODULES.search(file.read_text(encoding="utf-8")):
         return []
     models = build(load_method(method), preset, config, sets).models()
+    command = "hf download {}, or the run itself when it begins"
     return [
-        Need(use, name, size_of(name), is_local(name), f"hf download {name}, or the run itself when it begins")
+        Need(use, name, size_of(name), here, "" if here else command.format(name))
         for use, name in models.items()
+        for here in [is_local(name)]
     ]
 
 

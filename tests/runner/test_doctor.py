@@ -49,6 +49,7 @@ def test_all_is_listed(call, tmp_path):
     assert data["scenes"]["present"]
     assert (data["siri-whu"]["state"], data["siri-whu"]["size"]) == ("missing", 147_702_566)
     assert {row["name"]: row["present"] for row in report["bases"]}["tiny"]
+    assert (data["scenes"]["command"], data["ucm"]["command"]) == ("", "ddbench data prepare ucm")
     dpd = {row["preset"]: row["models"] for row in report["methods"] if row["method"] == "dpd"}
     assert [model["name"] for model in dpd["tiny"]] == ["tiny"]
     assert dpd[None][0]["size"] == 3_435_000_000
@@ -126,6 +127,10 @@ def test_a_run_that_would_fail_exits_with_1(call, tmp_path, monkeypatch):
     done = call("doctor", "--method", "random", "--dataset", "siri-whu", "--ipc", "2")
     assert done.exit_code == 1
     assert "it would fail: the images of siri-whu are missing: ddbench data prepare siri-whu" in done.output
+    done = call(*RANDOM[:-1], "101")
+    assert done.exit_code == 1
+    assert "it would fail: the smallest class has 100 training images, fewer than --ipc 101" in done.output
+    assert call(*RANDOM[:-1], "100").exit_code == 0
     done = call("doctor", "--method", "random", "--dataset", "scenes")
     assert done.exit_code == 1
     assert "it would fail: random needs a number of images per class" in done.output

@@ -164,6 +164,7 @@ def test_what_is_no_run_or_exists_is_refused(here):
         ((run, run / "set"), "is in the folder of a run"),
         (("images", "other"), "images is not a run: name a folder with a spec.json"),
         ((run / "distilled", "other"), "is not a run"),
+        ((run, "images", "other"), f"2 runs, of which one can be exported: {run}, images"),
     ):
         assert message in ddbench("export", "images", *words, status=2).stderr
     assert "names no dataset: add --dataset" in ddbench("evaluate", "images", status=2).stderr
