@@ -21,7 +21,7 @@ _TABLE = r"""%% needs \usepackage{booktabs}
 \end{tabular}
 \end{%(float)s}
 """
-_SMALL = "\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
+_SMALL = "\\footnotesize\\setlength{\\tabcolsep}{2pt}\n"
 # article at 10 pt: widths of a column of two, and of a page of one, in pt
 _COLUMN, _PAGE = 229, 345
 _LETTER, _GAP = 4.7, 12  # mean width of a character, and the space between columns, in pt

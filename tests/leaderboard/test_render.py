@@ -220,7 +220,7 @@ def test_latex_compiles_as_it_is(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("layout", ["onecolumn", "twocolumn"])
+@pytest.mark.parametrize("layout", ["onecolumn", "twocolumn", "11pt"])
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
 def test_latex_of_a_wide_and_of_a_narrow_table_fits_a_paper(tmp_path, layout):
     """The table of the worked example was 209 pt too wide for two columns, 112 pt for one."""
