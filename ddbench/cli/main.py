@@ -28,7 +28,7 @@ from ddbench.runner.options import DEFAULTS, GlobalOptions, check_device
 from ddbench.utils.distributed import process_group
 from ddbench.version import __version__
 
-READ_FILES = ("leaderboard", "report", "robustness")  # commands that take an exported file as --runs
+READ_FILES = ("leaderboard", "report", "robustness", "doctor")  # commands that take an exported file as --runs
 FOLDER = UserPath(file_okay=False)
 
 
@@ -47,7 +47,7 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     default=DEFAULTS["runs"].value,
     show_default=True,
     show_envvar=True,
-    help="Folder of runs and results. leaderboard, report and robustness also read an exported file.",
+    help="Folder of runs and results. leaderboard, report, robustness and doctor also read an exported file.",
 )
 @click.option(
     "--data-root",

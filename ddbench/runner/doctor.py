@@ -10,6 +10,7 @@ import platform
 import shutil
 import statistics
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from ddbench.registry import module_file, names
 from ddbench.runner.needs import Need, dataset_need, model_needs
 from ddbench.runner.options import GlobalOptions
 from ddbench.runner.plan import EvaluationSetup, Request, plan
-from ddbench.store.reader import read_runs, run_folders
-from ddbench.store.records import RunSpec, read_spec
+from ddbench.store.reader import run_folders
+from ddbench.store.records import RunSpec, parse_spec
+from ddbench.store.results_file import read_lines, read_results
 from ddbench.utils.bases import is_local, known_bases
 from ddbench.utils.files import read_json
 from ddbench.utils.provenance import commit, versions
@@ -203,7 +205,8 @@ def estimate_costs(
     The nearest distillations are those of the same settings; then of the same method, preset, size, IPC and dataset;
     then the same without the dataset; then without the IPC. The nearest students have the same name, protocol, size,
     IPC and dataset, of any method; then the same without the dataset; then without the IPC. "precedents" says which,
-    and how many; seconds are their median, bytes of memory their maximum.
+    and how many; seconds are their median, bytes of memory their maximum. A distillation that reused a stage counts
+    with the seconds that making it took.
     """
     recorded = list(_precedents(runs))
     ipc = request.ipcs[0] if request.ipcs else 0
@@ -247,17 +250,35 @@ def _nearest(recorded: Iterable[Precedent], steps: dict[str, Callable[[Precedent
 
 
 def _precedents(runs: Path) -> Iterator[Precedent]:
-    """Yield the recorded distillations and students below `runs`; a damaged record is left out."""
-    for stored in read_runs(runs, details=False).results:
+    """Yield the distillations and students below `runs`, or in an exported file; a damaged record is left out."""
+    for stored in read_results(runs, details=False).results:
         result = stored.result
         gpu = result.memory_bytes if result.device.startswith("cuda") else 0
         task, memory = f"{result.student} by {result.title}", result.memory_bytes - gpu
         yield Precedent(stored.spec, stored.folder, result.seconds, memory, gpu, result.device, task)
-    for folder in run_folders(runs):
+    for folder, spec, record in _distillations(runs):
         try:
-            record, spec = read_json(folder / "distill.json"), read_spec(folder / "spec.json")
+            reused = [stage for stage in record.get("stages", ()) if stage.get("reused")]
+            seconds = record["seconds"] + sum(stage["seconds"] - stage.get("waited", 0.0) for stage in reused)
             memory = record.get("memory", {})
             sizes = (int(memory.get("rss_bytes", 0)), int(memory.get("cuda_bytes", 0)))
-            yield Precedent(spec, folder, float(record["seconds"]), *sizes, str(record.get("device", "")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+            device = str(record.get("device", ""))
+            yield Precedent(parse_spec(spec, folder.name), folder, float(seconds), *sizes, device)
+        except (ValueError, KeyError, TypeError, AttributeError, UserError):
             continue
+
+
+def _distillations(runs: Path) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield (folder, content of spec.json, content of distill.json) of each run that has both."""
+    if not runs.is_file():
+        for folder in run_folders(runs):
+            with suppress(OSError, ValueError):
+                yield folder, read_json(folder / "spec.json"), read_json(folder / "distill.json")
+        return
+    specs: dict[Path, Any] = {}
+    for _, line in read_lines(runs, []):
+        folder = runs.joinpath(*Path(line.path).parts[:4])
+        if line.kind == "spec":
+            specs[folder] = line.data
+        elif line.kind == "cost":
+            yield folder, specs.get(folder), line.data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -121,6 +122,18 @@ def test_recorded_costs_are_found_from_near_to_far(call, tmp_path, monkeypatch):
     assert cost("ucm", 50, "tiny")["seconds"] == 1.0
     unknown = doctor.estimate_costs(Request("mtt", "ucm", (1,), 64), None, evaluation_setup([], "quick", 1), tmp_path)
     assert unknown == {"distillation": None}
+
+
+def test_costs_are_read_from_an_exported_file(call):
+    file = Path(__file__).parents[2] / "experiments" / "worked" / "results.jsonl.gz"
+    words = ("--method", "dpd", "--preset", "tiny", "--dataset", "scenes", "--size", "64", "--ipc", "10")
+    done = call("--runs", file, "doctor", *words, "--student", "resnet18", "--format", "json")
+    assert done.exit_code == 0, done.output
+    costs = json.loads(done.output)["run"]["costs"]
+    assert costs["distillation"]["precedents"] == "3 recorded: same preset, size, IPC and dataset"
+    assert costs["distillation"]["memory"] > 10**9
+    assert costs["distillation"]["seconds"] > 20  # 6 s without the stages that the run of IPC 1 made
+    assert costs["resnet18 by quick@1"]["precedents"].endswith("same size, IPC and dataset")
 
 
 def test_a_run_that_would_fail_exits_with_1(call, tmp_path, monkeypatch):

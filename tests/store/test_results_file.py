@@ -323,7 +323,7 @@ def test_results_of_an_older_version_stay_as_they_were(tmp_path):
 def test_other_commands_refuse_a_file_and_an_empty_folder_is_an_error(exported, tmp_path):
     done = invoke(exported, "export", "results", str(tmp_path / "x.jsonl"))
     assert done.exit_code == 2
-    assert "is a file, and only leaderboard, report, robustness read files" in " ".join(done.stderr.split())
+    assert "is a file, and only leaderboard, report, robustness, doctor read files" in " ".join(done.stderr.split())
     (tmp_path / "empty").mkdir()
     done = invoke(tmp_path / "empty", "export", "results", str(tmp_path / "x.jsonl"))
     assert done.exit_code == 2
