@@ -17,7 +17,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from evaluators.model_checks import ModelError, check_files, check_loaded, check_tokenizer, equal_texts, long_texts
+from evaluators.model_checks import (
+    ModelError,
+    check_files,
+    check_loaded,
+    check_tokenizer,
+    check_values,
+    equal_texts,
+    long_texts,
+)
 
 PROMPT = "a remote sensing image of {}"  # of DPD's release
 
@@ -43,10 +51,11 @@ def load(name: str, device: torch.device | str = "cpu") -> Clip:
     transformers.utils.logging.set_verbosity_error()  # its report of loading becomes an error here
     try:
         if Path(name).is_dir():
-            check_files(Path(name))
+            check_files(Path(name), "model", torch_files=True)
         options = {"weights_only": True, "output_loading_info": True, "dtype": torch.float32}
         model, report = CLIPModel.from_pretrained(name, **options)
         check_loaded(name, report)
+        check_values(name, model.named_parameters())
         processor = CLIPProcessor.from_pretrained(name, truncation_side="right")
         check_tokenizer(name, processor.tokenizer, model.config.text_config.vocab_size)
     except ModelError:
@@ -62,7 +71,10 @@ def load(name: str, device: torch.device | str = "cpu") -> Clip:
         UnpicklingError,
     ) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{name} cannot be loaded as a CLIP model: {lines[0]}") from error
+        reason = lines[0]
+        if "image processor" in reason:  # the library's words are of its hub
+            reason = "it lacks preprocessor_config.json: copy it too"
+        raise ModelError(f"{name} cannot be loaded as a CLIP model: {reason}") from error
     return Clip(model.to(device).eval(), processor, torch.device(device))
 
 

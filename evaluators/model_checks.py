@@ -7,8 +7,9 @@ No torch. Libraries fill what a model lacks with random weights and go on. These
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 POINTER = b"version https://git-lfs.github.com/spec/"
 TORCH_STEMS = {"model": "pytorch_model"}  # of torch's file, where it is another one than that of safetensors
 TEXTS = (".json", ".txt", ".model", ".jinja")
+MOST_ZEROS = 0.05  # of all numbers, in weights that are zero throughout
 CONSTANTS = ("position_ids", "inv_freq")  # stored by older checkpoints, computed today
 SAMPLE = "a forest, a river and an airport"  # every tokenizer for English has words for it
 
@@ -36,7 +38,7 @@ def check_files(folder: Path, weights: str = "", torch_files: bool = False) -> N
     try:
         for path in sorted(folder.iterdir()):
             if path.suffix in (*TEXTS, ".safetensors"):
-                _check_file(path)
+                check_file(path)
         for path in torch_weights:
             _check_torch_file(path)
     except OSError as error:
@@ -69,7 +71,7 @@ def has_safetensors(folder: Path, stem: str) -> bool:
 
 def _parts(folder: Path, index: Path) -> list[Path]:
     """Return the files that an index of weights names. Raises ModelError if it cannot be read, or one is not there."""
-    _check_file(index)
+    check_file(index)
     names = sorted({Path(str(name)).name for name in json.loads(index.read_bytes()).get("weight_map", {}).values()})
     if lacking := [name for name in names if not (folder / name).is_file()]:
         raise ModelError(f"{folder} lacks {len(lacking)} parts of its weights, such as {lacking[0]}: copy them too")
@@ -78,18 +80,17 @@ def _parts(folder: Path, index: Path) -> list[Path]:
 
 def _check_torch_file(path: Path) -> None:
     """Raise ModelError for a pointer of git-lfs and for a file that is not one of torch's, or was cut."""
+    _check_pointer(path)
     with open(path, "rb") as file:
-        beginning = file.read(len(POINTER))
-    _check_pointer(path, beginning)
+        beginning = file.read(2)
     # a ZIP has its directory at the end; older files are pickles one after the other, whose end is found when read
     if not (zipfile.is_zipfile(path) if beginning.startswith(b"PK") else beginning.startswith(b"\x80")):
         raise ModelError(f"{path} is damaged (it is no file of torch, or was cut): copy or download it again")
 
 
-def _check_file(path: Path) -> None:
-    with open(path, "rb") as file:
-        beginning = file.read(len(POINTER))
-    _check_pointer(path, beginning)
+def check_file(path: Path) -> None:
+    """Raise ModelError for a pointer of git-lfs, JSON that cannot be read, and a safetensors file that was cut."""
+    _check_pointer(path)
     try:
         if path.suffix == ".json" and not isinstance(json.loads(path.read_bytes()), dict | list):
             raise ValueError("it is no JSON object")
@@ -100,8 +101,14 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path} is damaged ({error}): copy or download it again") from None
 
 
-def _check_pointer(path: Path, beginning: bytes) -> None:
-    if beginning == POINTER:
+def is_pointer(path: str | Path) -> bool:
+    """Return True for a pointer of git-lfs: the short text that a clone without git-lfs has for a large file."""
+    with open(path, "rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
+def _check_pointer(path: Path) -> None:
+    if is_pointer(path):
         raise ModelError(f"{path} is a pointer of git-lfs, not the file: `git lfs pull` in its folder fetches it")
 
 
@@ -143,6 +150,28 @@ def check_loaded(folder: str | Path, report: Mapping[str, Any]) -> None:
         raise ModelError(
             f"{folder} is not the whole model that its config.json describes: it {'; it '.join(problems)}. Copy or "
             "download it again"
+        )
+
+
+def check_values(folder: str | Path, weights: Iterable[tuple[str, Any]]) -> None:
+    """Raise ModelError for weights that are not finite, or of which a large share is zero throughout.
+
+    weights: names and tensors of torch. A download that broke off may have its whole length, and zeros at its end.
+    """
+    total, zeros = 0, []
+    for name, tensor in weights:
+        if tensor.is_meta or not tensor.is_floating_point():
+            continue
+        total += tensor.numel()
+        size = float(tensor.detach().float().abs().sum())
+        if not math.isfinite(size):
+            raise ModelError(f"{folder} has weights that are not finite, such as {name}: copy or download it again")
+        if size == 0 and tensor.ndim > 1:  # biases and new embeddings may be zero
+            zeros.append((name, tensor.numel()))
+    if sum(count for _, count in zeros) > MOST_ZEROS * total:
+        raise ModelError(
+            f"{folder} has {len(zeros)} weights of nothing but zeros, such as {zeros[0][0]}: the file was not "
+            "downloaded to its end. Copy or download it again"
         )
 
 

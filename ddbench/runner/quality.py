@@ -192,7 +192,7 @@ def load_clip(source: str, device: torch.device) -> Clip:
     try:
         return clip.load(source, device)
     except ModelError as error:
-        raise UserError(f"there is no CLIP model {source!r} ({error}); --clip takes a folder or a hub id") from None
+        raise UserError(f"the CLIP model {source} cannot be used: {error}\n--clip takes a folder or a hub id") from None
 
 
 def _clip(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tuple[str, dict[str, Any]]:

@@ -94,3 +94,17 @@ def test_texts_that_are_one_to_the_model_are_an_error(folder):
     assert len(clip.check_texts(loaded, [f"{long}rock", "a river"])) == 1
     with pytest.raises(ValueError, match="are one text to the CLIP model"):
         clip.check_texts(loaded, [f"{long}natural vegetation", f"{long}bare rock"])
+
+
+def test_files_of_another_name_and_pointers_are_named(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "model.safetensors").rename(other / "model.fp16.safetensors")
+    with pytest.raises(ModelError, match=r"under another name only \(model\.fp16\.safetensors\)"):
+        clip.load(str(other))
+    (other / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is a pointer of git-lfs"):
+        clip.load(str(other))
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    (whole / "processor_config.json").unlink()
+    with pytest.raises(ModelError, match=r"lacks preprocessor_config\.json"):
+        clip.load(str(whole))

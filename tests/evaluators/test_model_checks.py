@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
-from evaluators.model_checks import ModelError, check_files, check_loaded
+from evaluators.model_checks import ModelError, check_files, check_loaded, check_values
 
 
 @pytest.fixture
@@ -54,3 +55,13 @@ def test_weights_of_another_model_are_named():
     report = {"missing_keys": {"b", "a"}, "unexpected_keys": ["c"], "mismatched_keys": [("d", (1,), (2,))]}
     with pytest.raises(ModelError, match=r"here .* lacks 2 weights, such as a; it has 1 .* such as c; it has 1 .* d"):
         check_loaded("here", report)
+
+
+def test_weights_that_are_no_numbers_or_zero_are_named():
+    weights = {"a": torch.ones(10, 10), "bias": torch.zeros(50), "new": torch.zeros(2, 2), "steps": torch.tensor(0)}
+    check_values("here", weights.items())  # a bias and a few new embeddings may be zero
+    with pytest.raises(ModelError, match=r"here has 2 weights of nothing but zeros, such as new"):
+        check_values("here", {**weights, "tail": torch.zeros(4, 4)}.items())
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ModelError, match=r"not finite, such as a"):
+            check_values("here", {"a": torch.tensor([1, value], dtype=torch.bfloat16)}.items())

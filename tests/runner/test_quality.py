@@ -184,7 +184,7 @@ def no_network(url, *_, **__):
         (["--features", "convnext/quick"], "neither STUDENT/PROTOCOL nor STUDENT/imagenet; convnet"),
         (["--metric", "fid", "--features", "convnet/imagenet"], "no ImageNet weights for convnet"),
         (["--metric", "coverage"], r"put it at .*resnet18-f37072fd.pth; choose other --features"),
-        (["--metric", "clip", "--clip", "nobody/nothing"], "there is no CLIP model 'nobody/nothing'"),
+        (["--metric", "clip", "--clip", "nobody/nothing"], "the CLIP model nobody/nothing cannot be used"),
     ],
 )
 def test_what_cannot_be_had_is_said(home, tmp_path, monkeypatch, words, said):

@@ -20,7 +20,7 @@ from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
 from ddbench.utils.images import to_array
-from evaluators.model_checks import ModelError, check_files, check_loaded, check_tokenizer
+from evaluators.model_checks import ModelError, check_files, check_loaded, check_tokenizer, check_values
 
 # `palette`, the captioner without a network: dominant colours, texture and edge density, measured in the pixels.
 # Thresholds are ours: UC Merced and EuroSAT have images on both sides of each.
@@ -160,10 +160,13 @@ def _load_parts(folder: Path, dtype: torch.dtype, device: torch.device | None = 
         check_tokenizer(folder, getattr(processor, "tokenizer", processor))
         model, report = AutoModelForImageTextToText.from_pretrained(folder, device_map=device, **options)
         check_loaded(folder, report)
+        check_values(folder, model.named_parameters())
     except Exception as error:  # the library raises many kinds for damaged files
         if is_out_of_memory(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if "backend tokenizer" in lines[0]:  # the library's words for lacking files
+            lines = ["it has no tokenizer.json (nor other files of a vocabulary): copy it too"]
         raise UserError(f"{CAPTIONER.title} {folder} cannot be used: {lines[0]}\n{CAPTIONER.alternative}.") from error
     return processor, model
 

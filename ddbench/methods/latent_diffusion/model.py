@@ -7,6 +7,7 @@ There are two kinds: a U-Net conditioned by text (the Stable Diffusion family), 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,7 +26,7 @@ from ddbench.methods.latent_diffusion.model_files import (
     scheduler_name,
 )
 from ddbench.methods.latent_diffusion.model_parts import as_user_error, check_unet, load_frozen, load_part
-from ddbench.methods.latent_diffusion.schedulers import choose_scheduler
+from ddbench.methods.latent_diffusion.schedulers import check_schedule, choose_scheduler
 from ddbench.methods.shared.device import in_batches, mixed_precision
 from ddbench.utils.files import digest
 from ddbench.utils.images import resize, to_float, to_uint8
@@ -222,6 +223,7 @@ def load_model(name: str, device: torch.device) -> LatentModel:
     scheduler = load_part(getattr(diffusers, scheduler_class), folder / "scheduler")
     if (prediction := getattr(scheduler.config, "prediction_type", None)) not in PREDICTIONS:
         raise UserError(f"{folder}: its denoiser predicts {prediction!r}; known are {', '.join(PREDICTIONS)}")
+    check_schedule(folder / "scheduler", scheduler)
 
     def load_network(part: str, classes: tuple[str, ...]) -> Any:
         kind = class_name(folder / part)
@@ -231,6 +233,9 @@ def load_model(name: str, device: torch.device) -> LatentModel:
         return load_frozen(getattr(diffusers, kind), folder / part, device, torch_dtype=torch.float32)
 
     vae = load_network("vae", ("AutoencoderKL", "AutoencoderDC"))
+    factor = vae.config.scaling_factor
+    if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise UserError(f"{folder / 'vae' / 'config.json'}: its scaling_factor is {factor!r}, not a number above 0")
     shared = {
         "scheduler": scheduler,
         "device": device,

@@ -18,7 +18,7 @@ from typing import Any
 from ddbench.errors import UserError
 from ddbench.utils.bases import is_local, size_of
 from ddbench.utils.files import digest, read_json
-from evaluators.model_checks import TORCH_STEMS, ModelError, check_files, find_torch_files, has_safetensors
+from evaluators.model_checks import TORCH_STEMS, ModelError, check_file, check_files, find_torch_files, has_safetensors
 
 log = logging.getLogger("ddbench")
 
@@ -100,9 +100,14 @@ def _check_text_parts(folder: Path) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """Return the JSON object in a configuration file; raises UserError, naming the file, if there is none."""
     try:
+        check_file(path)
         config = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): copy or download it again") from None
+    except ModelError as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): copy or download it again") from None
+    except ValueError as error:
+        raise UserError(f"{error}: copy or download it again") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no settings: copy or download it again")
     return config
@@ -159,7 +164,7 @@ def model_identity(name: str, folder: Path, below: str = "*/") -> str:
     """
     own = name not in EMBEDDED and Path(name).is_dir()
     files = sorted(path for kind in CONFIGS for path in folder.glob(f"{below}{kind}"))
-    configs = {str(p.relative_to(folder)): p.read_text(errors="replace") for p in files}
+    configs = {str(p.relative_to(folder)): _text(p) for p in files}
     if (folder / "scheduler").is_dir() and (scheduler := scheduler_name(folder)) != class_name(folder / "scheduler"):
         configs["scheduler"] = scheduler
     paths = sorted(folder.glob(f"{below}*.safetensors"))
@@ -169,6 +174,11 @@ def model_identity(name: str, folder: Path, below: str = "*/") -> str:
         digests = pool.map(_complete_sha256 if own else _sampled_sha256, paths)
         weights = {str(p.relative_to(folder)): value for p, value in zip(paths, digests, strict=True)}
     return digest({"configs": configs, "weights": weights})[:16]
+
+
+def _text(path: Path) -> str:
+    """Return a configuration as text, another one for each content; a tokenizer's `.model` has bytes of any kind."""
+    return path.read_bytes().decode(errors="surrogateescape")
 
 
 def _complete_sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from ddbench.errors import UserError, is_out_of_memory
 from ddbench.methods.latent_diffusion.model_files import BASE, WEIGHTS, read_config
-from evaluators.model_checks import ModelError, check_loaded, find_torch_files
+from evaluators.model_checks import ModelError, check_loaded, check_values, find_torch_files
 
 CLASS_EMBEDDINGS = (None, "timestep")  # kinds that take a number
 
@@ -44,6 +44,7 @@ def load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dt
     options = {"use_safetensors": not torch_files, "output_loading_info": True}
     part, report = load_part(kind, folder, **options, **dtype)
     as_user_error(folder, check_loaded, folder, report)
+    as_user_error(folder, check_values, folder, part.named_parameters())
     return part.to(device).eval().requires_grad_(False)
 
 
@@ -80,5 +81,7 @@ def as_user_error(folder: Path, call: Callable[..., Any], *args: Any, **options:
         if is_out_of_memory(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if isinstance(error, TypeError):  # its text names functions of the library
+            lines = ["its configuration has a value of another kind than the library expects"]
         named = lines[0] if str(folder) in lines[0] else f"{folder} cannot be loaded: {lines[0]}"
         raise UserError(f"{named}\nAnother base: --set base=PATH; {BASE.alternative}.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +82,20 @@ def check_steps(scheduler: Any, steps: int, spacing: str = "base") -> None:
         raise UserError(f"steps={steps}: {error}") from None
     if len(set(scheduler.timesteps.tolist())) < len(scheduler.timesteps) and spacing == "beta":
         raise UserError(f"steps={steps}: two of them have one time with spacing=beta: set fewer steps, or spacing=base")
+
+
+def check_schedule(folder: Path, scheduler: Any) -> None:
+    """Raise UserError unless the scheduler has a share of signal in (0, 1] for each time, falling over time.
+
+    The last may be 0 (zero terminal signal-to-noise ratio).
+    """
+    signal, times = scheduler.alphas_cumprod, scheduler.config.num_train_timesteps
+    falling = bool((signal.diff() <= 0).all()) and bool((signal[:-1] > 0).all()) and float(signal[-1]) >= 0
+    if len(signal) != times or not falling or float(signal[0]) > 1:
+        raise UserError(
+            f"{folder / 'scheduler_config.json'} describes no noise that grows over {times} times: copy or download it "
+            "again"
+        )
 
 
 def build_scheduler(kind: Any, config: Any) -> Any:

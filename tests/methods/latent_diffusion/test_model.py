@@ -83,6 +83,10 @@ def remove_vocabulary(folder):
             path.unlink()
 
 
+def fill_weights(path, value):
+    save_file({name: torch.full_like(weight, value) for name, weight in load_file(path).items()}, path)
+
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3463726500\n"
 BROKEN = {
@@ -106,6 +110,16 @@ BROKEN = {
     "another tokenizer": (
         "tokenizer/tokenizer_config.json", lambda path: edit(path, tokenizer_class="T5Tokenizer"), "is a T5Tokenizer"
     ),
+    "zeros": ("text_encoder/model.safetensors", lambda path: fill_weights(path, 0), "of nothing but zeros"),
+    "no numbers": (UNET, lambda path: fill_weights(path, float("nan")), "not finite, such as"),
+    "pointer for the index": ("model_index.json", lambda path: path.write_text(POINTER), "is a pointer of git-lfs"),
+    "a schedule of two times": (
+        "scheduler/scheduler_config.json", lambda path: edit(path, trained_betas=[0.1, 0.2]), "grows over 1000 times"
+    ),
+    "a schedule that is no number": (
+        "scheduler/scheduler_config.json", lambda path: edit(path, num_train_timesteps="many"), "of another kind"
+    ),
+    "no scale of latents": ("vae/config.json", lambda path: edit(path, scaling_factor=0), "scaling_factor is 0"),
     "another text encoder": ("text_encoder", replace_text_encoder, "is of the kind XLMRobertaModel"),
 }  # fmt: skip
 
@@ -263,7 +277,7 @@ def test_a_captioner_that_is_not_whole_is_refused_before_anything_is_packed(tmp_
     with pytest.raises(UserError, match=r"captioner .* is not the whole model .* lacks(?s:.)*captioner=palette"):
         method.check_models(["barn", "pond"])
     (captioner / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match=r"captioner .* cannot be used"):
+    with pytest.raises(UserError, match=r"captioner .* cannot be used: it has no tokenizer\.json"):
         method.check_models(["barn", "pond"])
 
 
@@ -279,6 +293,14 @@ def test_every_byte_of_an_own_base_counts(pipeline, tmp_path):
             path.write_bytes(content)
         seen.add(model_identity(str(base), base))
         assert len(seen) == number, path
+
+
+def test_bytes_that_are_no_text_count_too(tmp_path):
+    seen = set()
+    for content in (b"\x80", b"\x81", b"a\n", b"a\r\n"):
+        (tmp_path / "spiece.model").write_bytes(content)
+        seen.add(model_identity(str(tmp_path), tmp_path, ""))
+    assert len(seen) == 4
 
 
 def test_the_identity_of_the_embedded_base_stays():
