@@ -43,7 +43,7 @@ from ddbench.methods.latent_diffusion.class_numbers import read_class_numbers
 from ddbench.methods.latent_diffusion.model import check_base
 from ddbench.methods.latent_diffusion.model_files import EMBEDDED, find_model, model_identity
 from ddbench.protocols import read_protocol
-from ddbench.runner.external import read_folder
+from ddbench.runner.external_folder import read_folder
 from ddbench.store import distilled_set
 from ddbench.store.paths import result_path
 from ddbench.store.records import write_result, write_spec

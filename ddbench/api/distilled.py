@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ddbench.errors import UserError
-from ddbench.runner.external import read_folder
+from ddbench.runner.external_folder import read_folder
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix, read_json, write_json
 from ddbench.utils.images import open_image, to_array, to_tensor
+from evaluators.model_checks import is_pointer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -203,7 +204,8 @@ def read_tensors(folder: Path, name: str) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} has no {name.replace('_', ' ')} ({error})") from None
+        reason = "it is a pointer of git-lfs: `git lfs pull` fetches the file" if is_pointer(path) else error
+        raise ValueError(f"{path} has no {name.replace('_', ' ')} ({reason})") from None
 
 
 def read_names(folder: Path, name: str, kind: str) -> list[str] | None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ddbench.utils.image_checks import check_image
+from evaluators.model_checks import is_pointer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +62,13 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
             yield image
     except UnreadableImageError:
         raise
+    except FileNotFoundError:
+        where = f"a link to {os.readlink(path)}, which leads nowhere" if os.path.islink(path) else "not there"
+        raise UnreadableImageError(path, f"it is {where}") from None
+    except UnidentifiedImageError:
+        pointer = "it is a pointer of git-lfs, not the file: `git lfs pull` fetches it"
+        unknown = "it begins like no image of a known format"
+        raise UnreadableImageError(path, pointer if is_pointer(path) else unknown) from None
     except Exception as error:  # Pillow's plugins raise many kinds
         raise UnreadableImageError(path, str(error)) from None
 

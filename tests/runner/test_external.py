@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from ddbench.errors import UserError
-from ddbench.runner.external import read_folder
+from ddbench.runner.external_folder import read_folder
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures
 
@@ -118,4 +118,35 @@ def test_a_learning_rate_that_is_none_is_refused(tmp_path, text):
     write(tmp_path / "set")
     (tmp_path / "set/manifest.json").write_text(text)
     with pytest.raises(UserError, match=r"manifest\.json: its learning_rate is no number above 0"):
+        read_folder(tmp_path / "set", CLASSES, 8)
+
+
+@pytest.mark.parametrize("name", ["soft_labels.npy", "soft_label.safetensors", "barn/5.mpo", "pond/Thumbs.db"])
+def test_files_that_are_not_read_are_said(tmp_path, caplog, name):
+    write(tmp_path / "set")
+    (tmp_path / "set" / name).write_bytes(b"x")
+    read_folder(tmp_path / "set", CLASSES, 8)
+    assert "files that are not read: 1 files of" in caplog.text
+    assert f"such as {name}" in caplog.text
+
+
+def test_images_deeper_in_a_class_are_refused(tmp_path):
+    write(tmp_path / "set")
+    (tmp_path / "set/barn/more").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "set/barn/more/0.png")
+    with pytest.raises(UserError, match=r"barn/more is inside a class folder and has images \(0\.png\)"):
+        read_folder(tmp_path / "set", CLASSES, 8)
+
+
+def test_soft_labels_that_favour_no_class_contradict_none(tmp_path, caplog):
+    write(tmp_path / "set")
+    save_file({"soft_labels": np.full((6, 3), 1 / 3, np.float32)}, tmp_path / "set" / SOFT)
+    read_folder(tmp_path / "set", CLASSES, 8)
+    assert caplog.text == ""
+
+
+def test_a_pointer_in_the_place_of_soft_labels_is_named(tmp_path):
+    write(tmp_path / "set")
+    (tmp_path / "set" / SOFT).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(UserError, match=r"no soft labels \(it is a pointer of git-lfs"):
         read_folder(tmp_path / "set", CLASSES, 8)

@@ -15,7 +15,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.errors import UserError
 from ddbench.runner.dataset_card import CardContent, statistics, write_card
-from ddbench.runner.external import read_folder
+from ddbench.runner.external_folder import read_folder
 from ddbench.runner.image_folder import named_by_number
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures
