@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ddbench.cli.common import DATASET, SIZE, SIZE_HELP, Group, UserPath, format_option, format_table, log, text_table
-from ddbench.datasets.info import RECORD, DatasetError, DatasetInfo, MissingDataError, describe_ignored
+from ddbench.datasets.info import (
+    RECORD,
+    DatasetError,
+    DatasetInfo,
+    MissingDataError,
+    describe_ignored,
+    describe_left_out,
+)
 from ddbench.errors import UserError
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.files import read_json
@@ -176,6 +183,8 @@ def _print_report(report: Report) -> None:
         click.echo(f"{what}: {len(names)} images: {', '.join(names)}")
     if report.ignored:
         click.echo(f"files that are not read: {describe_ignored(report.ignored)}")
+    if report.left_out:
+        click.echo(describe_left_out(report.left_out))
     duplicates = report.duplicates
     for kind, pairs in (("equal files", duplicates.exact), ("alike", duplicates.near)) if duplicates else ():
         leaks, crossing = sum(pair.leak for pair in pairs), sum(pair.crossing for pair in pairs)

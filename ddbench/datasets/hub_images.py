@@ -168,7 +168,10 @@ def _columns(name: HubName, features: Any) -> tuple[str, str]:
         if wanted and wanted not in fitting:
             raise UserError(f"hf:{name} has no column {wanted} of {kind.__name__}; it has {columns}")
         if not fitting:
-            raise UserError(f"hf:{name} needs a column of images and one of classes; it has {columns}")
+            raise UserError(
+                f"hf:{name} needs a column of the kind Image and one of the kind ClassLabel (numbers and the classes' "
+                f"names); it has {columns}.\nOtherwise write its images into one folder per class: folder:PATH"
+            )
         if not wanted and len(fitting) > 1:
             if usual not in fitting:
                 raise UserError(

@@ -126,5 +126,5 @@ def _load(name: HubName, revision: str) -> Any:
             reasons.append(str(cause).strip() or type(cause).__name__)
             cause = cause.__cause__
         way_out = f"\nChoose one: hf:{name.repo}:CONFIG" if "Config name is missing" in reasons[0] else ""
-        text = "\n".join(dict.fromkeys(reasons))
+        text = "\n".join(reason.partition("\nExample of usage")[0] for reason in dict.fromkeys(reasons))
         raise UserError(f"hf:{name} at revision {revision[:8]} cannot be loaded: {text}{way_out}") from error

@@ -58,6 +58,11 @@ class Split:
     train: tuple[tuple[str, ...], ...]
     test: tuple[tuple[str, ...], ...]
 
+    def left_out(self, files: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        """Return the names in `files` (of each class) that are on neither side."""
+        used = set(chain.from_iterable((*self.train, *self.test)))
+        return tuple(name for name in chain.from_iterable(files) if name not in used)
+
 
 @dataclass(frozen=True)
 class Lists:
@@ -270,6 +275,11 @@ def check_encoding(path: str) -> None:
         raise DatasetError(
             f"{printable} has a name that is not UTF-8: rename it (convmv -f latin1 -t utf8 --notest PATH)"
         ) from None
+
+
+def describe_left_out(names: Sequence[str]) -> str:
+    """Count the images that a list puts on neither side of the split, and name the first."""
+    return f"{len(names)} images are on neither side of the split and are not used, such as {names[0]}"
 
 
 def describe_ignored(paths: Sequence[str]) -> str:

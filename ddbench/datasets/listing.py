@@ -137,7 +137,10 @@ def _check_classes(info: DatasetInfo, found_folders: FoundFolders) -> None:
 
 def _check_counts(info: DatasetInfo, folder: Path, counts: Sequence[int]) -> None:
     if empty := [name for name, count in zip(info.classes, counts, strict=True) if count == 0]:
-        raise DatasetError(f"{info.name}: no image in {len(empty)} class folder(s) of {folder}: {', '.join(empty)}")
+        raise DatasetError(
+            f"{info.name}: no image in {len(empty)} class folder(s) of {folder}: {', '.join(empty)}. Remove the "
+            "folders, or put their images in"
+        )
     expected = info.expected or counts
     rows = zip(info.classes, counts, expected, strict=True)
     wrong = [f"{name} {count} (expected {right})" for name, count, right in rows if count != right]

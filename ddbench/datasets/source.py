@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -13,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ddbench.datasets.decode import image_size, read_rgb
-from ddbench.datasets.info import DataPaths, DatasetError, DatasetInfo, Split, check_encoding, describe_ignored
+from ddbench.datasets.info import (
+    DataPaths,
+    DatasetError,
+    DatasetInfo,
+    Split,
+    check_encoding,
+    describe_ignored,
+    describe_left_out,
+)
 from ddbench.datasets.listing import (
     class_folders,
     entries,
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ddbench")
 
 VALIDATION = ("val", "valid", "validation")  # names of a third side
-TRIED = 100  # images of a folder that are tried before it counts as unreadable
+TRIED = 100  # images that are tried in order, and again as many of the rest, before a folder is refused
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,9 @@ class ClassFolders(DatasetInfo):
         if listing.ignored:
             _warn_once(f"{self.name}: files that are not read: {describe_ignored(listing.ignored)}")
 
+        if left_out := split.left_out(listing.files):
+            _warn_once(f"{self.name}: {describe_left_out(left_out)}")
+
         def fill(raw: Path) -> None:
             write_squares(raw, content.names, listing.paths, size, data_paths)
 
@@ -105,8 +117,11 @@ def folder_source(path: str | Path) -> ClassFolders:
             raise DatasetError(f"{entry.path} is a link to {os.readlink(entry.path)}, which leads nowhere: remove it")
     classes = tuple(class_folders(parent))
     if len(classes) < 2:
+        deeper = ""
+        if classes and len(class_folders(parent / classes[0])) > 1:
+            deeper = f" Its folder {classes[0]} has several: name that one, if these are the classes."
         raise DatasetError(
-            f"{FOLDER}{path} needs one folder of images per class, at least two; {parent} has {len(classes)}."
+            f"{FOLDER}{path} needs one folder of images per class, at least two; {parent} has {len(classes)}.{deeper}"
         )
     for name in classes:
         check_encoding(str(parent / name))
@@ -128,16 +143,23 @@ def folder_source(path: str | Path) -> ClassFolders:
 
 
 def _first_side(folder: Path, classes: tuple[str, ...]) -> int:
-    """Return the shorter side of the first image that can be read, px. Raises DatasetError if none of TRIED can."""
+    """Return the shorter side of the first image that can be read, px. Raises DatasetError if none can."""
     errors = []
-    for path in islice(images_in_order(folder, classes), TRIED):
+    for path in _tried(images_in_order(folder, classes)):
         try:
             return min(read_rgb(path)[0].size)
         except UnreadableImageError as error:
             errors.append(f"{path}: {error.reason}")
     if not errors:
         raise DatasetError(f"no image in the class folders of {folder} ({', '.join(classes)})")
-    raise DatasetError(f"none of the first {len(errors)} images is read; the first is {errors[0]}")
+    raise DatasetError(f"none of {len(errors)} images that were tried is read; the first is {errors[0]}")
+
+
+def _tried(paths: Iterator[str]) -> Iterator[str]:
+    """Yield the first TRIED paths, then about as many evenly from the rest: a damaged class is not the whole folder."""
+    yield from islice(paths, TRIED)
+    rest = list(paths)
+    yield from rest[:: max(1, len(rest) // TRIED)]
 
 
 @cache

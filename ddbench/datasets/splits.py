@@ -33,7 +33,10 @@ def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) 
     train, test = _sides(info, listing, data_paths)
     for side, names_by_class in (("train", train), ("test", test)):
         if empty := [c for c, names in zip(info.classes, names_by_class, strict=True) if not names]:
-            raise DatasetError(f"{info.name}: the split leaves no image to {side} on in {', '.join(empty)}")
+            raise DatasetError(
+                f"{info.name}: the split leaves no image to {side} on in {', '.join(empty)}: every class needs one on "
+                "each side"
+            )
     rule, sha = info.split_rule, fingerprint(train, test)
     if not info.registered:
         cache = _cache_path(sha, listing, data_paths)  # written by `cache_fingerprint`
@@ -135,7 +138,10 @@ def _from_list(
     matching = {name: matches(name) for name, _ in rows}
     if unknown := sorted(name for name, _ in rows if not matching[name]):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise DatasetError(f"{origin}: {info.base} has no {', '.join(unknown[:3])}{more}")
+        example = next(iter(flatten(listing.files)))
+        raise DatasetError(
+            f"{origin}: {info.base} has no {', '.join(unknown[:3])}{more}; a name is CLASS/FILE, such as {example}"
+        )
     if ambiguous := sorted(name for name, _ in rows if len(matching[name]) > 1):
         both = " or ".join(matching[ambiguous[0]][:2])
         raise DatasetError(f"{origin}: {ambiguous[0]} matches {both}: write CLASS/FILE with its suffix")
@@ -157,8 +163,13 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
     """Read the user's file: a header with `file` and `split`, rows such as "beach/beach07.tif,train"."""
     try:
         text = read_bytes(path, LARGEST_LIST).decode("utf-8-sig")  # as Excel writes it
+    except UnicodeDecodeError:
+        raise DatasetError(f"the split {path} is not UTF-8: save it as CSV in UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"the split {path} cannot be read: {error}") from None
+    try:
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, ValueError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise DatasetError(f"the split {path} cannot be read: {error}") from None
     if not rows or not {"file", "split"} <= set(rows[0]):
         raise DatasetError(

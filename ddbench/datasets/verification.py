@@ -132,6 +132,7 @@ class Report:
     unreadable: "file: reason" of damaged files.
     unsupported, unread: see `decode.Remarks`.
     ignored: paths below the folder of files, and of links that lead nowhere, that are no images to the listing.
+    left_out: names of images on neither side of the split.
     duplicates: None if they were not searched for.
     """
 
@@ -143,6 +144,7 @@ class Report:
     unsupported: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     duplicates: Duplicates | None = None
 
     @property
@@ -166,5 +168,6 @@ def verify_images(info: DatasetInfo, listing: FileListing, split: Split, quiet: 
         unsupported=remarks.unsupported,
         unread=remarks.unread,
         ignored=listing.ignored,
+        left_out=split.left_out(listing.files),
         duplicates=duplicates(by_name, split),
     )

@@ -133,9 +133,7 @@ def test_killed_while_writing_and_run_again(here, picture, monkeypatch):
 def test_what_is_no_set_of_images_with_classes_is_said(here):
     (here / "me/words/data").mkdir(parents=True)
     datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(here / "me/words/data/train-00000-of-00001.parquet")
-    with pytest.raises(
-        UserError, match=r"hf:me/words needs a column of images and one of classes; it has text \(Value\)"
-    ):
+    with pytest.raises(UserError, match=r"hf:me/words needs .* Image .* ClassLabel .*; it has text \(Value\)"):
         find_dataset("hf:me/words")
 
 
@@ -261,8 +259,9 @@ def test_configurations_are_named(here, picture):
         for config in ("ms", "rgb")
     )
     (here / "me/set/README.md").write_text(f"---\nconfigs:\n{card}---\n")
-    with pytest.raises(UserError, match=r"Config name is missing(?s:.)*'rgb'(?s:.)*hf:me/set:CONFIG"):
+    with pytest.raises(UserError, match=r"Config name is missing(?s:.)*'rgb'(?s:.)*hf:me/set:CONFIG") as error:
         find_dataset("hf:me/set")
+    assert "load_dataset" not in str(error.value)
     assert find_dataset("hf:me/set:rgb").classes == ("rgb field", "town")
     assert find_dataset("hf:me/set:ms@50").classes == ("ms field", "town")
 

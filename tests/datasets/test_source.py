@@ -363,6 +363,36 @@ def test_a_pipe_in_the_place_of_an_image_is_not_waited_for(tmp_path):
         read_rgb(tmp_path / "image.png")
 
 
+def test_a_damaged_first_class_is_listed_file_by_file(tmp_path, data_paths, grow):
+    tree = grow(tmp_path / "tree", ["a"], 110)
+    grow(tree, ["b"], 4)
+    for path in (tree / "a").iterdir():
+        path.write_bytes(b"")
+    report = folder_source(tree).verify(data_paths)
+    assert len(report.unreadable) == 110
+    assert report.unreadable[0] == "a/a00.png: it is empty"
+
+
+def test_a_folder_above_the_classes_is_told_where_they_may_be(tmp_path, grow):
+    grow(tmp_path / "tree/data", ["a", "b"], 2)
+    with pytest.raises(DatasetError, match=r"tree has 1\. Its folder data has several: name that one"):
+        folder_source(tmp_path / "tree")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "it is a pointer of git-lfs"),
+        (b"<html>", "it begins like no image of a known format"),
+    ],
+)
+def test_files_that_are_no_images_are_described(tmp_path, data_paths, grow, content, reason):
+    tree = grow(tmp_path / "tree", ["a", "b"], 2)
+    (tree / "a/a01.png").write_bytes(content)
+    (line,) = folder_source(tree).verify(data_paths).unreadable
+    assert line.startswith(f"a/a01.png: {reason}")
+
+
 def test_whatever_is_not_read_is_listed_and_said_once(tmp_path, data_paths, grow, caplog):
     tree = grow(tmp_path / "tree", ["a", "b"], 4, ".png")
     for name in ("a/x1.j2k", "a/Thumbs.db", "b/.DS_Store", "readme.txt", "a/.checkpoints/a00.png", "__MACOSX/a/a.png"):

@@ -178,3 +178,28 @@ def test_a_list_names_files_exactly_or_by_stem(tmp_path, data_paths, grow):
     assert flatten(split.test) == ["caf\u00e9/caf\u00e901.png", "pond/pond00.bmp"]
     with pytest.raises(DatasetError, match=r"pond/pond02\.jpg matches .*: write CLASS/FILE with its suffix"):
         source.with_split(write(tmp_path / "mine.csv", [*rows, "pond/pond02.jpg,train"])).describe(data_paths)
+
+
+def test_images_that_a_list_leaves_out_are_counted(tmp_path, data_paths, grow, caplog):
+    grow(tmp_path / "tree", ["a", "b"], 4)
+    rows = [f"{name}/{name}{i:02d}.png,{'train' if i else 'test'}" for name in "ab" for i in range(3)]
+    source = find_dataset(f"folder:{tmp_path / 'tree'}@{write(tmp_path / 'own.csv', rows)}")
+    assert source.verify(data_paths).left_out == ("a/a03.png", "b/b03.png")
+    source.load(data_paths, 8)
+    assert "2 images are on neither side of the split and are not used, such as a/a03.png" in caplog.text
+    assert find_dataset(f"folder:{tmp_path / 'tree'}").verify(data_paths).left_out == ()
+
+
+@pytest.mark.parametrize("coding", ["latin-1", "utf-16"])
+def test_a_list_in_another_coding_is_said(tmp_path, data_paths, grow, coding):
+    grow(tmp_path / "tree", ["caf\xe9", "b"], 2)
+    (tmp_path / "own.csv").write_bytes("file,split\ncaf\xe9/caf\xe900.png,train\n".encode(coding))
+    with pytest.raises(DatasetError, match=r"own\.csv is not UTF-8: save it as CSV in UTF-8"):
+        find_dataset(f"folder:{tmp_path / 'tree'}@{tmp_path / 'own.csv'}").describe(data_paths)
+
+
+def test_an_unknown_name_is_answered_with_a_known_one(tmp_path, data_paths, grow):
+    tree = grow(tmp_path / "tree", ["a", "b"], 2)
+    own = write(tmp_path / "own.csv", [f"{tree}/a/a00.png,train"])
+    with pytest.raises(DatasetError, match=r"has no .*a00\.png; a name is CLASS/FILE, such as a/a00\.png"):
+        find_dataset(f"folder:{tree}@{own}").describe(data_paths)
