@@ -179,9 +179,14 @@ def _read_preset(cls: type, preset: str, visited: tuple[str, ...] = ()) -> dict[
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the table of a TOML file. Raises UserError for a file that cannot be read."""
     try:
-        return tomllib.loads(read_bytes(path, LARGEST_TOML).decode())
-    except (ValueError, RecursionError) as error:  # of the decoding, of TOML, of a path with a zero byte
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+        return tomllib.loads(read_bytes(path, LARGEST_TOML).decode("utf-8-sig"))  # as Windows' Notepad writes it
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: save it in UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid TOML: its values are nested too deep") from None
+    except ValueError as error:  # of TOML, of a path with a zero byte
+        reason = str(error).partition(" for integer string conversion")[0]  # the rest names a function of Python
+        raise UserError(f"{path} is not valid TOML: {reason}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 

@@ -91,6 +91,18 @@ def test_broken_and_missing_files_are_named(tmp_path):
         config.build(Toy, config_file=tmp_path / "none.toml")
 
 
+def test_files_of_other_editors_are_read_or_named(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"\xef\xbb\xbfsteps = 3\n")  # as Windows' Notepad begins a file
+    assert config.build(Toy, config_file=path) == config.build(Toy, sets=["steps=3"])
+    path.write_bytes("steps = 3\n".encode("utf-16"))
+    with pytest.raises(UserError, match=r"own\.toml is not UTF-8: save it in UTF-8"):
+        config.build(Toy, config_file=path)
+    path.write_text(f"steps = {'9' * 5000}")
+    with pytest.raises(UserError, match=r"Exceeds the limit \(4300 digits\)$"):
+        config.build(Toy, config_file=path)
+
+
 def test_the_later_source_wins(toy_with_presets, tmp_path):
     (tmp_path / "f.toml").write_text("b = 20\nc = 30\n")
     made = config.build(toy_with_presets, "small", tmp_path / "f.toml", ["c=300"])

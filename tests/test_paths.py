@@ -118,6 +118,26 @@ def test_a_run_does_not_write_behind_a_planted_link(here, name):
     assert list((here / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_run_does_not_write_behind_a_link_above_it(here, level):
+    task = ddbench(*RUN, "--dry-run", status=0).splitlines()[0]
+    folder = (here / task.split(": ")[1]).parents[3 - level]
+    folder.parent.mkdir(parents=True)
+    (here / "elsewhere").mkdir()
+    folder.symlink_to(here / "elsewhere")
+    assert f"{folder.name} is a link to {here / 'elsewhere'}" in ddbench(*RUN)
+    assert list((here / "elsewhere").iterdir()) == []
+
+
+def test_a_result_that_cannot_be_read_is_no_success(here):
+    ddbench(*RUN, status=0)
+    (path,) = here.glob("runs/*/*/*/*/results/*/*.json")
+    path.write_text("[[")
+    assert "the same command then makes the result again" in ddbench(*RUN, status=1)
+    path.unlink()
+    ddbench(*RUN, status=0)
+
+
 def test_merge_copies_no_file_behind_a_link(tmp_path, victim):
     path = write(tmp_path / "theirs")
     run = path.parents[2]
@@ -204,6 +224,16 @@ def test_runs_that_are_no_folder_are_refused(here, command, kind):
     assert f"{kind} is a pipe, a device or a link that leads nowhere" in " ".join(
         ddbench("--runs", kind, *command).split()
     )
+    assert snapshot(here) == before
+
+
+@pytest.mark.parametrize("option", ["--shared", "--data-root"])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_other_folders_that_are_none_are_refused(here, option, kind):
+    os.mkfifo(here / "pipe")
+    (here / "link").symlink_to("nowhere")
+    before = snapshot(here)
+    assert f"{kind} is a pipe, a device or a link that leads nowhere" in " ".join(ddbench(option, kind, *RUN).split())
     assert snapshot(here) == before
 
 

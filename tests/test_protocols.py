@@ -117,7 +117,7 @@ def test_its_name_is_its_content_and_never_a_published_one(file):
         (WHOLE.replace("lr = 1", ""), "recipes.convnet needs lr, or a protocol to start from: `like`"),
         (WHOLE.replace('"sgd"', '"lion"'), "sgd or adamw or adam"),
         ("lr", "not valid TOML"),
-        ("lr = " + 5000 * "[" + 5000 * "]", "not valid TOML: maximum recursion depth"),
+        ("lr = " + 5000 * "[" + 5000 * "]", "not valid TOML: its values are nested too deep"),
     ],
 )
 def test_what_is_off_is_named(file, text, said):

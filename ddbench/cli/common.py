@@ -49,7 +49,10 @@ class UserPath(click.Path):
         text = os.fspath(value)
         if not text.strip():
             self.fail("a blank text names no file and no folder", param, ctx)
-        return cast(Path, super().convert(os.path.expanduser(text), param, ctx))
+        path = cast(Path, super().convert(os.path.expanduser(text), param, ctx))
+        if not self.file_okay and (path.is_symlink() or path.exists()) and not path.is_dir():
+            self.fail(f"{path} is a pipe, a device or a link that leads nowhere: name a folder", param, ctx)
+        return path
 
 
 class RunsFolder(UserPath):

@@ -193,7 +193,10 @@ def evaluate(
 
 
 def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> None:
-    """Do the missing tasks and print the table; a dry run only prints the tasks. Exits with 1 if a task failed."""
+    """Do the missing tasks and print the table; a dry run only prints the tasks.
+
+    Exits with 1 if a task failed, or a file of these runs cannot be used.
+    """
     from ddbench.runner.plan import tasks
     from ddbench.runner.run import run as run_plan
 
@@ -209,24 +212,31 @@ def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> No
         return
     if not counts.done and not counts.failed:
         log.info("nothing to do: all results exist already")
-    _print_table(options, plan, run_options.form)
-    if counts.failed:
+    unusable = _print_table(options, plan, run_options.form)
+    if unusable:
+        log.error("remove %s: the same command then makes the result again", unusable[0])
+    if counts.failed or unusable:
         raise SystemExit(1)
 
 
-def _print_table(options: GlobalOptions, plan: Plan, form: str) -> None:
-    """Print the results that these runs can be compared with; as text, also the paths of their contact sheets."""
+def _print_table(options: GlobalOptions, plan: Plan, form: str) -> list[Path]:
+    """Print the results that these runs can be compared with; as text, also the paths of their contact sheets.
+
+    Returns the files of results of these runs that cannot be used.
+    """
     from ddbench.leaderboard.render import TableOptions, render
     from ddbench.store.reader import read_runs, report_problems
 
     spec = plan.specs[0]
     scan = read_runs(options.runs, details=form == "json")
     report_problems(scan.problems)
+    results = [spec.folder(options.runs) / "results" for spec in plan.specs]
+    unusable = [p.path for p in scan.problems if any(p.path.is_relative_to(folder) for folder in results)]
     same = filter_results(scan.results, dataset=spec.dataset, fingerprint=spec.fingerprint, size=spec.size)
     ipcs = dict.fromkeys(spec.ipc for spec in plan.specs)
     if form != "text":
         click.echo(render([entry for entry in same if entry.spec.ipc in ipcs], form), nl=False)
-        return
+        return unusable
     for ipc in ipcs:
         table = TableOptions(width=terminal_width())
         click.echo(render(filter_results(same, ipc=ipc), form, table), nl=False)
@@ -234,3 +244,4 @@ def _print_table(options: GlobalOptions, plan: Plan, form: str) -> None:
         sheet = spec.folder(options.runs) / "contact.png"
         if sheet.exists():
             click.echo(f"images: {sheet}")
+    return unusable

@@ -97,7 +97,7 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
     """Do the missing tasks of one run."""
     done = failed = existing = 0
     no_distilled_set = False
-    _refuse_links(plan.specs[0].folder(settings.runs))
+    _refuse_links(settings.runs, plan.specs[0].folder(settings.runs))
     for task in tasks(plan, settings.runs):
         label, is_distillation = _task_label(task), task.student is None
         exists = task.done  # read once, like the failure: other processes may change both
@@ -128,9 +128,10 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
     return TaskCounts(done, failed, existing)
 
 
-def _refuse_links(folder: Path) -> None:
-    """Raise UserError for a link in a run's folder: what is written there would go elsewhere."""
-    for path in (folder, *folder.glob("*"), *folder.glob(".work*"), *folder.glob("results/*")):
+def _refuse_links(runs: Path, folder: Path) -> None:
+    """Raise UserError for a link in a run's folder, or between it and `runs`: what is written would go elsewhere."""
+    above = [parent for parent in folder.parents if parent != runs and parent.is_relative_to(runs)]
+    for path in (*above, folder, *folder.glob("*"), *folder.glob(".work*"), *folder.glob("results/*")):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: a run's files are plain. Remove it or copy them")
 

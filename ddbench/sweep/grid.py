@@ -168,11 +168,10 @@ def _request(sweep: Sweep, entry: MethodEntry, dataset: str, size: int | None) -
         raise UserError(f"{entry.method} needs numbers of images per class: add ipcs = [1, 10], for example")
     seeds = sweep.seeds if entry.seeds is None else entry.seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
-    if not seeds or min(seeds) < 0 or (ipcs and min(ipcs) < 1):
-        raise UserError(
-            f"{entry.method}: seeds = {list(seeds)} must name one seed, 0 or more; "
-            f"ipcs = {list(ipcs)} must be 1 or more"
-        )
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"{entry.method}: seeds = {list(seeds)} must name at least one seed, 0 or more")
+    if ipcs and min(ipcs) < 1:
+        raise UserError(f"{entry.method}: ipcs = {list(ipcs)} must be 1 or more")
     config = Path(entry.config).absolute() if entry.config else None
     dataset = DatasetName.parse(dataset).absolute
     return Request(_absolute_file(entry.method), dataset, ipcs, size, entry.preset, config, entry.set, seeds)

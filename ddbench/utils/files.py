@@ -134,8 +134,9 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
     """Have `make` fill a hidden temporary folder, then rename it to `folder`; return True if it was made now.
 
     Existence means complete. A lock keeps two processes from making the same folder. After a kill the folder is made
-    anew. Files that `make` writes beside its folder, under a longer name, outlive a kill (checkpoints); they are
-    removed when the folder is complete. The OSError of a disk that is full or read-only names a file or the folder.
+    anew; after an error nothing of it is kept. Files that `make` writes beside its folder, under a longer name, outlive
+    a kill (checkpoints); they are removed when the folder is complete. The OSError of a disk that is full or read-only
+    names a file or the folder.
     """
     if folder.is_dir():
         _remove_beside(folder)
@@ -152,6 +153,7 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> bool:
         try:
             make(partial)
         except Exception as error:
+            shutil.rmtree(partial, ignore_errors=True)
             disk = disk_error(error)
             if disk is None or disk.filename is not None:
                 raise

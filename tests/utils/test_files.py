@@ -3,7 +3,9 @@
 import os
 import subprocess
 
-from ddbench.utils.files import write_json
+import pytest
+
+from ddbench.utils.files import make_once, write_json
 
 
 def test_a_file_is_written_without_what_a_killed_process_left_of_it(tmp_path):
@@ -15,3 +17,13 @@ def test_a_file_is_written_without_what_a_killed_process_left_of_it(tmp_path):
         (tmp_path / name).touch()
     write_json(tmp_path / "a.json", {})
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", *of_others}
+
+
+def test_of_a_folder_that_cannot_be_made_nothing_is_kept(tmp_path):
+    def make(partial):
+        (partial / "large").write_bytes(b"0")
+        raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        make_once(tmp_path / "set", make)
+    assert [path.name for path in tmp_path.iterdir()] == [".set.lock"]
