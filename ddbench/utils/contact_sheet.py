@@ -96,8 +96,14 @@ def replace_lacking(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 def lacking(text: str, font: ImageFont.FreeTypeFont) -> set[str]:
     """Return the characters that a font draws as boxes."""
-    box = bytes(font.getmask(MISSING))
-    return {c for c in set(text) if not c.isascii() and not c.isspace() and bytes(font.getmask(c)) in (box, b"")}
+    alone = _without_joining(font)  # else a sign that has no letter is drawn beside a circle, as another box
+    box = bytes(alone.getmask(MISSING))
+    return {c for c in set(text) if not c.isascii() and not c.isspace() and bytes(alone.getmask(c)) in (box, b"")}
+
+
+@cache
+def _without_joining(font: ImageFont.FreeTypeFont) -> ImageFont.FreeTypeFont:
+    return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
 @cache

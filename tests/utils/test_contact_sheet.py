@@ -21,6 +21,13 @@ def test_characters_that_no_font_has_are_written_as_numbers():
     assert text in ("sea U+10330", "sea \U00010330")
 
 
+def test_signs_that_join_letters_are_no_boxes_either():
+    for name in ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0e19\u0e49\u0e33", "\u09ac\u09be"):  # Hindi, Thai, Bengali
+        text, font = choose_font(name)
+        assert text == name or text.isascii()
+        assert not lacking(text, font)
+
+
 def test_names_of_two_alphabets_look_different():
     images = np.zeros((2, 8, 8, 3), np.uint8)
     sheets = [
