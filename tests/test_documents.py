@@ -60,6 +60,15 @@ def test_the_architecture_page_names_what_exists():
         assert not function or f"def {function}(" in file.read_text(encoding="utf-8"), (path, function)
 
 
+def test_the_tests_that_the_reliability_page_names_exist():
+    text = (ROOT / "docs/reliability.md").read_text()
+    code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    names = set(re.findall(r"`(test_\w+)`", text))
+    assert len(names) > 50
+    assert not {name for name in names if not re.search(rf"def {name}\b", code)}
+    assert not {path for path in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (ROOT / path).is_file()}
+
+
 def test_the_page_of_libraries_names_each_dependency_with_its_floor():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
