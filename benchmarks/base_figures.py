@@ -22,7 +22,7 @@ from ddbench.base_model.data import SATELLITE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, interval_scale, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, interval_scale, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.shared.device import in_batches
@@ -105,14 +105,14 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
         n = len(generators)
         scheduler = model.make_scheduler(options.scheduler, spacing=options.spacing)
         times = len(scheduler.alphas_cumprod)
-        outputs = guided_and_conditional(
+        denoise = guided_denoiser(
             model.denoise,
             condition.expand(n, *condition.shape[1:]),
             empty.expand(n, *empty.shape[1:]),
             interval_scale(options.guidance, options.guidance_low, options.guidance_high, times),
         )
         nothing, config = torch.zeros(n, *shape), SamplerConfig(options.steps, spacing=options.spacing)
-        return sample(lambda z, t: outputs(z, t)[0], scheduler, nothing, config, generators)[0]
+        return sample(denoise, scheduler, nothing, config, generators)[0]
 
     return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
 

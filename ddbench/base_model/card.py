@@ -13,14 +13,14 @@ from ddbench.base_model.data import DRAWN, SATELLITE, SIZE
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, sample
+from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, interval_scale, sample
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
 from ddbench.utils.images import to_array, to_float, to_uint8
 
 CPU = torch.device("cpu")
 SAMPLES = 6
 # of the preset `tiny` of `diffusion`
-SCHEDULER, STEPS, SPACING, GUIDANCE = "UniPCMultistepScheduler", 12, "beta", 1.5
+SCHEDULER, STEPS, SPACING, GUIDANCE, GUIDANCE_LOW = "UniPCMultistepScheduler", 12, "beta", 1.5, 0.2
 
 
 def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]]) -> None:
@@ -38,7 +38,7 @@ def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]
         rows.append(f"- {name}: {record['seconds'] / 60:.1f} minutes on {record['device']}; {settings}")
     megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e6
     facts = {"settings": "\n".join(rows), "psnr": quality, "megabytes": megabytes, "n": len(real)}
-    facts |= {"steps": STEPS, "spacing": SPACING, "scheduler": SCHEDULER, "guidance": GUIDANCE}
+    facts |= {"steps": STEPS, "spacing": SPACING, "scheduler": SCHEDULER, "guidance": GUIDANCE, "low": GUIDANCE_LOW}
     (folder / "README.md").write_text(CARD.format(**facts))
 
 
@@ -72,8 +72,9 @@ def draw(model: LatentModel, caption: str, count: int) -> Tensor:
     conditions, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    denoise = guided_denoiser(model.denoise, conditions, empty, GUIDANCE)
     scheduler, config = model.make_scheduler(SCHEDULER, spacing=SPACING), SamplerConfig(STEPS, spacing=SPACING)
+    scale = interval_scale(GUIDANCE, GUIDANCE_LOW, 1.0, len(scheduler.alphas_cumprod))
+    denoise = guided_denoiser(model.denoise, conditions, empty, scale)
     return model.decode(sample(denoise, scheduler, nothing, config, generators)[0], count)
 
 
@@ -93,7 +94,7 @@ a CPU. It is no substitute for a full base model: it knows the classes below, at
   images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), {steps} steps of
-  {scheduler} with {spacing} spacing, guidance {guidance}.
+  {scheduler} with {spacing} spacing, guidance {guidance} where the time is at least {low} of the schedule.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.
 
 ## The training run

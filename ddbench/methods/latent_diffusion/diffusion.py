@@ -190,9 +190,11 @@ def match_statistics(z: Tensor, prototypes: Tensor) -> Tensor:
     return (z - mean) / std.clamp(min=1e-6) * of_std + of_mean
 
 
-def guided_denoiser(network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: float) -> Callable:
+def guided_denoiser(
+    network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: Callable[[Tensor], float]
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Return (z, t) -> u by classifier-free guidance: `guided_and_conditional` without the second output."""
-    outputs = guided_and_conditional(network, condition, negative, lambda t: scale)
+    outputs = guided_and_conditional(network, condition, negative, scale)
     return lambda z, t: outputs(z, t)[0]
 
 

@@ -194,9 +194,9 @@ def test_guidance_extrapolates_from_the_empty_prompt():
 
     z = torch.zeros(2, *SHAPE)
     words, empty = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 1.0])
-    u = guided_denoiser(network, words, empty, 4.0)(z, torch.tensor(1))
+    u = guided_denoiser(network, words, empty, lambda t: 4.0)(z, torch.tensor(1))
     assert u[:, 0, 0, 0].tolist() == [5.0, 9.0]
-    assert guided_denoiser(network, words, empty, 1.0)(z, torch.tensor(1))[:, 0, 0, 0].tolist() == [2.0, 3.0]
+    assert guided_denoiser(network, words, empty, lambda t: 1.0)(z, torch.tensor(1))[:, 0, 0, 0].tolist() == [2.0, 3.0]
 
 
 def test_guidance_may_depend_on_time():

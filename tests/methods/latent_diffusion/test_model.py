@@ -468,7 +468,7 @@ def draw_from_noise(model, scheduler, pipe, prompt):
     more = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "latent"}
     theirs = pipe(prompt, latents=noise, height=32, width=32, **more).images
     words = model.encode_prompts([prompt, ""], [0, -1])
-    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
+    denoise = guided_denoiser(model.denoise, words[:1], words[1:], lambda t: 3.0)
     generators = [torch.Generator().manual_seed(5)]
     ours, _ = sample(denoise, scheduler, torch.zeros(1, 4, 8, 8), SamplerConfig(5), generators)
     return ours, theirs
@@ -540,7 +540,7 @@ def test_from_a_latent_it_draws_what_image_to_image_of_diffusers_draws(name, pip
     noise = torch.Generator().manual_seed(5)
     theirs = pipe(prompt, centre, negative_prompt="cartoon", generator=noise, **more).images
     words = model.encode_prompts([prompt, "cartoon"], [0, -1])
-    denoise = guided_denoiser(model.denoise, words[:1], words[1:], 3.0)
+    denoise = guided_denoiser(model.denoise, words[:1], words[1:], lambda t: 3.0)
     ours, _ = sample(denoise, plan, centre, SamplerConfig(10, strength=0.7), [torch.Generator().manual_seed(5)])
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert not torch.allclose(ours, centre, atol=0.1)
