@@ -19,8 +19,14 @@ from ddbench.utils.images import to_array, to_float, to_uint8
 
 CPU = torch.device("cpu")
 SAMPLES = 6
-# of the preset `tiny` of `diffusion`
-SCHEDULER, STEPS, SPACING, GUIDANCE, GUIDANCE_LOW = "UniPCMultistepScheduler", 12, "beta", 1.5, 0.2
+SAMPLING: dict[str, Any] = {  # of the preset `tiny` of `diffusion`
+    "scheduler": "UniPCMultistepScheduler",
+    "steps": 12,
+    "spacing": "beta",
+    "guidance": 1.5,
+    "guidance_low": 0.2,
+    "guidance_high": 0.95,
+}
 
 
 def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]]) -> None:
@@ -38,7 +44,7 @@ def write_card(folder: Path, paths: DataPaths, records: dict[str, dict[str, Any]
         rows.append(f"- {name}: {record['seconds'] / 60:.1f} minutes on {record['device']}; {settings}")
     megabytes = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e6
     facts = {"settings": "\n".join(rows), "psnr": quality, "megabytes": megabytes, "n": len(real)}
-    facts |= {"steps": STEPS, "spacing": SPACING, "scheduler": SCHEDULER, "guidance": GUIDANCE, "low": GUIDANCE_LOW}
+    facts |= SAMPLING
     (folder / "README.md").write_text(CARD.format(**facts))
 
 
@@ -72,9 +78,11 @@ def draw(model: LatentModel, caption: str, count: int) -> Tensor:
     conditions, empty = (part.expand(count, -1, -1) for part in model.encode_prompts([caption, ""], [0, -1]).split(1))
     nothing = torch.zeros(count, model.vae.config.latent_channels, SIZE // model.factor, SIZE // model.factor)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    scheduler, config = model.make_scheduler(SCHEDULER, spacing=SPACING), SamplerConfig(STEPS, spacing=SPACING)
-    scale = interval_scale(GUIDANCE, GUIDANCE_LOW, 1.0, len(scheduler.alphas_cumprod))
+    how = SAMPLING
+    scheduler = model.make_scheduler(how["scheduler"], spacing=how["spacing"])
+    scale = interval_scale(how["guidance"], how["guidance_low"], how["guidance_high"], len(scheduler.alphas_cumprod))
     denoise = guided_denoiser(model.denoise, conditions, empty, scale)
+    config = SamplerConfig(how["steps"], spacing=how["spacing"])
     return model.decode(sample(denoise, scheduler, nothing, config, generators)[0], count)
 
 
@@ -94,7 +102,8 @@ a CPU. It is no substitute for a full base model: it knows the classes below, at
   images of EuroSAT (docs/base-model.md).
 - Reconstruction: {psnr:.1f} dB PSNR, mean over {n} test images of EuroSAT.
 - Samples: `samples.png`, one row per caption (ten of EuroSAT, then ten drawn scenes), {steps} steps of
-  {scheduler} with {spacing} spacing, guidance {guidance} where the time is at least {low} of the schedule.
+  {scheduler} with {spacing} spacing, guidance {guidance} between {guidance_low} and {guidance_high} of the noise
+  schedule.
 - Licence: that of ddbench (Apache-2.0); the data's licence is MIT.
 
 ## The training run
