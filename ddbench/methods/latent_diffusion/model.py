@@ -255,9 +255,10 @@ def load_model(name: str, device: torch.device) -> LatentModel:
 def check_base(name: str, template: str = "", readable: Sequence[str] = ()) -> None:
     """Raise UserError for a base that cannot be loaded, and for two classes that have one condition in it.
 
-    template, readable: prompt and class names, see `class_prompts`.
+    template, readable: prompt and class names, see `class_prompts`; without names no text is read.
     """
-    if reader := _load_text_reader(name, model_identity(name, find_model(name))):
+    reader = _load_text_reader(name, model_identity(name, find_model(name)))
+    if reader and readable:
         check_prompts(*reader, [template.format(word) for word in readable], readable)
 
 

@@ -71,6 +71,7 @@ def test_without_strength_the_prototypes_go_through_the_autoencoder(more, method
     monkeypatch.setattr(LatentModel, "denoise", None)
     monkeypatch.setattr(LatentModel, "encode_prompts", None)
     ctx, variant = context_of(), dataclasses.replace(method, strength=0.0, **more)
+    variant.check_models(few_scenes.readable)
     distilled = variant.distill(few_scenes, 2, ctx)
     distilled.check(2)
     assert [cost["stage"] for cost in ctx.costs] == ["latents", "prototypes", "decoding"]
