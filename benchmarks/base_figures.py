@@ -111,7 +111,7 @@ def draw(model: LatentModel, caption: str, label: int, count: int, options: Opti
             empty.expand(n, *empty.shape[1:]),
             interval_scale(options.guidance, options.guidance_low, options.guidance_high, times),
         )
-        nothing, config = torch.zeros(n, *shape), SamplerConfig(options.steps, spacing=options.spacing)
+        nothing, config = torch.zeros(n, *shape), SamplerConfig(options.steps)
         return sample(denoise, scheduler, nothing, config, generators)[0]
 
     return model.decode(torch.cat(list(in_batches(some, count, BATCH))), BATCH)
@@ -134,7 +134,7 @@ def draw_all(model: LatentModel, options: Options) -> tuple[Tensor, Tensor, Figu
 
 def measure(base: Path, net: Student, real: Seen, options: Options) -> tuple[LatentModel, Seen, Figures]:
     model = load_model(str(base), CPU)
-    check_steps(model.make_scheduler(options.scheduler, spacing=options.spacing), options.steps, options.spacing)
+    check_steps(model.make_scheduler(options.scheduler, spacing=options.spacing), options.steps)
     images, labels, seconds = draw_all(model, options)
     samples = see(net, images, labels)
     size = sum(file.stat().st_size for file in base.rglob("*") if file.is_file())

@@ -82,8 +82,7 @@ def draw(model: LatentModel, caption: str, count: int) -> Tensor:
     scheduler = model.make_scheduler(how["scheduler"], spacing=how["spacing"])
     scale = interval_scale(how["guidance"], how["guidance_low"], how["guidance_high"], len(scheduler.alphas_cumprod))
     denoise = guided_denoiser(model.denoise, conditions, empty, scale)
-    config = SamplerConfig(how["steps"], spacing=how["spacing"])
-    return model.decode(sample(denoise, scheduler, nothing, config, generators)[0], count)
+    return model.decode(sample(denoise, scheduler, nothing, SamplerConfig(how["steps"]), generators)[0], count)
 
 
 CARD = """# tiny: the embedded base model of ddbench

@@ -63,9 +63,8 @@ def model_needs(
     models = build(load_method(method), preset, config, sets).models()
     command = "hf download {}, or the run itself when it begins"
     return [
-        Need(use, name, size_of(name), here, "" if here else command.format(name))
+        Need(use, name, size_of(name), (here := is_local(name)), "" if here else command.format(name))
         for use, name in models.items()
-        for here in [is_local(name)]
     ]
 
 

@@ -240,7 +240,7 @@ class DPD(LatentDiffusionMethod):
         return ExtraLoss(loss, key)
 
     def _sampler_config(self) -> SamplerConfig:
-        return SamplerConfig(self.steps, self.strength, self.pull, self.pull_until, self.spacing)
+        return SamplerConfig(self.steps, self.strength, self.pull, self.pull_until)
 
 
 def candidate_starts(prototypes: list[Prototype], latents: Latents, prompts: Prompts, candidates: int) -> StartLatents:

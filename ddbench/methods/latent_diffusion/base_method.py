@@ -154,7 +154,7 @@ class LatentDiffusionMethod:
         """Raise UserError now for settings that would fail after the training."""
         model.check_size(train.images.shape[-1])
         scheduler = model.make_scheduler(self.scheduler, self.pull > 0, self.spacing, self.variance)
-        check_steps(scheduler, self.steps, self.spacing)
+        check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
             log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)
@@ -187,7 +187,7 @@ class LatentDiffusionMethod:
         return (lambda z, t: outputs(z, t)[0]), None
 
     def _sampler_config(self) -> SamplerConfig:
-        return SamplerConfig(self.steps, self.strength, spacing=self.spacing)
+        return SamplerConfig(self.steps, self.strength)
 
     def _finetune_config(self, device: torch.device, images: int = 0) -> FinetuneConfig:
         """Return the settings of fine-tuning on `images` images, which count for `tune_epochs` alone."""

@@ -114,7 +114,7 @@ def diffusion_loss(
 class SamplerConfig:
     """Settings of the sampler.
 
-    steps: scheduler steps. spacing: of their times, "beta" or the scheduler's own (`schedulers.set_steps`).
+    steps: scheduler steps.
     strength: share of the steps that are taken, at least one; 1 starts from pure noise, less from noised prototypes.
     pull: g, length of the step towards the prototype, 0 for none.
     pull_until: the pull acts while the progress i / (steps - 1) is at most this.
@@ -124,7 +124,6 @@ class SamplerConfig:
     strength: float = 1.0
     pull: float = 0.0
     pull_until: float = 0.8
-    spacing: str = "base"
 
 
 @torch.no_grad()
@@ -147,7 +146,7 @@ def sample(
     Below strength 1, PNDM loses its doubled second step and stays one noise level behind, as in diffusers' own
     image-to-image: prefer DDIM there.
     """
-    set_steps(scheduler, config.steps, config.spacing)
+    set_steps(scheduler, config.steps)
     # as in diffusers: whole steps, counted in steps, not in times, of which PNDM has one more
     times = scheduler.timesteps[config.steps - max(1, int(config.steps * config.strength)) :]
     z = torch.stack([torch.randn(prototypes.shape[1:], generator=g) for g in generators]).to(prototypes)

@@ -25,7 +25,8 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     first pull). No scheduler clips: that default is for pixels in [-1, 1].
 
     pulled: the latents are moved between steps. spacing: of the times of sampling, "base" for the base's own; "beta"
-    is checked here and set by `set_steps`. variance: "learned" for DDPM's noise as the base learned it, else "fixed".
+    stands in the scheduler's configuration for `set_steps`. variance: "learned" for DDPM's noise as the base learned
+    it, else "fixed".
 
     Raises UserError for an unknown name, for a scheduler that scales its noise, with `pulled` for one that continues
     from its own copy of the latents, and for a spacing or variance that the scheduler does not have.
@@ -43,6 +44,8 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     if spacing != "base" and "timestep_spacing" not in inspect.signature(kinds[name]).parameters:
         raise UserError(f"scheduler {kind} knows no spacing: set spacing=base")
     scheduler = build_scheduler(kinds[name], config)
+    if spacing == "beta":
+        scheduler.register_to_config(ddbench_spacing=spacing)
     if variance == "learned" and kind != "DDPMScheduler":
         raise UserError(f"variance=learned: scheduler {kind} draws no such noise: set scheduler=DDPMScheduler")
     if pulled and kind in MULTISTEP_SCHEDULERS:
@@ -56,17 +59,17 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     return build_scheduler(DDIMScheduler, config)
 
 
-def set_steps(scheduler: Any, steps: int, spacing: str = "base") -> None:
+def set_steps(scheduler: Any, steps: int) -> None:
     """Set the sampling steps; without NumPy's warning that UniPC's `set_timesteps` gives it a tensor.
 
-    spacing: "beta" replaces the times of a scheduler of ANY_TIMES by T sin^2(pi i / (2 steps)) - 1, i from `steps` down
-    to 1: quantiles of Beta(1/2, 1/2), close together at much and at little noise (Lee et al., arXiv 2407.12173, with
-    0.6 in place of 1/2). Other spacings are in the scheduler's own configuration (`choose_scheduler`).
+    With spacing "beta" (`choose_scheduler`) the times are T sin^2(pi i / (2 steps)) - 1, i from `steps` down to 1:
+    quantiles of Beta(1/2, 1/2), close together at much and at little noise (Lee et al., arXiv 2407.12173, with 0.6 in
+    place of 1/2).
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         scheduler.set_timesteps(steps)
-    if spacing == "beta":
+    if _has_beta_times(scheduler):
         abars = scheduler.alphas_cumprod
         quantiles = torch.arange(steps, 0, -1, dtype=torch.float64).mul(math.pi / 2 / steps).sin().square()
         scheduler.timesteps = (len(abars) * quantiles - 1).round().long().clamp(min=0)
@@ -74,13 +77,17 @@ def set_steps(scheduler: Any, steps: int, spacing: str = "base") -> None:
         scheduler.sigmas = torch.cat([((1 - abar) / abar).sqrt(), scheduler.sigmas[-1:]])
 
 
-def check_steps(scheduler: Any, steps: int, spacing: str = "base") -> None:
+def _has_beta_times(scheduler: Any) -> bool:
+    return scheduler.config.get("ddbench_spacing") == "beta"
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
     """Raise UserError when the scheduler does not have so many steps: now, not after the training."""
     try:
-        set_steps(scheduler, steps, spacing)
+        set_steps(scheduler, steps)
     except ValueError as error:
         raise UserError(f"steps={steps}: {error}") from None
-    if len(set(scheduler.timesteps.tolist())) < len(scheduler.timesteps) and spacing == "beta":
+    if _has_beta_times(scheduler) and len(scheduler.timesteps.unique()) < steps:
         raise UserError(f"steps={steps}: two of them have one time with spacing=beta: set fewer steps, or spacing=base")
 
 

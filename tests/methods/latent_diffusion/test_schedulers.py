@@ -16,14 +16,14 @@ OWN = DDIMScheduler(
 )
 
 
-def choose(name: str):
-    return choose_scheduler(OWN, name, pulled=False, spacing="beta", variance="fixed")
+def choose(name: str, spacing: str = "beta"):
+    return choose_scheduler(OWN, name, pulled=False, spacing=spacing, variance="fixed")
 
 
 @pytest.mark.parametrize("name", ANY_TIMES)
 def test_times_are_quantiles_of_the_beta_distribution(name):
     scheduler = choose(name)
-    set_steps(scheduler, 12, "beta")
+    set_steps(scheduler, 12)
     quantiles = [float(beta.ppf(i / 12, 0.5, 0.5)) for i in range(12, 0, -1)]
     assert scheduler.timesteps.tolist() == [round(1000 * q - 1) for q in quantiles]
 
@@ -38,14 +38,14 @@ def test_a_wide_gaussian_keeps_its_deviation(name, strength):
     """
     s, losses = 16.0, {}
     for spacing in ("base", "beta"):
-        scheduler = choose(name)
+        scheduler = choose(name, spacing)
 
         def denoise(z, t, abars=scheduler.alphas_cumprod):
             abar = abars[t]
             z0 = abar.sqrt() * s**2 / (abar * s**2 + 1 - abar) * z
             return target(z0, (z - abar.sqrt() * z0) / (1 - abar).sqrt(), abar.expand(len(z)), "v_prediction")
 
-        starts, config = torch.zeros(1, 1, 1, 1), SamplerConfig(12, strength, spacing=spacing)
+        starts, config = torch.zeros(1, 1, 1, 1), SamplerConfig(12, strength)
         z, _ = sample(denoise, scheduler, starts, config, [torch.Generator().manual_seed(0)])
         abar = scheduler.alphas_cumprod[scheduler.timesteps[int(12 * (1 - strength))]]
         start = (1 - abar).sqrt() * torch.randn(1, generator=torch.Generator().manual_seed(0))
@@ -62,6 +62,6 @@ def test_a_scheduler_with_times_of_its_own_is_refused():
 
 def test_two_steps_at_one_time_are_refused():
     scheduler = choose("UniPCMultistepScheduler")
-    check_steps(scheduler, 30, "beta")
+    check_steps(scheduler, 30)
     with pytest.raises(UserError, match="steps=600: two of them have one time"):
-        check_steps(scheduler, 600, "beta")
+        check_steps(scheduler, 600)
