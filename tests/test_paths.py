@@ -227,6 +227,16 @@ def test_runs_that_are_no_folder_are_refused(here, command, kind):
     assert snapshot(here) == before
 
 
+@pytest.mark.parametrize(
+    "command", [("leaderboard",), ("leaderboard", "--output", "t.tex"), ("report",), ("robustness",)]
+)
+def test_runs_that_are_nowhere_are_named(here, command):
+    """A misspelled folder is no folder without results."""
+    before = snapshot(here)
+    assert "there is no rnus: `ddbench run` makes it; --runs" in " ".join(ddbench("--runs", "rnus", *command).split())
+    assert snapshot(here) == before
+
+
 @pytest.mark.parametrize("option", ["--shared", "--data-root"])
 @pytest.mark.parametrize("kind", ["pipe", "link"])
 def test_other_folders_that_are_none_are_refused(here, option, kind):
@@ -238,7 +248,7 @@ def test_other_folders_that_are_none_are_refused(here, option, kind):
 
 
 def test_a_path_that_is_no_utf8_is_printed_with_escapes(tmp_path):
-    words = ["report", "--output", os.fsdecode(b"page\xff.html")]
+    words = ["--runs", ".", "report", "--output", os.fsdecode(b"page\xff.html")]
     done = subprocess.run([sys.executable, "-m", "ddbench", *words], cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"page\\udcff.html: ")

@@ -140,8 +140,6 @@ def load_results(runs: str | os.PathLike[str] | None = None) -> Results:
     (True, True)
     """
     source = GlobalOptions.of_call(True, "lanczos", runs=runs).runs
-    if not source.exists():
-        raise UserError(f"there is no {source}: name a runs folder (that of ddbench.run or --runs) or an exported file")
     scan = read_results(source, costs=True)
     report_problems(scan.problems)
     return Results(tuple(scan.results), tuple(scan.problems), tuple(scan.failed), scan.costs)

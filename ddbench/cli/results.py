@@ -19,6 +19,7 @@ from ddbench.cli.common import (
     log,
     names_of,
 )
+from ddbench.errors import UserError
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.text_table import terminal_width
@@ -103,6 +104,8 @@ def leaderboard(  # noqa: PLR0913
             table = TableOptions(extras, cell_costs(chosen, scan.costs), matching, width)
         text = render(chosen, form, table)
     if output:
+        if not chosen:
+            raise UserError(f"no results yet that match: {output} was not written")
         write_bytes(output, text.encode())
         log.info("written to %s", output)
     else:

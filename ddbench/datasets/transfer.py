@@ -10,13 +10,16 @@ from ddbench.utils.files import locked
 
 RETRIES = 3  # of a transfer that broke off
 TIMEOUT = 60  # seconds without a byte
+HUB = "https://huggingface.co"
 
 
 def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
     """Download a file unless it exists; continue an interrupted download.
 
-    checksum: "SHA-256 <hex>" or "MD5 <hex>", empty if none is published. Raises DatasetError if the address does not
-    answer, or sends another file.
+    address: one of the Hugging Face hub obeys HF_ENDPOINT and HF_HUB_OFFLINE, as the hub's own client does.
+    checksum: "SHA-256 <hex>" or "MD5 <hex>", empty if none is published.
+
+    Raises DatasetError if the address does not answer, or sends another file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
@@ -40,7 +43,15 @@ def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
 def _transfer(address: str, path: Path, quiet: bool) -> None:
     import gdown  # requests: half a second
     import requests
+    from huggingface_hub import constants
 
+    if address.startswith(f"{HUB}/"):
+        if constants.HF_HUB_OFFLINE:
+            raise UnreachableError(
+                f"HF_HUB_OFFLINE forbids to download {address}.\n"
+                "Unset it, or get the file elsewhere and use --from FILE."
+            )
+        address = constants.ENDPOINT + address.removeprefix(HUB)
     try:
         gdown.download(
             address, str(path), quiet=quiet, resume=True, use_cookies=False, timeout=TIMEOUT, retries=RETRIES

@@ -251,7 +251,7 @@ def _nearest(recorded: Iterable[Precedent], steps: dict[str, Callable[[Precedent
 
 def _precedents(runs: Path) -> Iterator[Precedent]:
     """Yield the distillations and students below `runs`, or in an exported file; a damaged record is left out."""
-    for stored in read_results(runs, details=False).results:
+    for stored in read_results(runs, details=False).results if runs.exists() else ():
         result = stored.result
         gpu = result.memory_bytes if result.device.startswith("cuda") else 0
         task, memory = f"{result.student} by {result.title}", result.memory_bytes - gpu

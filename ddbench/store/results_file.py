@@ -116,8 +116,12 @@ def read_results(source: Path, details: bool = True, costs: bool = False) -> Run
     In an exported file the path of a result is that of the file, then the path below the runs folder. A line that
     cannot be used is a problem, and costs no other line.
 
-    Raises UserError for a file that is no export, or of an unknown version.
+    Raises UserError where nothing is at `source`, and for a file that is no export, or of an unknown version.
     """
+    if not source.exists():
+        raise UserError(
+            f"there is no {source}: `ddbench run` makes it; --runs names another folder, or an exported file"
+        )
     return _read_file(source, details, costs) if source.is_file() else read_runs(source, details, costs)
 
 

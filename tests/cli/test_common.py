@@ -91,6 +91,7 @@ def ddbench(*words, status=0):
 
 def test_lists_and_tables_have_formats(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
     monkeypatch.delenv("DDBENCH_DATA", raising=False)
     assert {"method": "dpd", "preset": "tiny"} in json.loads(ddbench("list", "presets", "--format", "json"))
     assert ddbench("list", "students", "--format", "csv").splitlines()[:2] == ["student", "convnet"]

@@ -65,13 +65,10 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         ((*RUN, "--ipc", "0"), "0 is not in the range"),
         (("--device", "gpu", *RUN), "'gpu' is not one of auto, cpu, cuda"),
         (("evaluate", "nowhere", "--dataset", "scenes"), "nowhere is not a folder"),
-        (("leaderboard", "--dataset", "scnes"), r"unknown dataset 'scnes'; did you mean scenes\?"),
         (
             ("leaderboard", "--with", "gain", "--format", "json"),
             "--with and --reported do not apply to --format",
         ),
-        (("leaderboard", "--student", "convet"), r"unknown student 'convet'; did you mean convnet or convnet6"),
-        (("leaderboard", "--protocol", "quik@1"), r"unknown protocol 'quik@1'; did you mean quick@1"),
         (("show", "rnadom"), r"unknown name 'rnadom'; did you mean random\?"),
         (("check", "randon"), r"unknown method 'randon'; did you mean random\?"),
         (("data", "show", "ucn"), r"unknown dataset 'ucn'; did you mean ucm\?"),
@@ -83,6 +80,19 @@ def test_words_that_are_off_end_with_2_and_write_nothing(here, words, said):
     assert re.search(said, " ".join(result.stderr.split()))
     assert result.stdout == ""
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--dataset", "scnes", r"unknown dataset 'scnes'; did you mean scenes\?"),
+        ("--student", "convet", r"unknown student 'convet'; did you mean convnet or convnet6"),
+        ("--protocol", "quik@1", r"unknown protocol 'quik@1'; did you mean quick@1"),
+    ],
+)
+def test_a_filter_of_an_unknown_name_ends_with_2(here, option, value, said):
+    (here / "runs").mkdir()
+    assert re.search(said, " ".join(ddbench("leaderboard", option, value, status=2).stderr.split()))
 
 
 def test_a_base_model_that_is_not_there_is_said_at_once(here, monkeypatch):
@@ -172,6 +182,11 @@ def test_the_leaderboard_can_be_narrowed_and_written(here):
     assert "62.5 (n=1)" in ddbench("leaderboard", "--dataset", "scenes", "--ipc", "2", "--protocol", "quick").stdout
     assert ddbench("leaderboard", "--ipc", "3").stdout == "no results yet\n"
     assert ddbench("leaderboard", "--dataset", "ucm").stdout == "no results yet\n"
+    assert (
+        "no results yet that match: board.csv was not"
+        in ddbench("leaderboard", "--ipc", "3", "--format", "latex", "--output", "board.csv", status=2).stderr
+    )
+    assert not (here / "board.csv").exists()
     result = ddbench("leaderboard", "--format", "csv", "--output", "board.csv")
     assert result.stdout == ""
     assert (here / "board.csv").read_text() == ddbench("leaderboard", "--format", "csv").stdout
@@ -181,6 +196,7 @@ def test_environment_variables_stand_for_options(here, monkeypatch):
     write(here / "elsewhere")
     monkeypatch.setenv("DDBENCH_RUNS", "elsewhere")
     assert "62.5" in ddbench("leaderboard").stdout
+    (here / "runs").mkdir()
     assert ddbench("--runs", "runs", "leaderboard").stdout == "no results yet\n"
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from huggingface_hub import constants
 
 from ddbench.cli.main import cli
 from ddbench.datasets import archives, download, transfer
@@ -103,6 +104,18 @@ def test_an_address_that_does_not_answer(offered, data_paths, served, monkeypatc
     served.stop()
     with pytest.raises(DatasetError, match=r"toy\.zip cannot be downloaded"):
         download.fetch(offered, data_paths)
+
+
+def test_an_address_of_the_hub_obeys_the_hubs_variables(offered, data_paths, served, monkeypatch):
+    offered = replace(offered, address=f"{transfer.HUB}/toy.zip")
+    monkeypatch.setattr(constants, "ENDPOINT", served.address)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DatasetError, match=r"HF_HUB_OFFLINE forbids to download https.*toy\.zip\.\n.*--from FILE"):
+        download.fetch(offered, data_paths)
+    assert not served.asked
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    download.fetch(offered, data_paths)
+    assert offered.describe(data_paths)
 
 
 def test_killed_while_unpacking(offered, data_paths, monkeypatch):
