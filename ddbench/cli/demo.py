@@ -13,6 +13,7 @@ import click
 
 from ddbench.cli.common import UserPath, log
 from ddbench.runner.options import GlobalOptions
+from ddbench.utils.units import format_seconds
 
 PROTOCOL = """\
 # written by `ddbench demo`: quick@1 with a quarter of its steps, so that three students take a minute
@@ -93,8 +94,8 @@ def demo(ctx: click.Context, folder: Path) -> None:
         pace = passed / expected if expected else 1.0
         left = pace * sum(later.seconds for later in todo[number:])
         log.info(
-            "[%d/%d] %s: about %s, then %s more", number + 1, len(todo), step.purpose, _duration(pace * step.seconds),
-            _duration(left - pace * step.seconds),
+            "[%d/%d] %s: about %s, then %s more", number + 1, len(todo), step.purpose,
+            format_seconds(pace * step.seconds), format_seconds(left - pace * step.seconds),
         )  # fmt: skip
         log.info("$ %s", shlex.join(["ddbench", *step.words]))
         out = io.StringIO()
@@ -106,9 +107,5 @@ def demo(ctx: click.Context, folder: Path) -> None:
     log.info(
         "done in %s. Open %s in a browser. The accuracies are no benchmark: one run of each method, and students of "
         "few steps. Next: `ddbench --help` has the commands of a first run",
-        _duration(time.monotonic() - begun), folder / "report.html",
+        format_seconds(time.monotonic() - begun), folder / "report.html",
     )  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"

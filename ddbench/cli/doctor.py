@@ -18,9 +18,9 @@ from ddbench.cli.common import (
     format_option,
     text_table,
 )
-from ddbench.datasets.info import format_bytes
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.limits import MOST_IMAGES
+from ddbench.utils.units import format_bytes, format_seconds
 
 
 @click.command()
@@ -149,9 +149,9 @@ def _run_sections(run: dict[str, Any]) -> list[str]:
             costs.append((task, "unknown", "unknown", "no run below --runs is similar"))
             continue
         gpu = f", {format_bytes(cost['gpu_memory'])} on the GPU" if cost["gpu_memory"] else ""
-        minutes = f"{cost['seconds'] / 60:.0f} min" if cost["seconds"] >= 120 else f"{cost['seconds']:.0f} s"
         memory = (format_bytes(cost["memory"]) if cost["memory"] else "") + gpu
-        costs.append((task, minutes, memory.removeprefix(", "), f"{cost['precedents']}; {', '.join(cost['devices'])}"))
+        by = f"{cost['precedents']}; {', '.join(cost['devices'])}"
+        costs.append((task, format_seconds(cost["seconds"]), memory.removeprefix(", "), by))
     problems = [f"it would fail: {problem}" for problem in run["problems"]]
     return [
         *([text_table(needs, ("needs", "", "state", "download", "command"))] if needs else []),

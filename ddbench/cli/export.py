@@ -8,6 +8,7 @@ import click
 
 from ddbench.cli.common import OutputFile, UserPath
 from ddbench.runner.options import GlobalOptions
+from ddbench.utils.units import format_bytes
 
 
 @click.group()
@@ -36,8 +37,8 @@ def results(options: GlobalOptions, file: Path) -> None:
     scan = export_results(options.runs, file)
     report_problems(scan.problems)
     runs = len({stored.folder for stored in scan.results})
-    size = file.stat().st_size / 1e6
-    click.echo(f"{file}: {len(scan.results)} results of {runs} runs, {len(scan.failed)} failures, {size:.2f} MB")
+    size = format_bytes(file.stat().st_size)
+    click.echo(f"{file}: {len(scan.results)} results of {runs} runs, {len(scan.failed)} failures, {size}")
     if scan.problems:
         raise SystemExit(1)
 
@@ -65,5 +66,5 @@ def images(options: GlobalOptions, runs: tuple[Path, ...], folder: Path) -> None
     if len(runs) > 1:  # a pattern such as seed0-*, which the shell replaces
         raise click.UsageError(f"{len(runs)} runs, of which one can be exported: {', '.join(map(str, runs))}")
     results = export_images(runs[0], folder, options.data_paths)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-    click.echo(f"{folder}: {size:.2f} MB, {len(results)} accuracies on its card, README.md")
+    size = format_bytes(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    click.echo(f"{folder}: {size}, {len(results)} accuracies on its card, README.md")

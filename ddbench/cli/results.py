@@ -23,6 +23,7 @@ from ddbench.errors import UserError
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.text_table import terminal_width
+from ddbench.utils.units import format_bytes
 
 
 @click.command(epilog=help_list("--with prints beside each accuracy:", EXTRA_COLUMNS))
@@ -143,7 +144,7 @@ def report(options: GlobalOptions, output: Path) -> None:
     scan = read_results(options.runs, costs=True)
     report_problems(scan.problems)
     write_bytes(output, page(scan, options.shared).encode())
-    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"{output}: {format_bytes(output.stat().st_size)}")
     if scan.problems:
         raise SystemExit(1)
 

@@ -23,6 +23,7 @@ from ddbench.datasets.info import DatasetError, describe_ignored
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix
 from ddbench.utils.limits import LARGEST_IMAGE
 from ddbench.utils.progress import progress_bar
+from ddbench.utils.units import format_bytes
 
 log = logging.getLogger("ddbench")
 
@@ -63,7 +64,7 @@ def unpack(archive: Path, folder: Path, quiet: bool) -> int:
             raise DatasetError(f"{archive} contains {outside[0]}, a path outside its folder: nothing was unpacked")
         need, free = sum(m.size for m in members), shutil.disk_usage(folder).free
         if need > free:
-            raise NoRoomError(f"{archive} needs {need / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB free")
+            raise NoRoomError(f"{archive} needs {format_bytes(need)} unpacked, {folder} has {format_bytes(free)} free")
         for member in progress_bar(members, desc=f"unpacking {archive.name}", hidden=quiet):
             path = folder / member.name
             path.parent.mkdir(parents=True, exist_ok=True)

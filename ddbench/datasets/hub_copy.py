@@ -21,6 +21,7 @@ from ddbench.datasets.transfer import TIMEOUT, download_file
 from ddbench.errors import UserError
 from ddbench.utils.files import has_image_suffix
 from ddbench.utils.progress import progress_bar
+from ddbench.utils.units import format_bytes
 
 log = logging.getLogger("ddbench")
 
@@ -54,8 +55,8 @@ def download_copy(info: DatasetInfo, copy: HubCopy, downloads: Path, quiet: bool
     # twice the size: the files, and the images that are then written
     need, free = 2 * sum(file.size for file in files), shutil.disk_usage(downloads).free + _size(folder)
     if need > free:
-        text = f"{info.base} needs {need / 1e9:.1f} GB while it is downloaded, {downloads} has {free / 1e9:.1f} GB"
-        raise NoRoomError(text)
+        room = f"{downloads} has {format_bytes(free)} free"
+        raise NoRoomError(f"{info.base} needs {format_bytes(need)} while it is downloaded, {room}")
 
     def download(file: RepoFile) -> None:
         address = hf_hub_url(copy.repo, file.path, repo_type="dataset", revision=revision)

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from ddbench.datasets.name import CSV, DatasetName
 from ddbench.errors import UserError
+from ddbench.utils.units import format_bytes
 
 LISTS = "torchgeo"  # the split by the lists of Neumann et al., which torchgeo uses
 RECORD = ".ddbench.json"  # beside downloaded images: their address, or copy and revision
@@ -259,11 +260,6 @@ class DatasetInfo:
             ("looked for in", ", ".join(self.folders)),
         ]
         return [(label, text) for label, text in rows if text]
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes as text: "148 MB", "2.3 GB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 def check_encoding(path: str) -> None:

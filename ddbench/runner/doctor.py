@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.config import preset_files
-from ddbench.datasets.info import MissingDataError, format_bytes
+from ddbench.datasets.info import MissingDataError
 from ddbench.datasets.lookup import find_dataset
 from ddbench.errors import UserError
 from ddbench.registry import module_file, names
@@ -29,6 +29,7 @@ from ddbench.store.results_file import read_lines, read_results
 from ddbench.utils.bases import is_local, known_bases
 from ddbench.utils.files import read_json
 from ddbench.utils.provenance import commit, versions
+from ddbench.utils.units import format_bytes
 
 HUB = "Hugging Face hub"
 DISTILLATION = "distillation"

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddbench.config import build
-from ddbench.datasets.info import DatasetInfo, MissingDataError, format_bytes
+from ddbench.datasets.info import DatasetInfo, MissingDataError
 from ddbench.datasets.lookup import ImageSource, find_dataset
 from ddbench.errors import UserError
 from ddbench.registry import load_method, module_file
 from ddbench.utils.bases import is_local, size_of
+from ddbench.utils.units import format_bytes
 
 MODEL_MODULES = re.compile(r"ddbench\.methods\.(latent_diffusion|dpd)")  # the methods that load models import these
 

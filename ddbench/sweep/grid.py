@@ -27,6 +27,7 @@ from ddbench.runner.plan import Request, Task
 from ddbench.store.reader import read_runs
 from ddbench.store.records import read_failure
 from ddbench.utils.limits import LARGEST_SIZE, MOST_IMAGES, MOST_SEEDS
+from ddbench.utils.units import format_seconds
 
 METHODS = "methods"
 Ipc = Annotated[int, Meta(le=MOST_IMAGES)]
@@ -201,10 +202,9 @@ class Estimate:
             return "nothing to do"
         if not self.known:
             return "time unknown: no finished run is similar"
-        minutes, unknown = round(self.seconds / 60 / at_once), self.total - self.known
-        time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+        unknown = self.total - self.known
         rest = f"; unknown for {unknown} of {self.total} tasks" if unknown else ""
-        return f"about {time} with {at_once} at a time{rest}"
+        return f"about {format_seconds(self.seconds / at_once)} with {at_once} at a time{rest}"
 
 
 def estimate(missing: Sequence[Task], runs: Path) -> Estimate:

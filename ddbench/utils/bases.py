@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.errors import unknown
+from ddbench.utils.units import format_bytes
 
 WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors", "*/*.bin")
 INDEX = ("model_index.json", "config.json")  # of a pipeline, of any other model
@@ -50,7 +51,7 @@ class BaseInfo:
             ("kind", self.kind),
             ("use", f"--set base={self.repo}" if self.repo else "--preset tiny" if self.name == "tiny" else ""),
             ("usable", self.usable),
-            ("size", f"{self.size / 1e9:.2f} GB" if self.size else "not stated"),
+            ("size", format_bytes(self.size) if self.size else "not stated"),
             ("files", self.files),
             ("images", f"{self.pixels} px" if self.pixels else ""),
             ("licence", self.licence),

@@ -24,7 +24,7 @@ def test_facts_are_complete():
 def test_show_explains_one(name):
     result = CliRunner().invoke(cli, ["show", name])
     assert result.exit_code == 0, result.output
-    for words in ("text2earth (base model)", "3.44 GB", "Apache-2.0", "not tried", "--set base=lcybuaa/Text2Earth"):
+    for words in ("text2earth (base model)", "3.4 GB", "Apache-2.0", "not tried", "--set base=lcybuaa/Text2Earth"):
         assert words in result.output
 
 

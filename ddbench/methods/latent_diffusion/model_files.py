@@ -18,6 +18,7 @@ from typing import Any
 from ddbench.errors import UserError
 from ddbench.utils.bases import is_local, size_of
 from ddbench.utils.files import digest, read_json
+from ddbench.utils.units import format_bytes
 from evaluators.model_checks import TORCH_STEMS, ModelError, check_file, check_files, find_torch_files, has_safetensors
 
 log = logging.getLogger("ddbench")
@@ -122,7 +123,7 @@ def download(name: str, patterns: Iterable[str], role: Role) -> Path:
     """Return a snapshot of a hub model, from the cache if it is there. Raises UserError with the ways out."""
     from huggingface_hub import snapshot_download
 
-    weight = f" ({size / 1e9:.1f} GB)" if (size := size_of(name)) else ""
+    weight = f" ({format_bytes(size)})" if (size := size_of(name)) else ""
     if not is_local(name):
         log.info("%s%s is downloaded from the Hugging Face hub", name, weight)
     try:
