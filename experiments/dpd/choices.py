@@ -25,7 +25,7 @@ from ddbench.types import ImageSet
 from evaluators.accuracy import evaluate
 from evaluators.train import train_student
 
-SIZE, IPC, MOST = 64, 10, 4000
+SIZE, MOST = 64, 4000
 
 
 def distil(request: planning.Request, settings: planning.ExecutionSettings) -> tuple[Path, ImageSet]:
@@ -60,21 +60,22 @@ def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str, se
 @click.option("--runs", type=click.Path(path_type=Path), envvar="DDBENCH_RUNS", default=Path("runs"))
 @click.option("--dataset", required=True)
 @click.option("--method", default="dpd", show_default=True)
+@click.option("--ipc", default=10, show_default=True)
 @click.option("--preset", help="[default: tiny-paper for dpd, else none]")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE")
 @click.option("--student", default="convnet", show_default=True)
 @click.option("--student-seeds", default=1, show_default=True)
 def main(  # noqa: PLR0913
-    data_root: Path, shared: Path, runs: Path, dataset: str, method: str, preset: str | None, sets: tuple[str, ...],
-    student: str, student_seeds: int,
+    data_root: Path, shared: Path, runs: Path, dataset: str, method: str, ipc: int, preset: str | None,
+    sets: tuple[str, ...], student: str, student_seeds: int,
 ) -> None:  # fmt: skip
     """Print the mean accuracy of the students, and each one's, as one JSON line."""
     preset = preset or ("tiny-paper" if method == "dpd" else None)
-    request = planning.Request(method, dataset, (IPC,), SIZE, preset, None, sets)
+    request = planning.Request(method, dataset, (ipc,), SIZE, preset, None, sets)
     folder, train = distil(request, planning.ExecutionSettings(runs, DataPaths(data_root, shared)))
     distilled = distilled_set.read(folder)
     figures = [accuracy(distilled, train, student, seed) for seed in range(student_seeds)]
-    row = {"method": method, "dataset": dataset, "preset": preset, "sets": sets, "student": student}
+    row = {"method": method, "dataset": dataset, "ipc": ipc, "preset": preset, "sets": sets, "student": student}
     print(json.dumps(row | {"overall": sum(figures) / len(figures), "students": figures}))
 
 
