@@ -66,7 +66,8 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     normalisation: `normalisation_of(real training images, recipe.normalise)`.
     teacher: gives the labels of every augmented view (`view_labels`) in place of `targets`; None for no such labels. A
         protocol with labels = "views" needs it.
-    observe: called with the network, in eval mode, recipe.tests times during training. It cannot change the training.
+    observe: called with the network, in eval mode, recipe.tests times during training, before the `state` of that step
+        is saved. It cannot change the training.
 
     The same seed gives the same weights on the same machine with the same number of threads; on CUDA only up to
     rounding where torch has no deterministic backward (vgg16's adaptive pooling, attention). fp32 on a CPU; bf16
@@ -100,16 +101,23 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
             restore(tensors, model, optimizer)
         rates: Iterable[tuple[int, float]] = [(i, learning_rate(recipe, i, steps)) for i in range(start, steps)]
         rates = progress(rates, f"training {student}", steps - start) if progress else rates
-        if observe and recipe.tests:
-            rates = _observed(rates, model, observe, max(1, steps // recipe.tests))
         stream = batches(images.to(device), targets, recipe, seed, start, normalisation.to(device))
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
         if labeller := teacher and teacher.to(device).eval():
             stream = ((x, view_labels(labeller, x, recipe)) for x, _ in stream)
-        save = (lambda step: state.save(step, changing_tensors(model, optimizer))) if state else lambda step: None
+        every = max(1, steps // recipe.tests) if observe and recipe.tests else 0
+
+        def after_step(step: int) -> None:
+            """Observe, then save: a saved state of `step` steps implies the observations of these steps."""
+            if observe and every and step % every == 0:
+                observe(model.eval())
+                model.train()
+            if state and step % CHECK_EVERY == 0:
+                state.save(step, changing_tensors(model, optimizer))
+
         with compiler_fallback() if compiled else nullcontext():
             network = cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model
-            _fit(network, optimizer, zip(rates, stream, strict=False), recipe, save, _drops(recipe, steps))
+            _fit(network, optimizer, zip(rates, stream, strict=False), recipe, after_step, _drops(recipe, steps))
     return model.eval()
 
 
@@ -221,17 +229,6 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
-def _observed(
-    rates: Iterable[tuple[int, float]], model: Student, observe: Callable[[Student], None], every: int
-) -> Iterator[tuple[int, float]]:
-    """Yield the steps; call observe(model) after each `every` of them."""
-    for step, rate in rates:
-        yield step, rate
-        if (step + 1) % every == 0:
-            observe(model.eval())
-            model.train()
-
-
 def _drops(recipe: Recipe, steps: int) -> list[int]:
     """Return the first step after each milestone."""
     return [round(milestone * steps) for milestone in recipe.milestones]
@@ -242,10 +239,10 @@ def _fit(
     optimizer: torch.optim.Optimizer,
     work: Iterable[tuple[tuple[int, float], tuple[Tensor, Tensor]]],
     recipe: Recipe,
-    save: Callable[[int], None],
+    after_step: Callable[[int], None],
     drops: Container[int],
 ) -> None:
-    """Train a network in place; call save(steps done) every CHECK_EVERY steps. Raises DivergedError.
+    """Train a network in place; call after_step(steps done) after each step. Raises DivergedError.
 
     work: ((step, learning rate), (images, targets)) of every step.
     drops: steps at which the optimizer begins anew if the recipe says so; else it keeps its momentum throughout.
@@ -269,7 +266,7 @@ def _fit(
         if len(losses) == CHECK_EVERY:
             _require_finite(losses, step + 1 - len(losses))
             losses = []
-            save(step + 1)
+        after_step(step + 1)
     _require_finite(losses, step + 1 - len(losses))
 
 

@@ -542,3 +542,23 @@ def test_a_training_that_was_stopped_continues_to_the_same_weights(student, chan
     assert first == train.CHECK_EVERY
     assert torch.equal(torch_state, torch.get_rng_state())
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_state_is_saved_after_the_observation_of_its_step():
+    """So a training that goes on from it observes every step once."""
+    images, labels = stripes(6)
+    seen = {"whole": [], "halves": []}
+    options = {"protocol": short(min_steps=33, max_steps=33, tests=6)}  # after 5, 10, .. 30
+
+    def observe_into(name):
+        return lambda network: seen[name].append(network.head.weight.sum().item())
+
+    fit(images, labels, observe=observe_into("whole"), **options)
+    state = Memory()
+    with pytest.raises(KeyboardInterrupt):
+        fit(images, labels, state=state, observe=observe_into("halves"), **options)
+    assert seen["halves"] == seen["whole"][:4]  # the save after step 20 stopped it
+    state.stop = False
+    fit(images, labels, state=state, observe=observe_into("halves"), **options)
+    assert len(seen["whole"]) == 6
+    assert seen["halves"] == seen["whole"]
