@@ -11,7 +11,7 @@ from ddbench.utils.files import Stopwatch, write_bytes
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 STATE = "state.safetensors"  # in a folder beside the stage that is being made
 FORMER_KEYS = {"step": "done", "losses": "recent"}  # of files written before seconds were recorded
@@ -83,3 +83,6 @@ class StudentState:
         if self._watch.seconds - self._saved >= self.checkpoint.every:
             self._saved = self._watch.seconds
             self.checkpoint.save(tensors, Progress(step, self.earlier_seconds + self._saved))
+
+    def observe(self, network: nn.Module) -> None:
+        """Look at the network, in eval mode, `recipe.tests` times in a training. A subclass saves what it records."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from ddbench.context import Context
 from ddbench.methods.shared.teachers import seed_for, train_on_real
 from ddbench.types import DistilledSet, ImageSet
+from ddbench.utils.checkpoint import Checkpoint, StudentState
 from evaluators.recipes import Augment, Recipe
 
 # replaces the method in the stage's key, so that all methods share the stage; raise it when its content changes
@@ -56,13 +57,13 @@ def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) ->
     def make(folder: Path) -> dict[str, float]:
         from evaluators.students import build, features  # imports torchvision: takes seconds
 
-        earlier = 0.0
+        state = StudentState(Checkpoint.beside(folder))
         if trained:
-            network, earlier = train_on_real(train, ctx, student, RECIPE, "embedding", folder)
+            network = train_on_real(train, ctx, student, RECIPE, "embedding", state)
         else:
             network = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
         save_file({"features": features(network, train.images, ctx.device)}, folder / "features.safetensors")
-        return {"earlier_seconds": earlier}
+        return {"earlier_seconds": state.earlier_seconds}
 
     folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
     return load_file(folder / "features.safetensors")["features"]

@@ -60,10 +60,11 @@ def train_teacher(train: ImageSet, ctx: Context, config: TeacherConfig) -> nn.Mo
 
     def make(folder: Path) -> dict[str, float]:
         recipe = replace(RECIPES[config.training], epochs=config.epochs, min_steps=config.least, max_steps=config.most)
-        network, earlier = train_on_real(train, ctx, config.student, recipe, "teacher", folder)
+        state = StudentState(Checkpoint.beside(folder))
+        network = train_on_real(train, ctx, config.student, recipe, "teacher", state)
         weights = {name: part.contiguous() for name, part in network.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
-        return {"earlier_seconds": earlier}
+        return {"earlier_seconds": state.earlier_seconds}
 
     key: dict[str, Any] = {"student": config.student, "epochs": config.epochs, "least": config.least}
     key |= {"most": config.most} if config.most else {}
@@ -75,21 +76,19 @@ def train_teacher(train: ImageSet, ctx: Context, config: TeacherConfig) -> nn.Mo
 
 
 def train_on_real(
-    train: ImageSet, ctx: Context, student: str, recipe: Recipe, purpose: str, stage: Path
-) -> tuple[Student, float]:
-    """Train a student on the training split, from a checkpoint beside the stage if a process was killed.
+    train: ImageSet, ctx: Context, student: str, recipe: Recipe, purpose: str, state: StudentState
+) -> Student:
+    """Train a student on the training split, from its state if a process was killed; `state` observes the training.
 
-    Every run's seed yields the same network. Returns it, and the seconds that killed processes spent on its steps.
+    Every run's seed yields the same network.
     """
     from evaluators.train import train_student
 
     protocol = Protocol(purpose, 1, {student: recipe}, source="our choice")
-    state = StudentState(Checkpoint.beside(stage))
-    network = train_student(
+    return train_student(
         train.images, train.labels, student=student, protocol=protocol, num_classes=len(train.classes),
-        seed=seed_for(purpose), device=ctx.device, progress=ctx.progress, state=state,
+        seed=seed_for(purpose), device=ctx.device, progress=ctx.progress, state=state, observe=state.observe,
     )  # fmt: skip
-    return network, state.earlier_seconds
 
 
 def seed_for(purpose: str) -> int:
