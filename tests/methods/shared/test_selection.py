@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ddbench.methods.el2n import EL2N
+from ddbench.methods.forgetting import Forgetting
 from ddbench.methods.herding import Herding
 from ddbench.methods.kcenter import KCenter
 from ddbench.methods.kmeans import KMeans
@@ -14,7 +16,7 @@ from ddbench.methods.random import Random
 
 
 def test_chosen_files_are_recorded(few_scenes, context_of):
-    for method in (Random(), Herding(trained=False), KCenter(trained=False)):
+    for method in (Random(), Herding(trained=False), KCenter(trained=False), Forgetting(epochs=1)):
         distilled = method.distill(few_scenes, 2, context_of())
         assert distilled.extras == {"files": list(distilled.names)}
     distilled = KMeans(trained=False).distill(few_scenes, 2, context_of())
@@ -28,6 +30,7 @@ def test_chosen_files_are_recorded(few_scenes, context_of):
     [
         Random(), Herding(trained=False), KCenter(trained=False), KCenter(trained=False, first="random"),
         KMeans(trained=False), KMeans("latents", "margin", base="tiny"),
+        Forgetting(epochs=2), Forgetting(epochs=2, images=5, keep="lowest"), EL2N(epochs=2, networks=1, offset=0.9),
     ],
 )  # fmt: skip
 def test_selection_returns_real_images_once_each(method, few_scenes, context_of):
