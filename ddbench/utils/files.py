@@ -25,6 +25,8 @@ from ddbench.utils.limits import LARGEST_JSON
 
 log = logging.getLogger("ddbench")
 
+PATIENCE = 2.0  # seconds until the number of a process that ends is free
+
 MACOS_METADATA = "__MACOSX"
 
 # suffixes of the image files that are read
@@ -70,15 +72,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 def remove_stale_files(folder: Path) -> None:
     """Remove the temporary files below `folder` of processes that were killed inside `write_bytes`.
 
-    Those of other machines stay, because their processes may live; so do all on a disk that cannot be written.
+    Those of other machines stay, because their processes may live; so do all on a disk that cannot be written. A
+    process that ends gives up its locks before its number, so the end of a living one is waited for, up to PATIENCE.
     """
-    _remove_stale(folder.rglob(".*.tmp"))
+    _remove_stale(folder.rglob(".*.tmp"), PATIENCE)
 
 
-def _remove_stale(paths: Iterable[Path]) -> None:
+def _remove_stale(paths: Iterable[Path], patience: float = 0.0) -> None:
     for path in paths:
         machine, _, process = path.name.split(".")[-2].rpartition("-")
-        if machine in ("", _this_machine()) and process.isdigit() and not _alive(int(process)):
+        if machine not in ("", _this_machine()) or not process.isdigit():
+            continue
+        deadline = time.monotonic() + patience
+        while (alive := _alive(int(process))) and path.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not alive:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 

@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+import threading
 
 import pytest
 
-from ddbench.utils.files import make_once, write_json
+from ddbench.utils import files
+from ddbench.utils.files import make_once, remove_stale_files, write_json
 
 
 def test_a_file_is_written_without_what_a_killed_process_left_of_it(tmp_path):
@@ -17,6 +19,24 @@ def test_a_file_is_written_without_what_a_killed_process_left_of_it(tmp_path):
         (tmp_path / name).touch()
     write_json(tmp_path / "a.json", {})
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", *of_others}
+
+
+def test_files_of_a_process_that_is_about_to_end_are_waited_for(tmp_path, monkeypatch):
+    """Its lock can be free before its number is."""
+    ending, living = subprocess.Popen(["sleep", "0.3"]), subprocess.Popen(["sleep", "30"])
+    left, held = (tmp_path / f".a.json.{process.pid}.tmp" for process in (ending, living))
+    left.touch()
+    threading.Thread(target=ending.wait).start()
+    remove_stale_files(tmp_path)
+    assert not left.exists()
+    held.touch()
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    remove_stale_files(tmp_path)
+    assert held.exists()
+    living.kill()
+    living.wait()
+    remove_stale_files(tmp_path)
+    assert not held.exists()
 
 
 def test_of_a_folder_that_cannot_be_made_nothing_is_kept(tmp_path):
