@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial, reduce
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,18 @@ from torch.nn import functional as F
 
 from ddbench.base_model.budget import TrainingBudget, compile_step
 from ddbench.context import generator_of, seed_of
+from ddbench.methods.latent_diffusion.decoder import (
+    JITTER,
+    contrast_distance,
+    draw_batch,
+    draw_images,
+    pixel_distance,
+    texture_loss,
+)
 from ddbench.methods.latent_diffusion.model import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
-from ddbench.utils.images import to_float
 
 LEVELS = 2  # halvings: a latent cell stands for 4x4 pixels
 EVERY = 250  # steps from one checkpoint to the next
@@ -29,10 +35,6 @@ PINNED = 16.0  # value of the decoder's spare channels; large, so that the last 
 LIFT = 2.0  # added before the last ReLU and taken off after it; pixels are in [-1, 1]
 
 KL_WEIGHT = 1e-6
-JITTER = 0.05  # least noise on the latents in training, as a share of their deviation
-TEXTURE = 4.0  # weight of local contrast when the decoder alone is trained
-SCALES = 3
-WINDOW = 8
 
 
 def build_autoencoder(latent_channels: int = 8) -> AutoencoderDC:
@@ -92,9 +94,8 @@ def _fit(
 
     def loss_at(step: int) -> Tensor:
         generator = budget.generator(images.device, "autoencoder", step)
-        real = draw_images(images, budget.batch, generator).contiguous(memory_format=budget.memory_format)
-        grid = (budget.batch, vae.config.latent_channels, *(side // 2**LEVELS for side in real.shape[2:]))
-        noise = torch.randn(grid, generator=generator, device=generator.device)
+        real, noise = draw_batch(vae, images, budget.batch, generator)
+        real = real.contiguous(memory_format=budget.memory_format)
         with mixed_precision(images.device, budget.precision):
             return loss_of(vae, real, noise)
 
@@ -105,19 +106,6 @@ def _fit(
         seconds=budget.seconds,
     )  # fmt: skip
     fit(vae, loss_at, schedule, progress, Checkpoints(folder, EVERY))
-
-
-def draw_images(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` of the images (n, 3, s, s), uint8, each under one of the square's eight symmetries.
-
-    `generator` lives on the device of the images. Returns float32 (count, 3, s, s) in [-1, 1].
-    """
-    draw = partial(torch.rand, count, 1, 1, 1, generator=generator, device=images.device)
-    rows = torch.randint(len(images), (count,), generator=generator, device=images.device)
-    batch = images[rows]
-    batch = torch.where(draw() < 0.5, batch.flip(3), batch)
-    batch = torch.where(draw() < 0.5, batch.flip(2), batch)
-    return to_float(torch.where(draw() < 0.5, batch.transpose(2, 3), batch))
 
 
 # The start: block PCA, the best that a linear map keeps of 4x4 pixels. Gradient descent from a random start spends its
@@ -199,54 +187,7 @@ def reconstruction_loss(vae: Any, real: Tensor, noise: Tensor) -> Tensor:
     return pixel_distance(image, real) + contrast_distance(image, real) + kl_term(mean.float(), std.float())
 
 
-def texture_loss(vae: Any, real: Tensor, noise: Tensor) -> Tensor:
-    """Return the loss of the decoder alone: as `reconstruction_loss`, with TEXTURE times the contrast.
-
-    noise: standard normal, of the latents' shape. Its deviation rises within the batch from none to JITTER.
-    """
-    with torch.no_grad():
-        mean = posterior(vae, real)[0]
-    amount = torch.linspace(0, JITTER, len(mean), device=mean.device).view(-1, 1, 1, 1)
-    image = vae.decode(mean + (amount / vae.config.scaling_factor * noise).to(mean)).sample.float()
-    return pixel_distance(image, real) + TEXTURE * contrast_distance(image, real, second=True)
-
-
-def pixel_distance(image: Tensor, real: Tensor) -> Tensor:
-    """Return the mean absolute error of pixels and of differences between neighbours; (n, 3, h, w) in [-1, 1]."""
-    return (image - real).abs().mean() + sum((image.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
-
-
-def contrast_distance(image: Tensor, real: Tensor, second: bool = False) -> Tensor:
-    """Return the sum of mean absolute errors of local contrast, in both directions at three scales.
-
-    image, real: (n, 3, h, w) in [-1, 1]. second: also the contrast of second differences, at full size.
-
-    Pixels alone reward blur wherever detail cannot be kept, and a classifier then mistakes houses for fields. This
-    term asks for as much texture, even where it is not the same (measured in docs/base-model.md).
-    """
-    pairs = zip(_neighbour_differences(image, second), _neighbour_differences(real, second), strict=True)
-    return reduce(torch.add, ((_local_contrast(a) - _local_contrast(b)).abs().mean() for a, b in pairs))
-
-
 def kl_term(mean: Tensor, std: Tensor) -> Tensor:
     """Return KL_WEIGHT times the divergence of N(mean, std^2) from a normal one: it keeps latents in bounds."""
     kl = (mean.square() + std.square() - 1 - 2 * std.log()).flatten(1).sum(1) / 2
     return KL_WEIGHT * kl.mean()
-
-
-def _neighbour_differences(images: Tensor, second: bool) -> Iterator[Tensor]:
-    """Yield differences between vertical and horizontal neighbours at full, half and quarter size.
-
-    second: with the second differences at full size.
-    """
-    for scale in range(SCALES):
-        down, across = images.diff(dim=2), images.diff(dim=3)
-        yield from (down, across)
-        if second and scale == 0:
-            yield from (down.diff(dim=2), across.diff(dim=3), down.diff(dim=3))
-        images = F.avg_pool2d(images, 2)
-
-
-def _local_contrast(band: Tensor) -> Tensor:
-    """Return the root mean square in windows that overlap by half."""
-    return torch.sqrt(F.avg_pool2d(band.square(), WINDOW, WINDOW // 2, WINDOW // 2) + 1e-5)

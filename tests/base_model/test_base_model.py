@@ -16,7 +16,6 @@ from safetensors import safe_open
 from ddbench import config, registry
 from ddbench.base_model import FOLDER, card
 from ddbench.base_model.__main__ import SHARES, WorkFolder, budgets, make_autoencoder, make_decoder, make_denoiser
-from ddbench.base_model.autoencoder import draw_images
 from ddbench.base_model.budget import Amount, TrainingBudget
 from ddbench.base_model.card import psnr, reconstruct, write_card
 from ddbench.base_model.data import base_images, pack_images, unpack_images
@@ -26,6 +25,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.herding import Herding
+from ddbench.methods.latent_diffusion.decoder import draw_images
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.model_files import BY_TEXT
 from ddbench.methods.latent_diffusion.training import Schedule

@@ -96,8 +96,8 @@ class DPD(LatentDiffusionMethod):
     strength: float = param(
         0.75,
         "share of the noise schedule that is sampled: 1 from pure noise, less from the noised prototype (v1: 0.75). At "
-        "0 the images are the prototypes through the autoencoder: nothing is sampled, fine-tuned or captioned, and of "
-        "the other settings only base and alpha count",
+        "0 the images are the prototypes through the autoencoder: nothing is sampled or captioned, no denoiser is "
+        "fine-tuned, and of the other settings only base, those of prototypes and decoder_steps count",
         "0 to 1",
     )
     pull: float = param(0.0, "g: length of the step towards the prototype's latent (release: 1), 0 for none")
@@ -111,6 +111,12 @@ class DPD(LatentDiffusionMethod):
         "class whose mean feature in the classifier is nearest the mean of the class's training images (group)",
         added_later=True,
     )
+    decoder_steps: int = param(
+        0,
+        "steps in which the autoencoder's decoder learns the training images, in batches of 16; the encoder stays. 0 "
+        "for none",
+        added_later=True,
+    )
     contrast: bool = param(
         False,
         "give each sampled latent its prototype's mean and deviation in every channel: a pull costs contrast",
@@ -119,7 +125,9 @@ class DPD(LatentDiffusionMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, candidates=1, classifier_steps=0, classifier_views=0, alpha=0, pull=0, consistency=0)
+        at_least(
+            self, candidates=1, classifier_steps=0, classifier_views=0, alpha=0, pull=0, consistency=0, decoder_steps=0
+        )
         shares(self, "pull_until")
 
     def identity(self) -> str:
@@ -145,6 +153,8 @@ class DPD(LatentDiffusionMethod):
             self._check(model, train, ctx)
             stages = Stages(model, train, ctx, self.batch)
             latents = stages.latents()
+            if self.decoder_steps:
+                stages.tune_decoder(self.decoder_steps)
             prototypes, owner = self._prototypes(stages, latents, ipc)
             extras: dict[str, Any] = {"prototypes": [p.record() for p in prototypes]}
             if self.strength == 0:  # the prototypes themselves; no seed changes them

@@ -78,8 +78,7 @@ class LatentModel:
     @property
     def factor(self) -> int:
         """Pixels per latent cell along one axis."""
-        config = self.vae.config
-        return 2 ** (len(getattr(config, "block_out_channels", None) or config.encoder_block_out_channels) - 1)
+        return factor_of(self.vae)
 
     @property
     def tokens_read(self) -> int:
@@ -185,6 +184,12 @@ class LatentModel:
         if variance == "learned" and (self.text is not None or not self.learned_variance):
             raise UserError("variance=learned: this base did not learn its variance: set variance=fixed")
         return choose_scheduler(self.scheduler, name, pulled, spacing, variance)
+
+
+def factor_of(vae: Any) -> int:
+    """Return the pixels per latent cell along one axis."""
+    levels = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
+    return 2 ** (len(levels) - 1)
 
 
 def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:

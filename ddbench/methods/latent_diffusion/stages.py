@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
+from ddbench.methods.latent_diffusion.decoder import FILE as DECODER
+from ddbench.methods.latent_diffusion.decoder import tune_decoder
 from ddbench.methods.latent_diffusion.finetune import (
     ExtraLoss,
     FinetuneConfig,
@@ -80,6 +83,16 @@ class Stages:
         key |= extra_loss.key if extra_loss else {}
         folder = self.shared.stage("finetune", make, together=True, base=model.identity, **key)
         load_finetuned(model, folder, config)
+
+    def tune_decoder(self, steps: int) -> None:
+        """Put a decoder that was trained on the training images, once for every IPC and seed, into the model."""
+        model, progress = self.model, partial(self.ctx.progress, desc="decoder")
+
+        def make(folder: Path) -> dict[str, Any]:
+            return tune_decoder(model, self.train.images, steps, folder=folder, progress=progress)
+
+        folder = self.shared.stage("decoder", make, vae=model.vae_identity, steps=steps)
+        model.vae.decoder.load_state_dict(load_file(folder / DECODER))
 
     def _conditions(self, prompts: Prompts) -> Tensor:
         """Encode the prompts and, last, the empty one; many of them in float16, memory-mapped from the disk."""

@@ -86,6 +86,14 @@ def test_without_strength_the_prototypes_go_through_the_autoencoder(more, method
     assert variant.identity() == method.identity()
 
 
+def test_a_decoder_of_its_own_decodes_the_same_prototypes(method, few_scenes, context_of):
+    through = dataclasses.replace(method, strength=0.0)
+    before = through.distill(few_scenes, 2, context_of())
+    after = dataclasses.replace(through, decoder_steps=3).distill(few_scenes, 2, context_of())
+    assert after.extras == before.extras
+    assert not torch.equal(after.images, before.images)
+
+
 def test_the_least_strength_draws_one_step(method, few_scenes, context_of):
     ctx = context_of()
     dataclasses.replace(method, strength=0.01).distill(few_scenes, 1, ctx)
@@ -338,5 +346,5 @@ def test_the_group_rule_runs(method, few_scenes, context_of):
 
 
 def test_settings_added_later_leave_the_identity_of_earlier_runs():
-    assert not {"features", "choice", "select", "contrast", "guidance_low"} & set(config.params(DPD()))
+    assert not {"features", "choice", "select", "contrast", "guidance_low", "decoder_steps"} & set(config.params(DPD()))
     assert config.params(DPD(select="group"))["select"] == "group"
