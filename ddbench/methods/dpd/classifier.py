@@ -90,51 +90,6 @@ def candidate_margins(classifier: nn.Module, z: Tensor, labels: Sequence[int]) -
     return margins(logits, torch.tensor(labels).repeat_interleave(count)).view(-1, count)
 
 
-def group_choice(classifier: LatentClassifier, z: Tensor, labels: Tensor, latents: Latents) -> Tensor:
-    """Choose a candidate for each prototype; return their numbers, int64 (n,).
-
-    z: (n * candidates, c, h, w), a prototype's candidates in a row. labels: (n,), of the prototypes, class after class.
-
-    The mean feature of a class's chosen candidates is near the mean feature of its training images: herding's aim
-    (Welling, ICML 2009), for a group with one candidate of each prototype. Features are those before the classifier's
-    head, of length 1.
-    """
-    phi = _unit_features(classifier, z).unflatten(0, (len(labels), -1))
-    chosen = torch.empty_like(labels)
-    for label in labels.unique().tolist():
-        rows = torch.where(latents.labels == label)[0]
-        mu = torch.stack([_unit_features(classifier, latents.means(part)).sum(0) for part in rows.split(512)]).sum(0)
-        chosen[labels == label] = nearest_group(phi[labels == label], mu / len(rows))
-    return chosen
-
-
-def nearest_group(phi: Tensor, mu: Tensor) -> Tensor:
-    """Choose a candidate per prototype, so that || mu - mean of phi || is small; return their numbers, int64 (p,).
-
-    phi: (p, k, d), features of k candidates of each prototype. mu: (d,).
-
-    Coordinate descent from the candidates nearest mu, until no exchange of one candidate helps.
-    """
-    p = len(phi)
-    chosen = (phi - mu).norm(dim=2).argmin(1)
-    distance = torch.inf
-    while True:
-        for i in range(p):
-            others = phi[torch.arange(p), chosen].sum(0) - phi[i, chosen[i]]
-            chosen[i] = (mu - (others + phi[i]) / p).norm(dim=1).argmin()
-        reached = float((mu - phi[torch.arange(p), chosen].mean(0)).norm())
-        if not reached < distance - 1e-9:
-            return chosen
-        distance = reached
-
-
-@torch.no_grad()
-def _unit_features(classifier: LatentClassifier, z: Tensor) -> Tensor:
-    """Return features before the head, float32 (n, d) of length 1 on the CPU, of latents z (n, c, h, w)."""
-    device = next(classifier.parameters()).device
-    return torch.cat([F.normalize(classifier.body(part.to(device)), dim=1).cpu() for part in z.split(512)])
-
-
 def hold_back(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rows to train on and those held back: a tenth of each class, at least one where there are two."""
     training, held_back = [], []

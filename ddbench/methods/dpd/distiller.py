@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
-from ddbench.methods.dpd.classifier import ClassifierConfig, candidate_margins, group_choice, stored_classifier
+from ddbench.methods.dpd.classifier import ClassifierConfig, candidate_margins, stored_classifier
 from ddbench.methods.latent_diffusion.base_method import LatentDiffusionMethod
 from ddbench.methods.latent_diffusion.captions import caption_all, captioner_identity, check_captioner
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, match_statistics
@@ -25,13 +26,16 @@ from ddbench.methods.latent_diffusion.model import LatentModel, check_base, load
 from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, class_prompts, representative_captions
 from ddbench.methods.latent_diffusion.prototypes import (
     Prototype,
+    distances_to_centres,
+    embedding,
     prototypes_by_features,
     rows_of,
     stored_prototypes,
+    unit_length,
 )
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents
-from ddbench.methods.shared.selection import real_features
+from ddbench.methods.shared.selection import features_like, real_features
 from ddbench.methods.shared.validation import at_least, check_enough, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
@@ -105,10 +109,10 @@ class DPD(LatentDiffusionMethod):
     candidates: int = param(
         1, "images sampled per prototype; the classifier keeps the one with the largest margin (release: 5)"
     )
-    select: Literal["margin", "group"] = param(
+    select: Literal["margin", "centre"] = param(
         "margin",
-        "rule that keeps one candidate per prototype: the largest margin each (the release), or the candidates of a "
-        "class whose mean feature in the classifier is nearest the mean of the class's training images (group)",
+        "rule that keeps one candidate per prototype: the largest margin (the release), or the one nearest the centre "
+        "of the prototype's cluster, in the space of `features`",
         added_later=True,
     )
     decoder_steps: int = param(
@@ -203,9 +207,9 @@ class DPD(LatentDiffusionMethod):
         # the latent classifier f
         views = max(1, min(8, self.classifier_views // len(train.labels)))
         config = ClassifierConfig(self.classifier_steps, self.classifier_flips, views)
-        f = None
-        if self.candidates > 1 or (self.consistency and self.weights != "none"):
-            f = stored_classifier(stages, latents, config)
+        ranks = self.candidates > 1 and self.select == "margin"
+        needed = ranks or (self.consistency and self.weights != "none")
+        f = stored_classifier(stages, latents, config) if needed else None
 
         # fine-tuning: min-SNR weighted diffusion loss + lambda E[ w(t) CE(f(z0_hat), y) ]
         if self.weights != "none":
@@ -226,14 +230,30 @@ class DPD(LatentDiffusionMethod):
             of_prototypes = latents.means(rows_of(prototypes)).repeat_interleave(self.candidates, 0)
             z = match_statistics(z, of_prototypes)
 
-        # selection: of a prototype's candidates the one with the largest margin f_y - max over j != y of f_j
-        if f and self.candidates > 1:
-            scores = candidate_margins(f, z, labels.tolist())
-            best = scores.argmax(1) if self.select == "margin" else group_choice(f, z, labels, latents)
-            z = z.unflatten(0, scores.shape)[torch.arange(len(scores)), best]
+        # selection: the candidate with the largest margin f_y - max over j != y of f_j (release), or nearest its centre
+        if self.candidates > 1:
+            if f and ranks:
+                scores = candidate_margins(f, z, labels.tolist())
+            else:
+                scores = -self._distances(stages, latents, prototypes, owner, z)
+            z = z.unflatten(0, scores.shape)[torch.arange(len(scores)), scores.argmax(1)]
             finite = scores.nan_to_num(posinf=0.0).tolist()  # a single class has no margin
             records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
         return z, {"guidance_fallbacks": fallbacks, "prototypes": records}
+
+    def _distances(
+        self, stages: Stages, latents: Latents, prototypes: list[Prototype], owner: Tensor, z: Tensor
+    ) -> Tensor:
+        """Return the distance of each candidate z to the centre of its prototype's cluster, (n, candidates)."""
+        train, ctx = stages.train, stages.ctx
+        if self.features == "latents":
+            parts = torch.arange(len(train.labels)).split(4096)
+            real, drawn = np.concatenate([embedding(latents.means(part)) for part in parts]), embedding(z)
+        else:
+            images = stages.model.decode(z, self.batch, partial(ctx.progress, desc="candidates"))
+            real = unit_length(real_features(train, ctx, "convnet", trained=True))
+            drawn = unit_length(features_like(images, train, ctx, "convnet"))
+        return distances_to_centres(prototypes, owner, train.labels, real, drawn)
 
     def _consistency_loss(self, f: nn.Module, config: ClassifierConfig) -> ExtraLoss:
         """Return lambda w(t) CE(f(z0_hat), y) per image; f is frozen, the gradient runs through z0_hat.

@@ -136,6 +136,21 @@ def representatives(
     return chosen
 
 
+def distances_to_centres(
+    prototypes: list[Prototype], owner: Tensor, labels: Tensor, real: np.ndarray, drawn: np.ndarray
+) -> Tensor:
+    """Return the distance of each drawn image to the centre of its prototype's cluster, float32 (prototypes, each).
+
+    owner, labels: cluster and class of each training image, int64 (n,). real: their unit vectors (n, d).
+    drawn: unit vectors (prototypes * each, d), those of a prototype in a row.
+    """
+    rows = []
+    for p, points in zip(prototypes, np.split(drawn, len(prototypes)), strict=True):
+        centre = real[((labels == p.label) & (owner == p.cluster)).numpy()].mean(0)
+        rows.append(np.linalg.norm(points - centre, axis=1))
+    return torch.from_numpy(np.stack(rows)).float()
+
+
 def rows_of(prototypes: list[Prototype]) -> Tensor:
     """Return their indices in the training split, int64 (n,)."""
     return torch.tensor([p.row for p in prototypes])

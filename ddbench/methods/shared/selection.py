@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.shared.teachers import seed_for, train_on_real
+from ddbench.methods.shared.teachers import seed_for, stored_network
 from ddbench.types import DistilledSet, ImageSet
-from ddbench.utils.checkpoint import Checkpoint, StudentState
 from evaluators.recipes import Augment, Recipe
 
 # replaces the method in the stage's key, so that all methods share the stage; raise it when its content changes
@@ -54,16 +53,24 @@ def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) ->
     trained: the student is trained on the training split by `RECIPE`, else it has its random initial weights.
     """
 
-    def make(folder: Path) -> dict[str, float]:
+    def make(folder: Path) -> None:
         from evaluators.students import build, features  # imports torchvision: takes seconds
 
-        state = StudentState(Checkpoint.beside(folder))
         if trained:
-            network = train_on_real(train, ctx, student, RECIPE, "embedding", state)
+            found = features_like(train.images, train, ctx, student)
         else:
             network = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
-        save_file({"features": features(network, train.images, ctx.device)}, folder / "features.safetensors")
-        return {"earlier_seconds": state.earlier_seconds}
+            found = features(network, train.images, ctx.device)
+        save_file({"features": found}, folder / "features.safetensors")
 
     folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
     return load_file(folder / "features.safetensors")["features"]
+
+
+def features_like(images: Tensor, train: ImageSet, ctx: Context, student: str) -> Tensor:
+    """Return features (n, d) of images (n, 3, h, w), uint8, by the trained network of `real_features`."""
+    from evaluators.students import features
+
+    key = {"student": student, "content": "network"}
+    network = stored_network(train, replace(ctx, method=SHARED), RECIPE, "embedding", key)
+    return features(network, images, ctx.device)

@@ -56,21 +56,31 @@ class TeacherConfig:
 
 def train_teacher(train: ImageSet, ctx: Context, config: TeacherConfig) -> nn.Module:
     """Return a teacher trained on the training split once for all runs; frozen, in eval mode."""
+    recipe = replace(RECIPES[config.training], epochs=config.epochs, min_steps=config.least, max_steps=config.most)
+    key: dict[str, Any] = {"student": config.student, "epochs": config.epochs, "least": config.least}
+    key |= {"most": config.most} if config.most else {}
+    key |= {"training": config.training} if config.training != "adamw" else {}
+    return stored_network(train, replace(ctx, method=SHARED), recipe, "teacher", key)
+
+
+def stored_network(train: ImageSet, ctx: Context, recipe: Recipe, purpose: str, key: dict[str, Any]) -> Student:
+    """Return the student key["student"], trained on the training split once for each key; frozen, in eval mode.
+
+    purpose: the name of the stage and of the seed.
+    """
     from evaluators.students import build  # imports torchvision: takes seconds
 
+    student = key["student"]
+
     def make(folder: Path) -> dict[str, float]:
-        recipe = replace(RECIPES[config.training], epochs=config.epochs, min_steps=config.least, max_steps=config.most)
         state = StudentState(Checkpoint.beside(folder))
-        network = train_on_real(train, ctx, config.student, recipe, "teacher", state)
+        network = train_on_real(train, ctx, student, recipe, purpose, state)
         weights = {name: part.contiguous() for name, part in network.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
         return {"earlier_seconds": state.earlier_seconds}
 
-    key: dict[str, Any] = {"student": config.student, "epochs": config.epochs, "least": config.least}
-    key |= {"most": config.most} if config.most else {}
-    key |= {"training": config.training} if config.training != "adamw" else {}
-    folder = replace(ctx, method=SHARED).stage("teacher", make, **key)
-    model = build(config.student, train.images.shape[-1], len(train.classes), seed_for("teacher"))
+    folder = ctx.stage(purpose, make, **key)
+    model = build(student, train.images.shape[-1], len(train.classes), seed_for(purpose))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.to(ctx.device).eval().requires_grad_(False)
 

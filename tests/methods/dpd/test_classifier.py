@@ -19,11 +19,9 @@ from ddbench.methods.dpd.classifier import (
     LatentClassifier,
     candidate_margins,
     flip_randomly,
-    group_choice,
     hold_back,
     load_classifier,
     margins,
-    nearest_group,
     train_classifier,
 )
 from ddbench.methods.dpd.distiller import DPD
@@ -221,46 +219,6 @@ def test_even_weight_over_time_and_none():
     extra_loss = DPD(consistency=2.0, consistency_time="even")._consistency_loss(judge, ClassifierConfig(0, True)).loss
     surprise = F.cross_entropy(judge(z[:2]), labels[:2], reduction="none")
     torch.testing.assert_close(extra_loss(z, abar, labels, z), torch.cat([2 * surprise, torch.zeros(1)]))
-
-
-def test_a_group_is_no_further_from_the_mean_than_any_with_one_candidate_exchanged():
-    generator = torch.Generator().manual_seed(3)
-    for _ in range(20):
-        phi, mu = torch.randn(6, 5, 4, generator=generator), torch.randn(4, generator=generator)
-        kept = nearest_group(phi, mu)
-
-        def distance(chosen, phi=phi, mu=mu):
-            return float((mu - phi[torch.arange(6), chosen].mean(0)).norm())
-
-        each_nearest = (phi - mu).norm(dim=2).argmin(1)
-        assert distance(kept) <= distance(each_nearest) + 1e-6
-        for i in range(6):
-            for other in range(5):
-                exchanged = kept.clone()
-                exchanged[i] = other
-                assert distance(kept) <= distance(exchanged) + 1e-6
-
-
-def test_a_group_covers_the_mean_where_its_members_do_not():
-    """Two prototypes with candidates at -1, 0.9 and 1, and the mean at 0: 1 and -1 together, not 0.9 twice."""
-    phi = torch.tensor([[[-1.0], [0.9]], [[1.0], [0.9]]])
-    assert nearest_group(phi, torch.tensor([0.0])).tolist() == [0, 0]
-
-
-def test_groups_follow_the_mean_of_their_own_class(latents):
-    """Compare with a loop over images and classes."""
-    torch.manual_seed(0)
-    net = LatentClassifier(4, 3).eval()
-    labels = torch.tensor([0, 0, 2, 2, 2])
-    z = torch.randn(len(labels) * 3, 4, 8, 8)
-    with torch.no_grad():
-        phi = torch.stack([F.normalize(net.body(one[None]), dim=1)[0] for one in z]).view(len(labels), 3, -1)
-        expected = []
-        for label in (0, 2):
-            images = [latents.means(torch.tensor([i])) for i in range(60) if latents.labels[i] == label]
-            mu = torch.stack([F.normalize(net.body(image), dim=1)[0] for image in images]).mean(0)
-            expected += nearest_group(phi[labels == label], mu).tolist()
-    assert group_choice(net, z, labels, latents).tolist() == expected
 
 
 def test_an_epoch_is_every_image_once_in_batches_of_which_the_last_is_smaller(latents, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from ddbench.methods.latent_diffusion.diffusion import diffusion_loss
 from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, load_finetuned, unfreeze
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
+from ddbench.methods.latent_diffusion.prototypes import distances_to_centres
 from ddbench.methods.latent_diffusion.training import checkpoints_beside
 from ddbench.methods.shared import selection
 from ddbench.utils import files
@@ -325,26 +326,19 @@ def test_prototypes_by_the_features_of_a_network_are_those_of_kmeans(method, few
     assert distilled.extras["prototypes"] == of_kmeans.extras["prototypes"]
 
 
-def test_a_group_of_candidates_is_kept_instead_of_the_surest(method, few_scenes, context_of, monkeypatch):
-    several = dataclasses.replace(method, candidates=3, classifier_steps=2)
-    monkeypatch.setattr(distiller, "group_choice", lambda f, z, labels, latents: torch.full((len(labels),), 2))
-    last = dataclasses.replace(several, select="group").distill(few_scenes, 2, context_of())
-    monkeypatch.setattr(distiller, "group_choice", lambda f, z, labels, latents: torch.zeros(len(labels)).long())
-    first = dataclasses.replace(several, select="group").distill(few_scenes, 2, context_of())
-    surest = several.distill(few_scenes, 2, context_of())
-    for i, record in enumerate(surest.extras["prototypes"]):
-        margins = record["candidates"]
-        expected = {0: first, 2: last}.get(margins.index(max(margins)))
-        if expected is not None:
-            assert torch.equal(surest.images[i], expected.images[i])
-    assert not torch.equal(first.images, last.images)
-
-
-def test_the_group_rule_runs(method, few_scenes, context_of):
-    several = dataclasses.replace(method, candidates=3, classifier_steps=2, select="group", contrast=True)
-    several.distill(few_scenes, 2, context_of()).check(2)
+@pytest.mark.parametrize("features", ["latents", "network"])
+def test_the_candidate_nearest_its_centre_is_kept(features, method, few_scenes, context_of, monkeypatch):
+    monkeypatch.setattr(selection, "RECIPE", dataclasses.replace(selection.RECIPE, min_steps=2, max_steps=2))
+    several = dataclasses.replace(method, features=features, candidates=3, select="centre", contrast=True)
+    kept = several.distill(few_scenes, 2, context_of())
+    monkeypatch.setattr(distiller, "distances_to_centres", lambda *words: -distances_to_centres(*words))
+    furthest = several.distill(few_scenes, 2, context_of())
+    kept.check(2)
+    for near, far in zip(kept.extras["prototypes"], furthest.extras["prototypes"], strict=True):
+        assert near["candidates"] == [-score for score in far["candidates"]]
+    assert all((a != b).any() for a, b in zip(kept.images, furthest.images, strict=True))
 
 
 def test_settings_added_later_leave_the_identity_of_earlier_runs():
     assert not {"features", "choice", "select", "contrast", "guidance_low", "decoder_steps"} & set(config.params(DPD()))
-    assert config.params(DPD(select="group"))["select"] == "group"
+    assert config.params(DPD(select="centre"))["select"] == "centre"

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from ddbench.methods.latent_diffusion.prototypes import embedding, find_prototypes, representatives
+from ddbench.methods.latent_diffusion.prototypes import (
+    Prototype,
+    distances_to_centres,
+    embedding,
+    find_prototypes,
+    representatives,
+)
 
 
 def prototypes_of(train, z, ipc, *rule):
@@ -95,3 +101,13 @@ def test_copies_of_one_image_are_no_prototypes(few_scenes):
     with pytest.raises(ValueError, match="try --ipc 3"):
         prototypes_of(few_scenes, z, 4)
     assert len(prototypes_of(few_scenes, z, 3)[0]) == 9
+
+
+def test_distances_to_the_centres_against_a_loop():
+    """Two classes of which cluster 0 differs, and two drawn images of each prototype."""
+    real = np.array([[0.0, 0], [2, 0], [5, 5], [9, 9], [0, 4]])
+    labels, owner = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 0, 0])
+    prototypes = [Prototype(0, 0, 0, "a", 2, 0, 0, 0), Prototype(1, 0, 3, "b", 2, 0, 0, 0)]
+    drawn = np.array([[1.0, 0], [1, 3], [4.5, 6.5], [4.5, 2.5]])
+    distances = distances_to_centres(prototypes, owner, labels, real, drawn)
+    assert distances.tolist() == [[0, 3], [0, 4]]
