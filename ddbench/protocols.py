@@ -6,6 +6,7 @@ No published protocol can have the name of a user's, so the two never rank toget
     init = "scratch"                  # or "imagenet"
     teacher = ["resnet18", "quick@1"] # optional: the network that gives soft labels, and its protocol
     labels = "own"                    # or "hard"; or "views": the teacher's of every augmented view
+    teacher_statistics = "running"    # or "batch": the teacher of views normalises each batch by itself
     float_images = false              # true: train on a set's float images if it has some
     source = "what it is for"
     [recipes.convnet]                 # differences; without `like`, every field without a default
@@ -30,7 +31,7 @@ from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import Augment, Protocol, Recipe
 
 TOML = ".toml"
-KEYS = ("like", "init", "teacher", "labels", "float_images", "source", "recipes")
+KEYS = ("like", "init", "teacher", "teacher_statistics", "labels", "float_images", "source", "recipes")
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def read_protocol(path: Path) -> Protocol:
     for key in table:
         if key not in KEYS:
             raise unknown(f"key of a protocol ({path})", key, KEYS)
-    for key in ("like", "init", "labels", "source"):
+    for key in ("like", "init", "labels", "teacher_statistics", "source"):
         if not isinstance(table.get(key, ""), str):
             raise UserError(f"{path}: {key} = {table[key]!r} is invalid; expected text")
     if not isinstance(table.get("float_images", False), bool):
@@ -87,6 +88,7 @@ def read_protocol(path: Path) -> Protocol:
             recipes=recipes,
             init=table.get("init", base.init),
             teacher=_teacher(table["teacher"]) if "teacher" in table else base.teacher,
+            teacher_statistics=table.get("teacher_statistics", base.teacher_statistics),
             labels=table.get("labels", base.labels),
             float_images=table.get("float_images", base.float_images),
             source=table.get("source", f"{path.name}{f', like {base.title}' if base.recipes else ''}"),

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from kornia.enhance import adjust_brightness_accumulative
 from kornia.geometry.bbox import bbox_generator, bbox_to_mask
+from scipy.special import betaincinv
 from torch import Tensor
 
 from evaluators import dsa, operations
@@ -104,6 +105,8 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
         drawn["patch"] = torch.stack([2 * x - 1, 2 * y - 1, side], 1)
         if augment.mixup:
             blended = (chance >= augment.cutmix) & (chance < augment.cutmix + augment.mixup)
+            if (a := augment.mixup_alpha) != 1:  # the quantile of a uniform share has the beta distribution
+                share = torch.from_numpy(betaincinv(a, a, share.double().numpy())).float()
             drawn["blend"] = torch.where(blended, share, 0)
     if augment.dsa:
         drawn["dsa"] = dsa.draw(n, shared, augment.dsa)

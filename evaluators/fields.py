@@ -77,9 +77,12 @@ class Augment:
     )
     mixup: float = added_later(
         0.0,
-        "probability that an image and its label are blended with another of the batch, by a share from U[0, 1]; never "
-        "together with cutmix",
+        "probability that an image and its label are blended with another of the batch, by a share from U[0, 1] "
+        "(mixup_alpha); never together with cutmix",
         "0 to 1",
+    )
+    mixup_alpha: float = added_later(
+        1.0, "both parameters of the beta distribution of mixup's share; 1: U[0, 1]", "above 0"
     )
     mix_batch: bool = added_later(
         False,
@@ -111,6 +114,8 @@ class Augment:
                 raise ValueError(f"{name} {getattr(self, name)} is not in 0..1: a probability")
         if self.cutmix + self.mixup > 1:
             raise ValueError(f"cutmix {self.cutmix} and mixup {self.mixup} add up to more than 1: no image has both")
+        if not 0 < self.mixup_alpha < math.inf:
+            raise ValueError(f"mixup_alpha must be above 0 and finite, not {self.mixup_alpha}")
         if not 1 <= self.operations_per_image <= MOST:
             raise ValueError(f"operations_per_image must be from 1 to {MOST}, not {self.operations_per_image}")
         for name in ("magnitude_deviation", "lighting"):

@@ -37,6 +37,9 @@ from evaluators.literature_views import (
     RDED_CONVNET_1,
     RDED_CONVNET_128_1,
     SQUEEZE_1,
+    SQUEEZE_TINY_1,
+    SRE2L_CIFAR_1,
+    SRE2L_TINY_1,
 )
 from evaluators.recipes import RANDAUGMENT, Augment, Protocol, Recipe, unknown_name
 
@@ -265,6 +268,7 @@ _PUBLISHED = (
     *(REAL_1, REAL_LARGE_1, DPD_1, DPD_SCRATCH_1, DC_1, DC_2, DC_PLAIN_1),
     *(DC_FLOAT_1, DC_PLAIN_FLOAT_1, DC_CIFAR100_1, DC_PLAIN_CIFAR100_1, DC_IMAGENET_1),
     *(MTT_1, MTT_ZCA_1, MTT_IMAGENET_1, IDC_1, IDC_2, SQUEEZE_1),
+    *(SQUEEZE_TINY_1, SRE2L_CIFAR_1, SRE2L_TINY_1),
     *(FKD_1, FKD_2, RDED_1, RDED_224_1, RDED_CONVNET_1, RDED_CONVNET_128_1, FID_1),
 )
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.title: p for p in _PUBLISHED})

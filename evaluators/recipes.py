@@ -21,6 +21,7 @@ INITS = ("scratch", "imagenet")
 LABELS = ("own", "hard", "views")
 NORMALISATIONS = ("constant", "data", "zca", "cifar10", "cifar100", "imagenet")
 PRECISIONS = ("auto", "fp32")
+STATISTICS = ("running", "batch")
 RANGES = {  # of Recipe's fields, both ends included; every value is finite
     "weight_decay": (0, math.inf),
     "momentum": (0, 0.9999999),
@@ -69,7 +70,10 @@ class Recipe:
     temperature: float = added_later(
         0.0,
         "0: cross-entropy; else the Kullback-Leibler divergence of targets and predictions, both softened by it "
-        "(Hinton et al. 2015, arXiv:1503.02531), without the factor of its square",
+        "(Hinton et al. 2015, arXiv:1503.02531)",
+    )
+    temperature_squared: bool = added_later(
+        False, "multiply that divergence by the temperature's square, as Hinton does"
     )
     normalise: str = added_later(
         "constant",
@@ -194,6 +198,8 @@ class Protocol:
     evaluates: True if it evaluates distilled sets; False if it only trains networks on real images.
     size: px, side of the images that it was published for, 0 for any.
     float_images: True to train on a set's float images if it has some; False for its 8-bit images always.
+    teacher_statistics: of the batch norms of a teacher of views: "running" for those of its training, "batch" for
+        those of the views of a step.
     """
 
     name: str
@@ -206,11 +212,15 @@ class Protocol:
     evaluates: bool = True
     size: int = 0
     float_images: bool = False
+    teacher_statistics: str = "running"
 
     def __post_init__(self) -> None:
-        for kind, value, values in (("init", self.init, INITS), ("labels", self.labels, LABELS)):
-            if value not in values:
+        choices = {"init": INITS, "labels": LABELS, "teacher_statistics": STATISTICS}
+        for kind, values in choices.items():
+            if (value := getattr(self, kind)) not in values:
                 raise ValueError(unknown_name(kind, value, values))
+        if self.teacher_statistics == "batch" and self.labels != "views":
+            raise ValueError('teacher_statistics = "batch" needs labels = "views"; for other labels set "running"')
         if self.init == "imagenet" and any(recipe.normalise != "constant" for recipe in self.recipes.values()):
             raise ValueError("ImageNet weights have a normalisation of their own: leave out normalise")
         if self.teacher and self.labels == "hard":
@@ -253,6 +263,7 @@ class Protocol:
         row |= {"teacher": self.teacher} if self.teacher else {}
         row |= {"labels": self.labels} if self.labels != "own" else {}
         row |= {"float_images": True} if self.float_images else {}
+        row |= {"teacher_statistics": self.teacher_statistics} if self.teacher_statistics != "running" else {}
         text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

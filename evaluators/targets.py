@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,6 +63,20 @@ def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor
     if targets.is_floating_point():
         return (targets.log() / recipe.temperature).softmax(1) if recipe.temperature else targets
     return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.mixes else targets
+
+
+def prepare_teacher(teacher: nn.Module, statistics: str) -> nn.Module:
+    """Return the network that labels views: the teacher, or a copy with the statistics of every batch.
+
+    statistics: "running", or "batch" for batch norms that take the mean and the variance of each batch and keep none.
+    """
+    if statistics == "running":
+        return teacher
+    teacher = copy.deepcopy(teacher)
+    for module in teacher.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    return teacher
 
 
 def view_labels(teacher: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:

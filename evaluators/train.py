@@ -20,7 +20,7 @@ from evaluators.recipes import Protocol, Recipe
 from evaluators.resume import TrainingState, changing_tensors, restore
 from evaluators.seeds import generator, seed_of, seeded_dropout
 from evaluators.students import Student, apply_in_batches, build
-from evaluators.targets import check_targets, prepare_targets, view_labels
+from evaluators.targets import check_targets, prepare_targets, prepare_teacher, view_labels
 
 CHECK_EVERY = 20  # steps between checks of the loss: a check waits for the device
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
@@ -60,8 +60,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     targets: int64 (n,), every class present, or soft labels, float32 (n, num_classes), each row probabilities.
     protocol: a Protocol or its name.
     progress: called as progress(steps, description, total), returns the steps.
-    compiled: train through torch.compile, which pays for small layers and many steps (the ConvNet on a CPU:
-        docs/protocols.md). Rounding differs a little. Without a compiler it warns and trains without.
+    compiled: train through torch.compile (docs/protocols.md). Rounding differs a little. Without a compiler it warns.
     state: storage from which a training that was interrupted continues, to the same weights.
     normalisation: `normalisation_of(real training images, recipe.normalise)`.
     teacher: gives the labels of every augmented view (`view_labels`) in place of `targets`; None for no such labels. A
@@ -103,7 +102,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
         rates = progress(rates, f"training {student}", steps - start) if progress else rates
         stream = batches(images.to(device), targets, recipe, seed, start, normalisation.to(device))
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
-        if labeller := teacher and teacher.to(device).eval():
+        if labeller := teacher and prepare_teacher(teacher, protocol.teacher_statistics).to(device).eval():
             stream = ((x, view_labels(labeller, x, recipe)) for x, _ in stream)
         every = max(1, steps // recipe.tests) if observe and recipe.tests else 0
 
@@ -272,7 +271,8 @@ def _fit(
 
 def _loss(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     if recipe.temperature:
-        return F.kl_div(F.log_softmax(outputs / recipe.temperature, 1), targets, reduction="batchmean")
+        factor = recipe.temperature**2 if recipe.temperature_squared else 1
+        return factor * F.kl_div(F.log_softmax(outputs / recipe.temperature, 1), targets, reduction="batchmean")
     return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
 
 

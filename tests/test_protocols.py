@@ -67,6 +67,15 @@ def test_a_whole_row_needs_nothing_below(file):
     assert made.recipe("convnet").lr == 1.0
 
 
+def test_a_teacher_of_views_may_take_the_statistics_of_batches(file):
+    like = protocols.read_protocol(file('like = "sre2l-cifar@1"'))
+    other = protocols.read_protocol(file('like = "sre2l-cifar@1"\nteacher_statistics = "running"'))
+    assert (like.teacher_statistics, other.teacher_statistics) == ("batch", "running")
+    assert like.name != other.name
+    shown = CliRunner().invoke(cli, ["show", "sre2l-cifar@1"])
+    assert "labels: of every view, resnet18 by squeeze@1, by each batch's statistics\n" in shown.output
+
+
 def test_no_teacher_is_an_empty_list(file):
     assert protocols.read_protocol(file("teacher = []\n" + WHOLE)).teacher is None
 
@@ -96,6 +105,8 @@ def test_its_name_is_its_content_and_never_a_published_one(file):
         ('like = "quick"\n[recipes.convnet]\nepochs = 0.5', "epochs = 0.5 is invalid; expected an integer"),
         ('like = "quick"\n[recipes.convnet.augment]\nflip = 1', r"augment\) 'flip'; did you mean flip_y or flip_x"),
         ('like = "quick"\ninit = "imagnet"', "did you mean 'imagenet'"),
+        ('like = "sre2l-cifar"\nlabels = "own"', 'needs labels = "views"; for other labels set "running"'),
+        ("teacher_statistics = 1", "teacher_statistics = 1 is invalid; expected text"),
         ('like = "quick"\n[recipes.convnet]\nlr = -1', "lr must be above 0"),
         ('like = "quick"\n[recipes.convnet]\nwarmup = 1.5', "warmup a share below 1"),
         ('like = "quick"\n[recipes.convnet.augment]\ncutmix = 3', r"cutmix 3\.0 is not in 0\.\.1: a probability"),

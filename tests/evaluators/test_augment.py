@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from evaluators import augment, dsa, operations
@@ -224,6 +225,17 @@ def test_no_image_has_both_mixup_and_cutmix():
     assert float(blended.float().mean()) == pytest.approx(0.5, abs=0.03)
     torch.testing.assert_close(drawn.blend[blended].quantile(torch.tensor([0.25, 0.5, 0.75])),
                                torch.tensor([0.25, 0.5, 0.75]), atol=0.03, rtol=0)  # fmt: skip
+
+
+def test_the_share_of_mixup_has_a_beta_distribution():
+    """The same draws: the distribution's cumulative share is the uniform one. Squares of CutMix are left alone."""
+    uniform, beta = (augment.draw(4000, replace(BLENDED, mixup_alpha=alpha), generators()) for alpha in (1.0, 0.8))
+    assert torch.equal(uniform.patch, beta.patch)
+    assert torch.equal(uniform.partner, beta.partner)
+    cumulative = torch.from_numpy(stats.beta(0.8, 0.8).cdf(beta.blend.numpy())).float()
+    torch.testing.assert_close(cumulative, uniform.blend, atol=1e-5, rtol=0)
+    blended = beta.blend[uniform.blend > 0]
+    assert float(blended.var()) == pytest.approx(1 / (4 * (2 * 0.8 + 1)), rel=0.05)  # of Beta(a, a): 1 / (4 (2 a + 1))
 
 
 def test_cutmix_draws_the_same_with_mixup():

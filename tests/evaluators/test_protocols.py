@@ -199,6 +199,39 @@ def test_teachers_train_as_sre2ls():
     assert recipe.augment == Augment(flip_x=0.5, dsa=("crop",))
 
 
+def test_sre2l_has_an_evaluation_for_cifar():
+    """relabel_cifar.py: AdamW on every weight, T = 30, mixup of every batch, a teacher in training mode."""
+    row = protocol("sre2l-cifar")
+    assert (row.teacher, row.labels, row.teacher_statistics) == (("resnet18", "squeeze@1"), "views", "batch")
+    recipe = row.recipe("resnet18")
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.decay_all) == ("adamw", 1e-3, 0.01, True)
+    assert (recipe.momentum, recipe.beta2, recipe.warmup, recipe.precision) == (0.9, 0.999, 0.0, "fp32")
+    assert (recipe.temperature, recipe.temperature_squared, recipe.normalise) == (30.0, False, "cifar10")
+    assert recipe.steps(100 * 50, 100) == 400 * 40
+    squeeze = protocol("squeeze").recipe("resnet18").augment
+    assert recipe.augment == replace(squeeze, mixup=1.0, mixup_alpha=0.8, mix_batch=True)
+
+
+def test_sre2l_has_an_evaluation_for_tiny_imagenet():
+    """train_kd.py: torchvision's SGD at 0.2 with 5 epochs of warm-up, crops and flips, T = 20 and its square."""
+    row, real = protocol("sre2l-tiny"), protocol("squeeze-tiny")
+    assert (row.teacher, row.labels, row.teacher_statistics) == (("resnet18", "squeeze-tiny@1"), "views", "running")
+    assert (real.teacher, real.labels) == (None, "hard")
+    teacher, student = (rows.recipe("resnet18") for rows in (real, row))
+    views = {"temperature": 20.0, "temperature_squared": True}
+    assert student == replace(teacher, epochs=100, warmup=0.05, **views)
+    assert (teacher.steps(100_000), student.steps(200 * 50)) == (50 * 391, 100 * 40)
+    rates = [learning_rate(student, step, 4000) for step in range(4000)]
+    assert rates.index(max(rates)) in (199, 200)  # after five epochs of forty steps
+    assert rates[100] == pytest.approx(0.1, rel=0.01)
+    assert rates[2099] == pytest.approx(0.1, rel=0.01)  # half a cosine over the other 95 epochs
+    assert (max(rates), rates[-1]) == (pytest.approx(0.2, rel=0.01), pytest.approx(0, abs=1e-6))
+    assert (teacher.momentum, teacher.nesterov, teacher.weight_decay, teacher.decay_all) == (0.9, False, 1e-4, True)
+    assert (teacher.augment.crop_area, teacher.augment.crop_ratio, teacher.augment.flip_x, teacher.augment.mixes) == (
+        (0.08, 1.0), (3 / 4, 4 / 3), 0.5, False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("title", "like", "normalise"),
     [
@@ -259,6 +292,8 @@ def test_rows_cannot_be_changed():
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(operations=OPERATIONS[:1]))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(erasing=0.1))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(mixup=0.1))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, augment=Augment(mixup_alpha=0.8))}),
+        replace(MINE, recipes={"convnet": replace(RECIPE, temperature_squared=True)}),
         replace(MINE, recipes={"convnet": replace(RECIPE, milestones=(0.5,))}),
         replace(MINE, recipes={"convnet": replace(RECIPE, nesterov=False)}),
         replace(MINE, recipes={"convnet": replace(RECIPE, normalise="data")}),
@@ -324,6 +359,7 @@ def test_defaults_that_rows_do_not_state_are_pinned():
         "epochs_by_classes": (), "batch_by_ipc": (), "batch_by_classes": (), "cosine_share": 1.0,
         "crop_tries": 0, "dsa": (), "cutmix": 0.0, "operations": (), "operations_per_image": 1, "operation_chance": 1.0,
         "magnitude": 0.5, "magnitude_deviation": 0.0, "erasing": 0.0, "mixup": 0.0,
+        "mixup_alpha": 1.0, "temperature_squared": False,
     }  # fmt: skip
 
 
@@ -352,6 +388,8 @@ def test_numbers_outside_of_rows_are_pinned():
 def test_impossible_augmentations_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} {value}"):
         Augment(**{name: value})
+    with pytest.raises(ValueError, match=r"mixup_alpha must be above 0 and finite, not 0\.0"):
+        Augment(mixup_alpha=0.0)
 
 
 def test_every_published_protocol_is_pinned():
@@ -427,6 +465,13 @@ def test_labels_of_views_need_a_teacher_and_a_temperature():
     soft = {"convnet": replace(RECIPE, temperature=20.0)}
     views = replace(MINE, labels="views", teacher=("resnet18", "quick@1"), recipes=soft)
     assert views.identity("convnet") != replace(views, labels="own").identity("convnet")
+    assert views.identity("convnet") != replace(views, teacher_statistics="batch").identity("convnet")
+    with pytest.raises(ValueError, match=r"unknown teacher_statistics 'batches'; did you mean 'batch'"):
+        replace(views, teacher_statistics="batches")
+    with pytest.raises(
+        ValueError, match='teacher_statistics = "batch" needs labels = "views"; for other labels set "running"'
+    ):
+        replace(MINE, teacher_statistics="batch")
 
 
 def test_fkds_numbers():

@@ -274,6 +274,32 @@ def test_a_teachers_labels_of_every_view_replace_the_targets():
         fit(images, labels, teacher=teacher)
 
 
+def test_a_teacher_may_normalise_each_batch_by_itself():
+    """As a teacher in training mode labels views, which the public code of SRe2L for CIFAR does; it is left alone."""
+    images, labels = stripes(4)
+    teacher, seen = train.build("convnet_bn", 16, 3, 5), []
+    for norm in (m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.fill_(3.0)
+    before = {name: part.clone() for name, part in teacher.state_dict().items()}
+    labeller = train.prepare_teacher(teacher, "batch").eval()
+    x = images.float() / 255
+    recipe = replace(SHORT, temperature=4.0)
+    ours, running = (train.view_labels(network.eval(), x, recipe) for network in (labeller, teacher))
+    assert all(torch.equal(part, before[name]) for name, part in teacher.state_dict().items())
+    expected = (teacher.train()(x).detach() / 4).softmax(1)  # moves its running statistics
+    torch.testing.assert_close(ours, expected)
+    assert not torch.allclose(running, expected, atol=1e-3)
+    teacher.load_state_dict(before)
+
+    views = Protocol("views", 1, {"convnet": replace(recipe, min_steps=3, max_steps=3)}, "this test", labels="views",
+                     teacher=("resnet18", "quick@1"))  # fmt: skip
+    for protocol in (views, replace(views, teacher_statistics="batch")):
+        weights = fit(images, labels, protocol=protocol, teacher=teacher).state_dict()["head.weight"]
+        seen.append(weights)
+        assert all(torch.equal(part, before[name]) for name, part in teacher.state_dict().items())
+    assert not torch.equal(*seen)
+
+
 def test_precision_is_the_devices_unless_the_recipe_says():
     names = [train.precision(recipe, kind) for recipe in (SHORT, replace(SHORT, precision="fp32"))
              for kind in ("cpu", "cuda")]  # fmt: skip
@@ -315,6 +341,8 @@ def test_a_temperature_is_distillations_loss():
     p = torch.exp(logits / 4) / torch.exp(logits / 4).sum(1, keepdim=True)
     expected = (q * (q / p).log()).sum(1).mean()
     torch.testing.assert_close(train._loss(logits, train.prepare_targets(targets, recipe, 3), recipe), expected)
+    squared = replace(recipe, temperature_squared=True)
+    torch.testing.assert_close(train._loss(logits, train.prepare_targets(targets, squared, 3), squared), 16 * expected)
 
 
 def test_a_temperature_leaves_certain_labels_certain():

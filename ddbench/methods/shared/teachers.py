@@ -29,11 +29,19 @@ PUBLISHED = Recipe(
 )  # fmt: skip
 # SRe2L's for CIFAR, shifts too: DSA's crop moves an image by up to an eighth of its side (protocol squeeze@1)
 SHIFTS = Augment(flip_x=0.5, dsa=("crop",))
-RECIPES = {"adamw": RECIPE, "sgd": PUBLISHED, "squeeze": replace(PUBLISHED, augment=SHIFTS)}
-Training = Literal["adamw", "sgd", "squeeze"]
+# SRe2L's for Tiny ImageNet (protocol squeeze-tiny@1)
+CROPS = Augment(crop_area=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), crop_tries=10, flip_x=0.5)
+RECIPES = {
+    "adamw": RECIPE,
+    "sgd": PUBLISHED,
+    "squeeze": replace(PUBLISHED, augment=SHIFTS),
+    "squeeze-tiny": replace(PUBLISHED, lr=0.2, weight_decay=1e-4, batch=256, warmup=0.1, augment=CROPS),
+}
+Training = Literal["adamw", "sgd", "squeeze", "squeeze-tiny"]
 TRAINING = (  # meaning of the setting that chooses one of them
-    "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw), or as SRe2L's for CIFAR: SGD at "
-    "0.1 in batches of 128, mirrors and shifts by up to an eighth (squeeze) or crops (sgd), exactly `epochs` passes"
+    "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw); as SRe2L's for CIFAR: SGD at 0.1 "
+    "in batches of 128, mirrors and shifts by up to an eighth (squeeze) or crops (sgd); as SRe2L's for Tiny ImageNet: "
+    "SGD at 0.2 in batches of 256, mirrors and crops of 8 % and more (squeeze-tiny). SGD takes exactly `epochs` passes"
 )
 
 
