@@ -1,4 +1,4 @@
-"""Test that published accuracies are complete rows of presets and students that exist."""
+"""Test that published accuracies are complete rows, and the settings of presets that are named after a publication."""
 
 from __future__ import annotations
 
@@ -47,3 +47,73 @@ def test_every_method_names_an_accuracy_and_a_protocol_that_exists(method):
     for text in stated:
         (title,) = re.findall(r"[a-z0-9-]+@\d+", text)
         assert load_protocol(title).title == title
+
+
+# settings of papers and public codes, of methods with a teacher or a diffusion model
+DIT = {
+    "base": "facebook/DiT-XL-2-256", "base_size": 256, "variance": "learned", "scheduler": "DDPMScheduler",
+    "spacing": "linspace", "steps": 50, "guidance": 4.0, "guidance_channels": 3,
+}  # fmt: skip
+DIFFFIT = {
+    "weights": "difffit", "tune_steps": 12_000, "tune_batch": 8, "tune_rate": 1e-3, "tune_warmup": 0, "tune_empty": 0.1,
+    "tune_ema": 0.9999, "tune_average": "constant", "tune_mirror": True, "tune_decay": 0.0, "tune_weight": "even",
+}  # fmt: skip
+MINIMAX = DIT | DIFFFIT | {"alike": 0.002, "unlike": 0.008, "memory": 64}
+MGD3 = DIT | {"weights": "none", "pull": 0.1, "free": 0.5, "estimate": "prompt"}
+SD15 = {
+    "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "base_size": 512, "prompt": "{}", "strength": 0.7,
+    "negative": "cartoon, anime, painting", "steps": 50, "precision": "fp16",
+}  # fmt: skip
+D4M = SD15 | {"weights": "none", "guidance": 8.0}
+VLCP = SD15 | {
+    "weights": "all", "guidance": 10.0, "captioner": "llava-hf/llava-1.5-7b-hf", "outliers": 0.1, "neighbours": 10,
+    "tune_epochs": 8, "tune_batch": 128, "tune_rate": 1e-5, "tune_warmup": 0, "tune_mirror": True,
+}  # fmt: skip
+RDED = {"images": 300, "crops": 5, "smallest": 0.08, "training": "squeeze", "epochs": 200, "teacher": "resnet18"}
+CONVNET = {"teacher": "convnet_bn"}
+SRE2L = {"first": 10.0, "classes": 100, "teacher": "resnet18", "soft": True}
+MAPS = ("imagenette", "imagewoof", "imagenet10")
+
+PRESETS = [
+    *(("minimax", name, MINIMAX | {"base_classes": name}) for name in MAPS),
+    *(("mgd3", name, MGD3 | {"base_classes": name}) for name in ("imagenette", "imagenet10", "imagenet")),
+    ("mgd3", "imagewoof", MGD3 | DIFFFIT | {"base_classes": "imagewoof"}),
+    *(("diffusion", name, DIT | {"weights": "none", "base_classes": name}) for name in ("imagewoof", "imagenet")),
+    *(("d4m", name, D4M) for name in ("imagenet", "imagenette", "imagenet10", "tiny-imagenet")),
+    *(("vlcp", name, VLCP) for name in ("imagenet", "imagenette", "imagenet10")),
+    *(("rded", name, RDED | {"factor": 1}) for name in ("cifar10", "cifar100", "tiny-imagenet")),
+    *(("rded", name, RDED | {"factor": 2}) for name in ("imagenette", "imagewoof")),
+    ("rded", "imagenet", RDED | {"factor": 2, "epochs": 90}),
+    *(("rded", f"{name}-convnet", RDED | CONVNET | {"factor": 1}) for name in ("cifar10", "tiny-imagenet")),
+    *(("rded", f"{name}-convnet", RDED | CONVNET | {"factor": 2}) for name in ("imagenette", "imagewoof")),
+    (
+        "sre2l", "imagenet", SRE2L | {
+            "iterations": 4000, "rate": 0.25, "statistics": 0.01, "smallest": 0.08, "mirror": True, "roll": 32,
+            "normalise": "imagenet", "epochs": 90,
+        },
+    ),
+    (
+        "sre2l", "tiny-imagenet", SRE2L | {
+            "iterations": 4000, "rate": 0.1, "statistics": 1.0, "smallest": 0.08, "mirror": True, "roll": 4,
+            "normalise": "data", "training": "squeeze-tiny", "epochs": 50,
+        },
+    ),
+    (
+        "sre2l", "cifar100", SRE2L | {
+            "iterations": 1000, "rate": 0.25, "statistics": 0.01, "smallest": 1.0, "mirror": False, "roll": 4,
+            "normalise": "cifar10", "training": "squeeze", "epochs": 200,
+        },
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "preset", "expected"), PRESETS)
+def test_presets_are_the_published_settings(method, preset, expected):
+    built = config.build(load_method(method), preset)
+    assert {name: getattr(built, name) for name in expected} == expected
+
+
+def test_every_preset_of_these_methods_is_compared():
+    ours = {(method, preset) for method, preset, _ in PRESETS}
+    for method in sorted({method for method, _ in ours}):
+        assert {(method, name) for name in config.presets(load_method(method)) if name != "tiny"} <= ours

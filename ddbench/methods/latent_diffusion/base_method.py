@@ -250,7 +250,8 @@ class LatentDiffusionBaseline(LatentDiffusionMethod):
     base_classes: str = param(
         "",
         "numbers of the dataset's classes in a base conditioned by class, which then draws them without fine-tuning: a "
-        "TOML file with a line `class = number` for each, or imagenette or imagewoof (embedded)",
+        "TOML file with a line `class = number` for each, or an embedded map: imagenet, imagenet10 (IDC's classes), "
+        "imagenette, imagewoof",
         added_later=True,
     )
     tune_epochs: int = param(

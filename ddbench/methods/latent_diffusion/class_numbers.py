@@ -10,11 +10,11 @@ from ddbench.config import read_toml
 from ddbench.errors import UserError
 
 EMBEDDED = {name: Path(str(files("ddbench.methods.latent_diffusion") / "classes" / f"{name}.toml"))
-            for name in ("imagenette", "imagewoof")}  # fmt: skip
+            for name in ("imagenet", "imagenet10", "imagenette", "imagewoof")}  # fmt: skip
 
 
 def read_class_numbers(name: str) -> dict[str, int]:
-    """Return class name -> number of `imagenette`, `imagewoof` or a TOML file of lines `name = number`.
+    """Return class name -> number of an embedded map (EMBEDDED) or of a TOML file of lines `name = number`.
 
     Upper case, hyphens and underscores do not count in names. Raises UserError for a file that cannot be read and for a
     value that is no number from 0 on.

@@ -269,6 +269,14 @@ def test_classes_and_counts_are_those_of_the_literature(source):
     assert hashlib.sha256(told.encode()).hexdigest()[:12] == TOLD[source.name]
 
 
+def test_words_of_uc_merced_are_those_of_dpds_release():
+    words = dict(zip(UCM.classes, UCM.readable, strict=True))
+    assert words["agricultural"] == "agricultural area"
+    assert [name for name in words.values() if name.endswith(" residential area")] == [
+        "dense residential area", "medium residential area", "sparse residential area",
+    ]  # fmt: skip
+
+
 needs_data = pytest.mark.skipif(
     not os.environ.get("DDBENCH_DATA"), reason="DDBENCH_DATA does not name the folder of the real data"
 )

@@ -8,10 +8,11 @@ import tomllib
 import pytest
 import torch
 from small_models import write_dit
+from torchvision.models import ResNet18_Weights
 
 from ddbench.errors import UserError
 from ddbench.methods.d4m import D4M
-from ddbench.methods.latent_diffusion.class_numbers import EMBEDDED, class_numbers
+from ddbench.methods.latent_diffusion.class_numbers import EMBEDDED, class_numbers, normalise, read_class_numbers
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.plain_diffusion import Diffusion
@@ -43,20 +44,33 @@ def test_a_map_that_does_not_fit_is_named(text, expected, tmp_path):
 
 
 def test_a_missing_map_names_the_embedded_ones(tmp_path):
-    with pytest.raises(UserError, match="no such file; embedded are imagenette, imagewoof"):
+    with pytest.raises(UserError, match="no such file; embedded are imagenet, imagenet10, imagenette, imagewoof"):
         class_numbers(str(tmp_path / "gone.toml"), ("a",), ("a",))
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
-def test_embedded_maps_name_ten_classes_twice(name):
-    """By WordNet id, whose order is that of ImageNet's numbers, and by words."""
+@pytest.mark.parametrize(
+    ("name", "count"), [("imagenet", 1000), ("imagenet10", 10), ("imagenette", 10), ("imagewoof", 10)]
+)
+def test_embedded_maps_name_classes_by_id_and_by_words(name, count):
+    """By WordNet id, whose order is that of ImageNet's numbers, and by the words that torchvision has for a number."""
     table = tomllib.loads(EMBEDDED[name].read_text(encoding="utf-8"))
+    everything = tomllib.loads(EMBEDDED["imagenet"].read_text(encoding="utf-8"))
     ids = sorted(key for key in table if key[0] == "n" and key[1:].isdigit())
-    numbers = [table[key] for key in ids]
-    assert len(ids) == 10
-    assert numbers == sorted(set(numbers))
-    assert numbers[-1] < 1000
-    assert [table[key] for key in table if key not in ids] == numbers
+    assert len(ids) == count
+    assert [everything[key] for key in ids] == [table[key] for key in ids] == sorted({table[key] for key in ids})
+    words = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    named = {number: normalise(key) for key, number in table.items() if key not in ids}
+    assert len(table) == len(ids) + len(named)
+    assert all(normalise(words[number]) == key for number, key in named.items())
+    without = [words[table[key]] for key in ids if table[key] not in named]
+    assert without == (["Cardigan", "cardigan"] if name == "imagenet" else [])  # a dog and a garment: one name
+
+
+def test_the_classes_of_idc_have_the_numbers_of_its_public_list():
+    numbers = class_numbers("imagenet10", ("n02869837", "Doberman", "vacuum"), ("a", "b", "c"))
+    assert numbers == (452, 236, 882)
+    assert class_numbers("imagenet", ("n02869837", "Doberman", "vacuum"), ("a", "b", "c")) == numbers
+    assert sorted(set(read_class_numbers("imagenet10").values())) == [64, 74, 176, 236, 374, 452, 503, 882, 904, 993]
 
 
 def test_a_number_that_the_base_does_not_have_is_named(few_scenes, context_of, tmp_path):
