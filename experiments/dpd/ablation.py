@@ -53,9 +53,16 @@ PLAN = {
     "+ text: tiny-paper": ("dpd", "tiny-paper", ()),
     "guidance only": ("dpd", "tiny-tgrs", ("candidates=1",)),
     "+ selection: tiny-tgrs": ("dpd", "tiny-tgrs", ()),
+    "prototypes of tiny-plus": ("kmeans", None, ()),
+    "... through the autoencoder": ("dpd", "tiny-plus", ("strength=0", "decoder_steps=0")),
+    "... through its decoder": ("dpd", "tiny-plus", ("strength=0",)),
+    "tiny-plus, the base's decoder": ("dpd", "tiny-plus", ("decoder_steps=0",)),
+    "tiny-plus, one candidate": ("dpd", "tiny-plus", ("candidates=1",)),
+    "tiny-plus": ("dpd", "tiny-plus", ()),
 }
 
-SEEDLESS = {"prototypes as they are", "prototypes through the autoencoder"}  # every seed gives the same images
+# every seed gives the same images
+SEEDLESS = {row for row, (method, _, sets) in PLAN.items() if method == "kmeans" or "strength=0" in sets}
 
 
 def planned(row: str, dataset: str, seeds: tuple[int, ...], data_paths: DataPaths, students=STUDENTS) -> planning.Plan:
