@@ -73,6 +73,11 @@ def test_of_equally_frequent_words_the_first_thirty_weigh():
     assert representative_captions([*many, "aaa"], [0, 0, 1], "x") == [0, 2]
 
 
+def test_capitals_are_small_letters():
+    """Ours: "Red Red" has red as "red" has it, and comes first; the release tells them apart."""
+    assert representative_captions(["blue", "Red Red", "red"], [0, 0, 0], "x") == [1]
+
+
 def test_a_word_inside_the_name_weighs_nothing():
     """ "port" is inside "airport runway": only "red" weighs."""
     assert representative_captions(["port port", "red", "blue blue"], [0, 0, 0], "airport runway") == [2]
