@@ -74,7 +74,7 @@ class DynamicsMethod:
         shares(self, "offset")
 
     def score(self, dynamics: Dynamics) -> Tensor:
-        """Return the score (n,) of every image by one network; higher is harder."""
+        """Return the score (n,) of every image by one network; higher is harder or less certain."""
         raise NotImplementedError
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
