@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ddbench.datasets.name import display_name
 from ddbench.errors import UserError, unknown
 from ddbench.leaderboard import EXTRA_COLUMNS
-from ddbench.leaderboard.extra_columns import cell_costs
+from ddbench.leaderboard.extra_values import cell_costs
 from ddbench.leaderboard.filters import Filters
-from ddbench.leaderboard.render import TableOptions, render
-from ddbench.leaderboard.reported import read_reported
+from ddbench.leaderboard.render import TableOptions, cell_fields, cell_records, render
+from ddbench.leaderboard.reported import Reported, read_reported
 from ddbench.protocols import protocol_names, student_names
 from ddbench.registry import names
 from ddbench.runner.options import GlobalOptions
@@ -40,6 +40,7 @@ class Results:
     entries: the results. `entries[0].result.overall` is an accuracy, a fraction.
     problems: files that cannot be used, each with the reason. failed: recorded failures.
     costs: folder of a run -> cost of its distillation.
+    unselected: all results before `select`, for measures over several IPCs; empty for `entries`.
 
     `print(results)` shows the table that `ddbench leaderboard` prints.
     """
@@ -48,6 +49,7 @@ class Results:
     problems: tuple[Problem, ...] = ()
     failed: tuple[Problem, ...] = ()
     costs: Mapping[Path, DistillationCost] = field(default_factory=dict, repr=False)
+    unselected: tuple[StoredResult, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -71,22 +73,25 @@ class Results:
         dataset: str | None = None,
         ipc: int | None = None,
         protocol: str | None = None,
-        student: str | None = None,
+        student: str | Sequence[str] | None = None,
     ) -> Results:
         """Return the results with these values, as the options of `ddbench leaderboard` choose them.
 
-        Results of all training images match every IPC; a protocol is a NAME (all versions) or NAME@VERSION.
+        Results of all training images match every IPC; a protocol is a NAME (all versions) or NAME@VERSION; a student
+        is one name or several.
 
         Raises UserError for a name that is neither in the results nor registered.
 
         >>> len(ddbench.load_results("runs").select(student="resnet18"))
         0
         """
-        filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, student)
+        students = (student,) if isinstance(student, str) else tuple(student or ())
+        filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, students)
         filters.check(
             self.entries, {"datasets": names("datasets"), "protocols": protocol_names(), "students": student_names()}
         )
-        return replace(self, entries=tuple(filter(filters.matches, self.entries)))
+        chosen = tuple(filter(filters.matches, self.entries))
+        return replace(self, entries=chosen, unselected=self.unselected or self.entries)
 
     def to_latex(self, *, extras: Sequence[str] = (), reported: str | os.PathLike[str] | None = None) -> str:
         """Return the table as LaTeX (needs booktabs): mean accuracy in % ± sample deviation over distillations.
@@ -100,30 +105,46 @@ class Results:
         >>> table.count("toprule")
         1
         """
-        for name in extras:
-            if name not in EXTRA_COLUMNS:
-                raise unknown("number of a table", name, EXTRA_COLUMNS)
         numbers = read_reported(Path(reported)) if reported else ()
-        return render(self.entries, "latex", TableOptions(tuple(extras), cell_costs(self.entries, self.costs), numbers))
+        return render(self.entries, "latex", self._options(extras, numbers))
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """Return a frame with one row per result: no means. Accuracies are fractions.
+    def to_pandas(self, *, cells: bool = False, extras: Sequence[str] = ()) -> pandas.DataFrame:
+        """Return a frame with one row per result, without means, or with one per cell. Accuracies are fractions.
 
-        Columns: those of the run (dataset, size, method, preset, ipc, seed), of the student (student, init,
+        cells: one row per cell of the table, with the fields of `ddbench leaderboard --format csv`.
+        extras: further numbers of each cell, such as "ratio" and "cross", in full precision (docs/tables.md).
+
+        Columns of results: those of the run (dataset, size, method, preset, ipc, seed), of the student (student, init,
         student_seed, protocol), scores, sizes in bytes, seconds, device; `params`, a dict of the hyper-parameters;
         `split` with its `fingerprint`; `run`, the digest of the run, `folder` and `path`.
 
-        Raises UserError without pandas, which ddbench does not install: pip install "ddbench[pandas]".
+        Raises UserError without pandas, which ddbench does not install (pip install "ddbench[pandas]"), for an unknown
+        number, and for extras without cells.
 
         >>> frame = ddbench.load_results("runs").to_pandas()
         >>> frame.groupby("method")["overall"].mean().index[-1]
         'random'
+        >>> ddbench.load_results("runs").to_pandas(cells=True, extras=["gain"])["gain"].tolist()
+        [0.0]
         """
+        if extras and not cells:
+            raise UserError(f"{', '.join(extras)}: numbers of cells, not of single results: to_pandas(cells=True, ...)")
+        options = self._options(extras)
         try:
             import pandas
         except ImportError:
             raise UserError('to_pandas needs pandas, which is not installed: pip install "ddbench[pandas]"') from None
+        if cells:
+            return pandas.DataFrame(cell_records(self.entries, options), columns=cell_fields(options.extras))
         return pandas.DataFrame(list(map(_record, self.entries)), columns=_COLUMNS)
+
+    def _options(self, extras: Sequence[str], reported: tuple[Reported, ...] = ()) -> TableOptions:
+        """Return what a table takes besides the results; UserError for an unknown number."""
+        for name in extras:
+            if name not in EXTRA_COLUMNS:
+                raise unknown("number of a table", name, EXTRA_COLUMNS)
+        costs = cell_costs(self.entries, self.costs)
+        return TableOptions(tuple(extras), costs, self.unselected, reported)
 
 
 def load_results(runs: str | os.PathLike[str] | None = None) -> Results:

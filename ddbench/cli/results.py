@@ -32,13 +32,15 @@ from ddbench.utils.units import format_bytes
 @click.option(
     "--protocol", type=PROTOCOL, metavar="NAME", help="Only this protocol: NAME (all versions) or NAME@VERSION."
 )
-@click.option("--student", type=STUDENT, metavar="NAME", help="Only this student.")
+@click.option(
+    "--student", "students", type=STUDENT, metavar="NAME", multiple=True, help="Only this student; repeatable."
+)
 @click.option(
     "--with",
     "extras",
     type=click.Choice(tuple(EXTRA_COLUMNS)),
     multiple=True,
-    help="Number to print beside each accuracy (see below); repeatable.",
+    help="Number beside each accuracy (see below, and docs/tables.md); repeatable.",
 )
 @format_option("text", FORMATS)
 @click.option(
@@ -54,7 +56,7 @@ def leaderboard(  # noqa: PLR0913
     dataset: str | None,
     ipc: int | None,
     protocol: str | None,
-    student: str | None,
+    students: tuple[str, ...],
     extras: tuple[str, ...],
     form: str,
     reported: Path | None,
@@ -63,9 +65,9 @@ def leaderboard(  # noqa: PLR0913
     """Compare methods in a table of all results below --runs.
 
     Text, Markdown and LaTeX show the mean accuracy in % ± the sample standard deviation over n distillations. The
-    accuracies of a distillation's students are averaged first. CSV and JSON hold fractions; JSON holds every result in
-    full. Failed and diverged runs are named and are in no mean. Unusable files are named too; then the exit status is
-    1.
+    accuracies of a distillation's students are averaged first. CSV and JSON hold fractions in full precision, and the
+    numbers of --with; JSON holds every result in full. Failed and diverged runs are named and are in no mean. Unusable
+    files are named too; then the exit status is 1.
 
     `random` is the first row and `full` (all training images) the last. LaTeX prints in bold the best mean of a
     column, and the means that a paired t-test over shared distillation seeds (Holm's correction, 5 %) does not separate
@@ -75,11 +77,12 @@ def leaderboard(  # noqa: PLR0913
     Examples:
       ddbench leaderboard
       ddbench leaderboard --with gain --with share --with rank
+      ddbench leaderboard --dataset ucm --with ratio --with slope --with cross --format csv
       ddbench leaderboard --dataset ucm --ipc 10 --format latex --output table.tex
       ddbench leaderboard --format json
     """
     from ddbench.datasets.name import display_name
-    from ddbench.leaderboard.extra_columns import cell_costs
+    from ddbench.leaderboard.extra_values import cell_costs
     from ddbench.leaderboard.filters import Filters
     from ddbench.leaderboard.render import TableOptions, render
     from ddbench.leaderboard.reported import read_reported
@@ -87,22 +90,20 @@ def leaderboard(  # noqa: PLR0913
     from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
 
-    if form in ("csv", "json") and (extras or reported):
-        raise click.UsageError(f"--with and --reported do not apply to --format {form}: use text, markdown or latex")
+    if form in ("csv", "json") and reported:
+        raise click.UsageError(f"--reported does not apply to --format {form}: use text, markdown or latex")
     with gc_paused():
         scan = read_results(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
         report_problems([*scan.problems, *scan.failed])
-        filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, student)
+        filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, students)
         filters.check(scan.results, {kind: names_of(kind) for kind in KINDS})
         chosen = [entry for entry in scan.results if filters.matches(entry)]
         numbers = read_reported(reported) if reported else ()
         matching = tuple(filter(filters.matches_reported, numbers))
         if omitted := len(numbers) - len(matching):
             log.info("%d of %d reported numbers do not match the filters and are omitted", omitted, len(numbers))
-        table = None
-        if form not in ("csv", "json"):
-            width = None if output else terminal_width()
-            table = TableOptions(extras, cell_costs(chosen, scan.costs), matching, width)
+        width = None if output else terminal_width()
+        table = TableOptions(extras, cell_costs(chosen, scan.costs), scan.results, matching, width)
         text = render(chosen, form, table)
     if output:
         if not chosen:

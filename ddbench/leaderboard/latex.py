@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
-from ddbench.leaderboard.extra_columns import ExtraCells
+from ddbench.leaderboard.extra_columns import ExtraColumns
 from ddbench.leaderboard.table import Cell, Column, Table, best_rows
 
 _TABLE = r"""%% needs \usepackage{booktabs}
@@ -43,7 +43,7 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(c) or (c if c.isascii() or c in _PRINTABLE else f"U+{ord(c):04X}") for c in text)
 
 
-def to_latex(board: Table, levels: Sequence[Sequence[str]], caption: str, extras: ExtraCells) -> str:
+def to_latex(board: Table, levels: Sequence[Sequence[str]], caption: str, extras: ExtraColumns) -> str:
     """Return the table. One that is wider than a column of two is a table*, one wider than a page has small letters.
 
     levels: lines of heads, outermost first, with a text for each cell of a row
@@ -84,7 +84,7 @@ def _heads(levels: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _rows(board: Table, extras: ExtraCells) -> list[str]:
+def _rows(board: Table, extras: ExtraColumns) -> list[str]:
     """Return a line for each row."""
     bold, lines = {column: _bold(board, column) for column in board.columns}, []
     for row in board.rows:
@@ -95,10 +95,10 @@ def _rows(board: Table, extras: ExtraCells) -> list[str]:
                 cells.append(mean if cell.std is None else f"{mean} $\\pm$ {100 * cell.std:.1f}")
             else:
                 cells.append("--")
-            for text in extras.cells[row.identity, column]:  # a minus is no hyphen
+            for text in (extra.texts[row.identity] for extra in extras.behind[column]):  # a minus is no hyphen
                 negative = text.startswith("-") and len(text) > 1
                 cells.append(f"$-${escape(text[1:])}" if negative else escape(text))
-        cells += [escape(text) for text in extras.row_cells[row.identity]]
+        cells += [escape(extra.texts[row.identity]) for extra in extras.last]
         lines.append(" & ".join(cells) + " \\\\")
     return lines
 

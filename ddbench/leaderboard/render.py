@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,12 +13,15 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ddbench.leaderboard.extra_columns import CellCosts, ExtraCells, extra_cells
+from ddbench.leaderboard.extra_columns import ExtraColumns, extra_columns
+from ddbench.leaderboard.extra_values import FIELDS, NEEDS, CellCosts, Key, Values, extra_values
 from ddbench.leaderboard.latex import to_latex
 from ddbench.leaderboard.reported import Reported, add_reported_rows
 from ddbench.leaderboard.table import Cell, Column, Table, make_table, row_identity, shared_fields, with_full_everywhere
 from ddbench.store.records import StoredResult
 from ddbench.utils.text_table import column_blocks
+
+log = logging.getLogger("ddbench")
 
 MISSING = "-"
 HIDDEN_IN_CAPTION = ("protocol_hash", "evaluators")  # implied by the protocol's name; version 1
@@ -42,16 +46,18 @@ _HEAD_TEXTS = _CAPTION_TEXTS | {"ipc": lambda column: f"IPC {column.ipc}" if col
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Additions to a table; csv and json ignore them.
+    """Additions to a table.
 
     extras: names of EXTRA_COLUMNS
     costs: for the columns "seconds" and "bytes"
-    reported: numbers from papers
+    measured: results of further IPCs, for the columns "ratio" and "slope"
+    reported: numbers from papers; not in csv and json
     width: of text in characters; wider tables come in blocks of columns; None for any
     """
 
     extras: tuple[str, ...] = ()
     costs: CellCosts = field(default_factory=CellCosts)
+    measured: Sequence[StoredResult] = ()
     reported: tuple[Reported, ...] = ()
     width: int | None = None
 
@@ -64,15 +70,16 @@ def render(results: Sequence[StoredResult], form: str = "text", options: TableOp
 
     Raises UserError for a reported number that fits no column.
     """
+    options = options or TableOptions()
     if form == "csv":
-        return _csv(make_table(results))
+        return _csv(results, options)
     if form == "json":
-        return _json(results)
-    board, options = with_full_everywhere(make_table(results)), options or TableOptions()
+        return _json(results, options)
+    board = with_full_everywhere(make_table(results))
     if not board.rows:
         return "no results yet\n"
     board, sources = add_reported_rows(board, options.reported)
-    extras = extra_cells(board, options.extras, options.costs)
+    extras = extra_columns(board, options.extras, _values(board, options))
     caption = _caption(board)
     note = "".join(f"; [{i}] reported by {source}, not computed here" for i, source in enumerate(sources, 1))
     if form == "latex":
@@ -84,15 +91,26 @@ def render(results: Sequence[StoredResult], form: str = "text", options: TableOp
     return f"{_grid(board, extras, 'simple', options.width)}\n\n{_wrapped(caption + note, options.width)}\n"
 
 
+def _values(board: Table, options: TableOptions) -> dict[Key, Values]:
+    """Return the extra values of a table; name the columns that have none."""
+    over_ipcs = options.measured if {"ratio", "slope"} & set(options.extras) else ()
+    values = extra_values(board, options.extras, options.costs, make_table(over_ipcs) if over_ipcs else None)
+    for name in options.extras:
+        if board.rows and name in NEEDS and not any(FIELDS[name][0] in of for of in values.values()):
+            log.warning("the column %r is empty: it needs %s", name, NEEDS[name])
+    return values
+
+
 def _wrapped(text: str, width: int | None) -> str:
     return textwrap.fill(text, width, break_on_hyphens=False) if width else text
 
 
-def _grid(board: Table, extras: ExtraCells, style: str, width: int | None = None) -> str:
+def _grid(board: Table, extras: ExtraColumns, style: str, width: int | None = None) -> str:
     """Return the table as tabulate sets it, in blocks of columns where it is wider than `width`."""
-    heads = ["method"]
-    for head in _heads(board):
-        heads += [head, *(f"{head} {name}" for name in extras.names)]
+    places = _places(board, extras)
+    columns = list(dict.fromkeys(column for column, _ in places if column))
+    head_of = dict(zip(columns, _heads(board, columns), strict=True))
+    heads = ["method", *(f"{head_of[column]} {name}".strip() if column else name for column, name in places)]
     body = []
     for row in board.rows:
         cells = [row.label.replace("|", "\\|") if style == "pipe" else row.label]
@@ -101,9 +119,8 @@ def _grid(board: Table, extras: ExtraCells, style: str, width: int | None = None
             if cell := row.cells.get(column):  # "61.2 ± 0.8 (n=3)"; a single distillation has no deviation
                 std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
                 text = f"{100 * cell.mean:.1f}{std}" + (f" (n={cell.n})" if cell.n else "")
-            cells += [text, *extras.cells[row.identity, column]]
-        body.append([*cells, *extras.row_cells[row.identity]])
-    heads += extras.row_names
+            cells += [text, *(extra.texts[row.identity] for extra in extras.behind[column])]
+        body.append([*cells, *(extra.texts[row.identity] for extra in extras.last)])
     blocks = column_blocks([heads, *body], width) if width else [[heads, *body]]
     grids = []
     for block in blocks:
@@ -112,37 +129,44 @@ def _grid(board: Table, extras: ExtraCells, style: str, width: int | None = None
     return "\n\n".join(grids)
 
 
-def _heads(board: Table) -> list[str]:
-    """Return a head for each column: the fields in which columns differ; at least the student."""
+def _places(board: Table, extras: ExtraColumns) -> list[tuple[Column | None, str]]:
+    """Return the column and the name of each printed column: no name for accuracies, no column at the end."""
+    places: list[tuple[Column | None, str]] = []
+    for column in board.columns:
+        places += [(column, ""), *((extra.head, extra.name) for extra in extras.behind[column])]
+    return [*places, *((extra.head, extra.name) for extra in extras.last)]
+
+
+def _heads(board: Table, columns: Sequence[Column]) -> list[str]:
+    """Return a head for each of `columns`: the fields in which those of the table differ; at least the student."""
     shared = shared_fields(board)
     names = [name for name in _HEAD_TEXTS if name not in shared or name == "student"]
-    heads = _head_texts(board, [name for name in names if name not in _ONLY_IF_NEEDED])
-    details = _head_texts(board, [name for name in names if name in _ONLY_IF_NEEDED])
+    heads = _head_texts(columns, [name for name in names if name not in _ONLY_IF_NEEDED])
+    details = _head_texts(columns, [name for name in names if name in _ONLY_IF_NEEDED])
     return [f"{head} {detail}" if heads.count(head) > 1 else head for head, detail in zip(heads, details, strict=True)]
 
 
-def _head_texts(board: Table, names: Sequence[str]) -> list[str]:
-    """Return the fields `names` of each column as one text."""
-    return [" ".join(_HEAD_TEXTS[name](column) for name in names) for column in board.columns]
+def _head_texts(columns: Sequence[Column | None], names: Sequence[str]) -> list[str]:
+    """Return the fields `names` of each column as one text; empty for none."""
+    return [" ".join(_HEAD_TEXTS[name](column) for name in names) if column else "" for column in columns]
 
 
-def _head_levels(board: Table, extras: ExtraCells) -> list[list[str]]:
+def _head_levels(board: Table, extras: ExtraColumns) -> list[list[str]]:
     """Return the heads by level: dataset and size, images per class, the other fields; at least the student."""
-    shared = shared_fields(board)
+    shared, places = shared_fields(board), _places(board, extras)
+    columns = [column for column, _ in places]
     levels: list[list[str]] = []
     parts: tuple[tuple[str, ...], ...] = (("dataset", "size"), ("ipc",), ("protocol", "student", "init", "precision"))
     for names in parts:
-        texts = _head_texts(board, [n for n in names if n not in shared or (n == "student" and not levels)])
+        texts = _head_texts(columns, [n for n in names if n not in shared or (n == "student" and not levels)])
         levels += [texts] if any(texts) else []
-    if len(set(zip(*levels, strict=True))) < len(board.columns):
-        levels.append(_head_texts(board, [name for name in _ONLY_IF_NEEDED if name not in shared]))
-
-    # below them the columns beside an accuracy, behind them those of a row
-    levels = [[text for text in level for _ in range(1 + len(extras.names))] for level in levels]
-    if extras.names:
-        levels.append(["accuracy", *extras.names] * len(board.columns))
-    above = [""] * len(extras.row_names)
-    return [[*level, *(extras.row_names if level is levels[-1] else above)] for level in levels]
+    if len(set(zip(*levels, strict=True)) - {("",) * len(levels)}) < len({column for column in columns if column}):
+        levels.append(_head_texts(columns, [name for name in _ONLY_IF_NEEDED if name not in shared]))
+    if any(extras.behind.values()):  # below them the names of the columns behind an accuracy
+        levels.append([name or "accuracy" for _, name in places])
+    elif extras.last:
+        levels[-1] = [text or name for text, (_, name) in zip(levels[-1], places, strict=True)]
+    return levels
 
 
 def _caption(board: Table) -> str:
@@ -161,17 +185,15 @@ def _caption(board: Table) -> str:
     return f"{', '.join(parts)}; {numbers}" if parts else numbers
 
 
-def _csv(board: Table) -> str:
+def _csv(results: Sequence[StoredResult], options: TableOptions) -> str:
     out = io.StringIO()
-    numbers = [name for name in Cell.__dataclass_fields__ if name != "by_seed"]
-    fields = ["method", "label", "preset", "identity", *Column.__dataclass_fields__, *numbers]
-    writer = csv.DictWriter(out, fields, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(out, cell_fields(options.extras), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(_cell_records(board))
+    writer.writerows(cell_records(results, options))
     return out.getvalue()
 
 
-def _json(results: Sequence[StoredResult]) -> str:
+def _json(results: Sequence[StoredResult], options: TableOptions) -> str:
     records = [
         {
             "path": stored.relative_path.as_posix(),
@@ -181,16 +203,24 @@ def _json(results: Sequence[StoredResult]) -> str:
         }
         for stored in results
     ]
-    return (
-        json.dumps({"rows": _cell_records(make_table(results)), "results": records}, indent=2, allow_nan=False) + "\n"
-    )
+    return json.dumps({"rows": cell_records(results, options), "results": records}, indent=2, allow_nan=False) + "\n"
 
 
-def _cell_records(board: Table) -> list[dict[str, Any]]:
-    """Return a flat record for each cell."""
-    records = []
+def cell_fields(extras: Sequence[str]) -> list[str]:
+    """Return the fields of a cell in one line, with those of the columns `extras`."""
+    numbers = [name for name in Cell.__dataclass_fields__ if name != "by_seed"]
+    of_extras = dict.fromkeys(field for name in extras for field in FIELDS[name])
+    return ["method", "label", "preset", "identity", *Column.__dataclass_fields__, *numbers, *of_extras]
+
+
+def cell_records(results: Sequence[StoredResult], options: TableOptions) -> list[dict[str, Any]]:
+    """Return a flat record for each cell: `cell_fields`, and "by_seed"; None for what is unknown."""
+    board, records = make_table(results), []
+    values = _values(board, options)
+    unknown = dict.fromkeys(field for name in options.extras for field in FIELDS[name])
     for row in board.rows:
         head = {"method": row.method, "label": row.label, "preset": row.preset, "identity": row.identity}
-        columns = [column for column in board.columns if column in row.cells]
-        records += [{**head, **asdict(column), **asdict(row.cells[column])} for column in columns]
+        for column in (column for column in board.columns if column in row.cells):
+            numbers = asdict(column) | asdict(row.cells[column])
+            records.append(head | numbers | unknown | values[row.identity, column])
     return records

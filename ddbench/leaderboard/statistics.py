@@ -18,9 +18,14 @@ def half_width(means: Sequence[float]) -> float | None:
     """Return half of the 95 % interval of the mean of runs: Student's t, n - 1 degrees of freedom; None for one run."""
     if len(means) < 2:
         return None
+    return t_quantile(len(means)) * statistics.stdev(means) / math.sqrt(len(means))
+
+
+def t_quantile(n: int) -> float:
+    """Return the factor of the 95 % interval of a mean of n runs: Student's t, n - 1 degrees of freedom."""
     from scipy.special import stdtrit  # importing it takes a third of a second
 
-    return float(stdtrit(len(means) - 1, 1 - LEVEL / 2)) * statistics.stdev(means) / math.sqrt(len(means))
+    return float(stdtrit(n - 1, 1 - LEVEL / 2))
 
 
 def within_std(runs: Sequence[Sequence[float]]) -> float | None:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ddbench.leaderboard.statistics import best_and_ties, between_std, half_width, within_std
-from ddbench.store.records import StoredResult
+from ddbench.store.records import RunSpec, StoredResult
 
 RANDOM, FULL = "random", "full"  # the anchors
+NETWORKS = ("student", "teacher", "embedding")  # hyper-parameters that name the network a method distils with
 
 
 @dataclass(frozen=True, order=True)
@@ -94,6 +95,7 @@ class Row:
     identity: SHA-256 of the method with its parameters
     cells: column -> accuracy
     source: paper that reports the row; empty for a computed one
+    network: student that the method distilled with; empty for none, or an unknown one
     """
 
     label: str
@@ -102,6 +104,7 @@ class Row:
     identity: str
     cells: Mapping[Column, Cell]
     source: str = ""
+    network: str = ""
 
     @property
     def is_ranked(self) -> bool:
@@ -124,10 +127,12 @@ def make_table(results: Iterable[StoredResult], metric: str = "overall") -> Tabl
     """Return the leaderboard of `metric` ("overall" or "average" accuracy), whatever the order of the results."""
     numbers: dict[str, dict[Column, list[_Number]]] = defaultdict(lambda: defaultdict(list))
     names: dict[str, str] = {}
+    networks: dict[str, str] = {}
     presets: dict[str, set[str]] = defaultdict(set)  # equal parameters may come with and without a preset
     for stored in sorted(results, key=lambda stored: stored.spec.split):  # one split may have several names
         spec, result, row = stored.spec, stored.result, row_identity(stored)
-        names[row] = spec.method
+        if row not in names:
+            names[row], networks[row] = spec.method, distilling_network(spec)
         presets[row] |= {spec.preset} if spec.preset else set()
         number = (spec.seed, result.content, result.seed, getattr(result, metric))
         numbers[row][column_of(stored)].append(number)
@@ -139,7 +144,7 @@ def make_table(results: Iterable[StoredResult], metric: str = "overall") -> Tabl
     rows = []
     for row, columns in numbers.items():
         cells = {column: make_cell(_distillations(group)) for column, group in columns.items()}
-        rows.append(Row(label[row], names[row], preset[row], row, cells))
+        rows.append(Row(label[row], names[row], preset[row], row, cells, network=networks[row]))
     # by label, with `random` first and `full` last
     rows.sort(key=lambda row: (row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity))
     return Table(tuple(sorted({column for row in rows for column in row.cells})), tuple(rows))
@@ -169,6 +174,17 @@ def split_name(rule: str) -> str:
 def row_identity(stored: StoredResult) -> str:
     """Return the identity of a result's row: the digest of its method with all parameters."""
     return stored.spec.method_digest
+
+
+def distilling_network(spec: RunSpec) -> str:
+    """Return the student that a method distilled with, as its hyper-parameters record it; empty for none.
+
+    They are `student` (dm, dc, dsa, mtt), `teacher` (sre2l, rded) and `embedding` (herding, kcenter, and kmeans if its
+    `features` are those of a network).
+    """
+    if spec.params.get("features", "network") != "network":
+        return ""
+    return next((value for name in NETWORKS if isinstance(value := spec.params.get(name), str)), "")
 
 
 def make_cell(distillations: Iterable[tuple[Sequence[int], list[float]]]) -> Cell:

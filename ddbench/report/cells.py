@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ddbench.datasets.name import FOLDER
-from ddbench.leaderboard.extra_columns import cell_costs, gain_over_random, share_of_full
+from ddbench.leaderboard.cross_architecture import student_groups
+from ddbench.leaderboard.extra_columns import extra_columns, extra_text
+from ddbench.leaderboard.extra_values import CROSS, CellCosts, Values, cell_costs, extra_values
 from ddbench.leaderboard.table import (
     Cell,
     Column,
@@ -35,7 +37,7 @@ class ReportCell:
     cell: accuracy
     results: every result of the cell, by seeds
     costs: folder of each of its runs -> cost of the distillation
-    seconds: mean over its distillations of known cost; None without one
+    extras: further numbers that are known, by the fields of EXTRAS
     """
 
     row: Row
@@ -43,7 +45,24 @@ class ReportCell:
     cell: Cell
     results: tuple[StoredResult, ...]
     costs: Mapping[Path, DistillationCost]
-    seconds: float | None
+    extras: Values
+
+
+EXTRAS = ("gain", "share", "ratio", "slope", "seconds")  # of EXTRA_COLUMNS
+
+
+@dataclass(frozen=True)
+class StudentMatrix:
+    """Accuracies by method and student, as texts.
+
+    title: what the columns of its students share
+    heads: names of the students, then those of the numbers over all of them
+    rows: label of a method, and a text for each head with True for the network that the method distilled with
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, list[tuple[str, bool]]]]
 
 
 def collect_cells(scan: RunsScan) -> tuple[Table, list[ReportCell]]:
@@ -53,7 +72,7 @@ def collect_cells(scan: RunsScan) -> tuple[Table, list[ReportCell]]:
     """
     board = make_table(scan.results)
     by_cell: dict[tuple[str, Column], list[StoredResult]] = {}
-    seconds = cell_costs(scan.results, scan.costs).seconds
+    values = extra_values(board, EXTRAS, cell_costs(scan.results, scan.costs))
     for stored in sorted(scan.results, key=lambda stored: (stored.spec.seed, stored.result.seed)):
         by_cell.setdefault((row_identity(stored), column_of(stored)), []).append(stored)
     cells = []
@@ -61,13 +80,39 @@ def collect_cells(scan: RunsScan) -> tuple[Table, list[ReportCell]]:
         for column, cell in sorted(row.cells.items()):
             key = row.identity, column
             costs = {s.folder: scan.costs.get(s.folder, DistillationCost()) for s in by_cell[key]}
-            cells.append(ReportCell(row, column, cell, tuple(by_cell[key]), costs, seconds.get(key)))
+            cells.append(ReportCell(row, column, cell, tuple(by_cell[key]), costs, values[key]))
     return with_full_everywhere(board), cells
 
 
-def to_json(board: Table, report_cell: ReportCell) -> dict[str, Any]:
+def student_matrices(board: Table) -> list[StudentMatrix]:
+    """Return a matrix for each group of columns that differ by the student alone.
+
+    board: with the accuracy of `full` in columns of every IPC
+    """
+    values = extra_values(board, (CROSS,), CellCosts())
+    printed, matrices = extra_columns(board, (CROSS,), values).behind, []
+    for group, columns in student_groups(board).items():
+        over_all, rows = printed[columns[-1]], []
+        for row in board.rows:
+            cells = [(row.cells.get(column), column.student == row.network) for column in columns]
+            if any(cell for cell, _ in cells):
+                texts = [(_accuracy(cell) if cell else "", own) for cell, own in cells]
+                rows.append((row.label, texts + [(extra.texts[row.identity], False) for extra in over_all]))
+        ipc = f"IPC {group.ipc}" if group.ipc else "all images"
+        setting = f"{group.protocol}, {group.init}, {group.precision}, evaluators {group.evaluators}"
+        title = f"{group.dataset}, {group.size} px, {ipc}, split {group.split_label}, {setting}"
+        heads = (*(column.student for column in columns), *(extra.name for extra in over_all))
+        matrices.append(StudentMatrix(title, heads, rows))
+    return matrices
+
+
+def _accuracy(cell: Cell) -> str:
+    return f"{100 * cell.mean:.1f}" + ("" if cell.std is None else f" ± {100 * cell.std:.1f}")
+
+
+def to_json(report_cell: ReportCell) -> dict[str, Any]:
     """Return a cell as the page's script reads it."""
-    cell, column, results = report_cell.cell, report_cell.column, report_cell.results
+    cell, column, results, extras = report_cell.cell, report_cell.column, report_cell.results, report_cell.extras
     confusions = [np.array(stored.result.confusion) for stored in results]  # counts, rows true; empty in some
     can_add = len({matrix.shape for matrix in confusions}) == 1 and confusions[0].ndim == 2
     return {
@@ -76,8 +121,8 @@ def to_json(board: Table, report_cell: ReportCell) -> dict[str, Any]:
         "protocol": column.protocol, "student": column.student, "init": column.init, "precision": column.precision,
         "split": column.split_label, "evaluators": column.evaluators, "mean": cell.mean, "std": cell.std, "n": cell.n,
         "students": cell.students, "interval": cell.half_width, "within": cell.within, "between": cell.between,
-        "gain": gain_over_random(board, cell, column), "share": share_of_full(board, cell, column),
-        "seconds": report_cell.seconds, "classes": _per_class(results),
+        **{name: extras.get(name) for name in EXTRAS}, "ratio_text": extra_text("ratio", cell, extras),
+        "slope_from": extras.get("slope_from"), "classes": _per_class(results),
         "confusion": np.sum(confusions, axis=0).tolist() if can_add else [],
         "results": [_provenance(stored) for stored in results],
     }  # fmt: skip

@@ -13,6 +13,8 @@ const columns = [
   {key: "student", head: "student", text: true, filter: true},
   {key: "gain", head: "over random", show: c => signed(c.gain)},
   {key: "share", head: "of full, %", show: c => percent(c.share)},
+  {key: "ratio", head: "random images", show: c => c.ratio_text},
+  {key: "slope", head: "per image", show: c => c.slope === null ? "" : (c.slope < 0 ? "−" : "+") + Math.abs(100 * c.slope).toFixed(2)},
   {key: "seconds", head: "seconds", show: c => c.seconds === null ? "" : c.seconds.toFixed(0)},
   {key: "init", head: "start", text: true, filter: true},
   {key: "precision", head: "precision", text: true, filter: true},
@@ -63,6 +65,7 @@ function line(cell) {
 function open(cell) {
   const facts = `${cell.init}, ${cell.precision}, split ${cell.split}, evaluators ${cell.evaluators}; n = ${cell.n} distillations, ${cell.students} students`
     + (cell.interval === null ? "" : `; 95 % interval ± ${percent(cell.interval)}`)
+    + (cell.slope_from === null ? "" : `; points per added image since IPC ${cell.slope_from}: ${(100 * cell.slope).toFixed(2)}`)
     + (cell.between === null ? "" : `; deviation between distillations ${percent(cell.between)}, within ${percent(cell.within)}`);
   const parts = cell.results.map(r => make("section", {},
     make("h3", {textContent: `seed ${r.seed}, student ${r.student_seed}: ${percent(r.overall)} % (by class ${percent(r.average)} %)`}),

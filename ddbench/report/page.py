@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ddbench.leaderboard.table import Table
 from ddbench.report import pictures, plots
-from ddbench.report.cells import ReportCell, collect_cells, to_json
+from ddbench.report.cells import ReportCell, collect_cells, student_matrices, to_json
 from ddbench.store.reader import RunsScan
 from ddbench.version import __version__
 
@@ -48,9 +48,9 @@ def page(scan: RunsScan, shared: Path | None = None) -> str:
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         (folder / "page.html.j2").read_text()
     )
-    data = json.dumps([to_json(board, cell) for cell in cells], allow_nan=False)
+    data = json.dumps([to_json(cell) for cell in cells], allow_nan=False)
     return template.render(
-        cells=cells, plots=_plots(board, cells), sheets=_sheets(cells, shared),
+        cells=cells, plots=_plots(board, cells), matrices=student_matrices(board), sheets=_sheets(cells, shared),
         problems=[*scan.problems, *scan.failed], version=__version__,
         style=(folder / "page.css").read_text(), script=(folder / "page.js").read_text(),
         data=data.replace("<", "\\u003c"),  # a script element ends at the first </script>
@@ -66,8 +66,8 @@ def _plots(board: Table, cells: Sequence[ReportCell]) -> list[dict[str, str]]:
         setting = f"{first.protocol}, {first.student}, {first.init}, {first.precision}, evaluators {first.evaluators}"
         groups.append({
             "title": f"{first.dataset}, {first.size} px, split {first.split_label}, {setting}",
-            "curves": plots.accuracy_over_ipc(board, column), "cost": plots.accuracy_over_cost(group, board.rows),
-            "stages": plots.seconds_by_stage(group, names),
+            "curves": plots.accuracy_over_ipc(board, column), "ratios": plots.equal_accuracy(group, board.rows),
+            "cost": plots.accuracy_over_cost(group, board.rows), "stages": plots.seconds_by_stage(group, names),
         })  # fmt: skip
     return groups
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ddbench.leaderboard.table import FULL, Column, Row, Table
+from ddbench.leaderboard.table import FULL, RANDOM, Column, Row, Table
 from ddbench.report.cells import ReportCell
 
 if TYPE_CHECKING:
@@ -48,15 +48,49 @@ def accuracy_over_ipc(board: Table, group: Column) -> str:
     return _svg(fig, axes)
 
 
+def equal_accuracy(cells: Sequence[ReportCell], rows: Sequence[Row]) -> str:
+    """Plot the images of `random` for the same accuracy, per image, with intervals; empty where no row has a ratio.
+
+    An arrow is the end of the curve of `random`: the ratio or its interval goes on there.
+    """
+    styles = dict(zip((row.identity for row in rows), _styles(rows), strict=True))
+    compared = [cell for cell in cells if "ratio" in cell.extras and cell.row.method != RANDOM]
+    if not compared:
+        return ""
+    from matplotlib.ticker import LogLocator
+
+    fig, axes = _figure(height=1.2 + 0.3 * len(compared))
+    axes.axvline(1, color="grey", linestyle=":", label="random")
+    names = [escape_label(f"{cell.row.label}, IPC {cell.column.ipc}") for cell in compared]
+    for place, cell in enumerate(compared):
+        style: dict[str, Any] = styles[cell.row.identity] | {"linestyle": "none"}
+        values: Mapping[str, Any] = cell.extras
+        limits = {name: values[name] for name in ("ratio_low", "ratio_high") if name in values}
+        axes.plot(list(limits.values()), [place] * len(limits), color=style["color"])
+        for name in ("ratio", *limits):
+            relation = values[f"{name}_relation"]
+            if relation != "=":
+                style = style | {"marker": relation, "markersize": 9}
+            if relation != "=" or name == "ratio":
+                axes.plot(values[name], place, **style)
+    axes.set_yticks(range(len(names)), names)
+    xlabel = "images of random for the same accuracy, per image"
+    axes.set(xscale="log", xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    return _svg(fig, axes)
+
+
 def accuracy_over_cost(cells: Sequence[ReportCell], rows: Sequence[Row]) -> str:
     """Plot accuracy over the seconds of a distillation, with the IPC at each mark; empty where no cost is known."""
     styles = dict(zip((row.identity for row in rows), _styles(rows), strict=True))
-    points = [(cell, cell.seconds) for cell in cells if cell.seconds is not None and cell.column.ipc]
+    points = [(cell, cell.extras["seconds"]) for cell in cells if "seconds" in cell.extras and cell.column.ipc]
     if not points:
         return ""
     fig, axes = _figure()
     for cell, seconds in points:
-        point = max(seconds, 0.1), 100 * cell.cell.mean
+        point = max(float(seconds or 0), 0.1), 100 * cell.cell.mean
         axes.plot(*point, label=escape_label(cell.row.label), **styles[cell.row.identity] | {"linestyle": "none"})
         axes.annotate(str(cell.column.ipc), point, (4, 4), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="seconds of a distillation", ylabel="overall accuracy, %")

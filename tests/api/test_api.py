@@ -482,10 +482,32 @@ def test_results_as_tables_and_as_a_frame(here):
     assert len(results.select(ipc=2)) == len(results.select(protocol="quick")) == 0
     with pytest.raises(ddbench.UserError, match="unknown student 'convnt'; did you mean convnet"):
         results.select(student="convnt")
-    with pytest.raises(ddbench.UserError, match="unknown number of a table 'gains'; did you mean gain"):
-        results.to_latex(extras=["gains"])
+    for call in (results.to_latex, lambda extras: results.to_pandas(cells=True, extras=extras)):
+        with pytest.raises(ddbench.UserError, match="unknown number of a table 'gains'; did you mean gain"):
+            call(extras=["gains"])
+    with pytest.raises(ddbench.UserError, match=r"ratio: numbers of cells.*to_pandas\(cells=True"):
+        results.to_pandas(extras=["ratio"])
+    cells = results.to_pandas(cells=True, extras=["ratio", "gain"])
+    words = ["--format", "csv", "--with", "ratio", "--with", "gain"]
+    assert cells.to_csv(index=False) == CliRunner().invoke(cli, ["--runs", "runs", "leaderboard", *words]).stdout
+    assert cells[["ratio", "ratio_relation", "gain"]].values.tolist() == [[1.0, "=", 0.0]]
     CliRunner().invoke(cli, ["export", "results", "all.jsonl"])
     assert ddbench.load_results("all.jsonl").to_pandas()["overall"].tolist() == frame["overall"].tolist()
+
+
+def test_a_selection_keeps_the_curve_of_random():
+    worked = ddbench.load_results(Path(__file__).parents[2] / "experiments" / "worked" / "results.jsonl.gz")
+    names, place = ["ratio", "slope"], ["method", "dataset", "ipc", "student"]
+    frames = [
+        results.to_pandas(cells=True, extras=names).set_index(place) for results in (worked, worked.select(ipc=10))
+    ]
+    whole, part = (frame.sort_index() for frame in frames)
+    of_dpd = ("dpd", "ucm", 10, "convnet")
+    assert part.loc[of_dpd, "ratio"] == whole.loc[of_dpd, "ratio"] < 1
+    assert part.loc[of_dpd, "slope"] == whole.loc[of_dpd, "slope"]
+    both = worked.select(student=["convnet", "resnet18"], ipc=10, dataset="ucm")
+    assert set(both.to_pandas(cells=True)["student"]) == {"convnet", "resnet18"}
+    assert "all students" in both.to_latex(extras=["cross"])
 
 
 def test_no_results_are_an_empty_frame_and_no_folder_is_an_error(here):

@@ -66,8 +66,12 @@ RUN = ("run", "--method", "random", "--dataset", "scenes", "--ipc", "1", "--size
         (("--device", "gpu", *RUN), "'gpu' is not one of auto, cpu, cuda"),
         (("evaluate", "nowhere", "--dataset", "scenes"), "nowhere is not a folder"),
         (
-            ("leaderboard", "--with", "gain", "--format", "json"),
-            "--with and --reported do not apply to --format",
+            ("leaderboard", "--reported", __file__, "--format", "json"),
+            "--reported does not apply to --format json: use text",
+        ),
+        (
+            ("leaderboard", "--with", "ratios"),
+            "'ratios' is not one of .*'ratio', 'slope', 'cross'",
         ),
         (("show", "rnadom"), r"unknown name 'rnadom'; did you mean random\?"),
         (("check", "randon"), r"unknown method 'randon'; did you mean random\?"),

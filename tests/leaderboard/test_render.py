@@ -12,11 +12,10 @@ import pytest
 from test_table import entry
 
 from ddbench.errors import UserError
-from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS, extra_columns, latex, render
+from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS, extra_values, latex, render
 from ddbench.leaderboard.filters import Filters
 from ddbench.leaderboard.render import TableOptions
 from ddbench.leaderboard.reported import Reported, read_reported
-from ddbench.leaderboard.table import make_table
 from ddbench.store.costs import DistillationCost
 from ddbench.store.results_file import read_results
 
@@ -60,13 +59,16 @@ def test_the_caption_names_an_evaluator_after_the_first():
     assert "evaluators" not in render.render([stored])
 
 
-def test_every_extra_column_has_a_text():
-    board = make_table(BOARD)
-    costs = extra_columns.cell_costs(BOARD, {})
-    extras = extra_columns.extra_cells(board, tuple(EXTRA_COLUMNS), costs)
-    assert (*extras.names, *extras.row_names) == tuple(EXTRA_COLUMNS)
+def test_every_extra_column_has_its_fields_and_a_text():
+    assert tuple(extra_values.FIELDS) == tuple(EXTRA_COLUMNS)
+    other = [dataclasses.replace(one, result=dataclasses.replace(one.result, student="vit_tiny")) for one in BOARD]
+    board = [*BOARD, *other]
+    options = TableOptions(tuple(EXTRA_COLUMNS), extra_values.cell_costs(board, {}))
+    heads = render.render(board, "markdown", options).splitlines()[0]
+    for name in EXTRA_COLUMNS:
+        assert f" {name}" in heads or (name == "cross" and "all students worst" in heads)
     with pytest.raises(ValueError, match="unknown column 'speed'"):
-        extra_columns.extra_cells(board, ("speed",), costs)
+        render.render(BOARD, "markdown", TableOptions(("speed",)))
 
 
 def test_markdown():
@@ -112,6 +114,24 @@ def test_csv_has_one_line_per_cell_in_full_precision():
     assert (pooled["n"], pooled["ipc"], pooled["protocol"], pooled["dataset"]) == ("2", "2", "quick@1", "scenes")
     single = next(line for line in lines if line["student"] == "resnet18")
     assert (single["std"], single["mean"]) == ("", "0.2")
+
+
+def test_csv_has_the_numbers_beside_accuracies_in_full_precision():
+    seconds = {one.folder: DistillationCost(1 / 3) for one in BOARD}
+    names = tuple(name for name in EXTRA_COLUMNS if name not in ("interval", "components"))
+    options = TableOptions(names, extra_values.cell_costs(BOARD, seconds))
+    lines = list(csv.DictReader(io.StringIO(render.render(BOARD, "csv", options))))
+    fields = [field for name in names for field in extra_values.FIELDS[name]]
+    assert list(lines[0])[-len(fields) :] == fields
+    mine = next(line for line in lines if (line["method"], line["ipc"]) == ("a_b&50%", "10"))
+    own = {name: float(mine[name]) for name in ("gain", "share", "slope", "seconds")}
+    assert own == {"gain": 0.52 - 0.32, "share": 0.52 / 0.8, "slope": 0.0, "seconds": 1 / 3}
+    assert (mine["bytes"], mine["rank"]) == ("", "")  # unknown size; no row has a value in every column
+    full = next(line for line in lines if line["method"] == "full")
+    assert (full["ipc"], full["share"], full["gain"], full["ratio"]) == ("0", "1.0", "", "")
+    rows = json.loads(render.render(BOARD, "json", options))["rows"]
+    texts = [{name: "" if row[name] is None else str(row[name]) for name in fields} for row in rows]
+    assert texts == [{name: line[name] for name in fields} for line in lines]
 
 
 def test_json_carries_every_result_and_spec_in_full():
@@ -185,7 +205,7 @@ def test_costs_and_components():
     entries = [entry(a, seed=s, student_seed=j, image_bytes=2_000_000, label_bytes=500_000)
                for s, accuracies in enumerate([(0.4, 0.6), (0.6, 0.8)]) for j, a in enumerate(accuracies)]  # fmt: skip
     seconds = {entries[0].folder: DistillationCost(10.0), entries[2].folder: DistillationCost()}
-    costs = extra_columns.cell_costs(entries, seconds)
+    costs = extra_values.cell_costs(entries, seconds)
     line = render.render(entries, "text", TableOptions(("components", "seconds", "bytes"), costs)).splitlines()[2]
     assert "10.0 / 14.1" in line
     assert "10 s" in line
@@ -194,7 +214,7 @@ def test_costs_and_components():
 
 def test_what_all_images_cost_stands_beside_them_in_every_column():
     seconds = {one.folder: DistillationCost(7.0 if one.spec.method == "full" else 1.0) for one in BOARD}
-    costs = extra_columns.cell_costs(BOARD, seconds)
+    costs = extra_values.cell_costs(BOARD, seconds)
     *_, full = render.render(BOARD[:12] + BOARD[-1:], "markdown", TableOptions(("seconds",), costs)).splitlines()[:-2]
     assert [cell.strip() for cell in full.strip("|").split("|")] == ["full", *["80.0 (n=1)", "7 s"] * 2]
 
@@ -281,10 +301,10 @@ def test_a_file_of_numbers_serves_several_tables(tmp_path):
     other = dataclasses.replace(PAPER, dataset="ucm", ipc=1, protocol="long@1")
     cases = [({}, True, True), ({"dataset": "scenes"}, True, False), ({"ipc": 1}, False, True),
              ({"protocol": "quick"}, True, False), ({"protocol": "long"}, True, True),
-             ({"student": "convnet"}, True, True)]  # fmt: skip
+             ({"students": ("convnet",)}, True, True)]  # fmt: skip
     for filters, *expected in cases:
         assert [Filters(**filters).matches_reported(one) for one in (PAPER, other)] == expected
-    assert not Filters(student="convnet").matches_reported(dataclasses.replace(PAPER, student="resnet18"))
+    assert not Filters(students=("convnet",)).matches_reported(dataclasses.replace(PAPER, student="resnet18"))
 
 
 def test_no_rule_stands_below_an_empty_head():

@@ -114,6 +114,41 @@ def test_every_number_is_that_of_the_results(text, folder):
     assert paths == {str(entry.path) for entry in read_runs(folder).results}
 
 
+def test_ratios_and_slopes_are_those_of_the_results(text):
+    cells = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    by_cell = {(cell["method"], cell["ipc"]): cell for cell in cells}
+    # by hand: dm has 51.5 and 61.5 %, random 31.5 and 41.5 %; 0.5 at IPC 1 is beyond the curve of random
+    assert [by_cell["dm", ipc]["ratio_text"] for ipc in (1, 3)] == ["> 3.00", "> 1.00"]
+    assert by_cell["random", 3]["ratio_text"] == "1.00"
+    odd = by_cell["<script>alert(1)</script>", 1]
+    assert odd["ratio"] == pytest.approx(3**0.7)  # 38.5 of 31.5 to 41.5 %
+    assert (by_cell["dm", 1]["slope"], by_cell["dm", 3]["slope"]) == (None, pytest.approx(0.05))
+    assert text.count("images of random for the same accuracy, per image") == 1
+
+
+def test_students_stand_beside_each_other(folder):
+    scan = read_runs(folder, costs=True)
+    assert "No method has results with two students" in page(scan)
+    lower = [
+        dataclasses.replace(s, result=dataclasses.replace(s.result, student="vit_tiny", overall=s.result.overall - 0.1))
+        for s in scan.results
+    ]
+    both = []
+    for s in [*scan.results, *lower]:
+        params = {"student": "convnet"} if s.spec.method == "dm" else {}
+        both.append(dataclasses.replace(s, spec=dataclasses.replace(s.spec, params=params)))
+    text = page(dataclasses.replace(scan, results=both))
+    Checked().feed(text)
+    tables = re.findall(r'<table class="matrix">.*?</table>', text, re.DOTALL)
+    assert len(tables) == 2  # of IPC 1 and 3
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', tables[1])
+    assert heads == ["method", "convnet", "vit_tiny", "mean", "worst", "drop"]
+    rows = [re.findall(r">([^<\n]+)</t[hd]>", row) for row in tables[1].split("<tr>")[2:]]
+    assert rows[0] == ["random", "41.5 ± 1.4", "31.5 ± 1.4", "36.5", "31.5", "-"]
+    assert ["dm", "61.5 ± 1.4", "51.5 ± 1.4", "56.5", "51.5", "+10.0"] in rows
+    assert tables[1].count('class="own"') == 1
+
+
 def test_cells_and_plots_of_two_evaluators_are_told_apart(folder):
     scan = read_runs(folder, costs=True)
     newer = [

@@ -77,7 +77,7 @@ def test_the_file_gives_the_folders_table_byte_for_byte(runs, tmp_path, name, fo
     done = invoke(runs, "export", "results", str(tmp_path / name))
     assert done.exit_code == 0, done.output
     assert "12 results of 6 runs, 2 failures" in done.stdout
-    extras = [] if form in ("csv", "json") else [word for name in EXTRA_COLUMNS for word in ("--with", name)]
+    extras = [word for name in EXTRA_COLUMNS for word in ("--with", name)]
     folder, file = (invoke(source, "leaderboard", "--format", form, *extras) for source in (runs, tmp_path / name))
     assert (folder.exit_code, file.exit_code) == (0, 0)
     assert "mine" in folder.stdout

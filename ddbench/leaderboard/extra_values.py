@@ -1,0 +1,167 @@
+"""Numbers beside accuracies, in full precision. Pure: from tables and costs. No torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddbench.leaderboard.cross_architecture import cross_architecture, student_groups
+from ddbench.leaderboard.scaling import (
+    curves,
+    gain_per_image,
+    images_for_accuracy,
+    interval_of_images,
+    random_curves,
+)
+from ddbench.leaderboard.statistics import average_ranks
+from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, column_of, row_identity
+from ddbench.store.costs import DistillationCost
+from ddbench.store.records import StoredResult
+
+RANK, CROSS = "rank", "cross"  # of EXTRA_COLUMNS those after all accuracies, and after those of all students
+# of csv and json, beside half_width, between and within, which they always have
+FIELDS: dict[str, tuple[str, ...]] = {
+    "interval": (),
+    "components": (),
+    "gain": ("gain",),
+    "share": ("share",),
+    "ratio": ("ratio", "ratio_relation", "ratio_low", "ratio_low_relation", "ratio_high", "ratio_high_relation"),
+    "slope": ("slope", "slope_from"),
+    "cross": ("cross_mean", "cross_worst", "cross_worst_student", "cross_students", "cross_drop", "cross_network"),
+    "seconds": ("seconds",),
+    "bytes": ("bytes",),
+    "rank": ("rank",),
+}
+NEEDS = {  # of a column that is not to be empty
+    "gain": "one row of `random` in the same column",
+    "share": "one row of `full` in the same column",
+    "ratio": "one row of `random`, with the same dataset, split, size, protocol and student",
+    "slope": "results of a method at two IPCs, with the same dataset, split, size, protocol and student",
+    "cross": "results of a row with two students, and with all students of its columns",
+    "seconds": "runs of ddbench, which record their time",
+    "bytes": "results that record the size of their set",
+    "rank": "a row with results in every column",
+}
+
+Key = tuple[str, Column]  # a row's identity, a column
+Values = dict[str, float | str | None]  # field -> full precision
+
+
+@dataclass(frozen=True)
+class CellCosts:
+    """Mean costs of each cell.
+
+    seconds: of a distillation, without reused stages
+    size: bytes of a set with its soft labels
+    """
+
+    seconds: Mapping[Key, float] = field(default_factory=dict)
+    size: Mapping[Key, float] = field(default_factory=dict)
+
+
+def cell_costs(results: Iterable[StoredResult], costs: Mapping[Path, DistillationCost]) -> CellCosts:
+    """Average the costs of distillations, by folder of the run, over the runs of each cell."""
+    seconds: dict[Key, dict[str, float]] = {}
+    size: dict[Key, list[int]] = {}
+    for stored in results:
+        key = row_identity(stored), column_of(stored)
+        cost = costs.get(stored.folder, DistillationCost())
+        if cost.seconds is not None:
+            seconds.setdefault(key, {})[stored.spec.digest] = cost.seconds
+        if stored.result.image_bytes is not None:
+            size.setdefault(key, []).append(stored.result.image_bytes + (stored.result.label_bytes or 0))
+    return CellCosts(
+        {key: statistics.fmean(by_run.values()) for key, by_run in seconds.items()},
+        {key: statistics.fmean(sizes) for key, sizes in size.items()},
+    )
+
+
+def extra_values(
+    board: Table, names: Sequence[str], costs: CellCosts, measured: Table | None = None
+) -> dict[Key, Values]:
+    """Return the fields of the columns `names`, of EXTRA_COLUMNS, for every computed cell; those that are known.
+
+    measured: table of further IPCs, for the ratio and the slope; None for `board`
+    """
+    rows = [row for row in board.rows if not row.source]
+    values: dict[Key, Values] = {(row.identity, column): {} for row in rows for column in row.cells}
+    for name in names:
+        if name not in FIELDS:
+            raise ValueError(f"unknown column {name!r}")
+        for key, fields in _fields(name, board, rows, costs, measured or board):
+            if key in values:
+                values[key] |= fields
+    return values
+
+
+def _fields(
+    name: str, board: Table, rows: Sequence[Row], costs: CellCosts, measured: Table
+) -> Iterator[tuple[Key, Values]]:
+    """Yield the fields of one column."""
+    cells = [(row, column, cell) for row in rows for column, cell in row.cells.items()]
+    if name == "gain":
+        random = _anchors(rows, RANDOM)
+        for row, column, cell in cells:
+            if column in random:
+                yield (row.identity, column), {"gain": cell.mean - random[column].mean}
+    elif name == "share":
+        full = _anchors(rows, FULL)
+        for row, column, cell in cells:
+            anchor = full.get(column, full.get(column.any_ipc))
+            if anchor and anchor.mean:
+                yield (row.identity, column), {"share": cell.mean / anchor.mean}
+    elif name == "ratio":
+        yield from _ratios(rows, measured)
+    elif name == "slope":
+        for identity, groups in curves(measured).items():
+            for group, curve in groups.items():
+                for column in (c for c in measured.columns if c.any_ipc == group and c.ipc in curve):
+                    if gain := gain_per_image(curve, column.ipc):
+                        yield (identity, column), {"slope": gain[0], "slope_from": gain[1]}
+    elif name == CROSS:
+        for columns in student_groups(board).values():
+            for row in rows:
+                if cross := cross_architecture(row, columns):
+                    values = {f"cross_{field}": value for field, value in vars(cross).items()}
+                    for column in columns:
+                        yield (row.identity, column), {**values, "cross_network": row.network or None}
+    elif name in ("seconds", "bytes"):
+        known = costs.seconds if name == "seconds" else costs.size
+        for row, column, _ in cells:  # `full` is copied into columns of every IPC, its costs are in its own
+            cost = known.get((row.identity, column), known.get((row.identity, column.any_ipc)))
+            if cost is not None:
+                yield (row.identity, column), {name: cost}
+    elif name == RANK:
+        ranks = average_ranks({r.identity: {c: cell.mean for c, cell in r.cells.items()} for r in rows if r.is_ranked})
+        for row, column, _ in cells:
+            if row.identity in ranks:
+                yield (row.identity, column), {RANK: ranks[row.identity]}
+
+
+def _ratios(rows: Sequence[Row], measured: Table) -> Iterator[tuple[Key, Values]]:
+    """Yield the equal-accuracy ratios; that of `random` is 1 by definition."""
+    random = random_curves(measured)
+    for row in rows:
+        for column, cell in row.cells.items() if row.method != FULL else ():
+            if curve := random.get(column.any_ipc):
+                if row.method == RANDOM:
+                    yield (row.identity, column), {"ratio": 1.0, "ratio_relation": "="}
+                    continue
+                point = images_for_accuracy(curve, cell.mean)
+                limits = {"ratio": point}
+                if interval := interval_of_images(curve, cell):
+                    limits |= {"ratio_low": interval[0], "ratio_high": interval[1]}
+                values: Values = {}
+                for field_name, limit in limits.items():
+                    values |= {field_name: limit.images / column.ipc, f"{field_name}_relation": limit.relation}
+                yield (row.identity, column), values
+
+
+def _anchors(rows: Sequence[Row], method: str) -> dict[Column, Cell]:
+    """Return the cells of `random` or `full`, of columns where it has one row."""
+    cells = [(column, cell) for row in rows if row.method == method for column, cell in row.cells.items()]
+    count = Counter(column for column, _ in cells)
+    return {column: cell for column, cell in cells if count[column] == 1}
