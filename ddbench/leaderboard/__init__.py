@@ -13,3 +13,4 @@ EXTRA_COLUMNS = {  # of .extra_columns: name -> its line in `ddbench leaderboard
     "bytes": "size of the distilled set",
     "rank": "the row's mean rank, in one further column",
 }
+RANK, CROSS = "rank", "cross"  # of them those that stand after all accuracies, and after those of all students

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddbench.leaderboard.cross_architecture import student_groups
-from ddbench.leaderboard.extra_values import CROSS, RANK, Key, Values
-from ddbench.leaderboard.table import Cell, Column, Table
+from ddbench.leaderboard import CROSS, RANK
+from ddbench.leaderboard.table import Cell, Column, Key, Table, student_groups
 
 CROSS_NAMES = ("mean", "worst", "drop")
 
@@ -35,7 +34,7 @@ class ExtraColumns:
     last: tuple[ExtraColumn, ...]
 
 
-def extra_columns(board: Table, names: Sequence[str], values: Mapping[Key, Values]) -> ExtraColumns:
+def extra_columns(board: Table, names: Sequence[str], values: Mapping[Key, Mapping[str, Any]]) -> ExtraColumns:
     """Return the printed columns `names`, of EXTRA_COLUMNS.
 
     values: from `extra_values`
@@ -53,7 +52,7 @@ def extra_columns(board: Table, names: Sequence[str], values: Mapping[Key, Value
     return ExtraColumns(behind, (ExtraColumn(None, RANK, ranks),))
 
 
-def _extra_column(board: Table, column: Column, name: str, values: Mapping[Key, Values]) -> ExtraColumn:
+def _extra_column(board: Table, column: Column, name: str, values: Mapping[Key, Mapping[str, Any]]) -> ExtraColumn:
     """Return a column of texts. The head of a slope has its smaller IPC; where rows differ in it, their texts do."""
     fields = {row.identity: values.get((row.identity, column), {}) for row in board.rows}
     cells = {row.identity: None if row.source else row.cells.get(column) for row in board.rows}

@@ -8,20 +8,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddbench.leaderboard.cross_architecture import cross_architecture, student_groups
-from ddbench.leaderboard.scaling import (
-    curves,
-    gain_per_image,
-    images_for_accuracy,
-    interval_of_images,
-    random_curves,
-)
+from ddbench.leaderboard import CROSS, RANK
+from ddbench.leaderboard.scaling import gain_per_image, images_for_accuracy, interval_of_images
 from ddbench.leaderboard.statistics import average_ranks
-from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Row, Table, column_of, row_identity
+from ddbench.leaderboard.table import (
+    FULL,
+    RANDOM,
+    Cell,
+    Column,
+    Key,
+    Row,
+    Table,
+    column_of,
+    row_identity,
+    student_groups,
+)
 from ddbench.store.costs import DistillationCost
 from ddbench.store.records import StoredResult
 
-RANK, CROSS = "rank", "cross"  # of EXTRA_COLUMNS those after all accuracies, and after those of all students
 # of csv and json, beside half_width, between and within, which they always have
 FIELDS: dict[str, tuple[str, ...]] = {
     "interval": (),
@@ -46,7 +50,6 @@ NEEDS = {  # of a column that is not to be empty
     "rank": "a row with results in every column",
 }
 
-Key = tuple[str, Column]  # a row's identity, a column
 Values = dict[str, float | str | None]  # field -> full precision
 
 
@@ -60,6 +63,23 @@ class CellCosts:
 
     seconds: Mapping[Key, float] = field(default_factory=dict)
     size: Mapping[Key, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CrossArchitecture:
+    """Accuracies of one row over all students of a group of columns, fractions.
+
+    mean, worst: over students
+    worst_student: name; the first by name of several
+    students: number
+    drop: accuracy on the distilling network less the mean over the other students; None without one among the students
+    """
+
+    mean: float
+    worst: float
+    worst_student: str
+    students: int
+    drop: float | None
 
 
 def cell_costs(results: Iterable[StoredResult], costs: Mapping[Path, DistillationCost]) -> CellCosts:
@@ -165,3 +185,33 @@ def _anchors(rows: Sequence[Row], method: str) -> dict[Column, Cell]:
     cells = [(column, cell) for row in rows if row.method == method for column, cell in row.cells.items()]
     count = Counter(column for column, _ in cells)
     return {column: cell for column, cell in cells if count[column] == 1}
+
+
+def curves(board: Table) -> dict[str, dict[Column, dict[int, Cell]]]:
+    """Return the curves of every computed row: its identity -> what the columns share but the IPC -> IPC -> cell."""
+    rows: dict[str, dict[Column, dict[int, Cell]]] = {}
+    for row in board.rows:
+        if row.method != FULL and not row.source:
+            groups = rows.setdefault(row.identity, {})
+            for column, cell in row.cells.items():
+                groups.setdefault(column.any_ipc, {})[column.ipc] = cell
+    return rows
+
+
+def random_curves(board: Table) -> dict[Column, dict[int, Cell]]:
+    """Return the curves of `random`; none where two rows of `random`, such as two versions, have results."""
+    identities = {row.identity for row in board.rows if row.method == RANDOM}
+    of_random = [groups for identity, groups in curves(board).items() if identity in identities]
+    columns = [column for groups in of_random for column in groups]
+    return {column: curve for groups in of_random for column, curve in groups.items() if columns.count(column) == 1}
+
+
+def cross_architecture(row: Row, columns: tuple[Column, ...]) -> CrossArchitecture | None:
+    """Return the accuracies of a row over the students of `columns`; None where it lacks one."""
+    if not row.cells.keys() >= set(columns):
+        return None
+    by_student: Mapping[str, float] = {column.student: row.cells[column].mean for column in columns}
+    worst = min(by_student, key=lambda student: (by_student[student], student))
+    others = [accuracy for student, accuracy in by_student.items() if student != row.network]
+    drop = by_student[row.network] - statistics.fmean(others) if row.network in by_student else None
+    return CrossArchitecture(statistics.fmean(by_student.values()), by_student[worst], worst, len(by_student), drop)

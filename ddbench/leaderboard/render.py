@@ -14,10 +14,19 @@ from typing import Any
 from tabulate import tabulate
 
 from ddbench.leaderboard.extra_columns import ExtraColumns, extra_columns
-from ddbench.leaderboard.extra_values import FIELDS, NEEDS, CellCosts, Key, Values, extra_values
+from ddbench.leaderboard.extra_values import FIELDS, NEEDS, CellCosts, Values, extra_values
 from ddbench.leaderboard.latex import to_latex
 from ddbench.leaderboard.reported import Reported, add_reported_rows
-from ddbench.leaderboard.table import Cell, Column, Table, make_table, row_identity, shared_fields, with_full_everywhere
+from ddbench.leaderboard.table import (
+    Cell,
+    Column,
+    Key,
+    Table,
+    make_table,
+    row_identity,
+    shared_fields,
+    with_full_everywhere,
+)
 from ddbench.store.records import StoredResult
 from ddbench.utils.text_table import column_blocks
 

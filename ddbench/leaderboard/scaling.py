@@ -7,11 +7,26 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 from ddbench.leaderboard.statistics import t_quantile
-from ddbench.leaderboard.table import FULL, RANDOM, Cell, Column, Table
 
-Curve = Mapping[int, Cell]  # images per class -> accuracy
+
+class Accuracy(Protocol):
+    """A cell of a table.
+
+    mean: over distillations, fraction
+    by_seed: seed of a distillation -> mean of its students
+    """
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def by_seed(self) -> Mapping[int, float]: ...
+
+
+Curve = Mapping[int, Accuracy]  # images per class -> accuracy
 
 
 @dataclass(frozen=True)
@@ -24,25 +39,6 @@ class Limit:
 
     images: float
     relation: str = "="
-
-
-def curves(board: Table) -> dict[str, dict[Column, dict[int, Cell]]]:
-    """Return the curves of every computed row: its identity -> what the columns share but the IPC -> IPC -> cell."""
-    rows: dict[str, dict[Column, dict[int, Cell]]] = {}
-    for row in board.rows:
-        if row.method != FULL and not row.source:
-            groups = rows.setdefault(row.identity, {})
-            for column, cell in row.cells.items():
-                groups.setdefault(column.any_ipc, {})[column.ipc] = cell
-    return rows
-
-
-def random_curves(board: Table) -> dict[Column, dict[int, Cell]]:
-    """Return the curves of `random`; none where two rows of `random`, such as two versions, have results."""
-    identities = {row.identity for row in board.rows if row.method == RANDOM}
-    of_random = [groups for identity, groups in curves(board).items() if identity in identities]
-    columns = [column for groups in of_random for column in groups]
-    return {column: curve for groups in of_random for column, curve in groups.items() if columns.count(column) == 1}
 
 
 def images_for_accuracy(curve: Curve, accuracy: float) -> Limit:
@@ -61,7 +57,7 @@ def images_for_accuracy(curve: Curve, accuracy: float) -> Limit:
     return Limit(ipcs[-1], ">")
 
 
-def interval_of_images(curve: Curve, cell: Cell) -> tuple[Limit, Limit] | None:
+def interval_of_images(curve: Curve, cell: Accuracy) -> tuple[Limit, Limit] | None:
     """Return the 95 % interval of `images_for_accuracy`: the least and the greatest number that a test keeps.
 
     The test is the two-sided paired t-test over shared distillation seeds, of the interpolated accuracy of `random`

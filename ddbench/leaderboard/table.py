@@ -19,6 +19,7 @@ from ddbench.leaderboard.statistics import best_and_ties, between_std, half_widt
 from ddbench.store.records import RunSpec, StoredResult
 
 RANDOM, FULL = "random", "full"  # the anchors
+ALL_STUDENTS = "all students"
 NETWORKS = ("student", "teacher", "embedding")  # hyper-parameters that name the network a method distils with
 
 
@@ -120,6 +121,7 @@ class Table:
     rows: tuple[Row, ...]
 
 
+Key = tuple[str, Column]  # a row's identity, a column
 _Number = tuple[int, str, int, float]  # distillation seed, content of its set, student seed, accuracy
 
 
@@ -246,6 +248,23 @@ def with_full_everywhere(board: Table) -> Table:
             cells |= dict.fromkeys(targets[column], row.cells[column])
         rows.append(replace(row, cells=cells))
     return Table(tuple(column for column in board.columns if column not in gone), tuple(rows))
+
+
+def student_groups(board: Table) -> dict[Column, tuple[Column, ...]]:
+    """Return the groups of columns that differ by the student alone: a column of ALL_STUDENTS -> its columns, sorted.
+
+    A protocol has training settings for each student, so hashes differ within a group. Groups of one student are left
+    out, and those in which a student has two columns.
+    """
+    groups: dict[Column, list[Column]] = {}
+    for column in board.columns:
+        if any(column in row.cells for row in board.rows if not row.source):
+            groups.setdefault(replace(column, student=ALL_STUDENTS, protocol_hash=""), []).append(column)
+    return {
+        group: tuple(columns)
+        for group, columns in groups.items()
+        if len(columns) > 1 and len({column.student for column in columns}) == len(columns)
+    }
 
 
 def shared_fields(board: Table) -> dict[str, str]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ddbench.datasets.name import FOLDER
-from ddbench.leaderboard.cross_architecture import student_groups
+from ddbench.leaderboard import CROSS
 from ddbench.leaderboard.extra_columns import extra_columns, extra_text
-from ddbench.leaderboard.extra_values import CROSS, CellCosts, Values, cell_costs, extra_values
+from ddbench.leaderboard.extra_values import CellCosts, Values, cell_costs, extra_values
 from ddbench.leaderboard.table import (
     Cell,
     Column,
@@ -22,6 +22,7 @@ from ddbench.leaderboard.table import (
     column_of,
     make_table,
     row_identity,
+    student_groups,
     with_full_everywhere,
 )
 from ddbench.store.costs import DistillationCost
