@@ -181,8 +181,8 @@ def row_identity(stored: StoredResult) -> str:
 def distilling_network(spec: RunSpec) -> str:
     """Return the student that a method distilled with, as its hyper-parameters record it; empty for none.
 
-    They are `student` (dm, dc, dsa, mtt), `teacher` (sre2l, rded) and `embedding` (herding, kcenter, and kmeans if its
-    `features` are those of a network).
+    They are `student` (dm, dc, dsa, mtt, forgetting, el2n, cadprune), `teacher` (sre2l, rded) and `embedding` (herding,
+    kcenter, and kmeans if its `features` are those of a network).
     """
     if spec.params.get("features", "network") != "network":
         return ""
