@@ -11,7 +11,8 @@ from torch import Tensor
 from ddbench.config import param
 from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod, Denoise, Outputs, Shift
 from ddbench.methods.latent_diffusion.diffusion import clean_estimate
-from ddbench.methods.latent_diffusion.variance import log_variance, posterior_std
+from ddbench.methods.latent_diffusion.rounds import SamplingBatch
+from ddbench.methods.latent_diffusion.variance import step_std
 from ddbench.methods.shared.validation import at_least, shares
 
 
@@ -49,9 +50,10 @@ class MGD3(ClusterCentreMethod):
         at_least(self, pull=0)
         shares(self, "free")
 
-    def _guided_denoiser(self, outputs: Outputs, starts: Tensor, scheduler: Any) -> tuple[Denoise, Shift]:
+    def _guided_denoiser(self, outputs: Outputs, batch: SamplingBatch, scheduler: Any) -> tuple[Denoise, Shift]:
         """Return the denoiser, and the shift lambda (m - x0_hat) sigma_t that follows each guided step."""
-        modes, abars, prediction = starts, scheduler.alphas_cumprod.to(starts), scheduler.config.prediction_type
+        modes, prediction = batch.starts, scheduler.config.prediction_type
+        abars = scheduler.alphas_cumprod.to(modes)
         direction = v = torch.zeros_like(modes)  # m - x0_hat, and the output for the variance, of the step under way
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -67,8 +69,6 @@ class MGD3(ClusterCentreMethod):
             countdown = steps - 1 - i  # from steps - 1 to 0; the paper guides 49 to 26 of 50 steps (t_stop = 25)
             if next_t is None or (self.free and countdown <= self.free * steps):
                 return torch.zeros_like(direction)
-            if self.variance == "learned":
-                return self.pull * (0.5 * log_variance(v, abars[t], abars[next_t])).exp() * direction
-            return self.pull * posterior_std(abars[t], abars[next_t]) * direction
+            return self.pull * step_std(v, abars[t], abars[next_t]) * direction
 
         return denoise, shift

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy
 import torch
 
+from ddbench.context import generator_of
+from ddbench.methods.latent_diffusion.rounds import SamplingBatch
 from evaluators.students import build
 
 SIZE, CLASSES = 16, 3
@@ -13,6 +15,15 @@ CPU = torch.device("cpu")
 
 def randn(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batch_of(starts, model=None, labels=None, conditions=None, finished=None, targets=None):
+    """A sampling batch; image i is of class i and has its condition, unless there are labels."""
+    labels = torch.arange(len(starts)) if labels is None else torch.tensor(labels)
+    conditions = randn(int(labels.max()) + 2, 5, 6, seed=9) if conditions is None else conditions
+    finished = torch.empty(len(starts), 0, *starts.shape[1:]) if finished is None else finished
+    draws = lambda name: [generator_of(0, name, i) for i in range(len(starts))]  # noqa: E731
+    return SamplingBatch(model, starts, labels, conditions, labels, finished, draws, targets)
 
 
 def student(weights):

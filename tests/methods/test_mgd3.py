@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_networks import randn
+from small_networks import batch_of, randn
 
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, clean_estimate, sample
 from ddbench.methods.mgd3 import MGD3
@@ -22,7 +22,9 @@ def test_a_step_is_shifted_towards_the_mode(stages, prediction):
     scheduler.register_to_config(prediction_type=prediction)
     scheduler.set_timesteps(10)
     guided, worded = randn(1, 4, 8, 8, seed=1), randn(1, 4, 8, 8, seed=2)
-    denoise, shift = MGD3(steps=10, pull=0.2)._guided_denoiser(lambda z, t: (guided, worded), modes, scheduler)
+    denoise, shift = MGD3(steps=10, pull=0.2)._guided_denoiser(
+        lambda z, t: (guided, worded), batch_of(modes), scheduler
+    )
     t, following = scheduler.timesteps[:2]
     assert torch.equal(denoise(z, t), guided)
     abar, later = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[following]
@@ -37,7 +39,7 @@ def test_the_mode_is_approached_from_noise_without_a_word(stages):
     both = lambda z, t: (torch.zeros_like(z), torch.zeros_like(z))  # noqa: E731
     far = []
     for pull in (0.0, 0.5):
-        denoise, shift = MGD3(steps=50, pull=pull, free=0.0)._guided_denoiser(both, modes, scheduler)
+        denoise, shift = MGD3(steps=50, pull=pull, free=0.0)._guided_denoiser(both, batch_of(modes), scheduler)
         made = sample(denoise, scheduler, modes, SamplerConfig(50), [torch.Generator().manual_seed(0)], shift)[0]
         far.append(float((made * scheduler.alphas_cumprod[0].sqrt() - modes).norm()))
     assert torch.isfinite(torch.tensor(far)).all()
@@ -58,7 +60,7 @@ def test_the_last_steps_are_free_of_modes(stages, steps, free, pulled):
     scheduler = stages.model.make_scheduler("base")
     scheduler.set_timesteps(steps)
     both = lambda z, t: (torch.zeros_like(z), torch.zeros_like(z))  # noqa: E731
-    denoise, shift = MGD3(steps=steps, free=free)._guided_denoiser(both, torch.ones(1, 4, 8, 8), scheduler)
+    denoise, shift = MGD3(steps=steps, free=free)._guided_denoiser(both, batch_of(torch.ones(1, 4, 8, 8)), scheduler)
     times, found = scheduler.timesteps, []
     for i, t in enumerate(times):
         denoise(torch.zeros(1, 4, 8, 8), t)

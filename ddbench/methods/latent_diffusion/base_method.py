@@ -21,17 +21,18 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_base, check_prompts, denoiser_of, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
 from ddbench.methods.latent_diffusion.prompts import Prompts, check_template, class_prompts
+from ddbench.methods.latent_diffusion.rounds import SamplingBatch, sample_rounds
 from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, cluster_centres, fixed_starts
-from ddbench.methods.shared.device import in_batches, resolve_precision
+from ddbench.methods.shared.device import resolve_precision
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
 
 log = logging.getLogger("ddbench")
 
-Outputs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (z_t, t) -> (guided u, u of the prompt alone)
+Outputs = Callable[..., tuple[Tensor, Tensor]]  # `guided_and_conditional`'s
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Shift = Callable[[int, Tensor, Tensor | None], Tensor]
 
@@ -182,8 +183,12 @@ class LatentDiffusionMethod:
         """Return the term that is added to the diffusion loss of fine-tuning, by default none."""
         return None
 
-    def _guided_denoiser(self, outputs: Outputs, starts: Tensor, scheduler: Any) -> tuple[Denoise, Shift | None]:
-        """Return `denoise` and `shift` of `sample` for a batch of start latents (n, c, h, w), by default no shift."""
+    def _in_rounds(self) -> bool:
+        """Return True if image j of a class needs its images 1 to j - 1 (`SamplingBatch.finished`)."""
+        return False
+
+    def _guided_denoiser(self, outputs: Outputs, batch: SamplingBatch, scheduler: Any) -> tuple[Denoise, Shift | None]:
+        """Return `denoise` and `shift` of `sample` for the images of a batch, by default no shift."""
         return (lambda z, t: outputs(z, t)[0]), None
 
     def _sampler_config(self) -> SamplerConfig:
@@ -202,41 +207,38 @@ class LatentDiffusionMethod:
     def sample_latents(self, model: LatentModel, starts: StartLatents, ctx: Context) -> tuple[Tensor, int]:
         """Sample one latent per start: float32 (n, c, h, w) on the CPU. Also return the number of fallbacks.
 
-        All images are one stream of work, cut into batches. Each draws from a generator of its own, so neither the
-        batch size nor the number of processes moves it. Raises FloatingPointError for a latent that is not finite.
+        Each image draws from a generator of its own, so neither the batch size nor the number of processes moves it.
+        Raises FloatingPointError for a latent that is not finite.
         """
-        prompts = starts.prompts
+        prompts, labels = starts.prompts, starts.labels
         conditions = model.encode_prompts([*prompts.texts, self.negative], [*prompts.labels, -1])
         network = denoiser_of(model, resolve_precision(self.precision, model.device), self.variance == "learned")
-        images = range(len(starts.names))[ctx.processes.shard]
 
-        def sample_batch(part: slice) -> list[tuple[Tensor, int]]:
-            batch = list(images[part])
-            generators = [ctx.generator("sample", *starts.names[i]) for i in batch]
-            z = torch.stack([starts.latent(i, g) for i, g in zip(batch, generators, strict=True)]).to(model.device)
-            condition = conditions[prompts.index[batch].to(conditions.device)]
-            negative = conditions[-1:].expand(len(batch), *conditions.shape[1:])
+        def sample_batch(images: Sequence[int], finished: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, int]]:
+            draws = lambda name: [ctx.generator(name, *starts.names[i]) for i in images]  # noqa: E731
+            generators, rows = draws("sample"), prompts.index[list(images)]
+            z = torch.stack([starts.latent(i, g) for i, g in zip(images, generators, strict=True)]).to(model.device)
+            memory = torch.stack([torch.stack([*past]) if past else z.new_empty(0, *z.shape[1:]) for past in finished])
+            of_images = torch.tensor([labels[i] for i in images])
+            batch = SamplingBatch(model, z, of_images, conditions, rows, memory.to(z), draws, starts.targets)
             scheduler = model.make_scheduler(self.scheduler, spacing=self.spacing, variance=self.variance)
             times = len(scheduler.alphas_cumprod)
             scale = interval_scale(self.guidance, self.guidance_low, self.guidance_high, times)
-            outputs = guided_and_conditional(network, condition, negative, scale, self.guidance_channels)
-            denoise, shift = self._guided_denoiser(outputs, z, scheduler)
+            outputs = guided_and_conditional(network, batch.condition, batch.negative, scale, self.guidance_channels)
+            denoise, shift = self._guided_denoiser(outputs, batch, scheduler)
             z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)
             # clones: a view would be sent to other processes with the whole of its batch
             return [(image.clone(), n) for image, n in zip(z.cpu(), fallbacks.tolist(), strict=True)]
 
         with ctx.measure("sampling") as figures:
-            batches = in_batches(sample_batch, len(images), self.batch, partial(ctx.progress, desc="sampling"))
-            samples, fallbacks = zip(
-                *ctx.processes.all_gather([pair for batch in batches for pair in batch]), strict=True
-            )
-            z = torch.stack(samples)
+            samples = sample_rounds(sample_batch, labels, self._in_rounds(), self.batch, ctx)
+            z, fallbacks = torch.stack([image for image, _ in samples]), sum(n for _, n in samples)
             figures |= {"steps": self.steps, "images": len(z)}
         if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):
             raise FloatingPointError(
                 f"{bad} of {len(z)} latents are not finite: try precision=fp32 or a smaller guidance"
             )
-        return z, sum(fallbacks)
+        return z, fallbacks
 
 
 @dataclass(frozen=True)

@@ -208,14 +208,17 @@ def interval_scale(scale: float, low: float, high: float, times: int) -> Callabl
 def guided_and_conditional(
     network: Callable[..., Tensor], condition: Tensor, negative: Tensor, scale: Callable[[Tensor], float],
     channels: int = 0,
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:  # fmt: skip
+) -> Callable[..., tuple[Tensor, Tensor]]:  # fmt: skip
     """Return (z, t) -> (u, u_c), where u = u_n + scale(t) (u_c - u_n) (Ho and Salimans, arXiv 2207.12598).
 
     u_c = network(z, t, condition) and u_n = network(z, t, negative) come from one call; scale 1 needs u_c alone.
     channels: first channels of the output that are guided, 0 for those of z; the others are u_c's.
+    A third and a fourth argument of the function replace `condition` and `negative`.
     """
 
-    def outputs(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs(
+        z: Tensor, t: Tensor, condition: Tensor = condition, negative: Tensor = negative
+    ) -> tuple[Tensor, Tensor]:
         if (s := scale(t)) == 1:
             return (u := network(z, t, condition)), u
         u_n, u_c = network(torch.cat([z, z]), t, torch.cat([negative, condition])).chunk(2)

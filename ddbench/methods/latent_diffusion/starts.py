@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,18 @@ class StartLatents:
     latent: (i, generator of image i) -> scaled latent (c, h, w), from which image i starts below strength 1.
     prompts: of each image.
     names: of each image, the name of its generator.
+    targets: what the method's guidance needs of the training images, for its `_guided_denoiser`.
     """
 
     latent: Callable[[int, torch.Generator], Tensor]
     prompts: Prompts
     names: Sequence[tuple[int, ...]]
+    targets: Any = None
+
+    @property
+    def labels(self) -> list[int]:
+        """The class of each image."""
+        return [self.prompts.labels[row] for row in self.prompts.index.tolist()]
 
 
 def fixed_starts(z: Tensor, prompts: Prompts) -> StartLatents:

@@ -29,6 +29,14 @@ def log_variance(v: Tensor, abar: Tensor, later: Tensor) -> Tensor:
     return torch.lerp(low.expand_as(v), high.expand_as(v), (v + 1) / 2)
 
 
+def step_std(v: Tensor, abar: Tensor, later: Tensor) -> Tensor:
+    """Return sigma_t, the deviation of DDPM's noise in a step: learned, or the posterior's if v (n, 0, h, w) is empty.
+
+    abar, later: cumulative alphas of this and of the next time of sampling.
+    """
+    return (0.5 * log_variance(v, abar, later)).exp() if v.shape[1] else posterior_std(abar, later)
+
+
 def variational_bound(z: Tensor, z_t: Tensor, z0_hat: Tensor, v: Tensor, times: Tensor, abars: Tensor) -> Tensor:
     """Return the terms L_t of the variational bound (n,), in bits per value: they teach v (section 3.1).
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_models import write_dit
-from small_networks import randn
+from small_networks import batch_of, randn
 from torch.distributions import Normal, kl_divergence
 
 from ddbench.errors import UserError
@@ -114,7 +114,7 @@ def test_mgd3_shifts_by_the_learned_deviation(dit):
     abar, later = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[following]
     for estimate, output in (("prompt", prompted), ("guided", guided)):
         method = MGD3(steps=10, pull=0.2, variance="learned", estimate=estimate)
-        denoise, shift = method._guided_denoiser(lambda z, t: (guided, prompted), modes, scheduler)
+        denoise, shift = method._guided_denoiser(lambda z, t: (guided, prompted), batch_of(modes), scheduler)
         assert torch.equal(denoise(z, t), guided)
         x0_hat = (z - (1 - abar).sqrt() * output[:, :4]) / abar.sqrt()
         least = float(posterior_std(abar, later)) ** 2
