@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
@@ -25,7 +26,7 @@ from ddbench.methods.latent_diffusion.model_files import (
     parts_of,
     scheduler_name,
 )
-from ddbench.methods.latent_diffusion.model_parts import as_user_error, check_unet, load_frozen, load_part
+from ddbench.methods.latent_diffusion.model_parts import as_user_error, check_unet, class_tables, load_frozen, load_part
 from ddbench.methods.latent_diffusion.schedulers import check_schedule, choose_scheduler
 from ddbench.methods.shared.device import in_batches, mixed_precision
 from ddbench.utils.files import digest
@@ -141,6 +142,16 @@ class LatentModel:
         ).input_ids
         return torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
 
+    @torch.no_grad()
+    def embed(self, condition: Tensor) -> Tensor:
+        """Return `encode_prompts`' rows as vectors (n, k, d), which `denoise` takes too: of tokens, or of a class.
+
+        k is 1 for a class, or the number of a DiT's blocks if each has an embedding of its own.
+        """
+        if self.text is not None:
+            return condition
+        return torch.stack([table[condition] for table in class_tables(self.denoiser).values()], 1)
+
     def denoise(self, z: Tensor, t: Tensor, condition: Tensor, variance: bool = False) -> Tensor:
         """Return the denoiser's output u (n, c, h, w) for z at time t, (n,) or a scalar, under `encode_prompts`' rows.
 
@@ -148,7 +159,12 @@ class LatentModel:
         learned its variance too outputs the mean and the variance; u is the mean, with `variance` both (n, 2 c, h, w).
         """
         if self.text is None:
-            output = self.denoiser(z, t.expand(len(z)).to(z.device), class_labels=condition).sample
+            tables, labels = {}, condition
+            if condition.is_floating_point():  # the vectors are the tables of this call, with a row for each image
+                tables = dict(zip(class_tables(self.denoiser), condition.unbind(1), strict=True))
+                labels = torch.arange(len(z), device=z.device)
+            inputs = (z, t.expand(len(z)).to(z.device))
+            output = functional_call(self.denoiser, tables, inputs, {"class_labels": labels}).sample
             return output if variance else output[:, : z.shape[1]]
         classes = {}
         if self.denoiser.class_embedding is not None:
