@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from ddbench.errors import UserError
+from ddbench.methods.latent_diffusion.class_vectors import call_transformer, class_tables
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
 from ddbench.methods.latent_diffusion.model_files import (
     class_name,
@@ -26,7 +26,7 @@ from ddbench.methods.latent_diffusion.model_files import (
     parts_of,
     scheduler_name,
 )
-from ddbench.methods.latent_diffusion.model_parts import as_user_error, check_unet, class_tables, load_frozen, load_part
+from ddbench.methods.latent_diffusion.model_parts import as_user_error, check_unet, load_frozen, load_part
 from ddbench.methods.latent_diffusion.schedulers import check_schedule, choose_scheduler
 from ddbench.methods.shared.device import in_batches, mixed_precision
 from ddbench.utils.files import digest
@@ -159,12 +159,7 @@ class LatentModel:
         learned its variance too outputs the mean and the variance; u is the mean, with `variance` both (n, 2 c, h, w).
         """
         if self.text is None:
-            tables, labels = {}, condition
-            if condition.is_floating_point():  # the vectors are the tables of this call, with a row for each image
-                tables = dict(zip(class_tables(self.denoiser), condition.unbind(1), strict=True))
-                labels = torch.arange(len(z), device=z.device)
-            inputs = (z, t.expand(len(z)).to(z.device))
-            output = functional_call(self.denoiser, tables, inputs, {"class_labels": labels}).sample
+            output = call_transformer(self.denoiser, z, t.expand(len(z)).to(z.device), condition)
             return output if variance else output[:, : z.shape[1]]
         classes = {}
         if self.denoiser.class_embedding is not None:

@@ -9,7 +9,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ddbench.errors import UserError, is_out_of_memory
 from ddbench.methods.latent_diffusion.model_files import BASE, WEIGHTS, read_config
@@ -32,17 +31,6 @@ def check_unet(folder: Path, channels: int) -> None:
     }
     if problems := [reason for reason, holds in reasons.items() if holds]:
         raise UserError(f"{folder}: its U-Net is not a text-to-image model: {'; '.join(problems)}")
-
-
-def class_tables(denoiser: Any) -> dict[str, Tensor]:
-    """Return a DiT's embeddings of its classes (classes + 1, d) by the names of these weights; the last is "no class".
-
-    diffusers has a table in each block; those of the public DiT, and blocks that share one, are equal.
-    """
-    from diffusers.models.embeddings import LabelEmbedding
-
-    parts = ((name, part) for name, part in denoiser.named_modules() if isinstance(part, LabelEmbedding))
-    return {f"{name}.embedding_table.weight": part.embedding_table.weight for name, part in parts}
 
 
 def load_frozen(kind: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:

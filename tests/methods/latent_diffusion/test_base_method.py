@@ -11,6 +11,7 @@ from small_models import write_dit, write_stable_diffusion
 
 from ddbench.config import build
 from ddbench.methods.d4m import D4M
+from ddbench.methods.dmgd import DMGD
 from ddbench.methods.latent_diffusion import stages as stages_module
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.starts import cluster_centres, k_means
@@ -23,7 +24,7 @@ QUICK = {"steps": 3, "batch": 2, "precision": "fp32"}  # of a published preset, 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
 
 
-@pytest.mark.parametrize("cls", [Diffusion, D4M, MGD3, Minimax])
+@pytest.mark.parametrize("cls", [Diffusion, D4M, MGD3, Minimax, DMGD])
 def test_same_seed_same_images_whatever_the_batch(cls, pipeline, few_scenes, context_of):
     method = cls(base=str(pipeline), **SHORT)
     distilled = method.distill(few_scenes, 2, context_of(1))
@@ -95,7 +96,7 @@ def settings(cls, preset, **changes):
 
 
 @pytest.mark.parametrize("preset", ["imagenette", "imagewoof"])
-@pytest.mark.parametrize("cls", [Minimax, MGD3])
+@pytest.mark.parametrize("cls", [Minimax, MGD3, DMGD])
 def test_a_dit_of_imagenet(cls, preset, train, context_of, tmp_path):
     """DiT-XL/2 at 256 px: 4 of 8 channels are the mean's, 32 x 32 latents, patches of 2, 1000 classes, DDIM."""
     base = write_dit(tmp_path / "dit", classes=1000, sample_size=32, levels=4)
