@@ -62,6 +62,10 @@ DIFFFIT = {
 }  # fmt: skip
 MINIMAX = DIT | DIFFFIT | {"alike": 0.002, "unlike": 0.008, "memory": 64}
 MGD3 = DIT | {"weights": "none", "pull": 0.1, "free": 0.5, "estimate": "prompt"}
+DMGD = DIT | {
+    "weights": "none", "points": 10, "epsilon": 0.1, "iterations": 5, "pull_from": 0.08, "pull_until": 0.4,
+    "noise_high": 0.9, "noise_low": 0.5, "noise_weight": 0.06, "label_weight": 0.01, "pull_sigma": "deviation",
+}  # fmt: skip
 SD15 = {
     "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "base_size": 512, "prompt": "{}", "strength": 0.7,
     "negative": "cartoon, anime, painting", "steps": 50, "precision": "fp16",
@@ -80,6 +84,8 @@ PRESETS = [
     *(("minimax", name, MINIMAX | {"base_classes": name}) for name in MAPS),
     *(("mgd3", name, MGD3 | {"base_classes": name}) for name in ("imagenette", "imagenet10", "imagenet")),
     ("mgd3", "imagewoof", MGD3 | DIFFFIT | {"base_classes": "imagewoof"}),
+    *(("dmgd", name, DMGD | {"base_classes": name, "pull": 0.5}) for name in ("imagewoof", "imagenet")),
+    ("dmgd", "imagenette", DMGD | {"base_classes": "imagenette", "pull": 0.05}),
     *(("diffusion", name, DIT | {"weights": "none", "base_classes": name}) for name in ("imagewoof", "imagenet")),
     *(("d4m", name, D4M) for name in ("imagenet", "imagenette", "imagenet10", "tiny-imagenet")),
     *(("vlcp", name, VLCP) for name in ("imagenet", "imagenette", "imagenet10")),
