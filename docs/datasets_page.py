@@ -45,7 +45,8 @@ AFTER = """
 **source**: `ddbench data prepare NAME` downloads the dataset and checks the published checksum, if there is one.
 `hub copy`: it downloads a public copy on the Hugging Face hub. For the others it prints where they are;
 `--from ARCHIVE_OR_FOLDER` takes your copy (ZIP, TAR; unpack RAR first). `ddbench data prepare all --missing` gets every
-dataset that is not there, goes on after a failure, and ends with a table.
+dataset that is not there, goes on after a failure, and ends with a table. Downloads from the hub obey `HF_ENDPOINT` (a
+mirror) and `HF_HUB_OFFLINE`.
 
 **split**: training/test, per class.
 

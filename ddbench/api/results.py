@@ -124,8 +124,8 @@ class Results:
         >>> frame = ddbench.load_results("runs").to_pandas()
         >>> frame.groupby("method")["overall"].mean().index[-1]
         'random'
-        >>> ddbench.load_results("runs").to_pandas(cells=True, extras=["gain"])["gain"].tolist()
-        [0.0]
+        >>> ddbench.load_results("runs").to_pandas(cells=True, extras=["gain"])["gain"].tolist()[0]
+        0.0
         """
         if extras and not cells:
             raise UserError(f"{', '.join(extras)}: numbers of cells, not of single results: to_pandas(cells=True, ...)")
