@@ -91,11 +91,11 @@ def sweep(  # noqa: PLR0913
     failed: list[SweepJob] = []  # earlier: they wait for --retry
     for job in jobs:
         if job.missing:
-            (failed if not retry and job.failed_before else todo).append(job)
+            (failed if not retry and job.earlier_failure else todo).append(job)
     if dry_run:
         return _print_plan(jobs, todo, failed, options.runs, at_once, form)
     for job in failed:
-        log.error("%s: failed earlier; --retry repeats it", job.title)
+        log.error("%s: failed earlier (%s); --retry repeats it", job.title, job.earlier_failure)
     counts = TaskCounts(failed=len(failed), existing=len(jobs) - len(todo) - len(failed))
     if todo:
         pool = cluster(scheduler) if scheduler else local(at_once, partial(log_to_stderr, logging.WARNING))
@@ -146,7 +146,7 @@ def _print_plan(
             f"{task.description} ({task.path.parent.name})" if task.student else task.description
             for task in job.missing
         )
-        note = "failed earlier; --retry repeats it" if job.folder in failed_folders else ""
+        note = f"failed earlier ({job.earlier_failure}); --retry repeats it" if job.folder in failed_folders else ""
         rows.append((job.title, tasks or "done", note))
     if form != "text":
         click.echo(format_table(rows, ("job", "tasks", "note"), form))

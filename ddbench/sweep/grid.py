@@ -96,11 +96,12 @@ class SweepJob:
         return [task for task in self.tasks if not task.done]
 
     @property
-    def failed_before(self) -> bool:
-        """Return True if every missing task failed earlier, or needs a distillation that failed."""
-        if not self.tasks[0].done and read_failure(self.folder):
-            return True
-        return all(read_failure(task.path) for task in self.missing)
+    def earlier_failure(self) -> str:
+        """Return the error where every missing task failed earlier, or needs a distillation that failed; else ""."""
+        if not self.tasks[0].done and (failure := read_failure(self.folder)):
+            return failure.error or failure.status
+        failures = [failure for task in self.missing if (failure := read_failure(task.path))]
+        return failures[0].error or failures[0].status if failures and len(failures) == len(self.missing) else ""
 
 
 def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:

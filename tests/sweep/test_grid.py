@@ -154,22 +154,22 @@ def result(task, seconds):
 def test_what_is_missing_and_what_was_given_up(home, tmp_path):
     first, second = grid(home, tmp_path)[:2]
     distil, train = first.tasks
-    assert not first.failed_before
+    assert not first.earlier_failure
     records.write_failure(distil.path, records.Failure("oom", "too large", ""))
-    assert first.failed_before
+    assert first.earlier_failure
     paths.failure_path(distil.path).unlink()
     (distil.folder / "distilled").mkdir(parents=True)
     assert first.missing == [train]
     records.write_failure(train.path, records.Failure("failed", "no", ""))
-    assert first.failed_before
-    assert not second.failed_before
+    assert first.earlier_failure
+    assert not second.earlier_failure
 
 
 def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
     job = grid(home, tmp_path)[0]
     records.write_failure(job.folder, records.Failure("oom", "too large", ""))
     (job.folder / "distilled").mkdir()
-    assert not job.failed_before
+    assert not job.earlier_failure
     paths.failure_path(job.folder).write_text("{")
     assert records.read_failure(job.folder).status == "failed"
 
