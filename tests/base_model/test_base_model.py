@@ -153,7 +153,7 @@ def whole_base(few_scenes, tmp_path_factory):
     return build_base(tmp_path_factory.mktemp("base"), few_scenes)
 
 
-@pytest.mark.parametrize("part", ["autoencoder", "decoder", "denoiser"])
+@pytest.mark.parametrize("part", [pytest.param("autoencoder", marks=pytest.mark.slow), "decoder", "denoiser"])
 def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, few_scenes, tmp_path, monkeypatch):
     for module in ("autoencoder", "denoiser"):
         monkeypatch.setattr(f"ddbench.base_model.{module}.EVERY", 1)

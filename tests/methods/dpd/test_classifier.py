@@ -142,7 +142,7 @@ def stop(items):
         yield step
 
 
-@pytest.mark.parametrize("best_at", [12, 30])
+@pytest.mark.parametrize("best_at", [12, pytest.param(30, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_equals_uninterrupted(best_at, latents, tmp_path, monkeypatch):
     """Running statistics and the best weights so far survive, whether they were best before the stop or after it."""
     steps = []
