@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -88,15 +88,19 @@ def sweep(  # noqa: PLR0913
         distributed.device(options.device)  # UserError for a GPU that this machine does not have
     jobs = sweep_jobs(*read_plan(plan), options.data_paths, options.runs)
     todo: list[SweepJob] = []
-    failed: list[SweepJob] = []  # earlier: they wait for --retry
+    errors: dict[str, str] = {}  # of jobs that failed earlier, by their titles: they wait for --retry
     for job in jobs:
         if job.missing:
-            (failed if not retry and job.earlier_failure else todo).append(job)
+            failure = None if retry else job.earlier_failure
+            if failure:
+                errors[job.title] = failure.error
+            else:
+                todo.append(job)
     if dry_run:
-        return _print_plan(jobs, todo, failed, options.runs, at_once, form)
-    for job in failed:
-        log.error("%s: failed earlier (%s); --retry repeats it", job.title, job.earlier_failure)
-    counts = TaskCounts(failed=len(failed), existing=len(jobs) - len(todo) - len(failed))
+        return _print_plan(jobs, todo, errors, options.runs, at_once, form)
+    for title, error in errors.items():
+        log.error("%s: failed earlier (%s); --retry repeats it", title, error)
+    counts = TaskCounts(failed=len(errors), existing=len(jobs) - len(todo) - len(errors))
     if todo:
         pool = cluster(scheduler) if scheduler else local(at_once, partial(log_to_stderr, logging.WARNING))
         settings = replace(options.settings, quiet=True, compiled=compiled)
@@ -131,22 +135,21 @@ def _run_jobs(
 def _print_plan(
     jobs: Sequence[SweepJob],
     todo: Sequence[SweepJob],
-    failed: Sequence[SweepJob],
+    errors: Mapping[str, str],
     runs: Path,
     at_once: int,
     form: str,
 ) -> None:
-    """Print the tasks to do and, as text, an estimate of their time."""
+    """Print the tasks to do and, as text, an estimate of their time. errors: of jobs that failed earlier, by title."""
     from ddbench.sweep.grid import estimate
 
-    failed_folders = {job.folder for job in failed}
     rows = []
     for job in jobs:
         tasks = ", ".join(
             f"{task.description} ({task.path.parent.name})" if task.student else task.description
             for task in job.missing
         )
-        note = f"failed earlier ({job.earlier_failure}); --retry repeats it" if job.folder in failed_folders else ""
+        note = f"failed earlier ({errors[job.title]}); --retry repeats it" if job.title in errors else ""
         rows.append((job.title, tasks or "done", note))
     if form != "text":
         click.echo(format_table(rows, ("job", "tasks", "note"), form))

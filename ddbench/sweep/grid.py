@@ -25,7 +25,7 @@ from ddbench.runner import plan as planning
 from ddbench.runner.options import SMALLEST
 from ddbench.runner.plan import Request, Task
 from ddbench.store.reader import read_runs
-from ddbench.store.records import read_failure
+from ddbench.store.records import Failure, read_failure
 from ddbench.utils.limits import LARGEST_SIZE, MOST_IMAGES, MOST_SEEDS
 from ddbench.utils.units import format_seconds
 
@@ -96,12 +96,12 @@ class SweepJob:
         return [task for task in self.tasks if not task.done]
 
     @property
-    def earlier_failure(self) -> str:
-        """Return the error where every missing task failed earlier, or needs a distillation that failed; else ""."""
+    def earlier_failure(self) -> Failure | None:
+        """Return the first failure where every missing task failed earlier, or needs a distillation that failed."""
         if not self.tasks[0].done and (failure := read_failure(self.folder)):
-            return failure.error or failure.status
-        failures = [failure for task in self.missing if (failure := read_failure(task.path))]
-        return failures[0].error or failures[0].status if failures and len(failures) == len(self.missing) else ""
+            return failure
+        failures = [read_failure(task.path) for task in self.missing]
+        return failures[0] if failures and all(failures) else None
 
 
 def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
