@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -247,13 +246,13 @@ class DPD(LatentDiffusionMethod):
         """Return the distance of each candidate z to the centre of its prototype's cluster, (n, candidates)."""
         train, ctx = stages.train, stages.ctx
         if self.features == "latents":
-            parts = torch.arange(len(train.labels)).split(4096)
-            real, drawn = np.concatenate([embedding(latents.means(part)) for part in parts]), embedding(z)
+            drawn, points = embedding(z), lambda rows: embedding(latents.means(rows))
         else:
             images = stages.model.decode(z, self.batch, partial(ctx.progress, desc="candidates"))
-            real = unit_length(real_features(train, ctx, "convnet", trained=True))
             drawn = unit_length(features_like(images, train, ctx, "convnet"))
-        return distances_to_centres(prototypes, owner, train.labels, real, drawn)
+            features = real_features(train, ctx, "convnet", trained=True)
+            points = lambda rows: unit_length(features[rows])  # noqa: E731
+        return distances_to_centres(prototypes, owner, train.labels, points, drawn)
 
     def _consistency_loss(self, f: nn.Module, config: ClassifierConfig) -> ExtraLoss:
         """Return lambda w(t) CE(f(z0_hat), y) per image; f is frozen, the gradient runs through z0_hat.

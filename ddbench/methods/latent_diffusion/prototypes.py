@@ -137,18 +137,19 @@ def representatives(
 
 
 def distances_to_centres(
-    prototypes: list[Prototype], owner: Tensor, labels: Tensor, real: np.ndarray, drawn: np.ndarray
-) -> Tensor:
+    prototypes: list[Prototype], owner: Tensor, labels: Tensor, points: Callable[[Tensor], np.ndarray],
+    drawn: np.ndarray,
+) -> Tensor:  # fmt: skip
     """Return the distance of each drawn image to the centre of its prototype's cluster, float32 (prototypes, each).
 
-    owner, labels: cluster and class of each training image, int64 (n,). real: their unit vectors (n, d).
+    owner, labels: cluster and class of each training image, int64 (n,). points: of `find_prototypes`.
     drawn: unit vectors (prototypes * each, d), those of a prototype in a row.
     """
-    rows = []
-    for p, points in zip(prototypes, np.split(drawn, len(prototypes)), strict=True):
-        centre = real[((labels == p.label) & (owner == p.cluster)).numpy()].mean(0)
-        rows.append(np.linalg.norm(points - centre, axis=1))
-    return torch.from_numpy(np.stack(rows)).float()
+    distances = []
+    for p, candidates in zip(prototypes, np.split(drawn, len(prototypes)), strict=True):
+        members = torch.where((labels == p.label) & (owner == p.cluster))[0]
+        distances.append(np.linalg.norm(candidates - points(members).mean(0), axis=1))
+    return torch.from_numpy(np.stack(distances)).float()
 
 
 def rows_of(prototypes: list[Prototype]) -> Tensor:

@@ -330,13 +330,13 @@ def test_prototypes_by_the_features_of_a_network_are_those_of_kmeans(method, few
 def test_the_candidate_nearest_its_centre_is_kept(features, method, few_scenes, context_of, monkeypatch):
     monkeypatch.setattr(selection, "RECIPE", dataclasses.replace(selection.RECIPE, min_steps=2, max_steps=2))
     several = dataclasses.replace(method, features=features, candidates=3, select="centre", contrast=True)
-    kept = several.distill(few_scenes, 2, context_of())
+    nearest = several.distill(few_scenes, 2, context_of())
     monkeypatch.setattr(distiller, "distances_to_centres", lambda *words: -distances_to_centres(*words))
     furthest = several.distill(few_scenes, 2, context_of())
-    kept.check(2)
-    for near, far in zip(kept.extras["prototypes"], furthest.extras["prototypes"], strict=True):
+    nearest.check(2)
+    for near, far in zip(nearest.extras["prototypes"], furthest.extras["prototypes"], strict=True):
         assert near["candidates"] == [-score for score in far["candidates"]]
-    assert all((a != b).any() for a, b in zip(kept.images, furthest.images, strict=True))
+    assert all((a != b).any() for a, b in zip(nearest.images, furthest.images, strict=True))
 
 
 def test_settings_added_later_leave_the_identity_of_earlier_runs():

@@ -109,5 +109,5 @@ def test_distances_to_the_centres_against_a_loop():
     labels, owner = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 0, 0])
     prototypes = [Prototype(0, 0, 0, "a", 2, 0, 0, 0), Prototype(1, 0, 3, "b", 2, 0, 0, 0)]
     drawn = np.array([[1.0, 0], [1, 3], [4.5, 6.5], [4.5, 2.5]])
-    distances = distances_to_centres(prototypes, owner, labels, real, drawn)
+    distances = distances_to_centres(prototypes, owner, labels, lambda rows: real[rows], drawn)
     assert distances.tolist() == [[0, 3], [0, 4]]
