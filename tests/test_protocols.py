@@ -72,8 +72,8 @@ def test_a_teacher_of_views_may_take_the_statistics_of_batches(file):
     other = protocols.read_protocol(file('like = "sre2l-cifar@1"\nteacher_statistics = "running"'))
     assert (like.teacher_statistics, other.teacher_statistics) == ("batch", "running")
     assert like.name != other.name
-    shown = CliRunner().invoke(cli, ["show", "sre2l-cifar@1"])
-    assert "labels: of every view, resnet18 by squeeze@1, by each batch's statistics\n" in shown.output
+    page = CliRunner().invoke(cli, ["show", "sre2l-cifar@1"]).output
+    assert "labels: of every view, resnet18 by squeeze@1, by each batch's statistics\n" in page
 
 
 def test_no_teacher_is_an_empty_list(file):

@@ -207,9 +207,8 @@ def _show_protocol(name: str) -> Parts:
             if any(getattr(augment, part.name) != getattr(Augment(), part.name) for augment in augments):
                 lines.append(_setting_line(part, f"augment.{part.name}", augments))
     teacher = " by ".join(row.teacher or ("hard",))
-    of_views = f"of every view, {teacher}" + (
-        ", by each batch's statistics" if row.teacher_statistics == "batch" else ""
-    )
+    statistics = ", by each batch's statistics" if row.teacher_statistics == "batch" else ""
+    of_views = f"of every view, {teacher}{statistics}"
     labels = {"hard": "hard", "own": f"soft ones of the set, else {teacher}", "views": of_views}
     images = "float images of the set, else its 8-bit images" if row.float_images else "8-bit"
     head = f"{row.title} (protocol)\ninit: {row.init}\nimages: {images}\nlabels: {labels[row.labels]}"

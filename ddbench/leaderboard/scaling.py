@@ -65,17 +65,17 @@ def interval_of_images(curve: Curve, cell: Accuracy) -> tuple[Limit, Limit] | No
     of the curve shares fewer than two seeds with the cell, or differs from it by the same amount at every seed.
     """
     point, ipcs = images_for_accuracy(curve, cell.mean), sorted(curve)
-    kept = [point.images] if point.relation == "=" else []
+    bounds = [point.images] if point.relation == "=" else []
     for few, many in pairwise(ipcs) if len(ipcs) > 1 else [(ipcs[0], ipcs[0])]:
         shares = _kept_shares(curve[few].by_seed, curve[many].by_seed, cell.by_seed)
         if shares is None:
             return None
-        kept += [_between(few, many, share) for share in shares]
+        bounds += [_between(few, many, share) for share in shares]
     below, above = Limit(ipcs[0], "<"), Limit(ipcs[-1], ">")
-    if not kept:
+    if not bounds:
         return (below, below) if point.relation == "<" else (above, above)
-    low = below if point.relation == "<" or min(kept) == ipcs[0] else Limit(min(kept))
-    high = above if point.relation == ">" or max(kept) == ipcs[-1] else Limit(max(kept))
+    low = below if point.relation == "<" or min(bounds) == ipcs[0] else Limit(min(bounds))
+    high = above if point.relation == ">" or max(bounds) == ipcs[-1] else Limit(max(bounds))
     return low, high
 
 

@@ -123,10 +123,10 @@ def test_csv_has_the_numbers_beside_accuracies_in_full_precision():
     lines = list(csv.DictReader(io.StringIO(render.render(BOARD, "csv", options))))
     fields = [field for name in names for field in extra_values.FIELDS[name]]
     assert list(lines[0])[-len(fields) :] == fields
-    mine = next(line for line in lines if (line["method"], line["ipc"]) == ("a_b&50%", "10"))
-    own = {name: float(mine[name]) for name in ("gain", "share", "slope", "seconds")}
+    cell = next(line for line in lines if (line["method"], line["ipc"]) == ("a_b&50%", "10"))
+    own = {name: float(cell[name]) for name in ("gain", "share", "slope", "seconds")}
     assert own == {"gain": 0.52 - 0.32, "share": 0.52 / 0.8, "slope": 0.0, "seconds": 1 / 3}
-    assert (mine["bytes"], mine["rank"]) == ("", "")  # unknown size; no row has a value in every column
+    assert (cell["bytes"], cell["rank"]) == ("", "")  # unknown size; no row has a value in every column
     full = next(line for line in lines if line["method"] == "full")
     assert (full["ipc"], full["share"], full["gain"], full["ratio"]) == ("0", "1.0", "", "")
     rows = json.loads(render.render(BOARD, "json", options))["rows"]

@@ -32,13 +32,13 @@ def test_the_cost_is_that_of_linear_programming():
     C = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     m = torch.rand(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     m = m / m.sum(1, keepdim=True)
-    found = transport_cost(C, m, 1e-3, 2000)
+    costs = transport_cost(C, m, 1e-3, 2000)
     rows = np.kron(np.eye(4), np.ones(5))  # of a plan, row after row
     columns = np.kron(np.ones(4), np.eye(5))
     for i in range(3):
         sums = np.concatenate([np.full(4, 0.25), m[i].numpy()])
         best = linprog(C[i].flatten().numpy(), A_eq=np.concatenate([rows, columns]), b_eq=sums)
-        assert float(found[i]) == pytest.approx(best.fun, abs=2e-3)
+        assert float(costs[i]) == pytest.approx(best.fun, abs=2e-3)
         assert float(transport_cost(C, m, 0.5, 2000)[i]) > best.fun + 0.01  # entropy spreads the plan
 
 
@@ -143,7 +143,7 @@ def test_all_blocks_of_a_dit_have_one_noise_and_its_size_is_the_papers(dit):
 
 
 def slow_loss(x0_hat, finished, k, m, epsilon=0.1, iterations=5):
-    """Of one image (d,), its class's finished latents, points k (K, d) and shares m (K,): plain Sinkhorn."""
+    """Return the transport cost of one image (d,) by plain Sinkhorn; finished (i, d), k (K, d), m (K,)."""
     own = torch.stack([*finished, x0_hat])
     own, points = own / own.norm(dim=1, keepdim=True), k / k.norm(dim=1, keepdim=True)
     C = torch.stack([torch.stack([(a - b).norm() for b in points]) for a in own])
@@ -167,7 +167,7 @@ def test_a_step_is_shifted_against_the_gradient_with_the_noise_constant(stages, 
     denoise, shift = method._guided_denoiser(lambda z, t: (u, None), batch, scheduler)
     t, following = scheduler.timesteps[1:3]
     assert torch.equal(denoise(z, t), u)
-    found = shift(1, t, following)
+    shifts = shift(1, t, following)
     abar, later = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[following]
     eps = {"epsilon": u, "v_prediction": abar.sqrt() * u + (1 - abar).sqrt() * z,
            "sample": (z - abar.sqrt() * u) / (1 - abar).sqrt()}[prediction]  # fmt: skip
@@ -177,21 +177,21 @@ def test_a_step_is_shifted_against_the_gradient_with_the_noise_constant(stages, 
         x_t = z[i].clone().requires_grad_()
         x0_hat = (x_t - (1 - abar).sqrt() * eps[i]) / abar.sqrt()
         slow_loss(x0_hat.flatten(), finished[i].flatten(1), k[label], m[label]).backward()
-        torch.testing.assert_close(found[i], -0.3 * sigma * x_t.grad, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(shifts[i], -0.3 * sigma * x_t.grad, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(50, range(4, 20)), (100, range(8, 40)), (12, range(1, 5))])
 def test_the_guided_steps(stages, steps, expected):
-    """Of 50, counted down from 49, those from 45 to 30, as in the public code; of others the same shares."""
+    """The public code guides 45 to 30 of 50 steps, counted down from 49; other numbers have the same shares."""
     scheduler, z = stages.model.make_scheduler("base"), randn(1, 4, 8, 8)
     scheduler.set_timesteps(steps)
     batch = batch_of(z, targets=(randn(1, 2, 256, seed=1), torch.ones(1, 2) / 2))
     denoise, shift = DMGD(semantic=False, steps=steps)._guided_denoiser(lambda z, t: (z, z), batch, scheduler)
-    found = []
+    is_guided = []
     for i, t in enumerate(scheduler.timesteps):
         denoise(z, t)
-        found.append(bool(shift(i, t, scheduler.timesteps[i + 1] if i + 1 < steps else None).any()))
-    assert [i for i, guided in enumerate(found) if guided] == list(expected)
+        is_guided.append(bool(shift(i, t, scheduler.timesteps[i + 1] if i + 1 < steps else None).any()))
+    assert [i for i, guided in enumerate(is_guided) if guided] == list(expected)
 
 
 def test_without_either_matching_it_is_diffusion_to_the_bit(pipeline, few_scenes, context_of, tmp_path):

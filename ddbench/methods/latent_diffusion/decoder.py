@@ -23,7 +23,7 @@ TEXTURE = 4.0  # weight of local contrast
 SCALES = 3
 WINDOW = 8
 BATCH = 16
-FILE = "decoder.safetensors"
+DECODER_FILE = "decoder.safetensors"
 
 
 def tune_decoder(model: LatentModel, images: Tensor, steps: int, *, folder: Path, progress: Callable) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def tune_decoder(model: LatentModel, images: Tensor, steps: int, *, folder: Path
     schedule = Schedule(steps, 2e-4, warmup=min(100, steps // 10), cosine=True, decay=1e-4, betas=(0.9, 0.99), ema=0.99)
     result = fit(vae, loss_at, schedule, progress, checkpoints_beside(folder))
     vae.eval().requires_grad_(False)
-    save_file({name: w.cpu().contiguous() for name, w in vae.decoder.state_dict().items()}, folder / FILE)
+    save_file({name: w.cpu().contiguous() for name, w in vae.decoder.state_dict().items()}, folder / DECODER_FILE)
     return {"steps": steps, **asdict(result)}
 
 

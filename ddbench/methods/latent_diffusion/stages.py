@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.context import Context
-from ddbench.methods.latent_diffusion.decoder import FILE as DECODER
-from ddbench.methods.latent_diffusion.decoder import tune_decoder
+from ddbench.methods.latent_diffusion.decoder import DECODER_FILE, tune_decoder
 from ddbench.methods.latent_diffusion.finetune import (
     ExtraLoss,
     FinetuneConfig,
@@ -92,7 +91,7 @@ class Stages:
             return tune_decoder(model, self.train.images, steps, folder=folder, progress=progress)
 
         folder = self.shared.stage("decoder", make, vae=model.vae_identity, steps=steps)
-        model.vae.decoder.load_state_dict(load_file(folder / DECODER))
+        model.vae.decoder.load_state_dict(load_file(folder / DECODER_FILE))
 
     def _conditions(self, prompts: Prompts) -> Tensor:
         """Encode the prompts and, last, the empty one; many of them in float16, memory-mapped from the disk."""

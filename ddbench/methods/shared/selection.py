@@ -57,11 +57,11 @@ def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) ->
         from evaluators.students import build, features  # imports torchvision: takes seconds
 
         if trained:
-            found = features_like(train.images, train, ctx, student)
+            values = features_like(train.images, train, ctx, student)
         else:
             network = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
-            found = features(network, train.images, ctx.device)
-        save_file({"features": found}, folder / "features.safetensors")
+            values = features(network, train.images, ctx.device)
+        save_file({"features": values}, folder / "features.safetensors")
 
     folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
     return load_file(folder / "features.safetensors")["features"]

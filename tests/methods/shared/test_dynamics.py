@@ -97,7 +97,7 @@ def test_all_methods_seeds_and_budgets_share_the_stage(small, context_of):
 
 
 def test_the_ranking_is_the_slow_one(small, context_of):
-    """Of the mean over two networks, class by class, in the ranking's order."""
+    """Compare with a sort by the mean of two networks, class by class."""
     for keep, sign in (("highest", -1), ("lowest", 1)):
         ctx = context_of()
         distilled = EL2N(epochs=2, networks=2, epoch=1, keep=keep).distill(small, 4, ctx)
