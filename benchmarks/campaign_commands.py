@@ -18,7 +18,7 @@ from campaign_runs import Process
 import ddbench
 
 KINDS = ("sweep", "pixels", "sweep", "diffusion")  # in turn
-VICTIMS = ("group", "command", "worker")  # of a sweep, in turn
+VICTIMS = ("group", "command", "worker", "starting")  # of a sweep, in turn; starting: a worker before its first job
 END = 20  # seconds in which the processes of a killed command must end
 
 
@@ -38,7 +38,7 @@ def words_of(campaign: Campaign, kind: str, place: Place) -> list[str]:
 
 
 def kill_commands(campaign: Campaign, kills: int) -> Tally:
-    """Kill commands between their first file and their end; repeat each; compare its files with the forked run's."""
+    """Kill commands between their first file and their end, or a starting worker; repeat each; compare its files."""
     tally, spans = Tally(), {}
     for kind in dict.fromkeys(KINDS[:kills]):
         place = Place.below(campaign.folder / f"command-{kind}")
@@ -49,18 +49,24 @@ def kill_commands(campaign: Campaign, kills: int) -> Tally:
         spans[kind] = time.monotonic() - begin
     number = 0
     while tally.met < kills and number < 5 * kills:
-        kind, victim = KINDS[number % len(KINDS)], VICTIMS[number // 2 % len(VICTIMS)]
+        kind = KINDS[number % len(KINDS)]
+        victim = VICTIMS[number // 2 % len(VICTIMS)] if kind == "sweep" else "group"
         place, number = Place.below(campaign.folder / f"command-{number}"), number + 1
         process = spawn(words_of(campaign, kind, place), place.folder / "log")
-        process.wait_for(place)
-        after = campaign.draws.uniform(0, spans[kind])
-        time.sleep(after)
+        if victim == "starting":
+            while len(process.children()) < 2 and not process.ended():  # the first is multiprocessing's own
+                time.sleep(0.002)
+            moment = "when it started"
+        else:
+            process.wait_for(place)
+            time.sleep(after := campaign.draws.uniform(0, spans[kind]))
+            moment = f"{after:.2f} s after the first file"
         if process.ended():
             tally.unharmed += 1
         else:
             tally.met += 1
-            name = f"command {kind}, {victim if kind == 'sweep' else 'group'} killed {after:.2f} s after its first file"
-            kill(campaign, process, victim if kind == "sweep" else "group")
+            name = f"command {kind}, {victim} killed {moment}"
+            kill(campaign, process, victim)
             again = spawn(words_of(campaign, kind, place), place.folder / "log-again")
             check_end(campaign, kind, place, again, tally, name)
             if not ended(process.pid):
@@ -70,10 +76,10 @@ def kill_commands(campaign: Campaign, kills: int) -> Tally:
 
 
 def kill(campaign: Campaign, process: Process, victim: str) -> None:
-    """Kill all processes of a command, the command alone, or one of its processes; wait for the command's end."""
-    children = process.children()
-    worker = campaign.draws.choice(children) if children else None
-    process.kill({"group": None, "command": process.pid, "worker": worker}[victim])
+    """Kill all processes of a command, the command alone, or one or its newest process; wait for the command's end."""
+    children = process.children() or [process.pid]
+    worker, newest = campaign.draws.choice(children), max(children)
+    process.kill({"group": None, "command": process.pid, "worker": worker, "starting": newest}[victim])
     process.wait()
 
 

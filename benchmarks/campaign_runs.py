@@ -9,11 +9,13 @@ import os
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,7 +51,7 @@ MODULES = (
     "ddbench.methods.rded", "ddbench.methods.plain_diffusion", "ddbench.methods.latent_diffusion.model",
     "diffusers.models.autoencoders.autoencoder_dc", "diffusers.models.unets.unet_2d_condition",
     "transformers.models.clip.modeling_clip", "transformers.models.clip.tokenization_clip",
-    "ddbench.leaderboard.render", "ddbench.store.merge", "scipy.stats", "pebble",
+    "ddbench.leaderboard.render", "ddbench.store.merge", "scipy.stats", "concurrent.futures.process",
 )  # fmt: skip
 
 
@@ -125,10 +127,12 @@ class Process:
             os.kill(victim, signal.SIGKILL) if victim else os.killpg(self.pid, signal.SIGKILL)
 
     def children(self) -> list[int]:
+        """Return the processes that any thread of the command has started."""
         try:
-            return [int(word) for word in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+            lists = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/children")]
         except OSError:
             return []
+        return [int(word) for text in lists for word in text.split()]
 
     @property
     def text(self) -> str:
@@ -180,9 +184,14 @@ def _set_for_campaign() -> None:
     from ddbench.utils.checkpoint import Checkpoint
 
     Checkpoint.__init__.__defaults__ = (0.0, True)
-    fork = multiprocessing.get_context("fork")
-    parent = multiprocessing.parent_process
-    workers.multiprocessing = SimpleNamespace(get_context=lambda kind: fork, parent_process=parent)
+    fork, popen, one_at_a_time = multiprocessing.get_context("fork"), ForkProcess._Popen, threading.Lock()
+
+    def locked(process: ForkProcess) -> object:  # a process that another thread forks would keep this one's pipe open
+        with one_at_a_time:
+            return popen(process)
+
+    ForkProcess._Popen = staticmethod(locked)
+    workers.multiprocessing = SimpleNamespace(**vars(multiprocessing) | {"get_context": lambda kind: fork})
 
 
 class Operations:

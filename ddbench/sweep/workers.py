@@ -10,12 +10,16 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from queue import SimpleQueue
 
 from filelock import Timeout
 
@@ -134,20 +138,42 @@ def _job_status(job: SweepJob, future: Future, deaths: Counter[str]) -> str:
 
 @contextmanager
 def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
-    """Start `jobs` processes on this machine, each of which calls `prepare` first; they end with this process."""
-    from pebble import ProcessExpired, ProcessPool
+    """Start `jobs` processes on this machine, each of which calls `prepare` first; they end with this process.
 
+    Each is a pool of its own: a process that dies breaks its whole pool.
+    """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     fresh = multiprocessing.get_context("spawn")  # no fork: it would inherit threads
-    pool = ProcessPool(jobs, initializer=_start_process, initargs=(threads, prepare), context=fresh)
+    start = partial(ProcessPoolExecutor, 1, fresh, _start_process, (threads, prepare))
+    free: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+    for _ in range(jobs):
+        free.put(start())
+
+    def do(work: Callable, *args: object) -> object:
+        pool = free.get()
+        try:
+            return pool.submit(work, *args).result()
+        except BrokenProcessPool:
+            pool.shutdown()
+            pool = start()
+            raise DiedError(retryable=True) from None
+        finally:
+            free.put(pool)
+
+    waiting = ThreadPoolExecutor(jobs)
     try:
-        yield lambda work, *args: _with_died_error(pool.schedule(work, args), ProcessExpired, retryable=True)
-        pool.close()
+        yield lambda work, *args: waiting.submit(do, work, *args)
     except BaseException:
-        pool.stop()
+        waiting.shutdown(wait=False, cancel_futures=True)
+        while free.qsize() < jobs:  # again, for a process that is being started
+            for process in multiprocessing.active_children():
+                process.kill()
+            time.sleep(0.01)
         raise
     finally:
-        pool.join()
+        waiting.shutdown()
+        for _ in range(jobs):
+            free.get().shutdown()
 
 
 def _start_process(threads: int, prepare: Callable[[], None]) -> None:
@@ -177,19 +203,19 @@ def cluster(address: str) -> Iterator[Submit]:
     with client:
         executor = client.get_executor(pure=False)
         try:
-            yield lambda work, *args: _with_died_error(executor.submit(work, *args), KilledWorker, retryable=False)
+            yield lambda work, *args: _with_died_error(executor.submit(work, *args), KilledWorker)
         finally:
             executor.shutdown(wait=False)
 
 
-def _with_died_error(inner: Future, died: type[Exception], retryable: bool) -> Future:
-    """Return the same future, with DiedError in place of the library's own error."""
+def _with_died_error(inner: Future, died: type[Exception]) -> Future:
+    """Return the same future, with DiedError in place of the cluster's own error, or if it was cancelled."""
     outer: Future = Future()
 
     def pass_on(done: Future) -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or isinstance(error, died):
-            outer.set_exception(DiedError(retryable))
+            outer.set_exception(DiedError(retryable=False))
         elif error is not None:
             outer.set_exception(error)
         else:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
-from third_party import few, results_and_problems, write_images
+from third_party import few, results_and_problems, run_command, write_images
 
 from ddbench.cli.common import log_to_stderr
 from ddbench.datasets.info import DataPaths
@@ -153,9 +154,25 @@ def test_what_happens_to_a_job_costs_that_job(home):
     assert len(reader.read_runs(home / "runs").results) == 2
 
 
+def die_once(folder):
+    """Be killed where a process starts, but for those after the first two."""
+    for number in (1, 2):
+        with suppress(FileExistsError):
+            (folder / f"died-{number}").touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_processes_that_die_before_a_job_begins_cost_no_job(home):
+    grid = jobs(home, plan(home, "", seeds=3))
+    with sweeping.local(2, partial(die_once, home)) as submit:
+        how = lambda job: submit(sweeping.run_job, job, setting(home), False)  # noqa: E731
+        assert sweeping.carry_out(grid, how, lambda *line: None) == TaskCounts(done=3)
+    assert (home / "died-2").exists()
+
+
 def test_a_future_that_was_taken_back_is_a_death_and_no_wait():
     inner = Future()
-    outer = sweeping._with_died_error(inner, KeyError, retryable=False)
+    outer = sweeping._with_died_error(inner, KeyError)
     inner.cancel()
     with pytest.raises(sweeping.DiedError):
         outer.result(timeout=5)
@@ -185,28 +202,26 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
 
 def test_a_sweep_by_its_command(home):
     plan(home, "", "fails=true", seeds=2)
-    dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 jobs, 8 tasks to do; time unknown: no finished run is similar" in dry.stdout
+    words = command(home)[3:]
+    planned = lambda *more: run_command(*words, "--dry-run", *more).stdout  # noqa: E731
+    assert "4 jobs, 8 tasks to do; time unknown: no finished run is similar" in planned()
     assert not (home / "runs").exists()
     first = subprocess.run(command(home, "--jobs", "2"), capture_output=True, text=True)
     assert first.returncode == 1, first.stderr
     assert "4 jobs: 2 done now, 2 failed, 0 done before" in first.stderr
     assert "100.0 (n=1)" in first.stdout  # two seeds, and the same images
-    again = subprocess.run(command(home), capture_output=True, text=True)
-    assert again.returncode == 1
-    assert "4 jobs: 0 done now, 2 failed, 2 done before" in again.stderr
-    assert len(re.findall(r"failed earlier \(.+\); --retry repeats it", again.stderr)) == 2
+    again = run_command(*words, status=1).stderr
+    assert "4 jobs: 0 done now, 2 failed, 2 done before" in again
+    assert len(re.findall(r"failed earlier \(.+\); --retry repeats it", again)) == 2
     assert len(begun(home, "0-0-True-False-0")) == 1
-    assert subprocess.run(command(home, "--retry"), capture_output=True).returncode == 1
+    run_command(*words, "--retry", "--jobs", "2", status=1)
     assert len(begun(home, "0-0-True-False-0")) == 2
-    dry = subprocess.run(command(home, "--dry-run"), capture_output=True, text=True, check=True)
-    assert "4 jobs, 0 tasks to do; nothing to do" in dry.stdout
-    assert len(re.findall(r"\(failed earlier \(.+\); --retry repeats it\)", dry.stdout)) == 2
-    dry = subprocess.run(command(home, "--dry-run", "--retry"), capture_output=True, text=True, check=True)
-    assert "4 jobs, 4 tasks to do" in dry.stdout
-    assert "failed earlier" not in dry.stdout
+    assert "4 jobs, 0 tasks to do; nothing to do" in planned()
+    assert len(re.findall(r"\(failed earlier \(.+\); --retry repeats it\)", planned())) == 2
+    assert "4 jobs, 4 tasks to do" in planned("--retry")
+    assert "failed earlier" not in planned("--retry")
     next((home / "runs").rglob("results/*/*.json")).write_text("{")
-    assert subprocess.run(command(home), capture_output=True).returncode == 1
+    run_command(*words, status=1)
 
 
 @pytest.mark.slow
