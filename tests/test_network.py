@@ -45,7 +45,7 @@ PLAN = (
 COMMANDS = [
     [*RUN, "--method", "random"],
     ["evaluate", "images", *STUDENT],
-    ["sweep", "plan.toml", "--jobs", "2"],
+    ["sweep", "plan.toml"],
     ["leaderboard", "--with", "seconds"],
     ["report", "--output", "page.html"],
     ["export", "results", "ours.jsonl"],

@@ -135,8 +135,9 @@ def gone(process):
         return True
 
 
-def test_what_happens_to_a_job_costs_that_job(home):
-    grid = jobs(home, plan(home, "", "deaths=2", "deaths=9", "fails=true", "asks=true"))
+def test_what_happens_to_a_job_costs_that_job(home, monkeypatch):
+    monkeypatch.setattr(sweeping, "ATTEMPTS", 2)
+    grid = jobs(home, plan(home, "", "deaths=1", "deaths=9", "fails=true", "asks=true"))
     told = []
     with sweeping.local(2, partial(log_to_stderr, logging.CRITICAL)) as submit:
         how = lambda job: submit(sweeping.run_job, job, setting(home), False)  # noqa: E731
@@ -145,7 +146,7 @@ def test_what_happens_to_a_job_costs_that_job(home):
     assert sorted(number for _, _, number in told) == [1, 2, 3, 4, 5]
     fine, revived, dead, failing, asking = grid
     assert [job.missing for job in (fine, revived)] == [[], []]
-    assert len(set(begun(home, "2-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == sweeping.ATTEMPTS
+    assert len(set(begun(home, "1-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == 2
     said = {job.title: records.read_failure(job.folder) for job in (dead, failing, asking)}
     assert [failure.status for failure in said.values()] == ["died", "failed", "failed"]
     assert "out of ideas" in said[failing.title].trace
@@ -154,19 +155,19 @@ def test_what_happens_to_a_job_costs_that_job(home):
     assert len(reader.read_runs(home / "runs").results) == 2
 
 
-def die_once(folder):
-    """Be killed where a process starts, but for those after the first two."""
+def die_twice(folder):
+    """Kill this process where it starts, if it is the first or the second one."""
     for number in (1, 2):
         with suppress(FileExistsError):
             (folder / f"died-{number}").touch(exist_ok=False)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_processes_that_die_before_a_job_begins_cost_no_job(home):
-    grid = jobs(home, plan(home, "", seeds=3))
-    with sweeping.local(2, partial(die_once, home)) as submit:
+def test_a_process_that_dies_before_a_job_begins_costs_no_job(home):
+    grid = jobs(home, plan(home, "", seeds=2))
+    with sweeping.local(1, partial(die_twice, home)) as submit:
         how = lambda job: submit(sweeping.run_job, job, setting(home), False)  # noqa: E731
-        assert sweeping.carry_out(grid, how, lambda *line: None) == TaskCounts(done=3)
+        assert sweeping.carry_out(grid, how, lambda *line: None) == TaskCounts(done=2)
     assert (home / "died-2").exists()
 
 

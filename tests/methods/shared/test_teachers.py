@@ -43,12 +43,13 @@ def test_squeeze_is_the_protocols_row_by_the_methods_constants(name, epochs):
 
 
 def test_a_teacher_that_was_stopped_continues_to_the_same_weights(few_scenes, context_of, tmp_path, monkeypatch):
-    config, save, teachers = TeacherConfig("convnet", 1, 25, 0), Checkpoint.save, []
+    config, save, teachers = TeacherConfig("convnet", 1, 10, 0), Checkpoint.save, []
     monkeypatch.setattr(Checkpoint, "beside", lambda stage: Checkpoint(tmp_path / stage.name, every=0.0))
+    monkeypatch.setattr("evaluators.train.CHECK_EVERY", 3)
 
     def save_and_stop(self, tensors, progress):
         save(self, tensors, progress)
-        if progress.step == 20:
+        if progress.step == 6:
             raise KeyboardInterrupt
 
     for name in ("whole", "halves"):
