@@ -215,7 +215,7 @@ def test_a_sweep_by_its_command(home):
     assert "4 jobs: 0 done now, 2 failed, 2 done before" in again
     assert len(re.findall(r"failed earlier \(.+\); --retry repeats it", again)) == 2
     assert len(begun(home, "0-0-True-False-0")) == 1
-    run_command(*words, "--retry", "--jobs", "2", status=1)
+    run_command(*words, "--retry", status=1)
     assert len(begun(home, "0-0-True-False-0")) == 2
     assert "4 jobs, 0 tasks to do; nothing to do" in planned()
     assert len(re.findall(r"\(failed earlier \(.+\); --retry repeats it\)", planned())) == 2
