@@ -33,7 +33,8 @@ from ddbench.utils.units import format_bytes
 
 HUB = "Hugging Face hub"
 DISTILLATION = "distillation"
-INVENTING = ("diffusion", "minimax", "sre2l")  # methods that can make more images than a class has real ones
+METHODS = Path(__file__).parents[1] / "methods"
+INVENTING = ("diffusion", "dmgd", "minimax", "sre2l")  # of METHODS those that can make more images than a class has
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ def check_request(request: Request, evaluation: EvaluationSetup, options: Global
             try:
                 smallest = min(map(len, source.describe(options.data_paths).train))
                 needs.append(dataset_need(source, True))
-                invents = request.method in INVENTING or ":" in request.method or "init=noise" in request.sets
+                file = module_file(request.method)
+                of_others = file is None or METHODS not in file.parents  # and may make any number
+                invents = of_others or request.method in INVENTING or "init=noise" in request.sets
                 if max(request.ipcs, default=0) > smallest and not invents:
                     few = f"the smallest class has {smallest} training images"
                     problems.append(f"{few}, fewer than --ipc {max(request.ipcs)}")

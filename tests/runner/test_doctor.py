@@ -144,6 +144,9 @@ def test_a_run_that_would_fail_exits_with_1(call, tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert "it would fail: the smallest class has 100 training images, fewer than --ipc 101" in done.output
     assert call(*RANDOM[:-1], "100").exit_code == 0
+    for name in doctor.INVENTING:
+        done = call("doctor", "--method", name, "--preset", "tiny", *RANDOM[3:-1], "101")
+        assert "fewer than --ipc" not in done.output, name
     done = call("doctor", "--method", "random", "--dataset", "scenes")
     assert done.exit_code == 1
     assert "it would fail: random needs a number of images per class" in done.output
