@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ddbench.runner.plan import ExecutionSettings
     from ddbench.runner.run import TaskCounts
     from ddbench.sweep.grid import SweepJob
-    from ddbench.sweep.workers import Submit
+    from ddbench.sweep.workers import AnyJob, Submit
 
 
 @click.command()
@@ -74,18 +74,9 @@ def sweep(  # noqa: PLR0913
     """
     from ddbench.runner.run import TaskCounts
     from ddbench.sweep.grid import read_plan, sweep_jobs
-    from ddbench.sweep.workers import cluster, local
-    from ddbench.utils import distributed
 
-    if at_once and scheduler:
-        raise click.UsageError(
-            "--jobs and --scheduler exclude each other: --jobs is for this machine, a scheduler has its own workers"
-        )
-    at_once = at_once or 1
-    data = options.data.absolute() if options.data else None
-    options = replace(options, runs=options.runs.absolute(), shared=options.shared.absolute(), data=data)
-    if scheduler is None and options.device.startswith("cuda"):
-        distributed.device(options.device)  # UserError for a GPU that this machine does not have
+    options = options.absolute()
+    pool = pool_of(options, at_once, scheduler)
     jobs = sweep_jobs(*read_plan(plan), options.data_paths, options.runs)
     todo: list[SweepJob] = []
     errors: dict[str, str] = {}  # of jobs that failed earlier, by their titles: they wait for --retry
@@ -97,14 +88,13 @@ def sweep(  # noqa: PLR0913
             else:
                 todo.append(job)
     if dry_run:
-        return _print_plan(jobs, todo, errors, options.runs, at_once, form)
+        return _print_plan(jobs, todo, errors, options.runs, at_once or 1, form)
     for title, error in errors.items():
         log.error("%s: failed earlier (%s); --retry repeats it", title, error)
     counts = TaskCounts(failed=len(errors), existing=len(jobs) - len(todo) - len(errors))
     if todo:
-        pool = cluster(scheduler) if scheduler else local(at_once, partial(log_to_stderr, logging.WARNING))
         settings = replace(options.settings, quiet=True, compiled=compiled)
-        counts += _run_jobs(todo, pool, settings, retry, options.quiet)
+        counts += run_jobs(todo, pool, settings, retry, options.quiet)
     log.info("%d jobs: %d done now, %d failed, %d done before", len(jobs), counts.done, counts.failed, counts.existing)
     has_problem = _print_tables(jobs, options, form)
     if counts.failed or has_problem:
@@ -112,24 +102,43 @@ def sweep(  # noqa: PLR0913
     return None
 
 
-def _run_jobs(
-    jobs: Sequence[SweepJob],
-    pool: AbstractContextManager[Submit],
+def run_jobs(
+    jobs: Sequence[AnyJob],
+    pool: AbstractContextManager[Submit] | None,
     settings: ExecutionSettings,
     retry: bool,
     quiet: bool,
 ) -> TaskCounts:
-    """Do the jobs in a pool, with a progress bar."""
-    from ddbench.sweep.workers import carry_out, run_job
+    """Do the jobs in a pool, or in this process, with a progress bar."""
+    from ddbench.sweep.workers import carry_out, carry_out_here, run_job
     from ddbench.utils.progress import progress_bar
 
-    with pool as submit, progress_bar(total=len(jobs), desc="jobs", hidden=quiet) as bar:
+    with progress_bar(total=len(jobs), desc="jobs", hidden=quiet) as bar:
 
-        def on_done(job: SweepJob, status: str, number: int) -> None:
+        def on_done(job: AnyJob, status: str, number: int) -> None:
             bar.update()
             log.info("%d/%d %s: %s", number, len(jobs), job.title, status)
 
-        return carry_out(jobs, lambda job: submit(run_job, job, settings, retry), on_done)
+        if pool is None:
+            return carry_out_here(jobs, settings, retry, on_done)
+        with pool as submit:
+            return carry_out(jobs, lambda job: submit(run_job, job, settings, retry), on_done)
+
+
+def pool_of(options: GlobalOptions, at_once: int | None, scheduler: str | None) -> AbstractContextManager[Submit]:
+    """Return the processes of --jobs, or those of --scheduler. Raises UserError for both, and for a GPU that is not."""
+    from ddbench.sweep.workers import cluster, local
+    from ddbench.utils import distributed
+
+    if at_once and scheduler:
+        raise click.UsageError(
+            "--jobs and --scheduler exclude each other: --jobs is for this machine, a scheduler has its own workers"
+        )
+    if scheduler:
+        return cluster(scheduler)
+    if options.device.startswith("cuda"):
+        distributed.device(options.device)  # UserError for a GPU that this machine does not have
+    return local(at_once or 1, partial(log_to_stderr, logging.WARNING))
 
 
 def _print_plan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -69,6 +69,11 @@ class GlobalOptions:
         device = check_device(str(texts.pop("device")))
         folders: dict[str, Any] = {name: text and Path(text).expanduser() for name, text in texts.items()}
         return cls(**folders, device=device, quiet=quiet, resize=resize)
+
+    def absolute(self) -> Self:
+        """Return the same with absolute folders: they mean the same in every process."""
+        data = self.data.absolute() if self.data else None
+        return replace(self, runs=self.runs.absolute(), shared=self.shared.absolute(), data=data)
 
     @property
     def data_paths(self) -> DataPaths:

@@ -23,9 +23,11 @@ from ddbench.errors import UserError, unknown
 from ddbench.registry import load_method
 from ddbench.runner import plan as planning
 from ddbench.runner.options import SMALLEST
-from ddbench.runner.plan import Request, Task
+from ddbench.runner.plan import ExecutionSettings, Request, Task
+from ddbench.runner.run import TaskCounts
+from ddbench.runner.run import run as run_plan
 from ddbench.store.reader import read_runs
-from ddbench.store.records import Failure, read_failure
+from ddbench.store.records import Failure, read_failure, write_failure, write_spec
 from ddbench.utils.limits import LARGEST_SIZE, MOST_IMAGES, MOST_SEEDS
 from ddbench.utils.units import format_seconds
 
@@ -102,6 +104,27 @@ class SweepJob:
             return failure
         failures = [read_failure(task.path) for task in self.missing]
         return failures[0] if failures and all(failures) else None
+
+    def run(self, settings: ExecutionSettings, retry: bool) -> TaskCounts:
+        """Do the missing tasks, protocol after protocol. Raises UserError where this process plans another run."""
+        evaluations = [planning.evaluation_setup(self.students, name, self.student_seeds) for name in self.protocols]
+        plans = planning.plans_for_protocols(self.request, evaluations, settings.data_paths)
+        if plans[0].specs[0].digest != self.tasks[0].spec.digest:
+            reason = "its code or data differ from where the sweep started"
+            raise UserError(f"{self.title}: this worker would compute another run: {reason}")
+        counts = TaskCounts()
+        for plan in plans:
+            counts += run_plan(plan, settings, retry) or TaskCounts()
+            if read_failure(self.folder):  # of the distillation: there is no set to train students on
+                break
+        return counts
+
+    def record(self, failure: Failure) -> None:
+        """Record a failure at the first missing task that has none yet."""
+        missing = self.missing or [self.tasks[0]]
+        task = next((task for task in missing if not read_failure(task.path)), missing[0])
+        write_spec(task.folder, task.spec)
+        write_failure(task.path, failure)
 
 
 def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:

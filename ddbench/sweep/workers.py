@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,16 +20,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
+from typing import Protocol, TypeVar
 
 from filelock import Timeout
 
 from ddbench.errors import UserError, disk_error
-from ddbench.runner import plan as planning
-from ddbench.runner import run
 from ddbench.runner.plan import ExecutionSettings
 from ddbench.runner.run import TaskCounts
-from ddbench.store.records import Failure, read_failure, write_failure, write_spec
-from ddbench.sweep.grid import SweepJob
+from ddbench.store.records import Failure
 
 log = logging.getLogger("ddbench")
 
@@ -49,49 +47,49 @@ class DiedError(Exception):
         self.retryable = retryable
 
 
-def run_job(job: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
+class Job(Protocol):
+    """A piece of work of its own, as plain values that can be sent to another process."""
+
+    @property
+    def title(self) -> str:
+        """The job in words, different for every job."""
+        ...
+
+    def run(self, settings: ExecutionSettings, retry: bool) -> TaskCounts:
+        """Do what is missing of the job; filelock.Timeout when another process does it.
+
+        Raises UserError, also for missing data.
+        """
+        ...
+
+    def record(self, failure: Failure) -> None:
+        """Record a failure that `run` could not record."""
+        ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+def run_job(job: Job, settings: ExecutionSettings, retry: bool) -> TaskCounts | None:
     """Run a job in this process; return None when another process does it. Failures are recorded, not raised.
 
     Raises the error of a disk that is full or read-only.
     """
     with _one_at_a_time:
         try:
-            return _run_protocols(job, replace(settings, patience=PATIENCE), retry)
+            return job.run(replace(settings, patience=PATIENCE), retry)
         except Timeout:
             return None
         except UserError as error:
             if disk_error(error):
                 raise
-            _record(job, Failure("failed", str(error), ""))
+            job.record(Failure("failed", str(error), ""))
             log.error("%s: %s", job.title, error)
             return TaskCounts(failed=1)
 
 
-def _run_protocols(job: SweepJob, settings: ExecutionSettings, retry: bool) -> TaskCounts:
-    """Do the missing tasks of a job, protocol after protocol."""
-    evaluations = [planning.evaluation_setup(job.students, protocol, job.student_seeds) for protocol in job.protocols]
-    plans = planning.plans_for_protocols(job.request, evaluations, settings.data_paths)
-    if plans[0].specs[0].digest != job.tasks[0].spec.digest:
-        reason = "its code or data differ from where the sweep started"
-        raise UserError(f"{job.title}: this worker would compute another run: {reason}")
-    counts = TaskCounts()
-    for plan in plans:
-        counts += run.run(plan, settings, retry) or TaskCounts()
-        if read_failure(job.folder):  # of the distillation: there is no set to train students on
-            break
-    return counts
-
-
-def _record(job: SweepJob, failure: Failure) -> None:
-    """Record a failure at the first missing task of a job that has none yet."""
-    missing = job.missing or [job.tasks[0]]
-    task = next((task for task in missing if not read_failure(task.path)), missing[0])
-    write_spec(task.folder, task.spec)
-    write_failure(task.path, failure)
-
-
 def carry_out(
-    jobs: Sequence[SweepJob], submit: Callable[[SweepJob], Future], on_done: Callable[[SweepJob, str, int], None]
+    jobs: Sequence[AnyJob], submit: Callable[[AnyJob], Future], on_done: Callable[[AnyJob, str, int], None]
 ) -> TaskCounts:
     """Submit every job, in order as far as possible, and call `on_done(job, status, number)` after each.
 
@@ -113,7 +111,29 @@ def carry_out(
     return TaskCounts(**counts)
 
 
-def _job_status(job: SweepJob, future: Future, deaths: Counter[str]) -> str:
+def carry_out_here(
+    jobs: Sequence[AnyJob], settings: ExecutionSettings, retry: bool, on_done: Callable[[AnyJob, str, int], None]
+) -> TaskCounts:
+    """Do every job in this process, and call `on_done` as `carry_out` does; those that another does come last."""
+    counts: Counter[str] = Counter()
+    waiting = deque(jobs)
+    while waiting:
+        job = waiting.popleft()
+        done = run_job(job, settings, retry)
+        if done is None:
+            waiting.append(job)
+            continue
+        status = _status(done)
+        counts[status] += 1
+        on_done(job, status, counts.total())
+    return TaskCounts(**counts)
+
+
+def _status(counts: TaskCounts) -> str:
+    return "failed" if counts.failed else "done" if counts.done else "existing"
+
+
+def _job_status(job: Job, future: Future, deaths: Counter[str]) -> str:
     """Return "done", "failed" or "existing"; an empty text for a job that must be submitted again."""
     try:
         counts = future.result()
@@ -130,8 +150,8 @@ def _job_status(job: SweepJob, future: Future, deaths: Counter[str]) -> str:
     else:
         if counts is None:
             return ""
-        return "failed" if counts.failed else "done" if counts.done else "existing"
-    _record(job, failure)
+        return _status(counts)
+    job.record(failure)
     log.error("%s: %s; --retry repeats it", job.title, failure.error)
     return "failed"
 
