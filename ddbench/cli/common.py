@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
-import json
 import logging
 import os
 import sys
@@ -18,10 +15,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from ddbench.errors import DISK_ERRORS, UserError, disk_error
+from ddbench.leaderboard.plain_table import TABLE_FORMATS as TABLE_FORMATS
+from ddbench.leaderboard.plain_table import format_table as format_table
+from ddbench.leaderboard.plain_table import text_table as text_table
 from ddbench.runner.options import SMALLEST
 from ddbench.store.paths import is_inside_run
 from ddbench.utils.limits import LARGEST_SIZE
-from ddbench.utils.text_table import fit_cells, markdown_table, terminal_width
 
 if TYPE_CHECKING:
     from ddbench.store.records import StoredResult
@@ -30,7 +29,6 @@ UNWRITABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXI
               errno.ENAMETOOLONG, errno.EFBIG, *DISK_ERRORS}  # fmt: skip
 FULL = {errno.ENOSPC, errno.EDQUOT}
 SIZE = click.IntRange(SMALLEST, LARGEST_SIZE)
-TABLE_FORMATS = ("text", "markdown", "latex", "csv", "json")
 KINDS = ("methods", "datasets", "students", "protocols", "bases")
 SIZE_HELP = "Side of the images in pixels.  [default: the dataset's own]"
 
@@ -171,41 +169,11 @@ def help_list(head: str, lines: Mapping[str, str]) -> str:
     return "\n".join(["\b", head, *(f"  {name:{width}}  {text}" for name, text in lines.items())])
 
 
-def text_table(rows: Iterable[Iterable[str]], heads: Iterable[str]) -> str:
-    """Format a plain table as wide as the terminal; of full width where the output is a file or a pipe."""
-    from tabulate import tabulate
-
-    table, width = [list(heads), *map(list, rows)], terminal_width()
-    head, *body = table if width is None else fit_cells(table, width)
-    return tabulate(body, head, tablefmt="simple", disable_numparse=True)
-
-
 def format_option(default: str = "text", forms: Sequence[str] = TABLE_FORMATS) -> Callable[[Command], Command]:
     """Return the option --format; the command gets it as `form`."""
     return click.option(
         "--format", "form", type=click.Choice(forms), default=default, show_default=True, help="Output format."
     )
-
-
-def format_table(rows: Iterable[Sequence[str]], heads: Sequence[str], form: str) -> str:
-    """Format a plain table in one of TABLE_FORMATS; JSON is a list of objects. Text has the width of the terminal."""
-    table = list(rows)
-    if form == "text":
-        return text_table(table, heads)
-    heads = [" ".join(head.split()) for head in heads]
-    if form == "json":
-        return json.dumps([dict(zip(heads, row, strict=True)) for row in table], indent=2, ensure_ascii=False)
-    if form == "csv":
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([heads, *table])
-        return out.getvalue().rstrip("\n")
-    if form == "markdown":
-        return markdown_table(heads, table)
-    from ddbench.leaderboard.latex import escape
-
-    body = [" & ".join(escape(" ".join(cell.split())) for cell in row) + r" \\" for row in (heads, *table)]
-    begin = rf"\begin{{tabular}}{{{'l' * len(heads)}}}"
-    return "\n".join([begin, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"])
 
 
 def names_of(kind: str) -> tuple[str, ...]:

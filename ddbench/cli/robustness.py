@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from ddbench.leaderboard.ranking_robustness import ProtocolRoles, RobustnessRow
     from evaluators.recipes import Protocol
 
-PLACE = {"dataset": "dataset", "size": "px", "ipc": "ipc", "student": "student", "init": "init",
-         "precision": "precision", "fingerprint": "split", "evaluators": "evaluators"}  # fmt: skip
-WHERE_DIFFERENT = ("precision", "fingerprint", "evaluators")
+ALWAYS = ("dataset", "size", "ipc", "student", "init")
 PERCENT = ("own", "hard", "plain", "ior", "hlr")
 
 
@@ -121,18 +119,14 @@ def _twin(own: Protocol, role: str, name: str | None) -> Protocol:
     return load_protocol(name or twin)
 
 
-def _place(row: RobustnessRow, name: str) -> str:
-    """Return a field of the row's column as text."""
-    value = getattr(row.where, name)
-    return value[:8] if name == "fingerprint" else str(value)
-
-
 def _table(rows: list[RobustnessRow], form: str) -> str:
-    fields = [name for name in PLACE if name not in WHERE_DIFFERENT or len({_place(row, name) for row in rows}) > 1]
-    heads = (*(PLACE[name] for name in fields), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
+    from ddbench.leaderboard.places import place_fields, place_text
+
+    fields = place_fields([row.where for row in rows], ALWAYS)
+    heads = (*fields.values(), "method", *(f"{name}, %" for name in PERCENT), "LRS", "ARS")
     lines = [
-        (*(_place(row, name) for name in fields), row.label, *(_number(getattr(row, name), 100, 1) for name in PERCENT),
-         _number(row.lrs, 1, 3), _number(row.ars, 1, 3))
+        (*(place_text(row.where, name) for name in fields), row.label,
+         *(_number(getattr(row, name), 100, 1) for name in PERCENT), _number(row.lrs, 1, 3), _number(row.ars, 1, 3))
         for row in rows
     ]  # fmt: skip
     return format_table(lines, heads, form) if lines or form == "csv" else "no results yet"

@@ -50,7 +50,7 @@ _CAPTION_TEXTS: dict[str, Callable[[Column], str]] = {
     "protocol_hash": lambda column: f"recipe {column.protocol_hash[:8]}",
     "evaluators": lambda column: f"evaluators {column.evaluators}",
 }
-_HEAD_TEXTS = _CAPTION_TEXTS | {"ipc": lambda column: f"IPC {column.ipc}" if column.ipc else "all images"}
+HEAD_TEXTS = _CAPTION_TEXTS | {"ipc": lambda column: f"IPC {column.ipc}" if column.ipc else "all images"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _places(board: Table, extras: ExtraColumns) -> list[tuple[Column | None, str
 def _heads(board: Table, columns: Sequence[Column]) -> list[str]:
     """Return a head for each of `columns`: the fields in which those of the table differ; at least the student."""
     shared = shared_fields(board)
-    names = [name for name in _HEAD_TEXTS if name not in shared or name == "student"]
+    names = [name for name in HEAD_TEXTS if name not in shared or name == "student"]
     heads = _head_texts(columns, [name for name in names if name not in _ONLY_IF_NEEDED])
     details = _head_texts(columns, [name for name in names if name in _ONLY_IF_NEEDED])
     return [f"{head} {detail}" if heads.count(head) > 1 else head for head, detail in zip(heads, details, strict=True)]
@@ -157,7 +157,7 @@ def _heads(board: Table, columns: Sequence[Column]) -> list[str]:
 
 def _head_texts(columns: Sequence[Column | None], names: Sequence[str]) -> list[str]:
     """Return the fields `names` of each column as one text; empty for none."""
-    return [" ".join(_HEAD_TEXTS[name](column) for name in names) if column else "" for column in columns]
+    return [" ".join(HEAD_TEXTS[name](column) for name in names) if column else "" for column in columns]
 
 
 def _head_levels(board: Table, extras: ExtraColumns) -> list[list[str]]:
