@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ddbench.api.data import load_distilled as load_distilled
     from ddbench.api.distilled import DistilledImage as DistilledImage
     from ddbench.api.distilled import DistilledImages as DistilledImages
+    from ddbench.api.measures import Measure as Measure
+    from ddbench.api.measures import redundancy as redundancy
     from ddbench.api.results import Results as Results
     from ddbench.api.results import load_results as load_results
     from ddbench.api.runs import Run as Run
@@ -35,6 +37,8 @@ _MODULES = {  # name -> module of ddbench.api that is imported when the name is 
     "load_distilled": "data",
     "DistilledImage": "distilled",
     "DistilledImages": "distilled",
+    "Measure": "measures",
+    "redundancy": "measures",
     "Results": "results",
     "load_results": "results",
     "Run": "runs",

@@ -34,6 +34,20 @@ if TYPE_CHECKING:
 
 SEEDS = click.IntRange(1, MOST_SEEDS)
 
+# fmt: off
+STUDENTS = click.option("--student", "students", type=STUDENT, metavar="NAME", multiple=True, default=["convnet"],
+                        show_default=True, help="Network to train on the distilled set; repeatable.")
+STUDENT_SEEDS = click.option("--student-seeds", type=SEEDS, default=1, show_default=True, metavar="J",
+                             help="Train each student J times, with seeds 0 to J-1.")
+PROTOCOL_NAME = click.option("--protocol", type=PROTOCOL, default="quick", show_default=True, metavar="NAME",
+                             help="Training settings of the students: NAME (newest version), NAME@VERSION or your "
+                                  "FILE.toml.")
+COMPILED = click.option("--compiled", is_flag=True,
+                        help="Train students with torch.compile: faster for the ConvNet on a CPU; rounding differs.")
+RETRY = click.option("--retry", is_flag=True, help="Repeat tasks that failed earlier.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the tasks; write nothing.")
+# fmt: on
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -57,18 +71,14 @@ def evaluation_options(command: Callable) -> Callable:
     """Add the options that `run` and `evaluate` share; the command gets them as `run_options`."""
 
     # fmt: off
-    @click.option("--student", "students", type=STUDENT, metavar="NAME", multiple=True, default=["convnet"],
-                  show_default=True, help="Network to train on the distilled set; repeatable.")
-    @click.option("--student-seeds", type=SEEDS, default=1, show_default=True, metavar="J",
-                  help="Train each student J times, with seeds 0 to J-1.")
-    @click.option("--protocol", type=PROTOCOL, default="quick", show_default=True, metavar="NAME",
-                  help="Training settings of the students: NAME (newest version), NAME@VERSION or your FILE.toml.")
+    @STUDENTS
+    @STUDENT_SEEDS
+    @PROTOCOL_NAME
     @click.option("--corruptions", is_flag=True,
                   help="Also test students under haze, clouds, noise, blur, darkness, JPEG and rotation.")
-    @click.option("--compiled", is_flag=True,
-                  help="Train students with torch.compile: faster for the ConvNet on a CPU; rounding differs.")
-    @click.option("--retry", is_flag=True, help="Repeat tasks that failed earlier.")
-    @click.option("--dry-run", is_flag=True, help="Print the tasks; write nothing.")
+    @COMPILED
+    @RETRY
+    @DRY_RUN
     @format_option("text", FORMATS)
     @functools.wraps(command)
     def with_options(  # noqa: PLR0913

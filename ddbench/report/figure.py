@@ -11,7 +11,7 @@ import numpy as np
 
 from ddbench.errors import UserError
 from ddbench.store.distilled_set import Pictures
-from ddbench.store.reader import read_distilled_run
+from ddbench.store.reader import find_run_folders, read_distilled_run
 from ddbench.store.records import RunSpec
 
 Columns = list[tuple[str, list[np.ndarray]]]  # as ddbench.utils.contact_sheet.draw_columns takes them
@@ -64,14 +64,7 @@ def read_runs(folders: Sequence[Path]) -> list[DistilledRun]:
 
     Raises UserError for a folder without a run, more than MOST runs, and a run that has no distilled set.
     """
-    paths: list[Path] = []
-    for folder in folders:
-        below = [folder] if (folder / "spec.json").is_file() else sorted(p.parent for p in folder.rglob("spec.json"))
-        if not below:
-            raise UserError(
-                f"there is no run at {folder}: name a folder such as runs/ucm64/dpd/ipc10/seed0-..., or above it"
-            )
-        paths += below
+    paths = find_run_folders(folders)
     if len(paths) > MOST:
         raise UserError(f"{len(paths)} runs are too many columns, at most {MOST}: name fewer")
     return [DistilledRun(path, *read_distilled_run(path)) for path in paths]

@@ -24,6 +24,7 @@ from evaluators import corruptions, pretrained
 from evaluators.accuracy import evaluate
 from evaluators.normalisation import Normalisation, Whitening, normalisation_of
 from evaluators.recipes import Protocol
+from evaluators.students import Student
 from evaluators.targets import check_labelled
 from evaluators.train import Progress, precision, train_student
 
@@ -60,9 +61,18 @@ class StudentTask:
 
 def evaluate_student(student_task: StudentTask) -> None:
     """Train one student on the distilled set of a run, test it on the real test images, write the result."""
+    task = student_task.task
+    model, result = train_and_test(student_task, distilled_set.read(task.folder / "distilled"))
+    if missing_or_outdated(student_task.result, task.folder):
+        write_result(student_task.result, result)
+    if task.corrupted and missing_or_outdated(task.corrupted, task.folder):
+        write_json(task.corrupted, _corrupted_accuracies(student_task, model, result))
+
+
+def train_and_test(student_task: StudentTask, pictures: distilled_set.Pictures) -> tuple[Student, Result]:
+    """Train one student on `pictures`, test it on the test images of the task's data; nothing is written."""
     task, protocol, test = student_task.task, student_task.evaluation.protocol, student_task.data.test
     device, compiled = student_task.device, student_task.settings.compiled
-    pictures = distilled_set.read(task.folder / "distilled")
     labels = _labels(student_task, pictures)
     recipe = protocol.recipe(student_task.student)
     images = _images(pictures, protocol)
@@ -114,10 +124,7 @@ def evaluate_student(student_task: StudentTask) -> None:
         precision=precision(recipe, device),
         best_on_test=max(*accuracies, scores.overall) if accuracies else None,
     )
-    if missing_or_outdated(student_task.result, task.folder):
-        write_result(student_task.result, result)
-    if task.corrupted and missing_or_outdated(task.corrupted, task.folder):
-        write_json(task.corrupted, _corrupted_accuracies(student_task, model, result))
+    return model, result
 
 
 def check_test(data: Dataset) -> None:

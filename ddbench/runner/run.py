@@ -9,14 +9,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddbench.errors import UserError, disk_error, is_out_of_memory
 from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Plan, Task, tasks
 from ddbench.store import distilled_set
-from ddbench.store.paths import LOCKS, failure_path
+from ddbench.store.paths import LOCKS, MEASURES, failure_path
 from ddbench.store.records import Failure, read_failure, write_failure
 from ddbench.utils import contact_sheet
 from ddbench.utils.distributed import process_group
@@ -97,7 +97,7 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
     """Do the missing tasks of one run."""
     done = failed = existing = 0
     no_distilled_set = False
-    _refuse_links(settings.runs, plan.specs[0].folder(settings.runs))
+    refuse_links(settings.runs, plan.specs[0].folder(settings.runs))
     for task in tasks(plan, settings.runs):
         label, is_distillation = _task_label(task), task.student is None
         exists = task.done  # read once, like the failure: other processes may change both
@@ -118,7 +118,7 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
             log.error("%s: %s earlier (%s); --retry repeats it", label, earlier_failure.status, earlier_failure.error)
             failed += 1
             no_distilled_set = is_distillation
-        elif _attempt(task, plan, settings, load):
+        elif attempt(task, label, plan.evaluation, partial(_execute, task, plan, settings, load)):
             done += 1
         else:
             failed += 1
@@ -128,21 +128,22 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
     return TaskCounts(done, failed, existing)
 
 
-def _refuse_links(runs: Path, folder: Path) -> None:
+def refuse_links(runs: Path, folder: Path) -> None:
     """Raise UserError for a link in a run's folder, or between it and `runs`: what is written would go elsewhere."""
+    measures = [path for name in MEASURES for path in (*folder.glob(f"{name}/*"), *folder.glob(f"{name}/*/*"))]
     above = [parent for parent in folder.parents if parent != runs and parent.is_relative_to(runs)]
-    for path in (*above, folder, *folder.glob("*"), *folder.glob(".work*"), *folder.glob("results/*")):
+    for path in (*above, folder, *folder.glob("*"), *folder.glob(".work*"), *folder.glob("results/*"), *measures):
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: a run's files are plain. Remove it or copy them")
 
 
-def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> bool:
-    """Do a task and return True; log and record a failure and return False.
+def attempt(task: Task, label: str, evaluation: EvaluationSetup, execute: Callable[[], None]) -> bool:
+    """Do a task by `execute` and return True; log and record a failure and return False.
 
     A disk that cannot be written is no failure of the task: its OSError is raised, and nothing is recorded.
     """
     try:
-        _execute(task, plan, settings, load)
+        execute()
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a method that calls sys.exit() costs its task alone
@@ -151,9 +152,9 @@ def _attempt(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable
         lines = str(error).strip().splitlines()
         summary = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         if (kind := status(error)) == "oom":
-            summary = f"{summary} ({_memory_advice(task, plan.evaluation)})"
+            summary = f"{summary} ({_memory_advice(task, evaluation)})"
         write_failure(task.path, Failure(kind, summary, "".join(traceback.format_exception(error))))
-        log.error("%s: %s; the traceback is in %s", _task_label(task), summary, failure_path(task.path))
+        log.error("%s: %s; the traceback is in %s", label, summary, failure_path(task.path))
         log.debug("%s", traceback.format_exc())
         if process_group().size > 1 and task.student is None:  # the other processes are inside the distillation
             raise

@@ -108,9 +108,13 @@ class Pictures:
 
 def sorted_by_class(pictures: Pictures) -> Pictures:
     """Sort by class; the order within a class stays."""
-    order = np.argsort(pictures.labels, kind="stable")
-    soft, floats = (None if part is None else part[order] for part in (pictures.soft, pictures.floats))
-    return replace(pictures, images=pictures.images[order], labels=pictures.labels[order], soft=soft, floats=floats)
+    return subset(pictures, np.argsort(pictures.labels, kind="stable"))
+
+
+def subset(pictures: Pictures, rows: np.ndarray) -> Pictures:
+    """Return these rows, int64 (k,), in their order, of images, labels, soft labels and float images."""
+    soft, floats = (None if part is None else part[rows] for part in (pictures.soft, pictures.floats))
+    return replace(pictures, images=pictures.images[rows], labels=pictures.labels[rows], soft=soft, floats=floats)
 
 
 def order_header(content: bytes) -> bytes:

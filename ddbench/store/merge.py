@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ddbench.errors import UserError
-from ddbench.store.paths import FAILED, LOCKS, failure_path, result_name
+from ddbench.store.paths import FAILED, LOCKS, MEASURES, failure_path, result_name
 from ddbench.store.reader import misplaced, run_folders
 from ddbench.store.records import RunSpec, distilled_digest, read_result, read_spec
 from ddbench.store.results_file import unpack_results
@@ -185,8 +185,9 @@ def _unusable_results(folder: Path, spec: RunSpec, report: MergeReport) -> set[P
 
 
 def _results(folder: Path) -> Iterator[Path]:
-    """Yield the files of results, of corrupted results and of quality measures, without failures."""
-    for path in sorted([*folder.glob("results/**/*.json"), *folder.glob("quality/*.json")]):
+    """Yield the files of results, of corrupted results, of quality metrics and of measures, without failures."""
+    patterns = ("results/**/*.json", "quality/*.json", *(f"{name}/**/*.json" for name in MEASURES))
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         if not path.name.endswith(FAILED) and not path.name.startswith("."):
             yield path
 

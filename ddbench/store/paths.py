@@ -10,6 +10,7 @@ from evaluators import VERSION
 
 LOCKS = ".locks"  # folder below --runs, with a lock for each run in progress
 FAILED = ".failed.json"
+MEASURES = ("redundancy", "budget")  # folders in a run's, with the records of students of their own; in no table
 
 
 def safe(name: str) -> str:
@@ -24,9 +25,13 @@ def is_inside_run(path: Path) -> bool:
 
 def result_path(folder: Path, protocol: Any, student: str, seed: int) -> Path:
     """Return the path of a student's result in a run folder, by this version of the evaluator."""
+    return folder / "results" / protocol_folder(protocol) / result_name(student, protocol.init, seed)
+
+
+def protocol_folder(protocol: Any) -> str:
+    """Return the name of the folder of a protocol's results, by this version of the evaluator."""
     version = "" if VERSION == 1 else f"-judge{VERSION}"
-    results = folder / "results" / f"{safe(protocol.name)}-v{protocol.version}{version}"
-    return results / result_name(student, protocol.init, seed)
+    return f"{safe(protocol.name)}-v{protocol.version}{version}"
 
 
 def result_name(student: str, init: str, seed: int, precision: str = "") -> str:

@@ -94,6 +94,22 @@ def run_folders(runs: Path) -> Iterator[Path]:
             yield folder
 
 
+def find_run_folders(folders: Iterable[Path]) -> list[Path]:
+    """Return the runs that `folders` are or are above, those below one sorted by path.
+
+    Raises UserError for a folder without a run.
+    """
+    paths: list[Path] = []
+    for folder in folders:
+        below = [folder] if (folder / "spec.json").is_file() else sorted(p.parent for p in folder.rglob("spec.json"))
+        if not below:
+            raise UserError(
+                f"there is no run at {folder}: name a folder such as runs/ucm64/dpd/ipc10/seed0-..., or above it"
+            )
+        paths += below
+    return paths
+
+
 @contextmanager
 def gc_paused() -> Iterator[None]:
     """Pause the garbage collector: faster for 100 000 results, which hold no cycles."""

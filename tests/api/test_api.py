@@ -579,6 +579,7 @@ def examples(tmp_path_factory):
     """A folder with images/ of 8 px and one run, for all examples: what exists is not computed again."""
     home = tmp_path_factory.mktemp("examples")
     write_images(home / "images", {"barn": 10, "pond": 12})
+    (home / "few_steps.toml").write_text(few(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         ddbench.run("random", dataset="folder:images", ipc=1)
@@ -586,7 +587,8 @@ def examples(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["list_methods", "load_dataset", "load_distilled", "load_results", "run", "evaluate", "Results"]
+    "name",
+    ["list_methods", "load_dataset", "load_distilled", "load_results", "run", "evaluate", "redundancy", "Results"],
 )
 def test_the_docstrings_examples_run(examples, monkeypatch, name):
     monkeypatch.chdir(examples)

@@ -1,0 +1,133 @@
+"""Measures with students of their own: what `ddbench redundancy` computes. No torch until it computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ddbench.api.data import find_source, whole_number
+from ddbench.datasets.lookup import ImageSource
+from ddbench.errors import FailedRunError, UserError
+from ddbench.leaderboard.measures import MeasuredRow, measure_lines, measured_rows, render_measure
+from ddbench.runner.options import GlobalOptions
+from ddbench.runner.student_job import MeasuredRun, StudentJob, Students, find_runs, read_students
+from ddbench.store.paths import failure_path
+from ddbench.store.records import read_failure
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ddbench.api.runs import Run
+    from ddbench.runner.plan import ExecutionSettings
+
+Folder = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The students of a measure as a table; `print(measure)` shows it as the command does.
+
+    name: "redundancy".
+    rows: one for each method in each setting: `label`, `column` (dataset, size, ipc, protocol, student), `cells`, the
+        accuracies by what the measure varies, fractions: `cells[x].mean`, `.std`, `.n`.
+    """
+
+    name: str
+    rows: tuple[MeasuredRow, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        return render_measure(self.name, self.rows)
+
+    def _repr_markdown_(self) -> str:
+        """The table in a notebook."""
+        return render_measure(self.name, self.rows, "markdown")
+
+    def to_latex(self) -> str:
+        """Return the table as LaTeX (needs booktabs)."""
+        return render_measure(self.name, self.rows, "latex")
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a frame with the lines of `--format csv`: fractions.
+
+        Raises UserError without pandas, which ddbench does not install (pip install "ddbench[pandas]").
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError('to_pandas needs pandas, which is not installed: pip install "ddbench[pandas]"') from None
+        return pandas.DataFrame(measure_lines(self.name, self.rows))
+
+
+def redundancy(  # noqa: PLR0913
+    runs: Folder | Run | Sequence[Folder | Run],
+    *,
+    part_size: int = 10,
+    dataset: Any = None,
+    students: str | Sequence[str] = ("convnet",),
+    student_seeds: int = 1,
+    protocol: Folder = "quick",
+    compiled: bool = False,
+    retry: bool = False,
+    classes: Sequence[str] | None = None,
+    dataset_name: str = "",
+    data_root: Folder | None = None,
+    shared: Folder | None = None,
+    device: str | None = None,
+    resize: Literal["lanczos", "bilinear"] = "lanczos",
+    quiet: bool = False,
+) -> Measure:
+    """Cut distilled sets into parts, train on each, test on the others, as `ddbench redundancy` does.
+
+    runs: what `run` returned, folders of runs, or folders above several.
+    part_size: images of a class in each part; a set needs twice as many.
+    dataset: of the runs; None for the one that each names. Two torch datasets need their `classes` and `dataset_name`.
+
+    All other arguments are those of `run`. `cells` of the rows have one key, the number of parts; their `mean` is the
+    mean accuracy off the diagonal. Records are files in the runs' folders; existing ones are read.
+
+    Raises UserError for an invalid argument, missing data, or a set without two parts; FailedRunError if a student
+    failed.
+
+    >>> run = ddbench.run("random", dataset="folder:images", ipc=2, protocol="few_steps.toml")
+    >>> redundancy = ddbench.redundancy(run, part_size=1, protocol="few_steps.toml")
+    >>> 0 <= redundancy.rows[0].cells[2].mean <= 1
+    True
+    """
+    from ddbench.runner.redundancy import redundancy_jobs
+
+    options = GlobalOptions.of_call(quiet, resize, data=data_root, shared=shared, device=device)
+    source = None if dataset is None else find_source(dataset, classes, dataset_name, quiet)
+    trained = _students(students, protocol, student_seeds)
+    jobs = redundancy_jobs(_find_runs(runs, source, options), whole_number("part_size", part_size, 1), trained)
+    return _measure("redundancy", jobs, replace(options.settings, compiled=compiled), retry)
+
+
+def _students(names: str | Sequence[str], protocol: Folder, seeds: int) -> Students:
+    chosen = (names,) if isinstance(names, str) else tuple(names)
+    return Students.of(chosen, os.fspath(protocol), whole_number("student_seeds", seeds, 1))
+
+
+def _find_runs(
+    runs: Folder | Run | Sequence[Folder | Run], source: ImageSource | None, options: GlobalOptions
+) -> list[MeasuredRun]:
+    from ddbench.api.runs import Run
+
+    several = [runs] if isinstance(runs, str | os.PathLike | Run) else list(runs)
+    folders = [run.folder if isinstance(run, Run) else Path(run).expanduser() for run in several]
+    return find_runs(folders, source, options.data_paths)
+
+
+def _measure(name: str, jobs: Sequence[StudentJob], settings: ExecutionSettings, retry: bool) -> Measure:
+    """Do the missing jobs one after another and read the records of all. Raises FailedRunError."""
+    failed = [job for job in jobs if job.run(settings, retry).failed]
+    if failed:
+        lines = [f"{job.title}: {failure.error}; see {failure_path(job.task.path)}"
+                 for job in failed if (failure := read_failure(job.task.path))]  # fmt: skip
+        raise FailedRunError("\n".join([*lines, "retry=True repeats what failed"]))
+    students, problems = read_students(jobs)
+    if problems:
+        raise UserError("\n".join(problem.reason for problem in problems))
+    return Measure(name, tuple(measured_rows(students)))

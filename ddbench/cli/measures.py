@@ -1,0 +1,177 @@
+"""`ddbench redundancy`: a measure with students of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddbench.cli.common import DATASET, UserPath, format_option, format_table, log
+from ddbench.cli.run import COMPILED, DRY_RUN, PROTOCOL_NAME, RETRY, STUDENT_SEEDS, STUDENTS
+from ddbench.cli.sweep import pool_of, run_jobs
+from ddbench.leaderboard import FORMATS
+from ddbench.runner.options import GlobalOptions
+from ddbench.utils.limits import MOST_IMAGES
+
+if TYPE_CHECKING:
+    from ddbench.leaderboard.measures import MeasuredStudent
+    from ddbench.runner.student_job import StudentJob, Students
+    from ddbench.sweep.workers import Submit
+
+RUNS = click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=UserPath(exists=True, file_okay=False))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The students of a measure that have a record; whether others failed, or have a file that cannot be used."""
+
+    students: list[MeasuredStudent]
+    failed: bool
+
+    def exit(self) -> None:
+        """End the command with status 1 if a student failed."""
+        if self.failed:
+            raise SystemExit(1)
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How the jobs of a measure are done.
+
+    at_once: processes; None for this one.
+    scheduler: address of a Dask scheduler; None for none.
+    retry: try jobs again that failed earlier.
+    dry_run: print the jobs only.
+    compiled: train students through torch.compile.
+    form: one of FORMATS, of the table.
+    """
+
+    at_once: int | None
+    scheduler: str | None
+    retry: bool
+    dry_run: bool
+    compiled: bool
+    form: str
+
+    def pool(self, options: GlobalOptions) -> AbstractContextManager[Submit] | None:
+        """Return the processes of the jobs; None for this process."""
+        return pool_of(options, self.at_once, self.scheduler) if self.at_once or self.scheduler else None
+
+
+def job_options(command: Callable) -> Callable:
+    """Add the options that all measures share; the command gets them as `job_options`."""
+
+    # fmt: off
+    @click.option("--jobs", "at_once", type=click.IntRange(min=1),
+                  help="Number of students at a time, each in a process.  [default: one, in this process]")
+    @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, as of `ddbench sweep`; replaces --jobs.")
+    @COMPILED
+    @RETRY
+    @DRY_RUN
+    @format_option("text", FORMATS)
+    @functools.wraps(command)
+    def with_options(
+        *args: Any, at_once: int | None, scheduler: str | None, retry: bool, dry_run: bool, compiled: bool,
+        form: str, **others: Any,
+    ) -> Any:
+        jobs = JobOptions(at_once, scheduler, retry, dry_run, compiled, form)
+        return command(*args, job_options=jobs, **others)
+    # fmt: on
+
+    return with_options
+
+
+def student_options(command: Callable) -> Callable:
+    """Add the options of the students of a run; the command gets them as `dataset` and `students`."""
+
+    @click.option("--dataset", type=DATASET, metavar="NAME|folder:PATH",
+                  help="Dataset of the runs.  [default: the one that each run names]")  # fmt: skip
+    @STUDENTS
+    @STUDENT_SEEDS
+    @PROTOCOL_NAME
+    @functools.wraps(command)
+    def with_options(
+        *args: Any, students: tuple[str, ...], student_seeds: int, protocol: str, **others: Any
+    ) -> Any:  # fmt: skip
+        from ddbench.runner.student_job import Students
+
+        return command(*args, students=Students.of(students, protocol, student_seeds), **others)
+
+    return with_options
+
+
+@click.command()
+@RUNS
+@click.option("--part-size", type=click.IntRange(1, MOST_IMAGES), default=10, show_default=True,
+              help="Images of a class in each part.")  # fmt: skip
+@student_options
+@job_options
+@click.pass_obj
+def redundancy(
+    options: GlobalOptions,
+    folders: tuple[Path, ...],
+    part_size: int,
+    dataset: str | None,
+    students: Students,
+    job_options: JobOptions,
+) -> None:
+    """Cut distilled sets into parts, train on each, test on the others.
+
+    RUN is a run's folder, or one above several. Its set is cut by class into disjoint parts of --part-size images, in
+    the order of the files. A student is trained on each part and tested on the images of the others. Where each part
+    teaches the same, the mean accuracy on the others (off the diagonal) is high: the set is redundant. Compare it only
+    between sets of one dataset, IPC and part size.
+
+    A repeated command does only what is missing. Each student is a file in the run's redundancy/ folder; no leaderboard
+    reads it. CSV has a line for each entry of a matrix, JSON the whole matrix, both as fractions.
+
+    \b
+    Examples:
+      ddbench redundancy runs/ucm64/*/ipc50/seed0-*
+      ddbench redundancy runs/scenes64/random runs/scenes64/dpd --part-size 5 --student resnet18 --jobs 2
+      ddbench redundancy runs/ucm64/dpd/ipc50 --format latex
+    """
+    from ddbench.leaderboard.measures import measured_rows, render_measure
+    from ddbench.runner.redundancy import redundancy_jobs
+    from ddbench.runner.student_job import find_runs
+
+    options = options.absolute()
+    runs = find_runs(folders, dataset, options.data_paths)
+    jobs = redundancy_jobs(runs, part_size, students)
+    outcome = do_jobs(options, jobs, job_options)
+    click.echo(render_measure("redundancy", measured_rows(outcome.students), job_options.form), nl=False)
+    outcome.exit()
+
+
+def do_jobs(options: GlobalOptions, jobs: Sequence[StudentJob], job_options: JobOptions) -> Outcome:
+    """Do the missing jobs and read the records of all. A dry run prints the jobs and ends the command."""
+    from ddbench.runner.run import TaskCounts
+    from ddbench.runner.student_job import read_students
+    from ddbench.store.reader import report_problems
+
+    retry = job_options.retry
+    failures = {} if retry else {job.title: job.earlier_failure for job in jobs if job.earlier_failure}
+    if job_options.dry_run:
+        rows = [
+            (job.title, "done" if job.done else "to do", failure.error if (failure := failures.get(job.title)) else "")
+            for job in jobs
+        ]
+        click.echo(format_table(rows, ("job", "state", "failed earlier"), job_options.form))
+        click.get_current_context().exit()
+    for title, failure in failures.items():
+        log.error("%s: failed earlier (%s); --retry repeats it", title, failure.error)
+    todo = [job for job in jobs if not job.done and job.title not in failures]
+    counts = TaskCounts(failed=len(failures), existing=len(jobs) - len(todo) - len(failures))
+    if todo:
+        settings = replace(options.settings, quiet=True, compiled=job_options.compiled)
+        counts += run_jobs(todo, job_options.pool(options), settings, retry, options.quiet)
+    done = (counts.done, counts.failed, counts.existing)
+    log.info("%d students: %d trained now, %d failed, %d trained before", len(jobs), *done)
+    students, problems = read_students(jobs)
+    report_problems(problems)
+    return Outcome(students, bool(counts.failed or problems))

@@ -1,0 +1,196 @@
+"""Tables of `ddbench redundancy`, `budget` and `continual`: students of a measure to rows. Pure. No torch.
+
+Numbers are pooled as in `table`: over student seeds first, then over distillations. A cell stands for one value of what
+the measure varies (`x`): the number of parts, a budget, the number of classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ddbench.leaderboard.places import place_fields, place_text
+from ddbench.leaderboard.plain_table import format_table
+from ddbench.leaderboard.render import HEAD_TEXTS
+from ddbench.leaderboard.table import Cell, Column, make_table
+from ddbench.store.measured import MeasuredResult, MeasuredStudent
+from ddbench.store.records import StoredResult
+
+ALWAYS = ("dataset", "size", "ipc", "student")
+Matrix = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """One method in one setting.
+
+    label: unique within the table
+    method, preset, identity: as of a row of the leaderboard
+    column: dataset, size, IPC, protocol, student; without the hash of a protocol, which a measure may vary
+    cells: x -> accuracy
+    students: x -> the records that the cell is made of
+    """
+
+    label: str
+    method: str
+    preset: str | None
+    identity: str
+    column: Column
+    cells: Mapping[float, Cell]
+    students: Mapping[float, Sequence[MeasuredResult]] = field(repr=False)
+
+    def record(self, x: float) -> dict[str, Any]:
+        """Return the cell of x with all that it belongs to, as one flat object; fractions in full precision."""
+        cell = {name: value for name, value in asdict(self.cells[x]).items() if name != "by_seed"}
+        place = {name: value for name, value in asdict(self.column).items() if name != "protocol_hash"}
+        row = {"method": self.method, "label": self.label, "preset": self.preset, "identity": self.identity}
+        return row | place | cell
+
+
+def measured_rows(students: Iterable[MeasuredStudent]) -> list[MeasuredRow]:
+    """Return a row for every method in every setting, `random` first, settings sorted."""
+    by_x: dict[float, list[StoredResult]] = defaultdict(list)
+    records: dict[tuple[str, Column], dict[float, list[MeasuredResult]]] = defaultdict(lambda: defaultdict(list))
+    for student in students:
+        by_x[student.x].append(student.stored)
+        (column,) = make_table([student.stored]).columns
+        key = student.spec.method_digest, replace(column, protocol_hash="")
+        records[key][student.x].append(student.measured)
+    cells: dict[tuple[str, Column], dict[float, Cell]] = defaultdict(dict)
+    for x, results in sorted(by_x.items()):
+        for row in make_table(results).rows:
+            for column, cell in row.cells.items():
+                cells[row.identity, replace(column, protocol_hash="")][x] = cell
+    board = make_table([result for results in by_x.values() for result in results])
+    rows = [
+        MeasuredRow(row.label, row.method, row.preset, row.identity, column, cells[row.identity, column],
+                    records[row.identity, column])
+        for row in board.rows
+        for column in dict.fromkeys(replace(column, protocol_hash="") for column in row.cells)
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.column)
+
+
+def accuracy_table(rows: Sequence[MeasuredRow], head: Callable[[float], str], form: str) -> str:
+    """Return the accuracies of all rows in % as text, Markdown or LaTeX, a column for each x: "61.2 ± 0.8 (n=3)"."""
+    fields = _fields(rows)
+    values = sorted({x for row in rows for x in row.cells})
+    lines = [
+        (*(place_text(row.column, name) for name in fields), row.label, *(_cell_text(row.cells.get(x)) for x in values))
+        for row in rows
+    ]
+    return format_table(lines, (*fields.values(), "method", *map(head, values)), form)
+
+
+def _fields(rows: Sequence[MeasuredRow]) -> dict[str, str]:
+    return place_fields([row.column for row in rows], ALWAYS)
+
+
+def _cell_text(cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+    return f"{100 * cell.mean:.1f}{std} (n={cell.n})"
+
+
+def redundancy_matrix(row: MeasuredRow, parts: int) -> Matrix:
+    """Return the accuracies by the part of the training, then by the part of the test: the mean over all students.
+
+    None where no student was trained on the part.
+    """
+    by_part: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+    for measured in row.students[parts]:
+        by_part[int(measured.variation.place["part"])].append(measured.variation.accuracies)
+    return tuple(
+        tuple(map(statistics.fmean, zip(*by_part[part], strict=True))) if part in by_part else (None,) * parts
+        for part in range(parts)
+    )
+
+
+def redundancy_records(rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
+    """Return one object for each row: `mean` is that off the diagonal; part_size, parts, matrix."""
+    return [
+        row.record(parts)
+        | {"part_size": int(students[0].variation.place["part_size"]), "parts": int(parts)}
+        | {"matrix": redundancy_matrix(row, int(parts))}
+        for row in rows
+        for parts, students in sorted(row.students.items())
+    ]
+
+
+def _redundancy_lines(rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
+    """Return one object for the mean off the diagonal, and one for each entry of a matrix, parts counted from 1."""
+    lines = []
+    for record in redundancy_records(rows):
+        matrix = record.pop("matrix")
+        lines.append(record | {"trained_on": "each", "tested_on": "others"})
+        unknown = {name: None for name in Cell.__dataclass_fields__ if name in record}
+        lines += [
+            record | unknown | {"mean": accuracy, "trained_on": i, "tested_on": j}
+            for i, line in enumerate(matrix, 1)
+            for j, accuracy in enumerate(line, 1)
+        ]
+    return lines
+
+
+def _redundancy_text(rows: Sequence[MeasuredRow], form: str) -> str:
+    """Return the means off the diagonal and the matrices in %, as text, Markdown or LaTeX."""
+    blocks = [accuracy_table(rows, lambda parts: f"off the diagonal of {parts:.0f} parts, %", form)]
+    for row in rows:
+        setting = ", ".join(HEAD_TEXTS[name](row.column) for name in _fields(rows))
+        for parts in sorted(row.students):
+            numbers = [str(part + 1) for part in range(int(parts))]
+            matrix = [
+                (number, *("-" if value is None else f"{100 * value:.1f}" for value in line))
+                for number, line in zip(numbers, redundancy_matrix(row, int(parts)), strict=True)
+            ]
+            comment = "% " if form == "latex" else ""
+            title = f"{comment}{row.label}, {setting}: accuracy in %, trained on the row's part, tested on the column's"
+            blocks.append(f"{title}\n\n{format_table(matrix, ('part', *numbers), form)}")
+    return "\n\n".join(blocks)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The table of a measure.
+
+    text: rows, "text", "markdown" or "latex" -> the table
+    records: rows -> objects of JSON
+    lines: rows -> objects of CSV, flat and with equal fields
+    """
+
+    text: Callable[[Sequence[MeasuredRow], str], str]
+    records: Callable[[Sequence[MeasuredRow]], list[dict[str, Any]]]
+    lines: Callable[[Sequence[MeasuredRow]], list[dict[str, Any]]]
+
+
+_KINDS = {"redundancy": _Kind(_redundancy_text, redundancy_records, _redundancy_lines)}
+
+
+def render_measure(measure: str, rows: Sequence[MeasuredRow], form: str = "text") -> str:
+    """Return the table of a measure in one of FORMATS, ending with a newline.
+
+    text, markdown and latex show %, mean ± sample standard deviation over distillations. csv and json hold fractions.
+    """
+    kind = _KINDS[measure]
+    if form == "json":
+        return json.dumps(kind.records(rows), indent=2) + "\n"
+    if form == "csv":
+        out = io.StringIO()
+        lines = kind.lines(rows)
+        writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        return out.getvalue()
+    return f"{kind.text(rows, form)}\n" if rows else "no results yet\n"
+
+
+def measure_lines(measure: str, rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
+    """Return the lines of the measure's CSV as objects."""
+    return _KINDS[measure].lines(rows)
