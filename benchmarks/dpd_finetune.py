@@ -15,17 +15,16 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
+import numpy as np
 import torch
 from tabulate import tabulate
 from torch import Tensor
 from torch.nn import functional as F
 
 from ddbench.context import generator_of
-from ddbench.datasets.info import DataPaths
-from ddbench.datasets.scenes.source import SCENES
+from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
 from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, FinetuneData, finetune_loss, unfreeze
@@ -34,7 +33,7 @@ from ddbench.methods.latent_diffusion.model import LatentModel, load_model, post
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
 from ddbench.utils.distributed import device
-from ddbench.utils.images import to_float
+from ddbench.utils.images import to_float, to_tensor
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import device_name
 
@@ -84,17 +83,15 @@ def step_costs(
 
 
 def few(size: int, count: int) -> ImageSet:
-    """`count` images of the embedded dataset, enlarged to `size` pixels."""
-    with TemporaryDirectory() as place:
-        train = SCENES.load(DataPaths(None, Path(place)), 64).train
-        rows = torch.linspace(0, len(train.labels) - 1, count).long()
-        images = F.interpolate(train.images[rows].float(), size).byte()
-    return ImageSet(images, train.labels[rows], train.classes, train.readable)
+    """`count` images of the embedded dataset, class after class, enlarged from 64 to `size` pixels."""
+    labels = torch.arange(len(painter.CLASSES)).repeat_interleave(-(-count // len(painter.CLASSES)))[:count]
+    images = to_tensor(np.stack([painter.scene(label, i, 64) for i, label in enumerate(labels.tolist())]))
+    return ImageSet(F.interpolate(images.float(), size).byte(), labels, painter.CLASSES, painter.READABLE)
 
 
-def prepared(base: str, size: int, batch: int, weights: str) -> tuple[LatentModel, dict[str, Callable[[int], Tensor]]]:
-    """The model, its weights free, and both losses."""
-    model, train = load_model(base, device("auto")), few(size, 4 * batch)
+def losses_of(model: LatentModel, size: int, batch: int, weights: str) -> dict[str, Callable[[int], Tensor]]:
+    """Unfreeze the weights; return both losses."""
+    train = few(size, 4 * batch)
     prompts = [DPD.prompt.format(name) for name in train.readable]
     precision = "bf16" if model.device.type == "cuda" else "fp32"
     how = FinetuneConfig(weights, 4, 1, batch, 1e-5, 0, 0.1, 0.0, precision)
@@ -102,7 +99,7 @@ def prepared(base: str, size: int, batch: int, weights: str) -> tuple[LatentMode
     latents = Latents(mean, std, train.labels, model.vae.config.scaling_factor)
     lesson = FinetuneData(latents, model.encode_prompts([*prompts, ""], [*range(len(prompts)), -1]), train.labels)
     unfreeze(model.denoiser, how)
-    return model, {USUAL: usual_loss(model, train, prompts, how), OURS: finetune_loss(model, lesson, how)}
+    return {USUAL: usual_loss(model, train, prompts, how), OURS: finetune_loss(model, lesson, how)}
 
 
 @click.command(help=__doc__)
@@ -114,7 +111,8 @@ def prepared(base: str, size: int, batch: int, weights: str) -> tuple[LatentMode
 @click.option("--compiled", is_flag=True, help="torch.compile the denoiser of both")
 @click.option("--processor", is_flag=True, help="processor seconds in place of the clock's")
 def main(base: str, size: int, batch: int, weights: str, repeat: int, compiled: bool, processor: bool) -> None:  # noqa: PLR0913
-    model, losses = prepared(base, size, batch, weights)
+    model = load_model(base, device("auto"))
+    losses = losses_of(model, size, batch, weights)
     if compiled:
         model.denoiser.compile()
     costs = step_costs(model, losses, repeat, time.process_time if processor else time.perf_counter)

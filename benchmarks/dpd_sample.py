@@ -18,13 +18,12 @@ from tempfile import TemporaryDirectory
 
 import click
 import torch
+from dpd_finetune import few
 from tabulate import tabulate
 from torch import Tensor
 
 from ddbench import config
 from ddbench.context import Context
-from ddbench.datasets.info import DataPaths
-from ddbench.datasets.scenes.source import SCENES
 from ddbench.methods.dpd.distiller import DPD, candidate_starts
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, load_model
@@ -68,7 +67,7 @@ def main(base: str, preset: str, size: int, count: int, repeat: int, compiled: b
     peaks = dict.fromkeys(methods, 0)
     found: dict[str, Tensor] = {}
     with TemporaryDirectory() as place:
-        model, train = load_model(base, device("auto")), SCENES.load(DataPaths(None, Path(place)), size).train
+        model, train = load_model(base, device("auto")), few(size, count)
         ctx = Context(0, model.device, Path(place), Path(place), "", quiet=True)
         prototypes = evenly(train, count)
         if compiled:

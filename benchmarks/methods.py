@@ -1,7 +1,8 @@
 """Methods that optimise pixels: an iteration of ours against one of the official structure, written here.
 
-    python benchmarks/methods.py [--part dm] [--part mtt] [--part train] [--size 64] [--steps 10] [--double]
+    python benchmarks/methods.py [--part dc] [--part dm] [--part mtt] [--part train] [--size 64] [--steps 10] [--double]
 
+dc     one matching step of DSA: gradients of real and distilled images of class after class, row-wise cosine distance
 dm     one iteration of DM: real and distilled images of class after class through a module, eager
 mtt    one iteration of MTT: the graph of all steps is kept and differentiated, eager
 train  one training step on the distilled images: module, optimizer, a loader over the set, `.item()`
@@ -32,10 +33,10 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from ddbench.methods import dm
+from ddbench.methods import dc, dm
 from ddbench.methods.pixels import adjoint, experts
 from ddbench.methods.pixels.adjoint import StudentStep, TrajectorySegment
-from ddbench.methods.pixels.network import Network, backprop_through, eager_fallback, sgd_step
+from ddbench.methods.pixels.network import Network, backprop_through, eager_fallback, sgd_step, weight_gradient
 from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import device_name
@@ -45,6 +46,7 @@ from evaluators.students import build
 CLASSES, IPC, REAL = 10, 10, 64
 USUAL, EAGER, OURS = "official structure", "ours, eager", "ours, compiled"
 RATE, AT_ONCE = 0.01, 50
+PARTS = ("dc", "dm", "mtt", "train")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ class Case:
     seed: int = 0
 
     @property
+    def classes(self) -> int:
+        return len(self.pixels)
+
+    @property
     def labels(self) -> Tensor:
-        return torch.arange(CLASSES, device=self.pixels.device).repeat_interleave(IPC)
+        return torch.arange(self.classes, device=self.pixels.device).repeat_interleave(self.pixels.shape[1])
 
     def draw(self, n: int, i: int) -> dsa.DSANumbers:
         """The same augmentation for both."""
@@ -65,14 +71,54 @@ class Case:
 
 
 def module(case: Case) -> torch.nn.Module:
-    return build("convnet", case.pixels.shape[-1], CLASSES, case.seed).to(case.pixels.device)
+    return build("convnet", case.pixels.shape[-1], case.classes, case.seed).to(case.pixels.device)
+
+
+def drawn_case(classes: int, ipc: int, real: int, size: int, where: torch.device) -> Case:
+    """Noise as images."""
+    draw = torch.Generator().manual_seed(0)
+    return Case(*(torch.randn(classes, n, 3, size, size, generator=draw).to(where) for n in (ipc, real)))
+
+
+def usual_dc(case: Case) -> Tensor:
+    """Class after class through a module: its gradient on real images, on distilled ones with a graph, their distance.
+
+    The distance is a loop over the module's parameters; one backward pass for the sum of the classes.
+    """
+    net, pixels = module(case).train(), case.pixels.clone().requires_grad_()
+    weights, loss = list(net.parameters()), 0
+    for label in range(case.classes):
+        draw = case.draw(1, label)
+        real, fake = dsa.apply(case.real[label], draw), dsa.apply(pixels[label], draw)
+        truth = [torch.full((len(x),), label, device=x.device) for x in (real, fake)]
+        goal = torch.autograd.grad(F.cross_entropy(net.head(net.body(real)), truth[0]), weights)
+        own_loss = F.cross_entropy(net.head(net.body(fake)), truth[1])
+        slopes = torch.autograd.grad(own_loss, weights, create_graph=True)
+        for a, b in zip(slopes, goal, strict=True):
+            if a.ndim > 1:
+                a, b = a.flatten(1), b.detach().flatten(1)
+                loss = loss + (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+    loss.backward()
+    return pixels.grad
+
+
+def our_dc(case: Case, network: Network) -> Tensor:
+    weights, gradients = network.fresh(case.seed), []
+    for label in range(case.classes):
+        augment = partial(dsa.apply, draw=case.draw(1, label))
+        real = augment(case.real[label])
+        truth = [torch.full((len(x),), label, device=x.device) for x in (real, case.pixels[label])]
+        goal = network.run(weight_gradient)(weights, real, truth[0])
+        loss = partial(network.run(dc.dc_loss), weights, labels=truth[1], real_gradient=goal)
+        gradients.append(backprop_through(augment, case.pixels[label], loss)[0])
+    return torch.stack(gradients)
 
 
 def usual_dm(case: Case) -> Tensor:
     """Class after class through a module; one backward pass for the sum."""
     net, pixels = module(case).requires_grad_(False), case.pixels.clone().requires_grad_()
     loss = 0
-    for label in range(CLASSES):
+    for label in range(case.classes):
         draw = case.draw(1, label)
         real = net.body(dsa.apply(case.real[label], draw)).detach()
         fake = net.body(dsa.apply(pixels[label], draw))
@@ -83,7 +129,7 @@ def usual_dm(case: Case) -> Tensor:
 
 def our_dm(case: Case, network: Network) -> Tensor:
     weights, gradients = network.fresh(case.seed), []
-    for label in range(CLASSES):
+    for label in range(case.classes):
         augment = partial(dsa.apply, draw=case.draw(1, label))
         with torch.no_grad():
             real_mean = network.run(dm.mean_feature)(weights, augment(case.real[label]))
@@ -170,8 +216,9 @@ def measured(loops: dict[str, Callable[[], Tensor]], where: torch.device, repeat
 
 def loops_of(part: str, case: Case, steps: int) -> dict[str, Callable[[], Tensor]]:
     size, where = case.pixels.shape[-1], case.pixels.device
-    eager, compiled = (Network("convnet", size, CLASSES, where, flag) for flag in (False, True))
+    eager, compiled = (Network("convnet", size, case.classes, where, flag) for flag in (False, True))
     usual, ours, more = {
+        "dc": (usual_dc, our_dc, ()),
         "dm": (usual_dm, our_dm, ()),
         "mtt": (usual_mtt, our_mtt, (steps,)),
         "train": (usual_train, our_train, ()),
@@ -184,9 +231,7 @@ def loops_of(part: str, case: Case, steps: int) -> dict[str, Callable[[], Tensor
 
 
 @click.command(help=__doc__)
-@click.option(
-    "--part", "parts", multiple=True, default=("dm", "mtt", "train"), type=click.Choice(["dm", "mtt", "train"])
-)
+@click.option("--part", "parts", multiple=True, default=PARTS[1:], type=click.Choice(PARTS), show_default=True)
 @click.option("--size", default=64, show_default=True)
 @click.option("--steps", default=10, show_default=True, help="of MTT")
 @click.option("--repeat", default=3, show_default=True)
@@ -194,8 +239,7 @@ def loops_of(part: str, case: Case, steps: int) -> dict[str, Callable[[], Tensor
 def main(parts: tuple[str, ...], size: int, steps: int, repeat: int, double: bool) -> None:
     where = device("auto")
     torch.set_default_dtype(torch.float64 if double else torch.float32)
-    draw = torch.Generator().manual_seed(0)
-    case = Case(*(torch.randn(CLASSES, n, 3, size, size, generator=draw).to(where) for n in (IPC, REAL)))
+    case = drawn_case(CLASSES, IPC, REAL, size, where)
     rows, lines = [], []
     for part in parts:
         with eager_fallback():

@@ -56,19 +56,28 @@ def write_tokenizer(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": TOKENS}))
 
 
-@click.command(help=__doc__)
-@click.argument("folder", type=click.Path(path_type=Path))
-def main(folder: Path) -> None:
+def write(folder: Path, device: str | torch.device = "cpu") -> dict[str, int]:
+    """Write the pipeline; return the number of weights of each part. device: draws the weights (a GPU is faster)."""
     from diffusers import DDIMScheduler
 
     torch.manual_seed(0)
+    weights = {}
     for name, make in {"unet": unet, "vae": autoencoder, "text_encoder": text_encoder}.items():
-        network = make().half()
-        print(f"{name}: {sum(p.numel() for p in network.parameters()) / 1e6:.0f} M weights")
+        with torch.device(device):
+            network = make().half().cpu()
+        weights[name] = sum(p.numel() for p in network.parameters())
         network.save_pretrained(folder / name)
     scheduler = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     DDIMScheduler(**scheduler, prediction_type="v_prediction", clip_sample=False).save_pretrained(folder / "scheduler")
     write_tokenizer(folder / "tokenizer")
+    return weights
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(folder: Path) -> None:
+    for name, count in write(folder).items():
+        print(f"{name}: {count / 1e6:.0f} M weights")
 
 
 if __name__ == "__main__":
