@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ddbench.api.distilled import DistilledImage as DistilledImage
     from ddbench.api.distilled import DistilledImages as DistilledImages
     from ddbench.api.measures import Measure as Measure
+    from ddbench.api.measures import budget as budget
     from ddbench.api.measures import redundancy as redundancy
     from ddbench.api.results import Results as Results
     from ddbench.api.results import load_results as load_results
@@ -38,6 +39,7 @@ _MODULES = {  # name -> module of ddbench.api that is imported when the name is 
     "DistilledImage": "distilled",
     "DistilledImages": "distilled",
     "Measure": "measures",
+    "budget": "measures",
     "redundancy": "measures",
     "Results": "results",
     "load_results": "results",

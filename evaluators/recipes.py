@@ -176,6 +176,18 @@ class Recipe:
         recipe = self.for_set(images, classes)
         return recipe.epochs * images if recipe.whole_epochs else recipe.steps(images) * recipe.batch
 
+    def with_steps(self, steps: int, images: int, classes: int | None = None) -> Recipe:
+        """Return the recipe with `steps` optimizer steps on a set of `images`; its schedule ends with the last one.
+
+        With whole_epochs it has the nearest number of passes, at least one.
+        """
+        if self.steps(images, classes) == steps:
+            return self
+        recipe = self.for_set(images, classes)
+        if recipe.whole_epochs:
+            return replace(recipe, epochs=max(1, round(steps / -(-images // recipe.batch))))
+        return replace(recipe, min_steps=steps, max_steps=steps)
+
     def longer(self, times: int) -> Recipe:
         """Multiply the passes, and both bounds of the steps, by `times`."""
         values: dict[str, Any] = {n: times * getattr(self, n) for n in ("epochs", "min_steps", "max_steps")}

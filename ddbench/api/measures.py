@@ -1,4 +1,4 @@
-"""Measures with students of their own: what `ddbench redundancy` computes. No torch until it computes."""
+"""Measures with students of their own, as `ddbench redundancy` and `budget`. No torch until it computes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ddbench.store.records import read_failure
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
     from ddbench.api.runs import Run
     from ddbench.runner.plan import ExecutionSettings
@@ -30,7 +31,7 @@ Folder = str | os.PathLike[str]
 class Measure:
     """The students of a measure as a table; `print(measure)` shows it as the command does.
 
-    name: "redundancy".
+    name: "redundancy" or "budget".
     rows: one for each method in each setting: `label`, `column` (dataset, size, ipc, protocol, student), `cells`, the
         accuracies by what the measure varies, fractions: `cells[x].mean`, `.std`, `.n`.
     """
@@ -48,6 +49,12 @@ class Measure:
     def to_latex(self) -> str:
         """Return the table as LaTeX (needs booktabs)."""
         return render_measure(self.name, self.rows, "latex")
+
+    def plot(self) -> Figure:
+        """Return the table as a plot of Matplotlib, which `savefig` writes. Raises UserError for redundancy."""
+        from ddbench.report.measure_plots import plot_measure
+
+        return plot_measure(self.name, self.rows)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a frame with the lines of `--format csv`: fractions.
@@ -103,6 +110,49 @@ def redundancy(  # noqa: PLR0913
     trained = _students(students, protocol, student_seeds)
     jobs = redundancy_jobs(_find_runs(runs, source, options), whole_number("part_size", part_size, 1), trained)
     return _measure("redundancy", jobs, replace(options.settings, compiled=compiled), retry)
+
+
+def budget(  # noqa: PLR0913
+    runs: Folder | Run | Sequence[Folder | Run],
+    *,
+    fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
+    steps: Sequence[int] = (),
+    dataset: Any = None,
+    students: str | Sequence[str] = ("convnet",),
+    student_seeds: int = 1,
+    protocol: Folder = "quick",
+    compiled: bool = False,
+    retry: bool = False,
+    classes: Sequence[str] | None = None,
+    dataset_name: str = "",
+    data_root: Folder | None = None,
+    shared: Folder | None = None,
+    device: str | None = None,
+    resize: Literal["lanczos", "bilinear"] = "lanczos",
+    quiet: bool = False,
+) -> Measure:
+    """Train students for several lengths of time, as `ddbench budget` does: accuracy over training time.
+
+    fractions: of the protocol's steps, above 0. steps: numbers of steps in place of them.
+
+    The schedule of each training follows its own length. All other arguments and the errors are those of `redundancy`.
+    `cells` of the rows are by fraction, or by number of steps.
+
+    >>> run = ddbench.run("random", dataset="folder:images", ipc=2, protocol="few_steps.toml")
+    >>> budget = ddbench.budget(run, steps=[1, 2], protocol="few_steps.toml")
+    >>> list(budget.rows[0].cells)
+    [1.0, 2.0]
+    """
+    from ddbench.runner.budget import Budgets, budget_jobs
+
+    options = GlobalOptions.of_call(quiet, resize, data=data_root, shared=shared, device=device)
+    source = None if dataset is None else find_source(dataset, classes, dataset_name, quiet)
+    trained = _students(students, protocol, student_seeds)
+    if wrong := [share for share in fractions if not 0 < share <= 100]:
+        raise UserError(f"fractions = {wrong} are not above 0 and at most 100")
+    budgets = Budgets(tuple(fractions), tuple(whole_number("steps", number, 1) for number in steps))
+    jobs = budget_jobs(_find_runs(runs, source, options), budgets, trained)
+    return _measure("budget", jobs, replace(options.settings, compiled=compiled), retry)
 
 
 def _students(names: str | Sequence[str], protocol: Folder, seeds: int) -> Students:

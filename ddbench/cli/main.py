@@ -16,7 +16,7 @@ from ddbench.cli.demo import demo
 from ddbench.cli.doctor import doctor
 from ddbench.cli.export import export
 from ddbench.cli.figure import figure
-from ddbench.cli.measures import redundancy
+from ddbench.cli.measures import budget, redundancy
 from ddbench.cli.new import new
 from ddbench.cli.quality import quality
 from ddbench.cli.results import leaderboard, merge, report
@@ -134,6 +134,7 @@ COMMANDS = (
     evaluate,
     quality,
     redundancy,
+    budget,
     leaderboard,
     report,
     figure,

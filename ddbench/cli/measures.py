@@ -1,4 +1,4 @@
-"""`ddbench redundancy`: a measure with students of its own."""
+"""`ddbench redundancy`, `ddbench budget`: measures with students of their own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddbench.cli.common import DATASET, UserPath, format_option, format_table, log
+from ddbench.cli.common import DATASET, OutputFile, UserPath, format_option, format_table, log
 from ddbench.cli.run import COMPILED, DRY_RUN, PROTOCOL_NAME, RETRY, STUDENT_SEEDS, STUDENTS
 from ddbench.cli.sweep import pool_of, run_jobs
 from ddbench.leaderboard import FORMATS
+from ddbench.report import PLOTS
 from ddbench.runner.options import GlobalOptions
 from ddbench.utils.limits import MOST_IMAGES
 
@@ -26,17 +27,25 @@ if TYPE_CHECKING:
 RUNS = click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=UserPath(exists=True, file_okay=False))
 
 
+class PlotFile(OutputFile):
+    """A file for a plot, in one of three formats."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if path.suffix.lower() not in PLOTS:
+            self.fail(f"{path}: a plot is one of {', '.join(PLOTS)}: name such a file", param, ctx)
+        return path
+
+
+PLOT = click.option("--plot", type=PlotFile(), metavar="FILE", help="Also draw the table: SVG, PNG or PDF.")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The students of a measure that have a record; whether others failed, or have a file that cannot be used."""
 
     students: list[MeasuredStudent]
     failed: bool
-
-    def exit(self) -> None:
-        """End the command with status 1 if a student failed."""
-        if self.failed:
-            raise SystemExit(1)
 
 
 @dataclass(frozen=True)
@@ -136,16 +145,75 @@ def redundancy(
       ddbench redundancy runs/scenes64/random runs/scenes64/dpd --part-size 5 --student resnet18 --jobs 2
       ddbench redundancy runs/ucm64/dpd/ipc50 --format latex
     """
-    from ddbench.leaderboard.measures import measured_rows, render_measure
     from ddbench.runner.redundancy import redundancy_jobs
     from ddbench.runner.student_job import find_runs
 
     options = options.absolute()
     runs = find_runs(folders, dataset, options.data_paths)
     jobs = redundancy_jobs(runs, part_size, students)
-    outcome = do_jobs(options, jobs, job_options)
-    click.echo(render_measure("redundancy", measured_rows(outcome.students), job_options.form), nl=False)
-    outcome.exit()
+    finish("redundancy", do_jobs(options, jobs, job_options), job_options.form)
+
+
+@click.command()
+@RUNS
+@click.option("--fraction", "shares", type=click.FloatRange(0, 100, min_open=True), multiple=True,
+              help="Share of the protocol's steps; repeatable.  [default: 0.125, 0.25, 0.5, 1]")  # fmt: skip
+@click.option("--steps", type=click.IntRange(min=1), multiple=True, help="Number of steps instead; repeatable.")
+@PLOT
+@student_options
+@job_options
+@click.pass_obj
+def budget(  # noqa: PLR0913
+    options: GlobalOptions,
+    folders: tuple[Path, ...],
+    shares: tuple[float, ...],
+    steps: tuple[int, ...],
+    plot: Path | None,
+    dataset: str | None,
+    students: Students,
+    job_options: JobOptions,
+) -> None:
+    """Train students for several lengths of time: accuracy over training time.
+
+    RUN is a run's folder, or one above several. For each budget a student is trained anew, with the protocol's steps
+    cut (or stretched) to the budget; its learning rate, warm-up and milestones follow the budget's own length. A
+    protocol of whole epochs takes the nearest number of them. Where a run has a result of the same student for the full
+    length, that is taken over.
+
+    A repeated command does only what is missing. Each student is a file in the run's budget/ folder; no leaderboard
+    reads it. CSV and JSON have fractions, steps and seconds.
+
+    \b
+    Examples:
+      ddbench budget runs/ucm64/random/ipc10 runs/ucm64/dpd/ipc10 --plot budget.svg
+      ddbench budget runs/scenes64 --steps 100 --steps 400 --steps 1600 --student resnet18 --jobs 2
+      ddbench budget runs/ucm64/dm/ipc10 --fraction 0.5 --fraction 2 --format csv
+    """
+    from ddbench.runner.budget import SHARES, Budgets, budget_jobs
+    from ddbench.runner.student_job import find_runs
+
+    if shares and steps:
+        raise click.UsageError("--fraction and --steps exclude each other: give shares of the protocol, or steps")
+    options = options.absolute()
+    runs = find_runs(folders, dataset, options.data_paths)
+    jobs = budget_jobs(runs, Budgets(shares or SHARES, steps), students)
+    finish("budget", do_jobs(options, jobs, job_options), job_options.form, plot)
+
+
+def finish(measure: str, outcome: Outcome, form: str, plot: Path | None = None) -> None:
+    """Print the table of a measure and write its plot; end with status 1 if a student failed."""
+    from ddbench.leaderboard.measures import measured_rows, render_measure
+
+    rows = measured_rows(outcome.students)
+    click.echo(render_measure(measure, rows, form), nl=False)
+    if plot:
+        from ddbench.report.measure_plots import encode, plot_measure
+        from ddbench.utils.files import write_bytes
+
+        write_bytes(plot, encode(plot_measure(measure, rows), plot.suffix.lower()))
+        log.info("written to %s", plot)
+    if outcome.failed:
+        raise SystemExit(1)
 
 
 def do_jobs(options: GlobalOptions, jobs: Sequence[StudentJob], job_options: JobOptions) -> Outcome:

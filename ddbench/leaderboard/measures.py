@@ -13,6 +13,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from ddbench.leaderboard.places import place_fields, place_text
@@ -77,15 +78,24 @@ def measured_rows(students: Iterable[MeasuredStudent]) -> list[MeasuredRow]:
     return sorted(rows, key=lambda row: row.column)
 
 
-def accuracy_table(rows: Sequence[MeasuredRow], head: Callable[[float], str], form: str) -> str:
-    """Return the accuracies of all rows in % as text, Markdown or LaTeX, a column for each x: "61.2 ± 0.8 (n=3)"."""
+def accuracy_table(
+    rows: Sequence[MeasuredRow],
+    head: Callable[[float], str],
+    form: str,
+    further: Mapping[str, Callable[[MeasuredRow], object]] = MappingProxyType({}),
+) -> str:
+    """Return the accuracies of all rows in % as text, Markdown or LaTeX, a column for each x: "61.2 ± 0.8 (n=3)".
+
+    further: head -> value, of columns before the method
+    """
     fields = _fields(rows)
     values = sorted({x for row in rows for x in row.cells})
     lines = [
-        (*(place_text(row.column, name) for name in fields), row.label, *(_cell_text(row.cells.get(x)) for x in values))
+        (*(place_text(row.column, name) for name in fields), *(str(value(row)) for value in further.values()),
+         row.label, *(_cell_text(row.cells.get(x)) for x in values))
         for row in rows
-    ]
-    return format_table(lines, (*fields.values(), "method", *map(head, values)), form)
+    ]  # fmt: skip
+    return format_table(lines, (*fields.values(), *further, "method", *map(head, values)), form)
 
 
 def _fields(rows: Sequence[MeasuredRow]) -> dict[str, str]:
@@ -156,6 +166,40 @@ def _redundancy_text(rows: Sequence[MeasuredRow], form: str) -> str:
     return "\n\n".join(blocks)
 
 
+def budget_records(rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
+    """Return one object for each budget of each row: steps, full_steps, share of them, mean seconds of a student."""
+    records = []
+    for row in rows:
+        for x in row.cells:
+            steps, full = _steps(row, x)
+            times = {"seconds": mean_seconds(row, x), "steps": steps, "full_steps": full, "share": steps / full}
+            records.append(row.record(x) | times)
+    return records
+
+
+def mean_steps(row: MeasuredRow, x: float) -> float:
+    """Return the steps of the students of a budget."""
+    return _steps(row, x)[0]
+
+
+def mean_seconds(row: MeasuredRow, x: float) -> float:
+    """Return the mean seconds of a student, training and test."""
+    return statistics.fmean(student.result.seconds for student in row.students[x])
+
+
+def _steps(row: MeasuredRow, x: float) -> tuple[int, int]:
+    """Return the steps of a budget's students, and those of the protocol: equal for all sets of one IPC."""
+    place = row.students[x][0].variation.place
+    return int(place["steps"]), int(place["full_steps"])
+
+
+def _budget_text(rows: Sequence[MeasuredRow], form: str) -> str:
+    """Return the accuracies in %, a column for each budget, as text, Markdown or LaTeX."""
+    by_steps = all(x == mean_steps(row, x) for row in rows for x in row.cells)
+    head: Callable[[float], str] = (lambda x: f"{x:.0f} steps") if by_steps else (lambda x: f"{100 * x:g} % of steps")
+    return accuracy_table(rows, head, form, {"all steps": lambda row: _steps(row, min(row.students))[1]})
+
+
 @dataclass(frozen=True)
 class _Kind:
     """The table of a measure.
@@ -170,7 +214,10 @@ class _Kind:
     lines: Callable[[Sequence[MeasuredRow]], list[dict[str, Any]]]
 
 
-_KINDS = {"redundancy": _Kind(_redundancy_text, redundancy_records, _redundancy_lines)}
+_KINDS = {
+    "redundancy": _Kind(_redundancy_text, redundancy_records, _redundancy_lines),
+    "budget": _Kind(_budget_text, budget_records, budget_records),
+}
 
 
 def render_measure(measure: str, rows: Sequence[MeasuredRow], form: str = "text") -> str:

@@ -35,7 +35,7 @@ def accuracy_over_ipc(board: Table, group: Column) -> str:
     """Plot accuracy over images per class, a line for each method, with deviations; `full` is a level."""
     fig, axes = _figure()
     columns = [c for c in board.columns if c.any_ipc == group and c.ipc]
-    for row, style in zip(board.rows, _styles(board.rows), strict=True):
+    for row, style in zip(board.rows, line_styles(board.rows), strict=True):
         points = [(c.ipc, 100 * row.cells[c].mean, 100 * (row.cells[c].std or 0)) for c in columns if c in row.cells]
         if row.method == FULL and points:
             axes.axhline(points[0][1], color="grey", linestyle=":", label="full")
@@ -53,7 +53,7 @@ def equal_accuracy(cells: Sequence[ReportCell], rows: Sequence[Row]) -> str:
 
     An arrow is the end of the curve of `random`: the ratio or its interval goes on there.
     """
-    styles = dict(zip((row.identity for row in rows), _styles(rows), strict=True))
+    styles = dict(zip((row.identity for row in rows), line_styles(rows), strict=True))
     compared = [cell for cell in cells if "ratio" in cell.extras and cell.row.method != RANDOM]
     if not compared:
         return ""
@@ -84,7 +84,7 @@ def equal_accuracy(cells: Sequence[ReportCell], rows: Sequence[Row]) -> str:
 
 def accuracy_over_cost(cells: Sequence[ReportCell], rows: Sequence[Row]) -> str:
     """Plot accuracy over the seconds of a distillation, with the IPC at each mark; empty where no cost is known."""
-    styles = dict(zip((row.identity for row in rows), _styles(rows), strict=True))
+    styles = dict(zip((row.identity for row in rows), line_styles(rows), strict=True))
     points = [(cell, cell.extras["seconds"]) for cell in cells if "seconds" in cell.extras and cell.column.ipc]
     if not points:
         return ""
@@ -155,7 +155,7 @@ def escape_label(label: str) -> str:
     return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
-def _styles(rows: Sequence[Row]) -> list[dict[str, str]]:
+def line_styles(rows: Sequence[object]) -> list[dict[str, str]]:
     """Return a colour, a marker and a dash for each row; the first thirty all differ."""
     return [
         {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],

@@ -48,7 +48,7 @@ class RedundancyJob(StudentJob):
     @property
     def x(self) -> float:
         """The number of parts."""
-        return self.parts
+        return float(self.parts)
 
     def measured(self, student_task: StudentTask) -> MeasuredResult:
         """Train on one part; `overall` is the accuracy on all images of the other parts, the mean over these."""

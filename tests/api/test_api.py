@@ -588,7 +588,17 @@ def examples(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    ["list_methods", "load_dataset", "load_distilled", "load_results", "run", "evaluate", "redundancy", "Results"],
+    [
+        "list_methods",
+        "load_dataset",
+        "load_distilled",
+        "load_results",
+        "run",
+        "evaluate",
+        "redundancy",
+        "budget",
+        "Results",
+    ],
 )
 def test_the_docstrings_examples_run(examples, monkeypatch, name):
     monkeypatch.chdir(examples)
