@@ -34,7 +34,8 @@ from ddbench.utils.units import format_bytes
 HUB = "Hugging Face hub"
 DISTILLATION = "distillation"
 METHODS = Path(__file__).parents[1] / "methods"
-INVENTING = ("diffusion", "dmgd", "minimax", "sre2l")  # of METHODS those that can make more images than a class has
+# of METHODS those that can make more images than a class has
+INVENTING = ("d3hr", "diffusion", "dmgd", "minimax", "sre2l")
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ DMGD = DIT | {
     "weights": "none", "points": 10, "epsilon": 0.1, "iterations": 5, "pull_from": 0.08, "pull_until": 0.4,
     "noise_high": 0.9, "noise_low": 0.5, "noise_weight": 0.06, "label_weight": 0.01, "pull_sigma": "deviation",
 }  # fmt: skip
+D3HR = {
+    "base": "facebook/DiT-XL-2-256", "base_size": 256, "scheduler": "DDIMScheduler", "spacing": "leading", "steps": 50,
+    "guidance": 4.0, "guidance_channels": 0, "weights": "none", "groups": 100_000, "skewness": 0.5,
+}  # fmt: skip
 SD15 = {
     "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "base_size": 512, "prompt": "{}", "strength": 0.7,
     "negative": "cartoon, anime, painting", "steps": 50, "precision": "fp16",
@@ -86,6 +90,7 @@ PRESETS = [
     ("mgd3", "imagewoof", MGD3 | DIFFFIT | {"base_classes": "imagewoof"}),
     *(("dmgd", name, DMGD | {"base_classes": name, "pull": 0.5}) for name in ("imagewoof", "imagenet")),
     ("dmgd", "imagenette", DMGD | {"base_classes": "imagenette", "pull": 0.05}),
+    ("d3hr", "imagenet", D3HR | {"base_classes": "imagenet"}),
     *(("diffusion", name, DIT | {"weights": "none", "base_classes": name}) for name in ("imagewoof", "imagenet")),
     *(("d4m", name, D4M) for name in ("imagenet", "imagenette", "imagenet10", "tiny-imagenet")),
     *(("vlcp", name, VLCP) for name in ("imagenet", "imagenette", "imagenet10")),

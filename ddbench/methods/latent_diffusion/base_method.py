@@ -141,12 +141,15 @@ class LatentDiffusionMethod:
             stages = Stages(model, train, ctx, self.batch)
             latents = stages.latents()
             starts = self._start_latents(stages, latents, ipc)
+            weights = ""
             if self.weights != "none":
                 extra_loss, prompts = self._extra_loss(stages, latents), self._image_prompts(stages)
                 views = 2 if self.tune_mirror else 1
                 of_views = replace(prompts, index=prompts.index.repeat(views))  # so it is part of the stage's key
-                tuned = stages.latents(views) if self.tune_mirror else latents
-                stages.finetune(tuned, of_views, self._finetune_config(ctx.device, len(train.labels)), extra_loss)
+                seen = stages.latents(views) if self.tune_mirror else latents
+                config = self._finetune_config(ctx.device, len(train.labels))
+                weights = stages.finetune(seen, of_views, config, extra_loss)
+            starts = self._starts_by_tuned(stages, latents, starts, weights)
             z, _ = self.sample_latents(model, starts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"), train.images.shape[-1])
         return train.distilled(images)
@@ -175,6 +178,13 @@ class LatentDiffusionMethod:
         zeros = torch.zeros(len(labels), *latents.mean.shape[1:])
         return fixed_starts(zeros, class_prompts(self.prompt, stages.train.readable, labels))
 
+    def _starts_by_tuned(self, stages: Stages, latents: Latents, starts: StartLatents, weights: str) -> StartLatents:
+        """Return the starts of a method that needs the fine-tuned base for them.
+
+        weights: name of the stage of the fine-tuned weights, empty for the base's own.
+        """
+        return starts
+
     def _image_prompts(self, stages: Stages) -> Prompts:
         """Return the prompts of the training images for fine-tuning: by default those of their classes."""
         return class_prompts(self.prompt, stages.train.readable, stages.train.labels)
@@ -190,6 +200,16 @@ class LatentDiffusionMethod:
     def _guided_denoiser(self, outputs: Outputs, batch: SamplingBatch, scheduler: Any) -> tuple[Denoise, Shift | None]:
         """Return `denoise` and `shift` of `sample` for the images of a batch, by default no shift."""
         return (lambda z, t: outputs(z, t)[0]), None
+
+    def _network(self, model: LatentModel) -> Callable[..., Tensor]:
+        """Return the denoiser in the precision of the settings, with the learned variance if they ask for it."""
+        return denoiser_of(model, resolve_precision(self.precision, model.device), self.variance == "learned")
+
+    def _guided_outputs(self, network: Callable, condition: Tensor, negative: Tensor, scheduler: Any) -> Outputs:
+        """Return the network under classifier-free guidance by the settings, for the images of a batch."""
+        times = len(scheduler.alphas_cumprod)
+        scale = interval_scale(self.guidance, self.guidance_low, self.guidance_high, times)
+        return guided_and_conditional(network, condition, negative, scale, self.guidance_channels)
 
     def _sampler_config(self) -> SamplerConfig:
         return SamplerConfig(self.steps, self.strength)
@@ -212,7 +232,7 @@ class LatentDiffusionMethod:
         """
         prompts, labels = starts.prompts, starts.labels
         conditions = model.encode_prompts([*prompts.texts, self.negative], [*prompts.labels, -1])
-        network = denoiser_of(model, resolve_precision(self.precision, model.device), self.variance == "learned")
+        network = self._network(model)
 
         def sample_batch(images: Sequence[int], finished: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, int]]:
             draws = lambda name: [ctx.generator(name, *starts.names[i]) for i in images]  # noqa: E731
@@ -222,9 +242,7 @@ class LatentDiffusionMethod:
             of_images = torch.tensor([labels[i] for i in images])
             batch = SamplingBatch(model, z, of_images, conditions, rows, memory.to(z), draws, starts.targets)
             scheduler = model.make_scheduler(self.scheduler, spacing=self.spacing, variance=self.variance)
-            times = len(scheduler.alphas_cumprod)
-            scale = interval_scale(self.guidance, self.guidance_low, self.guidance_high, times)
-            outputs = guided_and_conditional(network, batch.condition, batch.negative, scale, self.guidance_channels)
+            outputs = self._guided_outputs(network, batch.condition, batch.negative, scheduler)
             denoise, shift = self._guided_denoiser(outputs, batch, scheduler)
             z, fallbacks = sample(denoise, scheduler, z, self._sampler_config(), generators, shift)
             # clones: a view would be sent to other processes with the whole of its batch

@@ -43,6 +43,16 @@ def clean_estimate(z_t: Tensor, u: Tensor, abar: Tensor, prediction: str) -> Ten
     return {"sample": u}[_check_prediction(prediction)]
 
 
+def noise_estimate(z_t: Tensor, u: Tensor, abar: Tensor, prediction: str) -> Tensor:
+    """Return eps_hat, the noise in z_t that the network's output u implies; abar is (n,) or a scalar."""
+    if prediction == "epsilon":
+        return u
+    abar = abar.view(-1, 1, 1, 1)
+    if prediction == "v_prediction":
+        return (1 - abar).sqrt() * z_t + abar.sqrt() * u
+    return (z_t - abar.sqrt() * clean_estimate(z_t, u, abar, prediction)) / (1 - abar).sqrt()
+
+
 def _check_prediction(prediction: str) -> str:
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction type {prediction!r} is not one of {', '.join(PREDICTIONS)}")
@@ -118,12 +128,22 @@ class SamplerConfig:
     strength: share of the steps that are taken, at least one; 1 starts from pure noise, less from noised prototypes.
     pull: g, length of the step towards the prototype, 0 for none.
     pull_until: the pull acts while the progress i / (steps - 1) is at most this.
+    is_noised: the prototypes already have the noise of the first step that is taken.
     """
 
     steps: int
     strength: float = 1.0
     pull: float = 0.0
     pull_until: float = 0.8
+    is_noised: bool = False
+
+
+def sampling_times(scheduler: Any, config: SamplerConfig) -> Tensor:
+    """Set the scheduler's steps; return the times of those that are taken, falling, int64 (steps,)."""
+    set_steps(scheduler, config.steps)
+    # as in diffusers: whole steps, counted in steps, not in times, of which PNDM has one more
+    times: Tensor = scheduler.timesteps[config.steps - max(1, int(config.steps * config.strength)) :]
+    return times
 
 
 @torch.no_grad()
@@ -139,18 +159,19 @@ def sample(
 
     denoise: (z_t, t) -> u, the guided output.
     scheduler: of diffusers, variance preserving (DDIM, DDPM, DPM++ ...).
-    prototypes: scaled latents (n, c, h, w); only their shape counts from pure noise without a pull.
+    prototypes: scaled latents (n, c, h, w); only their shape counts from pure noise without a pull. With `is_noised`
+        latents at the first time.
     generators: one on the CPU per image; it draws all of the image's noise, whatever else is in the batch.
     shift: (step i, t, next t or None after the last step) -> (n, c, h, w), added after step i.
 
     Below strength 1, PNDM loses its doubled second step and stays one noise level behind, as in diffusers' own
     image-to-image: prefer DDIM there.
     """
-    set_steps(scheduler, config.steps)
-    # as in diffusers: whole steps, counted in steps, not in times, of which PNDM has one more
-    times = scheduler.timesteps[config.steps - max(1, int(config.steps * config.strength)) :]
+    times = sampling_times(scheduler, config)
     z = torch.stack([torch.randn(prototypes.shape[1:], generator=g) for g in generators]).to(prototypes)
-    if config.strength < 1:
+    if config.is_noised:
+        z = prototypes
+    elif config.strength < 1:
         z = add_noise(prototypes, z, scheduler.alphas_cumprod[times[0]].to(prototypes))
     fallbacks = torch.zeros(len(z), dtype=torch.long, device=z.device)
     noise = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}

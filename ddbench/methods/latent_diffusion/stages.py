@@ -64,8 +64,8 @@ class Stages:
 
     def finetune(
         self, latents: Latents, prompts: Prompts, config: FinetuneConfig, extra_loss: ExtraLoss | None = None
-    ) -> None:
-        """Put the fine-tuned weights, trained once for every IPC and seed, into the model."""
+    ) -> str:
+        """Put the fine-tuned weights, trained once for every IPC and seed, into the model; return the stage's name."""
         model, processes = self.model, self.ctx.processes
 
         def make(folder: Path) -> dict[str, float]:
@@ -82,6 +82,7 @@ class Stages:
         key |= extra_loss.key if extra_loss else {}
         folder = self.shared.stage("finetune", make, together=True, base=model.identity, **key)
         load_finetuned(model, folder, config)
+        return folder.name
 
     def tune_decoder(self, steps: int) -> None:
         """Put a decoder that was trained on the training images, once for every IPC and seed, into the model."""
