@@ -21,7 +21,7 @@ ARROWS = {
     "evaluators": "",
     "ddbench": "api errors version",
     "ddbench.version": "",
-    "ddbench.api": "runner leaderboard report store datasets registry protocols types errors utils",
+    "ddbench.api": "sweep runner leaderboard report store datasets registry protocols types errors utils",
     "ddbench.__main__": "cli",
     "ddbench.utils": "errors evaluators version",
     "ddbench.errors": "",

@@ -1,4 +1,4 @@
-"""Measures with students of their own, as `ddbench redundancy` and `budget`. No torch until it computes."""
+"""Measures with students of their own: redundancy, training budgets, continual learning. No torch until it computes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Folder = str | os.PathLike[str]
 class Measure:
     """The students of a measure as a table; `print(measure)` shows it as the command does.
 
-    name: "redundancy" or "budget".
+    name: "redundancy", "budget" or "continual".
     rows: one for each method in each setting: `label`, `column` (dataset, size, ipc, protocol, student), `cells`, the
         accuracies by what the measure varies, fractions: `cells[x].mean`, `.std`, `.n`.
     """
@@ -153,6 +153,46 @@ def budget(  # noqa: PLR0913
     budgets = Budgets(tuple(fractions), tuple(whole_number("steps", number, 1) for number in steps))
     jobs = budget_jobs(_find_runs(runs, source, options), budgets, trained)
     return _measure("budget", jobs, replace(options.settings, compiled=compiled), retry)
+
+
+def continual(  # noqa: PLR0913
+    plan: Folder,
+    *,
+    compiled: bool = False,
+    retry: bool = False,
+    runs: Folder | None = None,
+    data_root: Folder | None = None,
+    shared: Folder | None = None,
+    device: str | None = None,
+    resize: Literal["lanczos", "bilinear"] = "lanczos",
+    quiet: bool = False,
+) -> Measure:
+    """Learn classes step by step with distilled sets as memory, as `ddbench continual` does.
+
+    plan: a TOML file (`ddbench continual --help` explains it).
+
+    All other arguments are those of `run`. `cells` of the rows are by the number of classes; their mean and deviation
+    are over orders of the classes.
+
+    Raises UserError for an invalid plan or missing data, before anything is written; FailedRunError if a distillation
+    or a student failed.
+
+    >>> text = 'dataset = "folder:images4"\\nsteps = 2\\nipc = 1\\norders = 1\\nprotocol = "few_steps.toml"\\n'
+    >>> _ = Path("plan.toml").write_text(text + 'methods = ["random"]')
+    >>> list(ddbench.continual("plan.toml").rows[0].cells)
+    [2.0, 4.0]
+    """
+    from ddbench.sweep.continual import FOLDER, continual_work, read_continual
+
+    options = GlobalOptions.of_call(quiet, resize, runs=runs, data=data_root, shared=shared, device=device).absolute()
+    work = continual_work(*read_continual(Path(plan).expanduser()), options.data_paths, options.runs)
+    settings = replace(options.settings, runs=options.runs / FOLDER, compiled=compiled)
+    failed = [job for job in work.distillations if job.run(settings, retry).failed]
+    if failed:
+        lines = [f"{job.title}: {failure.error}; see {failure_path(job.folder)}"
+                 for job in failed if (failure := read_failure(job.folder))]  # fmt: skip
+        raise FailedRunError("\n".join([*lines, "retry=True repeats what failed"]))
+    return _measure("continual", work.students, settings, retry)
 
 
 def _students(names: str | Sequence[str], protocol: Folder, seeds: int) -> Students:

@@ -11,6 +11,7 @@ from typing import Literal
 import click
 
 from ddbench.cli.common import Group, RunsFolder, UserPath, log_to_stderr
+from ddbench.cli.continual import continual
 from ddbench.cli.data import data
 from ddbench.cli.demo import demo
 from ddbench.cli.doctor import doctor
@@ -135,6 +136,7 @@ COMMANDS = (
     quality,
     redundancy,
     budget,
+    continual,
     leaderboard,
     report,
     figure,

@@ -20,9 +20,8 @@ from ddbench.runner.options import GlobalOptions
 from ddbench.utils.limits import MOST_IMAGES
 
 if TYPE_CHECKING:
-    from ddbench.leaderboard.measures import MeasuredStudent
     from ddbench.runner.student_job import StudentJob, Students
-    from ddbench.sweep.workers import Submit
+    from ddbench.sweep.workers import Job, Submit
 
 RUNS = click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=UserPath(exists=True, file_okay=False))
 
@@ -38,14 +37,6 @@ class PlotFile(OutputFile):
 
 
 PLOT = click.option("--plot", type=PlotFile(), metavar="FILE", help="Also draw the table: SVG, PNG or PDF.")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The students of a measure that have a record; whether others failed, or have a file that cannot be used."""
-
-    students: list[MeasuredStudent]
-    failed: bool
 
 
 @dataclass(frozen=True)
@@ -151,7 +142,7 @@ def redundancy(
     options = options.absolute()
     runs = find_runs(folders, dataset, options.data_paths)
     jobs = redundancy_jobs(runs, part_size, students)
-    finish("redundancy", do_jobs(options, jobs, job_options), job_options.form)
+    finish("redundancy", jobs, do_jobs(options, jobs, job_options), job_options.form)
 
 
 @click.command()
@@ -197,14 +188,21 @@ def budget(  # noqa: PLR0913
     options = options.absolute()
     runs = find_runs(folders, dataset, options.data_paths)
     jobs = budget_jobs(runs, Budgets(shares or SHARES, steps), students)
-    finish("budget", do_jobs(options, jobs, job_options), job_options.form, plot)
+    finish("budget", jobs, do_jobs(options, jobs, job_options), job_options.form, plot)
 
 
-def finish(measure: str, outcome: Outcome, form: str, plot: Path | None = None) -> None:
-    """Print the table of a measure and write its plot; end with status 1 if a student failed."""
+def finish(measure: str, jobs: Sequence[StudentJob], failed: bool, form: str, plot: Path | None = None) -> None:
+    """Print the table of the students that have a record, and write its plot.
+
+    Ends with status 1 if a job failed, or a record cannot be used.
+    """
     from ddbench.leaderboard.measures import measured_rows, render_measure
+    from ddbench.runner.student_job import read_students
+    from ddbench.store.reader import report_problems
 
-    rows = measured_rows(outcome.students)
+    students, problems = read_students(jobs)
+    report_problems(problems)
+    rows = measured_rows(students)
     click.echo(render_measure(measure, rows, form), nl=False)
     if plot:
         from ddbench.report.measure_plots import encode, plot_measure
@@ -212,23 +210,19 @@ def finish(measure: str, outcome: Outcome, form: str, plot: Path | None = None) 
 
         write_bytes(plot, encode(plot_measure(measure, rows), plot.suffix.lower()))
         log.info("written to %s", plot)
-    if outcome.failed:
+    if failed or problems:
         raise SystemExit(1)
 
 
-def do_jobs(options: GlobalOptions, jobs: Sequence[StudentJob], job_options: JobOptions) -> Outcome:
-    """Do the missing jobs and read the records of all. A dry run prints the jobs and ends the command."""
+def do_jobs(options: GlobalOptions, jobs: Sequence[Job], job_options: JobOptions) -> bool:
+    """Do the missing jobs; return True if one failed. A dry run prints the jobs and ends the command."""
     from ddbench.runner.run import TaskCounts
-    from ddbench.runner.student_job import read_students
-    from ddbench.store.reader import report_problems
 
     retry = job_options.retry
-    failures = {} if retry else {job.title: job.earlier_failure for job in jobs if job.earlier_failure}
+    failures = {} if retry else {job.title: failure for job in jobs if (failure := job.earlier_failure)}
     if job_options.dry_run:
-        rows = [
-            (job.title, "done" if job.done else "to do", failure.error if (failure := failures.get(job.title)) else "")
-            for job in jobs
-        ]
+        states = [(job.title, "done" if job.done else "to do") for job in jobs]
+        rows = [(*state, failures[state[0]].error if state[0] in failures else "") for state in states]
         click.echo(format_table(rows, ("job", "state", "failed earlier"), job_options.form))
         click.get_current_context().exit()
     for title, failure in failures.items():
@@ -239,7 +233,5 @@ def do_jobs(options: GlobalOptions, jobs: Sequence[StudentJob], job_options: Job
         settings = replace(options.settings, quiet=True, compiled=job_options.compiled)
         counts += run_jobs(todo, job_options.pool(options), settings, retry, options.quiet)
     done = (counts.done, counts.failed, counts.existing)
-    log.info("%d students: %d trained now, %d failed, %d trained before", len(jobs), *done)
-    students, problems = read_students(jobs)
-    report_problems(problems)
-    return Outcome(students, bool(counts.failed or problems))
+    log.info("%d jobs: %d done now, %d failed, %d done before", len(jobs), *done)
+    return counts.failed > 0

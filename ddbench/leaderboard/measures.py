@@ -200,6 +200,22 @@ def _budget_text(rows: Sequence[MeasuredRow], form: str) -> str:
     return accuracy_table(rows, head, form, {"all steps": lambda row: _steps(row, min(row.students))[1]})
 
 
+def continual_records(rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
+    """Return one object for each step of each row: step, steps, classes; `n` counts orders of the classes."""
+    records = []
+    for row in rows:
+        for x, students in row.students.items():
+            place = students[0].variation.place
+            step = {"step": int(place["step"]), "steps": int(place["steps"]), "classes": int(x)}
+            records.append(row.record(x) | step)
+    return records
+
+
+def _continual_text(rows: Sequence[MeasuredRow], form: str) -> str:
+    """Return the accuracies in %, a column for each step, as text, Markdown or LaTeX."""
+    return accuracy_table(rows, lambda x: f"{x:.0f} classes", form)
+
+
 @dataclass(frozen=True)
 class _Kind:
     """The table of a measure.
@@ -217,13 +233,15 @@ class _Kind:
 _KINDS = {
     "redundancy": _Kind(_redundancy_text, redundancy_records, _redundancy_lines),
     "budget": _Kind(_budget_text, budget_records, budget_records),
+    "continual": _Kind(_continual_text, continual_records, continual_records),
 }
 
 
 def render_measure(measure: str, rows: Sequence[MeasuredRow], form: str = "text") -> str:
     """Return the table of a measure in one of FORMATS, ending with a newline.
 
-    text, markdown and latex show %, mean ± sample standard deviation over distillations. csv and json hold fractions.
+    text, markdown and latex show %, mean ± sample standard deviation over distillations, of "continual" over orders of
+    the classes. csv and json hold fractions.
     """
     kind = _KINDS[measure]
     if form == "json":

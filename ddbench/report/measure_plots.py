@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 Axis = tuple[str, Callable[[MeasuredRow, float], float]]  # its label, (row, x) -> place
 
+LINEAR = ("continual",)  # measures whose axis is not logarithmic
 AXES: dict[str, tuple[Axis, ...]] = {  # of a measure, one for each panel
     "budget": (("optimizer steps", mean_steps), ("seconds of a student", mean_seconds)),
+    "continual": (("classes so far", lambda _, x: x),),
 }
 
 
@@ -47,9 +49,13 @@ def plot_measure(measure: str, rows: Sequence[MeasuredRow]) -> Figure:
                 )
                 panel.errorbar(*zip(*points, strict=True), label=escape_label(label), capsize=3, **style)
         for panel, (name, _) in zip(panels, axes_of, strict=True):
-            panel.set(xscale="log", xlabel=name)
+            panel.set(xlabel=name)
+            if measure in LINEAR:
+                panel.set_xticks(sorted({x for row in rows for x in row.cells}))
+            else:
+                panel.set(xscale="log")
+                panel.xaxis.set_minor_formatter("")
             panel.xaxis.set_major_formatter("{x:g}")
-            panel.xaxis.set_minor_formatter("")
         panels[0].set_ylabel("overall accuracy, %")
         marks, names = panels[0].get_legend_handles_labels()
         fig.legend(marks, names, loc="outside lower center", ncols=2, fontsize=9)

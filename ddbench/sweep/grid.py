@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from ddbench.config import read_toml, validate
 from ddbench.datasets.info import DataPaths
+from ddbench.datasets.lookup import ImageSource
 from ddbench.datasets.name import DatasetName
 from ddbench.errors import UserError, unknown
 from ddbench.registry import load_method
@@ -75,6 +76,7 @@ class SweepJob:
 
     request: with one IPC (none for all images) and one seed.
     tasks: the distillation, then each student of each protocol.
+    source: the dataset, where its name alone does not find it.
     """
 
     request: Request
@@ -82,6 +84,7 @@ class SweepJob:
     protocols: tuple[str, ...]
     student_seeds: int
     tasks: tuple[Task, ...]
+    source: ImageSource | None = None
 
     @property
     def folder(self) -> Path:
@@ -98,6 +101,11 @@ class SweepJob:
         return [task for task in self.tasks if not task.done]
 
     @property
+    def done(self) -> bool:
+        """True if no task is missing."""
+        return not self.missing
+
+    @property
     def earlier_failure(self) -> Failure | None:
         """Return the first failure where every missing task failed earlier, or needs a distillation that failed."""
         if not self.tasks[0].done and (failure := read_failure(self.folder)):
@@ -108,7 +116,8 @@ class SweepJob:
     def run(self, settings: ExecutionSettings, retry: bool) -> TaskCounts:
         """Do the missing tasks, protocol after protocol. Raises UserError where this process plans another run."""
         evaluations = [planning.evaluation_setup(self.students, name, self.student_seeds) for name in self.protocols]
-        plans = planning.plans_for_protocols(self.request, evaluations, settings.data_paths)
+        listed = planning.list_dataset(self.source, settings.data_paths) if self.source else None
+        plans = planning.plans_for_protocols(self.request, evaluations, settings.data_paths, listed)
         if plans[0].specs[0].digest != self.tasks[0].spec.digest:
             reason = "its code or data differ from where the sweep started"
             raise UserError(f"{self.title}: this worker would compute another run: {reason}")
@@ -129,8 +138,23 @@ class SweepJob:
 
 def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
     """Read a plan from a TOML file. Raises UserError that names the wrong key or value, and the valid ones."""
+    content, methods = read_methods(path, Sweep.__dataclass_fields__)
+    if "datasets" not in content:
+        raise UserError(f'{path}: datasets must be a list, such as datasets = ["ucm", "scenes"]')
+    sweep = Sweep(**validate(Sweep, content, str(path)))
+    for name in ("datasets", "students", "protocols"):
+        if not getattr(sweep, name):
+            raise UserError(f"{path}: {name} is empty: name at least one")
+    return sweep, methods
+
+
+def read_methods(path: Path, keys: Iterable[str]) -> tuple[dict[str, Any], tuple[MethodEntry, ...]]:
+    """Read a TOML file with `methods` and `keys`; return the values of these, unchecked, and the methods.
+
+    Raises UserError for another key, and for a method that is neither a name nor a table.
+    """
     content = read_toml(path)
-    known = [METHODS, *Sweep.__dataclass_fields__]
+    known = [METHODS, *keys]
     for key in content:
         if key not in known:
             raise unknown(f"key of a plan ({path})", key, known)
@@ -139,13 +163,7 @@ def read_plan(path: Path) -> tuple[Sweep, tuple[MethodEntry, ...]]:
         raise UserError(
             f'{path}: methods must be a list: methods = ["random", {{method = "dm", preset = "tiny"}}], for example'
         )
-    if "datasets" not in content:
-        raise UserError(f'{path}: datasets must be a list, such as datasets = ["ucm", "scenes"]')
-    sweep = Sweep(**validate(Sweep, content, str(path)))
-    for name in ("datasets", "students", "protocols"):
-        if not getattr(sweep, name):
-            raise UserError(f"{path}: {name} is empty: name at least one")
-    return sweep, tuple(_method_entry(method, path) for method in methods)
+    return content, tuple(_method_entry(method, path) for method in methods)
 
 
 def _method_entry(method: Any, path: Path) -> MethodEntry:
@@ -166,7 +184,7 @@ def sweep_jobs(sweep: Sweep, methods: Sequence[MethodEntry], data_paths: DataPat
         planning.evaluation_setup(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols
     ]
     listed = cache(partial(planning.list_dataset, data_paths=data_paths))
-    protocols = tuple(map(_absolute_file, sweep.protocols))
+    protocols = tuple(map(absolute_file, sweep.protocols))
     jobs: dict[str, SweepJob] = {}  # by digest of the run
     order: dict[str, tuple[int, ...]] = {}
     grid = product(enumerate(methods), enumerate(sweep.datasets), sweep.sizes or (None,))
@@ -199,10 +217,10 @@ def _request(sweep: Sweep, entry: MethodEntry, dataset: str, size: int | None) -
         raise UserError(f"{entry.method}: ipcs = {list(ipcs)} must be 1 or more")
     config = Path(entry.config).absolute() if entry.config else None
     dataset = DatasetName.parse(dataset).absolute
-    return Request(_absolute_file(entry.method), dataset, ipcs, size, entry.preset, config, entry.set, seeds)
+    return Request(absolute_file(entry.method), dataset, ipcs, size, entry.preset, config, entry.set, seeds)
 
 
-def _absolute_file(name: str) -> str:
+def absolute_file(name: str) -> str:
     """Return FILE.py:CLASS or a protocol's FILE.toml with an absolute path, any other name unchanged."""
     return str(Path(name).absolute()) if ".py:" in name or name.endswith(".toml") else name
 

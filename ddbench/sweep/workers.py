@@ -55,6 +55,16 @@ class Job(Protocol):
         """The job in words, different for every job."""
         ...
 
+    @property
+    def done(self) -> bool:
+        """True if nothing of it is missing."""
+        ...
+
+    @property
+    def earlier_failure(self) -> Failure | None:
+        """The recorded failure that a run without `retry` would report."""
+        ...
+
     def run(self, settings: ExecutionSettings, retry: bool) -> TaskCounts:
         """Do what is missing of the job; filelock.Timeout when another process does it.
 

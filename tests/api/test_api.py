@@ -579,6 +579,7 @@ def examples(tmp_path_factory):
     """A folder with images/ of 8 px and one run, for all examples: what exists is not computed again."""
     home = tmp_path_factory.mktemp("examples")
     write_images(home / "images", {"barn": 10, "pond": 12})
+    write_images(home / "images4", dict.fromkeys("abcd", 5))
     (home / "few_steps.toml").write_text(few(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
@@ -597,12 +598,15 @@ def examples(tmp_path_factory):
         "evaluate",
         "redundancy",
         "budget",
+        "continual",
         "Results",
     ],
 )
 def test_the_docstrings_examples_run(examples, monkeypatch, name):
     monkeypatch.chdir(examples)
-    tests = doctest.DocTestFinder().find(getattr(ddbench, name), globs={"ddbench": ddbench, "torch": torch})
+    tests = doctest.DocTestFinder().find(
+        getattr(ddbench, name), globs={"ddbench": ddbench, "torch": torch, "Path": Path}
+    )
     results = [doctest.DocTestRunner().run(test) for test in tests]
     assert sum(result.attempted for result in results) > 0
     assert sum(result.failed for result in results) == 0
