@@ -8,6 +8,7 @@ No published protocol can have the name of a user's, so the two never rank toget
     labels = "own"                    # or "hard"; or "views": the teacher's of every augmented view
     teacher_statistics = "running"    # or "batch": the teacher of views normalises each batch by itself
     float_images = false              # true: train on a set's float images if it has some
+    image_weights = false             # true: weigh each image's loss by a set's weights if it has some
     source = "what it is for"
     [recipes.convnet]                 # differences; without `like`, every field without a default
     epochs = 100
@@ -31,7 +32,9 @@ from evaluators.protocols import PROTOCOLS, protocol
 from evaluators.recipes import Augment, Protocol, Recipe
 
 TOML = ".toml"
-KEYS = ("like", "init", "teacher", "teacher_statistics", "labels", "float_images", "source", "recipes")
+KEYS = (
+    "like", "init", "teacher", "teacher_statistics", "labels", "float_images", "image_weights", "source", "recipes",
+)  # fmt: skip
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -76,8 +79,9 @@ def read_protocol(path: Path) -> Protocol:
     for key in ("like", "init", "labels", "teacher_statistics", "source"):
         if not isinstance(table.get(key, ""), str):
             raise UserError(f"{path}: {key} = {table[key]!r} is invalid; expected text")
-    if not isinstance(table.get("float_images", False), bool):
-        raise UserError(f"{path}: float_images = {table['float_images']!r} is invalid; expected true or false")
+    for key in ("float_images", "image_weights"):
+        if not isinstance(table.get(key, False), bool):
+            raise UserError(f"{path}: {key} = {table[key]!r} is invalid; expected true or false")
     try:
         base = protocol(table["like"]) if "like" in table else Protocol("custom", 1, {}, "")
         recipes = {**base.recipes, **_recipes(path, table.get("recipes", {}), base)}
@@ -91,6 +95,7 @@ def read_protocol(path: Path) -> Protocol:
             teacher_statistics=table.get("teacher_statistics", base.teacher_statistics),
             labels=table.get("labels", base.labels),
             float_images=table.get("float_images", base.float_images),
+            image_weights=table.get("image_weights", base.image_weights),
             source=table.get("source", f"{path.name}{f', like {base.title}' if base.recipes else ''}"),
         )
         row = replace(row, name="custom", version=1, evaluates=True, size=0)

@@ -70,6 +70,8 @@ class DistilledSet(ImageSet):
     below 0 and above 1. Protocols that say so train on them; they count in the storage budget.
     learning_rate: of the student, that the method learned with the images (MTT). Protocols that say so train at it.
     whitening: ZCA in which the images were optimised; protocols that whiten use it. It counts in the storage budget.
+    weights: of the images in a loss, float32 (n,), at least 0; only their ratios count. Protocols that say so use them;
+    they count in the storage budget.
     """
 
     soft_labels: Tensor | None = None
@@ -77,6 +79,7 @@ class DistilledSet(ImageSet):
     float_images: Tensor | None = None
     learning_rate: float | None = None
     whitening: Whitening | None = None
+    weights: Tensor | None = None
 
     def check(self, ipc: int) -> None:
         """Raise ValueError unless shapes, types and the budget of `ipc` images per class (0: none) are kept."""
@@ -109,6 +112,11 @@ class DistilledSet(ImageSet):
             raise ValueError(f"the learned learning rate must be finite, not {self.learning_rate}")
         if self.whitening is not None and self.whitening.mean.shape != self.images.shape[1:]:
             raise ValueError(f"the whitening is of images {tuple(self.whitening.mean.shape)}")
+        if (weights := self.weights) is not None:
+            if weights.dtype != torch.float32 or weights.shape != (n,):
+                raise ValueError(f"weights must be float32 ({n},), not {weights.dtype} {tuple(weights.shape)}")
+            if not (torch.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+                raise ValueError("weights must be finite, at least 0, and not all 0")
         if wrong := [key for key, value in self.extras.items() if not _is_plain(value)]:
             raise ValueError(f"extras must be finite numbers, text, or lists and dicts of them; not {', '.join(wrong)}")
 

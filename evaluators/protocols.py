@@ -128,6 +128,16 @@ def _change_all(base: Protocol, change: Callable[[Recipe], Recipe]) -> Mapping[s
     return MappingProxyType({student: change(recipe) for student, recipe in base.recipes.items()})
 
 
+QUICK_WEIGHTED_1 = replace(
+    QUICK_1,
+    name="quick-weighted",
+    image_weights=True,
+    source="""\
+quick@1 with a loss that is weighted by the set's weights of images, if it has some (`image_weights=true` of d4m, mgd3,
+kmeans and dpd: the share of the training images in each image's cluster; DDOQ, Tan & Slade, ICLR 2026,
+arXiv:2501.07681). All numbers are quick@1's.""",
+)
+
 LONG_1 = Protocol(
     name="long",
     version=1,
@@ -264,7 +274,7 @@ SOFT_PLAIN_1 = replace(
 )
 
 _PUBLISHED = (
-    *(QUICK_1, LONG_1, DEIT_1, QUICK_HARD_1, QUICK_PLAIN_1, SOFT_1, SOFT_HARD_1, SOFT_PLAIN_1),
+    *(QUICK_1, LONG_1, DEIT_1, QUICK_HARD_1, QUICK_PLAIN_1, QUICK_WEIGHTED_1, SOFT_1, SOFT_HARD_1, SOFT_PLAIN_1),
     *(REAL_1, REAL_LARGE_1, DPD_1, DPD_SCRATCH_1, DC_1, DC_2, DC_PLAIN_1),
     *(DC_FLOAT_1, DC_PLAIN_FLOAT_1, DC_CIFAR100_1, DC_PLAIN_CIFAR100_1, DC_IMAGENET_1),
     *(MTT_1, MTT_ZCA_1, MTT_IMAGENET_1, IDC_1, IDC_2, SQUEEZE_1),

@@ -210,6 +210,7 @@ class Protocol:
     evaluates: True if it evaluates distilled sets; False if it only trains networks on real images.
     size: px, side of the images that it was published for, 0 for any.
     float_images: True to train on a set's float images if it has some; False for its 8-bit images always.
+    image_weights: True to weigh each image's loss by a set's weights if it has some; False for equal weights always.
     teacher_statistics: of the batch norms of a teacher of views: "running" for those of its training, "batch" for
         those of the views of a step.
     """
@@ -225,6 +226,7 @@ class Protocol:
     size: int = 0
     float_images: bool = False
     teacher_statistics: str = "running"
+    image_weights: bool = False
 
     def __post_init__(self) -> None:
         choices = {"init": INITS, "labels": LABELS, "teacher_statistics": STATISTICS}
@@ -233,6 +235,8 @@ class Protocol:
                 raise ValueError(unknown_name(kind, value, values))
         if self.teacher_statistics == "batch" and self.labels != "views":
             raise ValueError('teacher_statistics = "batch" needs labels = "views"; for other labels set "running"')
+        if self.image_weights and self.labels == "views":
+            raise ValueError('image_weights: the labels of "views" have no weights; for labels = "own" they have')
         if self.init == "imagenet" and any(recipe.normalise != "constant" for recipe in self.recipes.values()):
             raise ValueError("ImageNet weights have a normalisation of their own: leave out normalise")
         if self.teacher and self.labels == "hard":
@@ -276,6 +280,7 @@ class Protocol:
         row |= {"labels": self.labels} if self.labels != "own" else {}
         row |= {"float_images": True} if self.float_images else {}
         row |= {"teacher_statistics": self.teacher_statistics} if self.teacher_statistics != "running" else {}
+        row |= {"image_weights": True} if self.image_weights else {}
         text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -65,6 +65,29 @@ def prepare_targets(targets: Tensor, recipe: Recipe, num_classes: int) -> Tensor
     return F.one_hot(targets, num_classes).float() if recipe.temperature or recipe.augment.mixes else targets
 
 
+def check_weights(weights: Tensor, n: int) -> None:
+    """Raise ValueError unless the weights of n images are float32 (n,), finite, at least 0 and not all 0."""
+    if weights.dtype != torch.float32 or weights.shape != (n,):
+        raise ValueError(f"weights must be float32 ({n},), not {weights.dtype} {tuple(weights.shape)}")
+    valid = torch.isfinite(weights) & (weights >= 0)
+    if not valid.all():
+        first = int((~valid).nonzero()[0])
+        raise ValueError(f"the weight of image {first} is {float(weights[first])}: it must be finite and at least 0")
+    if not weights.any():
+        raise ValueError("all weights are 0")
+
+
+def weigh(targets: Tensor, weights: Tensor, recipe: Recipe, num_classes: int) -> Tensor:
+    """Return targets times the images' weights, float32 (n, num_classes); the mean weight counts as 1.
+
+    The cross-entropy is linear in the targets, so each image's loss is multiplied by its weight, in mixed images too.
+    Label smoothing is part of the result.
+    """
+    dense = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).float()
+    smooth = (1 - recipe.label_smoothing) * dense + recipe.label_smoothing / num_classes
+    return smooth * (weights / weights.mean())[:, None]
+
+
 def prepare_teacher(teacher: nn.Module, statistics: str) -> nn.Module:
     """Return the network that labels views: the teacher, or a copy with the statistics of every batch.
 

@@ -20,7 +20,7 @@ from evaluators.recipes import Protocol, Recipe
 from evaluators.resume import TrainingState, changing_tensors, restore
 from evaluators.seeds import generator, seed_of, seeded_dropout
 from evaluators.students import Student, apply_in_batches, build
-from evaluators.targets import check_targets, prepare_targets, prepare_teacher, view_labels
+from evaluators.targets import check_targets, check_weights, prepare_targets, prepare_teacher, view_labels, weigh
 
 CHECK_EVERY = 20  # steps between checks of the loss: a check waits for the device
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
@@ -53,6 +53,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     normalisation: Normalisation = CONSTANT,
     observe: Callable[[Student], None] | None = None,
     teacher: nn.Module | None = None,
+    weights: Tensor | None = None,
 ) -> Student:
     """Train a fresh student; return it after the last step, in eval mode, on `device`.
 
@@ -65,6 +66,8 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     normalisation: `normalisation_of(real training images, recipe.normalise)`.
     teacher: gives the labels of every augmented view (`view_labels`) in place of `targets`; None for no such labels. A
         protocol with labels = "views" needs it.
+    weights: of the images in the loss, float32 (n,), at least 0; their mean counts as 1. None for equal weights. Only a
+        protocol with `image_weights` takes them.
     observe: called with the network, in eval mode, recipe.tests times during training, before the `state` of that step
         is saved. It cannot change the training.
 
@@ -78,6 +81,10 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     check_targets(images, targets, num_classes, protocol.float_images)
     if recipe.learned_rate:
         raise ValueError(f"{protocol.title} takes a set's learned rate: pass protocol.at_rate({student!r}, rate)")
+    if weights is not None:
+        check_weights(weights, len(images))
+        if not protocol.image_weights:
+            raise ValueError(f"{protocol.title} has no image_weights: leave out the weights")
     if (protocol.labels == "views") != (teacher is not None):
         raise ValueError(
             f"{protocol.title} has labels {protocol.labels!r}; a teacher of views is needed for 'views' only"
@@ -91,7 +98,10 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     model.to(torch.device(device)).to(memory_format=layout).train()
     steps = recipe.steps(len(images))
     recipe = replace(recipe, label_smoothing=0.0) if targets.is_floating_point() else recipe
-    targets = prepare_targets(targets, recipe, num_classes).to(device)
+    targets = prepare_targets(targets, recipe, num_classes)
+    if weights is not None:
+        targets, recipe = weigh(targets, weights, recipe, num_classes), replace(recipe, label_smoothing=0.0)
+    targets = targets.to(device)
     flags = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": recipe.precision != "fp32"}
     with torch.backends.cudnn.flags(**flags), seeded_dropout(seed, device):
         optimizer = _make_optimizer(model, recipe)

@@ -38,7 +38,7 @@ class DistilledImages(Dataset[DistilledImage]):
     images: uint8 (n, 3, h, w), 0..255. labels: int64 (n,). classes: names in label order.
     targets: float32 (n, c), the soft labels; one-hot where the set has none.
     soft_labels: float32 (n, c); None for a set with hard labels.
-    weights: float32 (n,), of the images in a loss; no method of this version stores others than 1.
+    weights: float32 (n,), of the images in a loss; 1 where the set has none.
     float_images: float32 (n, 3, h, w), grey values / 255 before rounding, where the method stored them; else None.
     learning_rate: of the student, where the method learned one; else None.
     """
@@ -51,7 +51,7 @@ class DistilledImages(Dataset[DistilledImage]):
         self.soft_labels = None if pictures.soft is None else torch.from_numpy(pictures.soft)
         one_hot = F.one_hot(self.labels, len(self.classes)).float()
         self.targets = one_hot if self.soft_labels is None else self.soft_labels
-        self.weights = torch.ones(len(self.labels))
+        self.weights = torch.ones(len(self.labels)) if pictures.weights is None else torch.from_numpy(pictures.weights)
         self.float_images = None if pictures.floats is None else torch.from_numpy(pictures.floats)
         self.learning_rate = pictures.learning_rate
 

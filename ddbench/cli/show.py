@@ -211,6 +211,7 @@ def _show_protocol(name: str) -> Parts:
     of_views = f"of every view, {teacher}{statistics}"
     labels = {"hard": "hard", "own": f"soft ones of the set, else {teacher}", "views": of_views}
     images = "float images of the set, else its 8-bit images" if row.float_images else "8-bit"
+    images += ", weighted by the set's weights, if it has some" if row.image_weights else ""
     head = f"{row.title} (protocol)\ninit: {row.init}\nimages: {images}\nlabels: {labels[row.labels]}"
     return [f"{head}\nsource: {row.source}", Table(lines, ("field", *heads, "meaning"))]
 

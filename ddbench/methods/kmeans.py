@@ -12,7 +12,7 @@ from ddbench.methods.latent_diffusion.model import check_base, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
 from ddbench.methods.latent_diffusion.prototypes import prototypes_by_features, rows_of, stored_prototypes
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.shared.selection import real_features, subset
+from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, real_features, subset
 from ddbench.methods.shared.validation import at_least, check_enough
 from ddbench.types import DistilledSet, ImageSet
 
@@ -55,6 +55,7 @@ class KMeans:
         "features=latents; only its autoencoder counts",
     )
     alpha: float = param(1.0, "weight of the distance to the own centre, with choice=margin")
+    image_weights: bool = param(False, IMAGE_WEIGHTS, added_later=True)
 
     def __post_init__(self) -> None:
         at_least(self, alpha=0)
@@ -84,4 +85,5 @@ class KMeans:
         else:
             features = real_features(train, ctx, self.embedding, self.trained)
             prototypes, _ = prototypes_by_features(train, features, ipc, self.alpha, self.choice, ctx.progress)
-        return subset(train, rows_of(prototypes), {"prototypes": [p.record() for p in prototypes]})
+        weights = cluster_weights([p.size for p in prototypes], ipc) if self.image_weights else None
+        return subset(train, rows_of(prototypes), {"prototypes": [p.record() for p in prototypes]}, weights)

@@ -126,6 +126,8 @@ def _summary(content: CardContent) -> str:
 def _extra_files(pictures: Pictures) -> Iterator[str]:
     if pictures.floats is not None:
         yield "`float_images.safetensors` (the images before they were rounded to 8 bits)"
+    if pictures.weights is not None:
+        yield "`weights.safetensors` (of the images in a loss)"
     if pictures.whitening:
         yield "`whitening.safetensors` (the ZCA that the images were optimised in)"
     if pictures.learning_rate is not None:

@@ -76,6 +76,8 @@ def train_and_test(student_task: StudentTask, pictures: distilled_set.Pictures) 
     labels = _labels(student_task, pictures)
     recipe = protocol.recipe(student_task.student)
     images = _images(pictures, protocol)
+    weighted = protocol.image_weights and pictures.weights is not None
+    weights = torch.from_numpy(pictures.weights) if weighted else None
     normalisation = _normalisation(student_task.data.train, recipe.normalise, pictures)
     on: dict[str, Any] = {"num_classes": len(test.classes), "device": device}
     accuracies: list[float] = []  # during training, for recipes that ask for tests; none decides anything
@@ -92,6 +94,7 @@ def train_and_test(student_task: StudentTask, pictures: distilled_set.Pictures) 
         compiled=compiled,
         normalisation=normalisation,
         teacher=labels.of_views,
+        weights=weights,
         observe=lambda network: accuracies.append(evaluate(network, test.images, test.labels, **on).overall),
     )
     scores = evaluate(model, test.images, test.labels, **on)
@@ -118,7 +121,7 @@ def train_and_test(student_task: StudentTask, pictures: distilled_set.Pictures) 
         seconds=seconds,
         memory_bytes=memory_bytes,
         image_bytes=images.nbytes + (pictures.whitening_bytes if recipe.normalise == "zca" else 0),
-        label_bytes=labels.bytes,
+        label_bytes=labels.bytes + (0 if weights is None else weights.nbytes),
         **describe_environment(device),
         compiled=compiled,
         precision=precision(recipe, device),

@@ -46,7 +46,10 @@ class ExternalImages:
         from evaluators.normalisation import Whitening
 
         pictures = self.pictures
-        soft, floats = (None if part is None else torch.from_numpy(part) for part in (pictures.soft, pictures.floats))
+        soft, floats, weights = (
+            None if part is None else torch.from_numpy(part)
+            for part in (pictures.soft, pictures.floats, pictures.weights)
+        )
         zca = {name: torch.from_numpy(part) for name, part in pictures.whitening.items()}
         return train.distilled(
             pictures.to_tensor(),
@@ -55,6 +58,7 @@ class ExternalImages:
             float_images=floats,
             learning_rate=pictures.learning_rate,
             whitening=Whitening.of(zca["mean"], zca["matrix"]) if zca else None,
+            weights=weights,
         )
 
     def identity(self) -> str:

@@ -15,7 +15,7 @@ from PIL import ImageOps
 from ddbench.datasets.info import describe_ignored
 from ddbench.errors import UserError
 from ddbench.store import distilled_set
-from ddbench.store.distilled_set import FLOAT_IMAGES, SOFT_LABELS, WHITENING, Pictures, class_files
+from ddbench.store.distilled_set import FLOAT_IMAGES, SOFT_LABELS, WEIGHTS, WHITENING, Pictures, class_files
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix, read_json
 from ddbench.utils.images import UnreadableImageError, open_image
 
@@ -40,7 +40,8 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     images = [_read(path, size) for path in paths]
     labels = [label for label, name in enumerate(classes) for _ in files[name]]
     try:
-        soft, floats = (distilled_set.read_tensor(folder, name) for name in (SOFT_LABELS, FLOAT_IMAGES))
+        of_images = (SOFT_LABELS, FLOAT_IMAGES, WEIGHTS)
+        soft, floats, weights = (distilled_set.read_tensor(folder, name) for name in of_images)
         whitening = distilled_set.read_tensors(folder, WHITENING)
         manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
     except ValueError as error:
@@ -54,6 +55,7 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     for name, array, shape in (
         ("soft labels are", soft, (n, len(classes))),
         ("float images are", floats, (n, 3, size, size)),
+        ("weights are", weights, (n,)),
         ("the whitening's mean is", whitening.get("mean"), (3, size, size)),
         ("the whitening's matrix is", whitening.get("matrix"), (pixels, pixels)),
     ):
@@ -65,8 +67,12 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
         check_soft(folder, soft, np.array(labels), classes)
     if floats is not None:
         floats = _in_order(folder, FLOAT_IMAGES, floats, named)
+    if weights is not None:
+        weights = _in_order(folder, WEIGHTS, weights.astype(np.float32), named)
+        if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+            raise UserError(f"{folder / WEIGHTS}.safetensors: weights must be finite, at least 0, and not all 0")
     hard = np.array(labels, dtype=np.int64)
-    return Pictures(np.stack(images), hard, classes, soft, {}, floats, rate, whitening)
+    return Pictures(np.stack(images), hard, classes, soft, {}, floats, rate, whitening, weights)
 
 
 def _in_order(
@@ -147,7 +153,7 @@ def _report_unread(folder: Path, files: dict[str, list[Path]]) -> None:
     Raises UserError for a folder with images inside a class folder, as in datasets.
     """
     read = {path for paths in files.values() for path in paths}
-    read |= {folder / f"{name}.safetensors" for name in (SOFT_LABELS, FLOAT_IMAGES, WHITENING)}
+    read |= {folder / f"{name}.safetensors" for name in (SOFT_LABELS, FLOAT_IMAGES, WEIGHTS, WHITENING)}
     read |= {folder / name for name in ("manifest.json", "README.md", "train/metadata.jsonl")}  # of an exported set
     unread = []
     for path in sorted(path for path in folder.rglob("*") if not path.is_dir() and path not in read):

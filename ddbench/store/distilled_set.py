@@ -4,6 +4,7 @@ soft_labels.safetensors   float32 (n, c): a row per image, class by class in the
                           class in the order of the classes. Its metadata may name both, as JSON lists: "classes"
                           ["barn", ...] and "files" ["barn/000.png", ...]; ddbench writes them
 float_images.safetensors  float32 (n, 3, h, w), grey values / 255 before they were rounded to the PNGs
+weights.safetensors       float32 (n,), of the images in a loss; its metadata may name the files
 whitening.safetensors     the mean image and the matrix of ZCA (evaluators.normalisation.Whitening)
 
 Students are trained on what is on disk: the runner writes a set with `write` and evaluates what `read` returns.
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from ddbench.types import DistilledSet
 
-SOFT_LABELS, FLOAT_IMAGES, WHITENING = "soft_labels", "float_images", "whitening"
+SOFT_LABELS, FLOAT_IMAGES, WEIGHTS, WHITENING = "soft_labels", "float_images", "weights", "whitening"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Pictures:
     floats: the images before rounding, float32 (n, 3, h, w), grey values / 255; None for none
     learning_rate: of the student, as the method learned it; None for none
     whitening: "mean", float32 (3, h, w), and "matrix", float32 (d, d), of ZCA; empty for none
+    weights: of the images in a loss, float32 (n,); None for none
     """
 
     images: np.ndarray
@@ -55,19 +57,21 @@ class Pictures:
     floats: np.ndarray | None = None
     learning_rate: float | None = None
     whitening: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     @classmethod
     def from_distilled(cls, distilled: DistilledSet) -> Pictures:
         """Convert the tensors of a method's result to arrays, sorted by class."""
-        soft, floats = (
+        soft, floats, weights = (
             None if part is None else part.detach().cpu().numpy()
-            for part in (distilled.soft_labels, distilled.float_images)
+            for part in (distilled.soft_labels, distilled.float_images, distilled.weights)
         )
         zca = distilled.whitening
         whitening = {"mean": zca.mean.cpu().numpy(), "matrix": zca.matrix.cpu().numpy()} if zca else {}
         images, labels = to_array(distilled.images), distilled.labels.cpu().numpy()
         classes, rate = tuple(distilled.classes), distilled.learning_rate
-        return sorted_by_class(cls(images, labels, classes, soft, dict(distilled.extras), floats, rate, whitening))
+        extras = dict(distilled.extras)
+        return sorted_by_class(cls(images, labels, classes, soft, extras, floats, rate, whitening, weights))
 
     def to_tensor(self) -> Tensor:
         """Return the images, uint8 (n, 3, h, w)."""
@@ -86,7 +90,7 @@ class Pictures:
     @property
     def nbytes(self) -> int:
         """Storage budget: bytes of all that is stored; hard labels are free, as the folder's name holds them."""
-        parts = (part.nbytes for part in (self.images, self.soft, self.floats) if part is not None)
+        parts = (part.nbytes for part in (self.images, self.soft, self.floats, self.weights) if part is not None)
         return sum(parts) + self.whitening_bytes
 
     def content(self) -> str:
@@ -96,7 +100,7 @@ class Pictures:
         sha.update(self.labels.astype("<i8").tobytes())
         if self.soft is not None:
             sha.update(np.ascontiguousarray(self.soft.astype("<f4")).data)
-        parts = {FLOAT_IMAGES: self.floats, **self.whitening}
+        parts = {FLOAT_IMAGES: self.floats, WEIGHTS: self.weights, **self.whitening}
         for name, part in sorted(parts.items()):
             if part is not None:
                 sha.update(name.encode())
@@ -112,9 +116,12 @@ def sorted_by_class(pictures: Pictures) -> Pictures:
 
 
 def subset(pictures: Pictures, rows: np.ndarray) -> Pictures:
-    """Return these rows, int64 (k,), in their order, of images, labels, soft labels and float images."""
-    soft, floats = (None if part is None else part[rows] for part in (pictures.soft, pictures.floats))
-    return replace(pictures, images=pictures.images[rows], labels=pictures.labels[rows], soft=soft, floats=floats)
+    """Return these rows, int64 (k,), in their order, of all that is stored for each image."""
+    soft, floats, weights = (
+        None if part is None else part[rows] for part in (pictures.soft, pictures.floats, pictures.weights)
+    )
+    images, labels = pictures.images[rows], pictures.labels[rows]
+    return replace(pictures, images=images, labels=labels, soft=soft, floats=floats, weights=weights)
 
 
 def order_header(content: bytes) -> bytes:
@@ -135,7 +142,8 @@ def write(folder: Path, pictures: Pictures) -> None:
             (folder / name).mkdir(exist_ok=True)
             files.append(f"{name}/{index:0{width}d}.png")
             Image.fromarray(image).save(folder / files[-1])
-    tensors = {SOFT_LABELS: {SOFT_LABELS: pictures.soft}, FLOAT_IMAGES: {FLOAT_IMAGES: pictures.floats}}
+    of_images = {SOFT_LABELS: pictures.soft, FLOAT_IMAGES: pictures.floats, WEIGHTS: pictures.weights}
+    tensors = {name: {name: part} for name, part in of_images.items()}
     for name, parts in {**tensors, WHITENING: pictures.whitening}.items():
         arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in parts.items() if v is not None}
         if arrays:
@@ -151,6 +159,7 @@ def write(folder: Path, pictures: Pictures) -> None:
         "size": list(pictures.images.shape[1:3]),
         "labels": "hard" if pictures.soft is None else "soft",
         "float_images": pictures.floats is not None,
+        "weights": pictures.weights is not None,
         "whitening": bool(pictures.whitening),
         "learning_rate": pictures.learning_rate,
         "content": pictures.content(),
@@ -180,6 +189,7 @@ def read(folder: Path) -> Pictures:
         read_tensor(folder, FLOAT_IMAGES) if manifest.get("float_images") else None,
         manifest.get("learning_rate"),
         read_tensors(folder, WHITENING) if manifest.get("whitening") else {},
+        read_tensor(folder, WEIGHTS) if manifest.get("weights") else None,
     )
     if pictures.content() != manifest.get("content"):
         raise ValueError(f"{folder} was changed: its images differ from its manifest.json")
@@ -187,7 +197,7 @@ def read(folder: Path) -> Pictures:
 
 
 def read_tensor(folder: Path, name: str) -> np.ndarray | None:
-    """Return the soft labels or float images of a folder, in the order of its files; None without any.
+    """Return the soft labels, float images or weights of a folder, in the order of its files; None without any.
 
     Raises ValueError for a file that does not hold them.
     """

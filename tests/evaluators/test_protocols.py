@@ -311,6 +311,7 @@ def test_rows_cannot_be_changed():
         replace(MINE, teacher=("resnet18", "quick@1")),
         replace(MINE, labels="hard"),
         replace(MINE, float_images=True),
+        replace(MINE, image_weights=True),
         replace(MINE, recipes={"convnet": replace(RECIPE, learned_rate=True)}),
     ],
 )

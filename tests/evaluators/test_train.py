@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators import augment, dsa, train
+from evaluators import augment, dsa, targets, train
 from evaluators.accuracy import evaluate
 from evaluators.catalog import STUDENTS
 from evaluators.normalisation import normalisation_of
@@ -195,6 +195,50 @@ def test_float_images_are_trained_on_as_they_are():
         fit(images.float() / 255, labels, protocol=short(**FEW))
     with pytest.raises(ValueError, match="float images must be finite"):
         fit(images / torch.zeros(1), labels, protocol=row)
+
+
+@pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.1}, {"augment": Augment(cutmix=1.0)}])
+def test_weights_multiply_the_losses_of_images(changes):
+    """The loss is the mean of w_i / mean(w) times each image's loss; the ratios of the weights alone count."""
+    images, labels = stripes(4)
+    row = replace(short(**{**FEW, **changes}), image_weights=True)
+    w = torch.arange(1.0, 13.0)
+    recipe = row.recipe("convnet")
+    dense = targets.prepare_targets(labels, recipe, 3)
+    outputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    by_image = nn.functional.cross_entropy(outputs, dense, label_smoothing=recipe.label_smoothing, reduction="none")
+    loss = nn.functional.cross_entropy(outputs, targets.weigh(dense, w, recipe, 3))
+    torch.testing.assert_close(loss, (w / w.mean() * by_image).mean())
+    students = [fit(images, labels, protocol=row, weights=given) for given in (w, 2 * w, torch.ones(12))]
+    assert same(students[0], students[1])
+    assert not same(students[0], students[2])
+
+
+def test_an_image_of_weight_0_teaches_nothing():
+    """Wrong labels of no weight leave the student as accurate; with weight they do not."""
+    images, labels = stripes(20)
+    wrong = torch.cat([labels, (labels + 1) % 3, (labels + 2) % 3])
+    row = replace(short(), image_weights=True)
+    w = torch.cat([torch.ones(60), torch.zeros(120)])
+    assert accuracy(fit(images.repeat(3, 1, 1, 1), wrong, protocol=row, weights=w), *stripes(30, seed=1)) > 0.9
+    assert accuracy(fit(images.repeat(3, 1, 1, 1), wrong, protocol=row), *stripes(30, seed=1)) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        (torch.ones(11), r"float32 \(12,\), not torch\.float32 \(11,\)"),
+        (torch.ones(12).double(), "not torch.float64"),
+        (-torch.ones(12), "the weight of image 0 is -1.0"),
+        (torch.full((12,), torch.nan), "the weight of image 0 is nan"),
+        (torch.zeros(12), "all weights are 0"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, reason):
+    with pytest.raises(ValueError, match=reason):
+        fit(*stripes(4), protocol=replace(short(**FEW), image_weights=True), weights=weights)
+    with pytest.raises(ValueError, match="short@1 has no image_weights"):
+        fit(*stripes(4), protocol=short(**FEW), weights=torch.ones(12))
 
 
 @pytest.mark.parametrize("operation", ["color", "flip", "cutout"])

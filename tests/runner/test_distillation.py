@@ -32,6 +32,8 @@ def image_set(cls=ImageSet, size=4, n=4, **changes):
             "float images must be finite, float32",
         ),
         (image_set(DistilledSet, float_images=torch.zeros(4, 3, 4, 4)), "in 8 bits, but differ by 191 of 255"),
+        (image_set(DistilledSet, weights=torch.ones(3)), r"weights must be float32 \(4,\)"),
+        (image_set(DistilledSet, weights=torch.zeros(4)), "not all 0"),
         (image_set(DistilledSet, learning_rate=float("nan")), "learned learning rate must be finite, not nan"),
         (
             image_set(DistilledSet, whitening=Whitening.of(torch.zeros(3, 2, 2), torch.eye(12))),
@@ -75,11 +77,11 @@ def test_a_device_that_is_not_there_is_a_user_error():
 def test_the_evaluator_cannot_know_the_method():
     """Nothing in the evaluators' signatures could carry a method's name.
 
-    `state` is a training to resume, `teacher` a network, `observe` is called with the student.
+    `state` is a training to resume, `teacher` a network, `weights` are numbers, `observe` is called with the student.
     """
     functions = (evaluation.train_student, evaluation.evaluate)
     takes = [sorted(inspect.signature(function).parameters) for function in functions]
     shared = ["device", "images", "num_classes"]
     options = ["compiled", "normalisation", "observe", "progress", "protocol", "seed", "state", "student", "targets"]
-    assert takes[0] == sorted([*shared, *options, "teacher"])
+    assert takes[0] == sorted([*shared, *options, "teacher", "weights"])
     assert takes[1] == sorted([*shared, "batch", "labels", "model"])

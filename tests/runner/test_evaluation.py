@@ -313,7 +313,7 @@ class Learned:
         floats = images.float() / 255 + 0.001  # another content than that of the view
         zca = Whitening.fit(train.images)
         return DistilledSet(images, labels, train.classes, train.readable, float_images=floats,
-                            learning_rate=self.rate or None, whitening=zca)
+                            learning_rate=self.rate or None, whitening=zca, weights=torch.arange(1.0, 5.0))
 """
 
 
@@ -325,24 +325,26 @@ def learned(home, protocol, text, *sets):
     return planning.plan(request, jury, DataPaths(None, home / "shared", True))
 
 
-def test_float_images_rate_and_whitening_reach_the_student(home, monkeypatch):
+def test_what_else_a_set_has_reaches_the_student(home, monkeypatch):
     seen = {}
     monkeypatch.setattr("ddbench.runner.evaluation.train_student", lambda images, *args, **kwargs: seen.update(
         kwargs, images=images) or train_student(images, *args, **kwargs))  # fmt: skip
     text = FEW + 'learned_rate = true\nnormalise = "zca"\n'
-    plan = learned(home, "mine.toml", "float_images = true\n" + text)
+    plan = learned(home, "mine.toml", "float_images = true\nimage_weights = true\n" + text)
     assert run(home, plan).failed == 0
     (found,) = results(home)
     assert seen["images"].dtype == torch.float32
     assert seen["protocol"].recipe("convnet").lr == 0.01
     train = plan.source.load(DataPaths(None, home / "shared", True), 8).train
     assert torch.equal(seen["normalisation"].matrix, Whitening.fit(train.images).matrix)
+    assert seen["weights"].tolist() == [1, 2, 3, 4]
     assert found.image_bytes == 4 * (4 * 192 + 192 + 192 * 192)
+    assert found.label_bytes == 4 * 4
     assert found.protocol_hash == plan.evaluation.protocol.identity("convnet")
 
 
 def test_a_given_folder_keeps_them(home):
-    text = "float_images = true\n" + FEW + 'learned_rate = true\nnormalise = "zca"\n'
+    text = "float_images = true\nimage_weights = true\n" + FEW + 'learned_rate = true\nnormalise = "zca"\n'
     plan = learned(home, "mine.toml", text)
     run(home, plan)
     folder = plan.specs[0].folder(home / "runs") / "distilled"
@@ -353,10 +355,12 @@ def test_a_given_folder_keeps_them(home):
     assert (one.content, one.confusion, one.image_bytes) == (other.content, other.confusion, other.image_bytes)
     for name, array, said in (
         ("float_images", {"float_images": np.zeros((3, 3, 8, 8), np.float32)}, r"float images are \(3, 3, 8, 8\), not"),
+        ("weights", {"weights": np.zeros(3, np.float32)}, r"weights are \(3,\), not \(4,\)"),
+        ("weights", {"weights": np.zeros(4, np.float32)}, "weights must be finite, at least 0, and not all 0"),
         ("whitening", {"mean": np.zeros((3, 8, 8), np.float32)}, "has mean and matrix, not mean"),
         ("soft_labels", {"other": np.zeros(3, np.float32)}, r"soft_labels\.safetensors has no soft labels, but other"),
     ):
-        copy = shutil.copytree(folder, home / f"copy of {name}")
+        copy = shutil.copytree(folder, home / f"copy of {name}", dirs_exist_ok=True)
         save_file(array, copy / f"{name}.safetensors")
         with pytest.raises(UserError, match=said):
             plan_external(copy, plan.source, None, plan.evaluation, data_paths)
@@ -365,7 +369,7 @@ def test_a_given_folder_keeps_them(home):
 def test_other_protocols_do_not_take_them(home):
     assert run(home, learned(home, "few.toml", FEW)).failed == 0
     (found,) = results(home)
-    assert found.image_bytes == 4 * 192
+    assert (found.image_bytes, found.label_bytes) == (4 * 192, 0)
 
 
 def test_a_set_without_a_learned_rate_is_named(home):

@@ -241,19 +241,24 @@ def with_more(order=(0, 1, 2, 3, 4)):
     rng = np.random.default_rng(1)
     floats = (rng.random((5, 3, 8, 8), dtype=np.float32) * 1.5 - 0.2)[list(order)]
     whitening = {"mean": rng.random((3, 8, 8), dtype=np.float32), "matrix": rng.random((192, 192), dtype=np.float32)}
-    return dataclasses.replace(pictures(order=order), floats=floats, learning_rate=0.02, whitening=whitening)
+    more = {"learning_rate": 0.02, "whitening": whitening, "weights": rng.random(5, dtype=np.float32)[list(order)]}
+    return dataclasses.replace(pictures(order=order), floats=floats, **more)
 
 
 def test_float_images_a_rate_and_a_whitening_come_back(tmp_path):
     distilled_set.write(tmp_path, with_more(order=(2, 0, 3, 1, 4)))
     back, expected = distilled_set.read(tmp_path), with_more()
     assert np.array_equal(back.floats, expected.floats)
+    assert np.array_equal(back.weights, expected.weights)
     assert back.learning_rate == 0.02
     assert all(np.array_equal(back.whitening[name], part) for name, part in expected.whitening.items())
     assert back.content() == expected.content()
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["bytes"] == 5 * 8 * 8 * 3 * (1 + 4) + 4 * (192 + 192 * 192)
+    assert manifest["bytes"] == 5 * 8 * 8 * 3 * (1 + 4) + 4 * (192 + 192 * 192 + 5)
     assert (manifest["float_images"], manifest["whitening"], manifest["learning_rate"]) == (True, True, 0.02)
+    assert manifest["weights"]
+    others = dataclasses.replace(expected, weights=expected.weights[::-1])
+    assert others.content() != expected.content()
     (tmp_path / "float_images.safetensors").unlink()
     with pytest.raises(ValueError, match="was changed"):
         distilled_set.read(tmp_path)
@@ -262,11 +267,11 @@ def test_float_images_a_rate_and_a_whitening_come_back(tmp_path):
 def test_a_manifest_that_is_older_than_float_images_is_read(tmp_path):
     distilled_set.write(tmp_path, pictures())
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    for name in ("float_images", "whitening", "learning_rate"):
+    for name in ("float_images", "weights", "whitening", "learning_rate"):
         del manifest[name]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     back = distilled_set.read(tmp_path)
-    assert (back.floats, back.learning_rate, back.whitening) == (None, None, {})
+    assert (back.floats, back.learning_rate, back.whitening, back.weights) == (None, None, {}, None)
 
 
 def test_the_manifest_counts_what_is_stored(tmp_path):

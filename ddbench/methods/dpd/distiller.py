@@ -34,7 +34,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
 )
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents
-from ddbench.methods.shared.selection import features_like, real_features
+from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, features_like, real_features
 from ddbench.methods.shared.validation import at_least, check_enough, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
@@ -125,6 +125,7 @@ class DPD(LatentDiffusionMethod):
         "give each sampled latent its prototype's mean and deviation in every channel: a pull costs contrast",
         added_later=True,
     )
+    image_weights: bool = param(False, IMAGE_WEIGHTS, added_later=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,7 +167,8 @@ class DPD(LatentDiffusionMethod):
                 z, extras = self._sample_prototypes(stages, latents, prototypes, owner)
             with ctx.measure("decoding"):
                 images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"))
-        return train.distilled(images, extras=extras)
+        weights = cluster_weights([p.size for p in prototypes], ipc) if self.image_weights else None
+        return train.distilled(images, extras=extras, weights=weights)
 
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         if self.strength == 0:  # only the autoencoder is used

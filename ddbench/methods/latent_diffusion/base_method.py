@@ -26,6 +26,7 @@ from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, cluster_centres, fixed_starts
 from ddbench.methods.shared.device import resolve_precision
+from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
@@ -152,7 +153,7 @@ class LatentDiffusionMethod:
             starts = self._starts_by_tuned(stages, latents, starts, weights)
             z, _ = self.sample_latents(model, starts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"), train.images.shape[-1])
-        return train.distilled(images)
+        return train.distilled(images, weights=starts.weights)
 
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         """Raise UserError now for settings that would fail after the training."""
@@ -309,7 +310,10 @@ class LatentDiffusionBaseline(LatentDiffusionMethod):
 class ClusterCentreMethod(LatentDiffusionBaseline):
     """Methods whose images start from k-means' centres of a class's latents (not a method by itself)."""
 
+    image_weights: bool = param(False, IMAGE_WEIGHTS, added_later=True)
+
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         prompts = class_prompts(self.prompt, stages.train.readable, stages.train.class_labels(ipc))
         progress = partial(stages.ctx.progress, desc="clusters")
-        return fixed_starts(cluster_centres(stages.train, latents, ipc, progress), prompts)
+        centres, sizes = cluster_centres(stages.train, latents, ipc, progress)
+        return fixed_starts(centres, prompts, cluster_weights(sizes, ipc) if self.image_weights else None)

@@ -28,12 +28,14 @@ class StartLatents:
     prompts: of each image.
     names: of each image, the name of its generator.
     targets: what the method's guidance needs of the training images, for its `_guided_denoiser`.
+    weights: of the images in a student's loss, float32 (n,), or None (`DistilledSet.weights`).
     """
 
     latent: Callable[[int, torch.Generator], Tensor]
     prompts: Prompts
     names: Sequence[tuple[int, ...]]
     targets: Any = None
+    weights: Tensor | None = None
 
     @property
     def labels(self) -> list[int]:
@@ -41,21 +43,25 @@ class StartLatents:
         return [self.prompts.labels[row] for row in self.prompts.index.tolist()]
 
 
-def fixed_starts(z: Tensor, prompts: Prompts) -> StartLatents:
+def fixed_starts(z: Tensor, prompts: Prompts, weights: Tensor | None = None) -> StartLatents:
     """Return the starts of images at latents z (n, c, h, w), each image's generator named by its number."""
-    return StartLatents(lambda i, generator: z[i], prompts, [(i,) for i in range(len(z))])
+    return StartLatents(lambda i, generator: z[i], prompts, [(i,) for i in range(len(z))], weights=weights)
 
 
-def cluster_centres(train: ImageSet, latents: Latents, ipc: int, progress: Callable = iter) -> Tensor:
-    """Return k-means' centres of each class's scaled, flattened latents: (classes * ipc, c, h, w), class after class.
+def cluster_centres(train: ImageSet, latents: Latents, ipc: int, progress: Callable = iter) -> tuple[Tensor, list[int]]:
+    """Return k-means' centres of each class's scaled, flattened latents, and the sizes of their clusters.
 
-    Raises ValueError for a class with fewer than `ipc` images.
+    The centres are (n, c, h, w), n = classes * ipc, class after class. Raises ValueError for a class with fewer than
+    `ipc` images.
     """
     check_enough(train, ipc, "clusters")
-    centres = []
+    centres: list[Tensor] = []
+    sizes: list[int] = []
     for label in progress(range(len(train.classes))):
-        centres.append(k_means(latents.means(train.of_class(label)).flatten(1).numpy(), ipc)[0])
-    return torch.cat(centres).view(-1, *latents.mean.shape[1:])
+        of_class, owner = k_means(latents.means(train.of_class(label)).flatten(1).numpy(), ipc)
+        centres.append(of_class)
+        sizes += np.bincount(owner, minlength=ipc).tolist()
+    return torch.cat(centres).view(-1, *latents.mean.shape[1:]), sizes
 
 
 def k_means(points: np.ndarray, count: int) -> tuple[Tensor, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ RECIPE = Recipe(
 )
 
 
+IMAGE_WEIGHTS = "store weights of the images, their clusters' shares of the class, for protocols with image_weights"
+
+
 def check_enough(train: ImageSet, ipc: int) -> None:
     """Raise ValueError naming every class that has fewer than `ipc` images."""
     if few := train.fewer_than(ipc):
@@ -41,10 +44,20 @@ def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> 
     return subset(train, rows, {"files": [train.names[i] for i in rows.tolist()]} if train.names else {})
 
 
-def subset(train: ImageSet, rows: Tensor, extras: Mapping[str, Any]) -> DistilledSet:
-    """Return the training images at `rows`, int64 (n,), with `extras` for the manifest."""
+def subset(train: ImageSet, rows: Tensor, extras: Mapping[str, Any], weights: Tensor | None = None) -> DistilledSet:
+    """Return the training images at `rows`, int64 (n,), with `extras` for the manifest and their weights, (n,)."""
     names = tuple(train.names[i] for i in rows.tolist()) if train.names else ()
-    return train.distilled(train.images[rows], train.labels[rows], names=names, extras=extras)
+    return train.distilled(train.images[rows], train.labels[rows], names=names, extras=extras, weights=weights)
+
+
+def cluster_weights(sizes: Sequence[int], ipc: int) -> Tensor:
+    """Return weights float32 (n,) of n images that stand for clusters of these sizes, class after class.
+
+    A weight is the cluster's share of its class times `ipc`: their mean in a class is 1 (DDOQ, Tan & Slade, ICLR 2026,
+    arXiv:2501.07681).
+    """
+    of_class = torch.tensor(sizes, dtype=torch.float32).view(-1, ipc)
+    return (of_class / of_class.mean(1, keepdim=True)).flatten()
 
 
 def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tensor:

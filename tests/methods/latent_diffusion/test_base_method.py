@@ -55,15 +55,29 @@ def test_mirrored_images_are_encoded_and_tuned_on(pipeline, few_scenes, context_
 
 def test_centres_are_the_means_of_their_clusters(stages):
     latents = stages.latents()
-    centres = cluster_centres(stages.train, latents, 2).flatten(1)
+    centres, sizes = cluster_centres(stages.train, latents, 2)
+    centres = centres.flatten(1)
     for label in range(3):
         points = latents.means(stages.train.of_class(label)).flatten(1)
         own = centres[2 * label : 2 * label + 2]
         owner = torch.cdist(points, own).argmin(1)
+        assert sizes[2 * label : 2 * label + 2] == owner.bincount(minlength=2).tolist()
         for k in range(2):
             torch.testing.assert_close(own[k], points[owner == k].mean(0), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="7 clusters per class need 7 images per class, but: beach 6"):
         cluster_centres(stages.train, latents, 7)
+
+
+def test_images_weigh_as_much_as_their_clusters(pipeline, few_scenes, context_of):
+    """Classes of 6 images; the images stay."""
+    method = D4M(base=str(pipeline), **SHORT)
+    plain, weighted = (m.distill(few_scenes, 2, context_of()) for m in (method, replace(method, image_weights=True)))
+    assert plain.weights is None
+    assert torch.equal(plain.images, weighted.images)
+    shares = (weighted.weights * 3).view(3, 2)  # 6 images in 2 clusters: a weight of 1 is 3 images
+    assert torch.equal(shares, shares.round())
+    assert (shares.sum(1) == 6).all()
+    weighted.check(2)
 
 
 def test_guidance_acts_in_its_interval_alone(pipeline, few_scenes, context_of):
