@@ -13,7 +13,7 @@ from ddbench.datasets.lookup import ImageSource
 from ddbench.errors import FailedRunError, UserError
 from ddbench.leaderboard.measures import MeasuredRow, measure_lines, measured_rows, render_measure
 from ddbench.runner.options import GlobalOptions
-from ddbench.runner.student_job import MeasuredRun, StudentJob, Students, find_runs, read_students
+from ddbench.runner.student_job import MeasuredRun, StudentJob, Students, check_data, find_runs, read_students
 from ddbench.store.paths import failure_path
 from ddbench.store.records import read_failure
 
@@ -108,7 +108,7 @@ def redundancy(  # noqa: PLR0913
     options = GlobalOptions.of_call(quiet, resize, data=data_root, shared=shared, device=device)
     source = None if dataset is None else find_source(dataset, classes, dataset_name, quiet)
     trained = _students(students, protocol, student_seeds)
-    jobs = redundancy_jobs(_find_runs(runs, source, options), whole_number("part_size", part_size, 1), trained)
+    jobs = redundancy_jobs(_find_runs(runs, source), whole_number("part_size", part_size, 1), trained)
     return _measure("redundancy", jobs, replace(options.settings, compiled=compiled), retry)
 
 
@@ -151,7 +151,7 @@ def budget(  # noqa: PLR0913
     if wrong := [share for share in fractions if not 0 < share <= 100]:
         raise UserError(f"fractions = {wrong} are not above 0 and at most 100")
     budgets = Budgets(tuple(fractions), tuple(whole_number("steps", number, 1) for number in steps))
-    jobs = budget_jobs(_find_runs(runs, source, options), budgets, trained)
+    jobs = budget_jobs(_find_runs(runs, source), budgets, trained)
     return _measure("budget", jobs, replace(options.settings, compiled=compiled), retry)
 
 
@@ -200,18 +200,17 @@ def _students(names: str | Sequence[str], protocol: Folder, seeds: int) -> Stude
     return Students.of(chosen, os.fspath(protocol), whole_number("student_seeds", seeds, 1))
 
 
-def _find_runs(
-    runs: Folder | Run | Sequence[Folder | Run], source: ImageSource | None, options: GlobalOptions
-) -> list[MeasuredRun]:
+def _find_runs(runs: Folder | Run | Sequence[Folder | Run], source: ImageSource | None) -> list[MeasuredRun]:
     from ddbench.api.runs import Run
 
     several = [runs] if isinstance(runs, str | os.PathLike | Run) else list(runs)
     folders = [run.folder if isinstance(run, Run) else Path(run).expanduser() for run in several]
-    return find_runs(folders, source, options.data_paths)
+    return find_runs(folders, source)
 
 
 def _measure(name: str, jobs: Sequence[StudentJob], settings: ExecutionSettings, retry: bool) -> Measure:
     """Do the missing jobs one after another and read the records of all. Raises FailedRunError."""
+    check_data(jobs, settings.data_paths)
     failed = [job for job in jobs if job.run(settings, retry).failed]
     if failed:
         lines = [f"{job.title}: {failure.error}; see {failure_path(job.task.path)}"

@@ -137,11 +137,11 @@ def redundancy(
       ddbench redundancy runs/ucm64/dpd/ipc50 --format latex
     """
     from ddbench.runner.redundancy import redundancy_jobs
-    from ddbench.runner.student_job import find_runs
+    from ddbench.runner.student_job import check_data, find_runs
 
     options = options.absolute()
-    runs = find_runs(folders, dataset, options.data_paths)
-    jobs = redundancy_jobs(runs, part_size, students)
+    jobs = redundancy_jobs(find_runs(folders, dataset), part_size, students)
+    check_data(jobs, options.data_paths)
     finish("redundancy", jobs, do_jobs(options, jobs, job_options), job_options.form)
 
 
@@ -181,13 +181,13 @@ def budget(  # noqa: PLR0913
       ddbench budget runs/ucm64/dm/ipc10 --fraction 0.5 --fraction 2 --format csv
     """
     from ddbench.runner.budget import SHARES, Budgets, budget_jobs
-    from ddbench.runner.student_job import find_runs
+    from ddbench.runner.student_job import check_data, find_runs
 
     if shares and steps:
         raise click.UsageError("--fraction and --steps exclude each other: give shares of the protocol, or steps")
     options = options.absolute()
-    runs = find_runs(folders, dataset, options.data_paths)
-    jobs = budget_jobs(runs, Budgets(shares or SHARES, steps), students)
+    jobs = budget_jobs(find_runs(folders, dataset), Budgets(shares or SHARES, steps), students)
+    check_data(jobs, options.data_paths)
     finish("budget", jobs, do_jobs(options, jobs, job_options), job_options.form, plot)
 
 

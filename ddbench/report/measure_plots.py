@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Axis = tuple[str, Callable[[MeasuredRow, float], float]]  # its label, (row, x) -> place
 
+MOST_TICKS = 12  # labels that fit below a panel
 LINEAR = ("continual",)  # measures whose axis is not logarithmic
 AXES: dict[str, tuple[Axis, ...]] = {  # of a measure, one for each panel
     "budget": (("optimizer steps", mean_steps), ("seconds of a student", mean_seconds)),
@@ -31,6 +32,7 @@ def plot_measure(measure: str, rows: Sequence[MeasuredRow]) -> Figure:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     if measure not in AXES:
         raise UserError(f"{measure} has no plot, but {', '.join(AXES)}")
@@ -43,19 +45,21 @@ def plot_measure(measure: str, rows: Sequence[MeasuredRow]) -> Figure:
         panels = fig.subplots(1, len(axes_of), sharey=True, squeeze=False)[0]
         for row, style in zip(rows, line_styles(rows), strict=True):
             label = ", ".join([row.label, *(HEAD_TEXTS[name](row.column) for name in differ)])
+            cells = dict(sorted(row.cells.items()))
+            means = [100 * cell.mean for cell in cells.values()]
+            deviations = [100 * (cell.std or 0) for cell in cells.values()]
             for panel, (_, place) in zip(panels, axes_of, strict=True):
-                points = sorted(
-                    (place(row, x), 100 * cell.mean, 100 * (cell.std or 0)) for x, cell in row.cells.items()
-                )
-                panel.errorbar(*zip(*points, strict=True), label=escape_label(label), capsize=3, **style)
-        for panel, (name, _) in zip(panels, axes_of, strict=True):
-            panel.set(xlabel=name)
-            if measure in LINEAR:
-                panel.set_xticks(sorted({x for row in rows for x in row.cells}))
-            else:
-                panel.set(xscale="log")
-                panel.xaxis.set_minor_formatter("")
+                places = [place(row, x) for x in cells]
+                panel.errorbar(places, means, deviations, label=escape_label(label), capsize=3, **style)
+        for panel, (name, place) in zip(panels, axes_of, strict=True):
+            ticks = sorted({place(row, x) for row in rows for x in row.cells})
+            panel.set(xlabel=name, xscale="linear" if measure in LINEAR else "log")
+            if measure not in LINEAR:
+                panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            if len(ticks) <= MOST_TICKS and all(tick.is_integer() for tick in map(float, ticks)):
+                panel.set_xticks(ticks)
             panel.xaxis.set_major_formatter("{x:g}")
+            panel.minorticks_off()
         panels[0].set_ylabel("overall accuracy, %")
         marks, names = panels[0].get_legend_handles_labels()
         fig.legend(marks, names, loc="outside lower center", ncols=2, fontsize=9)

@@ -86,10 +86,16 @@ def parts_of(labels: np.ndarray, size: int, parts: int) -> list[np.ndarray]:
 
 
 def redundancy_jobs(runs: Sequence[MeasuredRun], size: int, students: Students) -> list[RedundancyJob]:
-    """Return a job for each part, student and seed of every run. Raises UserError for a set without two parts."""
+    """Return a job for each part, student and seed of every run, but for those of all training images.
+
+    Raises UserError for a set without two parts.
+    """
     setup = students.setup
     jobs = []
     for run in runs:
+        if not run.spec.ipc:
+            log.warning("%s holds all training images, no distilled set: it is left out", run.folder)
+            continue
         setup.check_size(run.spec.size)
         parts = min(run.counts) // size
         if parts < 2:

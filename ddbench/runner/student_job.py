@@ -28,7 +28,7 @@ from ddbench.store.records import (
 from ddbench.utils.files import locked, read_json, remove_stale_files
 
 if TYPE_CHECKING:
-    from ddbench.datasets.info import DataPaths
+    from ddbench.datasets.info import DataPaths, Split
     from ddbench.runner.evaluation import StudentTask
 
 log = logging.getLogger("ddbench")
@@ -176,21 +176,36 @@ def read_students(jobs: Sequence[StudentJob]) -> tuple[list[MeasuredStudent], li
     return students, problems
 
 
-def find_runs(folders: Sequence[Path], dataset: str | ImageSource | None, data_paths: DataPaths) -> list[MeasuredRun]:
+def check_data(jobs: Sequence[StudentJob], data_paths: DataPaths) -> None:
+    """Raise UserError unless the images of all jobs that are to be done are there, with the split of their run."""
+    splits: dict[str, Split] = {}
+    for job in jobs:
+        if job.done:
+            continue
+        spec, folder = job.task.spec, job.task.folder
+        if job.source.name not in splits:
+            splits[job.source.name] = job.source.describe(data_paths)
+        split = splits[job.source.name]
+        if split.fingerprint != spec.fingerprint:
+            raise UserError(
+                f"{folder} was distilled from the split {spec.fingerprint[:8]} of {spec.dataset}; {job.source.name} "
+                f"has the split {split.fingerprint[:8]}: name the run's dataset with --dataset"
+            )
+
+
+def find_runs(folders: Sequence[Path], dataset: str | ImageSource | None) -> list[MeasuredRun]:
     """Return the runs at `folders`, or below them, sorted by path within each.
 
     dataset: their dataset; None for the one that each of them names.
 
-    Raises UserError for a folder without a run, a run without a distilled set, and one of another dataset or split.
+    Raises UserError for a folder without a run, a run without a distilled set, and an unknown dataset.
     """
     sources: dict[str, ImageSource] = {}
     paths = dict.fromkeys(path.absolute() for path in find_run_folders(folders))
-    return [_find_run(path, dataset, sources, data_paths) for path in paths]
+    return [_find_run(path, dataset, sources) for path in paths]
 
 
-def _find_run(
-    folder: Path, dataset: str | ImageSource | None, sources: dict[str, ImageSource], data_paths: DataPaths
-) -> MeasuredRun:
+def _find_run(folder: Path, dataset: str | ImageSource | None, sources: dict[str, ImageSource]) -> MeasuredRun:
     """Return one run. sources: datasets that were found already, by the name in a spec."""
     try:
         spec = read_spec(folder / "spec.json")
@@ -202,17 +217,10 @@ def _find_run(
             sources[spec.dataset] = find_dataset(named) if isinstance(named, str) else named
         except UserError as error:
             raise UserError(f"{folder}: {error}\nname the run's dataset with --dataset") from None
-    source = sources[spec.dataset]
-    split = source.describe(data_paths)
-    if split.fingerprint != spec.fingerprint:
-        raise UserError(
-            f"{folder} was distilled from the split {spec.fingerprint[:8]} of {spec.dataset}; {source.name} has the "
-            f"split {split.fingerprint[:8]}: name the run's dataset with --dataset"
-        )
     try:
         manifest = read_json(folder / "distilled" / "manifest.json")
         classes: list[str] = manifest["classes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} has no distilled set yet ({error}): repeat its `ddbench run` command") from None
     counts = tuple(len(list((folder / "distilled" / name).glob("*.png"))) for name in classes)
-    return MeasuredRun(folder, spec, counts, source)
+    return MeasuredRun(folder, spec, counts, sources[spec.dataset])

@@ -10,7 +10,6 @@ import torch
 from third_party import few, run_command, write_anew, write_images
 
 import ddbench
-from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.runner.redundancy import parts_of, redundancy_jobs
 from ddbench.runner.student_job import Students, find_runs
@@ -140,7 +139,7 @@ def test_what_cannot_be_cut_or_trained_is_refused(measured, words, message):
 
 def test_another_dataset_and_a_folder_without_runs_are_refused(home):
     other = write_images(home / "other" / "images", {"barn": 5, "pond": 5})
-    words = ["redundancy", home / "runs", "--dataset", f"folder:{other}"]
+    words = ["redundancy", home / "runs", "--part-size", 1, "--dataset", f"folder:{other}"]
     assert "name the run's dataset with --dataset" in command(home, *words, status=2).stderr
     assert "there is no run at" in command(home, "redundancy", home / "shared", status=2).stderr
 
@@ -165,8 +164,7 @@ def test_tables_of_all_formats(measured):
 
 
 def test_a_job_can_be_sent_to_another_process(measured):
-    paths = DataPaths(None, measured / "shared", True)
-    runs = find_runs([measured / "runs"], f"folder:{measured}/images", paths)
+    runs = find_runs([measured / "runs"], f"folder:{measured}/images")
     jobs = redundancy_jobs(runs, 2, Students.of(("convnet",), str(measured / "few.toml"), 1))
     assert pickle.loads(pickle.dumps(jobs)) == jobs
     scenes = find_dataset("scenes")
