@@ -100,12 +100,14 @@ class ContinualJob(StudentJob):
 def union(sets: Sequence[tuple[Pictures, tuple[int, ...]]], classes: tuple[str, ...]) -> Pictures:
     """Return the images of several sets as one set; a soft label says 0 for the classes of the other sets.
 
+    Weights of images have the mean 1 in each set.
+
     sets: each with the labels of its classes in the dataset. classes: names of all, in the order of these labels.
     """
     seen = sorted(label for _, labels in sets for label in labels)
     pictures = [part for part, _ in sets]
     places = [np.searchsorted(seen, labels) for _, labels in sets]
-    soft = floats = None
+    soft = floats = weights = None
     if all(part.soft is not None for part in pictures):
         soft = np.zeros((sum(len(part.labels) for part in pictures), len(seen)), np.float32)
         row = 0
@@ -114,9 +116,12 @@ def union(sets: Sequence[tuple[Pictures, tuple[int, ...]]], classes: tuple[str, 
             row += len(part.labels)
     if all(part.floats is not None for part in pictures):
         floats = np.concatenate([part.floats for part in pictures if part.floats is not None])
+    if all(part.weights is not None for part in pictures):
+        weights = np.concatenate([part.weights / part.weights.mean() for part in pictures if part.weights is not None])
     labels = np.concatenate([place[part.labels] for part, place in zip(pictures, places, strict=True)])
     images = np.concatenate([part.images for part in pictures])
-    return distilled_set.sorted_by_class(Pictures(images, labels.astype(np.int64), classes, soft, floats=floats))
+    joined = Pictures(images, labels.astype(np.int64), classes, soft, floats=floats, weights=weights)
+    return distilled_set.sorted_by_class(joined)
 
 
 def class_order(classes: Sequence[str], seed: int) -> tuple[int, ...]:

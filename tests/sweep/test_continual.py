@@ -145,12 +145,13 @@ def test_orders_are_permutations_that_differ_and_stay():
 def test_the_union_keeps_each_image_with_its_label_and_soft_label():
     grey = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     soft = np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)
-    two = [Pictures(grey[i : i + 2], np.array([0, 1]), ("x", "y"), soft, floats=grey[i : i + 2] / np.float32(2))
-           for i in (0, 2)]  # fmt: skip
+    two = [Pictures(grey[i : i + 2], np.array([0, 1]), ("x", "y"), soft, floats=grey[i : i + 2] / np.float32(2),
+                    weights=np.array([1 + i, 3 + 3 * i], np.float32)) for i in (0, 2)]  # fmt: skip
     joined = union([(two[0], (1, 3)), (two[1], (0, 2))], ("a", "b", "c", "d"))
     assert joined.labels.tolist() == [0, 1, 2, 3]
     assert joined.images[:, 0, 0, 0].tolist() == [2, 0, 3, 1]
     assert joined.floats[:, 0, 0, 0].tolist() == [1, 0, 1.5, 0.5]
+    assert joined.weights.tolist() == [0.5, 0.5, 1.5, 1.5]
     assert joined.soft.tolist() == [[0.75, 0, 0.25, 0], [0, 0.75, 0, 0.25], [0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5]]
 
 
