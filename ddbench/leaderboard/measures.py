@@ -10,20 +10,20 @@ import csv
 import io
 import json
 import statistics
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
-from ddbench.leaderboard.places import place_fields, place_text
+from ddbench.leaderboard.places import HEADS, place_fields, place_text
 from ddbench.leaderboard.plain_table import format_table
 from ddbench.leaderboard.render import HEAD_TEXTS
 from ddbench.leaderboard.table import Cell, Column, make_table
 from ddbench.store.measured import MeasuredResult, MeasuredStudent
 from ddbench.store.records import StoredResult
+from ddbench.utils.text_table import terminal_width
 
-ALWAYS = ("dataset", "size", "ipc", "student")
 Matrix = tuple[tuple[float | None, ...], ...]
 
 
@@ -78,35 +78,44 @@ def measured_rows(students: Iterable[MeasuredStudent]) -> list[MeasuredRow]:
     return sorted(rows, key=lambda row: row.column)
 
 
-def accuracy_table(
-    rows: Sequence[MeasuredRow],
-    head: Callable[[float], str],
-    form: str,
-    further: Mapping[str, Callable[[MeasuredRow], object]] = MappingProxyType({}),
-) -> str:
-    """Return the accuracies of all rows in % as text, Markdown or LaTeX, a column for each x: "61.2 ± 0.8 (n=3)".
+def accuracy_table(rows: Sequence[MeasuredRow], head: Callable[[float], str], title: str, form: str) -> str:
+    """Return the accuracies of all rows in % as text, Markdown or LaTeX, a column for each x, and what rows share.
 
-    further: head -> value, of columns before the method
+    title: what the columns are. The number of distillations has a column if it varies between rows, and stands in the
+    cells ("61.2 ± 0.8 (n=3)") if it varies within one.
     """
-    fields = _fields(rows)
+    fields = place_fields([row.column for row in rows], ())
     values = sorted({x for row in rows for x in row.cells})
+    counts = [{cell.n for cell in row.cells.values()} for row in rows]
+    in_cells = any(len(of_row) > 1 for of_row in counts)
+    in_column = not in_cells and len(set.union(*counts)) > 1
     lines = [
-        (*(place_text(row.column, name) for name in fields), *(str(value(row)) for value in further.values()),
-         row.label, *(_cell_text(row.cells.get(x)) for x in values))
-        for row in rows
+        (*(place_text(row.column, name) for name in fields), row.label, *map(str, of_row if in_column else ()),
+         *(_cell_text(row.cells.get(x), in_cells) for x in values))
+        for row, of_row in zip(rows, counts, strict=True)
     ]  # fmt: skip
-    return format_table(lines, (*fields.values(), *further, "method", *map(head, values)), form)
+    shared = [HEAD_TEXTS[name](rows[0].column) for name in HEADS if name not in fields]
+    numbers = f"overall accuracy in %, mean ± sample std over n {title}"
+    caption = f"{', '.join(shared)}; {numbers}" + ("" if in_cells or in_column else f", n = {counts[0].pop()}")
+    heads = (*fields.values(), "method", *(["n"] if in_column else []), *map(head, values))
+    return _with_caption(format_table(lines, heads, form), caption, form)
 
 
-def _fields(rows: Sequence[MeasuredRow]) -> dict[str, str]:
-    return place_fields([row.column for row in rows], ALWAYS)
+def _with_caption(table: str, caption: str, form: str) -> str:
+    """Return a table with a caption, as the leaderboard has it: below, of LaTeX a comment above."""
+    if form == "latex":
+        return f"% {caption}\n{table}"
+    if form == "markdown":
+        return f"{table}\n\n*{caption}*"
+    width = terminal_width()
+    return f"{table}\n\n{textwrap.fill(caption, width, break_on_hyphens=False) if width else caption}"
 
 
-def _cell_text(cell: Cell | None) -> str:
+def _cell_text(cell: Cell | None, with_count: bool) -> str:
     if cell is None:
         return "-"
     std = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
-    return f"{100 * cell.mean:.1f}{std} (n={cell.n})"
+    return f"{100 * cell.mean:.1f}{std}" + (f" (n={cell.n})" if with_count else "")
 
 
 def redundancy_matrix(row: MeasuredRow, parts: int) -> Matrix:
@@ -151,18 +160,20 @@ def _redundancy_lines(rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
 
 def _redundancy_text(rows: Sequence[MeasuredRow], form: str) -> str:
     """Return the means off the diagonal and the matrices in %, as text, Markdown or LaTeX."""
-    blocks = [accuracy_table(rows, lambda parts: f"off the diagonal of {parts:.0f} parts, %", form)]
+    size = int(next(iter(rows[0].students.values()))[0].variation.place["part_size"])
+    title = f"distillations, trained on one part of {size} images per class and tested on the others"
+    blocks = [accuracy_table(rows, lambda parts: f"{parts:.0f} parts", title, form)]
+    differ = place_fields([row.column for row in rows], ())
     for row in rows:
-        setting = ", ".join(HEAD_TEXTS[name](row.column) for name in _fields(rows))
+        setting = ", ".join([row.label, *(HEAD_TEXTS[name](row.column) for name in differ)])
         for parts in sorted(row.students):
             numbers = [str(part + 1) for part in range(int(parts))]
             matrix = [
                 (number, *("-" if value is None else f"{100 * value:.1f}" for value in line))
                 for number, line in zip(numbers, redundancy_matrix(row, int(parts)), strict=True)
             ]
-            comment = "% " if form == "latex" else ""
-            title = f"{comment}{row.label}, {setting}: accuracy in %, trained on the row's part, tested on the column's"
-            blocks.append(f"{title}\n\n{format_table(matrix, ('part', *numbers), form)}")
+            caption = f"{setting}: accuracy in %, trained on the row's part, tested on the column's"
+            blocks.append(_with_caption(format_table(matrix, ("part", *numbers), form), caption, form))
     return "\n\n".join(blocks)
 
 
@@ -195,9 +206,11 @@ def _steps(row: MeasuredRow, x: float) -> tuple[int, int]:
 
 def _budget_text(rows: Sequence[MeasuredRow], form: str) -> str:
     """Return the accuracies in %, a column for each budget, as text, Markdown or LaTeX."""
-    by_steps = all(x == mean_steps(row, x) for row in rows for x in row.cells)
-    head: Callable[[float], str] = (lambda x: f"{x:.0f} steps") if by_steps else (lambda x: f"{100 * x:g} % of steps")
-    return accuracy_table(rows, head, form, {"all steps": lambda row: _steps(row, min(row.students))[1]})
+    if all(x == mean_steps(row, x) for row in rows for x in row.cells):
+        return accuracy_table(rows, lambda x: f"{x:.0f} steps", "distillations", form)
+    full = " or ".join(map(str, sorted({_steps(row, x)[1] for row in rows for x in row.cells})))
+    title = f"distillations, by share of the protocol's {full} steps"
+    return accuracy_table(rows, lambda x: f"{100 * x:g} %", title, form)
 
 
 def continual_records(rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
@@ -213,7 +226,7 @@ def continual_records(rows: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
 
 def _continual_text(rows: Sequence[MeasuredRow], form: str) -> str:
     """Return the accuracies in %, a column for each step, as text, Markdown or LaTeX."""
-    return accuracy_table(rows, lambda x: f"{x:.0f} classes", form)
+    return accuracy_table(rows, lambda x: f"{x:.0f} classes", "orders of the classes", form)
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,16 @@ def test_a_budget_has_another_hash_and_the_same_row():
 
 def test_random_comes_first_and_what_is_missing_is_a_dash():
     rows = measured_rows([student(2, 0.2, method="alpha"), student(4, 0.4)])
-    text = accuracy_table(rows, lambda x: f"{x} classes", "markdown").splitlines()
-    assert [line.split(" | ")[-3:] for line in text[2:]] == [
-        ["random", "-", "40.0 (n=1) |"],
-        ["alpha", "20.0 (n=1)", "- |"],
-    ]
+    text = accuracy_table(rows, lambda x: f"{x} classes", "orders", "markdown").splitlines()
+    assert text[2:4] == ["| random | - | 40.0 |", "| alpha | 20.0 | - |"]
+    assert text[-1].startswith("*scenes, 32 px, IPC 2, quick@1, convnet, scratch, fp32, split")
+    assert text[-1].endswith("mean ± sample std over n orders, n = 1*")
+    two = measured_rows([student(2, 0.2), student(2, 0.4, seed=1), student(4, 0.4)])
+    text = accuracy_table(two, lambda x: f"{x} classes", "orders", "markdown").splitlines()
+    assert text[2] == "| random | 30.0 ± 14.1 (n=2) | 40.0 (n=1) |"
+    three = measured_rows([student(2, 0.2), student(2, 0.4, seed=1), student(2, 0.4, method="alpha")])
+    text = accuracy_table(three, lambda x: f"{x} classes", "orders", "markdown").splitlines()
+    assert text[2:4] == ["| random | 2 | 30.0 ± 14.1 |", "| alpha | 1 | 40.0 |"]
 
 
 def test_the_matrix_is_open_where_no_student_was_trained():
@@ -49,7 +54,7 @@ def test_the_matrix_is_open_where_no_student_was_trained():
     twin = student(3, 0.2, seed=1, accuracies=(0.7, 0.1, 0.3), part=0, parts=3, part_size=1)
     (row,) = measured_rows([trained, twin])
     assert redundancy_matrix(row, 3) == (pytest.approx((0.8, 0.2, 0.4)), (None,) * 3, (None,) * 3)
-    assert "-" in render_measure("redundancy", [row]).splitlines()[-1]
+    assert "| 2 | - | - | - |" in render_measure("redundancy", [row], "markdown").splitlines()
     (record,) = json.loads(render_measure("redundancy", [row], "json"))
     assert record["matrix"][1] == [None] * 3
 
