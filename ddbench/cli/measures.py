@@ -224,6 +224,8 @@ def do_jobs(options: GlobalOptions, jobs: Sequence[Job], job_options: JobOptions
         states = [(job.title, "done" if job.done else "to do") for job in jobs]
         rows = [(*state, failures[state[0]].error if state[0] in failures else "") for state in states]
         click.echo(format_table(rows, ("job", "state", "failed earlier"), job_options.form))
+        if job_options.form == "text":
+            click.echo(f"{len(rows)} jobs, {sum(state == 'to do' for _, state, _ in rows)} to do")
         click.get_current_context().exit()
     for title, failure in failures.items():
         log.error("%s: failed earlier (%s); --retry repeats it", title, failure.error)

@@ -1,7 +1,7 @@
 """Accuracy over the training time of students: a protocol with fewer or more steps, its schedule cut to each budget.
 
-A student of a budget is trained anew, so its learning rate falls to the protocol's end value within the budget. Short
-trainings rank sets otherwise than long ones: soft labels and real images gain most from time. No torch at import.
+A student of a budget is trained anew, so its learning rate falls to the protocol's end value within the budget. No
+torch at import.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Class-incremental learning with distilled sets as memory: after each step a new student learns all sets so far.
 
-Zhao and Bilen 2023 (DM, arXiv:2110.04181, section 4.3) measure it so: the classes come in equal groups, each group is
+Zhao and Bilen 2023 (DM, arXiv:2110.04181) measure it so: the classes come in equal groups, each group is
 distilled alone, a network is trained from scratch on the union, and tested on the classes seen so far, for several
 orders of the classes. No torch at import.
 """
