@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,16 +16,9 @@ from ddbench.cli.common import (
     format_option,
     format_table,
     help_list,
-    log,
 )
-from ddbench.errors import UserError
 from ddbench.runner import METRICS
 from ddbench.runner.options import GlobalOptions
-
-if TYPE_CHECKING:
-    from ddbench.datasets.lookup import Source
-    from ddbench.runner.quality import MeasuredRun, QualityRequest
-    from ddbench.store.records import RunSpec
 
 FEATURES = (
     "Network whose features are compared: a student trained on the real training images by PROTOCOL, or "
@@ -88,28 +80,20 @@ def quality(  # noqa: PLR0913
     """
     from ddbench.datasets.lookup import find_dataset
     from ddbench.runner import quality
-    from ddbench.runner.teacher import TeacherError
+    from ddbench.runner.measured_run import measure_runs
     from ddbench.utils.distributed import device
 
-    source, where = find_dataset(dataset), device(options.device)
+    source = find_dataset(dataset)
     request = quality.QualityRequest(tuple(dict.fromkeys(metrics)), features, clip)
-    loader = cache(lambda pixels: source.load(options.data_paths, pixels))
-    paths: list[Path] = []
-    unavailable: dict[str, UserError] = {}
-    skipped = 0
     if "clip" in request.metrics and not all((folder / "spec.json").exists() for folder in folders):
+        where = device(options.device)
         quality.load_clip(request.measured_with("clip"), where)  # before a folder of images is stored as a run
-    for folder in folders:
-        try:
-            run, spec = _find_run(options, folder, source, size)
-            paths += _measure_all(quality.MeasuredRun(run, spec, loader, where, options.settings), request, unavailable)
-        except (ValueError, ArithmeticError, TeacherError) as error:
-            # an edited or incomplete run must not stop the others
-            log.error("skipped %s: %s", folder, error)
-            skipped += 1
-    if unavailable and not paths:
-        raise next(iter(unavailable.values()))
-    measured = [json.loads(path.read_text()) | {"path": str(path)} for path in paths]
+    measures = {
+        metric: partial(quality.measure, metric=metric, source=request.measured_with(metric))
+        for metric in request.metrics
+    }
+    measurements = measure_runs(options, folders, source, size, measures)
+    measured = [json.loads(path.read_text()) | {"path": str(path)} for path in measurements.paths]
     if form == "json":
         click.echo(json.dumps(measured, indent=2))
     else:  # a line for each number of each run; those by class are in the files alone
@@ -120,43 +104,5 @@ def quality(  # noqa: PLR0913
             if isinstance(value, int | float)
         ]
         click.echo(format_table(rows, ("run", "metric", "by", "number", "value"), form))
-    for metric, reason in unavailable.items():
-        log.error("metric %s not computed: %s", metric, reason)
-    if skipped or unavailable:
+    if measurements.report_missing("metric"):
         raise SystemExit(1)
-
-
-def _measure_all(run: MeasuredRun, request: QualityRequest, unavailable: dict[str, UserError]) -> list[Path]:
-    """Compute the metrics that are not in `unavailable`; return their files. Add metrics without weights to it."""
-    from ddbench.runner.quality import measure
-
-    paths = []
-    for metric in [metric for metric in request.metrics if metric not in unavailable]:
-        try:
-            paths.append(measure(run, metric, request.measured_with(metric)))
-        except UserError as error:
-            unavailable[metric] = error
-    return paths
-
-
-def _find_run(options: GlobalOptions, folder: Path, source: Source, size: int | None) -> tuple[Path, RunSpec]:
-    """Return the run at a folder and its spec. A folder of images becomes a run first."""
-    from ddbench.datasets.name import display_name
-    from ddbench.runner.external import plan_external
-    from ddbench.runner.plan import evaluation_setup
-    from ddbench.runner.run import run as run_plan
-    from ddbench.store.records import read_spec
-
-    if not (folder / "spec.json").exists():
-        plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
-        counts = run_plan(plan, options.settings)
-        if counts and counts.failed:
-            raise UserError(f"{folder} could not be stored as a run; the reason is printed above")
-        return plan.specs[0].folder(options.runs), plan.specs[0]
-    spec, split = read_spec(folder / "spec.json"), source.describe(options.data_paths)
-    if (spec.dataset, spec.fingerprint) != (display_name(source.name), split.fingerprint):
-        raise ValueError(f"its dataset is {spec.dataset}, split {spec.fingerprint[:8]}; "
-                         f"--dataset is {display_name(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
-    if not (folder / "distilled").is_dir():
-        raise ValueError("it has no distilled set yet: repeat its `ddbench run` command")
-    return folder, spec

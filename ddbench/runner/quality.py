@@ -1,52 +1,40 @@
 """Compare a distilled set with the real training images: one file for each metric in `quality/`.
 
-    fid        FID, KID, precision, recall, density, coverage, all from one network's features
-    coverage   DPD's intra-class coverage
-    ssim       DPD's NN-SSIM: similarity of a distilled image to the nearest real one
-    clip       CLIP score and zero-shot accuracy
-    map        positions of the images in the plane of largest variance of real features, for `ddbench report`
-
-Features are those of STUDENT/PROTOCOL, trained on the real training split (a stage, made once), or of STUDENT/imagenet.
-A network trained on ImageNet sees images at 256 px; any other network sees them at the size of the run.
+fid        FID, KID, precision, recall, density, coverage, all from one network's features
+coverage   DPD's intra-class coverage
+ssim       DPD's NN-SSIM: similarity of a distilled image to the nearest real one
+clip       CLIP score and zero-shot accuracy
+map        positions of the images in the plane of largest variance of real features, for `ddbench report`
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.errors import UserError
-from ddbench.runner import teacher
 from ddbench.runner.evaluation import progress_bars
+from ddbench.runner.measured_run import LARGE, MeasuredRun, features_title, find_extractor, real_features
 from ddbench.store import distilled_set
 from ddbench.store.paths import safe
-from ddbench.store.records import RunSpec, distilled_digest, train_id
-from ddbench.types import Dataset
-from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
+from ddbench.store.records import distilled_digest
+from ddbench.utils.files import Stopwatch, digest, read_json, write_json
 from ddbench.utils.provenance import describe_environment
-from evaluators import VERSION, fidelity, pretrained
-from evaluators.augment import resize
-from evaluators.catalog import STUDENTS
+from evaluators import VERSION, fidelity
 from evaluators.model_checks import ModelError
-from evaluators.protocols import protocol
-from evaluators.students import Student, build, features
 
 if TYPE_CHECKING:
-    from ddbench.runner.plan import ExecutionSettings
     from evaluators.clip import Clip
 
 log = logging.getLogger("ddbench")
 FEATURES = {"fid": "inception_v3/fid@1", "coverage": "resnet18/imagenet", "map": "resnet18/imagenet"}  # DPD's release
 POINTS = 40  # real images of a class that a map shows
-LARGE, MIDDLE = 256, 224  # pixels that networks which know ImageNet are given; the crop of those used as they are
 
 
 @dataclass(frozen=True)
@@ -72,42 +60,7 @@ class QualityRequest:
             return str(Path(self.clip).resolve()) if Path(self.clip).is_dir() else self.clip
         if metric not in FEATURES:
             return str(LARGE)  # metrics of pixels: the size at which they compare
-        source = self.features or FEATURES[metric]
-        student, slash, row = source.partition("/")
-        if not slash or student not in STUDENTS:
-            known = ", ".join(STUDENTS)
-            raise UserError(f"--features {source} is neither STUDENT/PROTOCOL nor STUDENT/imagenet; {known}")
-        try:
-            return source if row == "imagenet" else f"{student}/{protocol(row).title}"
-        except ValueError as error:
-            raise UserError(f"--features {source}: {error}") from None
-
-
-@dataclass(frozen=True)
-class MeasuredRun:
-    """A run, and the dataset that its distilled set is compared with.
-
-    load: loads the dataset at a size in pixels.
-    """
-
-    folder: Path
-    spec: RunSpec
-    load: Callable[[int], Dataset]
-    device: torch.device
-    settings: ExecutionSettings
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """A network that computes features.
-
-    prepare: applied to images first.
-    weights: identity of the network's weights.
-    """
-
-    network: Student
-    prepare: Callable[[Tensor], Tensor]
-    weights: str
+        return features_title(self.features or FEATURES[metric])
 
 
 def measure(run: MeasuredRun, metric: str, source: str) -> Path:
@@ -134,7 +87,7 @@ def measure(run: MeasuredRun, metric: str, source: str) -> Path:
         "run": run.spec.digest,
         "content": pictures.content(),
         "distilled_images": len(pictures.labels),
-        "real_images": len(run.load(run.spec.size).train.labels),
+        "real_images": len(run.data.train.labels),
         **describe_environment(run.device),
     }
     write_json(path, record)
@@ -150,7 +103,7 @@ def _fid(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tup
 
 def _coverage(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tuple[str, dict[str, Any]]:
     weights, real, fake = _real_and_distilled(run, pictures, source)
-    labels = run.load(run.spec.size).train.labels
+    labels = run.data.train.labels
     by_class = fidelity.intra_class_coverage(real, labels, fake, torch.from_numpy(pictures.labels))
     mean = sum(by_class) / len(by_class)
     return weights, {"coverage": mean, "per_class": dict(zip(pictures.classes, by_class, strict=True))}
@@ -160,7 +113,7 @@ def _map(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tup
     weights, real, fake = _real_and_distilled(run, pictures, source)
     mean, axes, share = fidelity.principal_plane(real)
     values: dict[str, Any] = {"explained": share}
-    sides = (("real", real, run.load(run.spec.size).train.labels), ("distilled", fake, pictures.labels))
+    sides = (("real", real, run.data.train.labels), ("distilled", fake, pictures.labels))
     for side, vectors, side_labels in sides:
         points, labels = ((vectors.double() - mean) @ axes).tolist(), torch.as_tensor(side_labels)
         rows = [torch.nonzero(labels == label).flatten() for label in range(len(pictures.classes))]
@@ -173,7 +126,7 @@ def _map(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tup
 
 
 def _ssim(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tuple[str, dict[str, Any]]:
-    train, fake = run.load(run.spec.size).train, pictures.to_tensor()
+    train, fake = run.data.train, pictures.to_tensor()
     progress, classes = progress_bars(run.settings.quiet), len(train.classes)
     scores = []
     for label in progress(range(classes), "NN-SSIM, class by class", classes):
@@ -199,7 +152,7 @@ def _clip(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tu
     from evaluators import clip
 
     model = load_clip(source, run.device)
-    readable = run.load(run.spec.size).train.readable
+    readable = run.data.train.readable
     texts = [clip.PROMPT.format(name) for name in readable]
     try:
         long = clip.check_texts(model, texts)
@@ -218,36 +171,5 @@ _MEASURES: Mapping[str, Callable] = {"fid": _fid, "coverage": _coverage, "ssim":
 
 def _real_and_distilled(run: MeasuredRun, pictures: distilled_set.Pictures, source: str) -> tuple[str, Tensor, Tensor]:
     """Return the identity of the weights, features of the real training images, and those of the distilled images."""
-    extractor = _extractor(run, source)
-    train = run.load(run.spec.size).train
-    read = partial(features, extractor.network, device=run.device, batch=64, prepare=extractor.prepare)
-    train_key = _train_key(run, run.spec.size)
-    key = {"features": source, "weights": extractor.weights, "train": train_key, "evaluators": VERSION}
-    folder = run.settings.data_paths.shared / f"features-{digest(key)[:16]}"
-    make_once(
-        folder, lambda partial_folder: save_file({"real": read(train.images)}, partial_folder / "features.safetensors")
-    )
-    return extractor.weights, load_file(folder / "features.safetensors")["real"], read(pictures.to_tensor())
-
-
-def _extractor(run: MeasuredRun, source: str) -> Extractor:
-    """Return the network of STUDENT/PROTOCOL, trained once on the real images, or that of STUDENT/imagenet."""
-    student, _, row = source.partition("/")
-    try:
-        if row != "imagenet":
-            size = LARGE if protocol(row).init == "imagenet" else run.spec.size
-            data, shared = run.load(size), run.settings.data_paths.shared
-            key, progress = _train_key(run, size), progress_bars(run.settings.quiet)
-            trained = teacher.get_teacher((student, row), data.train, key, shared, run.device, progress)
-            return Extractor(teacher.network(trained, size), partial(resize, size=size), trained.title)
-        weights = pretrained.sha256(pretrained.weights_file(student))
-        return Extractor(build(student, MIDDLE, 2, 0, "imagenet"), partial(resize, size=LARGE, crop=MIDDLE), weights)
-    except (ValueError, pretrained.WeightsError) as error:
-        raise UserError(
-            f"features {source}: {error}; choose other --features; resnet18/quick@1 needs no download"
-        ) from None
-
-
-def _train_key(run: MeasuredRun, size: int) -> str:
-    """Return the identity of the training images at a size."""
-    return train_id(replace(run.spec, size=size), run.load(size))
+    extractor = find_extractor(run, source)
+    return extractor.weights, real_features(run, source, extractor), extractor.read(pictures.to_tensor(), run.device)
