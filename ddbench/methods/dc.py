@@ -70,7 +70,7 @@ class DC:
         S = initial_pixels(setup.real, ipc, self.init, ctx)
         sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
         step = partial(self._iteration, setup, sgd)
-        return optimise_pixels(setup, sgd, step, self.iterations, self.store_float)
+        return optimise_pixels(setup, sgd, step, self.iterations, self.store_float, self.init)
 
     def loops(self, ipc: int) -> tuple[int, int]:
         """Return T and the network's epochs (outer, inner) for a number of images per class."""

@@ -60,7 +60,7 @@ class DM:
         S = initial_pixels(setup.real, ipc, self.init, ctx)
         sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
         step = partial(self._iteration, setup, sgd)
-        return optimise_pixels(setup, sgd, step, self.iterations, self.store_float)
+        return optimise_pixels(setup, sgd, step, self.iterations, self.store_float, self.init)
 
     def _iteration(self, setup: MatchingSetup, sgd: MomentumSGD, k: int) -> float:
         """Take step k of algorithm 1 on the pixels S = `sgd.values`; return the loss, summed over classes."""

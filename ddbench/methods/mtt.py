@@ -22,6 +22,7 @@ from ddbench.methods.pixels.loop import (
     MomentumSGD,
     Normalise,
     initial_pixels,
+    start_names,
     to_distilled_set,
 )
 from ddbench.methods.pixels.network import Network, Weights, eager_fallback
@@ -130,7 +131,8 @@ class MTT:
             log.warning(
                 "the learned step rate became %.2g and should be above 0: try a smaller rate_rate", float(alpha)
             )
-        distilled = to_distilled_set(S, train, setup.real.normalisation, self.store_float, loss=loss)
+        starts = start_names(setup.real, ipc, self.init, ctx)
+        distilled = to_distilled_set(S, train, setup.real.normalisation, self.store_float, loss=loss, **starts)
         soft = y.cpu() if self.labels == "teacher" else None
         return replace(distilled, learning_rate=float(alpha), soft_labels=soft)
 

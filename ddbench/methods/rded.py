@@ -57,16 +57,20 @@ class RDED:
         teacher = train_teacher(train, ctx, config)
         classes = ctx.progress(range(len(train.classes)), "scoring pieces", len(train.classes))
         best = [self._best_pieces(train, c, pieces, factor, teacher, ctx) for c in classes]
-        images = torch.cat([tile_pieces(of_class, factor) for of_class in best])
+        images = torch.cat([tile_pieces(of_class, factor) for of_class, _ in best])
         soft = soft_labels(teacher, images, ctx) if self.soft else None
-        return train.distilled(images, soft_labels=soft)
+        # of each image its cells' files, in the order of tile_pieces
+        rows = torch.cat([of_class.unflatten(0, (factor**2, ipc)).T for _, of_class in best]).tolist()
+        extras = {"pieces": [[train.names[row] for row in of_image] for of_image in rows]} if train.names else {}
+        return train.distilled(images, soft_labels=soft, extras=extras)
 
     def _best_pieces(
         self, train: ImageSet, label: int, count: int, factor: int, teacher: nn.Module, ctx: Context
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Return a class's `count` pieces (count, 3, h/factor, w/factor) of lowest CE(teacher(piece), y), in order.
 
-        Each image contributes one piece: the one of its `crops` with the lowest cross-entropy.
+        Each image contributes one piece: the one of its `crops` with the lowest cross-entropy. Also returns the rows
+        of these images in the training split, int64 (count,).
         """
         numbers, rows = ctx.generator("rded", train.classes[label]), train.of_class(label)
         rows = rows[torch.randperm(len(rows), generator=numbers)[: self.images]]
@@ -75,7 +79,8 @@ class RDED:
         scores = label_cross_entropy(teacher, pieces.flatten(0, 1), label, train.images.shape[-1], self.batch)
         lowest, best = scores.view(len(rows), self.crops).min(1)
         best_of_image = pieces[torch.arange(len(rows)), best]
-        return best_of_image[lowest.argsort(stable=True)[:count]]
+        order = lowest.argsort(stable=True)[:count]
+        return best_of_image[order], rows[order]
 
 
 def crop_pieces(images: Tensor, factor: int, smallest: float, numbers: torch.Generator) -> Tensor:

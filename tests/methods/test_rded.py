@@ -41,7 +41,7 @@ def test_doubts_are_of_the_piece_in_the_middle_of_grey():
 
 def test_the_surest_piece_of_each_image_then_the_surest_images(few_scenes, context_of):
     method = RDED(images=6, crops=4)
-    best = method._best_pieces(few_scenes, 1, 3, 2, Brightness(), context_of())
+    best, rows_of_best = method._best_pieces(few_scenes, 1, 3, 2, Brightness(), context_of())
     own = context_of().generator("rded", few_scenes.classes[1])
     rows = few_scenes.of_class(1)[torch.randperm(6, generator=own)]
     tries = [rded.crop_pieces(few_scenes.images[rows], 2, 0.08, own) for _ in range(4)]
@@ -49,9 +49,10 @@ def test_the_surest_piece_of_each_image_then_the_surest_images(few_scenes, conte
     for i in range(6):
         of_image = [t[i] for t in tries]
         doubts = [float(rded.label_cross_entropy(Brightness(), piece[None], 1, 32)) for piece in of_image]
-        surest.append((min(doubts), of_image[doubts.index(min(doubts))]))
-    expected = [piece for _, piece in sorted(surest, key=lambda pair: pair[0])][:3]
-    assert torch.equal(best, torch.stack(expected))
+        surest.append((min(doubts), of_image[doubts.index(min(doubts))], int(rows[i])))
+    expected = sorted(surest, key=lambda of_image: of_image[0])[:3]
+    assert torch.equal(best, torch.stack([piece for _, piece, _ in expected]))
+    assert rows_of_best.tolist() == [row for _, _, row in expected]
 
 
 def test_pieces_are_squares_of_the_image():
@@ -74,6 +75,16 @@ def test_rded_brings_its_teachers_opinions(few_scenes, context_of):
     made = method.distill(few_scenes, 2, context_of())
     made.check(2)
     assert made.soft_labels.shape == (6, 3)
+    whole = replace(method, smallest=1.0).distill(few_scenes, 2, context_of())  # a piece is an image
+    named = [few_scenes.names.index(name) for (name,) in whole.extras["pieces"]]
+    assert torch.equal(whole.images, few_scenes.images[named])
+    tiles = replace(method, smallest=1.0, factor=2).distill(few_scenes, 1, context_of())
+    corners = tiles.images.unflatten(-1, (2, 16)).unflatten(2, (2, 16))  # (n, 3, row, y, column, x)
+    for image, files in zip(corners, tiles.extras["pieces"], strict=True):
+        for cell, name in enumerate(files):
+            piece = few_scenes.images[few_scenes.names.index(name)][None].float()
+            small = F.interpolate(piece, (16, 16), mode="bilinear", antialias=True)[0].round().to(torch.uint8)
+            assert torch.equal(image[:, cell // 2, :, cell % 2], small)
     assert replace(method, soft=False).distill(few_scenes, 2, context_of()).soft_labels is None
     with pytest.raises(ValueError, match="2 images of 4 pieces need 8 images per class: beach 6"):
         replace(method, factor=2).distill(few_scenes, 2, context_of())

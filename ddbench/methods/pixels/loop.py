@@ -59,9 +59,12 @@ class RealImages:
 
     def draw(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` different images of a class, or all if it has fewer; normalised (n, 3, h, w)."""
+        return self.normalised(self.draw_rows(label, count, generator))
+
+    def draw_rows(self, label: int, count: int, generator: torch.Generator) -> Tensor:
+        """Draw the indices of `count` different images of a class, or of all if it has fewer."""
         rows = self.rows[label]
-        drawn = rows[torch.randperm(len(rows), generator=generator)[:count]]
-        return self.normalised(drawn)
+        return rows[torch.randperm(len(rows), generator=generator)[:count]]
 
     def normalised(self, rows: Tensor) -> Tensor:
         """Return the images at `rows`, int64 (n,): normalised float32 (n, 3, h, w) on the device."""
@@ -118,16 +121,17 @@ class MomentumSGD:
 
 
 def optimise_pixels(
-    setup: MatchingSetup, sgd: MomentumSGD, step: Callable[[int], float], iterations: int, floats: bool
+    setup: MatchingSetup, sgd: MomentumSGD, step: Callable[[int], float], iterations: int, floats: bool, init: str
 ) -> DistilledSet:
     """Call `step(i)` for every iteration, with checkpoints; it moves the pixels by `sgd` and returns the loss.
 
-    floats: see `to_distilled_set`.
+    floats: see `to_distilled_set`. init: of `initial_pixels`, to name the images that the pixels started from.
     """
     with eager_fallback():
         state = {"pixels": sgd.values, "velocity": sgd.velocity}
         loss = optimise_with_checkpoints(state, step, iterations, setup.ctx).loss
-    return to_distilled_set(sgd.values, setup.real.train, setup.real.normalisation, floats, loss=loss)
+    starts = start_names(setup.real, sgd.values.shape[1], init, setup.ctx)
+    return to_distilled_set(sgd.values, setup.real.train, setup.real.normalisation, floats, loss=loss, **starts)
 
 
 def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tensor:
@@ -140,8 +144,20 @@ def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tenso
         return torch.randn(shape, generator=ctx.generator("start")).to(real.device)
     if few := real.train.fewer_than(ipc):
         raise ValueError(f"cannot start from {ipc} real images per class: {', '.join(few)}")
+    return real.normalised(start_rows(real, ipc, ctx)).unflatten(0, shape[:2])
+
+
+def start_rows(real: RealImages, ipc: int, ctx: Context) -> Tensor:
+    """Return the indices of the real images that pixels start from, `ipc` per class, class after class."""
     names = enumerate(real.train.classes)
-    return torch.stack([real.draw(label, ipc, ctx.generator("start", name)) for label, name in names])
+    return torch.cat([real.draw_rows(label, ipc, ctx.generator("start", name)) for label, name in names])
+
+
+def start_names(real: RealImages, ipc: int, init: str, ctx: Context) -> dict[str, list[str]]:
+    """Return the files of the real images that pixels started from as an extra `starts`; none for noise."""
+    if init != "real" or not real.train.names:
+        return {}
+    return {"starts": [real.train.names[i] for i in start_rows(real, ipc, ctx).tolist()]}
 
 
 def dsa_shared(enabled: bool, generator: torch.Generator, device: torch.device) -> Callable[[Tensor], Tensor]:

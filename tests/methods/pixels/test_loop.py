@@ -54,6 +54,19 @@ def test_real_images_survive_being_stored(few_scenes, context_of, normalise):
         loop.to_distilled_set(pixels / 0, few_scenes, real.normalisation)
 
 
+def test_the_images_that_pixels_start_from_are_named(few_scenes, context_of, tmp_path):
+    """With a rate of 0 the distilled images are the starts."""
+    small = {"iterations": 1, "rate": 0.0}
+    methods = [DM(batch=4, **small), DSA(outer=1, inner=1, batch=4, **small), MTT(**(SMALL | small))]
+    for method in methods:
+        context = replace(context_of(), workdir=tmp_path / method.name)
+        distilled = method.distill(few_scenes, 2, context)
+        rows = [few_scenes.names.index(name) for name in distilled.extras["starts"]]
+        assert torch.equal(distilled.images, few_scenes.images[rows])
+    from_noise = DC(outer=1, inner=1, batch=4, **small)
+    assert "starts" not in from_noise.distill(few_scenes, 1, context_of()).extras
+
+
 def test_too_few_real_images_to_start_from_are_named(few_scenes, context_of):
     with pytest.raises(ValueError, match="cannot start from 7 real images per class: beach 6"):
         DM(iterations=1).distill(few_scenes, 7, context_of())
