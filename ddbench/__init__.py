@@ -18,6 +18,7 @@ from ddbench.errors import UserError as UserError
 from ddbench.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ddbench.api.audits import audit as audit
     from ddbench.api.data import list_methods as list_methods
     from ddbench.api.data import load_dataset as load_dataset
     from ddbench.api.data import load_distilled as load_distilled
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ddbench.api.runs import run as run
 
 _MODULES = {  # name -> module of ddbench.api that is imported when the name is used
+    "audit": "audits",
     "list_methods": "data",
     "load_dataset": "data",
     "load_distilled": "data",

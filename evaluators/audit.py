@@ -5,6 +5,7 @@ Features are float32 (n, d) of length 1, so products are cosines. Images are com
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -55,19 +56,20 @@ def attack(scores: Floats, is_member: Mask, labels: Rows, classes: Sequence[str]
     scores, is_member, labels: (n,), of real images. Classes that lack one kind are left out.
     """
     per_class: dict[str, float] = {}
-    counts: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
     used = np.zeros(len(labels), dtype=bool)
     for label, name in enumerate(classes):
         rows = labels == label
         members, others = scores[rows & is_member], scores[rows & ~is_member]
         if len(members) and len(others):
             per_class[name] = class_auc(members, others)
-            counts.append((len(members), len(others)))
+            sizes.append((len(members), len(others)))
             used |= rows
-    if not counts:
+    if not sizes:
         return None
+    counts = Counter(sizes)
     members, others = scores[used & is_member], np.sort(scores[used & ~is_member])[::-1]
-    auc = float(np.average(list(per_class.values()), weights=[m for m, _ in counts]))
+    auc = float(np.average(list(per_class.values()), weights=[m for m, _ in sizes]))
     threshold = others[int(FPR * len(others))]
     hits = int((members > threshold).sum())
     return Attack(
@@ -91,37 +93,38 @@ def class_auc(members: Floats, others: Floats) -> float:
     return float((below + up_to).mean() / (2 * len(ordered)))
 
 
-def auc_std(auc: float, counts: Sequence[tuple[int, int]]) -> float:
+def auc_std(auc: float, counts: Mapping[tuple[int, int], int]) -> float:
     """Return the standard deviation of the mean of class AUCs, weighted by members.
 
-    counts: (members, others) of each class. The variance of a class is that of Hanley and McNeil (Radiology 143, 1982)
-    with (m + n) / 2 - 1 in place of m - 1 and n - 1 (Newcombe, Statist. Med. 25, 2006, method 5). At 0.5 it is exact:
-    (m + n + 1) / 12mn.
+    counts: (members, others) of a class -> number of such classes.
+
+    The variance of a class is that of Hanley and McNeil (Radiology 143, 1982) with (m + n) / 2 - 1 in place of m - 1
+    and n - 1 (Newcombe, Statist. Med. 25, 2006, method 5). At 0.5 it is exact: (m + n + 1) / 12mn.
     """
-    total = sum(m for m, _ in counts)
+    total = sum(m * classes for (m, _), classes in counts.items())
     variance = 0.0
-    for m, n in counts:
+    for (m, n), classes in counts.items():
         pairs = 1 + ((m + n) / 2 - 1) * ((1 - auc) / (2 - auc) + auc / (1 + auc))
-        variance += (m / total) ** 2 * auc * (1 - auc) * pairs / (m * n)
+        variance += classes * (m / total) ** 2 * auc * (1 - auc) * pairs / (m * n)
     return sqrt(max(0.0, variance))
 
 
-def lower_auc(auc: float, counts: Sequence[tuple[int, int]], level: float = LEVEL) -> float:
-    """Return the least AUC a that `auc` does not reject: auc - a = level * auc_std(a). Below 1 also where auc is 1."""
+def lower_auc(auc: float, counts: Mapping[tuple[int, int], int]) -> float:
+    """Return the least AUC a that `auc` does not reject: auc - a = LEVEL * auc_std(a). Below 1 also where auc is 1."""
     low, high = 0.0, auc
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if auc - middle > level * auc_std(middle, counts) else (low, middle)
+        low, high = (middle, high) if auc - middle > LEVEL * auc_std(middle, counts) else (low, middle)
     return high
 
 
-def detectable_auc(counts: Sequence[tuple[int, int]]) -> float | None:
+def detectable_auc(counts: Mapping[tuple[int, int], int]) -> float | None:
     """Return the least AUC whose interval excludes 0.5 with probability 0.8; None if there is none."""
     least = 0.5 + LEVEL * auc_std(0.5, counts)
     if least >= 1:
         return None
     low, high = least, 1.0
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if middle - least < POWER * auc_std(middle, counts) else (low, middle)
     return high
@@ -140,32 +143,38 @@ def unit_length(features: Floats) -> Floats:
     x = np.asarray(features, dtype=np.float32)
     if not np.isfinite(x).all():
         raise ValueError("features are not finite")
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    unit: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
-def highest_cosines(images: Floats, labels: Rows, others: Floats, other_labels: Rows) -> tuple[Floats, Rows]:
+@dataclass(frozen=True)
+class Side:
+    """Images with their labels: features float32 (n, d) of length 1, labels (n,)."""
+
+    features: Floats
+    labels: Rows
+
+    def rows(self, rows: Rows | Mask) -> Side:
+        """Return some of the images."""
+        return Side(self.features[rows], self.labels[rows])
+
+
+def highest_cosines(images: Side, others: Side | None = None) -> tuple[Floats, Rows]:
     """Return each image's highest cosine to the others of its class, (n,), and the row of that one.
 
+    others: None for the other ones among `images`.
     -1 and row -1 where the class has no others.
     """
-    return _nearest(images, labels, others, other_labels, itself=True)
-
-
-def background_cosines(images: Floats, labels: Rows) -> Floats:
-    """Return each image's highest cosine to another image of its class, (n,); -1 where there is no other."""
-    return _nearest(images, labels, images, labels, itself=False)[0]
-
-
-def _nearest(images: Floats, labels: Rows, others: Floats, other_labels: Rows, itself: bool) -> tuple[Floats, Rows]:
-    """Return the highest cosines and their rows. itself: row i of `others` is no other for image i where False."""
-    highest, nearest = np.full(len(images), -1.0, dtype=np.float32), np.full(len(images), -1)
-    for label in np.unique(labels):
-        columns = np.flatnonzero(other_labels == label)
-        if len(columns) <= (not itself):
+    itself, others = others is None, others or images
+    highest, nearest = np.full(len(images.labels), -1.0, dtype=np.float32), np.full(len(images.labels), -1)
+    for label in np.unique(images.labels):
+        of_class, columns = np.flatnonzero(images.labels == label), np.flatnonzero(others.labels == label)
+        if len(columns) <= itself:
             continue
-        for rows in np.array_split(of_class := np.flatnonzero(labels == label), -(-len(of_class) // BLOCK)):
-            cosines = images[rows] @ others[columns].T
-            if not itself:
+        of_others = others.features[columns].T
+        for rows in np.array_split(of_class, -(-len(of_class) // BLOCK)):
+            cosines = images.features[rows] @ of_others
+            if itself:
                 cosines[rows[:, None] == columns] = -np.inf
             best = cosines.argmax(1)
             highest[rows], nearest[rows] = cosines[np.arange(len(rows)), best], columns[best]
@@ -197,24 +206,12 @@ class Distances:
     ratio: float | None = None
 
 
-@dataclass(frozen=True)
-class Side:
-    """Images with their labels: features float32 (n, d) of length 1, labels (n,)."""
-
-    features: Floats
-    labels: Rows
-
-    def rows(self, rows: Rows | Mask) -> Side:
-        """Return some of the images."""
-        return Side(self.features[rows], self.labels[rows])
-
-
 def distances(distilled: Side, train: Side, background: Floats, ratio: float | None) -> Distances:
     """Return the distances of a set to training images.
 
-    background: of `background_cosines(train)`. ratio: of `distance_ratio`.
+    background: of `highest_cosines(train)`, (n,). ratio: of `distance_ratio`.
     """
-    highest, nearest = highest_cosines(distilled.features, distilled.labels, train.features, train.labels)
+    highest, nearest = highest_cosines(distilled, train)
     percentiles, of_background = (
         tuple(np.percentile(part, (75, 90, 95)).astype(float)) for part in (highest, background)
     )
@@ -228,13 +225,12 @@ def distances(distilled: Side, train: Side, background: Floats, ratio: float | N
 def distance_ratio(distilled: Side, train: Side, test: Side, rng: np.random.Generator) -> float | None:
     """Return `Distances.ratio` over DRAWS draws of equally many training and test images of each class."""
     ratios = []
-    sides = [np.bincount(side.labels, minlength=int(distilled.labels.max()) + 1) for side in (train, test)]
-    counts = np.minimum(*(np.pad(side, (0, max(map(len, sides)) - len(side))) for side in sides))
+    classes = int(max(side.labels.max() for side in (distilled, train, test))) + 1
+    counts = np.minimum(*(np.bincount(side.labels, minlength=classes) for side in (train, test)))
     for _ in range(DRAWS):
         medians = []
         for side in (train, test):
-            chosen = side.rows(draw_rows(side.labels, counts, rng))
-            highest, row = highest_cosines(distilled.features, distilled.labels, chosen.features, chosen.labels)
+            highest, row = highest_cosines(distilled, side.rows(draw_rows(side.labels, counts, rng)))
             medians.append(float(np.median(1 - highest[row >= 0])) if (row >= 0).any() else 0.0)
         if medians[1] < 1e-6:  # rounding of float32 cosines
             return None

@@ -17,6 +17,7 @@ from ddbench.leaderboard.reported import Reported, read_reported
 from ddbench.protocols import protocol_names, student_names
 from ddbench.registry import names
 from ddbench.runner.options import GlobalOptions
+from ddbench.store.audits import Audit
 from ddbench.store.costs import DistillationCost
 from ddbench.store.reader import Problem, report_problems
 from ddbench.store.records import StoredResult
@@ -41,6 +42,7 @@ class Results:
     problems: files that cannot be used, each with the reason. failed: recorded failures.
     costs: folder of a run -> cost of its distillation.
     unselected: all results before `select`, for measures over several IPCs; empty for `entries`.
+    audits: folder of a run -> audits of its set (`ddbench.audit`).
 
     `print(results)` shows the table that `ddbench leaderboard` prints.
     """
@@ -50,6 +52,7 @@ class Results:
     failed: tuple[Problem, ...] = ()
     costs: Mapping[Path, DistillationCost] = field(default_factory=dict, repr=False)
     unselected: tuple[StoredResult, ...] = field(default=(), repr=False)
+    audits: Mapping[Path, tuple[Audit, ...]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -143,7 +146,7 @@ class Results:
         for name in extras:
             if name not in EXTRA_COLUMNS:
                 raise unknown("number of a table", name, EXTRA_COLUMNS)
-        costs = cell_costs(self.entries, self.costs)
+        costs = cell_costs(self.entries, self.costs, self.audits)
         return TableOptions(tuple(extras), costs, self.unselected, reported)
 
 
@@ -163,7 +166,7 @@ def load_results(runs: str | os.PathLike[str] | None = None) -> Results:
     source = GlobalOptions.of_call(True, "lanczos", runs=runs).runs
     scan = read_results(source, costs=True)
     report_problems(scan.problems)
-    return Results(tuple(scan.results), tuple(scan.problems), tuple(scan.failed), scan.costs)
+    return Results(tuple(scan.results), tuple(scan.problems), tuple(scan.failed), scan.costs, audits=scan.audits)
 
 
 def _record(stored: StoredResult) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from ddbench.cli.audit import audit
 from ddbench.cli.common import Group, RunsFolder, UserPath, log_to_stderr
 from ddbench.cli.continual import continual
 from ddbench.cli.data import data
@@ -137,6 +138,7 @@ COMMANDS = (
     redundancy,
     budget,
     continual,
+    audit,
     leaderboard,
     report,
     figure,

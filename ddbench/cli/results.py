@@ -93,7 +93,9 @@ def leaderboard(  # noqa: PLR0913
     if form in ("csv", "json") and reported:
         raise click.UsageError(f"--reported does not apply to --format {form}: use text, markdown or latex")
     with gc_paused():
-        scan = read_results(options.runs, details=form == "json", costs=bool({"seconds", "bytes"} & set(extras)))
+        scan = read_results(
+            options.runs, details=form == "json", costs=bool({"seconds", "bytes", "audit"} & set(extras))
+        )
         report_problems([*scan.problems, *scan.failed])
         filters = Filters(display_name(dataset) if dataset else None, ipc, protocol, students)
         filters.check(scan.results, {kind: names_of(kind) for kind in KINDS})
@@ -103,7 +105,7 @@ def leaderboard(  # noqa: PLR0913
         if omitted := len(numbers) - len(matching):
             log.info("%d of %d reported numbers do not match the filters and are omitted", omitted, len(numbers))
         width = None if output else terminal_width()
-        table = TableOptions(extras, cell_costs(chosen, scan.costs), scan.results, matching, width)
+        table = TableOptions(extras, cell_costs(chosen, scan.costs, scan.audits), scan.results, matching, width)
         text = render(chosen, form, table)
     if output:
         if not chosen:

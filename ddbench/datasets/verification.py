@@ -27,7 +27,7 @@ class Trace:
     """The properties of an image that duplicates are found by.
 
     size: (width, height) in pixels.
-    sha256: digest of the file.
+    sha256: digest of the file, or of the pixels of an image that has none.
     perceptual: 64-bit pHash.
     thumbnail: uint8 (SIDE, SIDE, 3).
     """
@@ -70,15 +70,14 @@ class Duplicates:
     near: tuple[Pair, ...]
 
 
-def trace(image: Image.Image, path: str) -> Trace:
-    """Compute the trace of an image.
+def trace(image: Image.Image, content: bytes) -> Trace:
+    """Compute the trace of an image whose file has this content.
 
     The hash is pHash: for each of the lowest 8 x 8 cosines of a thumbnail, whether it is above their median.
     """
     bits = imagehash.phash(image).hash.ravel()
     thumbnail = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
-    sha256 = hashlib.sha256(Path(path).read_bytes()).digest()
-    return Trace(image.size, sha256, int(np.packbits(bits).view(">u8")[0]), thumbnail)
+    return Trace(image.size, hashlib.sha256(content).digest(), int(np.packbits(bits).view(">u8")[0]), thumbnail)
 
 
 def duplicates(traces: Mapping[str, Trace], split: Split) -> Duplicates:
@@ -156,8 +155,9 @@ def verify_images(info: DatasetInfo, listing: FileListing, split: Split, quiet: 
     """Decode every image of a listing; report unreadable files and duplicates. quiet: no progress bar."""
     names = flatten(listing.files)
     traces, remarks = map_images(
-        lambda row, image: trace(image, listing.paths[names[row]]), names, listing.paths, "verifying", quiet
-    )
+        lambda row, image: trace(image, Path(listing.paths[names[row]]).read_bytes()),
+        names, listing.paths, "verifying", quiet,
+    )  # fmt: skip
     by_name = {name: image for name, image in zip(names, traces, strict=True) if image is not None}
     return Report(
         name=info.name,

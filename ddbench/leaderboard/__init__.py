@@ -9,6 +9,7 @@ EXTRA_COLUMNS = {  # of .extra_columns: name -> its line in `ddbench leaderboard
     "ratio": "images of `random` for the same accuracy, per image, with a 95 % interval",
     "slope": "points gained per added image of a class, since the next smaller IPC",
     "cross": "mean and worst over the students, drop from the distilling network",
+    "audit": "AUC of the attacks of `ddbench audit`: use of an image, membership in the training split",
     "seconds": "time of a distillation",
     "bytes": "size of the distilled set",
     "rank": "the row's mean rank, in one further column",

@@ -69,6 +69,7 @@ def extra_text(name: str, cell: Cell, values: Mapping[str, Any]) -> str:
     """Return the text of one cell; empty where the value is unknown.
 
     components: deviation among distillations / among the students of a distillation, both in points
+    audit: use of an image / membership; "-" without a finding
     ratio: "1.34 [0.95, 2.10]", the interval in brackets; "> 5.00 [> 5.00]" where all of it is beyond the curve
     """
     if name == "interval":
@@ -76,6 +77,9 @@ def extra_text(name: str, cell: Cell, values: Mapping[str, Any]) -> str:
     if name == "components":
         parts = ["-" if value is None else f"{100 * value:.1f}" for value in (cell.between, cell.within)]
         return "" if parts == ["-", "-"] else " / ".join(parts)
+    if name == "audit" and "audit_by" in values:
+        parts = [f"{values[field]:.2f}" if field in values else "-" for field in ("use_auc", "membership_auc")]
+        return f"{' / '.join(parts)} ({values['audit_by']})"
     if name not in values:
         return ""
     value = values[name]

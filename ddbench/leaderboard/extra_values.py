@@ -23,6 +23,7 @@ from ddbench.leaderboard.table import (
     row_identity,
     student_groups,
 )
+from ddbench.store.audits import MEMBERSHIP, USE, Audit
 from ddbench.store.costs import DistillationCost
 from ddbench.store.records import StoredResult
 
@@ -35,6 +36,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "ratio": ("ratio", "ratio_relation", "ratio_low", "ratio_low_relation", "ratio_high", "ratio_high_relation"),
     "slope": ("slope", "slope_from"),
     "cross": ("cross_mean", "cross_worst", "cross_worst_student", "cross_students", "cross_drop", "cross_network"),
+    "audit": ("audit_by", "use_auc", "use_tpr", "membership_auc", "membership_tpr"),
     "seconds": ("seconds",),
     "bytes": ("bytes",),
     "rank": ("rank",),
@@ -45,6 +47,7 @@ NEEDS = {  # of a column that is not to be empty
     "ratio": "one row of `random`, with the same dataset, split, size, protocol and student",
     "slope": "results of a method at two IPCs, with the same dataset, split, size, protocol and student",
     "cross": "results of a row with two students, and with all students of its columns",
+    "audit": "runs that `ddbench audit` looked at; an exported file has none",
     "seconds": "runs of ddbench, which record their time",
     "bytes": "results that record the size of their set",
     "rank": "a row with results in every column",
@@ -59,10 +62,12 @@ class CellCosts:
 
     seconds: of a distillation, without reused stages
     size: bytes of a set with its soft labels
+    audits: fields of the column "audit"
     """
 
     seconds: Mapping[Key, float] = field(default_factory=dict)
     size: Mapping[Key, float] = field(default_factory=dict)
+    audits: Mapping[Key, Values] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,21 +87,46 @@ class CrossArchitecture:
     drop: float | None
 
 
-def cell_costs(results: Iterable[StoredResult], costs: Mapping[Path, DistillationCost]) -> CellCosts:
-    """Average the costs of distillations, by folder of the run, over the runs of each cell."""
+def cell_costs(
+    results: Iterable[StoredResult],
+    costs: Mapping[Path, DistillationCost],
+    audits: Mapping[Path, tuple[Audit, ...]] | None = None,
+) -> CellCosts:
+    """Average the costs and the audits of distillations, by folder of the run, over the runs of each cell."""
     seconds: dict[Key, dict[str, float]] = {}
     size: dict[Key, list[int]] = {}
+    audited: dict[Key, dict[str, tuple[Audit, ...]]] = {}
     for stored in results:
         key = row_identity(stored), column_of(stored)
         cost = costs.get(stored.folder, DistillationCost())
         if cost.seconds is not None:
             seconds.setdefault(key, {})[stored.spec.digest] = cost.seconds
+        if audits and audits.get(stored.folder):
+            audited.setdefault(key, {})[stored.spec.digest] = audits[stored.folder]
         if stored.result.image_bytes is not None:
             size.setdefault(key, []).append(stored.result.image_bytes + (stored.result.label_bytes or 0))
     return CellCosts(
         {key: statistics.fmean(by_run.values()) for key, by_run in seconds.items()},
         {key: statistics.fmean(sizes) for key, sizes in size.items()},
+        {key: audit_values(tuple(by_run.values())) for key, by_run in audited.items()},
     )
+
+
+def audit_values(runs: Sequence[tuple[Audit, ...]]) -> Values:
+    """Return means over runs, in the first embedding in which all of them were audited; nothing without one.
+
+    An attack that lacks a finding in one of the runs is left out.
+    """
+    names = [audit.by for audit in runs[0] if all(audit.by in (one.by for one in run) for run in runs)]
+    if not names:
+        return {}
+    values: Values = {"audit_by": names[0]}
+    audits = [audit for run in runs for audit in run if audit.by == names[0]]
+    for attack in (USE, MEMBERSHIP):
+        findings = [audit.finding(attack) for audit in audits]
+        for name in ("auc", "tpr") if all(findings) else ():
+            values[f"{attack}_{name}"] = statistics.fmean(getattr(finding, name) for finding in findings)
+    return values
 
 
 def extra_values(
@@ -148,12 +178,13 @@ def _fields(
                     values = {f"cross_{field}": value for field, value in vars(cross).items()}
                     for column in columns:
                         yield (row.identity, column), {**values, "cross_network": row.network or None}
-    elif name in ("seconds", "bytes"):
-        known = costs.seconds if name == "seconds" else costs.size
+    elif name in ("seconds", "bytes", "audit"):
+        known: Mapping[Key, float | Values]
+        known = {"seconds": costs.seconds, "bytes": costs.size, "audit": costs.audits}[name]
         for row, column, _ in cells:  # `full` is copied into columns of every IPC, its costs are in its own
             cost = known.get((row.identity, column), known.get((row.identity, column.any_ipc)))
             if cost is not None:
-                yield (row.identity, column), {name: cost}
+                yield (row.identity, column), cost if isinstance(cost, dict) else {name: cost}
     elif name == RANK:
         ranks = average_ranks({r.identity: {c: cell.mean for c, cell in r.cells.items()} for r in rows if r.is_ranked})
         for row, column, _ in cells:

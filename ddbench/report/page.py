@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from ddbench.leaderboard.table import Table
 from ddbench.report import pictures, plots
+from ddbench.report.audits import HEADS, Line, audit_lines
 from ddbench.report.cells import ReportCell, collect_cells, student_matrices, to_json
+from ddbench.store.audits import Audit, audit_path
 from ddbench.store.reader import RunsScan
 from ddbench.version import __version__
 
 log = logging.getLogger("ddbench")
 
 MAX_PICTURE_BYTES = 7_000_000  # of all pictures as they are stored in the page
+MAX_AUDIT_BYTES = 2_000_000  # of all sheets of closest pairs
 MAX_SHEET_BYTES = 400_000
 
 
@@ -33,6 +36,20 @@ class PictureSheet:
     title: str
     classes: tuple[str, ...]
     pictures: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class AuditSection:
+    """One audit.
+
+    title: dataset, method, seed and embedding
+    lines: of audits.HEADS
+    picture: data URL of the closest pairs; empty for none
+    """
+
+    title: str
+    lines: list[Line]
+    picture: str
 
 
 def page(scan: RunsScan, shared: Path | None = None) -> str:
@@ -51,6 +68,7 @@ def page(scan: RunsScan, shared: Path | None = None) -> str:
     data = json.dumps([to_json(cell) for cell in cells], allow_nan=False)
     return template.render(
         cells=cells, plots=_plots(board, cells), matrices=student_matrices(board), sheets=_sheets(cells, shared),
+        audits=_audits(cells, scan.audits), audit_heads=HEADS,
         problems=[*scan.problems, *scan.failed], version=__version__,
         style=(folder / "page.css").read_text(), script=(folder / "page.js").read_text(),
         data=data.replace("<", "\\u003c"),  # a script element ends at the first </script>
@@ -84,6 +102,27 @@ def _sheets(cells: Sequence[ReportCell], shared: Path | None) -> list[PictureShe
     return [sheet for sheet in sheets if sheet]
 
 
+def _audits(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, ...]]) -> list[AuditSection]:
+    """Return the audits of every run on the page."""
+    runs = {run: cell for cell in cells for run in cell.costs if audits.get(run)}
+    size = min(MAX_SHEET_BYTES, MAX_AUDIT_BYTES // max(1, sum(len(audits[run]) for run in runs)))
+    sections = []
+    for run, cell in runs.items():
+        for audit in audits[run]:
+            image = pictures.audit_sheet(audit_path(run, audit.by, audit.version))
+            title = f"{_set_title(run, cell)}, by {audit.by}"
+            sections.append(
+                AuditSection(title, audit_lines(run, audit), pictures.data_url(image, size) if image else "")
+            )
+    return sections
+
+
+def _set_title(run: Path, cell: ReportCell) -> str:
+    """Return the dataset, method and seed of a distilled set."""
+    seed, column = run.name.partition("-")[0].removeprefix("seed"), cell.column
+    return f"{column.dataset}, {column.size} px, IPC {column.ipc}: {cell.row.label}, seed {seed}"
+
+
 def _sheet(run: Path, cell: ReportCell, shared: Path | None, budget: int) -> PictureSheet | None:
     """Return the pictures of one set, of at most `budget` bytes; None where its images cannot be read."""
     distilled = pictures.distilled_images(run)
@@ -97,7 +136,6 @@ def _sheet(run: Path, cell: ReportCell, shared: Path | None, budget: int) -> Pic
         captioned.append(("its prototypes (real images)", prototypes))
     captioned += [("its images (black edges) among real ones", plane) for plane in pictures.feature_maps(run)]
     size = min(MAX_SHEET_BYTES, budget // len(captioned))
-    seed = run.name.partition("-")[0].removeprefix("seed")
-    column = cell.column
-    title = f"{column.dataset}, {column.size} px, IPC {column.ipc}: {cell.row.label}, seed {seed}"
-    return PictureSheet(title, classes, [(caption, pictures.data_url(drawn, size)) for caption, drawn in captioned])
+    return PictureSheet(
+        _set_title(run, cell), classes, [(caption, pictures.data_url(drawn, size)) for caption, drawn in captioned]
+    )

@@ -12,8 +12,7 @@ from PIL import Image
 
 from ddbench.report.plots import feature_plane
 from ddbench.store import distilled_set
-from ddbench.store.records import distilled_digest
-from ddbench.utils.files import read_json
+from ddbench.store.audits import read_quality
 
 log = logging.getLogger("ddbench")
 
@@ -43,12 +42,19 @@ def prototypes(images: Path, classes: tuple[str, ...]) -> Image.Image | None:
         return None
 
 
+def audit_sheet(path: Path) -> Image.Image | None:
+    """Return the sheet of closest pairs beside the file of an audit; None without a readable one."""
+    try:
+        return Image.fromarray(distilled_set.read_image(path.with_suffix(".png")))
+    except (OSError, ValueError) as error:
+        log.warning("no pairs on the page: %s", error)
+        return None
+
+
 def feature_maps(run: Path) -> list[Image.Image]:
     """Draw what `ddbench quality --metric map` measured of the present set, one map for each network."""
     try:
-        maps = [read_json(path) for path in sorted(run.glob("quality/map-*.json"))]
-        content = distilled_digest(run) if maps else ""
-        return [feature_plane(measured["values"]) for measured in maps if measured["content"] == content]
+        return [feature_plane(measured["values"]) for measured in read_quality(run, "map")]
     except (OSError, ValueError, KeyError) as error:
         log.warning("no map of %s on the page: %s", run, error)
         return []

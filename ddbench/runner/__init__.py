@@ -7,3 +7,4 @@ METRICS = {  # of ddbench.runner.quality: name -> its line in `ddbench quality -
     "clip": "CLIP score and zero-shot accuracy",
     "map": "a position of each image among the real ones; `ddbench report` draws it",
 }
+EMBEDDINGS = ("pixels", "convnet/quick@1")  # of ddbench.runner.audit, by default: without and with training on the data

@@ -167,7 +167,11 @@ class Extractor:
 def real_features(run: MeasuredRun, source: str, extractor: Extractor, side: str = "train") -> Tensor:
     """Return features (n, d) of the real images of a side, "train" or "test": a stage that all runs share."""
     images: ImageSet = getattr(run.data, side)
-    key = {"features": source, "weights": extractor.weights, "train": _train_key(run, run.spec.size)}
+    key: dict[str, str | int] = {
+        "features": source,
+        "weights": extractor.weights,
+        "train": _train_key(run, run.spec.size),
+    }
     key |= {"evaluators": VERSION} | ({"side": side} if side != "train" else {})
     folder = run.settings.data_paths.shared / f"features-{digest(key)[:16]}"
 

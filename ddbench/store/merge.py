@@ -123,7 +123,7 @@ def _merge_run(folders: _Folders, folder: Path, report: MergeReport) -> None:
 
 
 def _merge_result(folders: _Folders, path: Path, report: MergeReport) -> None:
-    """Merge one file of results or of quality measures."""
+    """Merge one file of results, of quality measures or of audits."""
     target = folders.runs / path.relative_to(folders.source)
     if target.exists() and _comparable(target) != _comparable(path):
         # tables keep fp32 and bf16 apart, so both may be there
@@ -185,8 +185,8 @@ def _unusable_results(folder: Path, spec: RunSpec, report: MergeReport) -> set[P
 
 
 def _results(folder: Path) -> Iterator[Path]:
-    """Yield the files of results, of corrupted results, of quality metrics and of measures, without failures."""
-    patterns = ("results/**/*.json", "quality/*.json", *(f"{name}/**/*.json" for name in MEASURES))
+    """Yield the files of results, of corrupted results, of quality metrics, audits and measures, without failures."""
+    patterns = ("results/**/*.json", "quality/*.json", "audit/*", *(f"{name}/**/*.json" for name in MEASURES))
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         if not path.name.endswith(FAILED) and not path.name.startswith("."):
             yield path

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ddbench.errors import UserError
 from ddbench.store import distilled_set
+from ddbench.store.audits import Audit, read_audits
 from ddbench.store.costs import DistillationCost, read_cost
 from ddbench.store.paths import FAILED, result_name
 from ddbench.store.records import (
@@ -51,19 +52,21 @@ class RunsScan:
     problems: files that cannot be used
     failed: recorded failures, which have no result
     costs: folder of a run -> cost of its distillation; empty unless asked for
+    audits: folder of a run -> audits of its set; empty unless costs are asked for
     """
 
     results: list[StoredResult] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     failed: list[Problem] = field(default_factory=list)
     costs: Mapping[Path, DistillationCost] = field(default_factory=dict)
+    audits: Mapping[Path, tuple[Audit, ...]] = field(default_factory=dict)
 
 
 def read_runs(runs: Path, details: bool = True, costs: bool = False) -> RunsScan:
     """Read all results below `runs`, in path order.
 
     details: keep accuracies of classes and confusions, which are most of a result and which no table needs
-    costs: also read the cost of every run that has results
+    costs: also read the cost and the audits of every run that has results
     """
     scan = RunsScan()
     with gc_paused():
@@ -71,7 +74,9 @@ def read_runs(runs: Path, details: bool = True, costs: bool = False) -> RunsScan
             read_run(folder, details, scan)
     results = drop_copies(scan.results, scan.problems)
     folders = dict.fromkeys(stored.folder for stored in results) if costs else ()
-    return RunsScan(results, scan.problems, scan.failed, {folder: read_cost(folder) for folder in folders})
+    audits = {folder: _read_or_report(read_audits, folder, scan.problems) or () for folder in folders}
+    run_costs = {folder: read_cost(folder) for folder in folders}
+    return RunsScan(results, scan.problems, scan.failed, run_costs, audits)
 
 
 def drop_copies(results: list[StoredResult], problems: list[Problem]) -> list[StoredResult]:

@@ -27,6 +27,7 @@ class BaseInfo:
     usable: whether the methods can use it as `base`.
     tried: what was tried with it here.
     sources: pages that the facts were read at.
+    unseen: datasets of which its card says that it never saw an image.
     repo: OWNER/NAME on the Hugging Face hub, which `--set base=` takes; empty for none.
     files: its files.
     size: bytes to download; 0 if unknown.
@@ -44,6 +45,7 @@ class BaseInfo:
     files: str = ""
     size: int = 0
     pixels: int = 0
+    unseen: tuple[str, ...] = ()
 
     def card(self) -> list[tuple[str, str]]:
         """Return (label, text) rows for `ddbench show`, without empty ones."""
@@ -57,6 +59,7 @@ class BaseInfo:
             ("licence", self.licence),
             ("prompts", self.prompts),
             ("tried", self.tried),
+            ("never saw", ", ".join(self.unseen)),
             ("read at", "\n".join(self.sources)),
         ]
         return [(label, text) for label, text in rows if text]
@@ -65,7 +68,11 @@ class BaseInfo:
 @cache
 def known_bases() -> dict[str, BaseInfo]:
     """Return the facts of every known base model by its short name."""
-    return {row["name"]: BaseInfo(**row | {"sources": tuple(row["sources"])}) for row in _facts()["base"]}
+    bases: dict[str, BaseInfo] = {}
+    for row in _facts()["base"]:
+        lists: dict[str, Any] = {name: tuple(row.get(name, ())) for name in ("sources", "unseen")}
+        bases[row["name"]] = BaseInfo(**row | lists)
+    return bases
 
 
 @cache

@@ -124,6 +124,11 @@ def load_fonts() -> list[ImageFont.FreeTypeFont]:
 
 def render_png(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> bytes:
     """Return the sheet as the content of a PNG file."""
+    return to_png(draw_sheet(images, labels, classes))
+
+
+def to_png(image: Image.Image) -> bytes:
+    """Return an image as the content of a PNG file."""
     out = io.BytesIO()
-    draw_sheet(images, labels, classes).save(out, format="PNG")
+    image.save(out, format="PNG")
     return out.getvalue()

@@ -1,0 +1,98 @@
+"""Audits as lines of a table, for the terminal and the page. No torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from ddbench.store.audits import MEMBERSHIP, USE, Audit, read_quality
+
+log = logging.getLogger("ddbench")
+
+HEADS = ("number", "distilled set", "test images instead", "reading")
+TITLES = {USE: "use of an image", MEMBERSHIP: "membership"}
+
+Line = tuple[str, str, str, str]  # of HEADS
+
+
+def audit_lines(run: Path, audit: Audit) -> list[Line]:
+    """Return the lines of an audit of a run folder. Where a control failed, its attack has no number."""
+    lines = [line for attack in (USE, MEMBERSHIP) for line in _attack_lines(audit, attack)]
+    if not audit.failed(USE):
+        lines += _distance_lines(audit)
+        lines += _ssim_lines(run)
+    copies, left_out = audit.copies, ""
+    if copies.train or copies.test:
+        left_out = f"{copies.train} training, {copies.test} test images left out of membership and ratio"
+    lines.append(("pairs of copies across the split", f"{copies.exact} exact, {copies.near} near", "", left_out))
+    return [*lines, *_control_lines(audit)]
+
+
+def _attack_lines(audit: Audit, attack: str) -> Iterator[Line]:
+    """Yield the AUC and the true positive rate of an attack, or why there is none."""
+    title, result = TITLES[attack], audit.finding(attack)
+    if failed := audit.failed(attack):
+        names = ", ".join(f"{control.name} ({TITLES[control.attack]})" for control in failed)
+        yield title, "-", "", f"no finding: the control failed: {names}"
+    elif not result:
+        reason = "no image of a class is left to compare with" if audit.named else "the set names no image that it used"
+        yield title, "-", "", reason if attack == USE else "the classes are too small"
+    else:
+        baseline = audit.baseline(attack)
+        auc = f"{result.auc:.3f} [{result.auc_low:.3f}, {result.auc_high:.3f}]"
+        yield f"{title}: AUC", auc, "" if baseline is None else f"{baseline:.3f}", reading(audit, attack)
+        tpr = f"{100 * result.tpr:.1f} % [{100 * result.tpr_low:.1f}, {100 * result.tpr_high:.1f}]"
+        few = "; fewer than 100 others, so at an FPR of 0" if result.others < 100 else ""
+        yield f"{title}: TPR at 1 % FPR", tpr, "", f"{result.members} members, {result.others} others{few}"
+
+
+def reading(audit: Audit, attack: str) -> str:
+    """Return what the AUC of a finding means, in words."""
+    result = audit.finding(attack)
+    if result is None:
+        return ""
+    if audit.succeeds(attack):
+        return "the attack succeeds"
+    if result.auc_low > 0.5:
+        return "the attack does as well on test images: the images are typical, not given away"
+    least = "no AUC" if result.detectable is None else f"an AUC of {result.detectable:.3f}"
+    return f"the attack failed; it finds {least} with power 0.8"
+
+
+def _distance_lines(audit: Audit) -> Iterator[Line]:
+    """Yield the distances of the set and of test images in its place."""
+    ours, theirs = audit.distances, audit.reference
+    background = f"{ours.background:.3f}, {ours.background_percentiles[-1]:.3f} among training images"
+    nearest = [f"{d.similarity:.3f}, {d.percentiles[-1]:.3f}" for d in (ours, theirs)]
+    yield "cosine to the nearest training image: mean, 95 %", *nearest, background
+    above, authentic = ([f"{100 * getattr(d, name):.1f} %" for d in (ours, theirs)] for name in ("above", "authentic"))
+    yield "images above the background's 95 %", *above, "5 % of training images are"
+    yield "authentic images", *authentic, "no nearer to a training image than that one's neighbour is"
+    if not audit.failed(MEMBERSHIP):
+        ratios = ["-" if d.ratio is None else f"{d.ratio:.3f}" for d in (ours, theirs)]
+        yield "ratio of distances to training and to test images", *ratios, "1: neither is nearer"
+
+
+def _ssim_lines(run: Path) -> list[Line]:
+    """Return what `ddbench quality --metric ssim` measured of the set; nothing where it did not, or is not readable."""
+    try:
+        values = [measure["values"] for measure in read_quality(run, "ssim")]
+        texts = [f"{of_set['nn_ssim']:.3f}, {of_set['largest']:.3f}" for of_set in values]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("no NN-SSIM of %s: %s", run, error)
+        return []
+    return [("NN-SSIM: mean, largest", text, "", "five nearest training images; high for copies") for text in texts]
+
+
+def _control_lines(audit: Audit) -> Iterator[Line]:
+    """Yield what each control with a known answer gave, and the other ones."""
+    for control in audit.controls:
+        if control.auc is None:
+            continue
+        expected = (
+            "no known answer"
+            if control.expected is None
+            else (f"{'FAILED: ' if control.failed else ''}must be {control.expected:.3f} ± {control.tolerance:.3f}")
+        )
+        yield f"control: {control.name}, {TITLES[control.attack]}", f"{control.auc:.3f}", "", expected
