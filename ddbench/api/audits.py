@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ddbench.api.data import find_source, whole_number
-from ddbench.api.runs import Run
 from ddbench.errors import UserError
 from ddbench.runner import EMBEDDINGS
 from ddbench.runner.options import SMALLEST, GlobalOptions
 from ddbench.store.audits import Audit, read_audit
 
 if TYPE_CHECKING:
+    from ddbench.api.runs import Run
     from ddbench.datasets.memory import Items
 
 
@@ -56,7 +56,7 @@ def audit(  # noqa: PLR0913
     from ddbench.runner.measured_run import measure_runs
 
     options = GlobalOptions.of_call(quiet, resize, runs=runs, data=data_root, shared=shared, device=device)
-    folder = images.folder if isinstance(images, Run) else Path(images).expanduser()
+    folder = Path(images).expanduser() if isinstance(images, str | os.PathLike) else images.folder
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; expected a run, or one sub-folder of images per class")
     names = (features,) if isinstance(features, str) else tuple(features)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ddbench.leaderboard import CROSS, RANK
 from ddbench.leaderboard.scaling import gain_per_image, images_for_accuracy, interval_of_images
@@ -179,10 +180,10 @@ def _fields(
                     for column in columns:
                         yield (row.identity, column), {**values, "cross_network": row.network or None}
     elif name in ("seconds", "bytes", "audit"):
-        known: Mapping[Key, float | Values]
-        known = {"seconds": costs.seconds, "bytes": costs.size, "audit": costs.audits}[name]
+        by_name: dict[str, Mapping[Key, Any]]
+        by_name = {"seconds": costs.seconds, "bytes": costs.size, "audit": costs.audits}
         for row, column, _ in cells:  # `full` is copied into columns of every IPC, its costs are in its own
-            cost = known.get((row.identity, column), known.get((row.identity, column.any_ipc)))
+            cost = by_name[name].get((row.identity, column), by_name[name].get((row.identity, column.any_ipc)))
             if cost is not None:
                 yield (row.identity, column), cost if isinstance(cost, dict) else {name: cost}
     elif name == RANK:

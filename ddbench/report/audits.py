@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ddbench.store.audits import MEMBERSHIP, USE, Audit, read_quality
+from ddbench.store.audits import MEMBERSHIP, USE, Audit, Distances, read_quality
 
 log = logging.getLogger("ddbench")
 
@@ -21,7 +21,7 @@ def audit_lines(run: Path, audit: Audit) -> list[Line]:
     lines = [line for attack in (USE, MEMBERSHIP) for line in _attack_lines(audit, attack)]
     if not audit.failed(USE):
         lines += _distance_lines(audit)
-        lines += _ssim_lines(run)
+        lines += _ssim_lines(run, audit)
     copies, left_out = audit.copies, ""
     if copies.train or copies.test:
         left_out = f"{copies.train} training, {copies.test} test images left out of membership and ratio"
@@ -63,21 +63,32 @@ def reading(audit: Audit, attack: str) -> str:
 def _distance_lines(audit: Audit) -> Iterator[Line]:
     """Yield the distances of the set and of test images in its place."""
     ours, theirs = audit.distances, audit.reference
+
+    def line(name: str, text: Callable[[Distances], str], reading: str) -> Line:
+        return name, text(ours), text(theirs), reading
+
     background = f"{ours.background:.3f}, {ours.background_percentiles[-1]:.3f} among training images"
-    nearest = [f"{d.similarity:.3f}, {d.percentiles[-1]:.3f}" for d in (ours, theirs)]
-    yield "cosine to the nearest training image: mean, 95 %", *nearest, background
-    above, authentic = ([f"{100 * getattr(d, name):.1f} %" for d in (ours, theirs)] for name in ("above", "authentic"))
-    yield "images above the background's 95 %", *above, "5 % of training images are"
-    yield "authentic images", *authentic, "no nearer to a training image than that one's neighbour is"
+    yield line("cosine to nearest training image: mean, 95 %", _cosines, background)
+    yield line(
+        "above that of 95 % of training images", lambda d: f"{100 * d.above:.1f} %", "5 % of training images are"
+    )
+    yield line("authentic images", lambda d: f"{100 * d.authentic:.1f} %", "below 50 % is suspicious")
     if not audit.failed(MEMBERSHIP):
-        ratios = ["-" if d.ratio is None else f"{d.ratio:.3f}" for d in (ours, theirs)]
-        yield "ratio of distances to training and to test images", *ratios, "1: neither is nearer"
+        yield line("ratio of distances to training, test images", _ratio, "1: neither is nearer")
 
 
-def _ssim_lines(run: Path) -> list[Line]:
+def _cosines(distances: Distances) -> str:
+    return f"{distances.similarity:.3f}, {distances.percentiles[-1]:.3f}"
+
+
+def _ratio(distances: Distances) -> str:
+    return "-" if distances.ratio is None else f"{distances.ratio:.3f}"
+
+
+def _ssim_lines(run: Path, audit: Audit) -> list[Line]:
     """Return what `ddbench quality --metric ssim` measured of the set; nothing where it did not, or is not readable."""
     try:
-        values = [measure["values"] for measure in read_quality(run, "ssim")]
+        values = [measure["values"] for measure in read_quality(run, "ssim", audit.content)]
         texts = [f"{of_set['nn_ssim']:.3f}, {of_set['largest']:.3f}" for of_set in values]
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("no NN-SSIM of %s: %s", run, error)

@@ -13,6 +13,7 @@ from PIL import Image
 from ddbench.report.plots import feature_plane
 from ddbench.store import distilled_set
 from ddbench.store.audits import read_quality
+from ddbench.store.records import distilled_digest
 
 log = logging.getLogger("ddbench")
 
@@ -54,7 +55,7 @@ def audit_sheet(path: Path) -> Image.Image | None:
 def feature_maps(run: Path) -> list[Image.Image]:
     """Draw what `ddbench quality --metric map` measured of the present set, one map for each network."""
     try:
-        return [feature_plane(measured["values"]) for measured in read_quality(run, "map")]
+        return [feature_plane(measured["values"]) for measured in read_quality(run, "map", distilled_digest(run))]
     except (OSError, ValueError, KeyError) as error:
         log.warning("no map of %s on the page: %s", run, error)
         return []

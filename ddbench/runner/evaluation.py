@@ -18,7 +18,7 @@ from ddbench.store.records import Result, missing_or_outdated, read_result, trai
 from ddbench.types import Dataset, ImageSet
 from ddbench.utils.files import Stopwatch, write_json
 from ddbench.utils.memory import Peak
-from ddbench.utils.progress import progress_bar
+from ddbench.utils.progress import progress_bars
 from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import evaluate
@@ -26,7 +26,7 @@ from evaluators.normalisation import Normalisation, Whitening, normalisation_of
 from evaluators.recipes import Protocol
 from evaluators.students import Student
 from evaluators.targets import check_labelled
-from evaluators.train import Progress, precision, train_student
+from evaluators.train import precision, train_student
 
 if TYPE_CHECKING:
     from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Task
@@ -145,11 +145,6 @@ def check_weights(evaluation: EvaluationSetup) -> None:
                 pretrained.weights_file(student)
         except (ValueError, OSError) as error:
             raise UserError(f"{row.title} starts from ImageNet weights: {error}") from None
-
-
-def progress_bars(quiet: bool) -> Progress:
-    """Return progress(iterable, description, total), which shows the progress on standard error."""
-    return lambda items, desc, total: progress_bar(items, desc=desc, total=total, hidden=quiet)
 
 
 def _images(pictures: distilled_set.Pictures, protocol: Protocol) -> Tensor:

@@ -20,14 +20,11 @@ from torch import Tensor
 from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.runner import teacher
-from ddbench.runner.evaluation import progress_bars
-from ddbench.runner.external import plan_external
-from ddbench.runner.plan import evaluation_setup
-from ddbench.runner.run import run as run_plan
 from ddbench.store.records import RunSpec, read_spec, train_id
 from ddbench.types import Dataset, ImageSet
 from ddbench.utils.distributed import device
 from ddbench.utils.files import digest, make_once
+from ddbench.utils.progress import progress_bars
 from evaluators import VERSION, pretrained
 from evaluators.augment import resize
 from evaluators.catalog import STUDENTS
@@ -121,6 +118,10 @@ def find_run(options: GlobalOptions, folder: Path, source: ImageSource, size: in
     Raises ValueError for a run of another dataset or split, and for one without a distilled set.
     """
     if not (folder / "spec.json").exists():
+        from ddbench.runner.external import plan_external
+        from ddbench.runner.plan import evaluation_setup
+        from ddbench.runner.run import run as run_plan
+
         plan = plan_external(folder, source, size, evaluation_setup((), "quick", 1), options.data_paths)
         counts = run_plan(plan, options.settings)
         if counts and counts.failed:

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from ddbench.errors import UserError
-from ddbench.runner.evaluation import progress_bars
 from ddbench.runner.measured_run import LARGE, MeasuredRun, features_title, find_extractor, real_features
 from ddbench.store import distilled_set
 from ddbench.store.paths import safe
 from ddbench.store.records import distilled_digest
 from ddbench.utils.files import Stopwatch, digest, read_json, write_json
+from ddbench.utils.progress import progress_bars
 from ddbench.utils.provenance import describe_environment
 from evaluators import VERSION, fidelity
 from evaluators.model_checks import ModelError

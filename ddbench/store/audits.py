@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ddbench.store.paths import safe
-from ddbench.store.records import distilled_digest
 from ddbench.store.schema import SCHEMA, decode
 from ddbench.utils.files import digest, read_json
 from evaluators.audit import Attack, Distances
@@ -104,7 +103,7 @@ class Audit:
     named: Mapping[str, int]
     membership: Attack | None
     distances: Distances
-    reference: Distances | None
+    reference: Distances
     copies: Copies
     controls: tuple[Control, ...]
     control_runs: tuple[str, ...]
@@ -145,27 +144,27 @@ def read_audit(path: Path) -> Audit:
     return decode(read_json(path), Audit)
 
 
-def read_audits(run: Path) -> tuple[Audit, ...]:
-    """Return the audits of a run's present distilled set: embeddings not trained on the data first, then by name.
+def read_audits(run: Path, content: str) -> tuple[Audit, ...]:
+    """Return the audits of the distilled set `content` of a run, the newest version of each embedding.
 
-    Raises ValueError for a file that is no audit.
+    Embeddings that were not trained on the data are first. Raises ValueError for a file that is no audit.
     """
-    audits = [decode(value, Audit) for value in _present(run, "audit/*.json")]
-    return tuple(sorted(audits, key=lambda audit: (audit.trained, audit.by)))
+    audits = [decode(value, Audit) for value in _of_content(run, "audit/*.json", content)]
+    newest = {audit.by: audit for audit in sorted(audits, key=lambda audit: audit.version)}
+    return tuple(sorted(newest.values(), key=lambda audit: (audit.trained, audit.by)))
 
 
-def read_quality(run: Path, metric: str) -> list[dict[str, Any]]:
-    """Return the files of a metric of `ddbench quality` of a run's present distilled set, one for each network."""
-    return _present(run, f"quality/{metric}-*.json")
+def read_quality(run: Path, metric: str, content: str) -> list[dict[str, Any]]:
+    """Return what `ddbench quality` wrote of a metric and the distilled set `content`, one record for each network.
 
-
-def _present(run: Path, pattern: str) -> list[dict[str, Any]]:
-    """Return the JSON objects of the files that belong to the distilled set that the run has now.
-
-    Raises ValueError for a file that cannot be read or is no JSON object, and for a run without a set.
+    Raises ValueError for a file that cannot be read.
     """
-    values = [read_json(path) for path in sorted(run.glob(pattern))]
-    content = distilled_digest(run) if values else ""
-    if not all(isinstance(value, dict) for value in values):
-        raise ValueError(f"{run / pattern}: a file is no JSON object")
-    return [value for value in values if value.get("content") == content]
+    return _of_content(run, f"quality/{metric}-*.json", content)
+
+
+def _of_content(run: Path, pattern: str, content: str) -> list[dict[str, Any]]:
+    values = {path: read_json(path) for path in sorted(run.glob(pattern))}
+    for path, value in values.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{path} is no JSON object")
+    return [value for value in values.values() if value.get("content") == content]

@@ -74,7 +74,8 @@ def read_runs(runs: Path, details: bool = True, costs: bool = False) -> RunsScan
             read_run(folder, details, scan)
     results = drop_copies(scan.results, scan.problems)
     folders = dict.fromkeys(stored.folder for stored in results) if costs else ()
-    audits = {folder: _read_or_report(read_audits, folder, scan.problems) or () for folder in folders}
+    audited = [folder for folder in folders if (folder / "audit").is_dir()]
+    audits = {folder: _read_or_report(_present_audits, folder, scan.problems) or () for folder in audited}
     run_costs = {folder: read_cost(folder) for folder in folders}
     return RunsScan(results, scan.problems, scan.failed, run_costs, audits)
 
@@ -190,6 +191,11 @@ def report_problems(problems: Iterable[Problem]) -> None:
     """Log an error for each file that was not used."""
     for problem in problems:
         log.error("skipped %s: %s", problem.path, problem.reason)
+
+
+def _present_audits(folder: Path) -> tuple[Audit, ...]:
+    """Return the audits of the distilled set that a run has now."""
+    return read_audits(folder, distilled_digest(folder))
 
 
 def _names(folder: Path) -> list[str]:

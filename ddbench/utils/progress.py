@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -35,3 +35,8 @@ def progress_bar(
         mininterval=SECONDS_BETWEEN_LINES, delay=SECONDS_BETWEEN_LINES,
         miniters=1,  # tqdm's own choice skips lines after a slowdown, and its monitor then repeats the last one
     )  # fmt: skip
+
+
+def progress_bars(quiet: bool) -> Callable[[Iterable[Any], str, int], Iterable[Any]]:
+    """Return progress(iterable, description, total), which shows the progress on standard error."""
+    return lambda items, desc, total: progress_bar(items, desc=desc, total=total, hidden=quiet)

@@ -19,9 +19,9 @@ import torch
 from ddbench.datasets.info import DataPaths
 from ddbench.runner import plan as planning
 from ddbench.runner import run
-from ddbench.runner.evaluation import progress_bars
 from ddbench.store import distilled_set
 from ddbench.types import ImageSet
+from ddbench.utils.progress import progress_bars
 from evaluators.accuracy import evaluate
 from evaluators.train import train_student
 

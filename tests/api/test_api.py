@@ -601,6 +601,7 @@ def examples(tmp_path_factory):
         "evaluate",
         "redundancy",
         "budget",
+        "audit",
         "continual",
         "Results",
     ],
