@@ -175,3 +175,13 @@ def test_python_reads_what_the_command_wrote(measured):
     measure = ddbench.redundancy(measured / "runs", part_size=2, protocol=protocol, **where)
     assert str(measure) == redundancy(measured, *OPTIONS).stdout
     assert measure.to_latex() == redundancy(measured, *OPTIONS, "--format", "latex").stdout
+
+
+@pytest.mark.slow
+def test_processes_write_the_records_of_one_process(home, measured):
+    for path in records(home):
+        path.unlink()
+    assert redundancy(home, *OPTIONS, "--jobs", 2).stdout == redundancy(measured, *OPTIONS).stdout
+    variations = [[read_measured(path).variation for path in records(folder)] for folder in (home, measured)]
+    assert variations[0] == variations[1]
+    assert len(variations[0]) == 2
