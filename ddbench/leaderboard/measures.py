@@ -55,7 +55,7 @@ class MeasuredRow:
 
 
 def measured_rows(students: Iterable[MeasuredStudent]) -> list[MeasuredRow]:
-    """Return a row for every method in every setting, `random` first, settings sorted."""
+    """Return a row for every method in every setting, `random` first, settings sorted, all training images last."""
     by_x: dict[float, list[StoredResult]] = defaultdict(list)
     records: dict[tuple[str, Column], dict[float, list[MeasuredResult]]] = defaultdict(lambda: defaultdict(list))
     for student in students:
@@ -75,7 +75,7 @@ def measured_rows(students: Iterable[MeasuredStudent]) -> list[MeasuredRow]:
         for row in board.rows
         for column in dict.fromkeys(replace(column, protocol_hash="") for column in row.cells)
     ]  # fmt: skip
-    return sorted(rows, key=lambda row: row.column)
+    return sorted(rows, key=lambda row: (row.column.ipc == 0, row.column))
 
 
 def accuracy_table(rows: Sequence[MeasuredRow], head: Callable[[float], str], title: str, form: str) -> str:

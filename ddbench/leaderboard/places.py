@@ -17,6 +17,8 @@ def place_fields(columns: Collection[Column], always: Sequence[str]) -> dict[str
 
 
 def place_text(column: Column, name: str) -> str:
-    """Return a field of a column as text; of a fingerprint the beginning."""
+    """Return a field of a column as text; of a fingerprint the beginning, "all" for the IPC of all training images."""
     value = getattr(column, name)
+    if name == "ipc" and not value:
+        return "all"
     return value[:8] if name == "fingerprint" else str(value)

@@ -15,8 +15,8 @@ from ddbench.store.measured import MeasuredResult, MeasuredStudent, Variation, r
 
 def student(x, overall, seed=0, student_seed=0, method="random", accuracies=(), **place):
     own = result(overall=overall, seed=student_seed, content=f"{method}{seed}")
-    variation = Variation("measure", place, accuracies)
-    return MeasuredStudent(x, replace(SPEC, method=method, seed=seed), MeasuredResult(own, variation, Path("x")))
+    spec = replace(SPEC, method=method, seed=seed, ipc=0 if method == "full" else SPEC.ipc)
+    return MeasuredStudent(x, spec, MeasuredResult(own, Variation("measure", place, accuracies), Path("x")))
 
 
 def test_students_of_a_distillation_are_averaged_first():
@@ -47,6 +47,12 @@ def test_random_comes_first_and_what_is_missing_is_a_dash():
     three = measured_rows([student(2, 0.2), student(2, 0.4, seed=1), student(2, 0.4, method="alpha")])
     text = accuracy_table(three, lambda x: f"{x} classes", "orders", "markdown").splitlines()
     assert text[2:4] == ["| random | 2 | 30.0 ± 14.1 |", "| alpha | 1 | 40.0 |"]
+
+
+def test_all_training_images_come_last():
+    rows = measured_rows([student(2, 0.9, method="full"), student(2, 0.4), student(2, 0.5, method="alpha")])
+    assert [row.label for row in rows] == ["random", "alpha", "full"]
+    assert accuracy_table(rows, str, "orders", "markdown").splitlines()[4] == "| all | full | 90.0 |"
 
 
 def test_the_matrix_is_open_where_no_student_was_trained():
