@@ -105,6 +105,7 @@ class LatentDiffusionMethod:
     variance = "fixed"
     strength = 1.0
     pull = 0.0
+    moving: ClassVar[tuple[str, ...]] = ("pull",)  # settings whose guidances move the latents between steps
     captioner = "template"
 
     def __post_init__(self) -> None:
@@ -158,7 +159,8 @@ class LatentDiffusionMethod:
     def _check(self, model: LatentModel, train: ImageSet, ctx: Context) -> None:
         """Raise UserError now for settings that would fail after the training."""
         model.check_size(train.images.shape[-1])
-        scheduler = model.make_scheduler(self.scheduler, self.pull > 0, self.spacing, self.variance)
+        moving = [name for name in self.moving if getattr(self, name) > 0]
+        scheduler = model.make_scheduler(self.scheduler, moving, self.spacing, self.variance)
         check_steps(scheduler, self.steps)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))

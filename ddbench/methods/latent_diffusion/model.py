@@ -181,20 +181,26 @@ class LatentModel:
     def decode(self, z: Tensor, batch: int, progress: Callable[[Iterable], Iterable] = iter, size: int = 0) -> Tensor:
         """Return uint8 images (n, 3, h, w) of scaled latents (n, c, h/f, w/f), resized to `size` px; 0: as they are."""
 
-        def compute(part: slice) -> Tensor:
-            pixels = self.vae.decode(z[part].to(self.device) / self.vae.config.scaling_factor).sample
-            return to_uint8(resize(pixels, size)).cpu()
-
+        compute = lambda part: to_uint8(self.pixels(z[part].to(self.device), size)).cpu()  # noqa: E731
         return torch.cat(list(in_batches(compute, len(z), batch, progress)))
 
-    def make_scheduler(self, name: str, pulled: bool = False, spacing: str = "base", variance: str = "fixed") -> Any:
+    def pixels(self, z: Tensor, size: int = 0) -> Tensor:
+        """Return float images (n, 3, h, w), about [-1, 1], of scaled latents, resized to `size` px; differentiable.
+
+        Resized ones are cut to [-1, 1]; those of the latents' own size (0) are not.
+        """
+        return resize(self.vae.decode(z / self.vae.config.scaling_factor).sample, size)
+
+    def make_scheduler(
+        self, name: str, moving: Sequence[str] = (), spacing: str = "base", variance: str = "fixed"
+    ) -> Any:
         """Build the base's own scheduler (name "base") or another of diffusers: `schedulers.choose_scheduler`.
 
         variance: "learned" for DDPM's noise as the base learned it; UserError if it did not.
         """
         if variance == "learned" and (self.text is not None or not self.learned_variance):
             raise UserError("variance=learned: this base did not learn its variance: set variance=fixed")
-        return choose_scheduler(self.scheduler, name, pulled, spacing, variance)
+        return choose_scheduler(self.scheduler, name, moving, spacing, variance)
 
 
 def factor_of(vae: Any) -> int:

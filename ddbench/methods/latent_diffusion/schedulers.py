@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ MULTISTEP_SCHEDULERS = {"DPMSolverSinglestepScheduler", "SASolverScheduler", "Un
 ANY_TIMES = ("DEISMultistepScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")  # take any times
 
 
-def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: str) -> Any:
+def choose_scheduler(own: Any, name: str, moving: Sequence[str], spacing: str, variance: str) -> Any:
     """Build the base's own scheduler `own` (name "base") or another of diffusers, with the base's noise levels.
 
     DDIM replaces a base's own scheduler that scales its noise (Euler's), which the sampler does not support. PNDM
@@ -24,11 +25,11 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
     Stable Diffusion (its second step still repeats the first from the latents before it, and with them before the
     first pull). No scheduler clips: that default is for pixels in [-1, 1].
 
-    pulled: the latents are moved between steps. spacing: of the times of sampling, "base" for the base's own; "beta"
-    stands in the scheduler's configuration for `set_steps`. variance: "learned" for DDPM's noise as the base learned
-    it, else "fixed".
+    moving: settings above 0 whose guidances move the latents between steps. spacing: of the times of sampling, "base"
+    for the base's own; "beta" stands in the scheduler's configuration for `set_steps`. variance: "learned" for DDPM's
+    noise as the base learned it, else "fixed".
 
-    Raises UserError for an unknown name, for a scheduler that scales its noise, with `pulled` for one that continues
+    Raises UserError for an unknown name, for a scheduler that scales its noise, with `moving` for one that continues
     from its own copy of the latents, and for a spacing or variance that the scheduler does not have.
     """
     kinds = {kind.__name__: kind for kind in (type(own), *own.compatibles)}
@@ -48,8 +49,9 @@ def choose_scheduler(own: Any, name: str, pulled: bool, spacing: str, variance: 
         scheduler.register_to_config(ddbench_spacing=spacing)
     if variance == "learned" and kind != "DDPMScheduler":
         raise UserError(f"variance=learned: scheduler {kind} draws no such noise: set scheduler=DDPMScheduler")
-    if pulled and kind in MULTISTEP_SCHEDULERS:
-        raise UserError(f"scheduler {kind} keeps its own latents, which undoes the guidance: set pull=0")
+    if moving and kind in MULTISTEP_SCHEDULERS:
+        way_out = " and ".join(f"{setting}=0" for setting in moving)
+        raise UserError(f"scheduler {kind} keeps its own latents, which undoes the guidance: set {way_out}")
     if float(scheduler.init_noise_sigma) == 1:
         return scheduler
     if name != "base":

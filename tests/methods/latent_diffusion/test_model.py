@@ -450,7 +450,7 @@ def test_pndm_may_start_in_the_middle(pipeline):
     model = load_model(str(pipeline), CPU)
     goal = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for name in ("DDIMScheduler", "PNDMScheduler"):
-        plan = model.make_scheduler(name, pulled=True)
+        plan = model.make_scheduler(name, moving=["pull"])
 
         def knows(z, t, plan=plan):
             abar = plan.alphas_cumprod[t]

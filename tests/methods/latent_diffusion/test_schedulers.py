@@ -17,7 +17,7 @@ OWN = DDIMScheduler(
 
 
 def choose(name: str, spacing: str = "beta"):
-    return choose_scheduler(OWN, name, pulled=False, spacing=spacing, variance="fixed")
+    return choose_scheduler(OWN, name, moving=(), spacing=spacing, variance="fixed")
 
 
 @pytest.mark.parametrize("name", ANY_TIMES)
