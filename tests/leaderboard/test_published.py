@@ -70,6 +70,12 @@ D3HR = {
     "base": "facebook/DiT-XL-2-256", "base_size": 256, "scheduler": "DDIMScheduler", "spacing": "leading", "steps": 50,
     "guidance": 4.0, "guidance_channels": 0, "weights": "none", "groups": 100_000, "skewness": 0.5,
 }  # fmt: skip
+IGD = DIT | {
+    "weights": "none", "influence": 5.0, "deviation": 120.0, "guided_from": 0.08, "guided_until": 0.4,
+    "backprop": "denoiser", "memory": 64, "surrogate": "convnet", "similarity": 0.7, "choice_images": 80,
+    "target_images": 200, "surrogate_images": 0,
+}  # fmt: skip
+SURROGATE = {"surrogate_epochs": 50, "surrogate_rate": 0.01, "surrogate_decay": 5e-4, "surrogate_batch": 64}
 SD15 = {
     "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "base_size": 512, "prompt": "{}", "strength": 0.7,
     "negative": "cartoon, anime, painting", "steps": 50, "precision": "fp16",
@@ -91,6 +97,8 @@ PRESETS = [
     *(("dmgd", name, DMGD | {"base_classes": name, "pull": 0.5}) for name in ("imagewoof", "imagenet")),
     ("dmgd", "imagenette", DMGD | {"base_classes": "imagenette", "pull": 0.05}),
     ("d3hr", "imagenet", D3HR | {"base_classes": "imagenet"}),
+    *(("igd", name, IGD | SURROGATE | {"base_classes": name}) for name in ("imagenette", "imagewoof")),
+    ("igd", "imagenet", IGD | {"surrogate_rate": 0.1, "surrogate_decay": 1e-4, "surrogate_batch": 128}),
     *(("diffusion", name, DIT | {"weights": "none", "base_classes": name}) for name in ("imagewoof", "imagenet")),
     *(("d4m", name, D4M) for name in ("imagenet", "imagenette", "imagenet10", "tiny-imagenet")),
     *(("vlcp", name, VLCP) for name in ("imagenet", "imagenette", "imagenet10")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from small_models import write_dit, write_stable_diffusion
 from ddbench.config import build
 from ddbench.methods.d4m import D4M
 from ddbench.methods.dmgd import DMGD
+from ddbench.methods.igd import IGD
 from ddbench.methods.latent_diffusion import stages as stages_module
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.starts import cluster_centres, k_means
@@ -109,13 +111,16 @@ def settings(cls, preset, **changes):
     return replace(build(cls, preset), **QUICK | changes)
 
 
-@pytest.mark.parametrize("preset", ["imagenette", "imagewoof"])
-@pytest.mark.parametrize("cls", [Minimax, MGD3, DMGD])
+@pytest.mark.parametrize(
+    ("cls", "preset"),
+    [*product([Minimax, MGD3, DMGD], ["imagenette", "imagewoof"]), (IGD, "imagenette")],
+)
 def test_a_dit_of_imagenet(cls, preset, train, context_of, tmp_path):
     """DiT-XL/2 at 256 px: 4 of 8 channels are the mean's, 32 x 32 latents, patches of 2, 1000 classes, DDIM."""
     base = write_dit(tmp_path / "dit", classes=1000, sample_size=32, levels=4)
     classes = {"imagenette": ("n02102040", "golf_ball"), "imagewoof": ("n02088364", "dingo")}[preset]
-    method = settings(cls, preset, base=str(base), tune_steps=1, tune_batch=2)
+    short = {"surrogate_epochs": 1} if cls is IGD else {}
+    method = settings(cls, preset, base=str(base), tune_steps=1, tune_batch=2, **short)
     assert (method.variance, method.spacing, method.guidance_channels) == ("learned", "linspace", 3)
     distilled = method.distill(train(classes), 1, context_of())
     distilled.check(1)
