@@ -14,7 +14,7 @@ from ddbench.errors import FailedRunError, UserError
 from ddbench.leaderboard.measures import MeasuredRow, measure_lines, measured_rows, render_measure
 from ddbench.runner.options import GlobalOptions
 from ddbench.runner.student_job import MeasuredRun, StudentJob, Students, check_data, find_runs, read_students
-from ddbench.store.paths import failure_path
+from ddbench.store.paths import CONTINUAL, failure_path
 from ddbench.store.records import read_failure
 
 if TYPE_CHECKING:
@@ -182,11 +182,11 @@ def continual(  # noqa: PLR0913
     >>> list(ddbench.continual("plan.toml").rows[0].cells)
     [2.0, 4.0]
     """
-    from ddbench.sweep.continual import FOLDER, continual_work, read_continual
+    from ddbench.sweep.continual import continual_work, read_continual
 
     options = GlobalOptions.of_call(quiet, resize, runs=runs, data=data_root, shared=shared, device=device).absolute()
     work = continual_work(*read_continual(Path(plan).expanduser()), options.data_paths, options.runs)
-    settings = replace(options.settings, runs=options.runs / FOLDER, compiled=compiled)
+    settings = replace(options.settings, runs=options.runs / CONTINUAL, compiled=compiled)
     failed = [job for job in work.distillations if job.run(settings, retry).failed]
     if failed:
         lines = [f"{job.title}: {failure.error}; see {failure_path(job.folder)}"

@@ -11,6 +11,7 @@ import click
 from ddbench.cli.common import UserPath, log
 from ddbench.cli.measures import PLOT, JobOptions, do_jobs, finish, job_options
 from ddbench.runner.options import GlobalOptions
+from ddbench.store.paths import CONTINUAL
 
 if TYPE_CHECKING:
     from ddbench.sweep.workers import Job
@@ -47,11 +48,11 @@ def continual(options: GlobalOptions, plan: Path, plot: Path | None, job_options
       ddbench continual plan.toml --dry-run
       ddbench continual plan.toml --jobs 2 --plot steps.svg
     """
-    from ddbench.sweep.continual import FOLDER, continual_work, read_continual
+    from ddbench.sweep.continual import continual_work, read_continual
 
     options = options.absolute()
     work = continual_work(*read_continual(plan), options.data_paths, options.runs)
-    inner = replace(options, runs=options.runs / FOLDER)
+    inner = replace(options, runs=options.runs / CONTINUAL)
     if job_options.dry_run:
         every: list[Job] = [*work.distillations, *work.students]
         do_jobs(inner, every, job_options)

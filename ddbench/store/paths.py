@@ -11,6 +11,7 @@ from evaluators import VERSION
 LOCKS = ".locks"  # folder below --runs, with a lock for each run in progress
 FAILED = ".failed.json"
 MEASURES = ("redundancy", "budget")  # folders in a run's, with the records of students of their own; in no table
+CONTINUAL = "continual"  # folder below --runs, with runs on some classes of a dataset
 
 
 def safe(name: str) -> str:

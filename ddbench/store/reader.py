@@ -15,7 +15,7 @@ from ddbench.errors import UserError
 from ddbench.store import distilled_set
 from ddbench.store.audits import Audit, read_audits
 from ddbench.store.costs import DistillationCost, read_cost
-from ddbench.store.paths import FAILED, result_name
+from ddbench.store.paths import CONTINUAL, FAILED, result_name
 from ddbench.store.records import (
     Failure,
     Result,
@@ -101,13 +101,14 @@ def run_folders(runs: Path) -> Iterator[Path]:
 
 
 def find_run_folders(folders: Iterable[Path]) -> list[Path]:
-    """Return the runs that `folders` are or are above, those below one sorted by path.
+    """Return the runs that `folders` are or are above, those below one sorted by path, without those of CONTINUAL.
 
     Raises UserError for a folder without a run.
     """
     paths: list[Path] = []
     for folder in folders:
-        below = [folder] if (folder / "spec.json").is_file() else sorted(p.parent for p in folder.rglob("spec.json"))
+        specs = [path for path in folder.rglob("spec.json") if CONTINUAL not in path.relative_to(folder).parts]
+        below = [folder] if (folder / "spec.json").is_file() else sorted(path.parent for path in specs)
         if not below:
             raise UserError(
                 f"there is no run at {folder}: name a folder such as runs/ucm64/dpd/ipc10/seed0-..., or above it"

@@ -23,7 +23,7 @@ from ddbench.runner import plan as planning
 from ddbench.runner.options import SMALLEST
 from ddbench.runner.plan import EvaluationSetup, ListedDataset, Request
 from ddbench.runner.student_job import Students
-from ddbench.store.paths import protocol_folder, result_name
+from ddbench.store.paths import CONTINUAL, protocol_folder, result_name
 from ddbench.store.records import RunSpec
 from ddbench.sweep.grid import Ipc, MethodEntry, SweepJob, absolute_file, read_methods
 from ddbench.utils.limits import LARGEST_SIZE, MOST_SEEDS
@@ -31,7 +31,6 @@ from ddbench.utils.limits import LARGEST_SIZE, MOST_SEEDS
 if TYPE_CHECKING:
     from ddbench.runner.continual import ContinualJob, Memory
 
-FOLDER = "continual"  # below --runs
 STEPS = (5, 3)  # numbers of steps to try where a plan has none
 
 
@@ -101,7 +100,7 @@ def continual_work(plan: Continual, methods: tuple[MethodEntry, ...], data: Data
             f"{len(classes)} classes of {listed.source.name} do not come in {steps or 'five or three'} equal groups of "
             f"two classes or more: {known}"
         )
-    setting = _Setting(plan, students, listed, steps, data, runs / FOLDER)
+    setting = _Setting(plan, students, listed, steps, data, runs / CONTINUAL)
     distillations: dict[Path, SweepJob] = {}
     jobs: list[ContinualJob] = []
     for entry in methods:

@@ -18,6 +18,7 @@ from ddbench.runner.continual import class_order, union
 from ddbench.store import distilled_set
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.measured import read_measured
+from ddbench.store.reader import find_run_folders
 from ddbench.sweep.continual import continual_work, read_continual
 from evaluators.accuracy import evaluate
 from evaluators.train import train_student
@@ -101,6 +102,9 @@ def test_a_repeated_command_does_only_what_is_missing(home):
 def test_no_table_of_whole_datasets_reads_them(home):
     for runs in (home / "runs", home / "runs" / "continual"):
         assert run_command("--runs", runs, "leaderboard").stdout == "no results yet\n"
+    assert "there is no run at" in run_command("redundancy", home / "runs", status=2).stderr
+    (run,) = find_run_folders((home / "runs" / "continual").glob("*0-3-8/random/ipc2"))
+    assert "name the run's dataset with --dataset" in run_command("redundancy", run, status=2).stderr
 
 
 def test_a_set_that_fails_costs_its_students_only(home, monkeypatch):
