@@ -31,6 +31,22 @@ UNIT = 0.0015  # of rho_t
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """A guidance of steps: -k rho_t dG/dx_t, and deviation's.
+
+    dG_dx0: x0_hat -> the gradient dG/dx0_hat of the lowered quantity, both (n, c, h, w); None for none.
+    k, gamma: weights of the two.
+    start, end: shares of the steps before the first guided one, and after which none is.
+    """
+
+    dG_dx0: Callable[[Tensor], Tensor] | None
+    k: float
+    gamma: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class IGD(LatentDiffusionBaseline):
     """Influence-guided diffusion (Chen et al., ICLR 2025).
 
@@ -97,26 +113,34 @@ class IGD(LatentDiffusionBaseline):
         starts = super()._start_latents(stages, latents, ipc)
         if not self.influence:
             return starts
-        config = SurrogateConfig(
+        target = TargetConfig(self.similarity, self.choice_images, self.target_images)
+        return replace(starts, targets=load_surrogate(stages.train, stages.ctx, self._surrogate_config(), target))
+
+    def _surrogate_config(self) -> SurrogateConfig:
+        return SurrogateConfig(
             self.surrogate, self.surrogate_epochs, self.surrogate_rate, self.surrogate_decay, self.surrogate_batch,
             self.surrogate_images,
         )  # fmt: skip
-        target = TargetConfig(self.similarity, self.choice_images, self.target_images)
-        return replace(starts, targets=load_surrogate(stages.train, stages.ctx, config, target))
+
+    def _guidance(self, batch: SamplingBatch) -> Guidance:
+        """Return the guidance of a batch."""
+        dG_dx0 = influence_gradient(batch) if self.influence else None
+        return Guidance(dG_dx0, self.influence, self.deviation, self.guided_from, self.guided_until)
 
     def _guided_denoiser(self, outputs: Outputs, batch: SamplingBatch, scheduler: Any) -> tuple[Denoise, Shift | None]:
-        if not (self.influence or self.deviation):
+        guidance = self._guidance(batch)
+        dG_dx0, k, gamma = guidance.dG_dx0, guidance.k, guidance.gamma
+        if not (dG_dx0 or gamma):
             return super()._guided_denoiser(outputs, batch, scheduler)
         abars, prediction = scheduler.alphas_cumprod.to(batch.starts), scheduler.config.prediction_type
-        m = batch.finished[:, -self.memory :] if self.deviation else batch.finished[:, :0]
-        exact = self.influence > 0 and self.backprop == "denoiser"
-        dG_dx0 = influence_gradient(batch) if self.influence else None
+        m = batch.finished[:, -self.memory :] if gamma else batch.finished[:, :0]
+        exact = bool(dG_dx0) and self.backprop == "denoiser"
         numbers, move = count(), torch.zeros_like(batch.starts)  # steps; the shift that follows the step under way
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             nonlocal move
             move, abar = torch.zeros_like(x_t), abars[t]
-            if not self.guided_from <= next(numbers) / len(scheduler.timesteps) < self.guided_until:
+            if not guidance.start <= next(numbers) / len(scheduler.timesteps) < guidance.end:
                 return outputs(x_t, t)[0]
             with torch.set_grad_enabled(exact):
                 x = x_t.detach().requires_grad_(exact)
@@ -128,9 +152,9 @@ class IGD(LatentDiffusionBaseline):
                 direction = torch.autograd.grad(x0_hat, x, direction)[0] if exact else direction
                 eps = (x_t - abar.sqrt() * x0_hat.detach()) / (1 - abar).sqrt()
                 rho = UNIT * (1 - abar).sqrt() * rms(eps) / rms(direction)
-                move = move - self.influence * rho * direction
+                move = move - k * rho * direction
             if m.shape[1]:
-                move = move - self.deviation * nearest_cosine_gradient(x_t, m)
+                move = move - gamma * nearest_cosine_gradient(x_t, m)
             return u.detach()
 
         def shift(i: int, t: Tensor, next_t: Tensor | None) -> Tensor:

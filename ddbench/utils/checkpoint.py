@@ -27,6 +27,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class FitResult:
+    """loss: mean of the last 100 steps. earlier_seconds: time that killed processes spent on steps that count."""
+
+    loss: float
+    earlier_seconds: float
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A safetensors file with the newest state of a loop: its tensors by name, and its progress.
 

@@ -76,6 +76,10 @@ IGD = DIT | {
     "target_images": 200, "surrogate_images": 0,
 }  # fmt: skip
 SURROGATE = {"surrogate_epochs": 50, "surrogate_rate": 0.01, "surrogate_decay": 5e-4, "surrogate_batch": 64}
+LGD = IGD | SURROGATE | {
+    "stage_images": 10, "learnability": 15.0, "omega": 0.5, "stage_deviation": 50.0, "stage_from": 0.08,
+    "stage_until": 0.8, "candidates": 3,
+}  # fmt: skip
 SD15 = {
     "base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "base_size": 512, "prompt": "{}", "strength": 0.7,
     "negative": "cartoon, anime, painting", "steps": 50, "precision": "fp16",
@@ -99,6 +103,7 @@ PRESETS = [
     ("d3hr", "imagenet", D3HR | {"base_classes": "imagenet"}),
     *(("igd", name, IGD | SURROGATE | {"base_classes": name}) for name in ("imagenette", "imagewoof")),
     ("igd", "imagenet", IGD | {"surrogate_rate": 0.1, "surrogate_decay": 1e-4, "surrogate_batch": 128}),
+    *(("lgd", name, LGD | {"base_classes": name}) for name in ("imagenette", "imagewoof")),
     *(("diffusion", name, DIT | {"weights": "none", "base_classes": name}) for name in ("imagewoof", "imagenet")),
     *(("d4m", name, D4M) for name in ("imagenet", "imagenette", "imagenet10", "tiny-imagenet")),
     *(("vlcp", name, VLCP) for name in ("imagenet", "imagenette", "imagenet10")),

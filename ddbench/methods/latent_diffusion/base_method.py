@@ -21,7 +21,7 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_base, check_prompts, denoiser_of, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
 from ddbench.methods.latent_diffusion.prompts import Prompts, check_template, class_prompts
-from ddbench.methods.latent_diffusion.rounds import SamplingBatch, sample_rounds
+from ddbench.methods.latent_diffusion.rounds import SampleBatch, SamplingBatch, sample_rounds
 from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, cluster_centres, fixed_starts
@@ -227,12 +227,8 @@ class LatentDiffusionMethod:
             self.variance, self.tune_parts,
         )  # fmt: skip
 
-    def sample_latents(self, model: LatentModel, starts: StartLatents, ctx: Context) -> tuple[Tensor, int]:
-        """Sample one latent per start: float32 (n, c, h, w) on the CPU. Also return the number of fallbacks.
-
-        Each image draws from a generator of its own, so neither the batch size nor the number of processes moves it.
-        Raises FloatingPointError for a latent that is not finite.
-        """
+    def _batch_sampler(self, model: LatentModel, starts: StartLatents, ctx: Context) -> SampleBatch:
+        """Return (images, the finished latents of the class of each) -> their samples; each has its own generator."""
         prompts, labels = starts.prompts, starts.labels
         conditions = model.encode_prompts([*prompts.texts, self.negative], [*prompts.labels, -1])
         network = self._network(model)
@@ -251,8 +247,17 @@ class LatentDiffusionMethod:
             # clones: a view would be sent to other processes with the whole of its batch
             return [(image.clone(), n) for image, n in zip(z.cpu(), fallbacks.tolist(), strict=True)]
 
+        return sample_batch
+
+    def sample_latents(self, model: LatentModel, starts: StartLatents, ctx: Context) -> tuple[Tensor, int]:
+        """Sample one latent per start: float32 (n, c, h, w) on the CPU. Also return the number of fallbacks.
+
+        Each image draws from a generator of its own, so neither the batch size nor the number of processes moves it.
+        Raises FloatingPointError for a latent that is not finite.
+        """
+        sample_batch = self._batch_sampler(model, starts, ctx)
         with ctx.measure("sampling") as figures:
-            samples = sample_rounds(sample_batch, labels, self._in_rounds(), self.batch, ctx)
+            samples = sample_rounds(sample_batch, starts.labels, self._in_rounds(), self.batch, ctx)
             z, fallbacks = torch.stack([image for image, _ in samples]), sum(n for _, n in samples)
             figures |= {"steps": self.steps, "images": len(z)}
         if bad := int((~torch.isfinite(z)).flatten(1).any(1).sum()):

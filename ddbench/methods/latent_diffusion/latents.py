@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
-
-from ddbench.methods.latent_diffusion.model import LatentModel
 
 
 @dataclass(frozen=True)
@@ -37,15 +34,6 @@ class Latents:
         return self.mean[rows].float() * self.scale
 
 
-def save_latents(
-    model: LatentModel, images: Tensor, folder: Path, *, views: int, progress: Callable, batch: int
-) -> None:
-    """Encode square images in the first `views` of the eight views of `turn`, view after view, and save them."""
-    parts = [model.encode(turn(images, view), progress, batch) for view in range(views)]
-    mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
-    save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
-
-
 def turn(images: Tensor, view: int) -> Tensor:
     """Return images (n, c, h, h) in one of eight views: 0 as they are, 1 mirrored, 2 and 3 turned by 90 degrees, ..."""
     around = torch.rot90(images, view // 2, (2, 3))
@@ -53,6 +41,6 @@ def turn(images: Tensor, view: int) -> Tensor:
 
 
 def load_latents(folder: Path, labels: Tensor, scale: float) -> Latents:
-    """Read what `save_latents` wrote, memory-mapped."""
+    """Read the stage that `Stages.latents` makes, memory-mapped."""
     parts = load_file(folder / "latents.safetensors")
     return Latents(parts["mean"], parts["std"], labels, scale)

@@ -51,12 +51,12 @@ class SamplingBatch:
 
 
 Sampled = tuple[Tensor, int]  # a latent (c, h, w) on the CPU, and the number of fallbacks
+SampleBatch = Callable[[Sequence[int], Sequence[Sequence[Tensor]]], list[Sampled]]
 
 
 def sample_rounds(
-    sample_batch: Callable[[Sequence[int], Sequence[Sequence[Tensor]]], list[Sampled]], labels: Sequence[int],
-    in_rounds: bool, batch: int, ctx: Context,
-) -> list[Sampled]:  # fmt: skip
+    sample_batch: SampleBatch, labels: Sequence[int], in_rounds: bool, batch: int, ctx: Context
+) -> list[Sampled]:
     """Return a sample for each of the images whose classes are `labels`, in their order.
 
     sample_batch: (images, for each the finished latents (c, h, w) of its class) -> their samples.

@@ -21,7 +21,7 @@ from ddbench.methods.latent_diffusion.finetune import (
     finetune_loss,
     load_finetuned,
 )
-from ddbench.methods.latent_diffusion.latents import Latents, load_latents, save_latents
+from ddbench.methods.latent_diffusion.latents import Latents, load_latents, turn
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.prompts import Prompts
 from ddbench.methods.shared.device import in_batches
@@ -57,7 +57,9 @@ class Stages:
 
         def make(folder: Path) -> None:
             progress = partial(self.ctx.progress, desc=name)
-            save_latents(model, self.train.images, folder, views=views, progress=progress, batch=self.batch)
+            parts = [model.encode(turn(self.train.images, view), progress, self.batch) for view in range(views)]
+            mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
+            save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
 
         folder = self.shared.stage(name, make, vae=model.vae_identity, count=views)
         return load_latents(folder, self.train.labels.repeat(views), model.vae.config.scaling_factor)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.context import show_loss
-from ddbench.methods.shared.checkpoint import FitResult
-from ddbench.utils.checkpoint import STATE, Checkpoint, Progress
+from ddbench.utils.checkpoint import STATE, Checkpoint, FitResult, Progress
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 from ddbench.utils.files import Stopwatch
 

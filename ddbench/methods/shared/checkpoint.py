@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ddbench.context import Context, show_loss
-from ddbench.utils.checkpoint import Checkpoint, Progress
+from ddbench.utils.checkpoint import Checkpoint, FitResult, Progress
 from ddbench.utils.files import Stopwatch
 
 PIXELS = "pixels.safetensors"  # in a run's private folder
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """loss: mean of the last 100 steps. earlier_seconds: time that killed processes spent on steps that count."""
-
-    loss: float
-    earlier_seconds: float
 
 
 def optimise_with_checkpoints(

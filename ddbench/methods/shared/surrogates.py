@@ -91,10 +91,7 @@ class Surrogate:
 
 def load_surrogate(train: ImageSet, ctx: Context, config: SurrogateConfig, target: TargetConfig) -> Surrogate:
     """Return a surrogate at its chosen snapshots. Training and gradients are stages, for every seed and budget."""
-    from evaluators.students import build  # imports torchvision: takes seconds
-
-    shared, size, classes = replace(ctx, method=SHARED), train.images.shape[-1], len(train.classes)
-    network = build(config.student, size, classes, 0, normalisation=RANGE).to(ctx.device).eval().requires_grad_(False)
+    shared, classes, network = replace(ctx, method=SHARED), len(train.classes), skeleton(config.student, train, ctx)
     trajectory = train_surrogate(train, shared, config)
 
     def make(folder: Path) -> dict[str, Any]:
@@ -122,15 +119,27 @@ def load_surrogate(train: ImageSet, ctx: Context, config: SurrogateConfig, targe
     return Surrogate(network, load_file(folder / "chosen.safetensors")[WEIGHTS].to(ctx.device), folder)
 
 
-def train_surrogate(train: ImageSet, ctx: Context, config: SurrogateConfig) -> Path:
-    """Return the file of a surrogate's snapshots, float32 (epochs + 1, p): before training, and after each epoch.
+def skeleton(student: str, train: ImageSet, ctx: Context) -> nn.Module:
+    """Return an untrained surrogate for `train` on the device, in eval mode, for weights of others."""
+    from evaluators.students import build  # imports torchvision: takes seconds
+
+    network = build(student, train.images.shape[-1], len(train.classes), 0, normalisation=RANGE)
+    return network.to(ctx.device).eval().requires_grad_(False)
+
+
+def train_surrogate(
+    train: ImageSet, ctx: Context, config: SurrogateConfig, snapshots: int | None = None, **key: Any
+) -> Path:
+    """Return the file of a surrogate's snapshots, float32 (snapshots + 1, p): before training, then evenly.
 
     A stage; a training that was killed continues from its last checkpoint.
+
+    snapshots: None for one after each epoch. key: more of the stage's key, for images that are not the real ones.
     """
     recipe = Recipe(
         "sgd", lr=config.rate, weight_decay=config.decay, batch=config.batch, epochs=config.epochs, momentum=0.9,
         warmup=0.0, nesterov=False, decay_all=True, whole_epochs=True, milestones=(0.5,), gamma=1.0,  # a constant rate
-        tests=config.epochs, augment=AUGMENT,
+        tests=snapshots or config.epochs, augment=AUGMENT,
     )  # fmt: skip
 
     def make(folder: Path) -> dict[str, float]:
@@ -149,7 +158,8 @@ def train_surrogate(train: ImageSet, ctx: Context, config: SurrogateConfig) -> P
         save_file({WEIGHTS: recorder.weights}, folder / "trajectory.safetensors")
         return {"earlier_seconds": recorder.earlier_seconds}
 
-    return ctx.stage("surrogate", make, **vars(config)) / "trajectory.safetensors"
+    key |= {"snapshots": snapshots} if snapshots else {}
+    return ctx.stage("surrogate", make, **vars(config), **key) / "trajectory.safetensors"
 
 
 class SnapshotRecorder(StudentState):
