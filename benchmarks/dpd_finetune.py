@@ -28,8 +28,8 @@ from ddbench.datasets.scenes import painter
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
 from ddbench.methods.latent_diffusion.finetune import FinetuneConfig, FinetuneData, finetune_loss, unfreeze
-from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
+from ddbench.methods.latent_diffusion.latents import Latents, posterior
+from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet
 from ddbench.utils.distributed import device

@@ -22,7 +22,7 @@ from ddbench.methods.latent_diffusion.decoder import (
     pixel_distance,
     texture_loss,
 )
-from ddbench.methods.latent_diffusion.model import posterior
+from ddbench.methods.latent_diffusion.latents import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet

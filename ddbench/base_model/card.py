@@ -14,7 +14,8 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.scenes import painter
 from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_denoiser, interval_scale, sample
-from ddbench.methods.latent_diffusion.model import LatentModel, load_model, posterior
+from ddbench.methods.latent_diffusion.latents import posterior
+from ddbench.methods.latent_diffusion.model import LatentModel, load_model
 from ddbench.utils.images import to_array, to_float, to_uint8
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ddbench.base_model.autoencoder import EVERY
 from ddbench.base_model.budget import TrainingBudget, compile_step
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss
-from ddbench.methods.latent_diffusion.model import posterior
+from ddbench.methods.latent_diffusion.latents import posterior
 from ddbench.methods.latent_diffusion.training import Checkpoints, Schedule, fit
 from ddbench.methods.shared.device import mixed_precision
 from ddbench.types import ImageSet

@@ -17,7 +17,7 @@ from ddbench.base_model.autoencoder import (
     to_blocks,
 )
 from ddbench.methods.latent_diffusion.decoder import draw_images
-from ddbench.methods.latent_diffusion.model import posterior
+from ddbench.methods.latent_diffusion.latents import posterior
 
 
 @pytest.fixture(scope="module")

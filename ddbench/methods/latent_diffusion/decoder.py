@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddbench.context import generator_of
-from ddbench.methods.latent_diffusion.model import LatentModel, factor_of, posterior
+from ddbench.methods.latent_diffusion.latents import factor_of, posterior
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
 from ddbench.utils.images import resize, to_float
+
+if TYPE_CHECKING:
+    from ddbench.methods.latent_diffusion.model import LatentModel
 
 JITTER = 0.05  # noise on the latents in training, as a share of their deviation
 TEXTURE = 4.0  # weight of local contrast

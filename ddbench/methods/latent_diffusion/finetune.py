@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ddbench.context import generator_of, seed_of
 from ddbench.methods.latent_diffusion.difffit import unfreeze_difffit
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
-from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
 from ddbench.methods.latent_diffusion.variance import variational_bound
 from ddbench.methods.shared.device import mixed_precision
@@ -23,6 +22,7 @@ from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:
     from ddbench.methods.latent_diffusion.latents import Latents
+    from ddbench.methods.latent_diffusion.model import LatentModel
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
 DEFAULTS = {"decay": 1e-2, "weight": "min-snr", "average": "warm", "variance": "fixed"}  # not in the key

@@ -19,6 +19,7 @@ from torch import Tensor
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.class_vectors import call_transformer, class_tables
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
+from ddbench.methods.latent_diffusion.latents import factor_of, posterior
 from ddbench.methods.latent_diffusion.model_files import (
     class_name,
     find_model,
@@ -201,20 +202,6 @@ class LatentModel:
         if variance == "learned" and (self.text is not None or not self.learned_variance):
             raise UserError("variance=learned: this base did not learn its variance: set variance=fixed")
         return choose_scheduler(self.scheduler, name, moving, spacing, variance)
-
-
-def factor_of(vae: Any) -> int:
-    """Return the pixels per latent cell along one axis."""
-    levels = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
-    return 2 ** (len(levels) - 1)
-
-
-def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and std, unscaled, (n, c, h/f, w/f), of images in [-1, 1]; a deterministic autoencoder has std 0."""
-    output = vae.encode(images)
-    if hasattr(output, "latent"):
-        return output.latent, torch.zeros_like(output.latent)
-    return output.latent_dist.mean, output.latent_dist.std
 
 
 def denoiser_of(
