@@ -70,7 +70,7 @@ def _distance_lines(audit: Audit) -> Iterator[Line]:
     background = f"{ours.background:.3f}, {ours.background_percentiles[-1]:.3f} among training images"
     yield line("cosine to nearest training image: mean, 95 %", _cosines, background)
     yield line(
-        "above that of 95 % of training images", lambda d: f"{100 * d.above:.1f} %", "5 % of training images are"
+        "above that of 95 % of training images", lambda d: f"{100 * d.above:.1f} %", "5 % of them are by themselves"
     )
     yield line("authentic images", lambda d: f"{100 * d.authentic:.1f} %", "below 50 % is suspicious")
     if not audit.failed(MEMBERSHIP):
