@@ -117,9 +117,8 @@ def sorted_by_class(pictures: Pictures) -> Pictures:
 
 def subset(pictures: Pictures, rows: np.ndarray) -> Pictures:
     """Return these rows, int64 (k,), in their order, of all that is stored for each image."""
-    soft, floats, weights = (
-        None if part is None else part[rows] for part in (pictures.soft, pictures.floats, pictures.weights)
-    )
+    all_of_images = (pictures.soft, pictures.floats, pictures.weights)
+    soft, floats, weights = (None if part is None else part[rows] for part in all_of_images)
     images, labels = pictures.images[rows], pictures.labels[rows]
     return replace(pictures, images=images, labels=labels, soft=soft, floats=floats, weights=weights)
 
