@@ -22,9 +22,10 @@ from students import CLASSES, row
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from evaluators.compilation import compiler_fallback
 from evaluators.recipes import Recipe
 from evaluators.students import build
-from evaluators.train import compiler_fallback, precision, train_student
+from evaluators.train import precision, train_student
 
 PART = "students"
 PLAIN, OURS, COMPILED = "plain loop", "ddbench", "ddbench, compiled"

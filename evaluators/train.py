@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluators import augment
+from evaluators.compilation import compiler_fallback
 from evaluators.normalisation import CONSTANT, Normalisation
 from evaluators.protocols import protocol as named
 from evaluators.recipes import Protocol, Recipe
@@ -190,37 +190,6 @@ def _indices(n: int, recipe: Recipe, order: torch.Generator) -> Iterator[Tensor]
             rest = torch.cat([rest, torch.randperm(n, generator=order)])
         yield rest[: recipe.batch]
         rest = rest[recipe.batch :]
-
-
-@contextmanager
-def compiler_fallback() -> Iterator[None]:
-    """Set up torch.compile: code that cannot be compiled runs uncompiled, with a warning of one line.
-
-    Dropout draws the same numbers as without the compiler. The limit on recompilations counts the shapes of all
-    students in a process; a few students with a smaller last batch reach torch's 8.
-    """
-    import torch._inductor.config
-
-    logger = logging.getLogger("torch._dynamo.convert_frame")
-    logger.addFilter(_shorten_traceback)
-    try:
-        with (
-            torch._dynamo.config.patch(suppress_errors=True, recompile_limit=256),
-            torch._inductor.config.patch(fallback_random=True),
-        ):
-            yield
-    finally:
-        logger.removeFilter(_shorten_traceback)
-
-
-def _shorten_traceback(record: logging.LogRecord) -> bool:
-    """Shorten torch.compile's traceback to its reason."""
-    if record.levelno >= logging.WARNING and record.exc_info and record.exc_info[1]:
-        error = record.exc_info[1]
-        reason = str(error).strip().splitlines() or [""]
-        record.msg = f"not compiled, so it runs uncompiled, slower: {type(error).__name__}: {reason[0]}"
-        record.args, record.exc_info, record.exc_text = (), None, None
-    return True
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ddbench.config import param
-from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod
+from ddbench.methods.latent_diffusion.cluster_method import ClusterCentreMethod
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ddbench.config import param
-from ddbench.methods.latent_diffusion.base_method import ClusterCentreMethod, Denoise, Outputs, Shift
+from ddbench.methods.latent_diffusion.base_method import Denoise, Outputs, Shift
+from ddbench.methods.latent_diffusion.cluster_method import ClusterCentreMethod
 from ddbench.methods.latent_diffusion.diffusion import clean_estimate
 from ddbench.methods.latent_diffusion.rounds import SamplingBatch
 from ddbench.methods.latent_diffusion.variance import step_std

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators import augment, dsa, targets, train
+from evaluators import augment, compilation, dsa, targets, train
 from evaluators.accuracy import evaluate
 from evaluators.catalog import STUDENTS
 from evaluators.normalisation import normalisation_of
@@ -444,7 +444,7 @@ def test_compiled_dropout_draws_as_without():
     drop, images = torch.nn.Dropout(0.5), torch.ones(64)
     with train.seeded_dropout(3, "cpu"):
         expected = drop(images)
-    with train.seeded_dropout(3, "cpu"), train.compiler_fallback():
+    with train.seeded_dropout(3, "cpu"), compilation.compiler_fallback():
         assert torch.equal(torch.compile(drop)(images), expected)
 
 
@@ -561,7 +561,7 @@ def test_unknown_names_are_refused():
 def test_without_a_compiler_a_line_says_so_and_it_runs(tmp_path):
     code = """
 import torch
-from evaluators.train import compiler_fallback
+from evaluators.compilation import compiler_fallback
 double = torch.compile(lambda x: (2 * x).relu().sum())
 with compiler_fallback():
     print(float(double(torch.ones(8, 8))))

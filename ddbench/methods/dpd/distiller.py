@@ -221,9 +221,7 @@ class DPD(LatentDiffusionMethod):
         starts = candidate_starts(prototypes, latents, prompts, self.candidates)
         z, fallbacks = self.sample_latents(model, starts, ctx)
         if fallbacks:
-            log.warning(
-                "%d guided steps were not finite and were taken without guidance; try a smaller pull", fallbacks
-            )
+            log.warning("%d guided steps were not finite: they were taken without guidance; lower pull", fallbacks)
         texts = [prompts.texts[i] for i in prompts.index.tolist()]
         records = [p.record() | {"prompt": text} for p, text in zip(prototypes, texts, strict=True)]
 

@@ -24,9 +24,8 @@ from ddbench.methods.latent_diffusion.prompts import Prompts, check_template, cl
 from ddbench.methods.latent_diffusion.rounds import SampleBatch, SamplingBatch, sample_rounds
 from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.latent_diffusion.starts import StartLatents, cluster_centres, fixed_starts
+from ddbench.methods.latent_diffusion.starts import StartLatents, fixed_starts
 from ddbench.methods.shared.device import resolve_precision
-from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
@@ -311,16 +310,3 @@ class LatentDiffusionBaseline(LatentDiffusionMethod):
         "loss then joins fine-tuning",
         added_later=True,
     )
-
-
-@dataclass(frozen=True)
-class ClusterCentreMethod(LatentDiffusionBaseline):
-    """Methods whose images start from k-means' centres of a class's latents (not a method by itself)."""
-
-    image_weights: bool = param(False, IMAGE_WEIGHTS, added_later=True)
-
-    def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
-        prompts = class_prompts(self.prompt, stages.train.readable, stages.train.class_labels(ipc))
-        progress = partial(stages.ctx.progress, desc="clusters")
-        centres, sizes = cluster_centres(stages.train, latents, ipc, progress)
-        return fixed_starts(centres, prompts, cluster_weights(sizes, ipc) if self.image_weights else None)

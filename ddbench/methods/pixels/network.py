@@ -105,8 +105,8 @@ def backprop_through(
 
 @contextmanager
 def eager_fallback() -> Iterator[None]:
-    """Run code that cannot be compiled uncompiled, with a warning (`evaluators.train.compiler_fallback`)."""
-    from evaluators.train import compiler_fallback  # imports torchvision
+    """Run code that cannot be compiled uncompiled, with a warning (`evaluators.compilation.compiler_fallback`)."""
+    from evaluators.compilation import compiler_fallback  # imports torchvision
 
     with compiler_fallback():
         yield
