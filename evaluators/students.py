@@ -98,8 +98,20 @@ def features(
 
     prepare: applied to each batch on the device before the network, such as `augment.resize`.
     """
+    return torch.cat(list(feature_batches(model, images, device, batch, prepare)))
+
+
+def feature_batches(
+    model: Student,
+    images: Tensor,
+    device: torch.device | str = "cpu",
+    batch: int = 256,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[Tensor]:
+    """Yield what `features` returns, batch by batch: for more images than features fit into memory."""
     embed = (lambda part: model.embed(prepare(part))) if prepare else model.embed
-    return torch.cat([part.cpu() for part in apply_in_batches(model, embed, images, device, batch)])
+    for part in apply_in_batches(model, embed, images, device, batch):
+        yield part.cpu()
 
 
 def apply_in_batches(

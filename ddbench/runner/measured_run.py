@@ -7,14 +7,14 @@ A network trained on ImageNet sees images at 256 px; any other network sees them
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddbench.datasets.name import display_name
@@ -25,11 +25,12 @@ from ddbench.types import Dataset, ImageSet
 from ddbench.utils.distributed import device
 from ddbench.utils.files import digest, make_once
 from ddbench.utils.progress import progress_bars
+from ddbench.utils.tensor_file import write_rows
 from evaluators import VERSION, pretrained
 from evaluators.augment import resize
 from evaluators.catalog import STUDENTS
 from evaluators.protocols import protocol
-from evaluators.students import Student, build, features
+from evaluators.students import Student, build, feature_batches
 
 if TYPE_CHECKING:
     from ddbench.datasets.lookup import ImageSource
@@ -162,7 +163,11 @@ class Extractor:
 
     def read(self, images: Tensor, where: torch.device) -> Tensor:
         """Return float32 features (n, d) of uint8 images (n, 3, h, w)."""
-        return features(self.network, images, device=where, batch=64, prepare=self.prepare)
+        return torch.cat(list(self.read_batches(images, where)))
+
+    def read_batches(self, images: Tensor, where: torch.device) -> Iterator[Tensor]:
+        """Yield what `read` returns, batch by batch."""
+        return feature_batches(self.network, images, device=where, batch=64, prepare=self.prepare)
 
 
 def real_features(run: MeasuredRun, source: str, extractor: Extractor, side: str = "train") -> Tensor:
@@ -177,7 +182,8 @@ def real_features(run: MeasuredRun, source: str, extractor: Extractor, side: str
     folder = run.settings.data_paths.shared / f"features-{digest(key)[:16]}"
 
     def make(partial_folder: Path) -> None:
-        save_file({"real": extractor.read(images.images, run.device)}, partial_folder / "features.safetensors")
+        batches = ({"real": part.numpy()} for part in extractor.read_batches(images.images, run.device))
+        write_rows(partial_folder / "features.safetensors", len(images.images), batches)
 
     make_once(folder, make)
     return load_file(folder / "features.safetensors")["real"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+import numpy as np
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddbench.context import Context
@@ -27,8 +28,10 @@ from ddbench.methods.latent_diffusion.prompts import Prompts
 from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest
+from ddbench.utils.tensor_file import write_rows
 
 SHARED = "latent-diffusion@1"  # replaces the method in the stages' keys; raise it when their content may change
+BATCHES = 4  # of images that are encoded before they are written; one that does not fit is halved for the rest of them
 FEW_PROMPTS = 2048  # every run encodes so many prompts anew; more of them are a stage
 
 
@@ -55,11 +58,14 @@ class Stages:
         """Encode the training split in the first `views` of the eight views of `turn`, view after view."""
         name, model = "latents" if views == 1 else "views", self.model
 
+        def encoded() -> Iterator[dict[str, np.ndarray]]:
+            for view in range(views):
+                for part in self.ctx.progress(self.train.images.split(BATCHES * self.batch), desc=name):
+                    mean, std = model.encode(turn(part, view), iter, self.batch)
+                    yield {"mean": mean.numpy(), "std": std.numpy()}
+
         def make(folder: Path) -> None:
-            progress = partial(self.ctx.progress, desc=name)
-            parts = [model.encode(turn(self.train.images, view), progress, self.batch) for view in range(views)]
-            mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
-            save_file({"mean": mean, "std": std}, folder / "latents.safetensors")
+            write_rows(folder / "latents.safetensors", views * len(self.train.images), encoded())
 
         folder = self.shared.stage(name, make, vae=model.vae_identity, count=views)
         return load_latents(folder, self.train.labels.repeat(views), model.vae.config.scaling_factor)
@@ -104,10 +110,10 @@ class Stages:
 
         def make(folder: Path) -> None:
             batches = in_batches(
-                lambda part: self.model.encode_prompts(texts[part], labels[part]).half().cpu(),
+                lambda part: {"words": self.model.encode_prompts(texts[part], labels[part]).half().cpu().numpy()},
                 len(texts), 256, partial(self.ctx.progress, desc="prompts"),
             )  # fmt: skip
-            save_file({"words": torch.cat(list(batches))}, folder / "words.safetensors")
+            write_rows(folder / "words.safetensors", len(texts), batches)
 
         folder = self.shared.stage("words", make, base=self.model.identity, prompts=digest([texts, labels]))
         return load_file(folder / "words.safetensors")["words"]

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddbench.context import Context
 from ddbench.methods.shared.teachers import seed_for, stored_network
 from ddbench.types import DistilledSet, ImageSet
+from ddbench.utils.tensor_file import write_rows
 from evaluators.recipes import Augment, Recipe
+
+if TYPE_CHECKING:
+    from evaluators.students import Student
 
 # replaces the method in the stage's key, so that all methods share the stage; raise it when its content changes
 SHARED = "embedding@2"
@@ -67,14 +71,14 @@ def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) ->
     """
 
     def make(folder: Path) -> None:
-        from evaluators.students import build, features  # imports torchvision: takes seconds
+        from evaluators.students import build, feature_batches  # imports torchvision: takes seconds
 
         if trained:
-            values = features_like(train.images, train, ctx, student)
+            network = _trained_network(train, ctx, student)
         else:
             network = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
-            values = features(network, train.images, ctx.device)
-        save_file({"features": values}, folder / "features.safetensors")
+        batches = ({"features": part.numpy()} for part in feature_batches(network, train.images, ctx.device))
+        write_rows(folder / "features.safetensors", len(train.images), batches)
 
     folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
     return load_file(folder / "features.safetensors")["features"]
@@ -84,6 +88,10 @@ def features_like(images: Tensor, train: ImageSet, ctx: Context, student: str) -
     """Return features (n, d) of images (n, 3, h, w), uint8, by the trained network of `real_features`."""
     from evaluators.students import features
 
+    return features(_trained_network(train, ctx, student), images, ctx.device)
+
+
+def _trained_network(train: ImageSet, ctx: Context, student: str) -> Student:
+    """Return the student trained by `RECIPE`, a stage."""
     key = {"student": student, "content": "network"}
-    network = stored_network(train, replace(ctx, method=SHARED), RECIPE, "embedding", key)
-    return features(network, images, ctx.device)
+    return stored_network(train, replace(ctx, method=SHARED), RECIPE, "embedding", key)

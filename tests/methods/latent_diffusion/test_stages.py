@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+import torch
+
+from ddbench.methods.latent_diffusion.latents import turn
+from ddbench.methods.latent_diffusion.model import load_model
+from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.plain_diffusion import Diffusion
 
@@ -17,3 +23,18 @@ def test_their_stages_are_shared(pipeline, few_scenes, context_of):
     assert {cost["stage"]: cost["reused"] for cost in ctx.costs} == {
         "latents": True, "finetune": True, "sampling": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [5, 64])
+def test_latents_are_written_view_after_view(batch, pipeline, few_scenes, context_of):
+    """Against all images turned, encoded and joined at once."""
+    ctx = context_of()
+    model = load_model(str(pipeline), ctx.device)
+    latents = Stages(model, few_scenes, ctx, batch).latents(views=3)
+    whole = [model.encode(turn(few_scenes.images, view), iter, 64) for view in range(3)]
+    mean, std = (torch.cat(parts) for parts in zip(*whole, strict=True))
+    assert torch.equal(latents.labels, few_scenes.labels.repeat(3))
+    assert torch.allclose(latents.mean.float(), mean.float(), atol=2e-3)
+    assert torch.allclose(latents.std.float(), std.float(), atol=2e-3)
+    if batch == 64:  # the same batches: the same bits
+        assert torch.equal(latents.mean, mean)
