@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.selection import check_enough, real_features, select
+from ddbench.methods.shared.selection import check_enough, real_features, row_blocks, select
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -45,12 +45,15 @@ def greedy_order(features: Tensor, count: int) -> Tensor:
     p_k = argmin over x of || mu - (phi(p_1) + ... + phi(p_(k-1)) + phi(x)) / k ||, phi of length 1, no image twice
     (Welling 2009, eq. 4; algorithm 4 of iCaRL).
     """
-    phi = torch.nn.functional.normalize(features.double(), dim=1)
+    phi = torch.empty(features.shape, dtype=torch.float64)
+    blocks = row_blocks(phi)
+    for rows, part in zip(blocks, row_blocks(features), strict=True):
+        rows.copy_(torch.nn.functional.normalize(part.double(), dim=1))
     mu, total, order = phi.mean(0), torch.zeros_like(phi[0]), []
     free = torch.ones(len(phi), dtype=torch.bool)
     for k in range(1, count + 1):
-        distances = (mu - (total + phi) / k).norm(dim=1).masked_fill(~free, torch.inf)
-        p_k = int(distances.argmin())
+        distances = torch.cat([(mu - (total + part) / k).norm(dim=1) for part in blocks])
+        p_k = int(distances.masked_fill(~free, torch.inf).argmin())
         order.append(p_k)
         free[p_k] = False
         total = total + phi[p_k]

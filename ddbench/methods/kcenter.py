@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.selection import check_enough, real_features, select
+from ddbench.methods.shared.selection import check_enough, real_features, row_blocks, select
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -55,10 +55,15 @@ def farthest_first(x: Tensor, count: int, first: int) -> Tensor:
 
     s: the indices so far. No index occurs twice.
     """
+    blocks = row_blocks(x)
+
+    def distances(j: int) -> Tensor:
+        return torch.cat([(part - x[j]).norm(dim=1) for part in blocks])
+
     s = [first]
-    nearest = (x - x[first]).norm(dim=1)
+    nearest = distances(first)
     while len(s) < count:
         nearest[s[-1]] = -1  # a copy of a chosen point may still follow
         s.append(int(nearest.argmax()))
-        nearest = nearest.minimum((x - x[s[-1]]).norm(dim=1))
+        nearest = nearest.minimum(distances(s[-1]))
     return torch.tensor(s)

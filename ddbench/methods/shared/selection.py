@@ -27,9 +27,13 @@ SYMMETRIES = Augment(flip_x=0.5, flip_y=0.5, transpose=0.5)
 RECIPE = Recipe(
     "adamw", lr=2e-3, weight_decay=0.01, batch=32, epochs=1, min_steps=300, max_steps=300, augment=SYMMETRIES
 )
-
-
 IMAGE_WEIGHTS = "store weights of the images, their clusters' shares of the class, for protocols with image_weights"
+BLOCK = 256  # rows of features at most that are computed with at once: temporary tensors stay in the cache
+
+
+def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of x (n, d) as about equal views of at most BLOCK rows; the norm of a row is the same in both."""
+    return x.tensor_split(max(1, -(-len(x) // BLOCK)))
 
 
 def check_enough(train: ImageSet, ipc: int) -> None:

@@ -9,10 +9,11 @@ import torch
 
 from ddbench.methods.el2n import EL2N
 from ddbench.methods.forgetting import Forgetting
-from ddbench.methods.herding import Herding
-from ddbench.methods.kcenter import KCenter
+from ddbench.methods.herding import Herding, greedy_order
+from ddbench.methods.kcenter import KCenter, farthest_first
 from ddbench.methods.kmeans import KMeans
 from ddbench.methods.random import Random
+from ddbench.methods.shared import selection
 
 
 def test_chosen_files_are_recorded(few_scenes, context_of):
@@ -53,3 +54,17 @@ def test_methods_that_choose_share_one_network(few_scenes, context_of):
         ctx = replace(context_of(), method=method.name)
         method.distill(few_scenes, 2, ctx)
     assert [cost["reused"] for cost in ctx.costs if cost["stage"] == "embedding"] == [True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_blocks_of_rows_change_no_choice(dtype, monkeypatch):
+    """Bit for bit: herding and k-center take the first of equal distances."""
+    x = torch.randn(301, 70, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    x[150:] = x[:151].clone()  # every distance twice
+    whole = x.norm(dim=1), greedy_order(x, 40), farthest_first(x, 40, 3)
+    monkeypatch.setattr(selection, "BLOCK", 32)
+    blocks = selection.row_blocks(x)
+    assert len(blocks) == 10
+    assert torch.equal(torch.cat(blocks), x)
+    in_blocks = torch.cat([block.norm(dim=1) for block in blocks]), greedy_order(x, 40), farthest_first(x, 40, 3)
+    assert all(torch.equal(one, other) for one, other in zip(whole, in_blocks, strict=True))
