@@ -20,6 +20,7 @@ from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
 from ddbench.utils.images import to_array
+from ddbench.utils.limits import LARGEST_INDEX
 from evaluators.model_checks import ModelError, check_files, check_loaded, check_tokenizer, check_values
 
 # `palette`, the captioner without a network: dominant colours, texture and edge density, measured in the pixels.
@@ -69,7 +70,7 @@ def caption_all(captioner: str, train: ImageSet, ctx: Context, batch: int) -> li
         write_json(folder / "captions.json", dict(zip(names, captions, strict=True)))
 
     folder = ctx.stage("captions", make, captioner=captioner_identity(captioner))
-    captions = read_json(folder / "captions.json")
+    captions = read_json(folder / "captions.json", LARGEST_INDEX)
     return [captions[name] for name in names]
 
 

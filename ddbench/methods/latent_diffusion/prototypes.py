@@ -21,6 +21,7 @@ from ddbench.methods.shared.validation import check_enough
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
 from ddbench.utils.images import to_array
+from ddbench.utils.limits import LARGEST_INDEX
 
 GRID = 8
 DIGITS = 6  # of unit vectors: k-means tells no nearer ones apart
@@ -183,4 +184,4 @@ def stored_prototypes(
     key |= {} if choice == "margin" else {"choice": choice}
     folder = stages.shared.stage("prototypes", make, **key)
     prototypes = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
-    return prototypes, torch.tensor(read_json(folder / "clusters.json"))
+    return prototypes, torch.tensor(read_json(folder / "clusters.json", LARGEST_INDEX))
