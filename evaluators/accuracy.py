@@ -11,6 +11,7 @@ from evaluators.targets import check_labelled
 from evaluators.train import logits
 
 BINS = 15
+ROWS = 65_536  # images whose probabilities are computed at once
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def calibration_error(labels: Tensor, outputs: Tensor, bins: int = BINS) -> floa
 
     bins: number of intervals of equal width over 0..1, which include their upper ends.
     """
-    confidence, predicted = outputs.double().softmax(1).max(1)
+    parts = [part.double().softmax(1).max(1) for part in outputs.split(ROWS)]
+    confidence, predicted = (torch.cat(values) for values in zip(*parts, strict=True))
     bin_of = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
     surplus = (predicted == labels).double() - confidence
     sums = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of, surplus)

@@ -19,6 +19,7 @@ from evaluators.augment import resize
 NEAREST = 5  # neighbours of precision, recall, density, coverage; most similar real images of NN-SSIM
 WINDOW = 11  # px, of SSIM's Gaussian, whose deviation is 1.5
 ROWS = 2048  # of a matrix of distances that are computed at once
+BLOCK = 65_536  # rows of features that are converted to float64 at once
 
 
 def fid(real: Tensor, fake: Tensor) -> float:
@@ -38,18 +39,22 @@ def fid(real: Tensor, fake: Tensor) -> float:
 def _require_finite(real: Tensor, fake: Tensor) -> None:
     """Raise ValueError for a feature that is not finite: the metrics silently ignore some non-finite values."""
     for which, features in (("real", real), ("distilled", fake)):
-        if not torch.isfinite(features).all():
+        if not all(torch.isfinite(part).all() for part in features.split(BLOCK)):
             raise ValueError(f"features of {which} images are not finite")
 
 
 def _gaussian(features: Tensor, which: str) -> tuple[Tensor, Tensor]:
-    """Return the mean (d,) and a root R, at most d rows, of the covariance R^T R."""
-    if len(features) < 2:
-        raise ValueError(f"FID needs two {which} images, not {len(features)}")
-    x = features.double()
-    mean = x.mean(0)
-    root = (x - mean) / (len(x) - 1) ** 0.5
-    return mean, torch.linalg.qr(root, mode="r").R if len(x) > x.shape[1] else root
+    """Return the mean (d,) and a root R, at most d rows or those of a block, of the covariance R^T R."""
+    n = len(features)
+    if n < 2:
+        raise ValueError(f"FID needs two {which} images, not {n}")
+    parts = features.split(BLOCK)
+    mean = parts[0].double().mean(0) if len(parts) == 1 else reduce(torch.add, (p.double().sum(0) for p in parts)) / n
+    root = features.new_empty(0, features.shape[1], dtype=torch.float64)
+    for part in parts:  # R of the rows so far has the covariance of all of them
+        root = torch.cat([root, (part.double() - mean) / (n - 1) ** 0.5])
+        root = torch.linalg.qr(root, mode="r").R if len(root) > root.shape[1] else root
+    return mean, root
 
 
 def kid(real: Tensor, fake: Tensor) -> float:
@@ -82,9 +87,9 @@ def intra_class_coverage(real: Tensor, real_labels: Tensor, fake: Tensor, fake_l
     ResNet-18). Raises ValueError for a class without images of both kinds.
     """
     _require_finite(real, fake)
-    unit = F.normalize(real.double(), dim=1), F.normalize(fake.double(), dim=1)
-    pairs = _by_class(unit[0], real_labels, unit[1], fake_labels)
-    return tuple(float((a @ b.T).amax(1).clamp(-1, 1).mean()) for a, b in pairs)
+    pairs = _by_class(real, real_labels, fake, fake_labels)
+    unit = ((F.normalize(part.double(), dim=1) for part in pair) for pair in pairs)
+    return tuple(float((a @ b.T).amax(1).clamp(-1, 1).mean()) for a, b in unit)
 
 
 def principal_plane(real: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -94,8 +99,13 @@ def principal_plane(real: Tensor) -> tuple[Tensor, Tensor, float]:
     two directions (d, 2) and the plane's share of the variance, in float64.
     """
     _require_finite(real, real)
-    mean = real.double().mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov((real.double() - mean).T))
+    if len(real) > BLOCK:
+        mean, root = _gaussian(real, "real")
+        covariance = root.T @ root
+    else:
+        mean = real.double().mean(0)
+        covariance = torch.cov((real.double() - mean).T)
+    values, vectors = torch.linalg.eigh(covariance)
     axes = vectors[:, -2:].flip(1)
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     return mean, axes, float(values[-2:].sum() / values.sum().clamp_min(1e-300))

@@ -41,6 +41,19 @@ def test_fid_is_the_formula_with_fewer_images_than_features(n, m):
     assert fid(real, fake) == pytest.approx(fid(fake, real), rel=1e-9)
 
 
+def test_blocks_of_rows_change_no_number(monkeypatch):
+    """More features than are converted at once: 300 in blocks of 64, and of 5, fewer than features have dimensions."""
+    real, fake = draw(300, 12, 0), draw(200, 12, 1, shift=0.3)
+    whole, plane = fid(real, fake), fidelity.principal_plane(real)
+    for block in (64, 5):
+        monkeypatch.setattr(fidelity, "BLOCK", block)
+        assert fid(real, fake) == pytest.approx(whole, rel=1e-9)
+        for one, other in zip(plane, fidelity.principal_plane(real), strict=True):
+            assert torch.allclose(torch.as_tensor(one), torch.as_tensor(other), rtol=1e-9)
+    with pytest.raises(ValueError, match="not finite"):
+        fid(torch.cat([real, torch.full((1, 12), torch.inf)]), fake)
+
+
 def test_fid_of_known_gaussians():
     """Features on axes of their own: (mean difference)^2 + the sum of (difference of deviations)^2."""
     axes = torch.eye(3) * math.sqrt(3)

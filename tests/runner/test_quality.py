@@ -18,6 +18,8 @@ from ddbench.cli.main import cli
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.report.page import page
+from ddbench.runner import quality as quality_module
+from ddbench.runner.quality import feature_metrics
 from ddbench.store import distilled_set, records
 from ddbench.store.reader import read_runs
 from evaluators import clip, fidelity
@@ -53,6 +55,19 @@ def quality(home, folder, *words):
 def run_of(home):
     (spec,) = (home / "runs").glob("folder-images8/pick/*/*/spec.json")
     return spec.parent
+
+
+def test_of_many_real_images_a_part_is_paired(monkeypatch):
+    real, fake = torch.randn(90, 5), torch.randn(20, 5)
+    whole = feature_metrics(real, fake)
+    assert whole["fid"] == fidelity.fid(real, fake)
+    assert "paired_images" not in whole
+    monkeypatch.setattr(quality_module, "MOST_PAIRED", 40)
+    values = feature_metrics(real, fake)
+    assert values["paired_images"] == 30
+    assert values["fid"] == whole["fid"]
+    assert values["kid"] == fidelity.kid(real[::3], fake)
+    assert values["density"] == fidelity.neighbourhoods(real[::3], fake).density
 
 
 @pytest.fixture(scope="module")
