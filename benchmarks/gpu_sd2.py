@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +22,7 @@ import sd2
 import torch
 from gpu_ceilings import product_rate
 from gpu_rows import Bench, Row, run_cases, take_turns
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddbench import config
@@ -85,13 +86,37 @@ def sampling_rows(bench: Bench, model: LatentModel, sizes: Sizes, folder: Path) 
         )  # fmt: skip
 
 
-def tuning_rows(bench: Bench, model: LatentModel, sizes: Sizes, compiled: bool = False) -> Iterator[Row]:
-    """Yield the seconds of a LoRA step of both ways, with the projection, and the arithmetic of ddbench's step."""
-    losses = dpd_finetune.losses_of(model, sizes.pixels, sizes.batch, "lora")
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """The LoRA steps of one model, whose weights become free once.
+
+    losses: by way. weights: those that are free. flops: arithmetic of the loss and the gradient of ddbench's step.
+    """
+
+    losses: dict[str, Callable[[int], Tensor]]
+    weights: list[Tensor]
+    flops: int
+
+    @classmethod
+    def of(cls, model: LatentModel, sizes: Sizes) -> Tuning:
+        losses = dpd_finetune.losses_of(model, sizes.pixels, sizes.batch, "lora")
+        with FlopCounterMode(display=False) as counter:
+            losses[dpd_finetune.OURS](0).backward()
+        return cls(losses, [p for p in model.denoiser.parameters() if p.requires_grad], counter.get_total_flops())
+
+
+def tuning_rows(
+    bench: Bench, model: LatentModel, sizes: Sizes, prepare: Callable[[], Tuning], compiled: bool = False
+) -> Iterator[Row]:
+    """Yield the seconds of a LoRA step of both ways, with the projection, and the arithmetic of ddbench's step.
+
+    compiled: ddbench's step alone, its denoiser through torch.compile.
+    """
+    tuning = prepare()
+    losses, weights = tuning.losses, tuning.weights
     if compiled:
         model.denoiser.compile()
         losses = {dpd_finetune.OURS: losses[dpd_finetune.OURS]}
-    weights = [p for p in model.denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, 1e-5)
 
     def step(way: str) -> None:
@@ -100,8 +125,6 @@ def tuning_rows(bench: Bench, model: LatentModel, sizes: Sizes, compiled: bool =
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
 
-    with FlopCounterMode(display=False) as counter:
-        losses[dpd_finetune.OURS](0).backward()
     measurements = take_turns(bench, {way: partial(step, way) for way in losses}, sizes.repeat)
     reference = measurements.get(dpd_finetune.USUAL)
     case = f"LoRA step, {sizes.pixels} px, batch {sizes.batch}" + (", compiled" if compiled else "")
@@ -117,7 +140,7 @@ def tuning_rows(bench: Bench, model: LatentModel, sizes: Sizes, compiled: bool =
             note=f"{STEPS} steps: {hours:.2f} h", figures=vars(sizes) | {"hours": hours, "first_seconds": m.first},
         )  # fmt: skip
     if not measurements[dpd_finetune.OURS].error:
-        rate = counter.get_total_flops() / statistics.median(measurements[dpd_finetune.OURS].seconds)
+        rate = tuning.flops / statistics.median(measurements[dpd_finetune.OURS].seconds)
         precision = "bf16" if bench.device.type == "cuda" else "fp32"
         yield Row(
             PART, f"{case}, arithmetic", dpd_finetune.OURS, rate=rate / 1e12, unit="TFLOP",
@@ -133,10 +156,11 @@ def rows(bench: Bench) -> Iterator[Row]:
         model, seconds = load_base(bench, Path(folder))
         if seconds:
             yield Row(PART, "base", "written and loaded", sum(seconds.values()), figures=seconds)
+        prepare = cache(partial(Tuning.of, model, sizes))
         cases = {
-            "LoRA step": (5.0, partial(tuning_rows, bench, model, sizes)),
+            "LoRA step": (5.0, partial(tuning_rows, bench, model, sizes, prepare)),
             "sampling": (5.0, partial(sampling_rows, bench, model, sizes, Path(folder))),
         }
         if not bench.small:
-            cases["LoRA step, compiled"] = (45.0, partial(tuning_rows, bench, model, sizes, True))
+            cases["LoRA step, compiled"] = (45.0, partial(tuning_rows, bench, model, sizes, prepare, True))
         yield from run_cases(PART, bench, cases)
