@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from small_clip import write_clip
 from third_party import write_anew, write_images, write_method
 
+from ddbench.api.audits import audit
 from ddbench.cli.main import cli
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
@@ -296,3 +297,14 @@ def test_a_clip_model_that_is_not_whole_is_refused_before_anything_is_stored(tmp
     assert "tokenizer" in done.output
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "shared").exists()
+
+
+def test_an_audit_takes_the_same_network(home, measured, tmp_path):
+    """And says that it knows the training images; the method names no image that it used."""
+    home = shutil.copytree(home, tmp_path / "home")
+    places = {"runs": home / "runs", "shared": home / "shared", "device": "cpu", "quiet": True}
+    before = {path.name for path in (home / "shared").glob("teacher-*")}
+    (result,) = audit(run_of(home), dataset=f"folder:{home}/images", features=FEATURES, **places)
+    assert {path.name for path in (home / "shared").glob("teacher-*")} == before
+    assert (result.trained, result.weights, result.use) == (True, measured["fid"]["weights"], None)
+    assert result.distances.similarity == pytest.approx(1, abs=1e-5)
