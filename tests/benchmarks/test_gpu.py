@@ -53,6 +53,7 @@ def test_parts_are_those_of_the_command():
     assert sum(gpu.PARTS.values()) < 8 * 60
 
 
+@pytest.mark.slow
 def test_a_part_in_a_process_of_its_own_gives_its_rows():
     import gpu
 

@@ -35,6 +35,7 @@ def test_a_task_runs_and_again_on_the_same_inputs(task, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
+@pytest.mark.slow
 def test_a_cell_in_a_process_of_its_own(tmp_path):
     from scaling import run_cell
     from scaling_cells import Cell

@@ -297,10 +297,11 @@ def test_a_full_disk_ends_a_sweep_and_is_no_failure(home):
     assert records.read_failure(job.folder) is None
 
 
-def test_no_scheduler_there_is_said(home):
+def test_no_scheduler_there_is_said(home, monkeypatch):
+    monkeypatch.setattr(sweeping, "SCHEDULER_TIMEOUT", 0.3)
     plan(home, "")
-    both = subprocess.run(command(home, "--jobs", "2", "--scheduler", "tcp://h:1"), capture_output=True, text=True)
-    assert (both.returncode, "--jobs and --scheduler exclude each other" in both.stderr) == (2, True)
-    done = subprocess.run(command(home, "--scheduler", "tcp://127.0.0.1:9"), capture_output=True, text=True)
-    assert done.returncode == 2
+    words = command(home)[3:]
+    both = run_command(*words, "--jobs", "2", "--scheduler", "tcp://h:1", status=2)
+    assert "--jobs and --scheduler exclude each other" in both.stderr
+    done = run_command(*words, "--scheduler", "tcp://127.0.0.1:9", status=2)
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
