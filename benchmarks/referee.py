@@ -13,7 +13,6 @@ command prints a table, then one JSON line of figures.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +69,7 @@ def train_images(data: Dataset, split: str, every: int = HELD_BACK) -> ImageSet:
 
 def part(images: ImageSet, rows: slice | torch.Tensor) -> ImageSet:
     """The images of some rows: a slice, or a boolean for each image."""
-    indices = torch.arange(len(images.labels))[rows]
-    names = tuple(images.names[i] for i in indices.tolist()) if images.names else ()
-    return replace(images, images=images.images[indices], labels=images.labels[indices], names=names)
+    return images.rows(torch.arange(len(images.labels))[rows])
 
 
 def recipe(epochs: int) -> Recipe:

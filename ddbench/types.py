@@ -37,6 +37,11 @@ class ImageSet:
         """Return the indices (int64, ascending) of the images of one class."""
         return torch.nonzero(self.labels == label).flatten()
 
+    def rows(self, rows: Tensor) -> ImageSet:
+        """Return the images at `rows`, int64 (k,), in their order, with their labels and names."""
+        names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
+        return ImageSet(self.images[rows], self.labels[rows], self.classes, self.readable, names)
+
     def counts(self) -> tuple[int, ...]:
         """Return the number of images per class, in label order."""
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())

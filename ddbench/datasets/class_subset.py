@@ -70,13 +70,11 @@ def only_classes(images: ImageSet, labels: Sequence[int]) -> ImageSet:
     """Return a copy of the images of these classes, whose labels count from 0. labels: ascending."""
     import torch
 
-    kept = torch.tensor(labels)
-    rows = torch.isin(images.labels, kept).nonzero().flatten()
+    old_labels = torch.tensor(labels)
+    chosen = images.rows(torch.isin(images.labels, old_labels).nonzero().flatten())
     return replace(
-        images,
-        images=images.images[rows],
-        labels=torch.searchsorted(kept, images.labels[rows]),
+        chosen,
+        labels=torch.searchsorted(old_labels, chosen.labels),
         classes=tuple(images.classes[label] for label in labels),
         readable=tuple(images.readable[label] for label in labels),
-        names=tuple(images.names[row] for row in rows.tolist()) if images.names else (),
     )

@@ -140,9 +140,7 @@ def draw_pool(train: ImageSet, count: int) -> ImageSet:
     of_class = [train.of_class(label) for label in range(len(train.classes))]
     draws = [generator_of(0, "dynamics", name) for name in train.classes]
     parts = [r[torch.randperm(len(r), generator=g)[:count]] for r, g in zip(of_class, draws, strict=True)]
-    rows = torch.cat(parts).sort().values
-    names = tuple(train.names[i] for i in rows.tolist()) if train.names else ()
-    return replace(train, images=train.images[rows], labels=train.labels[rows], names=names)
+    return train.rows(torch.cat(parts).sort().values)
 
 
 def ranked(scores: Tensor, count: int, keep: str, offset: float) -> Tensor:

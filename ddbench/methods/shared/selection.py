@@ -54,8 +54,8 @@ def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> 
 
 def subset(train: ImageSet, rows: Tensor, extras: Mapping[str, Any], weights: Tensor | None = None) -> DistilledSet:
     """Return the training images at `rows`, int64 (n,), with `extras` for the manifest and their weights, (n,)."""
-    names = tuple(train.names[i] for i in rows.tolist()) if train.names else ()
-    return train.distilled(train.images[rows], train.labels[rows], names=names, extras=extras, weights=weights)
+    chosen = train.rows(rows)
+    return train.distilled(chosen.images, chosen.labels, names=chosen.names, extras=extras, weights=weights)
 
 
 def cluster_weights(sizes: Sequence[int], ipc: int) -> Tensor:
