@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ddbench.api.runs import Run
     from ddbench.runner.plan import ExecutionSettings
+    from ddbench.sweep.workers import Job
 
 Folder = str | os.PathLike[str]
 
@@ -187,11 +188,7 @@ def continual(  # noqa: PLR0913
     options = GlobalOptions.of_call(quiet, resize, runs=runs, data=data_root, shared=shared, device=device).absolute()
     work = continual_work(*read_continual(Path(plan).expanduser()), options.data_paths, options.runs)
     settings = replace(options.settings, runs=options.runs / CONTINUAL, compiled=compiled)
-    failed = [job for job in work.distillations if job.run(settings, retry).failed]
-    if failed:
-        lines = [f"{job.title}: {failure.error}; see {failure_path(job.folder)}"
-                 for job in failed if (failure := read_failure(job.folder))]  # fmt: skip
-        raise FailedRunError("\n".join([*lines, "retry=True repeats what failed"]))
+    _run_jobs({job.folder: job for job in work.distillations}, settings, retry)
     return _measure("continual", work.students, settings, retry)
 
 
@@ -211,12 +208,17 @@ def _find_runs(runs: Folder | Run | Sequence[Folder | Run], source: ImageSource 
 def _measure(name: str, jobs: Sequence[StudentJob], settings: ExecutionSettings, retry: bool) -> Measure:
     """Do the missing jobs one after another and read the records of all. Raises FailedRunError."""
     check_data(jobs, settings.data_paths)
-    failed = [job for job in jobs if job.run(settings, retry).failed]
-    if failed:
-        lines = [f"{job.title}: {failure.error}; see {failure_path(job.task.path)}"
-                 for job in failed if (failure := read_failure(job.task.path))]  # fmt: skip
-        raise FailedRunError("\n".join([*lines, "retry=True repeats what failed"]))
+    _run_jobs({job.task.path: job for job in jobs}, settings, retry)
     students, problems = read_students(jobs)
     if problems:
         raise UserError("\n".join(problem.reason for problem in problems))
     return Measure(name, tuple(measured_rows(students)))
+
+
+def _run_jobs(jobs: Mapping[Path, Job], settings: ExecutionSettings, retry: bool) -> None:
+    """Do the missing jobs, each under the path that its failure is recorded for. Raises FailedRunError."""
+    failed = {path: job for path, job in jobs.items() if job.run(settings, retry).failed}
+    if failed:
+        lines = [f"{job.title}: {failure.error}; see {failure_path(path)}"
+                 for path, job in failed.items() if (failure := read_failure(path))]  # fmt: skip
+        raise FailedRunError("\n".join([*lines, "retry=True repeats what failed"]))
