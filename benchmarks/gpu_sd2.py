@@ -37,7 +37,7 @@ STEPS = 20_000  # of DPD's fine-tuning, projected
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What is measured.
+    """The size of the work that is timed.
 
     pixels: side of an image. batch: images of a fine-tuning step. prototypes: images sampled. repeat: turns.
     """

@@ -81,7 +81,8 @@ class D3HR(LatentDiffusionBaseline):
                  "guidance_channels", "negative", "precision", "variance")  # fmt: skip
         key = {name: getattr(self, name) for name in names} | {"prompts": starts.prompts.texts, "weights": weights}
         folder = ctx.stage("gaussians", make, base=model.identity, **key)
-        mu, sigma = load_file(folder / "gaussians.safetensors").values()
+        gaussians = load_file(folder / "gaussians.safetensors")
+        mu, sigma = gaussians["mu"], gaussians["sigma"]
         ipc = len(starts.labels) // len(mu)
         groups = [
             representative_group(mu[y], sigma[y], ipc, self.groups, self.skewness, ctx.generator("group", y))

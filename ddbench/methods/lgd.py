@@ -96,13 +96,8 @@ class LGD(IGD):
         ipc, so_far = len(starts.labels) // classes, torch.empty(classes, 0, *increments.latent.shape)
         settings = digest({name: value for name, value in asdict(self).items() if name != "batch"})
         for first in range(0, ipc, self.stage_images):
-            key: dict[str, Any] = {
-                "base": model.identity,
-                "weights": increments.weights,
-                "settings": settings,
-                "seed": ctx.seed,
-            }
-            key |= {"first": first, "more": min(self.stage_images, ipc - first)}
+            key: dict[str, Any] = {"base": model.identity, "weights": increments.weights, "settings": settings}
+            key |= {"seed": ctx.seed, "first": first, "more": min(self.stage_images, ipc - first)}
             stage = replace(increments, so_far=so_far, key=key)
             folder = ctx.stage("increment", partial(self._make_stage, model, stage, ctx), **key)
             so_far = torch.cat([so_far, load_file(folder / FILE)["latents"]], 1)
@@ -160,7 +155,7 @@ class LGD(IGD):
 
 @dataclass(frozen=True)
 class Increments:
-    """What a stage needs.
+    """The base, the real images and the latents so far, for one stage of `LGD`.
 
     stages: of the base and the real images. surrogate: of influence guidance, or None. latent: zeros (c, h, w).
     weights: name of the stage of the fine-tuned weights.

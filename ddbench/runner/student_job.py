@@ -90,7 +90,7 @@ class StudentJob(ABC):
     @property
     @abstractmethod
     def description(self) -> str:
-        """What the student is trained on, in words."""
+        """The training set or its budget in words, for titles: "part 3 of 5"."""
 
     @property
     @abstractmethod

@@ -20,7 +20,7 @@ from ddbench.utils.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Variation:
-    """What a measure varies, and what it adds to a result.
+    """The setting of a student in a measure, and the figures that its result has beside those of a run.
 
     measure: name of the measure
     place: numbers that tell the measure's students of one set apart, by name: {"part_size": 10, "part": 3}

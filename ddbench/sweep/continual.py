@@ -118,7 +118,7 @@ def continual_work(plan: Continual, methods: tuple[MethodEntry, ...], data: Data
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all jobs of a plan share. runs: the folder below which all of its files are."""
+    """The plan, its students, classes and folders, for all of its jobs. runs: the folder above all of its files."""
 
     plan: Continual
     students: Students

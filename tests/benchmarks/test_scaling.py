@@ -30,9 +30,9 @@ def test_a_task_runs_and_again_on_the_same_inputs(task, tmp_path):
     assert tuple(KNOWN) == TASKS
     cell = Cell(task, images=40, classes=2, ipc=3, results=4)
     KNOWN[task](cell, tmp_path)()
-    made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != "stages"}
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != "stages"}
     KNOWN[task](cell, tmp_path)()
-    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
 @pytest.mark.slow

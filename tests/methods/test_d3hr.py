@@ -151,8 +151,8 @@ def test_the_fine_tuned_base_inverts(pipeline, few_scenes, context_of):
     tuned = D3HR(base=str(pipeline), tune_steps=2, tune_batch=4, **SHORT)
     for method, ipc in ((tuned, 2), (tuned, 1), (replace(tuned, weights="none"), 2)):
         method.distill(few_scenes, ipc, ctx)
-    made = [cost["reused"] for cost in ctx.costs if cost["stage"] == "gaussians"]
-    assert made == [False, True, False]
+    reused = [cost["reused"] for cost in ctx.costs if cost["stage"] == "gaussians"]
+    assert reused == [False, True, False]
 
 
 def test_settings_that_are_none_are_refused():

@@ -63,11 +63,8 @@ def test_smaller_sets_are_the_first_images_of_larger_ones(pipeline, few_scenes, 
     for ipc in (1, 3, 4):
         images = replace(method, batch=3).distill(few_scenes, ipc, ctx).images.unflatten(0, (3, ipc))
         assert (images.int() - largest[:, :ipc].int()).abs().max() <= 1
-    made = [(cost["stage"], cost["reused"]) for cost in ctx.costs if cost["stage"] == "increment"]
-    assert made == [("increment", False)] * 3 + [("increment", False)] + [("increment", True), ("increment", False)] + [
-        ("increment", True),
-        ("increment", True),
-    ]
+    reused = [cost["reused"] for cost in ctx.costs if cost["stage"] == "increment"]
+    assert reused == [False, False, False, False, True, False, True, True]  # of IPC 5, then of 1, 3, 4
     other = method.distill(few_scenes, 5, context_of(1)).images
     assert not torch.equal(other, largest.flatten(0, 1))
 

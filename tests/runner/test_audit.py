@@ -150,7 +150,7 @@ def test_a_failed_control_takes_the_finding_away(home, result):
 
 
 def test_typical_images_are_not_given_away(result):
-    """Where test images in the set's place score as high, an AUC above a half is no success."""
+    """An AUC above a half is no success if the same attack on test images, which were not used, reaches as much."""
     typical = replace(result.use, auc=0.7, auc_low=0.6, auc_high=0.8)
     baseline = Control(TEST_IMAGES, USE, 0.68)
     assert not replace(result, use=typical, controls=(baseline,)).succeeds(USE)
