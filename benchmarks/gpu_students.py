@@ -28,7 +28,7 @@ from evaluators.students import build
 from evaluators.train import precision, train_student
 
 PART = "students"
-PLAIN, OURS, COMPILED = "plain loop", "ddbench", "ddbench, compiled"
+PLAIN, OURS, EAGER, COMPILED = "plain loop", "ddbench", "ddbench, no graphs", "ddbench, compiled"
 IPC = 10
 WARM_UP = 20  # steps that the seconds of a step leave out, in trainings of more steps than twice as many
 
@@ -120,20 +120,22 @@ def drawn_set(size: int) -> tuple[Tensor, Tensor]:
 def training_rows(bench: Bench, training: Training, compiled: bool) -> Iterator[Row]:
     """Yield the seconds of a step and of a whole training of each way: the plain loop's and ddbench's.
 
-    compiled: ddbench through torch.compile, else eager.
+    compiled: ddbench through torch.compile, else as it is and, of trainings with a goal, without CUDA graphs.
     """
     protocol = row(training.student, training.batch, training.steps)
     images, labels = drawn_set(training.size)
     recipe, student = protocol.recipe(training.student), training.student
     warm_up, our_way = min(WARM_UP, training.steps // 2), COMPILED if compiled else OURS
-    clocks = {way: StepClock(bench, warm_up) for way in (PLAIN, our_way)}
+    ours = [our_way, *([EAGER] if training.goal and not compiled and bench.device.type == "cuda" else [])]
+    clocks = {way: StepClock(bench, warm_up) for way in (PLAIN, *ours)}
     ways: dict[str, Callable[[], Any]] = {
-        PLAIN: partial(plain_training, images, labels, student, recipe, clocks[PLAIN]),
-        our_way: partial(
+        PLAIN: partial(plain_training, images, labels, student, recipe, clocks[PLAIN])
+    }
+    for way in ours:
+        ways[way] = partial(
             train_student, images, labels, student=student, protocol=protocol, num_classes=CLASSES, seed=0,
-            device=bench.device, compiled=compiled, progress=clocks[our_way],
-        ),
-    }  # fmt: skip
+            device=bench.device, compiled=compiled, graphs=way != EAGER, progress=clocks[way],
+        )  # fmt: skip
     measurements = take_turns(bench, ways, 1 if bench.small else 2)
     reference = measurements[PLAIN]
     figures = {name: value for name, value in vars(training).items() if name != "goal"}
@@ -147,7 +149,7 @@ def training_rows(bench: Bench, training: Training, compiled: bool) -> Iterator[
         plain_step = None if reference.error else statistics.median(clocks[PLAIN].seconds[1:])
         yield Row(
             PART, f"{training.case}, a step", way, step, training.batch / step, "images",
-            ratio=plain_step / step if plain_step else None, goal=training.goal if is_ours else None,
+            ratio=plain_step / step if plain_step else None, goal=training.goal if way == our_way else None,
             peak_bytes=m.peak_bytes, figures=figures,
         )  # fmt: skip
         yield Row(

@@ -31,9 +31,10 @@ from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.store import distilled_set as tree
 from ddbench.types import Dataset, ImageSet
 from evaluators.accuracy import Scores, evaluate
+from evaluators.batches import batches
 from evaluators.recipes import Augment, Recipe
 from evaluators.students import Student, build
-from evaluators.train import batches, learning_rate
+from evaluators.train import learning_rate
 
 SIZE = 64
 HELD_BACK = 10  # every tenth training image is kept from the network of `--split holdout`

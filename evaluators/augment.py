@@ -9,8 +9,9 @@ and a CPU generator draws the same numbers for every device.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,9 +23,9 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from evaluators import dsa, operations
+from evaluators.fields import Augment
 from evaluators.normalisation import CONSTANT, Normalisation
 from evaluators.operations import GREY
-from evaluators.recipes import Augment
 from evaluators.seeds import generator
 
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of random erasing: share of the area; height to width
@@ -73,6 +74,28 @@ class BatchNumbers:
             options = {"non_blocking": True} if isinstance(value, Tensor) else {}
             moved[name] = value if value is None else value.to(device, **options)
         return BatchNumbers(**moved)
+
+
+def join(parts: Sequence[BatchNumbers]) -> BatchNumbers:
+    """Return the numbers of several batches, without DSA, as those of one batch of all their images.
+
+    Each image keeps its own numbers, and its partner of CutMix or mixup.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if first.dsa:
+        raise ValueError("batches with DSA cannot be joined: each draws an operation of its own")
+    joined: dict[str, Any] = {}
+    for name, value in vars(first).items():
+        values = [getattr(part, name) for part in parts]
+        if name == "partner" and value is not None:
+            starts = list(accumulate((len(part.theta) for part in parts), initial=0))
+            values = [partner + start for partner, start in zip(values, starts, strict=False)]
+        joined[name] = torch.cat(values) if isinstance(value, Tensor) else value
+    if first.operations:
+        joined["operations"] = operations.join([part.operations for part in parts if part.operations])
+    return BatchNumbers(**joined)
 
 
 def make_generators(seed: int) -> dict[str, torch.Generator]:

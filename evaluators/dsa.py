@@ -16,7 +16,7 @@ from kornia.geometry.bbox import bbox_generator, bbox_to_mask
 from kornia.geometry.transform import hflip, rotate, scale, translate
 from torch import Tensor
 
-from evaluators.recipes import DSA
+from evaluators.fields import DSA
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 SCALE = 1.2

@@ -21,7 +21,7 @@ A CPU generator draws the numbers; kornia applies them to the images that drew t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +41,7 @@ from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import elastic_transform2d, get_affine_matrix2d, warp_affine
 from torch import Tensor
 
-from evaluators.recipes import Augment
+from evaluators.fields import Augment
 
 GREY = 0.5  # of pixels from outside the image
 DEGREES, SHEAR, TRANSLATION = 30.0, 0.3, 0.45
@@ -70,6 +70,14 @@ class OperationNumbers:
         """Move the numbers to a device."""
         level, affine = (part.to(device, non_blocking=True) for part in (self.level, self.affine))
         return OperationNumbers(self.names, level, affine, self.field if self.field is None else self.field.to(device))
+
+
+def join(parts: Sequence[OperationNumbers]) -> OperationNumbers:
+    """Return the numbers of several batches as those of one."""
+    names = [[name for names in rows for name in names] for rows in zip(*(part.names for part in parts), strict=True)]
+    fields = [part.field for part in parts if part.field is not None]
+    level, affine = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("level", "affine"))
+    return OperationNumbers(names, level, affine, torch.cat(fields, 1) if fields else None)
 
 
 def draw(n: int, augment: Augment, generator: torch.Generator) -> OperationNumbers:

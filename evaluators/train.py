@@ -1,4 +1,4 @@
-"""Train one student. The whole set is on the device as uint8; the loop waits for the device once in 20 steps."""
+"""Train one student. The loop waits for the device once in 20 steps."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evaluators import augment
+from evaluators.batches import batches
 from evaluators.compilation import compiler_fallback
+from evaluators.cuda_graph import GraphedStep, Step
 from evaluators.normalisation import CONSTANT, Normalisation
 from evaluators.protocols import protocol as named
 from evaluators.recipes import Protocol, Recipe
 from evaluators.resume import TrainingState, changing_tensors, restore
-from evaluators.seeds import generator, seed_of, seeded_dropout
+from evaluators.seeds import seed_of, seeded_dropout
 from evaluators.students import Student, apply_in_batches, build
 from evaluators.targets import check_targets, check_weights, prepare_targets, prepare_teacher, view_labels, weigh
 
@@ -49,6 +51,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     device: torch.device | str,
     progress: Progress | None = None,
     compiled: bool = False,
+    graphs: bool = True,
     state: TrainingState | None = None,
     normalisation: Normalisation = CONSTANT,
     observe: Callable[[Student], None] | None = None,
@@ -62,6 +65,7 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
     protocol: a Protocol or its name.
     progress: called as progress(steps, description, total), returns the steps.
     compiled: train through torch.compile (docs/protocols.md). Rounding differs a little. Without a compiler it warns.
+    graphs: on a GPU, run a step as a CUDA graph (evaluators.cuda_graph): the same kernels, so the same weights.
     state: storage from which a training that was interrupted continues, to the same weights.
     normalisation: `normalisation_of(real training images, recipe.normalise)`.
     teacher: gives the labels of every augmented view (`view_labels`) in place of `targets`; None for no such labels. A
@@ -110,7 +114,8 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
             restore(tensors, model, optimizer)
         rates: Iterable[tuple[int, float]] = [(i, learning_rate(recipe, i, steps)) for i in range(start, steps)]
         rates = progress(rates, f"training {student}", steps - start) if progress else rates
-        stream = batches(images.to(device), targets, recipe, seed, start, normalisation.to(device))
+        images = images.to(device)
+        stream = batches(images, targets, recipe, seed, start, normalisation.to(device))
         stream = ((x.contiguous(memory_format=layout), y) for x, y in stream)
         if labeller := teacher and prepare_teacher(teacher, protocol.teacher_statistics).to(device).eval():
             stream = ((x, view_labels(labeller, x, recipe)) for x, _ in stream)
@@ -126,7 +131,9 @@ def train_student(  # noqa: PLR0913  public and keyword-only; every argument cha
 
         with compiler_fallback() if compiled else nullcontext():
             network = cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model
-            _fit(network, optimizer, zip(rates, stream, strict=False), recipe, after_step, _drops(recipe, steps))
+            step: Step = partial(_step, network, optimizer, recipe)
+            step = GraphedStep(step) if graphs and images.device.type == "cuda" else step
+            _fit(step, optimizer, zip(rates, stream, strict=False), recipe, after_step, _drops(recipe, steps))
     return model.eval()
 
 
@@ -155,43 +162,6 @@ def logits(model: nn.Module, images: Tensor, device: torch.device | str, batch: 
         yield outputs
 
 
-def batches(
-    images: Tensor,
-    targets: Tensor,
-    recipe: Recipe,
-    seed: int,
-    start: int = 0,
-    normalisation: Normalisation = CONSTANT,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield augmented batches without end: float 0..1 (batch, 3, h, w) and targets, on the device of `images`.
-
-    targets: from `prepare_targets`. start: the first batch, from 0; those before are drawn, not made.
-    normalisation: of the student, on the device of `images`.
-    """
-    numbers = augment.make_generators(seed)
-    for step, index in enumerate(_indices(len(images), recipe, generator(seed, "order"))):
-        draw = augment.draw(len(index), recipe.augment, numbers)
-        if step < start:
-            continue
-        index, draw = index.to(images.device, non_blocking=True), draw.to(images.device)
-        grey = images[index] if images.is_floating_point() else images[index].float() / 255
-        augmented = augment.apply(grey, draw, recipe.augment, normalisation)
-        yield augment.mix(augmented, targets[index], draw) if recipe.augment.mixes else (augmented, targets[index])
-
-
-def _indices(n: int, recipe: Recipe, order: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches of indices without end: of each permutation of 0..n-1 (whole epochs), or of their chain."""
-    rest = torch.empty(0, dtype=torch.int64)
-    while True:
-        if recipe.whole_epochs:
-            yield from torch.randperm(n, generator=order).split(recipe.batch)
-            continue
-        while len(rest) < recipe.batch:
-            rest = torch.cat([rest, torch.randperm(n, generator=order)])
-        yield rest[: recipe.batch]
-        rest = rest[recipe.batch :]
-
-
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """Return the learning rate of a step in 0..steps-1.
 
@@ -213,39 +183,51 @@ def _drops(recipe: Recipe, steps: int) -> list[int]:
 
 
 def _fit(
-    network: nn.Module,
+    step: Step,
     optimizer: torch.optim.Optimizer,
     work: Iterable[tuple[tuple[int, float], tuple[Tensor, Tensor]]],
     recipe: Recipe,
     after_step: Callable[[int], None],
     drops: Container[int],
 ) -> None:
-    """Train a network in place; call after_step(steps done) after each step. Raises DivergedError.
+    """Take the steps of a training; call after_step(steps done) after each. Raises DivergedError.
 
-    work: ((step, learning rate), (images, targets)) of every step.
+    work: ((number of the step, learning rate), (images, targets)) of every step.
     drops: steps at which the optimizer begins anew if the recipe says so; else it keeps its momentum throughout.
     """
     losses: list[Tensor] = []  # of the steps since the last check; they stay on the device until then
-    step = -1
-    for (step, rate), (images, targets) in work:
-        if recipe.new_optimizer and step in drops:
+    i = -1
+    for (i, rate), (images, targets) in work:
+        if recipe.new_optimizer and i in drops:
             optimizer.state.clear()
+            if isinstance(step, GraphedStep):
+                step.forget()
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision(recipe, images.device) == "bf16"):
-            outputs = network(images)
-        loss = _loss(outputs.float(), targets, recipe)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if recipe.clip:
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-        optimizer.step()
-        losses.append(loss.detach())
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        losses.append(step(images, targets))
         if len(losses) == CHECK_EVERY:
-            _require_finite(losses, step + 1 - len(losses))
+            _require_finite(losses, i + 1 - len(losses))
             losses = []
-        after_step(step + 1)
-    _require_finite(losses, step + 1 - len(losses))
+        after_step(i + 1)
+    _require_finite(losses, i + 1 - len(losses))
+
+
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, images: Tensor, targets: Tensor
+) -> Tensor:
+    """Change the weights of a network in place by one step; return the loss, a scalar."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision(recipe, images.device) == "bf16"):
+        outputs = network(images)
+    loss = _loss(outputs.float(), targets, recipe)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe.clip:
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+    optimizer.step()
+    return loss.detach()
 
 
 def _loss(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
@@ -263,14 +245,20 @@ def _require_finite(losses: list[Tensor], first: int) -> None:
 
 
 def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make the optimizer; only weights of two or more dimensions decay, not biases and norms, unless decay_all."""
+    """Make the optimizer; only weights of two or more dimensions decay, not biases and norms, unless decay_all.
+
+    On a GPU the learning rate is a tensor, which a CUDA graph can read anew in every step.
+    """
     parameters = list(network.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
+    device = parameters[0].device
+    rate = torch.tensor(recipe.lr, device=device) if device.type == "cuda" else recipe.lr
     if recipe.optimizer != "sgd":
         kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        return kind(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
+        capturable = device.type == "cuda"
+        return kind(groups, rate, (recipe.momentum, recipe.beta2), fused=True, capturable=capturable)
     nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.SGD(groups, rate, recipe.momentum, nesterov=nesterov, fused=True)

@@ -21,6 +21,7 @@ from ddbench.runner import plan as planning
 from ddbench.runner import run
 from ddbench.store import distilled_set
 from ddbench.types import ImageSet
+from ddbench.utils.distributed import device
 from ddbench.utils.progress import progress_bars
 from evaluators.accuracy import evaluate
 from evaluators.train import train_student
@@ -47,7 +48,7 @@ def others(train: ImageSet, pictures: distilled_set.Pictures) -> torch.Tensor:
 
 def accuracy(pictures: distilled_set.Pictures, train: ImageSet, student: str, seed: int) -> float:
     """Overall accuracy of one student on `others`."""
-    shared = {"num_classes": len(train.classes), "device": "cpu"}
+    shared = {"num_classes": len(train.classes), "device": device("auto")}
     how = {"student": student, "protocol": "quick", "seed": seed, "progress": progress_bars(False)}
     net = train_student(pictures.to_tensor(), torch.from_numpy(pictures.labels), **how, **shared)
     rows = others(train, pictures)

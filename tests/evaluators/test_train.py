@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators import augment, compilation, dsa, targets, train
+from evaluators import augment, batches, compilation, dsa, targets, train
 from evaluators.accuracy import evaluate
 from evaluators.catalog import STUDENTS
 from evaluators.normalisation import normalisation_of
 from evaluators.recipes import Augment, Protocol, Recipe
+from evaluators.seeds import generator
 from evaluators.train import DivergedError, train_student
 
 FLIPS = Augment(crop_area=(0.6, 1.0), flip_x=0.5, flip_y=0.5, transpose=0.5)
@@ -103,14 +104,14 @@ def test_one_image_per_class_is_enough():
 
 
 def test_batches_visit_every_image_equally_often():
-    index = train._indices(10, SHORT, torch.Generator().manual_seed(0))
+    index = batches.indices(10, SHORT, torch.Generator().manual_seed(0))
     seen = torch.cat([next(index) for _ in range(5)])
     assert torch.equal(torch.bincount(seen), torch.full((10,), 8))
     assert [sorted(part.tolist()) for part in seen.split(10)] == [list(range(10))] * 8
 
 
 def test_whole_epochs_end_with_what_is_left():
-    index = train._indices(10, replace(SHORT, batch=4, whole_epochs=True), torch.Generator().manual_seed(0))
+    index = batches.indices(10, replace(SHORT, batch=4, whole_epochs=True), torch.Generator().manual_seed(0))
     seen = [next(index) for _ in range(9)]
     assert [len(part) for part in seen] == [4, 4, 2] * 3
     epochs = [torch.cat(seen[i : i + 3]).tolist() for i in (0, 3, 6)]
@@ -138,7 +139,7 @@ def test_the_released_row_is_torchs_multistep():
     model = train.build("convnet", 16, 3, train.seed_of(7, "weights"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 6])
-    for (x, y), _ in zip(train.batches(images, labels, recipe, 7), range(9), strict=False):
+    for (x, y), _ in zip(batches.batches(images, labels, recipe, 7), range(9), strict=False):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -156,7 +157,7 @@ def test_a_new_optimizer_begins_at_each_milestone():
     got = fit(images, labels, protocol=Protocol("steps", 1, {"convnet": recipe}, source="this test"), seed=7)
 
     model = train.build("convnet", 16, 3, train.seed_of(7, "weights"))
-    stream = train.batches(images, labels, recipe, 7)
+    stream = batches.batches(images, labels, recipe, 7)
     for rate in (0.05, 0.005, 0.0005):
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=0.1)
         for _, (x, y) in zip(range(3), stream, strict=False):
@@ -176,7 +177,7 @@ def test_statistics_of_the_real_images_are_the_students():
     assert torch.equal(model.std, data.std)
     with pytest.raises(ValueError, match="the recipe normalises by 'data', the normalisation is 'constant'"):
         fit(images, labels, protocol=few)
-    batch, _ = next(train.batches(images, labels, few.recipe("convnet"), 0, normalisation=data))
+    batch, _ = next(batches.batches(images, labels, few.recipe("convnet"), 0, normalisation=data))
     holes = (batch - data.mean).abs().amax(1) < 1e-6  # DSA fills with 0 of normalised images: the mean colour
     assert holes.flatten(1).any(1).all()
 
@@ -189,7 +190,7 @@ def test_float_images_are_trained_on_as_they_are():
     images, labels = stripes(4)
     row = replace(short(**FEW), float_images=True)
     assert same(fit(images, labels, protocol=row), fit(images.float() / 255, labels, protocol=row))
-    batch, _ = next(train.batches(images.float() / 100, labels, replace(SHORT, augment=Augment()), 0))
+    batch, _ = next(batches.batches(images.float() / 100, labels, replace(SHORT, augment=Augment()), 0))
     assert batch.max() > 1.5
     with pytest.raises(ValueError, match=r"images must be uint8 .* not torch\.float32"):
         fit(images.float() / 255, labels, protocol=short(**FEW))
@@ -253,7 +254,7 @@ def test_whitened_training_is_training_on_whitened_images(operation):
     white = zca.apply(images)
     model = train.build("convnet", 16, 3, train.seed_of(0, "weights"))
     optimizer, numbers = train._make_optimizer(model, recipe), augment.make_generators(0)
-    indices = train._indices(len(images), recipe, train.generator(0, "order"))
+    indices = batches.indices(len(images), recipe, generator(0, "order"))
     for step, index in zip(range(3), indices, strict=False):
         draw = augment.draw(len(index), recipe.augment, numbers)
         for group in optimizer.param_groups:
@@ -301,7 +302,7 @@ def test_a_teachers_labels_of_every_view_replace_the_targets():
     assert torch.equal(teacher.state_dict()["body.0.1.running_mean"], statistics)
 
     model = train.build("convnet", 16, 3, train.seed_of(7, "weights"))
-    stream = train.batches(images, train.prepare_targets(labels, recipe, 3), recipe, 7)
+    stream = batches.batches(images, train.prepare_targets(labels, recipe, 3), recipe, 7)
     for step, (x, _) in zip(range(6), stream, strict=False):
         expected = (teacher(x).detach() / 4).softmax(1)
         log_p = (model(x) / 4).log_softmax(1)
@@ -472,7 +473,7 @@ def test_sgd_and_its_schedule_are_torchs():
     groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0}]
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.learning_rate(recipe, min(step, 3), 4))
-    for (x, y), _ in zip(train.batches(images, labels, recipe, 7), range(4), strict=False):
+    for (x, y), _ in zip(batches.batches(images, labels, recipe, 7), range(4), strict=False):
         optimizer.zero_grad()
         loss = nn.CrossEntropyLoss(label_smoothing=0.1)(model(x.contiguous(memory_format=torch.channels_last)), y)
         loss.backward()

@@ -24,10 +24,10 @@ from ddbench.methods.shared.surrogates import (
 )
 from ddbench.methods.shared.teachers import seed_for
 from ddbench.utils.checkpoint import Checkpoint
+from evaluators.batches import batches
 from evaluators.recipes import Recipe
 from evaluators.seeds import seed_of
 from evaluators.students import build
-from evaluators.train import batches
 
 QUICK = SurrogateConfig("convnet", epochs=3, rate=0.05, decay=5e-3, batch=64)
 
