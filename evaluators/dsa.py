@@ -7,7 +7,7 @@ image are 0, so images must be normalised (mean 0). kornia applies the numbers t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +49,31 @@ def draw(n: int, generator: torch.Generator, operations: tuple[str, ...] = DSA) 
 def apply(images: Tensor, draw: DSANumbers) -> Tensor:
     """Augment normalised float images (n, 3, h, w) with drawn numbers; differentiable in the images."""
     return _OPERATIONS[draw.operation](images, draw.numbers)
+
+
+def apply_groups(images: Tensor, operations: Tensor, numbers: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Augment groups of images, each group by one draw (Siamese); differentiable in the images.
+
+    images: normalised float (n, 3, h, w), group after group. sizes: images of each group; their sum is n.
+    operations: int64 (groups,), indices into DSA. numbers: (groups, 3), of the groups' draws.
+    On a CPU: `apply`, group after group. On a GPU all operations are computed for all images, and each image takes its
+    own: nothing waits for the device, so a CUDA graph can hold it.
+    """
+    if images.device.type != "cpu":
+        return every_operation(images, operations, numbers, sizes)
+    draws = [DSANumbers(DSA[i], u[None]) for i, u in zip(operations.tolist(), numbers, strict=True)]
+    groups = images.split(list(sizes))
+    return torch.cat([apply(group, draw) for group, draw in zip(groups, draws, strict=True)])
+
+
+def every_operation(images: Tensor, operations: Tensor, numbers: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Compute what `apply_groups` returns without reading `operations`: all operations of all images."""
+    own = torch.cat([operation.expand(n) for operation, n in zip(operations, sizes, strict=True)])[:, None, None, None]
+    numbers = torch.cat([u.expand(n, 3) for u, n in zip(numbers, sizes, strict=True)])
+    augmented = images
+    for i, name in enumerate(DSA):
+        augmented = torch.where(own == i, _OPERATIONS[name](images, numbers), augmented)
+    return augmented
 
 
 def _color(x: Tensor, u: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from evaluators import dsa
 from evaluators.recipes import DSA
@@ -123,3 +126,38 @@ def test_images_of_a_batch_have_numbers_of_their_own():
     drawn = dsa.draw(6, torch.Generator().manual_seed(0))
     assert drawn.numbers.shape == (6, 3)
     assert len(drawn.numbers.unique(dim=0)) == 6
+
+
+@pytest.mark.parametrize("apply", [dsa.apply_groups, dsa.every_operation])
+def test_groups_are_augmented_each_by_its_draw(apply):
+    """Every operation, in an order of its own; a group of one image, and of three."""
+    order, sizes = [3, 0, 5, 1, 4, 2, 0], [1, 3, 2, 1, 2, 2, 1]
+    x, u = images(sum(sizes)).requires_grad_(), numbers(len(sizes))
+    groups = [
+        dsa.apply(g, dsa.DSANumbers(DSA[i], u[k : k + 1]))
+        for k, (g, i) in enumerate(zip(x.split(sizes), order, strict=True))
+    ]
+    expected, weights = torch.cat(groups), images(sum(sizes)).flip(0)
+    found = apply(x, torch.tensor(order), u, sizes)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    slopes = [torch.autograd.grad((weights * y).sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=1e-10)
+
+
+def test_every_operation_is_computed_on_the_device():
+    """What a CUDA graph cannot hold: a tensor copied from the host. kornia's functions copy none."""
+
+    class Copies(TorchDispatchMode):
+        calls = ()
+
+        def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+            if any(isinstance(x, torch.Tensor) and x.device.type == "cpu" for x in tree_leaves((args, kwargs))):
+                self.calls += (str(call),)
+            return call(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), Copies() as copies:
+        x, u, order = (torch.empty(shape, device="cuda") for shape in ((4, 3, SIZE, SIZE), (2, 3), (2,)))
+        assert dsa.every_operation(x, order.long(), u, [3, 1]).device.type == "cuda"
+        assert not copies.calls
+        torch.tensor([1.0, 2.0], device="cuda")
+        assert copies.calls
