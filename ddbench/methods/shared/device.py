@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from ddbench.errors import is_out_of_memory
 
@@ -40,6 +41,20 @@ def in_batches(
                 continue
             yield result
             start = part.stop
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; the host does not wait for a GPU."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """Return the images on the GPU if they take at most a quarter of its free memory, else as they are."""
+    if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
+        return images
+    return images.to(device)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

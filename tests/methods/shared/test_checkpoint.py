@@ -33,6 +33,23 @@ def test_the_last_good_state_outlives_one_that_is_not_finite(context_of):
     assert (tensors["pixels"].tolist(), progress.step, progress.losses) == ([3.0, 3.0], 3, [1.0, 1.0, 1.0])
 
 
+def test_losses_that_are_tensors_are_looked_at_together(context_of):
+    """The first that is not finite is named; what is kept is from the last look."""
+    state, context, looks = {"pixels": torch.zeros(1)}, context_of(), []
+
+    def step(i):
+        state["pixels"].fill_(i + 1)
+        looks.append(i)
+        return torch.tensor(torch.nan if i == 31 else float(i))
+
+    with pytest.raises(FloatingPointError, match="the loss became nan at iteration 31"):
+        checkpoint.optimise_with_checkpoints(state, step, 99, context)
+    assert looks[-1] == 2 * checkpoint.CHECK_STEPS - 1
+    fitted = checkpoint.optimise_with_checkpoints(state, lambda i: torch.tensor(float(i)), 130, context)
+    assert fitted.loss == pytest.approx(sum(range(30, 130)) / 100)
+    assert Checkpoint(context.workdir / checkpoint.PIXELS).load()[1].losses == list(range(30, 130))
+
+
 def test_the_state_is_kept_at_the_end_however_short(context_of):
     context = context_of()
     checkpoint.optimise_with_checkpoints({"pixels": torch.zeros(2)}, float, 2, context)
