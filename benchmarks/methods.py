@@ -41,6 +41,7 @@ from ddbench.utils.distributed import device
 from ddbench.utils.memory import Peak
 from ddbench.utils.provenance import device_name
 from evaluators import dsa
+from evaluators.recipes import DSA
 from evaluators.students import build
 
 CLASSES, IPC, REAL = 10, 10, 64
@@ -128,14 +129,22 @@ def usual_dm(case: Case) -> Tensor:
 
 
 def our_dm(case: Case, network: Network) -> Tensor:
+    """All classes in one pass on a GPU, one after another on a CPU, as in `MatchingSetup.passes`."""
     weights, gradients = network.fresh(case.seed), []
-    for label in range(case.classes):
-        augment = partial(dsa.apply, draw=case.draw(1, label))
+    draws = [case.draw(1, label) for label in range(case.classes)]
+    operations = torch.tensor([DSA.index(draw.operation) for draw in draws], device=case.pixels.device)
+    numbers = torch.cat([draw.numbers for draw in draws])
+    at_once = case.classes if case.pixels.is_cuda else 1
+    for first in range(0, case.classes, at_once):
+        some = slice(first, first + at_once)
+        augment = partial(dsa.apply_groups, operations=operations[some], numbers=numbers[some])
+        real, own = ([x.shape[1]] * at_once for x in (case.real, case.pixels))
         with torch.no_grad():
-            real_mean = network.run(dm.mean_feature)(weights, augment(case.real[label]))
-        loss = partial(network.run(dm.dm_loss), weights, real_mean=real_mean)
-        gradients.append(backprop_through(augment, case.pixels[label], loss)[0])
-    return torch.stack(gradients)
+            seen = augment(case.real[some].flatten(0, 1), sizes=real)
+            real_means = network.run(dm.mean_features)(weights, seen, real)
+        loss = partial(network.run(dm.dm_loss), weights, real_means=real_means)
+        gradients.append(backprop_through(partial(augment, sizes=own), case.pixels[some].flatten(0, 1), loss)[0])
+    return torch.cat(gradients).view_as(case.pixels)
 
 
 def segment(case: Case) -> TrajectorySegment:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +18,16 @@ from ddbench.methods.pixels.loop import (
     MatchingSetup,
     MomentumSGD,
     Normalise,
-    dsa_shared,
+    dsa_groups,
     initial_pixels,
     optimise_pixels,
 )
 from ddbench.methods.pixels.network import Network, Weights, backprop_through, grad_and_value
+from ddbench.methods.pixels.repeated import RepeatedStep
 from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
+from evaluators import dsa
+from evaluators.recipes import DSA
 
 
 @dataclass(frozen=True)
@@ -59,36 +63,65 @@ class DM:
         setup = MatchingSetup.of(train, ctx, self.student, self.compiled, self.normalise)
         S = initial_pixels(setup.real, ipc, self.init, ctx)
         sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
-        step = partial(self._iteration, setup, sgd)
-        return optimise_pixels(setup, sgd, step, self.iterations, self.store_float, self.init)
+        step = RepeatedStep(partial(self._step, setup, sgd), (S, sgd.velocity), ctx.device)
+        iterate = lambda k: step(self._draw(setup, k))  # noqa: E731
+        return optimise_pixels(setup, sgd, iterate, self.iterations, self.store_float, self.init)
 
-    def _iteration(self, setup: MatchingSetup, sgd: MomentumSGD, k: int) -> float:
-        """Take step k of algorithm 1 on the pixels S = `sgd.values`; return the loss, summed over classes."""
-        ctx, network, gradients, losses = setup.ctx, setup.network, [], []
-        theta = network.fresh(seed_of(ctx.seed, "dm", "network", k))
+    def _draw(self, setup: MatchingSetup, k: int) -> Drawn:
+        """Draw the network, the real images and the augmentations of iteration k."""
+        rows, draws = [], []
         for c, name in enumerate(setup.real.train.classes):
-            numbers = ctx.generator("dm", k, name)
-            T_c, S_c = setup.real.draw(c, self.batch, numbers), sgd.values[c]
-            A = dsa_shared(self.augment, numbers, ctx.device)  # A(., omega_c), the same for T_c and S_c
+            numbers = setup.ctx.generator("dm", k, name)
+            rows.append(setup.real.draw_rows(c, self.batch, numbers))
+            draws.append(dsa.draw(1, numbers))
+        theta = setup.network.draw(seed_of(setup.ctx.seed, "dm", "network", k))
+        operations = torch.tensor([DSA.index(draw.operation) for draw in draws])
+        return Drawn(theta, setup.real.stored(torch.cat(rows)), operations, torch.cat([draw.numbers for draw in draws]))
+
+    def _step(self, setup: MatchingSetup, sgd: MomentumSGD, drawn: Drawn) -> Tensor:
+        """Take a step of algorithm 1 on the pixels S = `sgd.values`; return the loss, summed over classes."""
+        network, theta, gradients, losses = setup.network, drawn.theta, [], []
+        counts = [min(self.batch, len(rows)) for rows in setup.real.rows]
+        T = drawn.T.split(counts)
+        for C in setup.passes(self.batch):  # classes of a pass: one on a CPU
+            T_C, S_C = setup.real.normalise(torch.cat(T[C])), sgd.values[C]
+            sizes, ipc = counts[C], [S_C.shape[1]] * len(S_C)
+            A = dsa_groups(self.augment, drawn.operations[C], drawn.numbers[C])  # A(., omega_c), the same for T_c, S_c
             with torch.no_grad():
-                real_mean = network.run(mean_feature)(theta, A(T_c))
-            loss = partial(network.run(dm_loss), theta, real_mean=real_mean)
-            gradient, value = backprop_through(A, S_c, loss)  # S_c occurs in the term of its class alone
-            gradients.append(gradient)
+                real_means = network.run(mean_features)(theta, A(T_C, sizes), sizes)
+            loss = partial(network.run(dm_loss), theta, real_means=real_means)
+            gradient, value = backprop_through(partial(A, sizes=ipc), S_C.flatten(0, 1), loss)
+            gradients.append(gradient.view_as(S_C))
             losses.append(value)
-        sgd.step(torch.stack(gradients))
-        return float(torch.stack(losses).sum())
+        gradient = torch.cat(gradients)
+        sgd.move(gradient)
+        return torch.where(gradient.isfinite().all(), torch.stack(losses).sum(), torch.nan)  # clamping would hide it
 
 
-def dm_loss(network: Network, theta: Weights, S_c: Tensor, real_mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute || mean of psi(T_c) - mean of psi(S_c) ||^2, one class's term of the loss of algorithm 1.
+class Drawn(NamedTuple):
+    """What an iteration of DM draws, class after class.
 
-    psi: features of the network with weights theta. Returns the gradient with respect to S_c, (n, 3, h, w), and the
-    loss.
+    theta: weights of its network. T: real images, as they are stored.
+    operations, numbers: of A(., omega_c) (`dsa.apply_groups`).
     """
-    return grad_and_value(lambda x: (mean_feature(network, theta, x) - real_mean).square().sum())(S_c)
+
+    theta: Weights
+    T: Tensor
+    operations: Tensor
+    numbers: Tensor
 
 
-def mean_feature(network: Network, theta: Weights, images: Tensor) -> Tensor:
-    """Return the mean of psi(images), (d,)."""
-    return network.features(theta, images).mean(0)
+def dm_loss(network: Network, theta: Weights, S: Tensor, real_means: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the sum over classes of || mean of psi(T_c) - mean of psi(S_c) ||^2, the loss of algorithm 1.
+
+    psi: features of the network with weights theta. S: (n, 3, h, w), equally many images of each class, class after
+    class. real_means: (classes, d). Returns the gradient with respect to S, and the loss. S_c occurs in the term of its
+    class alone.
+    """
+    sizes = [len(S) // len(real_means)] * len(real_means)
+    return grad_and_value(lambda x: (mean_features(network, theta, x, sizes) - real_means).square().sum())(S)
+
+
+def mean_features(network: Network, theta: Weights, images: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the mean of psi over each class's images, (classes, d). sizes: images of each class, in their order."""
+    return torch.stack([psi.mean(0) for psi in network.features(theta, images).split(list(sizes))])

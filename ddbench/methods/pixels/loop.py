@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ddbench.context import Context, log
 from ddbench.methods.pixels.network import Network, eager_fallback
-from ddbench.methods.shared.checkpoint import optimise_with_checkpoints
+from ddbench.methods.shared.checkpoint import Loss, optimise_with_checkpoints
+from ddbench.methods.shared.device import resident, to_device
 from ddbench.types import DistilledSet, ImageSet
 from evaluators import dsa
 from evaluators.normalisation import Normalisation, Whitening, normalisation_of
@@ -29,33 +30,35 @@ NORMALISE = (
     "that the literature has for a dataset"
 )
 STORE_FLOAT = "store the pixels also as floats, unrounded and unclipped (`float_images`)"
+WIDTH = 128  # channels of the ConvNet
 MANY_SATURATED = 0.2  # share of all values
 SHARED = "whitening@1"  # replaces the method in the stage's key; raise it when its content changes
 
 
 @dataclass(frozen=True)
 class RealImages:
-    """Real training images, drawn class by class and copied to `device` as they are drawn.
+    """Real training images, drawn class by class.
 
     rows: indices of each class's images in `train`.
     normalisation: of the images, on `device`.
-    whitened: all images, float32 (n, 3, h, w) on the CPU, if they are whitened; else they are normalised as drawn.
+    images: all, uint8, or float32 if they are whitened; on the GPU if they fit, else copied as they are drawn.
     """
 
     train: ImageSet
     device: torch.device
     rows: tuple[Tensor, ...]
     normalisation: Normalisation
-    whitened: Tensor | None = None
+    images: Tensor
 
     @classmethod
     def of(cls, train: ImageSet, ctx: Context, normalise: str) -> RealImages:
         rows = tuple(train.of_class(label) for label in range(len(train.classes)))
         if normalise != "zca":
-            return cls(train, ctx.device, rows, normalisation_of(train.images, normalise).to(ctx.device))
+            normalisation = normalisation_of(train.images, normalise).to(ctx.device)
+            return cls(train, ctx.device, rows, normalisation, resident(train.images, ctx.device))
         zca = fit_whitening(train, ctx).to(ctx.device)
         whitened = torch.cat([zca.apply(part.to(ctx.device)).cpu() for part in train.images.split(1024)])
-        return cls(train, ctx.device, rows, zca, whitened)
+        return cls(train, ctx.device, rows, zca, resident(whitened, ctx.device))
 
     def draw(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` different images of a class, or all if it has fewer; normalised (n, 3, h, w)."""
@@ -68,9 +71,15 @@ class RealImages:
 
     def normalised(self, rows: Tensor) -> Tensor:
         """Return the images at `rows`, int64 (n,): normalised float32 (n, 3, h, w) on the device."""
-        if self.whitened is not None:
-            return self.whitened[rows].to(self.device)
-        return self.normalisation.apply(self.train.images[rows].to(self.device))
+        return self.normalise(self.stored(rows).to(self.device))
+
+    def stored(self, rows: Tensor) -> Tensor:
+        """Return the images at `rows`, int64 (n,), as they are in `images`; the host does not wait for a GPU."""
+        return self.images[to_device(rows, self.images.device)]
+
+    def normalise(self, stored: Tensor) -> Tensor:
+        """Normalise images of `stored` that are on the device; whitened ones are so already."""
+        return self.normalisation.apply(stored) if stored.dtype == torch.uint8 else stored
 
 
 def fit_whitening(train: ImageSet, ctx: Context) -> Whitening:
@@ -97,6 +106,18 @@ class MatchingSetup:
         network = Network(student, train.images.shape[-1], len(train.classes), ctx.device, compiled)
         return cls(RealImages.of(train, ctx, normalise), network, ctx)
 
+    def passes(self, batch: int) -> list[slice]:
+        """Cut the classes into those that a pass takes together, with `batch` real images of each.
+
+        One on a CPU. On a GPU as many as its memory allows: the features of the first layer, 128 channels, take at most
+        a thirty-second of it. So the sums of a class do not depend on what else uses the GPU.
+        """
+        at_once, classes = 1, len(self.real.rows)
+        if self.ctx.device.type == "cuda":
+            features = 4 * WIDTH * batch * self.real.images[0, 0].numel()
+            at_once = max(1, torch.cuda.get_device_properties(self.ctx.device).total_memory // 32 // features)
+        return [slice(first, min(first + at_once, classes)) for first in range(0, classes, at_once)]
+
 
 class MomentumSGD:
     """torch.optim.SGD on one tensor; its momentum starts at 0, so that every checkpoint can hold it.
@@ -114,6 +135,10 @@ class MomentumSGD:
         """Take one step. Raises FloatingPointError for a gradient that is not finite, which clamping would hide."""
         if not torch.isfinite(gradient).all():
             raise FloatingPointError("a gradient of the images is not finite: try a smaller learning rate")
+        self.move(gradient)
+
+    def move(self, gradient: Tensor) -> None:
+        """Take one step without a look at the gradient, which would wait for a GPU."""
         self.values.grad = gradient
         self._optimizer.step()
         if self.bounds:
@@ -121,7 +146,7 @@ class MomentumSGD:
 
 
 def optimise_pixels(
-    setup: MatchingSetup, sgd: MomentumSGD, step: Callable[[int], float], iterations: int, floats: bool, init: str
+    setup: MatchingSetup, sgd: MomentumSGD, step: Callable[[int], Loss], iterations: int, floats: bool, init: str
 ) -> DistilledSet:
     """Call `step(i)` for every iteration, with checkpoints; it moves the pixels by `sgd` and returns the loss.
 
@@ -164,6 +189,11 @@ def dsa_shared(enabled: bool, generator: torch.Generator, device: torch.device) 
     """Return one draw of DSA as a function of images: the same operation and numbers for any batch (Siamese)."""
     draw = dsa.draw(1, generator).to(device)
     return (lambda images: dsa.apply(images, draw)) if enabled else (lambda images: images)
+
+
+def dsa_groups(enabled: bool, operations: Tensor, numbers: Tensor) -> Callable[..., Tensor]:
+    """Return draws of DSA, one of each class, as a function of images and `sizes`, their number in each class."""
+    return (lambda x, sizes: dsa.apply_groups(x, operations, numbers, sizes)) if enabled else (lambda x, sizes: x)
 
 
 def dsa_per_image(images: Tensor, enabled: bool, generator: torch.Generator) -> Tensor:

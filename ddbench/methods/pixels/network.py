@@ -30,9 +30,13 @@ class Network:
         self._functions: dict[Callable, Callable] = {}
         self.device, self.compiled = device, compiled
 
+    def draw(self, seed: int) -> Weights:
+        """Draw the weights of a new random network, on the CPU; they require no gradient."""
+        return {name: part.detach() for name, part in self._build(seed).named_parameters()}
+
     def fresh(self, seed: int) -> Weights:
-        """Draw the weights of a new random network; they require no gradient."""
-        return {name: part.detach().to(self.device) for name, part in self._build(seed).named_parameters()}
+        """Draw the weights of a new random network, on the device; they require no gradient."""
+        return {name: part.to(self.device) for name, part in self.draw(seed).items()}
 
     def features(self, weights: Weights, images: Tensor) -> Tensor:
         """Return the features (n, d) of normalised images (n, 3, h, w)."""
