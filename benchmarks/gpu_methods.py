@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from gpu_dm import COMPILED, GRAPH, PLAIN, whole_iterations
+from gpu_dm import EAGER as BY_KERNEL
 from gpu_rows import Bench, Row, run_cases, take_turns
 from methods import CLASSES, EAGER, OURS, USUAL, drawn_case, loops_of
 from torch import Tensor
@@ -92,7 +94,10 @@ def iteration_rows(bench: Bench, iteration: Iteration, ours: str) -> Iterator[Ro
 def rows(bench: Bench) -> Iterator[Row]:
     """Yield the rows of this part: eager code of all iterations, then compiled code."""
     iterations = SMALL if bench.small else LARGE
-    cases = {i.case: (0.0 if bench.small else 8.0, partial(iteration_rows, bench, i, EAGER)) for i in iterations}
+    ways, n = (PLAIN, BY_KERNEL, GRAPH), 2 if bench.small else 40
+    cases = {"dm, whole iterations": (0.0 if bench.small else 20.0, partial(whole_iterations, bench, ways, n))}
+    cases |= {i.case: (0.0 if bench.small else 8.0, partial(iteration_rows, bench, i, EAGER)) for i in iterations}
     if not bench.small:  # a compiler takes a minute on a CPU
+        cases |= {"dm, whole iterations, compiled": (40.0, partial(whole_iterations, bench, (PLAIN, COMPILED), n))}
         cases |= {f"{i.case}, compiled": (25.0, partial(iteration_rows, bench, i, OURS)) for i in iterations}
     yield from run_cases(PART, bench, cases)
