@@ -21,7 +21,8 @@ Replay = Callable[[], Tensor]
 def capture(call: Replay) -> Replay:
     """Record the kernels that `call` starts as a CUDA graph, without running them; return what runs them."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # a capture that fails would leave its own stream as the current one: the outer context sets it back
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         output = call()
 
     def replay() -> Tensor:

@@ -37,7 +37,7 @@ ARROWS = {
     "ddbench.report": "leaderboard store datasets.name errors utils version",
     "ddbench.methods": "types context config utils errors evaluators.students evaluators.augment evaluators.dsa "
                        "evaluators.train evaluators.recipes evaluators.normalisation evaluators.model_checks "
-                       "evaluators.seeds evaluators.compilation",
+                       "evaluators.seeds evaluators.compilation evaluators.cuda_graph",
     "ddbench.base_model": "methods.latent_diffusion methods.shared datasets types context utils",
     "ddbench.runner": "store datasets config registry protocols types context errors utils evaluators version",
     "ddbench.sweep": "runner store datasets config registry protocols errors utils",

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ddbench.context import log
+from evaluators.cuda_graph import capture
 
 WARM_UP = 2  # steps before a capture: libraries set up their handles, torch.compile compiles
 
@@ -47,37 +48,30 @@ class RepeatedStep:
         """Return the step as a function without arguments: the replay of its graph, or the step itself."""
         if self._capture:
             try:
-                return captured(lambda: self._compute(self._static), self._state, self._device)
+                return graph_of(lambda: self._compute(self._static), self._state, self._device)
             except RuntimeError as error:
                 reason = (str(error).strip().splitlines() or [""])[0]
                 log.warning("no CUDA graph, so steps are slower: %s: %s", type(error).__name__, reason[:160])
         return lambda: self._compute(self._static)
 
 
-def captured(compute: Callable[[], Tensor], state: Sequence[Tensor], device: torch.device) -> Callable[[], Tensor]:
+def graph_of(compute: Callable[[], Tensor], state: Sequence[Tensor], device: torch.device) -> Callable[[], Tensor]:
     """Capture a CUDA graph of `compute`; return a function that launches it and copies its value.
 
     state: tensors that `compute` changes; the steps that warm up are undone. Raises RuntimeError if it cannot be
-    captured, with the state and the current stream as they were.
+    captured, with the state as it was.
     """
     before = [tensor.clone() for tensor in state]
     current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    graph = torch.cuda.CUDAGraph()
     side.wait_stream(current)
     try:
         with torch.cuda.device(device), torch.cuda.stream(side):
             for _ in range(WARM_UP):
                 compute()
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                value = compute()
+            replay = capture(compute)
     finally:
         current.wait_stream(side)
         with torch.no_grad():
             for tensor, old in zip(state, before, strict=True):
                 tensor.copy_(old)
-
-    def replay() -> Tensor:
-        graph.replay()
-        return value.clone()
-
-    return replay
+    return lambda: replay().clone()

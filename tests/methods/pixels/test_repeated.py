@@ -52,7 +52,7 @@ def test_what_cannot_be_captured_runs_step_by_step(monkeypatch, caplog):
     def refuse(compute, state, device):
         raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
 
-    monkeypatch.setattr(repeated, "captured", refuse)
+    monkeypatch.setattr(repeated, "graph_of", refuse)
     step = RepeatedStep(lambda numbers: numbers.index.sum(), [], CPU)
     step._capture = True
     assert [int(step(drawn(k))) for k in range(3)] == [1, 2, 3]
