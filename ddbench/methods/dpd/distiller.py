@@ -238,6 +238,7 @@ class DPD(LatentDiffusionMethod):
             z = z.unflatten(0, scores.shape)[torch.arange(len(scores)), scores.argmax(1)]
             finite = scores.nan_to_num(posinf=0.0).tolist()  # a single class has no margin
             records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
+        z = self._polish(model, z, prompts, ctx)
         return z, {"guidance_fallbacks": fallbacks, "prototypes": records}
 
     def _distances(

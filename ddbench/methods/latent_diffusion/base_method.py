@@ -15,18 +15,27 @@ from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.class_numbers import class_numbers, read_class_numbers
-from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, guided_and_conditional, interval_scale, sample
+from ddbench.methods.latent_diffusion.diffusion import (
+    SamplerConfig,
+    guided_and_conditional,
+    interval_scale,
+    sample,
+    sampling_times,
+)
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss, FinetuneConfig
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_base, check_prompts, denoiser_of, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
-from ddbench.methods.latent_diffusion.prompts import Prompts, check_template, class_prompts
+from ddbench.methods.latent_diffusion.polishing import Polishing, low_noise, polish_set
+from ddbench.methods.latent_diffusion.pools import Choice, Pool, choose
+from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
 from ddbench.methods.latent_diffusion.rounds import SampleBatch, SamplingBatch, sample_rounds
 from ddbench.methods.latent_diffusion.schedulers import check_steps
+from ddbench.methods.latent_diffusion.settings import DiffusionSettings
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, fixed_starts
 from ddbench.methods.shared.device import resolve_precision
-from ddbench.methods.shared.validation import at_least, shares
+from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
 
@@ -38,84 +47,11 @@ Shift = Callable[[int, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
-class LatentDiffusionMethod:
-    """Settings and steps of every method that samples a latent diffusion model (not a method by itself)."""
+class LatentDiffusionMethod(DiffusionSettings):
+    """The steps of every method that samples a latent diffusion model (not a method by itself)."""
 
     version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"base": "tiny", "tune_steps": 2, "tune_batch": 4, "steps": 2}
-
-    base: str = param(
-        "lcybuaa/Text2Earth",
-        "base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded)",
-    )
-    prompt: str = param("A satellite image of {}", "template; {} becomes the readable class name")
-    weights: Literal["lora", "all", "difffit", "none"] = param(
-        "lora",
-        "trained weights: LoRA layers (lora); every weight of the denoiser (all); biases, norms, class embeddings and "
-        "new scales of a DiT (difffit); nothing (none)",
-    )
-    rank: int = param(4, "rank and alpha of LoRA")
-    tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
-    tune_batch: int = param(8, "images per fine-tuning step")
-    tune_rate: float = param(5e-4, "AdamW's learning rate, constant after the warm-up")
-    tune_warmup: int = param(200, "steps of linear warm-up")
-    tune_empty: float = param(
-        0.0, "share of prompts replaced by the empty one, which keeps classifier-free guidance working", "0 to 1"
-    )
-    tune_ema: float = param(0.0, "decay of the weight average that replaces the weights at the end; 0 for none")
-    scheduler: str = param("base", "the base's own (base), or a diffusers scheduler by class name")
-    steps: int = param(50, "sampling steps")
-    spacing: Literal["base", "beta", "leading", "linspace", "trailing"] = param(
-        "base",
-        "spacing of the sampling times: the base's own (base); close together at much and at little noise, for DEIS, "
-        "DPM-Solver++ and UniPC (beta: Lee et al., arXiv 2407.12173); of 50 in 1000 from 980 to 0, or one more where "
-        "the base says so (leading), from 999 to 0, as in DiT's public code (linspace), or from 999 to 19 (trailing)",
-        added_later=True,
-    )
-    guidance: float = param(7.5, "classifier-free guidance scale")
-    guidance_low: float = param(
-        0.0, "guide only at noise times from this share of the schedule on", "0 to 1", added_later=True
-    )
-    guidance_high: float = param(
-        1.0,
-        "guide only at noise times up to this share of the schedule; outside the interval the scale is 1 (Kynkäänniemi "
-        "et al., arXiv 2404.07724)",
-        "0 to 1",
-        added_later=True,
-    )
-    batch: int = param(64, "images per sampling batch; changes speed and memory, not the images")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = param(
-        "auto",
-        "bf16 or fp16 (autocast), fp32, or auto: bf16 on a GPU. With fp16, for GPUs without bf16, fine-tuning stays in "
-        "fp32: its gradients would underflow",
-    )
-
-    # constants, no fields (hence not annotated): methods that may change one declare a field of its name
-    negative = ""
-    tune_decay = 1e-2
-    tune_weight = "min-snr"
-    tune_average = "warm"
-    tune_mirror = False
-    guidance_channels = 0
-    base_size = 0
-    base_classes = ""
-    tune_epochs = 0
-    tune_parts = 1
-    variance = "fixed"
-    strength = 1.0
-    pull = 0.0
-    moving: ClassVar[tuple[str, ...]] = ("pull",)  # settings whose guidances move the latents between steps
-    captioner = "template"
-
-    def __post_init__(self) -> None:
-        at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
-        at_least(self, guidance_channels=0, base_size=0, tune_epochs=0)
-        shares(self, "strength", "tune_empty", "guidance_low", "guidance_high")
-        if not 0 <= self.tune_ema < 1:
-            raise ValueError("tune_ema must be at least 0 and below 1")
-        if not self.tune_rate > 0:
-            raise ValueError("tune_rate must be above 0")
-        check_template(self.prompt)
 
     def identity(self) -> str:
         """Return a digest of the base model's weights and of `base_classes`. Raises UserError for a missing file."""
@@ -150,8 +86,8 @@ class LatentDiffusionMethod:
                 seen = stages.latents(views) if self.tune_mirror else latents
                 config = self._finetune_config(ctx.device, len(train.labels))
                 weights = stages.finetune(seen, of_views, config, extra_loss)
-            starts = self._starts_by_tuned(stages, latents, starts, weights)
-            z, _ = self.sample_latents(model, starts, ctx)
+            starts, z = self._draw_set(stages, latents, starts, weights)
+            z = self._polish(model, z, starts.prompts, ctx)
             images = model.decode(z, self.batch, partial(ctx.progress, desc="decoding"), train.images.shape[-1])
         return train.distilled(images, weights=starts.weights)
 
@@ -186,6 +122,30 @@ class LatentDiffusionMethod:
         weights: name of the stage of the fine-tuned weights, empty for the base's own.
         """
         return starts
+
+    def _draw_set(
+        self, stages: Stages, latents: Latents, starts: StartLatents, weights: str
+    ) -> tuple[StartLatents, Tensor]:
+        """Return the starts of the set's images, and their sampled latents (n, c, h, w)."""
+        starts = self._starts_by_tuned(stages, latents, starts, weights)
+        return starts, self.sample_latents(stages.model, starts, stages.ctx)[0]
+
+    def _polish(self, model: LatentModel, z: Tensor, prompts: Prompts, ctx: Context) -> Tensor:
+        """Return sampled latents z (n, c, h, w), polished as the settings ask. prompts: of each."""
+        if not self.polish_steps:
+            return z
+        scheduler = model.make_scheduler(self.scheduler, spacing=self.spacing)
+        times = sampling_times(scheduler, self._sampler_config())
+        levels = low_noise(scheduler, times, self.polish_until, model.device)
+        network = denoiser_of(model, resolve_precision(self.precision, model.device))
+        polishing = Polishing(network, *levels, model.prediction, self.polish_steps, self.polish_rate)
+        conditions, rows = model.encode_prompts(prompts.texts, prompts.labels), prompts.index
+        if self.polish_condition == "empty":
+            conditions, rows = model.encode_prompts([""], [-1]), torch.zeros_like(rows)
+        labels = [prompts.labels[row] for row in prompts.index.tolist()]
+        return polish_set(
+            polishing, z, labels, lambda images: conditions[rows[images].to(model.device)], self.batch, ctx
+        )
 
     def _image_prompts(self, stages: Stages) -> Prompts:
         """Return the prompts of the training images for fine-tuning: by default those of their classes."""
@@ -310,3 +270,44 @@ class LatentDiffusionBaseline(LatentDiffusionMethod):
         "loss then joins fine-tuning",
         added_later=True,
     )
+    pool: int = param(
+        1, "draws of the whole set, each with seeds of its own, from which its images are chosen", "1 or more",
+        added_later=True,
+    )  # fmt: skip
+    pool_choice: Choice = param(
+        "confident",
+        "images chosen from the pool: of each class those that a classifier gets right, the surest first (confident) "
+        "or the least sure (doubtful), as in CaO2; or, as S3 of IMS3, the draw of each class that is near the class's "
+        "real images and far from the other classes (group)",
+        added_later=True,
+    )
+    pool_network: Literal["convnet", "resnet18"] = param(
+        "convnet", "network that chooses, trained on the training images; convnet is that of herding", added_later=True
+    )
+    pool_epochs: int = param(0, "its passes over the training images; 0 for herding's 300 steps", added_later=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, pool=1, pool_epochs=0)
+
+    def _draw_set(
+        self, stages: Stages, latents: Latents, starts: StartLatents, weights: str
+    ) -> tuple[StartLatents, Tensor]:
+        """Return starts and latents of the images that are chosen from `pool` draws; the first has the run's seed."""
+        model, train, ctx, draws = stages.model, stages.train, stages.ctx, []
+        for k in range(self.pool):
+            of_draw = replace(ctx, seed=seed_of(ctx.seed, "pool", k) if k else ctx.seed)
+            set_starts, z = super()._draw_set(replace(stages, ctx=of_draw), latents, starts, weights)
+            draws.append(z)
+        if self.pool == 1:
+            return set_starts, z
+        classes, ipc = len(train.classes), len(z) // len(train.classes)
+        of_class = torch.stack(draws).unflatten(1, (classes, ipc)).transpose(0, 1).flatten(1, 2)
+        decode = lambda y: model.decode(of_class[y], self.batch, size=train.images.shape[-1])  # noqa: E731
+        with ctx.measure("choosing"):
+            chosen = choose(Pool(decode, ipc, train, ctx, self.pool_network, self.pool_epochs), self.pool_choice)
+        rows = (ipc * torch.arange(classes)[:, None] + chosen % ipc).flatten()
+        prompts = replace(set_starts.prompts, index=set_starts.prompts.index[rows])
+        image_weights = None if set_starts.weights is None else set_starts.weights[rows]
+        z = of_class[torch.arange(classes)[:, None], chosen].flatten(0, 1)
+        return replace(set_starts, prompts=prompts, weights=image_weights), z

@@ -68,23 +68,24 @@ def cluster_weights(sizes: Sequence[int], ipc: int) -> Tensor:
     return (of_class / of_class.mean(1, keepdim=True)).flatten()
 
 
-def real_features(train: ImageSet, ctx: Context, student: str, trained: bool) -> Tensor:
+def real_features(train: ImageSet, ctx: Context, student: str, trained: bool, epochs: int = 0) -> Tensor:
     """Return penultimate features (n, d) of the training images, computed once for all runs.
 
-    trained: the student is trained on the training split by `RECIPE`, else it has its random initial weights.
+    trained: the student is `feature_network`, else it has its random initial weights.
     """
 
     def make(folder: Path) -> None:
         from evaluators.students import build, feature_batches  # imports torchvision: takes seconds
 
         if trained:
-            network = _trained_network(train, ctx, student)
+            network = feature_network(train, ctx, student, epochs)
         else:
             network = build(student, train.images.shape[-1], len(train.classes), seed_for("embedding"))
         batches = ({"features": part.numpy()} for part in feature_batches(network, train.images, ctx.device))
         write_rows(folder / "features.safetensors", len(train.images), batches)
 
-    folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained)
+    key: dict[str, Any] = {"epochs": epochs} if epochs else {}
+    folder = replace(ctx, method=SHARED).stage("embedding", make, student=student, trained=trained, **key)
     return load_file(folder / "features.safetensors")["features"]
 
 
@@ -92,10 +93,11 @@ def features_like(images: Tensor, train: ImageSet, ctx: Context, student: str) -
     """Return features (n, d) of images (n, 3, h, w), uint8, by the trained network of `real_features`."""
     from evaluators.students import features
 
-    return features(_trained_network(train, ctx, student), images, ctx.device)
+    return features(feature_network(train, ctx, student), images, ctx.device)
 
 
-def _trained_network(train: ImageSet, ctx: Context, student: str) -> Student:
-    """Return the student trained by `RECIPE`, a stage."""
-    key = {"student": student, "content": "network"}
-    return stored_network(train, replace(ctx, method=SHARED), RECIPE, "embedding", key)
+def feature_network(train: ImageSet, ctx: Context, student: str, epochs: int = 0) -> Student:
+    """Return the student trained on the training images by `RECIPE`, a stage; for `epochs` passes, 0: for its steps."""
+    recipe = replace(RECIPE, epochs=epochs, min_steps=1, max_steps=0) if epochs else RECIPE
+    key = {"student": student, "content": "network"} | ({"epochs": epochs} if epochs else {})
+    return stored_network(train, replace(ctx, method=SHARED), recipe, "embedding", key)

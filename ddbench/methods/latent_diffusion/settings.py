@@ -1,0 +1,103 @@
+"""The settings of every method that samples a latent diffusion model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ddbench.config import param
+from ddbench.methods.latent_diffusion.prompts import check_template
+from ddbench.methods.shared.validation import at_least, shares
+
+
+@dataclass(frozen=True)
+class DiffusionSettings:
+    """Settings of fine-tuning, sampling and polishing."""
+
+    base: str = param(
+        "lcybuaa/Text2Earth",
+        "base model: a hub id or a pipeline folder of the Stable Diffusion family or of DiT, or tiny (embedded)",
+    )
+    prompt: str = param("A satellite image of {}", "template; {} becomes the readable class name")
+    weights: Literal["lora", "all", "difffit", "none"] = param(
+        "lora",
+        "trained weights: LoRA layers (lora); every weight of the denoiser (all); biases, norms, class embeddings and "
+        "new scales of a DiT (difffit); nothing (none)",
+    )
+    rank: int = param(4, "rank and alpha of LoRA")
+    tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
+    tune_batch: int = param(8, "images per fine-tuning step")
+    tune_rate: float = param(5e-4, "AdamW's learning rate, constant after the warm-up")
+    tune_warmup: int = param(200, "steps of linear warm-up")
+    tune_empty: float = param(
+        0.0, "share of prompts replaced by the empty one, which keeps classifier-free guidance working", "0 to 1"
+    )
+    tune_ema: float = param(0.0, "decay of the weight average that replaces the weights at the end; 0 for none")
+    scheduler: str = param("base", "the base's own (base), or a diffusers scheduler by class name")
+    steps: int = param(50, "sampling steps")
+    spacing: Literal["base", "beta", "leading", "linspace", "trailing"] = param(
+        "base",
+        "spacing of the sampling times: the base's own (base); close together at much and at little noise, for DEIS, "
+        "DPM-Solver++ and UniPC (beta: Lee et al., arXiv 2407.12173); of 50 in 1000 from 980 to 0, or one more where "
+        "the base says so (leading), from 999 to 0, as in DiT's public code (linspace), or from 999 to 19 (trailing)",
+        added_later=True,
+    )
+    guidance: float = param(7.5, "classifier-free guidance scale")
+    guidance_low: float = param(
+        0.0, "guide only at noise times from this share of the schedule on", "0 to 1", added_later=True
+    )
+    guidance_high: float = param(
+        1.0,
+        "guide only at noise times up to this share of the schedule; outside the interval the scale is 1 (Kynkäänniemi "
+        "et al., arXiv 2404.07724)",
+        "0 to 1",
+        added_later=True,
+    )
+    batch: int = param(64, "images per sampling batch; changes speed and memory, not the images")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = param(
+        "auto",
+        "bf16 or fp16 (autocast), fp32, or auto: bf16 on a GPU. With fp16, for GPUs without bf16, fine-tuning stays in "
+        "fp32: its gradients would underflow",
+    )
+
+    polish_steps: int = param(
+        0, "steps of Adam in which each sampled latent lowers the base's own error (CaO2); 0 for none",
+        added_later=True,
+    )  # fmt: skip
+    polish_rate: float = param(6e-4, "their rate: about how far a number of a latent moves in a step", added_later=True)
+    polish_until: float = param(
+        0.25, "share of the sampling steps, the last ones, at whose noise the error is taken", "0 to 1",
+        added_later=True,
+    )  # fmt: skip
+    polish_condition: Literal["class", "empty"] = param(
+        "class", "condition of the base then: the image's prompt or class (class), or none (empty)", added_later=True
+    )
+
+    # constants, no fields (hence not annotated): methods that may change one declare a field of its name
+    negative = ""
+    tune_decay = 1e-2
+    tune_weight = "min-snr"
+    tune_average = "warm"
+    tune_mirror = False
+    guidance_channels = 0
+    base_size = 0
+    base_classes = ""
+    tune_epochs = 0
+    tune_parts = 1
+    variance = "fixed"
+    strength = 1.0
+    pull = 0.0
+    moving: ClassVar[tuple[str, ...]] = ("pull",)  # settings whose guidances move the latents between steps
+    captioner = "template"
+
+    def __post_init__(self) -> None:
+        at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
+        at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, polish_steps=0)
+        shares(self, "strength", "tune_empty", "guidance_low", "guidance_high", "polish_until")
+        if not 0 <= self.tune_ema < 1:
+            raise ValueError("tune_ema must be at least 0 and below 1")
+        if not self.tune_rate > 0:
+            raise ValueError("tune_rate must be above 0")
+        if not self.polish_rate > 0:
+            raise ValueError("polish_rate must be above 0")
+        check_template(self.prompt)
