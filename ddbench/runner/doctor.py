@@ -35,7 +35,7 @@ HUB = "Hugging Face hub"
 DISTILLATION = "distillation"
 METHODS = Path(__file__).parents[1] / "methods"
 # of METHODS those that can make more images than a class has
-INVENTING = ("d3hr", "diffusion", "dmgd", "igd", "lgd", "minimax", "sre2l")
+INVENTING = ("cao2", "d3hr", "diffusion", "dmgd", "igd", "lgd", "minimax", "sre2l")
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ DMGD = DIT | {
     "weights": "none", "points": 10, "epsilon": 0.1, "iterations": 5, "pull_from": 0.08, "pull_until": 0.4,
     "noise_high": 0.9, "noise_low": 0.5, "noise_weight": 0.06, "label_weight": 0.01, "pull_sigma": "deviation",
 }  # fmt: skip
+CAO2 = DIT | {
+    "weights": "none", "guidance": 2.7, "pool_choice": "confident", "polish_steps": 100, "polish_rate": 6e-4,
+    "polish_until": 0.25,
+}  # fmt: skip
 D3HR = {
     "base": "facebook/DiT-XL-2-256", "base_size": 256, "scheduler": "DDIMScheduler", "spacing": "leading", "steps": 50,
     "guidance": 4.0, "guidance_channels": 0, "weights": "none", "groups": 100_000, "skewness": 0.5,
@@ -100,6 +104,11 @@ PRESETS = [
     ("mgd3", "imagewoof", MGD3 | DIFFFIT | {"base_classes": "imagewoof"}),
     *(("dmgd", name, DMGD | {"base_classes": name, "pull": 0.5}) for name in ("imagewoof", "imagenet")),
     ("dmgd", "imagenette", DMGD | {"base_classes": "imagenette", "pull": 0.05}),
+    ("cao2", "imagenette", CAO2 | {"base_classes": "imagenette", "pool": 2, "polish_condition": "class"}),
+    *(
+        ("cao2", name, CAO2 | {"base_classes": name, "pool": 4, "polish_condition": "empty"})
+        for name in ("imagewoof", "imagenet")
+    ),
     ("d3hr", "imagenet", D3HR | {"base_classes": "imagenet"}),
     *(("igd", name, IGD | SURROGATE | {"base_classes": name}) for name in ("imagenette", "imagewoof")),
     ("igd", "imagenet", IGD | {"surrogate_rate": 0.1, "surrogate_decay": 1e-4, "surrogate_batch": 128}),
