@@ -17,7 +17,7 @@ from ddbench.methods.latent_diffusion.difffit import unfreeze_difffit
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
 from ddbench.methods.latent_diffusion.variance import variational_bound
-from ddbench.methods.shared.device import mixed_precision
+from ddbench.methods.shared.device import graphed, mixed_precision
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def finetune_loss(
     latents, empty_prompt = data.latents, len(data.conditions) - 1
     abars, learned = model.scheduler.alphas_cumprod, config.variance == "learned"
     bound = partial(variational_bound, abars=abars.to(model.device))
+    denoise = graphed(model.denoiser, partial(model.denoise, variance=learned), model.device)
 
     def loss_at(step: int) -> Tensor:
         generator = generator_of(0, "tune", step)
@@ -145,7 +146,7 @@ def finetune_loss(
         extra = (lambda z0_hat, abar: extra_loss.loss(z0_hat, abar, labels, z[part])) if extra_loss else None
         objective = Objective(abars, model.prediction, WEIGHTS[config.weight], extra, bound if learned else None)
         with mixed_precision(model.device, config.precision):
-            network = lambda z_t, t: model.denoise(z_t, t, condition, learned)  # noqa: E731
+            network = lambda z_t, t: denoise(z_t, t, condition)  # noqa: E731
             return diffusion_loss(network, z, objective, generator, part)
 
     return loss_at

@@ -1,14 +1,14 @@
-"""Batches that fit the device's memory, and precision."""
+"""Batches that fit the device's memory, precision, and CUDA graphs of a network's two passes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddbench.errors import is_out_of_memory
 
@@ -70,3 +70,53 @@ def mixed_precision(device: torch.device, precision: str):
     if precision not in (*half, "fp32"):
         raise ValueError(f"precision is {precision!r}: choose bf16, fp16 or fp32")
     return torch.autocast(device.type, half[precision]) if precision in half else nullcontext()
+
+
+def graphed(network: nn.Module, call: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """Return `call`; on a GPU, its forward and its backward pass through `network` are CUDA graphs from the first on.
+
+    The same kernels, without the time that the host takes to start each. All later tensors must have the first ones'
+    shapes. What cannot be captured runs kernel by kernel, with a warning.
+    """
+    if device.type != "cuda":
+        return call
+    captured: list[Callable[..., Tensor]] = []
+
+    def run(*tensors: Tensor) -> Tensor:
+        if not captured:
+            try:
+                captured.append(_capture_passes(network, call, tensors))
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                reason = (str(error).strip().splitlines() or [""])[0]
+                log.warning("no CUDA graph, so steps are slower: %s: %s", type(error).__name__, reason[:160])
+                captured.append(call)
+        return captured[0](*tensors)
+
+    return run
+
+
+def _capture_passes(
+    network: nn.Module, call: Callable[..., Tensor], tensors: tuple[Tensor, ...]
+) -> Callable[..., Tensor]:
+    """Capture the passes of `call` on tensors of these shapes, under the autocast that is on."""
+
+    class Call(nn.Module):
+        """The call as a module, which tells torch whose gradients the backward pass gives."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.training = network, network.training
+
+        def forward(self, *args: Tensor) -> Tensor:
+            return call(*args)
+
+    was_cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)  # a weight that is cast outside the graph would stay as it was then
+    try:
+        samples = tuple(tensor.clone() for tensor in tensors)
+        captured = torch.cuda.make_graphed_callables(Call(), samples, allow_unused_input=True)
+        return cast(Callable[..., Tensor], captured)
+    finally:
+        torch.set_autocast_cache_enabled(was_cached)
