@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ddbench.api.distilled import DistilledImages as DistilledImages
     from ddbench.api.measures import Measure as Measure
     from ddbench.api.measures import budget as budget
+    from ddbench.api.measures import canaries as canaries
     from ddbench.api.measures import continual as continual
     from ddbench.api.measures import redundancy as redundancy
     from ddbench.api.results import Results as Results
@@ -43,6 +44,7 @@ _MODULES = {  # name -> module of ddbench.api that is imported when the name is 
     "DistilledImages": "distilled",
     "Measure": "measures",
     "budget": "measures",
+    "canaries": "measures",
     "continual": "measures",
     "redundancy": "measures",
     "Results": "results",

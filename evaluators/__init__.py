@@ -14,6 +14,7 @@ targets     hard labels, soft labels, and a teacher's of every view
 train       `train_student`: uint8 images and hard or soft labels -> a trained network
 accuracy    `evaluate`: a network and real images -> Scores, as fractions
 corruptions accuracies on corrupted test images: haze, cloud, noise, blur, darkness, JPEG, rotation
+audit       attacks by similarity to a distilled set; `lira`: by students, with and without an image (no torch)
 fidelity    FID, KID, coverage, NN-SSIM, precision and recall, CLIP score, from features or pixels
 clip        embeddings by a CLIP model (transformers)
 model_checks   refuse models that are not whole (no torch)

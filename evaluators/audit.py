@@ -130,7 +130,7 @@ def detectable_auc(counts: Mapping[tuple[int, int], int]) -> float | None:
     return high
 
 
-def clopper_pearson(hits: int, n: int) -> tuple[float, float]:
+def clopper_pearson(hits: float, n: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a share of `hits` in n (Clopper and Pearson, Biometrika 26, 1934)."""
     from scipy.special import betaincinv  # importing it takes a third of a second
 

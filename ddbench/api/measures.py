@@ -1,4 +1,4 @@
-"""Measures with students of their own: redundancy, training budgets, continual learning. No torch until it computes."""
+"""Measures with students: redundancy, budgets, continual learning, canaries. No torch until it computes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ddbench.errors import FailedRunError, UserError
 from ddbench.leaderboard.measures import MeasuredRow, measure_lines, measured_rows, render_measure
 from ddbench.runner.options import GlobalOptions
 from ddbench.runner.student_job import MeasuredRun, StudentJob, Students, check_data, find_runs, read_students
-from ddbench.store.paths import CONTINUAL, failure_path
+from ddbench.store.canaries import CanaryAudit, read_canary_audit
+from ddbench.store.paths import CANARIES, CONTINUAL, failure_path
 from ddbench.store.records import read_failure
 
 if TYPE_CHECKING:
@@ -190,6 +191,44 @@ def continual(  # noqa: PLR0913
     settings = replace(options.settings, runs=options.runs / CONTINUAL, compiled=compiled)
     _run_jobs({job.folder: job for job in work.distillations}, settings, retry)
     return _measure("continual", work.students, settings, retry)
+
+
+def canaries(  # noqa: PLR0913
+    plan: Folder,
+    *,
+    compiled: bool = False,
+    retry: bool = False,
+    runs: Folder | None = None,
+    data_root: Folder | None = None,
+    shared: Folder | None = None,
+    device: str | None = None,
+    resize: Literal["lanczos", "bilinear"] = "lanczos",
+    quiet: bool = False,
+) -> tuple[CanaryAudit, ...]:
+    """Attack students of distilled sets with LiRA, as `ddbench audit --canaries` does: one for each method and student.
+
+    plan: a TOML file (`ddbench audit --help` explains it).
+
+    All other arguments are those of `run`. A finding counts only where `failed_controls(all of them)` is empty.
+
+    Raises UserError for an invalid plan or missing data, before anything is written; FailedRunError if a distillation
+    or a student failed.
+
+    >>> text = 'dataset = "folder:images4"\\nipc = 1\\naudited = 40\\nprotocol = "few_steps.toml"\\n'
+    >>> _ = Path("plan.toml").write_text(text + 'distillations = 6\\nmethods = ["random"]')
+    >>> (result,) = ddbench.canaries("plan.toml")
+    >>> sorted(result.attacks)
+    ['other audited images', 'relabelled images']
+    """
+    from ddbench.runner.canaries import attack_students
+    from ddbench.sweep.canaries import canary_work, read_canaries
+
+    options = GlobalOptions.of_call(quiet, resize, runs=runs, data=data_root, shared=shared, device=device).absolute()
+    work = canary_work(*read_canaries(Path(plan).expanduser()), options.data_paths, options.runs)
+    settings = replace(options.settings, runs=options.runs / CANARIES, compiled=compiled)
+    _run_jobs({job.folder: job for job in work.distillations}, settings, retry)
+    _run_jobs({job.task.path: job for subject in work.subjects for job in subject.jobs}, settings, retry)
+    return tuple(read_canary_audit(attack_students(subject)) for subject in work.subjects)
 
 
 def _students(names: str | Sequence[str], protocol: Folder, seeds: int) -> Students:

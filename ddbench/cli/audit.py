@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ddbench.cli.common import DATASET, SIZE, SIZE_HELP, UserPath, format_option, format_table, text_table
+from ddbench.cli.common import DATASET, SIZE, SIZE_HELP, UserPath, format_table, log, text_table
+from ddbench.cli.measures import JobOptions, do_jobs, job_options
 from ddbench.runner import EMBEDDINGS
 from ddbench.runner.options import GlobalOptions
+from ddbench.store.paths import CANARIES
+
+if TYPE_CHECKING:
+    from ddbench.sweep.workers import Job
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, type=UserPath(exists=True, file_okay=False))
+@click.argument("folders", nargs=-1, type=UserPath(exists=True, file_okay=False))
+@click.option("--dataset", type=DATASET, metavar="NAME|folder:PATH", help="Dataset whose images are looked for.")
 @click.option(
-    "--dataset", type=DATASET, required=True, metavar="NAME|folder:PATH", help="Dataset whose images are looked for."
+    "--canaries", type=UserPath(exists=True, dir_okay=False), metavar="PLAN", help="Attack students instead; see below."
 )
 @click.option(
     "--features",
@@ -29,16 +37,17 @@ from ddbench.runner.options import GlobalOptions
 )
 @click.option("--ssim", is_flag=True, help="Also measure NN-SSIM, as `ddbench quality` does. It takes minutes.")
 @click.option("--size", type=SIZE, metavar="PX", help=f"Only for a folder of images. {SIZE_HELP}")
-@format_option()
+@job_options
 @click.pass_obj
 def audit(  # noqa: PLR0913
     options: GlobalOptions,
     folders: tuple[Path, ...],
-    dataset: str,
+    dataset: str | None,
+    canaries: Path | None,
     features: tuple[str, ...],
     ssim: bool,
     size: int | None,
-    form: str,
+    job_options: JobOptions,
 ) -> None:
     """Measure whether distilled images give their training images away.
 
@@ -51,11 +60,51 @@ def audit(  # noqa: PLR0913
 
     Each embedding gives a file and a sheet of the closest pairs in the run's audit/ folder, made once.
 
+    --canaries PLAN takes no FOLDERS. It attacks students, with many distillations (LiRA; Zhao & Zhang, ICLR 2025): half
+    of the audited training images get another label; each method distils random halves of the audited images, and a
+    student of each set is asked for its confidence in every audited image. All files are below --runs/canaries. A
+    repeated command does only what is missing. --jobs, --scheduler, --compiled, --retry and --dry-run are for it alone.
+
+    \b
+    A plan (only dataset, ipc and methods are needed):
+      dataset = "ucm"
+      ipc = 10
+      audited = 500                  # training images, half of them relabelled; the rate at 0.1 % FPR needs 1000
+      distillations = 16             # of each method, an even number; a student each
+      seed = 0                       # of the draw of images, labels and halves
+      size = 64
+      students = ["convnet"]
+      protocol = "quick"
+      methods = ["full", "random", { method = "dm", preset = "tiny" }]    # full: a control that must be found
+
     \b
     Examples:
       ddbench audit runs/ucm64/dm/ipc10/seed0-1a2b3c4d --dataset ucm
       ddbench audit runs/ucm64/*/ipc10/* --dataset ucm --features pixels --features resnet18/imagenet
+      ddbench audit --canaries plan.toml --jobs 2
     """
+    if canaries:
+        if folders or dataset or ssim or size:
+            raise click.UsageError("--canaries takes no FOLDERS, --dataset, --ssim and --size: its plan has them")
+        _audit_students(options, canaries, job_options)
+        return
+    if not folders or not dataset:
+        raise click.UsageError("name runs or folders of images, with --dataset; or --canaries PLAN")
+    if job_options != JobOptions(None, None, False, False, False, job_options.form):
+        raise click.UsageError("--jobs, --scheduler, --compiled, --retry and --dry-run need --canaries PLAN")
+    _audit_sets(options, folders, dataset, features, ssim, size, job_options.form)
+
+
+def _audit_sets(  # noqa: PLR0913
+    options: GlobalOptions,
+    folders: tuple[Path, ...],
+    dataset: str,
+    features: tuple[str, ...],
+    ssim: bool,
+    size: int | None,
+    form: str,
+) -> None:
+    """Audit distilled images and print the numbers."""
     from ddbench.datasets.lookup import find_dataset
     from ddbench.report.audits import HEADS, audit_lines
     from ddbench.runner import quality
@@ -83,4 +132,40 @@ def audit(  # noqa: PLR0913
         if form != "text":
             click.echo(format_table(rows, ("run", "by", *HEADS), form))
     if measurements.report_missing("embedding"):
+        raise SystemExit(1)
+
+
+def _audit_students(options: GlobalOptions, plan: Path, job_options: JobOptions) -> None:
+    """Do the jobs of a canary plan, attack the students of each method whose jobs are done, and print the numbers."""
+    from ddbench.report.canaries import HEADS, canary_lines, canary_notes
+    from ddbench.runner.canaries import attack_students
+    from ddbench.store.canaries import read_canary_audit
+    from ddbench.sweep.canaries import canary_work, read_canaries
+
+    options = options.absolute()
+    work = canary_work(*read_canaries(plan), options.data_paths, options.runs)
+    inner = replace(options, runs=options.runs / CANARIES)
+    students = [job for subject in work.subjects for job in subject.jobs]
+    if job_options.dry_run:
+        every: list[Job] = [*work.distillations, *students]
+        do_jobs(inner, every, job_options)
+    failed = do_jobs(inner, work.distillations, job_options)
+    failed |= do_jobs(inner, [job for job in students if job.ready], job_options)
+    audits = []
+    for subject in work.subjects:
+        if not subject.done:
+            log.error("%s is not attacked: a student of it is missing", subject.label)
+            continue
+        try:
+            audits.append(read_canary_audit(attack_students(subject)))
+        except (OSError, ValueError) as error:
+            log.error("%s is not attacked: %s", subject.label, error)
+            failed = True
+    if job_options.form == "json":
+        click.echo(json.dumps([asdict(one) for one in audits], indent=2))
+    else:
+        click.echo(format_table(canary_lines(audits), HEADS, job_options.form))
+        for note in canary_notes(audits) if job_options.form == "text" else ():
+            click.echo(f"\n{note}")
+    if failed:
         raise SystemExit(1)

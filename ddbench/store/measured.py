@@ -1,4 +1,4 @@
-"""Students of a measure (`ddbench redundancy`, `budget`, `continual`) as files: a result with what the measure varies.
+"""Students of a measure as files: a result with what the measure varies (`ddbench redundancy`, `budget`, `continual`).
 
 They are beside a run's results, never among them, so no table of methods reads them. No torch.
 """
@@ -14,7 +14,7 @@ import msgspec
 
 from ddbench.store.paths import failure_path
 from ddbench.store.records import Result, RunSpec, StoredResult, parse_result
-from ddbench.store.schema import NonNegative, Share
+from ddbench.store.schema import Count, Finite, NonNegative, Share
 from ddbench.utils.files import read_json, write_json
 
 
@@ -26,12 +26,17 @@ class Variation:
     place: numbers that tell the measure's students of one set apart, by name: {"part_size": 10, "part": 3}
     accuracies: on each of several test sets, fractions; empty for one test set, that of the result
     classes: names of the classes that the student knows, where they are not all of the dataset
+    confidences: of each audited image, as `evaluators.lira.log_odds`, mean over the image and its mirror image
+    members, used: rows of the audited images in the training images, and of those that the set names as used
     """
 
     measure: str
     place: Mapping[str, NonNegative]
     accuracies: tuple[Share, ...] = ()
     classes: tuple[str, ...] = ()
+    confidences: tuple[Finite, ...] = ()
+    members: tuple[Count, ...] = ()
+    used: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)

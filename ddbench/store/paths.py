@@ -10,8 +10,10 @@ from evaluators import VERSION
 
 LOCKS = ".locks"  # folder below --runs, with a lock for each run in progress
 FAILED = ".failed.json"
-MEASURES = ("redundancy", "budget")  # folders in a run's, with the records of students of their own; in no table
 CONTINUAL = "continual"  # folder below --runs, with runs on some classes of a dataset
+CANARIES = "canaries"  # folder below --runs, with runs on halves of a dataset's audited images
+APART = (CONTINUAL, CANARIES)  # folders below --runs that no table of whole datasets reads
+MEASURES = ("redundancy", "budget", CANARIES)  # folders in a run's, with the records of students; in no table
 
 
 def safe(name: str) -> str:

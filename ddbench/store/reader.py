@@ -15,7 +15,7 @@ from ddbench.errors import UserError
 from ddbench.store import distilled_set
 from ddbench.store.audits import Audit, read_audits
 from ddbench.store.costs import DistillationCost, read_cost
-from ddbench.store.paths import CONTINUAL, FAILED, result_name
+from ddbench.store.paths import APART, FAILED, result_name
 from ddbench.store.records import (
     Failure,
     Result,
@@ -101,13 +101,13 @@ def run_folders(runs: Path) -> Iterator[Path]:
 
 
 def find_run_folders(folders: Iterable[Path]) -> list[Path]:
-    """Return the runs that `folders` are or are above, those below one sorted by path, without those of CONTINUAL.
+    """Return the runs that `folders` are or are above, those below one sorted by path, without those of APART.
 
     Raises UserError for a folder without a run.
     """
     paths: list[Path] = []
     for folder in folders:
-        specs = [path for path in folder.rglob("spec.json") if CONTINUAL not in path.relative_to(folder).parts]
+        specs = [path for path in folder.rglob("spec.json") if not set(APART) & set(path.relative_to(folder).parts)]
         below = [folder] if (folder / "spec.json").is_file() else sorted(path.parent for path in specs)
         if not below:
             raise UserError(

@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from ddbench.config import validate
 from ddbench.datasets.class_subset import ClassSubset
 from ddbench.datasets.info import DataPaths
 from ddbench.datasets.name import DatasetName, display_name
 from ddbench.errors import UserError
-from ddbench.registry import load_method
 from ddbench.runner import plan as planning
-from ddbench.runner.options import SMALLEST
-from ddbench.runner.plan import EvaluationSetup, ListedDataset, Request
+from ddbench.runner.plan import EvaluationSetup, ListedDataset
 from ddbench.runner.student_job import Students
 from ddbench.store.paths import CONTINUAL, protocol_folder, result_name
 from ddbench.store.records import RunSpec
-from ddbench.sweep.grid import Ipc, MethodEntry, SweepJob, absolute_file, read_methods
-from ddbench.utils.limits import LARGEST_SIZE, MOST_SEEDS
+from ddbench.sweep.grid import MethodEntry, SweepJob
+from ddbench.sweep.parts import PartPlan, PartSetting, distil_part, read_part_plan
+from ddbench.utils.limits import MOST_SEEDS
 
 if TYPE_CHECKING:
     from ddbench.runner.continual import ContinualJob, Memory
@@ -35,25 +33,18 @@ STEPS = (5, 3)  # numbers of steps to try where a plan has none
 
 
 @dataclass(frozen=True)
-class Continual:
+class Continual(PartPlan):
     """A plan: the classes of a dataset come in equal groups, with a memory of distilled images for each class.
 
-    ipc: images of a class in the memory; 0 for methods that take all training images.
     steps: number of groups, which divides the classes; 0 for 5, else 3.
     orders: K for the class orders of the seeds 0 to K-1, or a list of seeds. An order's seed is also that of its
         distillations.
-    size: pixels; None for the dataset's own.
-    students, student_seeds, protocol: as of `ddbench run`.
+    student_seeds: students of each name after each step.
     """
 
-    dataset: str
-    ipc: Annotated[Ipc, Meta(ge=0)] = 0
     steps: Annotated[int, Meta(ge=0)] = 0
     orders: Annotated[int, Meta(ge=1, le=MOST_SEEDS)] | tuple[Annotated[int, Meta(ge=0)], ...] = 5
-    size: Annotated[int, Meta(ge=SMALLEST, le=LARGEST_SIZE)] | None = None
-    students: tuple[str, ...] = ("convnet",)
     student_seeds: Annotated[int, Meta(ge=1, le=MOST_SEEDS)] = 1
-    protocol: str = "quick"
 
 
 @dataclass(frozen=True)
@@ -69,17 +60,9 @@ class ContinualWork:
 
 def read_continual(path: Path) -> tuple[Continual, tuple[MethodEntry, ...]]:
     """Read a plan from a TOML file. Raises UserError that names the wrong key or value, and the valid ones."""
-    content, methods = read_methods(path, Continual.__dataclass_fields__)
-    if "dataset" not in content:
-        raise UserError(f'{path}: dataset must be the name of one, such as dataset = "ucm"')
-    plan = Continual(**validate(Continual, content, str(path)))
-    if not plan.students or not plan.orders:
-        raise UserError(f"{path}: {'orders' if plan.students else 'students'} is empty: name at least one")
-    for entry in methods:
-        if entry.ipcs is not None or entry.seeds is not None:
-            raise UserError(f"{path}: {entry.method} has ipcs or seeds of its own; a plan has one ipc, and orders")
-        if not load_method(entry.method).whole and not plan.ipc:
-            raise UserError(f"{path}: {entry.method} needs images per class: add ipc = 20, for example")
+    plan, methods = read_part_plan(path, Continual, "orders")
+    if not plan.orders:
+        raise UserError(f"{path}: orders is empty: name at least one")
     return plan, methods
 
 
@@ -100,7 +83,7 @@ def continual_work(plan: Continual, methods: tuple[MethodEntry, ...], data: Data
             f"{len(classes)} classes of {listed.source.name} do not come in {steps or 'five or three'} equal groups of "
             f"two classes or more: {known}"
         )
-    setting = _Setting(plan, students, listed, steps, data, runs / CONTINUAL)
+    setting = PartSetting(plan, students, listed, data, runs / CONTINUAL)
     distillations: dict[Path, SweepJob] = {}
     jobs: list[ContinualJob] = []
     for entry in methods:
@@ -109,23 +92,12 @@ def continual_work(plan: Continual, methods: tuple[MethodEntry, ...], data: Data
             memories: tuple[Memory, ...] = ()
             for step in range(steps):
                 labels = tuple(sorted(order[step * size : (step + 1) * size]))
-                job = _distillation(setting, entry, seed, labels)
+                group = ClassSubset(listed.source, labels)
+                job = distil_part(setting, entry, seed, ListedDataset(group, group.of_split(listed.split)))
                 distillations.setdefault(job.folder, job)
                 memories = (*memories, Memory(job.folder, labels))
-                jobs += _students(setting, job.tasks[0].spec, memories)
+                jobs += _students(setting, job.tasks[0].spec, memories, steps)
     return ContinualWork(tuple(distillations.values()), tuple(jobs))
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """The plan, its students, classes and folders, for all of its jobs. runs: the folder above all of its files."""
-
-    plan: Continual
-    students: Students
-    listed: ListedDataset
-    steps: int
-    data: DataPaths
-    runs: Path
 
 
 def _check_protocol(setup: EvaluationSetup) -> None:
@@ -137,20 +109,7 @@ def _check_protocol(setup: EvaluationSetup) -> None:
         raise UserError(f"{title} trains at the rate that a set carries, and a memory has several: name another")
 
 
-def _distillation(setting: _Setting, entry: MethodEntry, seed: int, labels: tuple[int, ...]) -> SweepJob:
-    """Return the job of the distilled set of some classes, without students."""
-    group = ClassSubset(setting.listed.source, labels)
-    listed = ListedDataset(group, group.of_split(setting.listed.split))
-    method = absolute_file(entry.method)
-    ipcs = () if load_method(method).whole else (setting.plan.ipc,)
-    config = Path(entry.config).absolute() if entry.config else None
-    request = Request(method, group.name, ipcs, setting.plan.size, entry.preset, config, entry.set, (seed,))
-    alone = replace(setting.students.setup, students=())
-    tasks = tuple(planning.tasks(planning.plan(request, alone, setting.data, listed), setting.runs))
-    return SweepJob(request, (), (setting.students.protocol,), 1, tasks, group)
-
-
-def _students(setting: _Setting, spec: RunSpec, memories: tuple[Memory, ...]) -> Iterator[ContinualJob]:
+def _students(setting: PartSetting, spec: RunSpec, memories: tuple[Memory, ...], steps: int) -> Iterator[ContinualJob]:
     """Yield the students after one step. spec: of the step's set."""
     from ddbench.runner.continual import ContinualJob
 
@@ -159,9 +118,9 @@ def _students(setting: _Setting, spec: RunSpec, memories: tuple[Memory, ...]) ->
     name, split = display_name(listed.source.name), listed.split
     whole = replace(spec, dataset=name, split=split.rule, fingerprint=split.fingerprint)
     place = whole.folder(setting.runs / "students")  # .../<dataset><size>/<method>/ipc<n>/seed<order>-<digest>
-    folder = place / f"{setting.steps}-steps" / protocol_folder(setup.protocol)
+    folder = place / f"{steps}-steps" / protocol_folder(setup.protocol)
     for student in setup.students:
         for seed in range(setup.seeds):
             path = folder / f"step{len(memories)}-{result_name(student, setup.protocol.init, seed)}"
             task = planning.Task(whole, place, student, seed, path)
-            yield ContinualJob(task, listed.source, setting.students.protocol, memories, setting.steps)
+            yield ContinualJob(task, listed.source, setting.students.protocol, memories, steps)

@@ -582,7 +582,7 @@ def examples(tmp_path_factory):
     """A folder with images/ of 8 px and one run, for all examples: what exists is not computed again."""
     home = tmp_path_factory.mktemp("examples")
     write_images(home / "images", {"barn": 10, "pond": 12})
-    write_images(home / "images4", dict.fromkeys("abcd", 5))
+    write_images(home / "images4", dict.fromkeys("abcd", 25))
     (home / "few_steps.toml").write_text(few(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
