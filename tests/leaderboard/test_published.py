@@ -67,7 +67,7 @@ DMGD = DIT | {
     "noise_high": 0.9, "noise_low": 0.5, "noise_weight": 0.06, "label_weight": 0.01, "pull_sigma": "deviation",
 }  # fmt: skip
 CAO2 = DIT | {
-    "weights": "none", "guidance": 2.7, "pool_choice": "confident", "polish_steps": 100, "polish_rate": 6e-4,
+    "weights": "none", "guidance": 2.7, "polish_steps": 100, "polish_rate": 6e-4,
     "polish_until": 0.25,
 }  # fmt: skip
 D3HR = {
@@ -104,10 +104,10 @@ PRESETS = [
     ("mgd3", "imagewoof", MGD3 | DIFFFIT | {"base_classes": "imagewoof"}),
     *(("dmgd", name, DMGD | {"base_classes": name, "pull": 0.5}) for name in ("imagewoof", "imagenet")),
     ("dmgd", "imagenette", DMGD | {"base_classes": "imagenette", "pull": 0.05}),
-    ("cao2", "imagenette", CAO2 | {"base_classes": "imagenette", "pool": 2, "polish_condition": "class"}),
+    ("cao2", "imagenette", CAO2 | {"pool": 2, "polish_condition": "class", "pool_choice": "confident"}),
     *(
-        ("cao2", name, CAO2 | {"base_classes": name, "pool": 4, "polish_condition": "empty"})
-        for name in ("imagewoof", "imagenet")
+        ("cao2", name, CAO2 | {"pool": 4, "polish_condition": "empty", "pool_choice": choice})
+        for name, choice in (("imagewoof", "confident"), ("imagewoof-ipc50", "doubtful"), ("imagenet", "confident"))
     ),
     ("d3hr", "imagenet", D3HR | {"base_classes": "imagenet"}),
     *(("igd", name, IGD | SURROGATE | {"base_classes": name}) for name in ("imagenette", "imagewoof")),

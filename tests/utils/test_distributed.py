@@ -52,6 +52,7 @@ def words(pipeline, tmp_path):
         "classifier_steps=3",
         "classifier_views=40",
         "candidates=3",
+        "polish_steps=2",
         "steps=3",
         "batch=4",
     ]
@@ -78,7 +79,7 @@ def test_two_processes_make_the_images_of_one(words, tmp_path):
     assert files == others
     assert both.stdout.count("dpd") == alone.stdout.count("dpd")  # the table, printed once
     costs = read_json(next((tmp_path / "two" / "runs").glob("*/dpd/ipc2/*/distill.json")))
-    assert {cost["stage"] for cost in costs["stages"]} >= {"finetune", "sampling"}
+    assert {cost["stage"] for cost in costs["stages"]} >= {"finetune", "sampling", "polishing"}
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ class LatentDiffusionMethod(DiffusionSettings):
         scheduler = model.make_scheduler(self.scheduler, spacing=self.spacing)
         times = sampling_times(scheduler, self._sampler_config())
         levels = low_noise(scheduler, times, self.polish_until, model.device)
-        network = denoiser_of(model, resolve_precision(self.precision, model.device))
+        network = denoiser_of(model, self._training_precision(model.device))
         polishing = Polishing(network, *levels, model.prediction, self.polish_steps, self.polish_rate)
         conditions, rows = model.encode_prompts(prompts.texts, prompts.labels), prompts.index
         if self.polish_condition == "empty":
@@ -173,16 +173,19 @@ class LatentDiffusionMethod(DiffusionSettings):
         scale = interval_scale(self.guidance, self.guidance_low, self.guidance_high, times)
         return guided_and_conditional(network, condition, negative, scale, self.guidance_channels)
 
+    def _training_precision(self, device: torch.device) -> str:
+        """Return the precision of gradients, which fp16 would let underflow."""
+        return "fp32" if self.precision == "fp16" else resolve_precision(self.precision, device)
+
     def _sampler_config(self) -> SamplerConfig:
         return SamplerConfig(self.steps, self.strength)
 
     def _finetune_config(self, device: torch.device, images: int = 0) -> FinetuneConfig:
         """Return the settings of fine-tuning on `images` images, which count for `tune_epochs` alone."""
         steps = self.tune_epochs * -(-images // self.tune_batch) or self.tune_steps
-        precision = "fp32" if self.precision == "fp16" else resolve_precision(self.precision, device)
         return FinetuneConfig(
-            self.weights, self.rank, steps, self.tune_batch, self.tune_rate, self.tune_warmup,
-            self.tune_empty, self.tune_ema, precision, self.tune_decay, self.tune_weight, self.tune_average,
+            self.weights, self.rank, steps, self.tune_batch, self.tune_rate, self.tune_warmup, self.tune_empty,
+            self.tune_ema, self._training_precision(device), self.tune_decay, self.tune_weight, self.tune_average,
             self.variance, self.tune_parts,
         )  # fmt: skip
 

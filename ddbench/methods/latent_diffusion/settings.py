@@ -56,8 +56,8 @@ class DiffusionSettings:
     batch: int = param(64, "images per sampling batch; changes speed and memory, not the images")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = param(
         "auto",
-        "bf16 or fp16 (autocast), fp32, or auto: bf16 on a GPU. With fp16, for GPUs without bf16, fine-tuning stays in "
-        "fp32: its gradients would underflow",
+        "bf16 or fp16 (autocast), fp32, or auto: bf16 on a GPU. With fp16, for GPUs without bf16, fine-tuning and "
+        "polishing stay in fp32: gradients would underflow",
     )
 
     polish_steps: int = param(
