@@ -102,7 +102,7 @@ def test_the_loss_falls_on_the_embedded_base():
     scheduler.set_timesteps(12)
     levels = low_noise(scheduler, scheduler.timesteps, 0.5, CPU)
     network = denoiser_of(model, "fp32")
-    polishing = Polishing(network, *levels, model.prediction, 12, 4e-3)
+    polishing = Polishing(network, *levels, model.prediction, 5, 8e-3)
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=generator_of(0, "images"), dtype=torch.uint8)
     mean, _ = model.encode(images, iter, 8)
     z = mean.float() * model.vae.config.scaling_factor
