@@ -94,7 +94,8 @@ class LGD(IGD):
         increments: Increments = starts.targets
         classes = len(increments.stages.train.classes)
         ipc, so_far = len(starts.labels) // classes, torch.empty(classes, 0, *increments.latent.shape)
-        settings = digest({name: value for name, value in asdict(self).items() if name != "batch"})
+        others = ("batch", "pool", "polish")  # settings of these names change no stage
+        settings = digest({name: value for name, value in asdict(self).items() if not name.startswith(others)})
         for first in range(0, ipc, self.stage_images):
             key: dict[str, Any] = {"base": model.identity, "weights": increments.weights, "settings": settings}
             key |= {"seed": ctx.seed, "first": first, "more": min(self.stage_images, ipc - first)}

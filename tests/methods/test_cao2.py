@@ -91,8 +91,10 @@ def test_every_method_takes_both(cls, more, pipeline, few_scenes, context_of):
     plain = images_of(method, few_scenes, ctx)
     pooled = replace(method, pool=2, pool_epochs=1, pool_choice="doubtful")
     assert not torch.equal(images_of(pooled, few_scenes, ctx), plain)
+    before = len(ctx.costs)
     polished = images_of(replace(method, polish_steps=3, polish_rate=0.05), few_scenes, ctx)
     assert 0 < (polished.int() - plain.int()).abs().float().mean() < 60
+    assert all(cost["reused"] for cost in ctx.costs[before:] if cost["stage"] == "increment")  # LGD's
 
 
 def test_dpd_takes_the_polishing(pipeline, few_scenes, context_of):
