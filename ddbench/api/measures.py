@@ -209,7 +209,7 @@ def canaries(  # noqa: PLR0913
 
     plan: a TOML file (`ddbench audit --help` explains it).
 
-    All other arguments are those of `run`. A finding counts only where `failed_controls(all of them)` is empty.
+    All other arguments are those of `run`. `finding(attack, all of them)` is None where a control fails.
 
     Raises UserError for an invalid plan or missing data, before anything is written; FailedRunError if a distillation
     or a student failed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ddbench.cli.common import DATASET, SIZE, SIZE_HELP, UserPath, format_table, log, text_table
-from ddbench.cli.measures import JobOptions, do_jobs, job_options
+from ddbench.cli.measures import PLOT, JobOptions, do_jobs, job_options
 from ddbench.runner import EMBEDDINGS
 from ddbench.runner.options import GlobalOptions
 from ddbench.store.paths import CANARIES
 
 if TYPE_CHECKING:
+    from ddbench.report.leakage import LeakageGroup
     from ddbench.sweep.workers import Job
 
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--ssim", is_flag=True, help="Also measure NN-SSIM, as `ddbench quality` does. It takes minutes.")
 @click.option("--size", type=SIZE, metavar="PX", help=f"Only for a folder of images. {SIZE_HELP}")
+@PLOT
 @job_options
 @click.pass_obj
 def audit(  # noqa: PLR0913
@@ -47,6 +50,7 @@ def audit(  # noqa: PLR0913
     features: tuple[str, ...],
     ssim: bool,
     size: int | None,
+    plot: Path | None,
     job_options: JobOptions,
 ) -> None:
     """Measure whether distilled images give their training images away.
@@ -58,7 +62,8 @@ def audit(  # noqa: PLR0913
     are part of every audit: where one fails, its attack has no finding. An attack that fails proves nothing:
     docs/audit.md says what is measured and what is not.
 
-    Each embedding gives a file and a sheet of the closest pairs in the run's audit/ folder, made once.
+    Each embedding gives a file and a sheet of the closest pairs in the run's audit/ folder, made once. --plot draws the
+    accuracy of the runs' students over the AUC of the attacks.
 
     --canaries PLAN takes no FOLDERS. It attacks students, with many distillations (LiRA; Zhao & Zhang, ICLR 2025): half
     of the audited training images get another label; each method distils random halves of the audited images, and a
@@ -81,18 +86,19 @@ def audit(  # noqa: PLR0913
     Examples:
       ddbench audit runs/ucm64/dm/ipc10/seed0-1a2b3c4d --dataset ucm
       ddbench audit runs/ucm64/*/ipc10/* --dataset ucm --features pixels --features resnet18/imagenet
-      ddbench audit --canaries plan.toml --jobs 2
+      ddbench audit runs/ucm64/*/ipc10/* --dataset ucm --features pixels --plot leakage.svg
+      ddbench audit --canaries plan.toml --jobs 2 --plot canaries.svg
     """
     if canaries:
         if folders or dataset or ssim or size:
             raise click.UsageError("--canaries takes no FOLDERS, --dataset, --ssim and --size: its plan has them")
-        _audit_students(options, canaries, job_options)
+        _audit_students(options, canaries, plot, job_options)
         return
     if not folders or not dataset:
         raise click.UsageError("name runs or folders of images, with --dataset; or --canaries PLAN")
     if job_options != JobOptions(None, None, False, False, False, job_options.form):
         raise click.UsageError("--jobs, --scheduler, --compiled, --retry and --dry-run need --canaries PLAN")
-    _audit_sets(options, folders, dataset, features, ssim, size, job_options.form)
+    _audit_sets(options, folders, dataset, features, ssim, size, plot, job_options.form)
 
 
 def _audit_sets(  # noqa: PLR0913
@@ -102,9 +108,10 @@ def _audit_sets(  # noqa: PLR0913
     features: tuple[str, ...],
     ssim: bool,
     size: int | None,
+    plot: Path | None,
     form: str,
 ) -> None:
-    """Audit distilled images and print the numbers."""
+    """Audit distilled images, print the numbers and plot them over the accuracies of the runs' students."""
     from ddbench.datasets.lookup import find_dataset
     from ddbench.report.audits import HEADS, audit_lines
     from ddbench.runner import quality
@@ -131,13 +138,28 @@ def _audit_sets(  # noqa: PLR0913
             rows += [(str(run), record.by, *line) for line in lines]
         if form != "text":
             click.echo(format_table(rows, ("run", "by", *HEADS), form))
+    if plot:
+        from ddbench.report.leakage import audited_cells, run_groups
+
+        runs = dict.fromkeys(path.parents[1] for path in paths)
+        _write_plot(plot, run_groups(*audited_cells(list(runs))))
     if measurements.report_missing("embedding"):
         raise SystemExit(1)
 
 
-def _audit_students(options: GlobalOptions, plan: Path, job_options: JobOptions) -> None:
+def _write_plot(path: Path, groups: Sequence[LeakageGroup]) -> None:
+    from ddbench.report.leakage import plot_leakage
+    from ddbench.report.measure_plots import encode
+    from ddbench.utils.files import write_bytes
+
+    write_bytes(path, encode(plot_leakage(groups), path.suffix.lower()))
+    log.info("written to %s", path)
+
+
+def _audit_students(options: GlobalOptions, plan: Path, plot: Path | None, job_options: JobOptions) -> None:
     """Do the jobs of a canary plan, attack the students of each method whose jobs are done, and print the numbers."""
     from ddbench.report.canaries import HEADS, canary_lines, canary_notes
+    from ddbench.report.leakage import canary_groups
     from ddbench.runner.canaries import attack_students
     from ddbench.store.canaries import read_canary_audit
     from ddbench.sweep.canaries import canary_work, read_canaries
@@ -167,5 +189,7 @@ def _audit_students(options: GlobalOptions, plan: Path, job_options: JobOptions)
         click.echo(format_table(canary_lines(audits), HEADS, job_options.form))
         for note in canary_notes(audits) if job_options.form == "text" else ():
             click.echo(f"\n{note}")
+    if plot:
+        _write_plot(plot, canary_groups(audits))
     if failed:
         raise SystemExit(1)

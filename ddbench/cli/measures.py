@@ -36,7 +36,7 @@ class PlotFile(OutputFile):
         return path
 
 
-PLOT = click.option("--plot", type=PlotFile(), metavar="FILE", help="Also draw the table: SVG, PNG or PDF.")
+PLOT = click.option("--plot", type=PlotFile(), metavar="FILE", help="Also draw a plot: SVG, PNG or PDF.")
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,16 @@ HEADS = ("method", "accuracy, %", "attacked", "AUC", "TPR at 1 % FPR", "TPR: use
 
 
 def canary_lines(audits: Sequence[CanaryAudit]) -> list[tuple[str, ...]]:
-    """Return a line of HEADS for each attack on each method. Where a control failed, there is no number."""
+    """Return a line of HEADS for each attack on each method, without numbers where it has no finding."""
     lines: list[tuple[str, ...]] = []
     for audit in audits:
-        failed = audit.failed_controls(audits)
         accuracy = f"{100 * audit.accuracy:.1f} ± {100 * audit.accuracy_std:.1f}"
         time = format_seconds(audit.distillation_seconds + audit.student_seconds)
         label = audit.label if len({one.student for one in audits}) == 1 else f"{audit.label}, {audit.student}"
         for name in ATTACKS:
-            lira = audit.attacks[name]
-            numbers = ("-", "-", "-", "no finding: a control failed") if failed else _attack_texts(lira)
-            lines.append((label, accuracy, f"{lira.images} {name}", *numbers, time))
+            lira = audit.finding(name, audits)
+            numbers = _attack_texts(lira) if lira else ("-", "-", "-", "no finding: a control failed")
+            lines.append((label, accuracy, f"{audit.attacks[name].images} {name}", *numbers, time))
     return lines
 
 
@@ -61,5 +60,5 @@ def canary_notes(audits: Sequence[CanaryAudit]) -> list[str]:
     notes += [f"control: {one.label} {meanings[one.known]}" for one in audits if one.known]
     if not any(one.known == FOUND for one in audits):
         notes.append('no control that must be found: add "full" to methods to see what the attack can find')
-    failures = [f"FAILED: {reason}" for one in audits for reason in one.failures()]
+    failures = [f"FAILED: {reason}" for one in audits for reason in (*one.false_alarms(), *one.misses())]
     return list(dict.fromkeys([*notes, *failures]))

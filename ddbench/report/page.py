@@ -13,6 +13,7 @@ from ddbench.leaderboard.table import Table
 from ddbench.report import pictures, plots
 from ddbench.report.audits import HEADS, Line, audit_lines
 from ddbench.report.cells import ReportCell, collect_cells, student_matrices, to_json
+from ddbench.report.leakage import plot_leakage, run_groups
 from ddbench.store.audits import Audit, audit_path
 from ddbench.store.reader import RunsScan
 from ddbench.version import __version__
@@ -65,10 +66,11 @@ def page(scan: RunsScan, shared: Path | None = None) -> str:
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         (folder / "page.html.j2").read_text()
     )
+    leakage = [(group.title, plots.page_svg(plot_leakage([group]))) for group in run_groups(cells, scan.audits)]
     data = json.dumps([to_json(cell) for cell in cells], allow_nan=False)
     return template.render(
         cells=cells, plots=_plots(board, cells), matrices=student_matrices(board), sheets=_sheets(cells, shared),
-        audits=_audits(cells, scan.audits), audit_heads=HEADS,
+        audits=_audits(cells, scan.audits), audit_heads=HEADS, leakage=leakage,
         problems=[*scan.problems, *scan.failed], version=__version__,
         style=(folder / "page.css").read_text(), script=(folder / "page.js").read_text(),
         data=data.replace("<", "\\u003c"),  # a script element ends at the first </script>

@@ -177,12 +177,20 @@ def _svg(fig: Figure, axes: Axes) -> str:
     """Return the plot as a part of an HTML page, with a legend that has each name once."""
     from matplotlib import rc_context
 
-    out = io.StringIO()
     marks, names = axes.get_legend_handles_labels()
     legend = dict(zip(names, marks, strict=True))
     fig.set_figheight(max(fig.get_figheight(), 0.8 + 0.2 * len(legend)))
     with rc_context(SETTINGS):
         axes.legend(legend.values(), legend, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return page_svg(fig)
+
+
+def page_svg(fig: Figure) -> str:
+    """Return a figure as a part of an HTML page."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context(SETTINGS):
         fig.savefig(out, format="svg", metadata={"Date": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]

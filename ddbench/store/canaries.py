@@ -64,28 +64,33 @@ class CanaryAudit:
     dirty: bool | None
     schema: int = SCHEMA
 
-    def failures(self) -> list[str]:
-        """Return what is wrong with this audit, if it is a control itself or its own controls missed 0.5; in words."""
-        wrong = [
-            f"halves of other images ({name}, {self.label}): AUC {control.auc:.3f}, not 0.5"
-            for name, control in self.controls.items()
-            if not _holds(control)
-        ]
-        canaries = self.attacks[CANARY_IMAGES]
-        if self.known == FOUND and canaries.auc_low <= 0.5:
-            wrong.append(f"{self.label}: AUC {canaries.auc:.3f} of images that all train the student")
-        for name, attack in self.attacks.items() if self.known == NOTHING else ():
-            if not _holds(attack):
-                wrong.append(f"{self.label} ({name}): AUC {attack.auc:.3f} without any training image")
-        return wrong
+    def false_alarms(self) -> list[str]:
+        """Return where an attack told images apart that it cannot: a control of this audit, or one that it is itself.
 
-    def failed_controls(self, audits: Sequence[CanaryAudit]) -> list[str]:
-        """Return why this audit has no finding, in words; nothing if the controls hold.
-
-        audits: of the same plan. Its own controls count, and methods of known answer with the same student.
+        In words. Then no attack that succeeds is a finding.
         """
-        others = [one for one in audits if one.known and one.student == self.student and one != self]
-        return [reason for one in (self, *others) for reason in one.failures()]
+        wrong = {f"halves of other images ({name})": lira for name, lira in self.controls.items()}
+        wrong |= {f"no training image ({name})": lira for name, lira in self.attacks.items() if self.known == NOTHING}
+        return [
+            f"{self.label}, {name}: AUC {lira.auc:.3f}, not 0.5" for name, lira in wrong.items() if not _holds(lira)
+        ]
+
+    def misses(self) -> list[str]:
+        """Return, in words, that the attack missed images that all train the student. Then no failure is a finding."""
+        lira = self.attacks[CANARY_IMAGES]
+        missed = self.known == FOUND and not lira.succeeds
+        return [f"{self.label}: AUC {lira.auc:.3f} of images that all train the student"] if missed else []
+
+    def finding(self, attack: str, audits: Sequence[CanaryAudit]) -> Lira | None:
+        """Return the result of an attack, of ATTACKS; None if a control takes it away.
+
+        audits: of the same plan. Controls are this audit's own, and methods of known answer with the same student.
+        """
+        controls = [self, *(one for one in audits if one.known and one.student == self.student)]
+        lira = self.attacks[attack]
+        failed = [reason for one in controls for reason in one.false_alarms()]
+        failed += [reason for one in controls if not lira.succeeds for reason in one.misses()]
+        return None if failed else lira
 
 
 def _holds(lira: Lira) -> bool:

@@ -100,7 +100,8 @@ def test_all_images_are_found_and_none_are_not(audits):
         assert lira.auc_low < 0.5 < lira.auc_high
         assert not lira.succeeds
     for audit in audits:
-        assert not audit.failures()
+        assert not audit.false_alarms()
+        assert not audit.misses()
         assert (audit.audited, audit.runs) == (40, 6)
         assert [lira.images for lira in audit.attacks.values()] == [20, 20]
         assert audit.attacks[OTHER_IMAGES].used == 0  # neither method names an image
@@ -151,18 +152,28 @@ def test_text_says_which_attack_failed_and_at_what_power(home, audits):
     assert len(command(home, "plan.toml", "--format", "csv").stdout.splitlines()) == 5
 
 
-def test_a_failed_control_takes_all_findings_away(audits):
+def test_a_blind_attack_cannot_fail(audits):
+    """Where images that all train the student are missed, a failed attack is no finding; one that succeeds is."""
     full, nothing = audits
-    blind = replace(full, attacks=dict.fromkeys(ATTACKS, replace(nothing.attacks[OTHER_IMAGES], auc=0.51, auc_low=0.4)))
+    blind = replace(full, attacks=dict.fromkeys(ATTACKS, nothing.attacks[OTHER_IMAGES]))
+    assert nothing.finding(CANARY_IMAGES, (blind, nothing)) is None
     lines = canary_lines((blind, nothing))
-    assert {line[3] for line in lines} == {"-"}
-    assert {line[6] for line in lines} == {"no finding: a control failed"}
-    assert "FAILED: full: AUC 0.510 of images that all train the student" in canary_notes((blind, nothing))
+    assert {(line[3], line[6]) for line in lines} == {("-", "no finding: a control failed")}
+    assert canary_notes((blind, nothing))[-1].startswith("FAILED: full: AUC 0.")
+    leaky = replace(nothing, attacks=full.attacks)
+    assert leaky.finding(CANARY_IMAGES, (blind, leaky)) == full.attacks[CANARY_IMAGES]
+
+
+def test_a_false_alarm_takes_all_findings_away(audits):
+    full, nothing = audits
     wrong = replace(nothing, known=NOTHING, attacks=full.attacks)
-    (reason, *_) = full.failed_controls((full, wrong))
-    assert reason.endswith("without any training image")
+    assert full.finding(CANARY_IMAGES, (full, wrong)) is None
+    assert "nothing, no training image (relabelled images): AUC 0." in " ".join(canary_notes((full, wrong)))
+    rolled = replace(nothing, controls=full.attacks)
+    assert rolled.finding(CANARY_IMAGES, (full, rolled)) is None
+    assert full.finding(CANARY_IMAGES, (full, rolled)) == full.attacks[CANARY_IMAGES]  # the control of another method
     other = replace(full, student="resnet18")
-    assert other.failed_controls((other, wrong)) == []
+    assert other.finding(CANARY_IMAGES, (other, wrong)) == full.attacks[CANARY_IMAGES]
     assert 'add "full" to methods' in canary_notes((nothing,))[-1]
 
 
