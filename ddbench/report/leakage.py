@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class LeakagePoint:
     """A method in a panel.
 
-    label: of the method, as in the table. note: beside the point, such as the IPC.
+    label: of the method, as in the table. note: the IPC, beside the point.
     auc, low, high: of the attack, with its interval. accuracy, std: of the students, fractions; None for one set.
     """
 
@@ -81,7 +81,9 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
             if points:
                 panels[f"{TITLES[attack]}, by {by}"] = points
         if panels:
-            title = f"{column.dataset}, {column.size} px, {column.protocol}, {column.student}"
+            ipcs = sorted({cell.column.ipc for cell in group} - {0})
+            shared = f", IPC {ipcs[0]}" if len(ipcs) == 1 else ""
+            title = f"{column.dataset}, {column.size} px{shared}, {column.protocol}, {column.student}"
             groups.append(LeakageGroup(title, panels))
     return groups
 
@@ -132,13 +134,14 @@ def plot_leakage(groups: Sequence[LeakageGroup]) -> Figure:
     with rc_context(SETTINGS):
         size = 4.2 * columns + 2.8, max(3.8 * len(groups), 0.8 + 0.2 * len(labels))
         fig = Figure(figsize=size, layout="constrained")
-        grid = fig.subplots(len(groups), columns, squeeze=False)
+        grid = fig.subplots(len(groups), columns, squeeze=False, sharey="row")
         for group, row in zip(groups, grid, strict=True):
             for axes in row[len(group.panels) :]:
                 axes.set_axis_off()
             for (title, points), axes in zip(group.panels.items(), row, strict=False):
                 _draw_panel(axes, points, styles)
-                axes.set(xlabel=f"AUC: {title}", ylabel="overall accuracy, %")
+                axes.set(xlabel=f"AUC: {title}")
+            row[0].set_ylabel("overall accuracy, %")
             row[0].set_title(escape_label(group.title), loc="left", fontsize=10)
         handles: dict[str, Any] = {}
         for axes in grid.flat:
@@ -148,7 +151,8 @@ def plot_leakage(groups: Sequence[LeakageGroup]) -> Figure:
 
 
 def _draw_panel(axes: Axes, points: Sequence[LeakagePoint], styles: Mapping[str, Mapping[str, str]]) -> None:
-    """Draw the points; points of one label are joined, and a dotted line marks guessing."""
+    """Draw the points, with notes that differ; points of one label are joined, and a dotted line marks guessing."""
+    several = len({point.note for point in points}) > 1
     axes.axvline(0.5, color="grey", linestyle=":", linewidth=1)
     for label in dict.fromkeys(point.label for point in points):
         own = [point for point in points if point.label == label]
@@ -159,5 +163,5 @@ def _draw_panel(axes: Axes, points: Sequence[LeakagePoint], styles: Mapping[str,
             xerr=([point.auc - point.low for point in own], [point.high - point.auc for point in own]),
             label=escape_label(label), capsize=2, elinewidth=0.8, **styles[label],
         )  # fmt: skip
-        for point in own:
+        for point in own if several else ():
             axes.annotate(point.note, (point.auc, 100 * point.accuracy), (4, 4), textcoords="offset points", fontsize=8)
