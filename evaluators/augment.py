@@ -9,6 +9,7 @@ and a CPU generator draws the same numbers for every device.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -76,35 +77,21 @@ class BatchNumbers:
         return BatchNumbers(**moved)
 
 
-def join(parts: Sequence[BatchNumbers]) -> BatchNumbers:
-    """Return the numbers of several batches, without DSA, as those of one batch of all their images.
-
-    Each image keeps its own numbers, and its partner of CutMix or mixup.
-    """
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    if first.dsa:
-        raise ValueError("batches with DSA cannot be joined: each draws an operation of its own")
-    joined: dict[str, Any] = {}
-    for name, value in vars(first).items():
-        values = [getattr(part, name) for part in parts]
-        if name == "partner" and value is not None:
-            starts = list(accumulate((len(part.theta) for part in parts), initial=0))
-            values = [partner + start for partner, start in zip(values, starts, strict=False)]
-        joined[name] = torch.cat(values) if isinstance(value, Tensor) else value
-    if first.operations:
-        joined["operations"] = operations.join([part.operations for part in parts if part.operations])
-    return BatchNumbers(**joined)
-
-
 def make_generators(seed: int) -> dict[str, torch.Generator]:
     """Return the CPU generators of a training: "augment", which several options share, and those of OWN_GENERATOR."""
     return {"augment": generator(seed, "augment")} | {name: generator(seed, "augment", name) for name in OWN_GENERATOR}
 
 
 def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) -> BatchNumbers:
-    """Draw the random numbers of `n` images.
+    """Draw the random numbers of `n` images (`draw_batches`)."""
+    return draw_batches([n], augment, generators)
+
+
+def draw_batches(sizes: Sequence[int], augment: Augment, generators: Mapping[str, torch.Generator]) -> BatchNumbers:
+    """Draw the random numbers of batches, one after the other, as those of one batch of all their images.
+
+    sizes: images of each batch. Each image has the numbers, and the partner, that it has in a batch drawn alone. With
+    DSA, which draws an operation for a batch, there can be one batch only.
 
     Crop, flips, colour and cutout always draw equally many numbers, before all others, so that they never change one
     another's draws. Operations, erasing, lighting, pieces, and mixing by batches or without CutMix have a generator
@@ -112,37 +99,54 @@ def draw(n: int, augment: Augment, generators: Mapping[str, torch.Generator]) ->
     published rows (dpd@1, soft@1, dc@1) are drawn so: each that is used changes the draws of those after it, and of
     every later batch.
     """
+    if augment.dsa and len(sizes) > 1:
+        raise ValueError("batches with DSA cannot be drawn together: each draws an operation of its own")
     shared = generators["augment"]
-    u = torch.rand(12, n, generator=shared)
+    mixing = shared if augment.cutmix and not augment.mix_batch else generators["mixing"]
+    raw: dict[str, list[Tensor]] = defaultdict(list)  # of each batch; the rest is computed for all at once
+    pools: list[operations.OperationNumbers] = []
+    drawn: dict[str, Any] = {}
+    for first, n in zip(accumulate(sizes, initial=0), sizes, strict=False):
+        raw["u"].append(torch.rand(12, n, generator=shared))
+        raw["tries"].append(torch.rand(augment.crop_tries, 2, n, generator=shared))
+        if augment.mixes:
+            raw["partner"].append(first + torch.randperm(n, generator=mixing))
+            raw["mix"].append(torch.rand(4, 1 if augment.mix_batch else n, generator=mixing).expand(4, n))
+        if augment.dsa:
+            drawn["dsa"] = dsa.draw(n, shared, augment.dsa)
+        if augment.operations:
+            pools.append(operations.draw(n, augment, generators["operations"]))
+        if augment.erasing:
+            raw["erasing"].append(torch.rand(5, n, generator=generators["erasing"]))
+        if augment.lighting:
+            raw["lighting"].append(torch.randn(n, 3, generator=generators["lighting"]).T)
+        if augment.shuffle_pieces:
+            raw["pieces"].append(torch.rand(n, 2, augment.shuffle_pieces, generator=generators["pieces"]).movedim(0, 2))
+    numbers = {name: torch.cat(parts, -1) for name, parts in raw.items()}
+    u = numbers["u"]
     brightness, contrast, saturation = (
         1 + (2 * u[i] - 1) * width
         for i, width in enumerate((augment.brightness, augment.contrast, augment.saturation), start=7)
     )
-    tries = torch.rand(augment.crop_tries, 2, n, generator=shared)
-    drawn: dict[str, Any] = {}
     if augment.mixes:
-        mixing = shared if augment.cutmix and not augment.mix_batch else generators["mixing"]
-        drawn["partner"] = torch.randperm(n, generator=mixing)
-        x, y, share, chance = torch.rand(4, 1 if augment.mix_batch else n, generator=mixing).expand(4, n)
+        x, y, share, chance = numbers["mix"]
         side = torch.where(chance < augment.cutmix, share.sqrt(), 0)  # a square of side 0 mixes nothing
-        drawn["patch"] = torch.stack([2 * x - 1, 2 * y - 1, side], 1)
+        drawn |= {"partner": numbers["partner"], "patch": torch.stack([2 * x - 1, 2 * y - 1, side], 1)}
         if augment.mixup:
             blended = (chance >= augment.cutmix) & (chance < augment.cutmix + augment.mixup)
             if (a := augment.mixup_alpha) != 1:  # the quantile of a uniform share has the beta distribution
                 share = torch.from_numpy(betaincinv(a, a, share.double().numpy())).float()
             drawn["blend"] = torch.where(blended, share, 0)
-    if augment.dsa:
-        drawn["dsa"] = dsa.draw(n, shared, augment.dsa)
     if augment.operations:
-        drawn["operations"] = operations.draw(n, augment, generators["operations"])
+        drawn["operations"] = operations.join(pools)
     if augment.erasing:
-        drawn["erased"] = _rectangles(torch.rand(5, n, generator=generators["erasing"]), augment.erasing)
+        drawn["erased"] = _rectangles(numbers["erasing"], augment.erasing)
     if augment.lighting:
-        alpha = augment.lighting * torch.randn(n, 3, generator=generators["lighting"])
+        alpha = augment.lighting * numbers["lighting"].T
         drawn["light"] = alpha * torch.tensor(COLOUR_WEIGHTS) @ torch.tensor(PRINCIPAL_COLOURS).T
     if augment.shuffle_pieces:
-        drawn["pieces"] = torch.rand(n, 2, augment.shuffle_pieces, generator=generators["pieces"]).argsort(2)
-    theta = _affine_maps(u[:7], tries, augment)
+        drawn["pieces"] = numbers["pieces"].movedim(2, 0).argsort(2)
+    theta = _affine_maps(u[:7], numbers["tries"], augment)
     return BatchNumbers(theta, brightness, contrast, saturation, 2 * u[10:12].T - 1, **drawn)
 
 

@@ -34,15 +34,16 @@ def batches(
     together = how_many_together(images, recipe)
     numbers = augment.make_generators(seed)
     order = indices(len(images), recipe, generator(seed, "order"))
-    drawn = islice(((index, augment.draw(len(index), recipe.augment, numbers)) for index in order), start, None)
-    while part := list(islice(drawn, together)):
-        index = torch.cat([index for index, _ in part]).to(images.device, non_blocking=True)
-        draw = augment.join([numbers for _, numbers in part]).to(images.device)
+    for index in islice(order, start):
+        augment.draw(len(index), recipe.augment, numbers)
+    while part := list(islice(order, together)):
+        sizes = [len(index) for index in part]
+        draw = augment.draw_batches(sizes, recipe.augment, numbers).to(images.device)
+        index = torch.cat(part).to(images.device, non_blocking=True)
         grey = images[index] if images.is_floating_point() else images[index].float() / 255
         x, y = augment.apply(grey, draw, recipe.augment, normalisation), targets[index]
         if recipe.augment.mixes:
             x, y = augment.mix(x, y, draw)
-        sizes = [len(index) for index, _ in part]
         yield from zip(x.split(sizes), y.split(sizes), strict=True)
 
 

@@ -29,12 +29,10 @@ def test_batches_augmented_at_once_are_the_same(monkeypatch, changes, whole_epoc
         assert other[0].shape == one[0].shape
 
 
-def test_batches_of_dsa_are_not_joined():
+def test_batches_of_dsa_are_not_drawn_together():
     """Each has an operation of its own."""
-    dsa = Augment(dsa=("flip", "cutout"))
-    drawn = [augment.draw(3, dsa, augment.make_generators(seed)) for seed in (0, 1)]
-    with pytest.raises(ValueError, match="batches with DSA cannot be joined"):
-        augment.join(drawn)
+    with pytest.raises(ValueError, match="batches with DSA cannot be drawn together"):
+        augment.draw_batches([3, 3], Augment(dsa=("flip", "cutout")), augment.make_generators(0))
 
 
 def test_a_gpu_augments_as_many_as_fit():

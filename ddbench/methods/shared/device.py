@@ -117,6 +117,8 @@ def _capture_passes(
     try:
         samples = tuple(tensor.clone() for tensor in tensors)
         captured = torch.cuda.make_graphed_callables(Call(), samples, allow_unused_input=True)
+        # gradients are summed on the stream of the capture; autograd waits for it, and would warn in every step
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         return cast(Callable[..., Tensor], captured)
     finally:
         torch.set_autocast_cache_enabled(was_cached)
