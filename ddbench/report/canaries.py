@@ -32,8 +32,8 @@ def _attack_texts(lira: Lira) -> tuple[str, str, str, str]:
         + ("" if rate is lira.rates[0] else f" at {100 * rate.fpr:g} %")
         for rate in lira.rates
     )
-    parts = ["-" if tpr is None else f"{100 * tpr:.1f} %" for tpr in (lira.used_tpr, lira.unused_tpr)]
-    return auc, rates, ", ".join(parts) if lira.used else "-", lira_reading(lira)
+    used, unused = ("-" if tpr is None else f"{100 * tpr:.1f} %" for tpr in (lira.used_tpr, lira.unused_tpr))
+    return auc, rates, f"{used} of {lira.used}, {unused}" if lira.used else "-", lira_reading(lira)
 
 
 def lira_reading(lira: Lira) -> str:
