@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -70,14 +70,18 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
     and limits are means over the runs of a cell. An attack without a finding has no point.
     """
     audited = [cell for cell in cells if all(audits.get(run) for run in cell.costs)]
-    groups = []
+    groups, labels = [], setting_labels(audited)
     for column in dict.fromkeys(cell.column.any_ipc for cell in audited):
         group = [cell for cell in audited if cell.column.any_ipc == column]
         runs = [audits[run] for cell in group for run in cell.costs]
         by = next((one.by for one in runs[0] if all(one.by in (other.by for other in run) for run in runs)), None)
         panels = {}
         for attack in (USE, MEMBERSHIP) if by else ():
-            points = [point for cell in group if (point := _run_point(cell, audits, attack, str(by)))]
+            points = [
+                replace(point, label=labels[cell.row.identity])
+                for cell in group
+                if (point := _run_point(cell, audits, attack, str(by)))
+            ]
             if points:
                 panels[f"{TITLES[attack]}, by {by}"] = points
         if panels:
@@ -86,6 +90,25 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
             title = f"{column.dataset}, {column.size} px{shared}, {column.protocol}, {column.student}"
             groups.append(LeakageGroup(title, panels))
     return groups
+
+
+def setting_labels(cells: Sequence[ReportCell]) -> dict[str, str]:
+    """Return a label for the identity of each row: where a method and preset have several, with what differs.
+
+    "dpd (tiny-paper) strength=0.1". The table's own label stays where nothing but versions or models differ.
+    """
+    rows = {cell.row.identity: cell for cell in cells}
+    labels = {}
+    for identity, cell in rows.items():
+        alike = [c for c in rows.values() if (c.row.method, c.row.preset) == (cell.row.method, cell.row.preset)]
+        params, *others = ({name: repr(value) for name, value in c.results[0].spec.params.items()} for c in alike)
+        differ = sorted({name for other in others for name, value in other.items() if value != params.get(name)})
+        own = cell.results[0].spec.params
+        words = " ".join(f"{name}={own[name]}" for name in differ if name in own)
+        base = f"{cell.row.method} ({cell.row.preset})" if cell.row.preset else cell.row.method
+        labels[identity] = f"{base} {words}" if words else cell.row.label
+    repeated = {label for label in labels.values() if list(labels.values()).count(label) > 1}
+    return {key: rows[key].row.label if label in repeated else label for key, label in labels.items()}
 
 
 def _run_point(cell: ReportCell, audits: Mapping[Path, tuple[Audit, ...]], attack: str, by: str) -> LeakagePoint | None:

@@ -7,7 +7,15 @@ import pytest
 from third_party import few, run_command, write_images
 
 import ddbench
-from ddbench.report.leakage import LeakageGroup, LeakagePoint, audited_cells, canary_groups, plot_leakage, run_groups
+from ddbench.report.leakage import (
+    LeakageGroup,
+    LeakagePoint,
+    audited_cells,
+    canary_groups,
+    plot_leakage,
+    run_groups,
+    setting_labels,
+)
 from ddbench.report.page import page
 from ddbench.runner.canaries import attack_parts
 from ddbench.store.audits import MEMBERSHIP, TEST_IMAGES, USE, Control
@@ -64,6 +72,23 @@ def test_an_attack_without_a_finding_has_no_point(home):
     assert run_groups(cells, {first: audits[first]}) == []  # one of the cell's runs was not audited
     other = {run: (replace(one[0], by="convnet/quick@1"),) for run, one in audits.items() if run != first}
     assert run_groups(cells, {first: audits[first]} | other) == []  # no embedding in common
+
+
+def test_settings_that_differ_are_in_the_label(home):
+    cell = audited_cells(runs(home))[0][0]
+
+    def with_params(identity, **params):
+        result = replace(cell.results[0], spec=replace(cell.results[0].spec, params=params))
+        row = replace(cell.row, identity=identity, label=f"dpd #{identity}", method="dpd", preset="tiny")
+        return replace(cell, row=row, results=(result,))
+
+    several = [with_params("a", strength=0.1, rank=4), with_params("b", strength=0.5, rank=4)]
+    assert setting_labels([cell, *several]) == {
+        cell.row.identity: "random", "a": "dpd (tiny) strength=0.1", "b": "dpd (tiny) strength=0.5",
+    }  # fmt: skip
+    assert setting_labels(several[:1]) == {"a": "dpd #a"}
+    again = replace(several[0], row=replace(several[0].row, identity="c", label="dpd #c"))
+    assert setting_labels([*several, again])["c"] == "dpd #c"  # a version: nothing else tells it from a
 
 
 def test_command_and_page_draw_it(home):
