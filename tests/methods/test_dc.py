@@ -139,8 +139,9 @@ def test_an_iteration_of_dc(bench, cls):
     first = pixels.clone()
     sgd = MomentumSGD(pixels, RATE, MOMENTUM)
     found = cls(outer=2, inner=2, batch=4)._iteration(bench, sgd, 1)
-    assert found == pytest.approx(total, rel=1e-3)
-    near(pixels - first, slow - first, 1e-2)  # through cosines of small gradients, in float32
+    # noise of 1e-6 in the first pixels moves the reference itself: its loss by 4e-4, its step by 5 % (an EPYC, float32)
+    assert found == pytest.approx(total, rel=5e-3)
+    near(pixels - first, slow - first, 0.15)  # through cosines of small gradients
 
 
 def train_on(net, pixels, numbers, augment):

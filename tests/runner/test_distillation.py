@@ -77,11 +77,12 @@ def test_a_device_that_is_not_there_is_a_user_error():
 def test_the_evaluator_cannot_know_the_method():
     """Nothing in the evaluators' signatures could carry a method's name.
 
-    `state` is a training to resume, `teacher` a network, `weights` are numbers, `observe` is called with the student.
+    `state` is a training to resume, `teacher` a network, `weights` are numbers, `observe` is called with the student,
+    `graphs` and `compiled` are switches.
     """
     functions = (evaluation.train_student, evaluation.evaluate)
     takes = [sorted(inspect.signature(function).parameters) for function in functions]
     shared = ["device", "images", "num_classes"]
-    options = ["compiled", "normalisation", "observe", "progress", "protocol", "seed", "state", "student", "targets"]
-    assert takes[0] == sorted([*shared, *options, "teacher", "weights"])
+    options = ["compiled", "graphs", "normalisation", "observe", "progress", "protocol", "seed", "state", "student"]
+    assert takes[0] == sorted([*shared, *options, "targets", "teacher", "weights"])
     assert takes[1] == sorted([*shared, "batch", "labels", "model"])

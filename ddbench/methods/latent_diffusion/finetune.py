@@ -130,7 +130,7 @@ def finetune_loss(
     latents, empty_prompt = data.latents, len(data.conditions) - 1
     abars, learned = model.scheduler.alphas_cumprod, config.variance == "learned"
     bound = partial(variational_bound, abars=abars.to(model.device))
-    denoise = graphed(model.denoiser, partial(model.denoise, variance=learned), model.device)
+    denoise = graphed(model.denoiser, lambda z_t, t, c: model.denoise(z_t, t, c, learned), model.device)
 
     def loss_at(step: int) -> Tensor:
         generator = generator_of(0, "tune", step)
