@@ -255,10 +255,10 @@ def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
     device = parameters[0].device
-    rate = torch.tensor(recipe.lr, device=device) if device.type == "cuda" else recipe.lr
+    on_gpu = device.type == "cuda"
+    rate = torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr
     if recipe.optimizer != "sgd":
         kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        capturable = device.type == "cuda"
-        return kind(groups, rate, (recipe.momentum, recipe.beta2), fused=True, capturable=capturable)
+        return kind(groups, lr=rate, betas=(recipe.momentum, recipe.beta2), fused=True, capturable=on_gpu)
     nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(groups, rate, recipe.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=nesterov, fused=True)

@@ -99,7 +99,7 @@ class DM:
 
 
 class Drawn(NamedTuple):
-    """What an iteration of DM draws, class after class.
+    """The random draws of one iteration of DM, class after class.
 
     theta: weights of its network. T: real images, as they are stored.
     operations, numbers: of A(., omega_c) (`dsa.apply_groups`).

@@ -41,9 +41,9 @@ class LeakagePoint:
 
 @dataclass(frozen=True)
 class LeakageGroup:
-    """What is plotted side by side.
+    """A row of panels: methods whose students have the same data, protocol and network.
 
-    title: what the students share. panels: words of the attack -> its points
+    title: names these. panels: name of an attack -> its points
     """
 
     title: str

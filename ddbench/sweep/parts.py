@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What these plans share.
+    """The keys that both kinds of plans have.
 
     ipc: images of a class in each set; 0 for methods that take all training images.
     size: pixels; None for the dataset's own.

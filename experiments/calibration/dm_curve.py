@@ -42,13 +42,13 @@ def accuracies(distilled: DistilledSet, data: Dataset, named: str, students: int
     images = distilled.float_images if rules.float_images else distilled.images
     normalisation = normalisation_of(data.train.images, rules.recipe("convnet").normalise)
     on = {"num_classes": classes, "device": where}
-    found = []
+    percentages = []
     for seed in range(students):
         model = train_student(
             images, distilled.labels, student="convnet", protocol=rules, seed=seed, normalisation=normalisation, **on
         )
-        found.append(100 * evaluate(model, data.test.images, data.test.labels, **on).overall)
-    return found
+        percentages.append(100 * evaluate(model, data.test.images, data.test.labels, **on).overall)
+    return percentages
 
 
 @click.command(help=__doc__)
@@ -83,9 +83,9 @@ def main(minutes, points, dataset, size, ipc, preset, named, students, compiled,
         seconds, rate = time.monotonic() - start, (goal - done) / (time.monotonic() - start)
         row = {"iterations": goal, "seconds": seconds, "ms": 1000 / rate, "loss": distilled.extras["loss"]}
         done, start = goal, time.monotonic()
-        found = accuracies(distilled, data, named, students if last else 1, where)
-        student_seconds = (time.monotonic() - start) / len(found)
-        print(json.dumps(row | {"accuracy": found, "student_seconds": student_seconds}), flush=True)
+        percentages = accuracies(distilled, data, named, students if last else 1, where)
+        student_seconds = (time.monotonic() - start) / len(percentages)
+        print(json.dumps(row | {"accuracy": percentages, "student_seconds": student_seconds}), flush=True)
         if last:
             break
 
