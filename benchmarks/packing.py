@@ -60,7 +60,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
 from ddbench.datasets.info import DataPaths
-from ddbench.datasets.listing import find_folders
+from ddbench.datasets.folders import find_folders
 from ddbench.datasets.lookup import find_dataset
 folder = find_folders(find_dataset(sys.argv[3]), DataPaths(Path(sys.argv[1]), Path(sys.argv[2]))).base
 size, way = int(sys.argv[4]), InterpolationMode(sys.argv[5])

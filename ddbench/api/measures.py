@@ -15,8 +15,8 @@ from ddbench.leaderboard.measures import MeasuredRow, measure_lines, measured_ro
 from ddbench.runner.options import GlobalOptions
 from ddbench.runner.student_job import MeasuredRun, StudentJob, Students, check_data, find_runs, read_students
 from ddbench.store.canaries import CanaryAudit, read_canary_audit
+from ddbench.store.failures import read_failure
 from ddbench.store.paths import CANARIES, CONTINUAL, failure_path
-from ddbench.store.records import read_failure
 
 if TYPE_CHECKING:
     import pandas

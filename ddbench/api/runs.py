@@ -18,8 +18,9 @@ from ddbench.runner.plan import EvaluationSetup, Plan, Request, evaluation_setup
 from ddbench.runner.run import run as run_plan
 from ddbench.store import distilled_set
 from ddbench.store.costs import read_cost
+from ddbench.store.failures import read_failure
 from ddbench.store.paths import failure_path
-from ddbench.store.records import StoredResult, read_failure, read_result
+from ddbench.store.records import StoredResult, read_result
 from ddbench.utils.distributed import process_group
 
 if TYPE_CHECKING:

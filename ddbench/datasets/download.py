@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddbench.datasets.archives import NoRoomError, unpack
+from ddbench.datasets.folders import how_to_get
 from ddbench.datasets.info import (
     RECORD,
     DataPaths,
@@ -17,7 +18,7 @@ from ddbench.datasets.info import (
     MissingDataError,
     UnreachableError,
 )
-from ddbench.datasets.listing import how_to_get, list_files
+from ddbench.datasets.listing import list_files
 from ddbench.datasets.transfer import download_file
 from ddbench.utils.files import locked, make_once, write_json
 

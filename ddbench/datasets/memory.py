@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from ddbench.datasets.decode import EIGHT_BIT, square, to_rgb
+from ddbench.datasets.folders import SIDES
 from ddbench.datasets.info import DataPaths, DatasetError, Split
-from ddbench.datasets.listing import SIDES
 from ddbench.datasets.name import MEMORY, DatasetName, is_folder_name
 from ddbench.datasets.pack import PackContent, make_pack, open_pack, write_row
 from ddbench.datasets.source import split_words

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ddbench.datasets.decode import image_size, read_rgb
+from ddbench.datasets.folders import class_folders, entries, normalised_name, side_folders
 from ddbench.datasets.info import (
     DataPaths,
     DatasetError,
@@ -23,14 +24,7 @@ from ddbench.datasets.info import (
     describe_ignored,
     describe_left_out,
 )
-from ddbench.datasets.listing import (
-    class_folders,
-    entries,
-    images_in_order,
-    list_files,
-    normalised_name,
-    side_folders,
-)
+from ddbench.datasets.listing import images_in_order, list_files
 from ddbench.datasets.name import FOLDER, expand
 from ddbench.datasets.pack import PackContent, make_pack, open_pack
 from ddbench.datasets.pack_writer import write_squares

@@ -11,12 +11,16 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ddbench.datasets.folders import SIDES
 from ddbench.datasets.info import LISTS, DataPaths, DatasetError, DatasetInfo, Split, flatten
-from ddbench.datasets.listing import SIDES, FileListing
 from ddbench.datasets.name import CSV
 from ddbench.utils.files import digest, read_bytes, write_bytes
 from ddbench.utils.limits import LARGEST_LIST
+
+if TYPE_CHECKING:
+    from ddbench.datasets.listing import FileListing
 
 SPLIT_SEED = 0
 

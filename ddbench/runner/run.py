@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from ddbench.errors import UserError, disk_error, is_out_of_memory
 from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Plan, Task, tasks
 from ddbench.store import distilled_set
+from ddbench.store.failures import Failure, read_failure, write_failure
 from ddbench.store.paths import LOCKS, MEASURES, failure_path
-from ddbench.store.records import Failure, read_failure, write_failure
 from ddbench.utils import contact_sheet
 from ddbench.utils.distributed import process_group
 from ddbench.utils.files import locked, remove_stale_files, write_bytes

@@ -15,16 +15,10 @@ from ddbench.errors import UserError
 from ddbench.protocols import TOML
 from ddbench.runner.plan import EvaluationSetup, ExecutionSettings, Task, evaluation_setup
 from ddbench.runner.run import TaskCounts, attempt, refuse_links
+from ddbench.store.failures import Failure, read_failure, write_failure
 from ddbench.store.measured import MeasuredResult, MeasuredStudent, read_measured, write_measured
 from ddbench.store.reader import Problem, find_run_folders
-from ddbench.store.records import (
-    Failure,
-    RunSpec,
-    distilled_digest,
-    read_failure,
-    read_spec,
-    write_failure,
-)
+from ddbench.store.records import RunSpec, distilled_digest, read_spec
 from ddbench.utils.files import locked, read_json, remove_stale_files
 
 if TYPE_CHECKING:

@@ -15,17 +15,9 @@ from ddbench.errors import UserError
 from ddbench.store import distilled_set
 from ddbench.store.audits import Audit, read_audits
 from ddbench.store.costs import DistillationCost, read_cost
+from ddbench.store.failures import Failure, load_failure
 from ddbench.store.paths import APART, FAILED, result_name
-from ddbench.store.records import (
-    Failure,
-    Result,
-    RunSpec,
-    StoredResult,
-    distilled_digest,
-    load_failure,
-    read_result,
-    read_spec,
-)
+from ddbench.store.records import Result, RunSpec, StoredResult, distilled_digest, read_result, read_spec
 
 log = logging.getLogger("ddbench")
 

@@ -19,8 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ddbench.store.paths import failure_path, safe
 from ddbench.store.schema import SCHEMA, Count, Finite, NonNegative, Share, decode
 from ddbench.utils.files import digest, read_json, write_json
@@ -173,20 +171,6 @@ class StoredResult:
         return Path(*self.path.parts[-7:])
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Reason of a missing result.
-
-    status: "oom", "diverged", "died" or "failed"
-    error: message
-    trace: traceback, may be empty
-    """
-
-    status: str
-    error: str
-    trace: str = ""
-
-
 def write_spec(folder: Path, spec: RunSpec) -> None:
     """Write spec.json unless the run has one."""
     if not (folder / "spec.json").exists():
@@ -200,30 +184,6 @@ def write_result(path: Path, result: Result) -> None:
         del value["best_on_test"]
     failure_path(path).unlink(missing_ok=True)
     write_json(path, value)
-
-
-def write_failure(path: Path, failure: Failure) -> None:
-    """Record why `path` (a result file or a run folder) does not exist."""
-    write_json(failure_path(path), asdict(failure))
-
-
-def read_failure(path: Path) -> Failure | None:
-    """Return the recorded failure of a result file or a run folder; None without one."""
-    recorded = failure_path(path)
-    return load_failure(recorded) if recorded.exists() else None
-
-
-def load_failure(recorded: Path) -> Failure:
-    """Return the failure that a file records; one that says why where the file cannot be read."""
-    try:
-        return parse_failure(read_json(recorded))
-    except (OSError, ValueError) as error:
-        return Failure("failed", f"its record cannot be read ({error})")
-
-
-def parse_failure(value: Any) -> Failure:
-    """Return the failure that a JSON object describes; ValueError for none."""
-    return msgspec.convert(value, Failure)
 
 
 def read_spec(path: Path) -> RunSpec:

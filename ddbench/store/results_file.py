@@ -19,6 +19,7 @@ import msgspec
 
 from ddbench.errors import UserError
 from ddbench.store.costs import DistillationCost, parse_cost
+from ddbench.store.failures import load_failure, parse_failure
 from ddbench.store.paths import FAILED, failure_path
 from ddbench.store.reader import (
     Problem,
@@ -30,15 +31,7 @@ from ddbench.store.reader import (
     read_runs,
     run_folders,
 )
-from ddbench.store.records import (
-    RunSpec,
-    StoredResult,
-    load_failure,
-    parse_failure,
-    parse_result,
-    parse_spec,
-    read_spec,
-)
+from ddbench.store.records import RunSpec, StoredResult, parse_result, parse_spec, read_spec
 from ddbench.utils.files import canonical, read_json, write_bytes, write_json
 from ddbench.utils.limits import LARGEST_JSON, MOST_PROBLEMS
 from ddbench.version import __version__

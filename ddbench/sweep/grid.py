@@ -27,8 +27,9 @@ from ddbench.runner.options import SMALLEST
 from ddbench.runner.plan import ExecutionSettings, Request, Task
 from ddbench.runner.run import TaskCounts
 from ddbench.runner.run import run as run_plan
+from ddbench.store.failures import Failure, read_failure, write_failure
 from ddbench.store.reader import read_runs
-from ddbench.store.records import Failure, read_failure, write_failure, write_spec
+from ddbench.store.records import write_spec
 from ddbench.utils.limits import LARGEST_SIZE, MOST_IMAGES, MOST_SEEDS
 from ddbench.utils.units import format_seconds
 

@@ -27,7 +27,7 @@ from filelock import Timeout
 from ddbench.errors import UserError, disk_error
 from ddbench.runner.plan import ExecutionSettings
 from ddbench.runner.run import TaskCounts
-from ddbench.store.records import Failure
+from ddbench.store.failures import Failure
 
 log = logging.getLogger("ddbench")
 

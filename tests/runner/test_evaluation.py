@@ -19,7 +19,7 @@ from ddbench.runner import run as runner
 from ddbench.runner.external import plan_external
 from ddbench.runner.plan import ExecutionSettings, Request
 from ddbench.runner.teacher import get_teacher, network
-from ddbench.store import records
+from ddbench.store import failures, records
 from ddbench.store.paths import corrupted_path
 from ddbench.store.records import train_id
 from ddbench.types import ImageSet
@@ -420,7 +420,7 @@ def test_soft_labels_that_are_no_probabilities_are_refused(home):
     assert run(home, plan).failed == 1
     assert (
         "soft labels of image 0 (of barn) are not probabilities"
-        in records.read_failure(plan.specs[0].folder(home / "runs")).error
+        in failures.read_failure(plan.specs[0].folder(home / "runs")).error
     )
 
 
@@ -431,7 +431,7 @@ def test_a_class_without_test_images_is_said_before_any_work(home, monkeypatch):
     monkeypatch.setattr(type(plan.source), "load", lambda *_: replace(data, test=lacking))
     monkeypatch.setattr("ddbench.runner.distillation.distill", None)
     assert run(home, plan).failed == 1
-    assert "too few in: pond 0" in records.read_failure(plan.specs[0].folder(home / "runs")).error
+    assert "too few in: pond 0" in failures.read_failure(plan.specs[0].folder(home / "runs")).error
 
 
 def test_missing_imagenet_weights_are_said_before_the_distillation(home, monkeypatch):

@@ -23,7 +23,7 @@ from ddbench.runner import plan as planning
 from ddbench.runner import run
 from ddbench.runner.external import plan_external
 from ddbench.runner.plan import ExecutionSettings, Request
-from ddbench.store import distilled_set, paths, reader, records
+from ddbench.store import distilled_set, failures, paths, reader
 from evaluators import VERSION
 
 
@@ -162,7 +162,7 @@ def test_a_seed_is_an_image_set(done, home, tmp_path):
 def test_a_failure_is_recorded_and_is_no_result(home, tmp_path, caplog, do, status, said):
     plan = plan_for(home, f"do={do}")
     assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(0, 1, 0)
-    recorded = records.read_failure(plan.specs[0].folder(tmp_path))
+    recorded = failures.read_failure(plan.specs[0].folder(tmp_path))
     assert recorded.status == status
     assert said in recorded.error
     assert "in distill" in recorded.trace
@@ -215,13 +215,13 @@ def test_a_failure_is_taken_up_again_only_when_asked(home, tmp_path, monkeypatch
     assert run.run(plan, setting(home, tmp_path)).failed == 1
     assert "--retry repeats it" in caplog.text
     assert run.run(plan, setting(home, tmp_path), retry=True) == run.TaskCounts(1, 0, 0)
-    assert records.read_failure(plan.specs[0].folder(tmp_path)) is None
+    assert failures.read_failure(plan.specs[0].folder(tmp_path)) is None
 
 
 def test_a_method_that_writes_to_the_training_images_fails(home, tmp_path):
     plan = plan_for(home, "do=write")
     run.run(plan, setting(home, tmp_path))
-    assert "changed its training images" in records.read_failure(plan.specs[0].folder(tmp_path)).error
+    assert "changed its training images" in failures.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
 def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
@@ -233,7 +233,7 @@ def test_what_the_user_must_provide_leaves_nothing_behind(home, tmp_path):
 def test_a_method_that_ends_the_process_costs_its_run(home, tmp_path):
     plan = plan_for(home, "do=exit")
     assert run.run(plan, setting(home, tmp_path)).failed == 1
-    assert records.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
+    assert failures.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
 
 
 def test_a_full_disk_is_no_failure_of_a_run(home, tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_a_full_disk_is_no_failure_of_a_run(home, tmp_path, monkeypatch):
     folder = plan.specs[0].folder(tmp_path)
     with pytest.raises(OSError, match=rf"No space left on device: '{folder}/distilled'"):
         run.run(plan, setting(home, tmp_path))
-    assert records.read_failure(folder) is None
+    assert failures.read_failure(folder) is None
     monkeypatch.setenv("PICK_WORKS", "1")
     assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(2, 0, 0)
 
@@ -255,14 +255,14 @@ def test_one_failing_student_costs_one_cell(home, tmp_path):
     image.write_bytes(image.read_bytes()[:50])
     assert run.run(plan, setting(home, tmp_path)) == run.TaskCounts(0, 1, 1)
     result = paths.result_path(folder, plan.evaluation.protocol, "convnet", 0)
-    assert "not a readable image" in records.read_failure(result).error
-    assert records.read_failure(folder) is None
+    assert "not a readable image" in failures.read_failure(result).error
+    assert failures.read_failure(folder) is None
 
 
 def test_more_images_than_there_are_is_a_failure_that_names_the_budget(home, tmp_path):
     plan = plan_for(home, ipcs=(500,))
     assert run.run(plan, setting(home, tmp_path)).failed == 1
-    assert "every class needs 500 images" in records.read_failure(plan.specs[0].folder(tmp_path)).error
+    assert "every class needs 500 images" in failures.read_failure(plan.specs[0].folder(tmp_path)).error
 
 
 def command(home, place, *words):

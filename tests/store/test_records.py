@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from third_party import results_and_problems
 
-from ddbench.store import distilled_set, paths, reader, records
+from ddbench.store import distilled_set, failures, paths, reader, records
 from ddbench.store.distilled_set import Pictures
-from ddbench.store.records import Failure, Result, RunSpec
+from ddbench.store.failures import Failure
+from ddbench.store.records import Result, RunSpec
 from ddbench.utils import files
 from evaluators.protocols import protocol
 
@@ -183,8 +184,8 @@ def test_without_its_spec_a_run_is_not_used(tmp_path, edit, reason):
 def test_half_written_files_and_failures_are_no_results(tmp_path):
     path = write(tmp_path)
     path.with_name(f".{path.name}.123.tmp").write_text("{")
-    records.write_failure(path.with_name("convnet-scratch-seed1.json"), Failure("oom", "e", "t"))
-    records.write_failure(path.parents[2], Failure("failed", "e", "t"))
+    failures.write_failure(path.with_name("convnet-scratch-seed1.json"), Failure("oom", "e", "t"))
+    failures.write_failure(path.parents[2], Failure("failed", "e", "t"))
     entries, problems = results_and_problems(tmp_path)
     assert (len(entries), problems) == (1, [])
     assert [(failed.path.name, failed.reason) for failed in reader.read_runs(tmp_path).failed] == [
@@ -207,10 +208,10 @@ def test_results_of_other_images_than_there_are_now_are_not_used(tmp_path):
 def test_a_result_ends_its_failure(tmp_path):
     path = tmp_path / "run" / "results" / "quick-v1" / "convnet-scratch-seed0.json"
     failure = Failure("diverged", "the loss is not finite", "trace")
-    records.write_failure(path, failure)
-    assert records.read_failure(path) == failure
+    failures.write_failure(path, failure)
+    assert failures.read_failure(path) == failure
     records.write_result(path, result())
-    assert records.read_failure(path) is None
+    assert failures.read_failure(path) is None
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 

@@ -18,8 +18,8 @@ from ddbench.cli.main import cli
 from ddbench.errors import UserError
 from ddbench.leaderboard import EXTRA_COLUMNS, FORMATS
 from ddbench.report.page import page
-from ddbench.store import merge, reader, records, results_file
-from ddbench.store.records import Failure
+from ddbench.store import failures, merge, reader, records, results_file
+from ddbench.store.failures import Failure
 from ddbench.utils.files import write_json
 
 COST = {"seconds": 40.0, "stages": [{"stage": "latents", "seconds": 30.0, "reused": False, "folder": "latents-12"}]}
@@ -39,8 +39,8 @@ def runs(tmp_path):
             write_json(spec.folder(runs) / "distill.json", COST)
     failed = dataclasses.replace(SPEC, method="odd")
     records.write_spec(failed.folder(runs), failed)
-    records.write_failure(failed.folder(runs), Failure("diverged", "the loss is nan", "File /home/somebody/odd.py"))
-    records.write_failure(SPEC.folder(runs) / "results/quick-v1/vit_tiny-scratch-seed0.json", Failure("oom", "e", "t"))
+    failures.write_failure(failed.folder(runs), Failure("diverged", "the loss is nan", "File /home/somebody/odd.py"))
+    failures.write_failure(SPEC.folder(runs) / "results/quick-v1/vit_tiny-scratch-seed0.json", Failure("oom", "e", "t"))
     return runs
 
 

@@ -9,7 +9,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.name import display_name
 from ddbench.errors import UserError
 from ddbench.runner import plan
-from ddbench.store import paths, records
+from ddbench.store import failures, paths, records
 from ddbench.sweep import grid as sweeps
 from evaluators import VERSION
 
@@ -155,23 +155,23 @@ def test_what_is_missing_and_what_was_given_up(home, tmp_path):
     first, second = grid(home, tmp_path)[:2]
     distil, train = first.tasks
     assert not first.earlier_failure
-    records.write_failure(distil.path, records.Failure("oom", "too large", ""))
+    failures.write_failure(distil.path, failures.Failure("oom", "too large", ""))
     assert first.earlier_failure
     paths.failure_path(distil.path).unlink()
     (distil.folder / "distilled").mkdir(parents=True)
     assert first.missing == [train]
-    records.write_failure(train.path, records.Failure("failed", "no", ""))
+    failures.write_failure(train.path, failures.Failure("failed", "no", ""))
     assert first.earlier_failure
     assert not second.earlier_failure
 
 
 def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
     job = grid(home, tmp_path)[0]
-    records.write_failure(job.folder, records.Failure("oom", "too large", ""))
+    failures.write_failure(job.folder, failures.Failure("oom", "too large", ""))
     (job.folder / "distilled").mkdir()
     assert not job.earlier_failure
     paths.failure_path(job.folder).write_text("{")
-    assert records.read_failure(job.folder).status == "failed"
+    assert failures.read_failure(job.folder).status == "failed"
 
 
 def test_how_long_it_may_take(home, tmp_path):

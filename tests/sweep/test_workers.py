@@ -21,7 +21,7 @@ from ddbench.cli.common import log_to_stderr
 from ddbench.datasets.info import DataPaths
 from ddbench.runner.plan import ExecutionSettings
 from ddbench.runner.run import TaskCounts
-from ddbench.store import reader, records
+from ddbench.store import failures, reader
 from ddbench.sweep import grid as sweeps
 from ddbench.sweep import workers as sweeping
 
@@ -147,7 +147,7 @@ def test_what_happens_to_a_job_costs_that_job(home, monkeypatch):
     fine, revived, dead, failing, asking = grid
     assert [job.missing for job in (fine, revived)] == [[], []]
     assert len(set(begun(home, "1-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == 2
-    said = {job.title: records.read_failure(job.folder) for job in (dead, failing, asking)}
+    said = {job.title: failures.read_failure(job.folder) for job in (dead, failing, asking)}
     assert [failure.status for failure in said.values()] == ["died", "failed", "failed"]
     assert "out of ideas" in said[failing.title].trace
     assert said[asking.title].error == "there is no base model; get it from a shop"
@@ -195,10 +195,10 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
         future.set_exception(found) if isinstance(found, Exception) else future.set_result(found)
         return future
 
-    records.write_failure(job.tasks[0].path, records.Failure("oom", "its own", "trace"))
+    failures.write_failure(job.tasks[0].path, failures.Failure("oom", "its own", "trace"))
     assert sweeping.carry_out([job], submit, lambda *_: None) == TaskCounts(failed=1)
     assert outcomes == []
-    assert [records.read_failure(task.path).status for task in job.tasks] == ["oom", "died"]
+    assert [failures.read_failure(task.path).status for task in job.tasks] == ["oom", "died"]
 
 
 def test_a_sweep_by_its_command(home):
@@ -294,7 +294,7 @@ def test_a_full_disk_ends_a_sweep_and_is_no_failure(home):
     full.set_exception(OSError(errno.ENOSPC, "No space left on device", "a.json"))
     with pytest.raises(OSError, match=r"a\.json"):
         sweeping.carry_out([job], lambda job: full, lambda *done: None)
-    assert records.read_failure(job.folder) is None
+    assert failures.read_failure(job.folder) is None
 
 
 def test_no_scheduler_there_is_said(home, monkeypatch):

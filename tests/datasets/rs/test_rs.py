@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from ddbench.datasets.download import fetch
+from ddbench.datasets.folders import normalised_name
 from ddbench.datasets.info import DataPaths, DatasetError, MissingDataError
-from ddbench.datasets.listing import normalised_name
 from ddbench.datasets.lookup import find_dataset
 from ddbench.datasets.rs.eurosat import EUROSAT
 from ddbench.datasets.rs.ucm import UCM
