@@ -102,6 +102,8 @@ class LatentDiffusionMethod(DiffusionSettings):
             log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)
         if self.weights == "difffit" and model.text is not None:
             raise UserError("weights=difffit: this base is conditioned by text, DiffFit is for a DiT; try weights=lora")
+        if self.tune_prompts and model.text is None:
+            raise UserError("tune_prompts: this base is conditioned by class, whose vectors are learned anyway; set 0")
         if self.weights != "none" and self.tune_batch < ctx.processes.size:
             problem = f"tune_batch={self.tune_batch} is too small for {ctx.processes.size} processes"
             raise UserError(f"{problem}: each needs one image")
@@ -186,7 +188,7 @@ class LatentDiffusionMethod(DiffusionSettings):
         return FinetuneConfig(
             self.weights, self.rank, steps, self.tune_batch, self.tune_rate, self.tune_warmup, self.tune_empty,
             self.tune_ema, self._training_precision(device), self.tune_decay, self.tune_weight, self.tune_average,
-            self.variance, self.tune_parts,
+            self.variance, self.tune_parts, self.tune_prompts,
         )  # fmt: skip
 
     def _batch_sampler(self, model: LatentModel, starts: StartLatents, ctx: Context) -> SampleBatch:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddbench.context import generator_of, seed_of
+from ddbench.methods.latent_diffusion.class_vectors import CLASS_VECTORS, with_class_vectors
 from ddbench.methods.latent_diffusion.difffit import unfreeze_difffit
 from ddbench.methods.latent_diffusion.diffusion import Objective, diffusion_loss, even_weight, min_snr_weight
 from ddbench.methods.latent_diffusion.training import Schedule, checkpoints_beside, fit
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     from ddbench.methods.latent_diffusion.model import LatentModel
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
-DEFAULTS = {"decay": 1e-2, "weight": "min-snr", "average": "warm", "variance": "fixed"}  # not in the key
+DEFAULTS = {
+    "decay": 1e-2,
+    "weight": "min-snr",
+    "average": "warm",
+    "variance": "fixed",
+    "vector_rate": 0.0,
+}  # not in the key
 NEW_WEIGHTS = {"lora": ".lora_", "difffit": ".gamma"}  # parts of the names of weights that a base does not have
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -44,6 +51,7 @@ class FinetuneConfig:
     weight: weight of the loss over time, a key of WEIGHTS.
     average: decay of the weight average over the steps (`Schedule`).
     variance: fixed, or learned: add the variational bound of the denoiser's own variance.
+    vector_rate: of the classes' vectors that are added to the prompts, 0 for none.
     parts: parts of a batch whose gradients are taken one after the other and summed.
     """
 
@@ -61,9 +69,10 @@ class FinetuneConfig:
     average: str = "warm"
     variance: str = "fixed"
     parts: int = 1
+    vector_rate: float = 0.0
 
     def key(self) -> dict[str, Any]:
-        """Return JSON values for the stage's key, without the rank of no LoRA, without DEFAULTS and without parts."""
+        """Return JSON values for the stage's key, without the rank of no LoRA, without DEFAULTS and parts."""
         values = asdict(self)
         del values["parts"]
         if self.weights != "lora":
@@ -116,7 +125,7 @@ def unfreeze(denoiser: nn.Module, config: FinetuneConfig) -> None:
     lora = LoraConfig(r=config.rank, lora_alpha=config.rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
     inject_adapter_in_model(lora, denoiser)
     for name, weight in denoiser.named_parameters():
-        weight.requires_grad_(".lora_" in name or ".class_embedder." in name)
+        weight.requires_grad_(".lora_" in name or ".class_embedder." in name or name == CLASS_VECTORS)
 
 
 def finetune_loss(
@@ -140,6 +149,8 @@ def finetune_loss(
         prompts = data.index[rows].masked_fill(empty, empty_prompt)[part]
         condition = data.conditions[prompts.to(data.conditions.device)].to(model.device)
         labels = latents.labels[rows]
+        classes = labels.masked_fill(empty, -1)[part].to(model.device)
+        condition = with_class_vectors(model.denoiser, condition, classes)
         if extra_loss and not extra_loss.labels_of_empty:
             labels = labels.masked_fill(empty, -1)
         labels = labels[part].to(model.device)
@@ -163,8 +174,9 @@ def finetune(
     """
     unfreeze(model.denoiser, config)
     schedule = Schedule(
-        config.steps, config.rate, config.warmup, decay=config.decay, ema=config.ema, average=config.average
-    )
+        config.steps, config.rate, config.warmup, decay=config.decay, ema=config.ema, average=config.average,
+        vector_rate=config.vector_rate,
+    )  # fmt: skip
     result = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, processes=processes))
     trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}
     if processes.is_lead:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddbench.errors import UserError
-from ddbench.methods.latent_diffusion.class_vectors import call_transformer, class_tables
+from ddbench.methods.latent_diffusion.class_vectors import call_transformer, class_tables, with_class_vectors
 from ddbench.methods.latent_diffusion.diffusion import PREDICTIONS
 from ddbench.methods.latent_diffusion.latents import factor_of, posterior
 from ddbench.methods.latent_diffusion.model_files import (
@@ -124,6 +124,8 @@ class LatentModel:
     def encode_prompts(self, prompts: Sequence[str], labels: Sequence[int]) -> Tensor:
         """Return the condition of the denoiser, one row per prompt: text embeddings (n, tokens, d).
 
+        Vectors that the classes have learned are added (`with_class_vectors`).
+
         For a base conditioned by class it is the class, int64 (n,): `labels`, or their `class_numbers`, where -1, the
         empty prompt's, is "no class". The ends of prompts that are longer than the text encoder reads are cut, with a
         warning.
@@ -141,7 +143,8 @@ class LatentModel:
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.tokens_read, return_tensors="pt"
         ).input_ids
-        return torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
+        embedded = torch.cat([self.text(part.to(self.device)).last_hidden_state for part in tokens.split(256)])
+        return with_class_vectors(self.denoiser, embedded, torch.tensor(labels, device=self.device))
 
     @torch.no_grad()
     def embed(self, condition: Tensor) -> Tensor:

@@ -33,6 +33,13 @@ class DiffusionSettings:
         0.0, "share of prompts replaced by the empty one, which keeps classifier-free guidance working", "0 to 1"
     )
     tune_ema: float = param(0.0, "decay of the weight average that replaces the weights at the end; 0 for none")
+    tune_prompts: float = param(
+        0.0,
+        "AdamW's rate for vectors that each class learns with the denoiser and that are added to its embedded prompts, "
+        "after textual inversion (Gal et al., arXiv 2208.01618); 0 for none. For a base conditioned by text, which may "
+        "embed names that it does not know alike",
+        added_later=True,
+    )
     scheduler: str = param("base", "the base's own (base), or a diffusers scheduler by class name")
     steps: int = param(50, "sampling steps")
     spacing: Literal["base", "beta", "leading", "linspace", "trailing"] = param(
@@ -93,11 +100,14 @@ class DiffusionSettings:
     def __post_init__(self) -> None:
         at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
         at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, polish_steps=0)
+        at_least(self, tune_prompts=0)
         shares(self, "strength", "tune_empty", "guidance_low", "guidance_high", "polish_until")
         if not 0 <= self.tune_ema < 1:
             raise ValueError("tune_ema must be at least 0 and below 1")
         if not self.tune_rate > 0:
             raise ValueError("tune_rate must be above 0")
+        if self.tune_prompts and self.weights == "none":
+            raise ValueError("tune_prompts needs fine-tuning: weights must not be none")
         if not self.polish_rate > 0:
             raise ValueError("polish_rate must be above 0")
         check_template(self.prompt)

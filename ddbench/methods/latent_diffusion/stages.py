@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddbench.context import Context
+from ddbench.methods.latent_diffusion.class_vectors import add_class_vectors
 from ddbench.methods.latent_diffusion.decoder import DECODER_FILE, tune_decoder
 from ddbench.methods.latent_diffusion.finetune import (
     ExtraLoss,
@@ -75,6 +76,8 @@ class Stages:
     ) -> str:
         """Put the fine-tuned weights, trained once for every IPC and seed, into the model; return the stage's name."""
         model, processes = self.model, self.ctx.processes
+        if config.vector_rate:
+            add_class_vectors(model.denoiser, len(self.train.classes), model.tokens_read)
 
         def make(folder: Path) -> dict[str, float]:
             data = FinetuneData(latents, self._conditions(prompts), prompts.index)

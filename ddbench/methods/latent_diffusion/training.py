@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ddbench.context import show_loss
+from ddbench.methods.latent_diffusion.class_vectors import CLASS_VECTORS
 from ddbench.utils.checkpoint import STATE, Checkpoint, FitResult, Progress
 from ddbench.utils.distributed import SINGLE_PROCESS, ProcessGroup
 from ddbench.utils.files import Stopwatch
@@ -32,6 +33,7 @@ class Schedule:
     average: warm: the decay of step i (from 0) is at most (1 + i) / (10 + i), so that the first weights are forgotten;
         constant: it is `ema` from the first step on, so that ema ** steps of the average are the first weights.
     floor: share of the peak rate at the end of the cosine.
+    vector_rate: peak rate of the classes' vectors of a denoiser conditioned by text.
     seconds: where not 0, time decides in place of `steps`, the seconds before a kill included; so does the cosine.
     """
 
@@ -46,6 +48,7 @@ class Schedule:
     average: str = "warm"
     floor: float = 0.01
     seconds: float = 0.0
+    vector_rate: float = 0.0
 
     def progress_at(self, step: int, seconds: float) -> float:
         """Return the share of the training done before step `step` (from 0), after `seconds`; 1 ends it."""
@@ -106,7 +109,7 @@ def fit(
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate_at(step, done)
+            group["lr"] = schedule.rate_at(step, done) * group["scale"]
         optimizer.zero_grad(set_to_none=True)
         loss, total = loss_at(step), torch.zeros((), device=by_group[0].device)
         for part in [loss] if isinstance(loss, Tensor) else loss:  # each part's graph is freed before the next one's
@@ -139,11 +142,18 @@ def fit(
 
 
 def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Build AdamW. A DiT's table of classes does not decay: a row that no step reads stays where it is."""
+    """Build AdamW; a group's rate is `Schedule.rate_at` times its "scale".
+
+    A DiT's table of classes does not decay: a row that no step reads stays where it is. Neither do `CLASS_VECTORS`.
+    """
     weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
     tables = [p for name, p in weights.items() if "class_embedder." in name]
-    groups: list[dict[str, Any]] = [{"params": [p for name, p in weights.items() if "class_embedder." not in name]}]
-    groups += [{"params": tables, "weight_decay": 0.0}] if tables else []
+    vectors = [p for name, p in weights.items() if name == CLASS_VECTORS]
+    others = [p for name, p in weights.items() if "class_embedder." not in name and name != CLASS_VECTORS]
+    groups: list[dict[str, Any]] = [{"params": others, "scale": 1.0}]
+    groups += [{"params": tables, "scale": 1.0, "weight_decay": 0.0}] if tables else []
+    vector_scale = schedule.vector_rate / schedule.rate
+    groups += [{"params": vectors, "scale": vector_scale, "weight_decay": 0.0}] if vectors else []
     fused = next(iter(weights.values())).device.type == "cuda"
     return torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.decay, fused=fused)
 

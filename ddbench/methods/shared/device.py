@@ -115,7 +115,7 @@ def _capture_passes(
     was_cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)  # a weight that is cast outside the graph would stay as it was then
     try:
-        samples = tuple(tensor.clone() for tensor in tensors)
+        samples = tuple(tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors)
         captured = torch.cuda.make_graphed_callables(Call(), samples, allow_unused_input=True)
         # gradients are summed on the stream of the capture; autograd waits for it, and would warn in every step
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
