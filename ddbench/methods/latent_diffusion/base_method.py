@@ -188,7 +188,7 @@ class LatentDiffusionMethod(DiffusionSettings):
         return FinetuneConfig(
             self.weights, self.rank, steps, self.tune_batch, self.tune_rate, self.tune_warmup, self.tune_empty,
             self.tune_ema, self._training_precision(device), self.tune_decay, self.tune_weight, self.tune_average,
-            self.variance, self.tune_parts, self.tune_prompts,
+            self.variance, self.tune_parts, self.tune_prompts, self.tune_cosine,
         )  # fmt: skip
 
     def _batch_sampler(self, model: LatentModel, starts: StartLatents, ctx: Context) -> SampleBatch:

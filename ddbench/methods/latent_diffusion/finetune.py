@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from ddbench.methods.latent_diffusion.model import LatentModel
 
 WEIGHTS = {"min-snr": min_snr_weight, "even": even_weight}
-DEFAULTS = {
-    "decay": 1e-2,
-    "weight": "min-snr",
-    "average": "warm",
-    "variance": "fixed",
-    "vector_rate": 0.0,
-}  # not in the key
 NEW_WEIGHTS = {"lora": ".lora_", "difffit": ".gamma"}  # parts of the names of weights that a base does not have
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -43,7 +36,8 @@ class FinetuneConfig:
 
     weights: lora (attention projections, Gaussian start, alpha = rank), difffit (`unfreeze_difffit`) or all.
     rank: of LoRA.
-    steps, batch, rate, warmup: of AdamW, whose rate is constant after the warm-up.
+    steps, batch, rate, warmup: of AdamW.
+    cosine: the rate falls in a cosine after the warm-up (`Schedule`), else it stays constant.
     empty: share of prompts replaced by the empty one.
     ema: decay of the weight average, 0 for none.
     precision: bf16 (autocast) or fp32.
@@ -70,14 +64,15 @@ class FinetuneConfig:
     variance: str = "fixed"
     parts: int = 1
     vector_rate: float = 0.0
+    cosine: bool = False
 
     def key(self) -> dict[str, Any]:
-        """Return JSON values for the stage's key, without the rank of no LoRA, without DEFAULTS and parts."""
-        values = asdict(self)
-        del values["parts"]
+        """Return JSON values for the stage's key, without the rank of no LoRA, without defaults and without parts."""
+        values = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+        values.pop("parts", None)
         if self.weights != "lora":
             del values["rank"]
-        return {name: value for name, value in values.items() if value != DEFAULTS.get(name)}
+        return values
 
 
 @dataclass(frozen=True)
@@ -174,8 +169,8 @@ def finetune(
     """
     unfreeze(model.denoiser, config)
     schedule = Schedule(
-        config.steps, config.rate, config.warmup, decay=config.decay, ema=config.ema, average=config.average,
-        vector_rate=config.vector_rate,
+        config.steps, config.rate, config.warmup, config.cosine, decay=config.decay, ema=config.ema,
+        average=config.average, vector_rate=config.vector_rate,
     )  # fmt: skip
     result = fit(model.denoiser, loss_at, schedule, progress, checkpoints_beside(folder, processes=processes))
     trained = {k: v.detach().cpu().contiguous() for k, v in model.denoiser.named_parameters() if v.requires_grad}

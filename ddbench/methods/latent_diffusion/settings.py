@@ -27,7 +27,11 @@ class DiffusionSettings:
     rank: int = param(4, "rank and alpha of LoRA")
     tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
     tune_batch: int = param(8, "images per fine-tuning step")
-    tune_rate: float = param(5e-4, "AdamW's learning rate, constant after the warm-up")
+    tune_rate: float = param(5e-4, "AdamW's learning rate after the warm-up")
+    tune_cosine: bool = param(
+        False, "let it fall in a cosine, down to a hundredth at the last step; else it stays constant",
+        added_later=True,
+    )  # fmt: skip
     tune_warmup: int = param(200, "steps of linear warm-up")
     tune_empty: float = param(
         0.0, "share of prompts replaced by the empty one, which keeps classifier-free guidance working", "0 to 1"

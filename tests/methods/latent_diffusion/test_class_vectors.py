@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_models import write_dit
 
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.class_vectors import CLASS_VECTORS, add_class_vectors
@@ -12,7 +13,6 @@ from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.plain_diffusion import Diffusion
 from ddbench.methods.vlcp import VLCP
-from tests.methods.small_models import write_dit
 
 SHORT = {"tune_steps": 3, "tune_batch": 8, "steps": 2, "tune_warmup": 0}
 RATE = 0.01

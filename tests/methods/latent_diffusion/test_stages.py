@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ddbench.methods.latent_diffusion.latents import turn
 from ddbench.methods.latent_diffusion.model import load_model
@@ -23,6 +24,21 @@ def test_their_stages_are_shared(pipeline, few_scenes, context_of):
     assert {cost["stage"]: cost["reused"] for cost in ctx.costs} == {
         "latents": True, "finetune": True, "sampling": False,
     }  # fmt: skip
+
+
+def test_settings_at_their_defaults_are_no_part_of_a_stage(pipeline, few_scenes, context_of):
+    """So stages that earlier versions left are found again. A cosine is another stage, with other weights."""
+    plain = Diffusion(base=str(pipeline), weights="all", **SHORT)
+    key = plain._finetune_config(torch.device("cpu")).key()
+    assert key == {
+        "weights": "all", "steps": 3, "batch": 4, "rate": 5e-4, "warmup": 200, "empty": 0.0, "ema": 0.0,
+        "precision": "fp32",
+    }  # fmt: skip
+    ctx = context_of()
+    for method in (plain, replace(plain, tune_cosine=True)):
+        method.distill(few_scenes, 1, ctx)
+    first, second = (load_file(file) for file in ctx.shared.glob("finetune-*/denoiser.safetensors"))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("batch", [5, 64])
