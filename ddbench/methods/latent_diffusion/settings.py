@@ -110,8 +110,6 @@ class DiffusionSettings:
             raise ValueError("tune_ema must be at least 0 and below 1")
         if not self.tune_rate > 0:
             raise ValueError("tune_rate must be above 0")
-        if self.tune_prompts and self.weights == "none":
-            raise ValueError("tune_prompts needs fine-tuning: weights must not be none")
         if not self.polish_rate > 0:
             raise ValueError("polish_rate must be above 0")
         check_template(self.prompt)

@@ -68,8 +68,6 @@ def test_methods_with_captions_and_guidances_take_them(method, pipeline, few_sce
 
 
 def test_refused(tmp_path, few_scenes, context_of):
-    with pytest.raises(ValueError, match="tune_prompts needs fine-tuning: weights must not be none"):
-        Diffusion(weights="none", tune_prompts=RATE)
     with pytest.raises(ValueError, match="tune_prompts must be at least 0"):
         Diffusion(tune_prompts=-1.0)
     with pytest.raises(UserError, match="tune_prompts: this base is conditioned by class"):
