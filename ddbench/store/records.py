@@ -1,4 +1,4 @@
-"""Files below `--runs`: specs, results, failures. `ddbench.store.reader` reads all of them. No torch.
+"""Files below `--runs`: specs and results. `failures` has the records of failures, `reader` reads all. No torch.
 
 <dataset><size>/<method>/ipc<n>/seed<s>-<8 hex>/
     spec.json                   the request, complete

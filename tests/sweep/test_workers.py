@@ -147,10 +147,10 @@ def test_what_happens_to_a_job_costs_that_job(home, monkeypatch):
     fine, revived, dead, failing, asking = grid
     assert [job.missing for job in (fine, revived)] == [[], []]
     assert len(set(begun(home, "1-0-False-False-0"))) == len(begun(home, "9-0-False-False-0")) == 2
-    said = {job.title: failures.read_failure(job.folder) for job in (dead, failing, asking)}
-    assert [failure.status for failure in said.values()] == ["died", "failed", "failed"]
-    assert "out of ideas" in said[failing.title].trace
-    assert said[asking.title].error == "there is no base model; get it from a shop"
+    recorded = {job.title: failures.read_failure(job.folder) for job in (dead, failing, asking)}
+    assert [failure.status for failure in recorded.values()] == ["died", "failed", "failed"]
+    assert "out of ideas" in recorded[failing.title].trace
+    assert recorded[asking.title].error == "there is no base model; get it from a shop"
     assert all(job.earlier_failure for job in (dead, failing, asking))
     assert len(reader.read_runs(home / "runs").results) == 2
 

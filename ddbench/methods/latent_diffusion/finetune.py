@@ -144,10 +144,9 @@ def finetune_loss(
         prompts = data.index[rows].masked_fill(empty, empty_prompt)[part]
         condition = data.conditions[prompts.to(data.conditions.device)].to(model.device)
         labels = latents.labels[rows]
-        classes = labels.masked_fill(empty, -1)[part].to(model.device)
-        condition = with_class_vectors(model.denoiser, condition, classes)
-        if extra_loss and not extra_loss.labels_of_empty:
-            labels = labels.masked_fill(empty, -1)
+        of_prompts = labels.masked_fill(empty, -1)
+        condition = with_class_vectors(model.denoiser, condition, of_prompts[part].to(model.device))
+        labels = labels if extra_loss and extra_loss.labels_of_empty else of_prompts
         labels = labels[part].to(model.device)
         extra = (lambda z0_hat, abar: extra_loss.loss(z0_hat, abar, labels, z[part])) if extra_loss else None
         objective = Objective(abars, model.prediction, WEIGHTS[config.weight], extra, bound if learned else None)

@@ -103,8 +103,7 @@ class DiffusionSettings:
 
     def __post_init__(self) -> None:
         at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
-        at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, polish_steps=0)
-        at_least(self, tune_prompts=0)
+        at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, polish_steps=0, tune_prompts=0)
         shares(self, "strength", "tune_empty", "guidance_low", "guidance_high", "polish_until")
         if not 0 <= self.tune_ema < 1:
             raise ValueError("tune_ema must be at least 0 and below 1")
