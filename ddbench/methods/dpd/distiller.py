@@ -22,9 +22,10 @@ from ddbench.methods.latent_diffusion.diffusion import SamplerConfig, match_stat
 from ddbench.methods.latent_diffusion.finetune import ExtraLoss
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_base, load_model
-from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, class_prompts, representative_captions
+from ddbench.methods.latent_diffusion.prompts import Prompts, caption_prompts, class_prompts
 from ddbench.methods.latent_diffusion.prototypes import (
     Prototype,
+    cluster_captions,
     distances_to_centres,
     embedding,
     prototypes_by_features,
@@ -65,6 +66,10 @@ class DPD(LatentDiffusionMethod):
         "caption of a vision-language model (a hub id or folder of any AutoModelForImageTextToText)",
     )
     tune_captions: bool = param(True, "fine-tune with each image's own caption, else with the template alone")
+    tune_weight: Literal["min-snr", "even"] = param(
+        "min-snr", "weight of the loss over time: min-SNR's (min-snr), or the same for every time (even)",
+        added_later=True,
+    )  # fmt: skip
     consistency: float = param(
         0.01, "lambda: weight of the latent classifier's loss on clean estimates during fine-tuning, 0 for none"
     )
@@ -285,16 +290,3 @@ def candidate_starts(prototypes: list[Prototype], latents: Latents, prompts: Pro
         replace(prompts, index=prompts.index.repeat_interleave(candidates)),
         names,
     )
-
-
-def cluster_captions(prototypes: list[Prototype], owner: Tensor, captions: list[str], train: ImageSet) -> list[str]:
-    """Return the caption that represents the cluster of each prototype (`representative_captions`).
-
-    owner: the cluster of each training image within its class, int64 (n,).
-    """
-    chosen: dict[tuple[int, int], str] = {}
-    for label, name in enumerate(train.readable):
-        rows = train.of_class(label).tolist()
-        indices = representative_captions([captions[row] for row in rows], owner[rows].tolist(), name)
-        chosen |= {(label, cluster): captions[rows[i]] for cluster, i in enumerate(indices)}
-    return [chosen[p.label, p.cluster] for p in prototypes]

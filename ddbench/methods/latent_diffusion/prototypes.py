@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddbench.methods.latent_diffusion.latents import Latents
+from ddbench.methods.latent_diffusion.prompts import representative_captions
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.validation import check_enough
 from ddbench.types import ImageSet
@@ -185,3 +186,16 @@ def stored_prototypes(
     folder = stages.shared.stage("prototypes", make, **key)
     prototypes = [Prototype(**record) for record in read_json(folder / "prototypes.json")]
     return prototypes, torch.tensor(read_json(folder / "clusters.json", LARGEST_INDEX))
+
+
+def cluster_captions(prototypes: list[Prototype], owner: Tensor, captions: list[str], train: ImageSet) -> list[str]:
+    """Return the caption that represents the cluster of each prototype (`representative_captions`).
+
+    owner: the cluster of each training image within its class, int64 (n,).
+    """
+    chosen: dict[tuple[int, int], str] = {}
+    for label, name in enumerate(train.readable):
+        rows = train.of_class(label).tolist()
+        indices = representative_captions([captions[row] for row in rows], owner[rows].tolist(), name)
+        chosen |= {(label, cluster): captions[rows[i]] for cluster, i in enumerate(indices)}
+    return [chosen[p.label, p.cluster] for p in prototypes]

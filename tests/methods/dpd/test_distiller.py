@@ -339,6 +339,11 @@ def test_the_candidate_nearest_its_centre_is_kept(features, method, few_scenes, 
     assert all((a != b).any() for a, b in zip(nearest.images, furthest.images, strict=True))
 
 
+def test_the_weight_of_the_loss_over_time_reaches_fine_tuning(method):
+    assert dataclasses.replace(method, tune_weight="even")._finetune_config(torch.device("cpu")).weight == "even"
+
+
 def test_settings_added_later_leave_the_identity_of_earlier_runs():
-    assert not {"features", "choice", "select", "contrast", "guidance_low", "decoder_steps"} & set(config.params(DPD()))
+    later = {"features", "choice", "select", "contrast", "guidance_low", "decoder_steps", "tune_weight"}
+    assert not later & set(config.params(DPD()))
     assert config.params(DPD(select="centre"))["select"] == "centre"
