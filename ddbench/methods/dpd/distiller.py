@@ -33,6 +33,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
     stored_prototypes,
     unit_length,
 )
+from ddbench.methods.latent_diffusion.settings import TUNE_WEIGHT
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents
 from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, features_like, real_features
@@ -66,10 +67,7 @@ class DPD(LatentDiffusionMethod):
         "caption of a vision-language model (a hub id or folder of any AutoModelForImageTextToText)",
     )
     tune_captions: bool = param(True, "fine-tune with each image's own caption, else with the template alone")
-    tune_weight: Literal["min-snr", "even"] = param(
-        "min-snr", "weight of the loss over time: min-SNR's (min-snr), or the same for every time (even)",
-        added_later=True,
-    )  # fmt: skip
+    tune_weight: Literal["min-snr", "even"] = param("min-snr", TUNE_WEIGHT, added_later=True)
     consistency: float = param(
         0.01, "lambda: weight of the latent classifier's loss on clean estimates during fine-tuning, 0 for none"
     )

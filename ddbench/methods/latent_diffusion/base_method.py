@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.errors import UserError
 from ddbench.methods.latent_diffusion.class_numbers import class_numbers, read_class_numbers
@@ -27,15 +26,14 @@ from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.model import LatentModel, check_base, check_prompts, denoiser_of, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
 from ddbench.methods.latent_diffusion.polishing import Polishing, low_noise, polish_set
-from ddbench.methods.latent_diffusion.pools import Choice, Pool, choose
+from ddbench.methods.latent_diffusion.pools import Pool, choose
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
 from ddbench.methods.latent_diffusion.rounds import SampleBatch, SamplingBatch, sample_rounds
 from ddbench.methods.latent_diffusion.schedulers import check_steps
-from ddbench.methods.latent_diffusion.settings import DiffusionSettings
+from ddbench.methods.latent_diffusion.settings import BaselineSettings, DiffusionSettings
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, fixed_starts
 from ddbench.methods.shared.device import resolve_precision
-from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
 
@@ -232,68 +230,8 @@ class LatentDiffusionMethod(DiffusionSettings):
 
 
 @dataclass(frozen=True)
-class LatentDiffusionBaseline(LatentDiffusionMethod):
+class LatentDiffusionBaseline(BaselineSettings, LatentDiffusionMethod):
     """The methods that DPD is compared with, which may change more of the shared steps (not a method by itself)."""
-
-    base_size: int = param(
-        0, "side of the images that the base encodes and samples, resized from and to --size; 0: --size", "px",
-        added_later=True,
-    )  # fmt: skip
-    base_classes: str = param(
-        "",
-        "numbers of the dataset's classes in a base conditioned by class, which then draws them without fine-tuning: a "
-        "TOML file with a line `class = number` for each, or an embedded map: imagenet, imagenet10 (IDC's classes), "
-        "imagenette, imagewoof",
-        added_later=True,
-    )
-    tune_epochs: int = param(
-        0, "passes over the training images that replace tune_steps; 0: tune_steps decides", added_later=True
-    )
-    negative: str = param("", "prompt that guidance leads away from, for a base conditioned by text")
-    tune_decay: float = param(1e-2, "AdamW's weight decay")
-    tune_weight: Literal["min-snr", "even"] = param(
-        "min-snr", "weight of the loss over time: min-SNR's (min-snr), or the same for every time (even)"
-    )
-    tune_average: Literal["warm", "constant"] = param(
-        "warm",
-        "decay of the weight average: rises from 1/10 to tune_ema, so that the base's weights are forgotten (warm), or "
-        "is tune_ema from the first step on: the base's weights keep a share of tune_ema ** tune_steps (constant)",
-        added_later=True,
-    )
-    tune_mirror: bool = param(
-        False, "mirror each training image with probability 0.5, before it is encoded", added_later=True
-    )
-    guidance_channels: int = param(
-        0,
-        "first channels of the latent that classifier-free guidance changes; the others stay as under the prompt alone "
-        "(DiT's public code: 3); 0: all",
-        added_later=True,
-    )
-    variance: Literal["fixed", "learned"] = param(
-        "fixed",
-        "variance of DDPM's noise: the posterior's (fixed), or the one that a DiT learned (learned); its term of the "
-        "loss then joins fine-tuning",
-        added_later=True,
-    )
-    pool: int = param(
-        1, "draws of the whole set, each with seeds of its own, from which its images are chosen", "1 or more",
-        added_later=True,
-    )  # fmt: skip
-    pool_choice: Choice = param(
-        "confident",
-        "images chosen from the pool: of each class those that a classifier gets right, the surest first (confident) "
-        "or the least sure (doubtful), as in CaO2; or, as S3 of IMS3, the draw of each class that is near the class's "
-        "real images and far from the other classes (group)",
-        added_later=True,
-    )
-    pool_network: Literal["convnet", "resnet18"] = param(
-        "convnet", "network that chooses, trained on the training images; convnet is that of herding", added_later=True
-    )
-    pool_epochs: int = param(0, "its passes over the training images; 0 for herding's 300 steps", added_later=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, pool=1, pool_epochs=0)
 
     def _draw_set(
         self, stages: Stages, latents: Latents, starts: StartLatents, weights: str

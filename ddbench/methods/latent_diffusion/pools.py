@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddbench.context import Context
+from ddbench.methods.latent_diffusion.settings import PoolChoice
 from ddbench.methods.shared.selection import feature_network, real_features
 from ddbench.methods.shared.teachers import soft_labels
 from ddbench.types import ImageSet
 
-Choice = Literal["confident", "doubtful", "group"]
 NEAR, APART = 0.4, 0.9  # weights of S3's two terms, by its public code
 SWEEPS = 5
 TINY = 1e-6  # added to 1 - cosine: the logarithm has a pole
@@ -38,7 +37,7 @@ class Pool:
     epochs: int
 
 
-def choose(pool: Pool, choice: Choice) -> Tensor:
+def choose(pool: Pool, choice: PoolChoice) -> Tensor:
     """Return the chosen images of each class, numbers of `Pool.images`, int64 (classes, ipc)."""
     network = feature_network(pool.train, pool.ctx, pool.student, pool.epochs)
     classes = pool.ctx.progress(range(len(pool.train.classes)), "choosing")

@@ -9,6 +9,9 @@ from ddbench.config import param
 from ddbench.methods.latent_diffusion.prompts import check_template
 from ddbench.methods.shared.validation import at_least, shares
 
+PoolChoice = Literal["confident", "doubtful", "group"]
+TUNE_WEIGHT = "weight of the loss over time: min-SNR's (min-snr), or the same for every time (even)"
+
 
 @dataclass(frozen=True)
 class DiffusionSettings:
@@ -112,3 +115,66 @@ class DiffusionSettings:
         if not self.polish_rate > 0:
             raise ValueError("polish_rate must be above 0")
         check_template(self.prompt)
+
+
+@dataclass(frozen=True)
+class BaselineSettings(DiffusionSettings):
+    """What the methods that DPD is compared with may set beyond: more of fine-tuning, and a pool of draws."""
+
+    base_size: int = param(
+        0, "side of the images that the base encodes and samples, resized from and to --size; 0: --size", "px",
+        added_later=True,
+    )  # fmt: skip
+    base_classes: str = param(
+        "",
+        "numbers of the dataset's classes in a base conditioned by class, which then draws them without fine-tuning: a "
+        "TOML file with a line `class = number` for each, or an embedded map: imagenet, imagenet10 (IDC's classes), "
+        "imagenette, imagewoof",
+        added_later=True,
+    )
+    tune_epochs: int = param(
+        0, "passes over the training images that replace tune_steps; 0: tune_steps decides", added_later=True
+    )
+    negative: str = param("", "prompt that guidance leads away from, for a base conditioned by text")
+    tune_decay: float = param(1e-2, "AdamW's weight decay")
+    tune_weight: Literal["min-snr", "even"] = param("min-snr", TUNE_WEIGHT)
+    tune_average: Literal["warm", "constant"] = param(
+        "warm",
+        "decay of the weight average: rises from 1/10 to tune_ema, so that the base's weights are forgotten (warm), or "
+        "is tune_ema from the first step on: the base's weights keep a share of tune_ema ** tune_steps (constant)",
+        added_later=True,
+    )
+    tune_mirror: bool = param(
+        False, "mirror each training image with probability 0.5, before it is encoded", added_later=True
+    )
+    guidance_channels: int = param(
+        0,
+        "first channels of the latent that classifier-free guidance changes; the others stay as under the prompt alone "
+        "(DiT's public code: 3); 0: all",
+        added_later=True,
+    )
+    variance: Literal["fixed", "learned"] = param(
+        "fixed",
+        "variance of DDPM's noise: the posterior's (fixed), or the one that a DiT learned (learned); its term of the "
+        "loss then joins fine-tuning",
+        added_later=True,
+    )
+    pool: int = param(
+        1, "draws of the whole set, each with seeds of its own, from which its images are chosen", "1 or more",
+        added_later=True,
+    )  # fmt: skip
+    pool_choice: PoolChoice = param(
+        "confident",
+        "images chosen from the pool: of each class those that a classifier gets right, the surest first (confident) "
+        "or the least sure (doubtful), as in CaO2; or, as S3 of IMS3, the draw of each class that is near the class's "
+        "real images and far from the other classes (group)",
+        added_later=True,
+    )
+    pool_network: Literal["convnet", "resnet18"] = param(
+        "convnet", "network that chooses, trained on the training images; convnet is that of herding", added_later=True
+    )
+    pool_epochs: int = param(0, "its passes over the training images; 0 for herding's 300 steps", added_later=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, pool=1, pool_epochs=0)
