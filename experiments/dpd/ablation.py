@@ -51,6 +51,7 @@ PLAN = {
     "+ prototype start": ("dpd", "tiny-paper", (TEMPLATE, "consistency=0")),
     "+ consistency loss": ("dpd", "tiny-paper", (TEMPLATE,)),
     "+ text: tiny-paper": ("dpd", "tiny-paper", ()),
+    "template only, fine-tuned as tiny-tgrs": ("dpd", "tiny-tgrs", ("candidates=1", "pull=0")),
     "guidance only": ("dpd", "tiny-tgrs", ("candidates=1",)),
     "+ selection: tiny-tgrs": ("dpd", "tiny-tgrs", ()),
     "prototypes of tiny-plus": ("kmeans", None, ()),
