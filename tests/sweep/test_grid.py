@@ -165,6 +165,16 @@ def test_what_is_missing_and_what_was_given_up(home, tmp_path):
     assert not second.earlier_failure
 
 
+def test_results_that_were_merged_need_no_distilled_set(home, tmp_path):
+    job = grid(home, tmp_path)[0]
+    distil, train = job.tasks
+    assert job.missing == [distil, train]
+    result(train, 60.0)
+    assert not distil.done
+    assert job.done
+    assert dataclasses.replace(job, students=(), tasks=(distil,)).missing == [distil]
+
+
 def test_a_failure_that_was_made_good_gives_nothing_up(home, tmp_path):
     job = grid(home, tmp_path)[0]
     failures.write_failure(job.folder, failures.Failure("oom", "too large", ""))
