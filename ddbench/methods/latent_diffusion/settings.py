@@ -119,7 +119,7 @@ class DiffusionSettings:
 
 @dataclass(frozen=True)
 class BaselineSettings(DiffusionSettings):
-    """What the methods that DPD is compared with may set beyond: more of fine-tuning, and a pool of draws."""
+    """Settings of the baselines alone: size and classes of the base, details of fine-tuning, a pool of draws."""
 
     base_size: int = param(
         0, "side of the images that the base encodes and samples, resized from and to --size; 0: --size", "px",
