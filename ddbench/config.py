@@ -63,7 +63,7 @@ def build(
     """
     values: dict[str, Any] = {}
     if preset is not None:
-        values |= _read_preset(cls, preset)
+        values |= _read_preset(cls, method_name(cls), preset)
     if config_file is not None:
         values |= validate(cls, read_toml(Path(config_file)), str(config_file))
     cli_values = {}
@@ -82,9 +82,8 @@ def build(
 
 def presets(cls: type) -> dict[str, Path]:
     """Return preset name -> TOML file of a method's class."""
-    module = sys.modules.get(cls.__module__)
-    file = getattr(module, "__file__", None)
-    return preset_files(Path(file), method_name(cls)) if file else {}
+    file = _module_file(cls)
+    return preset_files(file, method_name(cls)) if file else {}
 
 
 def preset_files(module: Path, method: str) -> dict[str, Path]:
@@ -92,7 +91,16 @@ def preset_files(module: Path, method: str) -> dict[str, Path]:
     folder = module.parent / "presets"
     if (folder / method).is_dir():
         folder /= method
+    return _toml_files(folder)
+
+
+def _toml_files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def _module_file(cls: type) -> Path | None:
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return Path(file) if file else None
 
 
 def params(instance: Any) -> dict[str, Any]:
@@ -161,19 +169,27 @@ def description(cls: type) -> str:
     return "" if text.startswith(f"{cls.__name__}(") else text
 
 
-def _read_preset(cls: type, preset: str, visited: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the values of a preset over those of the preset that its key `like` names."""
-    name, files = method_name(cls), presets(cls)
-    if preset in visited:
-        raise UserError(f"presets of {name} extend each other in a circle: {' -> '.join([*visited, preset])}")
+def _read_preset(cls: type, method: str, preset: str, visited: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of a preset over those of the preset that its key `like` names.
+
+    `like` is NAME, or METHOD/NAME for another method whose presets lie beside the same module. All values are
+    settings of `cls`.
+    """
+    files, module = presets(cls), _module_file(cls)
+    if module and method != method_name(cls):
+        files = _toml_files(module.parent / "presets" / method)
     if preset not in files:
-        raise unknown(f"preset of {name}", preset, files)
+        raise unknown(f"preset of {method}" + (f" (`like` of preset {visited[-1]})" if visited else ""), preset, files)
+    title = preset if method == method_name(cls) else f"{method}/{preset}"
+    if title in visited:
+        raise UserError(f"presets of {method} extend each other in a circle: {' -> '.join([*visited, title])}")
     values = read_toml(files[preset])
     like = values.pop("like", None)
-    if like is not None and like not in files:
-        raise unknown(f"preset of {name} (`like` of preset {preset})", str(like), files)
-    base = {} if like is None else _read_preset(cls, like, (*visited, preset))
-    return base | validate(cls, values, f"preset {preset}")
+    base = {}
+    if like is not None:
+        other, _, name = str(like).rpartition("/")
+        base = _read_preset(cls, other or method, name, (*visited, title))
+    return base | validate(cls, values, f"preset {title}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

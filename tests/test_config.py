@@ -113,6 +113,26 @@ def test_a_preset_may_be_like_another(toy_with_presets):
     assert config.params(config.build(toy_with_presets, "large")) == {"a": 2, "b": 2, "c": 5, "d": 0}
 
 
+def test_a_preset_may_be_like_one_of_another_method(toy_with_presets):
+    small = config.presets(toy_with_presets)["small"]
+    other = small.parent / "other"
+    other.mkdir()
+    (other / "base.toml").write_text("a = 7\nb = 7\n")
+    (other / "tiny.toml").write_text('like = "base"\nb = 8\n')
+    small.write_text('like = "other/tiny"\nc = 9\n')
+    assert config.params(config.build(toy_with_presets, "small")) == {"a": 7, "b": 8, "c": 9, "d": 0}
+    (other / "base.toml").write_text("e = 7\n")
+    with pytest.raises(UserError, match=r"unknown key of mine \(preset other/base\) 'e'"):
+        config.build(toy_with_presets, "small")
+    small.write_text('like = "another/small"\n')
+    with pytest.raises(UserError, match=r"unknown preset of another \(`like` of preset small\) 'small'"):
+        config.build(toy_with_presets, "small")
+    (other / "base.toml").write_text('like = "mine/small"')
+    small.write_text('like = "other/base"\n')
+    with pytest.raises(UserError, match="circle: small -> other/base -> small"):
+        config.build(toy_with_presets, "small")
+
+
 def test_presets_like_each_other_are_named(toy_with_presets):
     next(iter(config.presets(toy_with_presets).values())).with_name("small.toml").write_text('like = "large"')
     with pytest.raises(UserError, match="circle: small -> large -> small"):
