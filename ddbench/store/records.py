@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddbench.store.paths import failure_path, safe
-from ddbench.store.schema import SCHEMA, Count, Finite, NonNegative, Share, decode
-from ddbench.utils.files import digest, read_json, write_json
+from ddbench.store.schema import SCHEMA, Count, Finite, NonNegative, Share, decode, decode_json
+from ddbench.utils.files import digest, parse_json, read_bytes, read_json, write_json
+from ddbench.utils.limits import LARGEST_JSON
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
@@ -209,7 +210,8 @@ def parse_spec(value: Any, folder: str) -> RunSpec:
 
 def read_result(path: Path, details: bool = True) -> Result:
     """Read a result file; see `parse_result`."""
-    return parse_result(read_json(path), details)
+    data = read_bytes(path, LARGEST_JSON)
+    return _checked(decode_json(data, Result) or decode(parse_json(data, path), Result), details)
 
 
 def parse_result(value: Any, details: bool = True) -> Result:
@@ -218,25 +220,28 @@ def parse_result(value: Any, details: bool = True) -> Result:
     details: keep the accuracies of classes and the confusion, which are most of a result and which no table needs
     Raises ValueError when the object is no result, has a newer schema, or holds impossible numbers.
     """
-    result = decode(value, Result)
-    if any(len(row) != len(result.confusion) for row in result.confusion):
+    return _checked(decode(value, Result), details)
+
+
+def _checked(result: Result, details: bool) -> Result:
+    if {*map(len, result.confusion)} - {len(result.confusion)}:
         raise ValueError("confusion is not square")
     if not details:
         _drop_details(result)
     return result
 
 
-_TEXTS = frozenset(field.name for field in dataclasses.fields(Result) if field.type in ("str", "str | None"))
-_versions: dict[str, Mapping[str, str]] = {}  # a hundred thousand results have a few
+_TEXTS = tuple(field.name for field in dataclasses.fields(Result) if field.type in ("str", "str | None"))
+_versions: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}  # a hundred thousand results have a few
 
 
 def _drop_details(result: Result) -> None:
     """Remove the accuracies of classes and the confusion; share equal texts and versions between results."""
-    value = vars(result)  # a field at its default may be missing here
-    for name in _TEXTS & value.keys():
-        if value[name] is not None:
-            value[name] = sys.intern(value[name])
-    versions = _versions.setdefault(repr(result.versions), result.versions)
+    value = vars(result)
+    for name in _TEXTS:
+        if text := value.get(name):  # a field at its default may be missing here
+            value[name] = sys.intern(text)
+    versions = _versions.setdefault(tuple(result.versions.items()), result.versions)
     value |= {"per_class": {}, "confusion": [], "versions": versions}
 
 

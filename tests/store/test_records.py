@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from third_party import results_and_problems
 
-from ddbench.store import distilled_set, failures, paths, reader, records
+from ddbench.store import distilled_set, failures, paths, reader, records, schema
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.failures import Failure
 from ddbench.store.records import Result, RunSpec
@@ -139,6 +139,7 @@ def edited(**changes):
         (lambda path: path.write_text("[1, 2]"), "is not a file of ddbench"),
         (lambda path: path.write_text('{"accuracy": 0.9}'), "is not a file of ddbench"),
         (edited(schema=2, surprise=1), "written by a newer ddbench (schema 2"),
+        (edited(schema=GONE), "is not a file of ddbench"),
         (edited(overall=GONE), "missing required field `overall`"),
         (edited(extra=1), "unknown: ['extra']"),
         (edited(overall="0.9"), "overall is '0.9': Expected `float`, got `str`"),
@@ -348,3 +349,11 @@ def test_a_result_without_its_optional_fields_is_read(details):
     read = records.parse_result(old, details)
     assert (read.weights, read.teacher, read.kappa, read.precision) == ("", "", None, "")
     assert read.overall == value["overall"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"overall": 1, "best_on_test": 0.75, "commit": "a" * 40, "versions": {}}])
+def test_both_ways_to_decode_agree(changes):
+    value = dataclasses.asdict(result(**changes))
+    quick, thorough = schema.decode_json(json.dumps(value).encode(), Result), schema.decode(value, Result)
+    assert quick == thorough
+    assert (type(quick.overall), quick.confusion) == (float, [[1]])
