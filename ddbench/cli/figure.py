@@ -37,6 +37,9 @@ IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"
     metavar="NAME|folder:PATH",
     help="Dataset of real images.  [default: the one that the runs name]",
 )
+@click.option(
+    "--title", "titles", metavar="TEXT", multiple=True, help="Head of a run's column; one for each, in their order."
+)
 @click.option("--output", type=OutputFile(), default="figure.png", show_default=True, help="PNG, JPEG, WebP or PDF.")
 @click.pass_obj
 def figure(  # noqa: PLR0913
@@ -47,13 +50,14 @@ def figure(  # noqa: PLR0913
     real: bool,
     prototypes: bool,
     dataset: str | None,
+    titles: tuple[str, ...],
     output: Path,
 ) -> None:
     """Draw the images of several runs side by side.
 
     A row is a class, a column a run: the first images of its distilled set. DPD's k-th image of a class starts from the
-    k-th prototype of that class, a real image, which stands to its left. RUN is a run's folder, or one above several.
-    All runs have one dataset, split and size.
+    k-th prototype of that class, a real image, which stands to its left, once where runs share them. RUN is a run's
+    folder, or one above several. All runs have one dataset, split and size.
 
     \b
     Examples:
@@ -68,6 +72,9 @@ def figure(  # noqa: PLR0913
         raise UserError(f"{output}: a figure is one of {', '.join(IMAGE_FORMATS)}: name such a file")
     runs = read_runs(folders)
     check_same_data(runs)
+    if titles and len(titles) != len(runs):
+        found = ", ".join(str(run.folder) for run in runs)
+        raise UserError(f"there are {len(titles)} --title for {len(runs)} runs ({found}): give one for each, or none")
     names = runs[0].pictures.classes
     for name in classes:
         if name not in names:
@@ -75,7 +82,7 @@ def figure(  # noqa: PLR0913
     labels = [names.index(name) for name in dict.fromkeys(classes)] or list(range(len(names)))
     prototypes = prototypes and any(run.prototypes for run in runs)
     training = _training_images(options, runs[0], dataset) if real or prototypes else None
-    drawn = columns(runs, labels, images, training if real else None, training if prototypes else None)
+    drawn = columns(runs, labels, images, training if real else None, training if prototypes else None, titles)
     out = io.BytesIO()
     draw_columns(drawn, [names[label] for label in labels]).save(out, IMAGE_FORMATS[output.suffix.lower()])
     write_bytes(output, out.getvalue())

@@ -86,20 +86,28 @@ def columns(
     per_class: int,
     real: TrainingImages | None,
     prototypes: TrainingImages | None,
+    titles: Sequence[str] = (),
 ) -> Columns:
     """Return the first images of these classes: real ones, then of every run its prototypes and its own.
 
+    Prototypes that several runs share are drawn once, before the first of them.
+
     labels: the classes to draw. per_class: images of a class in each column, at most.
     real, prototypes: where to read them; None to leave them out.
+    titles: heads of the runs' columns; none for their methods and presets.
     """
     drawn: Columns = []
     if real:
         rows = [np.flatnonzero(real.labels == label)[:per_class].tolist() for label in labels]
         drawn.append(("real", [real.read(of_class) for of_class in rows]))
-    for title, run in zip(_titles(runs), runs, strict=True):
-        if prototypes and run.prototypes:
-            rows = [[row for of, row in run.prototypes if of == label][:per_class] for label in labels]
-            drawn.append((f"prototype of {title} (real)", [prototypes.read(of_class) for of_class in rows]))
+    chosen = [
+        [[row for of, row in run.prototypes if of == label][:per_class] for label in labels] if prototypes else []
+        for run in runs
+    ]
+    for number, (title, run, rows) in enumerate(zip(titles or _titles(runs), runs, chosen, strict=True)):
+        if prototypes and any(rows) and rows not in chosen[:number]:
+            head = "prototype (real)" if chosen.count(rows) > 1 else f"prototype of {title} (real)"
+            drawn.append((head, [prototypes.read(of_class) for of_class in rows]))
         drawn.append((title, [run.pictures.images[run.pictures.labels == label][:per_class] for label in labels]))
     return drawn
 

@@ -69,9 +69,20 @@ def test_a_figure_of_chosen_classes_without_real_images(here):
         assert drawn.format == "JPEG"
 
 
+def test_runs_of_the_same_prototypes_show_them_once_under_titles_of_the_user(here):
+    ddbench("run", "--method", "pick.py:Pick", "--dataset", "folder:images", "--ipc", 3, "--protocol", "few.toml")
+    (first,) = here.glob("runs/*/pick/ipc2/*/distilled/manifest.json")
+    (other,) = here.glob("runs/*/pick/ipc3/*/distilled/manifest.json")
+    write_json(other, read_json(other) | {"extras": read_json(first)["extras"]})
+    runs = [next(here.glob("runs/*/random")), *(path.parents[1] for path in (first, other))]
+    done = ddbench("figure", *runs, *(word for title in ("real", "few", "more") for word in ("--title", title)))
+    assert done.stdout == "figure.png: 2 classes; columns: real, prototype (real), few, more\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("runs", "--title", "ours"), r"there are 1 --title for 2 runs \(runs.*: give one for each, or none"),
         (("runs", "--class", "barm"), r"unknown class 'barm'; did you mean barn\?"),
         (("images",), "there is no run at images"),
         (("runs", "--output", "figure.txt"), r"a figure is one of \.png, "),
