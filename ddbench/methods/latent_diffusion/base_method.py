@@ -82,7 +82,7 @@ class LatentDiffusionMethod(DiffusionSettings):
                 views = 2 if self.tune_mirror else 1
                 of_views = replace(prompts, index=prompts.index.repeat(views))  # so it is part of the stage's key
                 seen = stages.latents(views) if self.tune_mirror else latents
-                config = self._finetune_config(ctx.device, len(train.labels))
+                config = self._finetune_config(ctx.device, len(train.labels), len(train.classes))
                 weights = stages.finetune(seen, of_views, config, extra_loss)
             starts, z = self._draw_set(stages, latents, starts, weights)
             z = self._polish(model, z, starts.prompts, ctx)
@@ -180,9 +180,10 @@ class LatentDiffusionMethod(DiffusionSettings):
     def _sampler_config(self) -> SamplerConfig:
         return SamplerConfig(self.steps, self.strength)
 
-    def _finetune_config(self, device: torch.device, images: int = 0) -> FinetuneConfig:
-        """Return the settings of fine-tuning on `images` images, which count for `tune_epochs` alone."""
-        steps = self.tune_epochs * -(-images // self.tune_batch) or self.tune_steps
+    def _finetune_config(self, device: torch.device, images: int = 0, classes: int = 0) -> FinetuneConfig:
+        """Return the settings of fine-tuning on so many images and classes."""
+        by_epochs = self.tune_epochs * -(-images // self.tune_batch)
+        steps = by_epochs or self.tune_steps + self.tune_class_steps * classes
         return FinetuneConfig(
             self.weights, self.rank, steps, self.tune_batch, self.tune_rate, self.tune_warmup, self.tune_empty,
             self.tune_ema, self._training_precision(device), self.tune_decay, self.tune_weight, self.tune_average,

@@ -29,6 +29,9 @@ class DiffusionSettings:
     )
     rank: int = param(4, "rank and alpha of LoRA")
     tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
+    tune_class_steps: int = param(
+        0, "such steps for each class, which replace tune_steps; 0 for none", added_later=True
+    )
     tune_batch: int = param(8, "images per fine-tuning step")
     tune_rate: float = param(5e-4, "AdamW's learning rate after the warm-up")
     tune_cosine: bool = param(
@@ -105,9 +108,12 @@ class DiffusionSettings:
     captioner = "template"
 
     def __post_init__(self) -> None:
-        at_least(self, rank=1, tune_steps=1, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
-        at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, polish_steps=0, tune_prompts=0)
+        at_least(self, rank=1, tune_steps=0, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
+        at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, tune_class_steps=0)
+        at_least(self, polish_steps=0, tune_prompts=0)
         shares(self, "strength", "tune_empty", "guidance_low", "guidance_high", "polish_until")
+        if not (self.tune_steps or self.tune_class_steps):
+            raise ValueError("tune_steps must be at least 1, or tune_class_steps")
         if not 0 <= self.tune_ema < 1:
             raise ValueError("tune_ema must be at least 0 and below 1")
         if not self.tune_rate > 0:
@@ -133,7 +139,7 @@ class BaselineSettings(DiffusionSettings):
         added_later=True,
     )
     tune_epochs: int = param(
-        0, "passes over the training images that replace tune_steps; 0: tune_steps decides", added_later=True
+        0, "passes over the training images, which replace all other steps; 0 for none", added_later=True
     )
     negative: str = param("", "prompt that guidance leads away from, for a base conditioned by text")
     tune_decay: float = param(1e-2, "AdamW's weight decay")

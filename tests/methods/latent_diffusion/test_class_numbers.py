@@ -12,6 +12,7 @@ from torchvision.models import ResNet18_Weights
 
 from ddbench.errors import UserError
 from ddbench.methods.d4m import D4M
+from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.class_numbers import EMBEDDED, class_numbers, normalise, read_class_numbers
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.mgd3 import MGD3
@@ -121,7 +122,19 @@ def test_a_dit_takes_other_sizes_at_its_own(few_scenes, context_of, tmp_path):
     assert dataclasses.replace(method, base_size=32).distill(few, 1, context_of()).images.shape[-1] == 24
 
 
-def test_epochs_replace_steps():
+def test_epochs_or_classes_decide_the_steps():
     method = Diffusion(tune_batch=32, tune_steps=5, tune_epochs=8)
-    assert method._finetune_config(CPU, 100).steps == 8 * 4
-    assert dataclasses.replace(method, tune_epochs=0)._finetune_config(CPU, 100).steps == 5
+    assert method._finetune_config(CPU, 100, 21).steps == 8 * 4
+    assert dataclasses.replace(method, tune_epochs=0)._finetune_config(CPU, 100, 21).steps == 5
+    assert dataclasses.replace(method, tune_epochs=0, tune_class_steps=10)._finetune_config(CPU, 100, 21).steps == 215
+    with pytest.raises(ValueError, match="tune_steps must be at least 1"):
+        dataclasses.replace(method, tune_steps=0)
+
+
+def test_steps_for_each_class_reach_fine_tuning(pipeline, few_scenes, context_of):
+    few = {"steps": 2, "tune_batch": 2, "tune_steps": 0, "tune_class_steps": 2}
+    ours = DPD(base=str(pipeline), captioner="template", consistency=0.0, **few)
+    for method in (Diffusion(base=str(pipeline), **few), ours):
+        ctx = context_of()
+        method.distill(few_scenes, 1, ctx)
+        assert [c["steps"] for c in ctx.costs if c["stage"] == "finetune"] == [2 * len(few_scenes.classes)]
