@@ -29,9 +29,7 @@ class DiffusionSettings:
     )
     rank: int = param(4, "rank and alpha of LoRA")
     tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
-    tune_class_steps: int = param(
-        0, "such steps for each class, which replace tune_steps; 0 for none", added_later=True
-    )
+    tune_class_steps: int = param(0, "such steps for each class, added to tune_steps", added_later=True)
     tune_batch: int = param(8, "images per fine-tuning step")
     tune_rate: float = param(5e-4, "AdamW's learning rate after the warm-up")
     tune_cosine: bool = param(
