@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddbench.store.paths import failure_path, safe
-from ddbench.store.schema import SCHEMA, Count, Finite, NonNegative, Share, decode, decode_json
-from ddbench.utils.files import digest, parse_json, read_bytes, read_json, write_json
-from ddbench.utils.limits import LARGEST_JSON
+from ddbench.store.schema import SCHEMA, Count, Finite, NonNegative, Share, decode
+from ddbench.utils.files import digest, read_json, write_json
 
 if TYPE_CHECKING:
     from ddbench.types import Dataset
@@ -210,8 +209,7 @@ def parse_spec(value: Any, folder: str) -> RunSpec:
 
 def read_result(path: Path, details: bool = True) -> Result:
     """Read a result file; see `parse_result`."""
-    data = read_bytes(path, LARGEST_JSON)
-    return _checked(decode_json(data, Result) or decode(parse_json(data, path), Result), details)
+    return parse_result(read_json(path), details)
 
 
 def parse_result(value: Any, details: bool = True) -> Result:
@@ -220,10 +218,7 @@ def parse_result(value: Any, details: bool = True) -> Result:
     details: keep the accuracies of classes and the confusion, which are most of a result and which no table needs
     Raises ValueError when the object is no result, has a newer schema, or holds impossible numbers.
     """
-    return _checked(decode(value, Result), details)
-
-
-def _checked(result: Result, details: bool) -> Result:
+    result = decode(value, Result)
     if {*map(len, result.confusion)} - {len(result.confusion)}:
         raise ValueError("confusion is not square")
     if not details:

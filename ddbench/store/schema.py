@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import reprlib
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -45,29 +44,6 @@ def decode(value: Any, cls: type[T]) -> T:
         name = place.rstrip("`")
         where = f"{name} is {reprlib.repr(value[name])}: " if name in value else f"{name}: " if name else ""
         raise ValueError(where + expected) from None
-
-
-def decode_json(data: bytes, cls: type[T]) -> T | None:
-    """Return `decode` of a JSON text in half the time; None where `decode` has to say what is wrong."""
-    try:
-        value = msgspec.structs.asdict(_decoder(cls).decode(data))
-    except (ValueError, RecursionError):
-        return None
-    return cls(**value) if value["schema"] <= SCHEMA else None
-
-
-@cache
-def _decoder(cls: type[DataclassInstance]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of a dataclass with a field `schema`: unlike a dataclass, a Struct can forbid unknown fields."""
-    hints = get_type_hints(cls, include_extras=True)
-    fields = [
-        (field.name, hints[field.name])
-        if field.name == "schema" or field.default is dataclasses.MISSING
-        else (field.name, hints[field.name], field.default)
-        for field in dataclasses.fields(cls)
-    ]
-    struct = msgspec.defstruct(cls.__name__, fields, forbid_unknown_fields=True, kw_only=True)
-    return msgspec.json.Decoder(struct)
 
 
 @cache

@@ -130,11 +130,7 @@ def read_bytes(path: Path, largest: int) -> bytes:
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
     """Read a JSON file, with Python's Infinity and NaN if need be. Raises ValueError that names the file."""
-    return parse_json(read_bytes(path, largest), path)
-
-
-def parse_json(data: bytes, path: Path) -> Any:
-    """Return the content of the JSON file `path`; see `read_json`."""
+    data = read_bytes(path, largest)
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from third_party import results_and_problems
 
-from ddbench.store import distilled_set, failures, paths, reader, records, schema
+from ddbench.store import distilled_set, failures, paths, reader, records
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.failures import Failure
 from ddbench.store.records import Result, RunSpec
@@ -349,11 +349,3 @@ def test_a_result_without_its_optional_fields_is_read(details):
     read = records.parse_result(old, details)
     assert (read.weights, read.teacher, read.kappa, read.precision) == ("", "", None, "")
     assert read.overall == value["overall"]
-
-
-@pytest.mark.parametrize("changes", [{}, {"overall": 1, "best_on_test": 0.75, "commit": "a" * 40, "versions": {}}])
-def test_both_ways_to_decode_agree(changes):
-    value = dataclasses.asdict(result(**changes))
-    quick, thorough = schema.decode_json(json.dumps(value).encode(), Result), schema.decode(value, Result)
-    assert quick == thorough
-    assert (type(quick.overall), quick.confusion) == (float, [[1]])
