@@ -82,8 +82,9 @@ def build(
 
 def presets(cls: type) -> dict[str, Path]:
     """Return preset name -> TOML file of a method's class."""
-    file = _module_file(cls)
-    return preset_files(file, method_name(cls)) if file else {}
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    return preset_files(Path(file), method_name(cls)) if file else {}
 
 
 def preset_files(module: Path, method: str) -> dict[str, Path]:
@@ -96,11 +97,6 @@ def preset_files(module: Path, method: str) -> dict[str, Path]:
 
 def _toml_files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def _module_file(cls: type) -> Path | None:
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return Path(file) if file else None
 
 
 def params(instance: Any) -> dict[str, Any]:
@@ -175,12 +171,12 @@ def _read_preset(cls: type, method: str, preset: str, visited: tuple[str, ...] =
     `like` is NAME, or METHOD/NAME for another method whose presets lie beside the same module. All values are
     settings of `cls`.
     """
-    files, module = presets(cls), _module_file(cls)
-    if module and method != method_name(cls):
-        files = _toml_files(module.parent / "presets" / method)
+    if method == method_name(cls):
+        files, title = presets(cls), preset
+    else:
+        files, title = _toml_files(Path(inspect.getfile(cls)).parent / "presets" / method), f"{method}/{preset}"
     if preset not in files:
         raise unknown(f"preset of {method}" + (f" (`like` of preset {visited[-1]})" if visited else ""), preset, files)
-    title = preset if method == method_name(cls) else f"{method}/{preset}"
     if title in visited:
         raise UserError(f"presets of {method} extend each other in a circle: {' -> '.join([*visited, title])}")
     values = read_toml(files[preset])

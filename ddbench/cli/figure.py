@@ -73,8 +73,10 @@ def figure(  # noqa: PLR0913
     runs = read_runs(folders)
     check_same_data(runs)
     if titles and len(titles) != len(runs):
-        found = ", ".join(str(run.folder) for run in runs)
-        raise UserError(f"there are {len(titles)} --title for {len(runs)} runs ({found}): give one for each, or none")
+        run_folders = ", ".join(str(run.folder) for run in runs)
+        raise UserError(
+            f"there are {len(titles)} --title for {len(runs)} runs ({run_folders}): give one for each, or none"
+        )
     names = runs[0].pictures.classes
     for name in classes:
         if name not in names:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -34,8 +33,7 @@ def decode(value: Any, cls: type[T]) -> T:
         raise ValueError("is not a file of ddbench")
     if schema > SCHEMA:
         raise ValueError(f"was written by a newer ddbench (schema {schema}, this one knows {SCHEMA})")
-    if not value.keys() <= (fields := _fields(cls)):
-        extra = value.keys() - fields
+    if extra := value.keys() - cls.__dataclass_fields__.keys() - {"schema"}:
         raise ValueError(f"is not a file of ddbench (unknown: {sorted(extra)})")
     try:
         return msgspec.convert(value, cls)
@@ -44,8 +42,3 @@ def decode(value: Any, cls: type[T]) -> T:
         name = place.rstrip("`")
         where = f"{name} is {reprlib.repr(value[name])}: " if name in value else f"{name}: " if name else ""
         raise ValueError(where + expected) from None
-
-
-@cache
-def _fields(cls: type[DataclassInstance]) -> frozenset[str]:
-    return frozenset([*cls.__dataclass_fields__, "schema"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
@@ -14,7 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +113,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_bytes(path: Path, largest: int) -> bytes:
     """Read a whole file. Raises ValueError for one of more than `largest` bytes, and for a pipe or a device."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without waiting for the writer of a pipe
-    try:
-        state = os.fstat(file)
-        if stat.S_ISDIR(state.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    # without waiting for the writer of a pipe; read whole, so a buffer would only cost
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
             raise ValueError(f"{path} is a pipe or a device, not a file")
         if state.st_size > largest:
             raise ValueError(f"{path} has {state.st_size} bytes, more than the {largest} that are read")
-        return b"".join(iter(partial(os.read, file, max(state.st_size + 1, 4096)), b""))
-    finally:
-        os.close(file)
+        return file.read()
 
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:

@@ -218,8 +218,8 @@ class DPD(LatentDiffusionMethod):
         # fine-tuning: min-SNR weighted diffusion loss + lambda E[ w(t) CE(f(z0_hat), y) ]
         if self.weights != "none":
             extra_loss = self._consistency_loss(f, config) if f and self.consistency else None
-            how = self._finetune_config(ctx.device, len(train.labels), len(train.classes))
-            stages.finetune(latents, image_prompts, how, extra_loss)
+            tuning = self._finetune_config(ctx.device, len(train.labels), len(train.classes))
+            stages.finetune(latents, image_prompts, tuning, extra_loss)
 
         # sampling: from the noised prototype (v1), or from noise under its guidance (release: `prototype_guidance`)
         starts = candidate_starts(prototypes, latents, prompts, self.candidates)
