@@ -10,9 +10,10 @@ from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.methods.latent_diffusion.model import check_base, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
-from ddbench.methods.latent_diffusion.prototypes import prototypes_by_features, rows_of, stored_prototypes
+from ddbench.methods.latent_diffusion.prototypes import CHOICE, Choice, prototypes_in_space, rows_of, stored_prototypes
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, real_features, subset
+from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, subset
+from ddbench.methods.shared.spaces import FEATURES, check_space, few_shot_space, network_space
 from ddbench.methods.shared.validation import at_least, check_enough
 from ddbench.types import DistilledSet, ImageSet
 
@@ -31,16 +32,12 @@ class KMeans:
     version: ClassVar[int] = 2
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
-    features: Literal["network", "latents"] = param(
+    features: Literal["network", "few-shot", "latents"] = param(
         "network",
-        "space of the clusters, vectors of length 1: the penultimate features of a student, as for herding (network), "
-        "or latents of a base model's autoencoder, pooled to 8x8, as for DPD (latents)",
+        f"space of the clusters, vectors of length 1: {FEATURES}, or latents of a base model's autoencoder, pooled to "
+        "8x8, as for DPD (latents)",
     )
-    choice: Literal["margin", "nearest"] = param(
-        "nearest",
-        "member that represents a cluster: the one nearest the centre (nearest), or the one with the largest margin "
-        "(margin), distance to the nearest other centre - alpha x distance to its own",
-    )
+    choice: Choice = param("nearest", CHOICE)
     embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
         "convnet", "student whose features are used, with features=network"
     )
@@ -59,6 +56,8 @@ class KMeans:
 
     def __post_init__(self) -> None:
         at_least(self, alpha=0)
+        if self.features == "latents" and self.choice == "ridge":
+            raise ValueError("choice=ridge compares features of networks: set features=few-shot or features=network")
 
     def identity(self) -> str:
         """Return a digest of the autoencoder's weights, empty without latents. Raises UserError without a base."""
@@ -76,6 +75,7 @@ class KMeans:
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Choose `ipc` images per class and record their prototypes. The run's seed changes nothing."""
         check_enough(train, ipc, "prototypes")  # before anything is trained or encoded
+        check_space(self.features, ipc)
         if self.features == "latents":
             with global_seed(seed_of(0, "kmeans"), ctx.device):  # loading draws from the global generators
                 model = load_model(self.base, ctx.device)
@@ -83,7 +83,10 @@ class KMeans:
             stages = Stages(model, train, ctx, BATCH)
             prototypes, _ = stored_prototypes(stages, stages.latents(), ipc, self.alpha, self.choice)
         else:
-            features = real_features(train, ctx, self.embedding, self.trained)
-            prototypes, _ = prototypes_by_features(train, features, ipc, self.alpha, self.choice, ctx.progress)
+            if self.features == "few-shot":
+                space = few_shot_space(train, ctx)
+            else:
+                space = network_space(train, ctx, self.embedding, self.trained)
+            prototypes, _ = prototypes_in_space(train, space, ipc, self.alpha, self.choice, ctx.progress)
         weights = cluster_weights([p.size for p in prototypes], ipc) if self.image_weights else None
         return subset(train, rows_of(prototypes), {"prototypes": [p.record() for p in prototypes]}, weights)

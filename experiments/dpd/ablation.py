@@ -54,7 +54,7 @@ PLAN = {
     "template only, fine-tuned as tiny-tgrs": ("dpd", "tiny-tgrs", ("candidates=1", "pull=0")),
     "guidance only": ("dpd", "tiny-tgrs", ("candidates=1",)),
     "+ selection: tiny-tgrs": ("dpd", "tiny-tgrs", ()),
-    "prototypes of tiny-plus": ("kmeans", None, ()),
+    "prototypes of tiny-plus": ("kmeans", "ridge", ()),
     "... through the autoencoder": ("dpd", "tiny-plus", ("strength=0", "decoder_steps=0")),
     "... through its decoder": ("dpd", "tiny-plus", ("strength=0",)),
     "tiny-plus, the base's decoder": ("dpd", "tiny-plus", ("decoder_steps=0",)),

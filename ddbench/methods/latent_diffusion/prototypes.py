@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.prompts import representative_captions
 from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.shared.ridge import LabelledFeatures, real_sample, ridge_choice
+from ddbench.methods.shared.spaces import FeatureSpace
 from ddbench.methods.shared.validation import check_enough
 from ddbench.types import ImageSet
 from ddbench.utils.files import read_json, write_json
@@ -28,7 +30,13 @@ GRID = 8
 DIGITS = 6  # of unit vectors: k-means tells no nearer ones apart
 KMEANS_SEED = 666
 
-Choice = Literal["margin", "nearest"]
+
+Choice = Literal["margin", "nearest", "ridge"]
+CHOICE = (  # meaning of the setting that chooses one of them
+    "member that represents a cluster: the one of the largest margin, distance to the nearest other centre - alpha x "
+    "distance to its own (margin, DPD's rule); the one nearest the centre (nearest); or the one of those members that "
+    "together teach a ridge classifier the training images best (ridge; not with latents)"
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,12 @@ class Prototype:
 
 def embedding(latents: Tensor) -> np.ndarray:
     """Return scaled latent means (n, c, h, w) as unit vectors (n, c * 64): pooled to 8x8, flattened (DPD's release)."""
-    return unit_length(F.adaptive_avg_pool2d(latents, GRID).flatten(1))
+    return as_points(F.normalize(F.adaptive_avg_pool2d(latents, GRID).flatten(1), dim=1))
 
 
-def unit_length(features: Tensor) -> np.ndarray:
-    """Return features (n, d), each divided by its length, as float64."""
-    return F.normalize(features, dim=1).numpy().astype(np.float64)
+def as_points(x: Tensor) -> np.ndarray:
+    """Return vectors (n, d) as float64, in which scikit-learn clusters."""
+    return x.numpy().astype(np.float64)
 
 
 def find_prototypes(
@@ -107,12 +115,44 @@ def find_prototypes(
     return prototypes, owner
 
 
-def prototypes_by_features(
-    train: ImageSet, features: Tensor, ipc: int, alpha: float, choice: Choice, progress: Callable
+def prototypes_in_space(
+    train: ImageSet, space: FeatureSpace, ipc: int, alpha: float, choice: Choice, progress: Callable
 ) -> tuple[list[Prototype], Tensor]:
-    """Find prototypes (`find_prototypes`) among features (n, d) of the training images, divided by their length."""
+    """Find prototypes (`find_prototypes`) in a space of features. The cluster of an image without features is -1."""
+    count = len(train.labels)
+    if len(space.rows) < count:
+        train = train.rows(space.rows)
     bar = partial(progress, desc="prototypes")
-    return find_prototypes(train, lambda rows: unit_length(features[rows]), ipc, alpha, choice, bar)
+    start: Choice = "nearest" if choice == "ridge" else choice
+    prototypes, owner = find_prototypes(train, lambda rows: as_points(space.x[rows]), ipc, alpha, start, bar)
+    if choice == "ridge":
+        prototypes = ridge_prototypes(prototypes, owner, train, space.x, alpha)
+    all_owners = torch.full((count,), -1)
+    all_owners[space.rows] = owner
+    return [replace(p, row=int(space.rows[p.row])) for p in prototypes], all_owners
+
+
+def ridge_prototypes(
+    prototypes: list[Prototype], owner: Tensor, train: ImageSet, x: Tensor, alpha: float
+) -> list[Prototype]:
+    """Return other members of the clusters, which together teach a ridge classifier best (`ridge_choice`).
+
+    x: (n, d), features of the training images, of length 1. owner: the cluster of each image within its class.
+    """
+    members = [torch.where((train.labels == p.label) & (owner == p.cluster))[0] for p in prototypes]
+    slots = [torch.cat([rows_of([p]), rows[rows != p.row]]) for p, rows in zip(prototypes, members, strict=True)]
+    pool = LabelledFeatures(x, train.labels, torch.arange(len(x)))
+    chosen = ridge_choice(pool, real_sample(pool), slots)
+    centres = torch.stack([x[rows].mean(0) for rows in members])
+    labels = torch.tensor([p.label for p in prototypes])
+    others = []
+    for i, (p, row) in enumerate(zip(prototypes, chosen.tolist(), strict=True)):
+        distances = (x[row] - centres).norm(dim=1)
+        of_class = (labels == p.label) & (torch.arange(len(labels)) != i)
+        intra, inter = float(distances[i]), float(distances[of_class].min()) if of_class.any() else 0.0
+        name = train.names[row] if train.names else str(row)
+        others.append(replace(p, row=row, name=name, margin=inter - alpha * intra, intra=intra, inter=inter))
+    return others
 
 
 def representatives(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ddbench.context import Context
+from ddbench.context import Context, generator_of
 from ddbench.methods.shared.teachers import seed_for, stored_network
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.tensor_file import write_rows
@@ -66,6 +66,15 @@ def cluster_weights(sizes: Sequence[int], ipc: int) -> Tensor:
     """
     of_class = torch.tensor(sizes, dtype=torch.float32).view(-1, ipc)
     return (of_class / of_class.mean(1, keepdim=True)).flatten()
+
+
+def drawn_rows(labels: Tensor, count: int, purpose: str) -> Tensor:
+    """Return the rows, int64, ascending, of `count` drawn images of each class, or of all; the same for every seed."""
+    rows = []
+    for label in labels.unique().tolist():
+        of_class = torch.nonzero(labels == label).flatten()
+        rows.append(of_class[torch.randperm(len(of_class), generator=generator_of(0, purpose, label))[:count]])
+    return torch.cat(rows).sort().values
 
 
 def real_features(train: ImageSet, ctx: Context, student: str, trained: bool, epochs: int = 0) -> Tensor:
