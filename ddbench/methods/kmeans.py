@@ -10,7 +10,14 @@ from ddbench.config import param
 from ddbench.context import Context, global_seed, seed_of
 from ddbench.methods.latent_diffusion.model import check_base, load_model
 from ddbench.methods.latent_diffusion.model_files import find_model, model_identity
-from ddbench.methods.latent_diffusion.prototypes import CHOICE, Choice, prototypes_in_space, rows_of, stored_prototypes
+from ddbench.methods.latent_diffusion.prototypes import (
+    CHOICE,
+    Choice,
+    check_rule,
+    prototypes_in_space,
+    rows_of,
+    stored_prototypes,
+)
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, subset
 from ddbench.methods.shared.spaces import FEATURES, check_space, few_shot_space, network_space
@@ -56,8 +63,7 @@ class KMeans:
 
     def __post_init__(self) -> None:
         at_least(self, alpha=0)
-        if self.features == "latents" and self.choice == "ridge":
-            raise ValueError("choice=ridge compares features of networks: set features=few-shot or features=network")
+        check_rule(self.features, self.choice)
 
     def identity(self) -> str:
         """Return a digest of the autoencoder's weights, empty without latents. Raises UserError without a base."""

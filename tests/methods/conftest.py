@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_networks import CLASSES, CPU, SIZE
@@ -11,6 +13,7 @@ from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.pixels.network import Network
+from ddbench.methods.shared import few_shot
 
 
 @pytest.fixture
@@ -27,6 +30,14 @@ def context_of(tmp_path):
 def method(pipeline) -> DPD:
     """DPD on it, a few steps of everything."""
     return DPD(base=str(pipeline), captioner="template", tune_steps=3, tune_batch=4, consistency=0.0, steps=3, batch=4)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Two few-shot networks of two steps; five images of a class have features."""
+    monkeypatch.setattr(few_shot, "RECIPE", replace(few_shot.RECIPE, min_steps=2, max_steps=2))
+    monkeypatch.setattr(few_shot, "NETWORKS", 2)
+    monkeypatch.setattr(few_shot, "SAMPLE", 5)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
     Choice,
     Prototype,
     as_points,
+    check_rule,
     cluster_captions,
     distances_to_centres,
     embedding,
@@ -38,7 +39,6 @@ from ddbench.methods.latent_diffusion.prototypes import (
 from ddbench.methods.latent_diffusion.settings import TUNE_WEIGHT
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents
-from ddbench.methods.shared.ridge import LabelledFeatures, real_sample, ridge_choice
 from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights
 from ddbench.methods.shared.spaces import FEATURES, check_space, feature_space
 from ddbench.methods.shared.validation import at_least, check_enough, shares
@@ -109,11 +109,10 @@ class DPD(LatentDiffusionMethod):
     candidates: int = param(
         1, "images sampled per prototype; the classifier keeps the one with the largest margin (release: 5)"
     )
-    select: Literal["margin", "centre", "ridge"] = param(
+    select: Literal["margin", "centre"] = param(
         "margin",
-        "rule that keeps one candidate per prototype: the largest margin (the release); or in the space of `features` "
-        "the one nearest the centre of the prototype's cluster (centre), or those that together teach a ridge "
-        "classifier the training images best (ridge; not with latents)",
+        "rule that keeps one candidate per prototype: the largest margin (the release), or the one nearest the centre "
+        "of the prototype's cluster, in the space of `features`",
         added_later=True,
     )
     decoder_steps: int = param(
@@ -135,8 +134,7 @@ class DPD(LatentDiffusionMethod):
             self, candidates=1, classifier_steps=0, classifier_views=0, alpha=0, pull=0, consistency=0, decoder_steps=0
         )
         shares(self, "pull_until")
-        if self.features == "latents" and "ridge" in (self.choice, self.select):
-            raise ValueError("the ridge rule compares features of networks: set features=few-shot or features=network")
+        check_rule(self.features, self.choice)
 
     def identity(self) -> str:
         """Return a digest of the weights of base and captioner. Raises UserError when there is no such model."""
@@ -197,7 +195,9 @@ class DPD(LatentDiffusionMethod):
 
         owner: the cluster of each training image within its class, int64 (n,).
         """
-        model, train, ctx, labels = stages.model, stages.train, stages.ctx, torch.tensor([p.label for p in prototypes])
+        model, train, ctx = stages.model, stages.train, stages.ctx
+        labels = torch.tensor([p.label for p in prototypes])
+
         # text: a caption of every image, and of each cluster the one that represents it (VLCP's rule)
         image_prompts = class_prompts(self.prompt, train.readable, train.labels)
         prompts = class_prompts(self.prompt, train.readable, labels)
@@ -226,23 +226,22 @@ class DPD(LatentDiffusionMethod):
         z, fallbacks = self.sample_latents(model, starts, ctx)
         if fallbacks:
             log.warning("%d guided steps were not finite: they were taken without guidance; lower pull", fallbacks)
-        texts = (prompts.texts[i] for i in prompts.index.tolist())
+        texts = [prompts.texts[i] for i in prompts.index.tolist()]
         records = [p.record() | {"prompt": text} for p, text in zip(prototypes, texts, strict=True)]
-        if self.contrast:
-            z = match_statistics(z, latents.means(rows_of(prototypes)).repeat_interleave(self.candidates, 0))
 
-        # selection: the candidate with the largest margin f_y - max over j != y of f_j (release), or by features
-        if self.candidates > 1 and self.select == "ridge":
-            z, kept = self._teaching(stages, prototypes, z)
-            records = [record | {"kept": i} for record, i in zip(records, kept, strict=True)]
-        elif self.candidates > 1:
+        if self.contrast:
+            of_prototypes = latents.means(rows_of(prototypes)).repeat_interleave(self.candidates, 0)
+            z = match_statistics(z, of_prototypes)
+
+        # selection: the candidate with the largest margin f_y - max over j != y of f_j (release), or nearest its centre
+        if self.candidates > 1:
             if f and ranks:
                 scores = candidate_margins(f, z, labels.tolist())
             else:
                 scores = -self._distances(stages, latents, prototypes, owner, z)
             z = z.unflatten(0, scores.shape)[torch.arange(len(scores)), scores.argmax(1)]
-            scores = scores.nan_to_num(posinf=0.0)  # a single class has no margin
-            records = [record | {"candidates": s} for record, s in zip(records, scores.tolist(), strict=True)]
+            finite = scores.nan_to_num(posinf=0.0).tolist()  # a single class has no margin
+            records = [record | {"candidates": s} for record, s in zip(records, finite, strict=True)]
         z = self._polish(model, z, prompts, ctx)
         return z, {"guidance_fallbacks": fallbacks, "prototypes": records}
 
@@ -257,16 +256,6 @@ class DPD(LatentDiffusionMethod):
             images = stages.model.decode(z, self.batch, partial(stages.ctx.progress, desc="candidates"))
             drawn, points = as_points(space.like(images)), lambda rows: as_points(space.at(rows))
         return distances_to_centres(prototypes, owner, stages.train.labels, points, drawn)
-
-    def _teaching(self, stages: Stages, prototypes: list[Prototype], z: Tensor) -> tuple[Tensor, list[int]]:
-        """Return of each prototype's candidates z the one that teaches a ridge classifier best, and its number."""
-        train, space = stages.train, feature_space(self.features, stages.train, stages.ctx)
-        real = real_sample(LabelledFeatures(space.x, train.labels[space.rows], space.rows))
-        rows = rows_of(prototypes).repeat_interleave(self.candidates)
-        images = stages.model.decode(z, self.batch, partial(stages.ctx.progress, desc="candidates"))
-        drawn = LabelledFeatures(space.like(images), train.labels[rows], rows)
-        chosen = ridge_choice(drawn, real, list(torch.arange(len(z)).split(self.candidates)))
-        return z[chosen], (chosen % self.candidates).tolist()
 
     def _consistency_loss(self, f: nn.Module, config: ClassifierConfig) -> ExtraLoss:
         """Return lambda w(t) CE(f(z0_hat), y) per image; f is frozen, the gradient runs through z0_hat.

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.prompts import representative_captions
 from ddbench.methods.latent_diffusion.stages import Stages
-from ddbench.methods.shared.ridge import LabelledFeatures, real_sample, ridge_choice
+from ddbench.methods.shared.ridge import ridge_choice
 from ddbench.methods.shared.spaces import FeatureSpace
 from ddbench.methods.shared.validation import check_enough
 from ddbench.types import ImageSet
@@ -115,6 +115,12 @@ def find_prototypes(
     return prototypes, owner
 
 
+def check_rule(features: str, choice: Choice) -> None:
+    """Raise ValueError for the ridge rule in latents, where it was not tried."""
+    if features == "latents" and choice == "ridge":
+        raise ValueError("choice=ridge compares features of networks: set features=few-shot or features=network")
+
+
 def prototypes_in_space(
     train: ImageSet, space: FeatureSpace, ipc: int, alpha: float, choice: Choice, progress: Callable
 ) -> tuple[list[Prototype], Tensor]:
@@ -141,8 +147,7 @@ def ridge_prototypes(
     """
     members = [torch.where((train.labels == p.label) & (owner == p.cluster))[0] for p in prototypes]
     slots = [torch.cat([rows_of([p]), rows[rows != p.row]]) for p, rows in zip(prototypes, members, strict=True)]
-    pool = LabelledFeatures(x, train.labels, torch.arange(len(x)))
-    chosen = ridge_choice(pool, real_sample(pool), slots)
+    chosen = ridge_choice(x, train.labels, slots)
     centres = torch.stack([x[rows].mean(0) for rows in members])
     labels = torch.tensor([p.label for p in prototypes])
     others = []

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from ddbench.methods.shared import few_shot
 from ddbench.methods.shared.few_shot import halved, symmetries
 from ddbench.methods.shared.spaces import check_space, feature_space
-
-
-@pytest.fixture
-def short(monkeypatch):
-    """Two networks of two steps; five images of a class have features."""
-    monkeypatch.setattr(few_shot, "RECIPE", replace(few_shot.RECIPE, min_steps=2, max_steps=2))
-    monkeypatch.setattr(few_shot, "NETWORKS", 2)
-    monkeypatch.setattr(few_shot, "SAMPLE", 5)
 
 
 def test_features_do_not_depend_on_how_an_image_is_turned(short, few_scenes, context_of):
