@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ddbench.utils.files import locked
 RETRIES = 3  # of a transfer that broke off
 TIMEOUT = 60  # seconds without a byte
 HUB = "https://huggingface.co"
+NO_RANGE = "requested byte range"  # gdown's words where a server does not send the rest of a file
 
 
 def download_file(address: str, path: Path, checksum: str, quiet: bool) -> None:
@@ -52,10 +54,17 @@ def _transfer(address: str, path: Path, quiet: bool) -> None:
                 "Unset it, or get the file elsewhere and use --from FILE."
             )
         address = constants.ENDPOINT + address.removeprefix(HUB)
+    options = {"quiet": quiet, "resume": True, "use_cookies": False, "timeout": TIMEOUT, "retries": RETRIES}
     try:
-        gdown.download(
-            address, str(path), quiet=quiet, resume=True, use_cookies=False, timeout=TIMEOUT, retries=RETRIES
-        )
+        try:
+            gdown.download(address, str(path), **options)
+        except gdown.exceptions.DownloadError as error:
+            if NO_RANGE not in str(error):
+                raise
+            # the part is the whole file, of a process that was killed before it named it; or the server sends no parts
+            for part in path.parent.glob(f"{glob.escape(path.name)}????????.part"):
+                part.unlink()
+            gdown.download(address, str(path), **options)
     except (gdown.exceptions.DownloadError, requests.exceptions.RequestException) as error:
         raise UnreachableError(
             f"{address} cannot be downloaded ({error}).\n"

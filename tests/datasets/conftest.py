@@ -182,6 +182,8 @@ class Hub:
         byte_range = request.headers.get("Range", "")
         self.ranges += [byte_range] if byte_range else []
         first = int(byte_range.removeprefix("bytes=").partition("-")[0] or 0)
+        if first >= len(data):
+            return request.send_error(416)
         request.send_response(206 if byte_range else 200)
         request.send_header("ETag", f'"{tag(file)[:40]}"')
         request.send_header("X-Repo-Commit", revision)

@@ -148,6 +148,27 @@ def test_a_broken_download_goes_on(copied, hub, data_paths, grow, monkeypatch):
     assert copied.describe(data_paths)
 
 
+def test_a_part_that_is_the_whole_file_is_downloaded_again(copied, hub, data_paths, grow):
+    """A process may be killed between the last byte and the file's name. A server then has no rest of it to send."""
+    grow(hub.files("me/toy", OLDER) / "data", NAMES, 10)
+    copied = replace(copied, copy=replace(copied.copy, files="data/*"))
+    original = next((hub.files("me/toy", OLDER) / "data").rglob("*.png"))
+    hub.down_after = 12
+    with pytest.raises(UnreachableError):
+        download.fetch(copied, data_paths)
+    hub.down_after = None
+    arrived = next((data_paths.root / ".downloads").rglob(original.name), None)
+    folder = next((data_paths.root / ".downloads").rglob("data")) / original.parent.name
+    if arrived:
+        arrived.unlink()
+    folder.mkdir(exist_ok=True)
+    part = folder / f"{original.name}.arriving12345678.part"
+    part.write_bytes(original.read_bytes())
+    download.fetch(copied, data_paths)
+    assert not part.exists()
+    assert copied.describe(data_paths)
+
+
 def test_a_part_of_a_file_is_not_downloaded_again(copied, hub, data_paths, picture, monkeypatch):
     monkeypatch.setattr(transfer, "RETRIES", 0)
     table(picture, hub.files("me/toy", OLDER), count=10, parts=1, side=400)
