@@ -18,7 +18,7 @@ SAMPLE = 200  # training images of each class, at most, whose errors count
 def ridge_choice(x: Tensor, labels: Tensor, slots: Sequence[Tensor]) -> Tensor:
     """Choose one image of every slot, so that together they teach a ridge classifier best; return their rows.
 
-    The loss of a set S is that of kernel ridge regression (Nguyen et al., ICLR 2021, arXiv:2011.00050, eq. 3) with
+    The loss of a set S is that of kernel ridge regression (Nguyen et al., ICLR 2021, arXiv:2011.00050) with
     labels y, one-hot minus 1 / classes: the mean over SAMPLE other images t of each class of
     | y_t - K_tS (K_SS + lambda I)^-1 y_S |^2, K the products of features. Slot after slot takes its best image while
     the others stay, until none changes, or SWEEPS times.
