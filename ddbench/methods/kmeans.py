@@ -13,14 +13,14 @@ from ddbench.methods.latent_diffusion.model_files import find_model, model_ident
 from ddbench.methods.latent_diffusion.prototypes import (
     CHOICE,
     Choice,
-    check_rule,
+    check_choice,
     prototypes_in_space,
     rows_of,
     stored_prototypes,
 )
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, subset
-from ddbench.methods.shared.spaces import FEATURES, check_space, few_shot_space, network_space
+from ddbench.methods.shared.spaces import FEATURES, check_space, feature_space
 from ddbench.methods.shared.validation import at_least, check_enough
 from ddbench.types import DistilledSet, ImageSet
 
@@ -63,7 +63,7 @@ class KMeans:
 
     def __post_init__(self) -> None:
         at_least(self, alpha=0)
-        check_rule(self.features, self.choice)
+        check_choice(self.features, self.choice)
 
     def identity(self) -> str:
         """Return a digest of the autoencoder's weights, empty without latents. Raises UserError without a base."""
@@ -89,10 +89,7 @@ class KMeans:
             stages = Stages(model, train, ctx, BATCH)
             prototypes, _ = stored_prototypes(stages, stages.latents(), ipc, self.alpha, self.choice)
         else:
-            if self.features == "few-shot":
-                space = few_shot_space(train, ctx)
-            else:
-                space = network_space(train, ctx, self.embedding, self.trained)
+            space = feature_space(self.features, train, ctx, self.embedding, self.trained)
             prototypes, _ = prototypes_in_space(train, space, ipc, self.alpha, self.choice, ctx.progress)
         weights = cluster_weights([p.size for p in prototypes], ipc) if self.image_weights else None
         return subset(train, rows_of(prototypes), {"prototypes": [p.record() for p in prototypes]}, weights)

@@ -1,4 +1,4 @@
-"""Open image files; convert images between NumPy arrays and tensors. No torch at import."""
+"""Open image files; convert images between NumPy arrays and tensors; turn them. No torch at import."""
 
 from __future__ import annotations
 
@@ -104,3 +104,9 @@ def to_uint8(images: Tensor) -> Tensor:
     import torch
 
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def turn(images: Tensor, view: int) -> Tensor:
+    """Return images (n, c, h, h) in one of eight views: 0 as they are, 1 mirrored, 2 and 3 turned by 90 degrees, ..."""
+    around = images.rot90(view // 2, (2, 3))
+    return (around.flip(3) if view % 2 else around).contiguous()

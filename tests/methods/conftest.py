@@ -33,7 +33,7 @@ def method(pipeline) -> DPD:
 
 
 @pytest.fixture
-def short(monkeypatch):
+def short_training(monkeypatch):
     """Two few-shot networks of two steps; five images of a class have features."""
     monkeypatch.setattr(few_shot, "RECIPE", replace(few_shot.RECIPE, min_steps=2, max_steps=2))
     monkeypatch.setattr(few_shot, "NETWORKS", 2)

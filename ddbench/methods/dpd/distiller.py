@@ -28,7 +28,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
     Choice,
     Prototype,
     as_points,
-    check_rule,
+    check_choice,
     cluster_captions,
     distances_to_centres,
     embedding,
@@ -134,7 +134,7 @@ class DPD(LatentDiffusionMethod):
             self, candidates=1, classifier_steps=0, classifier_views=0, alpha=0, pull=0, consistency=0, decoder_steps=0
         )
         shares(self, "pull_until")
-        check_rule(self.features, self.choice)
+        check_choice(self.features, self.choice)
 
     def identity(self) -> str:
         """Return a digest of the weights of base and captioner. Raises UserError when there is no such model."""

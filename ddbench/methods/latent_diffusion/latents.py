@@ -49,12 +49,6 @@ def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     return output.latent_dist.mean, output.latent_dist.std
 
 
-def turn(images: Tensor, view: int) -> Tensor:
-    """Return images (n, c, h, h) in one of eight views: 0 as they are, 1 mirrored, 2 and 3 turned by 90 degrees, ..."""
-    around = torch.rot90(images, view // 2, (2, 3))
-    return (around.flip(3) if view % 2 else around).contiguous()
-
-
 def load_latents(folder: Path, labels: Tensor, scale: float) -> Latents:
     """Read the stage that `Stages.latents` makes, memory-mapped."""
     parts = load_file(folder / "latents.safetensors")

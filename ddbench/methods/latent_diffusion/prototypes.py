@@ -30,7 +30,6 @@ GRID = 8
 DIGITS = 6  # of unit vectors: k-means tells no nearer ones apart
 KMEANS_SEED = 666
 
-
 Choice = Literal["margin", "nearest", "ridge"]
 CHOICE = (  # meaning of the setting that chooses one of them
     "member that represents a cluster: the one of the largest margin, distance to the nearest other centre - alpha x "
@@ -115,7 +114,7 @@ def find_prototypes(
     return prototypes, owner
 
 
-def check_rule(features: str, choice: Choice) -> None:
+def check_choice(features: str, choice: Choice) -> None:
     """Raise ValueError for the ridge rule in latents, where it was not tried."""
     if features == "latents" and choice == "ridge":
         raise ValueError("choice=ridge compares features of networks: set features=few-shot or features=network")

@@ -23,12 +23,13 @@ from ddbench.methods.latent_diffusion.finetune import (
     finetune_loss,
     load_finetuned,
 )
-from ddbench.methods.latent_diffusion.latents import Latents, load_latents, turn
+from ddbench.methods.latent_diffusion.latents import Latents, load_latents
 from ddbench.methods.latent_diffusion.model import LatentModel
 from ddbench.methods.latent_diffusion.prompts import Prompts
 from ddbench.methods.shared.device import in_batches
 from ddbench.types import ImageSet
 from ddbench.utils.files import digest
+from ddbench.utils.images import turn
 from ddbench.utils.tensor_file import write_rows
 
 SHARED = "latent-diffusion@1"  # replaces the method in the stages' keys; raise it when their content may change

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ddbench.config import param
 from ddbench.context import Context, generator_of
-from ddbench.methods.shared.selection import check_enough, select
+from ddbench.methods.shared.selection import check_enough, drawn_rows, select
 from ddbench.methods.shared.teachers import RECIPES, Training, soft_labels, train_on_real
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
@@ -137,10 +137,7 @@ def draw_pool(train: ImageSet, count: int) -> ImageSet:
     """Return `count` random images of each class, all of a smaller one; `train` itself for 0. Always the same ones."""
     if count == 0:
         return train
-    of_class = [train.of_class(label) for label in range(len(train.classes))]
-    draws = [generator_of(0, "dynamics", name) for name in train.classes]
-    parts = [r[torch.randperm(len(r), generator=g)[:count]] for r, g in zip(of_class, draws, strict=True)]
-    return train.rows(torch.cat(parts).sort().values)
+    return train.rows(drawn_rows(train.labels, count, lambda label: generator_of(0, "dynamics", train.classes[label])))
 
 
 def ranked(scores: Tensor, count: int, keep: str, offset: float) -> Tensor:

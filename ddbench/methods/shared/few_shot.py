@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddbench.context import Context
+from ddbench.context import Context, generator_of
 from ddbench.methods.shared.selection import SYMMETRIES, drawn_rows
 from ddbench.methods.shared.teachers import stored_network
 from ddbench.types import ImageSet
+from ddbench.utils.images import turn
 from evaluators.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ SHARED = "few-shot@1"
 NETWORKS = 4
 IMAGES = 10  # of each class that a network learns
 SAMPLE = 200  # real images of each class, at most, that have features
-SMALLEST = 32  # side in pixels: larger images are halved
+SMALLEST = 32  # side in pixels of halved images
 RECIPE = Recipe(
     "adamw", lr=2e-3, weight_decay=0.01, batch=32, epochs=1, min_steps=200, max_steps=200, augment=SYMMETRIES
 )
@@ -51,7 +53,7 @@ def few_shot_features(train: ImageSet, ctx: Context) -> FewShotFeatures:
     """Return the features of real images, computed once for all runs."""
 
     def make(folder: Path) -> None:
-        rows = drawn_rows(train.labels, SAMPLE, SHARED)
+        rows = drawn_rows(train.labels, SAMPLE, partial(generator_of, 0, SHARED))
         raw = _raw_features(train.images[rows], train, ctx)
         means = raw.mean(1)
         save_file({"x": _joined(raw, means), "rows": rows, "means": means}, folder / "features.safetensors")
@@ -69,7 +71,7 @@ def _raw_features(images: Tensor, train: ImageSet, ctx: Context) -> Tensor:
     """Return the mean features over the eight symmetries, (NETWORKS, n, d), of images (n, 3, h, w), uint8."""
     from evaluators.students import features
 
-    views = list(symmetries(halved(images)))
+    views = [turn(halved(images), view) for view in range(8)]
     of_networks = []
     for network in _networks(train, ctx):
         of_networks.append(torch.stack([features(network, view, ctx.device) for view in views]).mean(0))
@@ -79,25 +81,17 @@ def _raw_features(images: Tensor, train: ImageSet, ctx: Context) -> Tensor:
 def _networks(train: ImageSet, ctx: Context) -> Iterator[Student]:
     """Yield the networks, each trained on IMAGES other images of every class; stages."""
     for number in range(NETWORKS):
-        few = train.rows(drawn_rows(train.labels, IMAGES, f"{SHARED} {number}"))
+        few = train.rows(drawn_rows(train.labels, IMAGES, partial(generator_of, 0, f"{SHARED} {number}")))
         few = replace(few, images=halved(few.images))
         key = {"student": "convnet", "content": "network", "network": number}
         yield stored_network(few, replace(ctx, method=SHARED), RECIPE, "few-shot", key)
 
 
 def halved(images: Tensor) -> Tensor:
-    """Return uint8 images (n, 3, h, w) at half the size, down to SMALLEST: students of a few images see layout."""
+    """Return uint8 images (n, 3, h, w) at half the size; as they are where a side would be below SMALLEST."""
     if min(images.shape[2:]) < 2 * SMALLEST:
         return images
     return F.avg_pool2d(images.float(), 2).round().byte()
-
-
-def symmetries(images: Tensor) -> Iterator[Tensor]:
-    """Yield square images turned by each quarter, and mirrored: the eight symmetries of a square."""
-    for quarter in range(4):
-        turned = images.rot90(quarter, (2, 3)).contiguous()
-        yield turned
-        yield turned.flip(3)
 
 
 def _joined(raw: Tensor, means: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddbench.context import generator_of
 from ddbench.methods.shared.selection import drawn_rows
 
 LAMBDA = 0.1  # of features of length 1
@@ -28,7 +30,7 @@ def ridge_choice(x: Tensor, labels: Tensor, slots: Sequence[Tensor]) -> Tensor:
     """
     classes = int(labels.max()) + 1
     y = F.one_hot(labels, classes).double() - 1 / classes
-    counted = drawn_rows(labels, SAMPLE, "ridge")
+    counted = drawn_rows(labels, SAMPLE, partial(generator_of, 0, "ridge"))
     own = torch.full_like(labels, -1)  # of an image: its number among those whose errors count, or -1
     own[counted] = torch.arange(len(counted))
     K = x[counted] @ x.T

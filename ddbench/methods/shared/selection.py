@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ddbench.context import Context, generator_of
+from ddbench.context import Context
 from ddbench.methods.shared.teachers import seed_for, stored_network
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.tensor_file import write_rows
@@ -68,12 +68,15 @@ def cluster_weights(sizes: Sequence[int], ipc: int) -> Tensor:
     return (of_class / of_class.mean(1, keepdim=True)).flatten()
 
 
-def drawn_rows(labels: Tensor, count: int, purpose: str) -> Tensor:
-    """Return the rows, int64, ascending, of `count` drawn images of each class, or of all; the same for every seed."""
+def drawn_rows(labels: Tensor, count: int, generator: Callable[[int], torch.Generator]) -> Tensor:
+    """Return the rows, int64, ascending, of `count` drawn images of each class, or of all where it has fewer.
+
+    generator: label -> what draws the images of this class.
+    """
     rows = []
     for label in labels.unique().tolist():
         of_class = torch.nonzero(labels == label).flatten()
-        rows.append(of_class[torch.randperm(len(of_class), generator=generator_of(0, purpose, label))[:count]])
+        rows.append(of_class[torch.randperm(len(of_class), generator=generator(label))[:count]])
     return torch.cat(rows).sort().values
 
 

@@ -17,8 +17,8 @@ from ddbench.types import ImageSet
 
 FEATURES = (  # meaning of the setting that chooses one of them
     "the penultimate features of a network trained on the training split, as for herding (network), or those of four "
-    "convnets that learn ten images of each class, as students of a distilled set do, at half the size; at most 200 "
-    "images of each class are looked at (few-shot)"
+    "convnets that learn ten images of each class, as students of a distilled set do, at half the size; at most "
+    f"{SAMPLE} images of each class are looked at (few-shot)"
 )
 
 
@@ -39,25 +39,22 @@ class FeatureSpace:
         return self.x[torch.searchsorted(self.rows, rows)]
 
 
-def network_space(train: ImageSet, ctx: Context, student: str = "convnet", trained: bool = True) -> FeatureSpace:
-    """Return the space of `real_features`."""
-    x = F.normalize(real_features(train, ctx, student, trained), dim=1)
-    like = lambda images: F.normalize(features_like(images, train, ctx, student), dim=1)  # noqa: E731
-    return FeatureSpace(x, torch.arange(len(x)), like)
-
-
-def few_shot_space(train: ImageSet, ctx: Context) -> FeatureSpace:
-    """Return the space of `few_shot_features`."""
-    real = few_shot_features(train, ctx)
-    return FeatureSpace(real.x, real.rows, partial(few_shot_features_like, real=real, train=train, ctx=ctx))
-
-
 def check_space(features: str, ipc: int) -> None:
     """Raise ValueError for more images per class than the space has features of."""
     if features == "few-shot" and ipc > SAMPLE:
         raise ValueError(f"features=few-shot looks at {SAMPLE} images of each class, fewer than {ipc}: --ipc {SAMPLE}")
 
 
-def feature_space(features: str, train: ImageSet, ctx: Context) -> FeatureSpace:
-    """Return the space named network or few-shot."""
-    return few_shot_space(train, ctx) if features == "few-shot" else network_space(train, ctx)
+def feature_space(
+    features: str, train: ImageSet, ctx: Context, student: str = "convnet", trained: bool = True
+) -> FeatureSpace:
+    """Return the space named network or few-shot.
+
+    student, trained: of `real_features`, with network. `like` has the trained network's features.
+    """
+    if features == "few-shot":
+        real = few_shot_features(train, ctx)
+        return FeatureSpace(real.x, real.rows, partial(few_shot_features_like, real=real, train=train, ctx=ctx))
+    x = F.normalize(real_features(train, ctx, student, trained), dim=1)
+    like = lambda images: F.normalize(features_like(images, train, ctx, student), dim=1)  # noqa: E731
+    return FeatureSpace(x, torch.arange(len(x)), like)

@@ -26,9 +26,10 @@ from ddbench.methods.dpd.classifier import (
 )
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.diffusion import Objective, add_noise, clean_estimate, diffusion_loss, target
-from ddbench.methods.latent_diffusion.latents import Latents, turn
+from ddbench.methods.latent_diffusion.latents import Latents
 from ddbench.methods.latent_diffusion.training import Checkpoints, checkpoints_beside
 from ddbench.utils.files import read_json
+from ddbench.utils.images import turn
 
 CPU = torch.device("cpu")
 

@@ -326,11 +326,11 @@ def test_prototypes_by_the_features_of_a_network_are_those_of_kmeans(method, few
     assert distilled.extras["prototypes"] == of_kmeans.extras["prototypes"]
 
 
-def test_prototypes_by_the_ridge_rule_are_those_of_kmeans(method, few_scenes, context_of, short):
+def test_prototypes_by_the_ridge_rule_are_those_of_kmeans(method, few_scenes, context_of, short_training):
     variant = dataclasses.replace(method, features="few-shot", choice="ridge", candidates=2, select="centre")
-    made = variant.distill(few_scenes, 2, context_of()).extras["prototypes"]
+    of_dpd = variant.distill(few_scenes, 2, context_of()).extras["prototypes"]
     of_kmeans = KMeans(features="few-shot", choice="ridge").distill(few_scenes, 2, context_of()).extras["prototypes"]
-    assert [{k: v for k, v in p.items() if k not in ("prompt", "candidates")} for p in made] == of_kmeans
+    assert [{k: v for k, v in p.items() if k not in ("prompt", "candidates")} for p in of_dpd] == of_kmeans
     for p in of_kmeans:
         assert few_scenes.names[p["row"]] == p["name"]
         assert few_scenes.labels[p["row"]] == p["label"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddbench.methods.latent_diffusion.latents import turn
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.mgd3 import MGD3
 from ddbench.methods.plain_diffusion import Diffusion
+from ddbench.utils.images import turn
 
 SHORT = {"tune_steps": 3, "tune_batch": 4, "steps": 3, "batch": 4}
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from ddbench.methods.shared import few_shot
-from ddbench.methods.shared.few_shot import halved, symmetries
+from ddbench.methods.shared.few_shot import halved
 from ddbench.methods.shared.spaces import check_space, feature_space
+from ddbench.utils.images import turn
 
 
-def test_features_do_not_depend_on_how_an_image_is_turned(short, few_scenes, context_of):
+def test_features_do_not_depend_on_how_an_image_is_turned(short_training, few_scenes, context_of):
     space = feature_space("few-shot", few_scenes, context_of())
     images = few_scenes.images[:4]
     x = space.like(images)
@@ -19,7 +20,7 @@ def test_features_do_not_depend_on_how_an_image_is_turned(short, few_scenes, con
     assert not torch.allclose(x[0], x[1], atol=0.01)
 
 
-def test_real_images_have_the_same_features_as_drawn_ones_and_are_computed_once(short, few_scenes, context_of):
+def test_real_images_have_the_same_features_as_drawn_ones_and_are_computed_once(short_training, few_scenes, context_of):
     space = feature_space("few-shot", few_scenes, context_of())
     assert few_scenes.labels[space.rows].bincount().tolist() == [5, 5, 5]
     torch.testing.assert_close(space.like(few_scenes.images[space.rows]), space.x)
@@ -29,7 +30,7 @@ def test_real_images_have_the_same_features_as_drawn_ones_and_are_computed_once(
     assert [(cost["stage"], cost["reused"]) for cost in ctx.costs] == [("few-shot", True)]
 
 
-def test_networks_learn_other_images(short, few_scenes, context_of, monkeypatch):
+def test_networks_learn_other_images(short_training, few_scenes, context_of, monkeypatch):
     monkeypatch.setattr(few_shot, "IMAGES", 2)
     seen = []
     real = few_shot.stored_network
@@ -51,7 +52,7 @@ def test_large_images_are_halved():
 
 def test_eight_symmetries_are_eight_images():
     image = torch.arange(4).view(1, 1, 2, 2)
-    assert len({tuple(view.flatten().tolist()) for view in symmetries(image)}) == 8
+    assert len({tuple(view.flatten().tolist()) for view in (turn(image, number) for number in range(8))}) == 8
 
 
 def test_more_images_than_the_space_has_are_refused():

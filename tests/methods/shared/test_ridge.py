@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from ddbench.context import generator_of
 from ddbench.methods.shared import ridge
 from ddbench.methods.shared.ridge import ridge_choice
 from ddbench.methods.shared.selection import drawn_rows
@@ -33,7 +36,11 @@ def test_no_other_image_of_a_slot_is_better(seed, sample, monkeypatch):
     """Three classes of nine images, three slots each; the errors of all images count, or those of five of a class."""
     monkeypatch.setattr(ridge, "SAMPLE", sample)
     labels = torch.arange(3).repeat_interleave(9)
-    x, slots, counted = features(labels, seed), list(torch.arange(27).view(9, 3)), drawn_rows(labels, sample, "ridge")
+    x, slots, counted = (
+        features(labels, seed),
+        list(torch.arange(27).view(9, 3)),
+        drawn_rows(labels, sample, partial(generator_of, 0, "ridge")),
+    )
     start = torch.stack([slot[0] for slot in slots])
     chosen = ridge_choice(x, labels, slots)
     least = slow_loss(x, labels, counted, chosen)
@@ -54,7 +61,7 @@ def test_where_every_image_is_chosen_the_first_stay():
 
 def test_drawn_rows_are_so_many_of_each_class():
     labels = torch.tensor([0] * 9 + [1] * 3)
-    rows = drawn_rows(labels, 4, "a")
+    rows, again, others = (drawn_rows(labels, 4, partial(generator_of, 0, name)).tolist() for name in "aab")
     assert labels[rows].tolist() == [0] * 4 + [1] * 3
-    assert rows.tolist() == drawn_rows(labels, 4, "a").tolist() == sorted(rows.tolist())
-    assert rows.tolist() != drawn_rows(labels, 4, "b").tolist()
+    assert rows == again == sorted(rows)
+    assert rows != others
