@@ -61,6 +61,7 @@ def sweep(  # noqa: PLR0913
       students = ["convnet", "resnet18"]
       methods = [
           "random", "full",
+          { method = "herding", seeds = 1, student_seeds = 3 },  # which uses no seed
           { method = "dpd", preset = "tiny" },
           { method = "dm", preset = "tiny", set = ["iterations=500", "rate=0.05"], ipcs = [1] },
           { method = "my_method.py:MyMethod", config = "mine.toml" },

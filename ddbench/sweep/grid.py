@@ -42,7 +42,8 @@ Seeds = Annotated[int, Meta(le=MOST_SEEDS)]
 class MethodEntry:
     """One method of a plan: its name, and what `ddbench run` calls --preset, --config and --set.
 
-    ipcs, seeds: in place of the plan's.
+    ipcs, seeds, student_seeds: in place of the plan's. A method that uses no seed needs one distillation, but as many
+    students as the others together.
     """
 
     method: str
@@ -51,6 +52,7 @@ class MethodEntry:
     set: tuple[str, ...] = ()
     ipcs: tuple[Ipc, ...] | None = None
     seeds: Seeds | tuple[int, ...] | None = None
+    student_seeds: Annotated[int, Meta(ge=1, le=MOST_SEEDS)] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,6 @@ def sweep_jobs(sweep: Sweep, methods: Sequence[MethodEntry], data_paths: DataPat
     So shared stages (a teacher, a fine-tuned model) are computed once, by several processes at once. Raises UserError
     for any invalid name, before anything is written.
     """
-    evaluations = [
-        planning.evaluation_setup(sweep.students, protocol, sweep.student_seeds) for protocol in sweep.protocols
-    ]
     listed = cache(partial(planning.list_dataset, data_paths=data_paths))
     protocols = tuple(map(absolute_file, sweep.protocols))
     jobs: dict[str, SweepJob] = {}  # by digest of the run
@@ -192,15 +191,17 @@ def sweep_jobs(sweep: Sweep, methods: Sequence[MethodEntry], data_paths: DataPat
     grid = product(enumerate(methods), enumerate(sweep.datasets), sweep.sizes or (None,))
     for (m, entry), (d, dataset), size in grid:
         request = _request(sweep, entry, dataset, size)
+        student_seeds = entry.student_seeds or sweep.student_seeds
+        evaluations = [planning.evaluation_setup(sweep.students, name, student_seeds) for name in sweep.protocols]
         plans = planning.plans_for_protocols(request, evaluations, data_paths, listed(request.dataset))
         for rank, spec in enumerate(plans[0].specs):
-            if spec.digest in jobs:
+            if spec.digest in jobs and jobs[spec.digest].student_seeds >= student_seeds:
                 continue
             one = replace(request, ipcs=(spec.ipc,) if spec.ipc else (), seeds=(spec.seed,))
             parts = [planning.tasks(replace(plan, specs=(spec,)), runs) for plan in plans]
             tasks = tuple({task.path: task for part in parts for task in part}.values())
-            jobs[spec.digest] = SweepJob(one, sweep.students, protocols, sweep.student_seeds, tasks)
-            order[spec.digest] = (0, m, d, spec.size, rank) if rank == 0 else (1, d, spec.size, m, rank)
+            jobs[spec.digest] = SweepJob(one, sweep.students, protocols, student_seeds, tasks)
+            order.setdefault(spec.digest, (0, m, d, spec.size, rank) if rank == 0 else (1, d, spec.size, m, rank))
     return [jobs[digest] for digest in sorted(jobs, key=order.__getitem__)]
 
 

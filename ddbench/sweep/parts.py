@@ -47,7 +47,7 @@ AnyPlan = TypeVar("AnyPlan", bound=PartPlan)
 def read_part_plan(path: Path, cls: type[AnyPlan], instead: str) -> tuple[AnyPlan, tuple[MethodEntry, ...]]:
     """Read a plan and its methods from a TOML file.
 
-    instead: what a plan has in place of IPCs and seeds of a method.
+    instead: what a plan has in place of seeds.
 
     Raises UserError that names the wrong key or value, and the valid ones.
     """
@@ -60,8 +60,9 @@ def read_part_plan(path: Path, cls: type[AnyPlan], instead: str) -> tuple[AnyPla
     if not plan.students:
         raise UserError(f"{path}: students is empty: name at least one")
     for entry in methods:
-        if entry.ipcs is not None or entry.seeds is not None:
-            raise UserError(f"{path}: {entry.method} has ipcs or seeds of its own; a plan has one ipc, and {instead}")
+        if own := [name for name in ("ipcs", "seeds", "student_seeds") if getattr(entry, name) is not None]:
+            reason = f"a plan of this kind has one ipc, {instead} in place of seeds, and the same students for all"
+            raise UserError(f"{path}: {entry.method} has {' and '.join(own)} of its own; {reason}")
         if not load_method(entry.method).whole and not plan.ipc:
             raise UserError(f"{path}: {entry.method} needs images per class: add ipc = 20, for example")
     return plan, methods

@@ -131,7 +131,7 @@ def test_a_set_that_fails_costs_its_students_only(home, monkeypatch):
         ({"protocol": '"soft@1"'}, "soft@1 has a teacher, which was trained on all classes at once"),
         ({"protocol": '"mtt@1"'}, "trains at the rate that a set carries"),
         ({"dataset": None}, "dataset must be the name of one"),
-        ({"methods": '{method = "random", ipcs = [1]}'}, "random has ipcs or seeds of its own"),
+        ({"methods": '{method = "random", ipcs = [1]}'}, "random has ipcs of its own; a plan of this kind has one ipc"),
     ],
 )
 def test_an_impossible_plan_is_refused(home, values, message):

@@ -68,6 +68,18 @@ def test_every_student_of_every_protocol(home, tmp_path):
     assert job.missing == list(job.tasks)
 
 
+def test_a_method_without_seeds_gets_as_many_students(home, tmp_path):
+    own = '"random", { method = "herding", seeds = 1, student_seeds = 2 },'
+    jobs = grid(home, tmp_path, (home / "plan.toml").read_text().replace('"random",', own))
+    students = {job.request.method: (len(job.request.seeds), len(job.tasks) - 1) for job in jobs}
+    assert students["herding"] == (1, 2)
+    assert students["random"] == (1, 1)
+    twice = '{ method = "random", seeds = 1, student_seeds = 2 }, "random",'
+    jobs = grid(home, tmp_path, (home / "plan.toml").read_text().replace('"random",', twice))
+    students = {(*r.ipcs, *r.seeds): len(job.tasks) - 1 for job in jobs if (r := job.request).method == "random"}
+    assert students == {(1, 0): 2, (2, 0): 2, (1, 1): 1, (2, 1): 1}
+
+
 def test_what_is_asked_twice_is_one_job(home, tmp_path):
     text = (home / "plan.toml").read_text().replace('"random",', '"random", { method = "random", preset = "tiny" },')
     assert facts(grid(home, tmp_path, text)) == facts(grid(home, tmp_path))
