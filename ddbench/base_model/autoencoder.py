@@ -41,7 +41,8 @@ def build_autoencoder(latent_channels: int = 8) -> AutoencoderDC:
     """Build the untrained network: half and quarter size, 32 and 128 channels to encode, 48 and 192 to decode.
 
     AutoencoderDC (Chen et al., arXiv 2410.10733) goes from level to level by pixel shuffle. AutoencoderKL repeats each
-    pixel four times and cannot tell the copies apart: small ones lose fine texture for good (docs/base-model.md).
+    pixel four times and cannot tell the copies apart: small ones lose fine texture for good
+    (docs/base-model-trials.md).
     Channels grow fourfold from level to level, so that the shortcuts are plain shuffles (`start_linear`).
     """
     return AutoencoderDC(
@@ -109,8 +110,8 @@ def _fit(
 
 
 # The start: block PCA, the best that a linear map keeps of 4x4 pixels. Gradient descent from a random start spends its
-# hours on the way to this point (docs/base-model.md). It works because every level of AutoencoderDC has a shortcut
-# around what it learns, a plain pixel shuffle where channels grow fourfold from level to level.
+# hours on the way to this point (docs/base-model-trials.md). It works because every level of AutoencoderDC has a
+# shortcut around what it learns, a plain pixel shuffle where channels grow fourfold from level to level.
 
 
 @torch.no_grad()

@@ -113,7 +113,7 @@ def train_denoiser(
     """Train text encoder and U-Net on the device of `model`; latents are those of `encode_views`.
 
     A tenth of the captions is empty. The loss is that of v-prediction with `limited_weight`: on these latents it fell
-    faster than that of predicting the clean latent (docs/base-model.md).
+    faster than that of predicting the clean latent (docs/base-model-trials.md).
     """
     device = next(model.parameters()).device
     scheduler = build_scheduler()

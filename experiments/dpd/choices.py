@@ -1,4 +1,4 @@
-"""Measure a setting of DPD without the test split, as for the choices in docs/dpd.md.
+"""Measure a setting of DPD without the test split, as for the choices in docs/dpd-trials.md.
 
     python experiments/dpd/choices.py --data-root DATA --dataset eurosat --set captioner=template --set consistency=0.1
     python experiments/dpd/choices.py --data-root DATA --dataset ucm --method kmeans --student-seeds 3
