@@ -42,8 +42,8 @@ def build_autoencoder(latent_channels: int = 8) -> AutoencoderDC:
 
     AutoencoderDC (Chen et al., arXiv 2410.10733) goes from level to level by pixel shuffle. AutoencoderKL repeats each
     pixel four times and cannot tell the copies apart: small ones lose fine texture for good
-    (docs/base-model-trials.md).
-    Channels grow fourfold from level to level, so that the shortcuts are plain shuffles (`start_linear`).
+    (docs/base-model-trials.md). Channels grow fourfold from level to level, so that the shortcuts are plain shuffles
+    (`start_linear`).
     """
     return AutoencoderDC(
         latent_channels=latent_channels, encoder_block_out_channels=(32, 32, 128),

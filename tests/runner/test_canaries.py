@@ -235,7 +235,7 @@ def test_jobs_can_be_sent_to_another_process(home):
         ({"distillations": 4}, "distillations = 4 is invalid"),
         ({"halves": 4}, "unknown key of a plan"),
         ({"ipc": None}, "random needs images per class: add ipc = 20"),
-        ({"methods": '{method = "random", seeds = 2}'}, "a plan has one ipc, and distillations"),
+        ({"methods": '{method = "random", seeds = 2}'}, "random has seeds of its own; a plan of this kind has one ipc"),
     ],
 )
 def test_an_impossible_plan_is_refused(home, values, message):
