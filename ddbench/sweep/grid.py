@@ -181,9 +181,15 @@ def _method_entry(method: Any, path: Path) -> MethodEntry:
 def sweep_jobs(sweep: Sweep, methods: Sequence[MethodEntry], data_paths: DataPaths, runs: Path) -> list[SweepJob]:
     """Return every job of the grid once; the first of each method on each dataset and size comes before all others.
 
-    So shared stages (a teacher, a fine-tuned model) are computed once, by several processes at once. Raises UserError
-    for any invalid name, before anything is written.
+    So shared stages (a teacher, a fine-tuned model) are computed once, by several processes at once. A job that two
+    methods of the plan ask for gets the larger number of students. Raises UserError for any invalid name, before
+    anything is written.
     """
+
+    @cache
+    def evaluations(student_seeds: int) -> list[planning.EvaluationSetup]:
+        return [planning.evaluation_setup(sweep.students, name, student_seeds) for name in sweep.protocols]
+
     listed = cache(partial(planning.list_dataset, data_paths=data_paths))
     protocols = tuple(map(absolute_file, sweep.protocols))
     jobs: dict[str, SweepJob] = {}  # by digest of the run
@@ -192,8 +198,7 @@ def sweep_jobs(sweep: Sweep, methods: Sequence[MethodEntry], data_paths: DataPat
     for (m, entry), (d, dataset), size in grid:
         request = _request(sweep, entry, dataset, size)
         student_seeds = entry.student_seeds or sweep.student_seeds
-        evaluations = [planning.evaluation_setup(sweep.students, name, student_seeds) for name in sweep.protocols]
-        plans = planning.plans_for_protocols(request, evaluations, data_paths, listed(request.dataset))
+        plans = planning.plans_for_protocols(request, evaluations(student_seeds), data_paths, listed(request.dataset))
         for rank, spec in enumerate(plans[0].specs):
             if spec.digest in jobs and jobs[spec.digest].student_seeds >= student_seeds:
                 continue

@@ -71,9 +71,12 @@ def test_every_student_of_every_protocol(home, tmp_path):
 def test_a_method_without_seeds_gets_as_many_students(home, tmp_path):
     own = '"random", { method = "herding", seeds = 1, student_seeds = 2 },'
     jobs = grid(home, tmp_path, (home / "plan.toml").read_text().replace('"random",', own))
-    students = {job.request.method: (len(job.request.seeds), len(job.tasks) - 1) for job in jobs}
-    assert students["herding"] == (1, 2)
-    assert students["random"] == (1, 1)
+    students = {(job.request.method, *job.request.seeds): len(job.tasks) - 1 for job in jobs}
+    assert {each: n for each, n in students.items() if each[0] == "herding"} == {("herding", 0): 2}
+    assert {each: n for each, n in students.items() if each[0] == "random"} == {("random", 0): 1, ("random", 1): 1}
+
+
+def test_what_is_asked_twice_gets_the_larger_number_of_students(home, tmp_path):
     twice = '{ method = "random", seeds = 1, student_seeds = 2 }, "random",'
     jobs = grid(home, tmp_path, (home / "plan.toml").read_text().replace('"random",', twice))
     students = {(*r.ipcs, *r.seeds): len(job.tasks) - 1 for job in jobs if (r := job.request).method == "random"}
