@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +33,11 @@ def capture(call: Replay) -> Replay:
     return replay
 
 
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU the current one: streams and captures are of the current GPU, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 @dataclass
 class GraphedStep:
     """A step that runs as a CUDA graph, one for each shape of a batch, after WARM_UP steps of that shape.
@@ -55,11 +61,13 @@ class GraphedStep:
         if self._eager:
             return self.step(images, targets)
         if self._calls[shape] <= WARM_UP:
-            return self._warm_up(images, targets)
+            with _current(images.device):
+                return self._warm_up(images, targets)
         if shape not in self._graphs:
             x, y = images.clone(), targets.clone()
             try:
-                self._graphs[shape] = x, y, self.capture(lambda: self.step(x, y))
+                with _current(images.device):
+                    self._graphs[shape] = x, y, self.capture(lambda: self.step(x, y))
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"no CUDA graph, so the steps run one kernel at a time, slower: {reason}", stacklevel=2)

@@ -76,7 +76,13 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     show_default=True,
     show_envvar=True,
     callback=_device,
-    help="Device that computes: auto, cpu, cuda, or one GPU (cuda:1).",
+    help="Device that computes: auto, cpu, cuda, or one GPU (cuda:1). Several, as cuda:0,cuda:1, share the --jobs.",
+)
+@click.option(
+    "--gpu-memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GIB",
+    help="Most memory of a GPU that each process holds, so that --jobs share it; above that a job is out of memory.",
 )
 @click.option(
     "--resize",
@@ -95,6 +101,7 @@ def cli(  # noqa: PLR0913
     data: Path | None,
     shared: Path,
     device: str,
+    gpu_memory: float | None,
     resize: Literal["lanczos", "bilinear"],
     quiet: bool,
     verbose: bool,
@@ -126,7 +133,7 @@ def cli(  # noqa: PLR0913
         )
     quiet = quiet or not process_group(device == "cpu").is_lead
     log_to_stderr(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-    ctx.obj = GlobalOptions(runs, data, shared, device, quiet, resize)
+    ctx.obj = GlobalOptions(runs, data, shared, device, quiet, resize, gpu_memory)
 
 
 COMMANDS = (

@@ -60,7 +60,8 @@ class JobOptions:
 
     def pool(self, options: GlobalOptions) -> AbstractContextManager[Submit] | None:
         """Return the processes of the jobs; None for this process."""
-        return pool_of(options, self.at_once, self.scheduler) if self.at_once or self.scheduler else None
+        here = not (self.at_once or self.scheduler) and len(options.devices) == 1
+        return None if here else pool_of(options, self.at_once, self.scheduler)
 
 
 def job_options(command: Callable) -> Callable:

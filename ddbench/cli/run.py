@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ from ddbench.utils.limits import MOST_IMAGES, MOST_SEEDS
 from ddbench.utils.text_table import terminal_width
 
 if TYPE_CHECKING:
-    from ddbench.runner.plan import EvaluationSetup, Plan
+    from ddbench.runner.plan import EvaluationSetup, Plan, Task
+    from ddbench.runner.run import TaskCounts
 
 SEEDS = click.IntRange(1, MOST_SEEDS)
 
@@ -58,6 +60,7 @@ class RunOptions:
     dry_run: print the tasks only.
     compiled: train students through torch.compile.
     form: one of FORMATS, of the table.
+    at_once: processes that train students; None for this one.
     """
 
     evaluation: EvaluationSetup
@@ -65,6 +68,7 @@ class RunOptions:
     dry_run: bool
     compiled: bool
     form: str
+    at_once: int | None
 
 
 def evaluation_options(command: Callable) -> Callable:
@@ -76,6 +80,8 @@ def evaluation_options(command: Callable) -> Callable:
     @PROTOCOL_NAME
     @click.option("--corruptions", is_flag=True,
                   help="Also test students under haze, clouds, noise, blur, darkness, JPEG and rotation.")
+    @click.option("--jobs", "at_once", type=click.IntRange(min=1),
+                  help="Number of students at a time, each in a process.  [default: one, in this process]")
     @COMPILED
     @RETRY
     @DRY_RUN
@@ -87,6 +93,7 @@ def evaluation_options(command: Callable) -> Callable:
         student_seeds: int,
         protocol: str,
         corruptions: bool,
+        at_once: int | None,
         compiled: bool,
         retry: bool,
         dry_run: bool,
@@ -96,7 +103,8 @@ def evaluation_options(command: Callable) -> Callable:
         from ddbench.runner.plan import evaluation_setup
 
         evaluation = evaluation_setup(students, protocol, student_seeds, corruptions)
-        return command(*args, run_options=RunOptions(evaluation, retry, dry_run, compiled, form), **options)
+        run_options = RunOptions(evaluation, retry, dry_run, compiled, form, at_once)
+        return command(*args, run_options=run_options, **options)
 
     return with_options
 
@@ -208,7 +216,6 @@ def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> No
     Exits with 1 if a task failed, or a file of these runs cannot be used.
     """
     from ddbench.runner.plan import tasks
-    from ddbench.runner.run import run as run_plan
 
     if run_options.dry_run:
         rows = [("done" if t.done else "to do", str(t.folder), t.description) for t in tasks(plan, options.runs)]
@@ -217,7 +224,7 @@ def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> No
         else:
             click.echo(format_table(rows, ("state", "folder", "task"), run_options.form))
         return
-    counts = run_plan(plan, replace(options.settings, compiled=run_options.compiled), run_options.retry)
+    counts = _do_tasks(options, plan, run_options)
     if counts is None:  # the lead process of this launch prints
         return
     if not counts.done and not counts.failed:
@@ -227,6 +234,30 @@ def carry_out(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> No
         log.error("remove %s: the same command then makes the result again", unusable[0])
     if counts.failed or unusable:
         raise SystemExit(1)
+
+
+def _do_tasks(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> TaskCounts | None:
+    """Do the missing tasks; with --jobs or several devices, the students of a run in processes of their own."""
+    from ddbench.runner.run import run as run_plan
+
+    settings, retry = replace(options.settings, compiled=run_options.compiled), run_options.retry
+    if run_options.at_once is None and len(options.devices) == 1:
+        return run_plan(plan, settings, retry)
+    from ddbench.cli.sweep import pool_of, run_jobs
+    from ddbench.runner.run_student import RunStudent
+    from ddbench.utils.distributed import process_group
+
+    options = options.absolute()
+    settings = replace(settings, runs=options.runs, data_paths=options.data_paths, device=options.devices[0])
+    if process_group(options.device == "cpu").size > 1:
+        raise click.UsageError("--jobs and several devices are for one process, not for those of `accelerate launch`")
+    with pool_of(options, run_options.at_once, None) as submit:
+
+        def train(plan: Plan, tasks: Sequence[Task]) -> TaskCounts:
+            jobs = [RunStudent(task, plan.evaluation, plan.source) for task in tasks]
+            return run_jobs(jobs, nullcontext(submit), replace(settings, quiet=True), retry, options.quiet)
+
+        return run_plan(plan, settings, retry, train)
 
 
 def _print_table(options: GlobalOptions, plan: Plan, form: str) -> list[Path]:

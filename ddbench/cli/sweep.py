@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("plan", type=UserPath(exists=True, dir_okay=False))
 @click.option(
-    "--jobs", "at_once", type=click.IntRange(min=1), help="Number of jobs at a time, each in a process.  [default: 1]"
+    "--jobs",
+    "at_once",
+    type=click.IntRange(min=1),
+    help="Number of jobs at a time, each in a process.  [default: 1 for each device]",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, such as tcp://head:8786; replaces --jobs.")
 @click.option("--compiled", is_flag=True, help="Train students with torch.compile, as in `ddbench run`.")
@@ -89,7 +92,7 @@ def sweep(  # noqa: PLR0913
             else:
                 todo.append(job)
     if dry_run:
-        return _print_plan(jobs, todo, errors, options.runs, at_once or 1, form)
+        return _print_plan(jobs, todo, errors, options.runs, at_once or len(options.devices), form)
     for title, error in errors.items():
         log.error("%s: failed earlier (%s); --retry repeats it", title, error)
     counts = TaskCounts(failed=len(errors), existing=len(jobs) - len(todo) - len(errors))
@@ -127,19 +130,26 @@ def run_jobs(
 
 
 def pool_of(options: GlobalOptions, at_once: int | None, scheduler: str | None) -> AbstractContextManager[Submit]:
-    """Return the processes of --jobs, or those of --scheduler. Raises UserError for both, and for a GPU that is not."""
+    """Return the processes of --jobs, one for each device if it is not given, or those of --scheduler.
+
+    Raises UserError for both, and for a GPU that is not.
+    """
     from ddbench.sweep.workers import cluster, local
     from ddbench.utils import distributed
 
-    if at_once and scheduler:
+    several = len(options.devices) > 1
+    if scheduler and (at_once or several):
+        given = "--jobs" if at_once else "several devices"
         raise click.UsageError(
-            "--jobs and --scheduler exclude each other: --jobs is for this machine, a scheduler has its own workers"
+            f"{given} and --scheduler exclude each other: {given} are for this machine, a scheduler has its own workers"
         )
     if scheduler:
         return cluster(scheduler)
-    if options.device.startswith("cuda"):
-        distributed.device(options.device)  # UserError for a GPU that this machine does not have
-    return local(at_once or 1, partial(log_to_stderr, logging.WARNING))
+    for device in options.devices:
+        if device.startswith("cuda"):
+            distributed.device(device)  # UserError for a GPU that this machine does not have
+    jobs = at_once or len(options.devices)
+    return local(jobs, partial(log_to_stderr, logging.WARNING), options.devices if several else ())
 
 
 def _print_plan(

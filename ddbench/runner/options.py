@@ -43,9 +43,10 @@ class GlobalOptions:
     runs: folder of runs and results.
     data: folder of raw datasets; None for none.
     shared: folder of packs and stages.
-    device: "auto", "cpu", "cuda" or "cuda:1".
+    device: "auto", "cpu", "cuda" or "cuda:1"; several with commas for jobs that share them, "cuda:0,cuda:1".
     quiet: no progress on standard error.
     resize: the filter that resizes images.
+    gpu_memory: GiB of a GPU that each process may hold; None for all.
     """
 
     runs: Path
@@ -54,6 +55,7 @@ class GlobalOptions:
     device: str
     quiet: bool
     resize: Literal["lanczos", "bilinear"] = "lanczos"
+    gpu_memory: float | None = None
 
     @classmethod
     def of_call(
@@ -81,15 +83,21 @@ class GlobalOptions:
         return DataPaths(self.data, self.shared, self.quiet, self.resize)
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that jobs share."""
+        return tuple(self.device.split(","))
+
+    @property
     def settings(self) -> ExecutionSettings:
         """Folders and device of runs."""
         from ddbench.runner.plan import ExecutionSettings  # not for `--help`
 
-        return ExecutionSettings(self.runs, self.data_paths, self.device, self.quiet)
+        return ExecutionSettings(self.runs, self.data_paths, self.device, self.quiet, gpu_memory=self.gpu_memory)
 
 
 def check_device(name: str) -> str:
-    """Return the name of a device. Raises UserError for any text that cannot be one."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise UserError(f"{name!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+    """Return the names of a device, or of several with commas. Raises UserError for any text that cannot be one."""
+    for one in name.split(","):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", one):
+            raise UserError(f"{one!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
     return name

@@ -42,6 +42,7 @@ class ExecutionSettings:
     quiet: no progress bars.
     compiled: train students through torch.compile (evaluators.train).
     patience: seconds to wait for another process that does the same run; None waits for ever.
+    gpu_memory: GiB of a GPU that a process may hold; None for all.
     """
 
     runs: Path
@@ -50,6 +51,7 @@ class ExecutionSettings:
     quiet: bool = False
     compiled: bool = False
     patience: float | None = None
+    gpu_memory: float | None = None
 
 
 @dataclass(frozen=True)

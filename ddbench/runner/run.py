@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ddbench")
 
+TrainStudents = Callable[[Plan, Sequence[Task]], "TaskCounts"]  # of one run, all with its distilled set
+
 
 @dataclass(frozen=True)
 class TaskCounts:
@@ -45,10 +47,13 @@ class TaskCounts:
         return TaskCounts(self.done + other.done, self.failed + other.failed, self.existing + other.existing)
 
 
-def run(plan: Plan, settings: ExecutionSettings, retry: bool = False) -> TaskCounts | None:
+def run(
+    plan: Plan, settings: ExecutionSettings, retry: bool = False, train: TrainStudents | None = None
+) -> TaskCounts | None:
     """Do every task that is missing. A task that fails is recorded and costs only the tasks that need it.
 
     retry: try tasks again that failed earlier; otherwise they are reported.
+    train: trains the missing students of a run, at once; None trains one after another, here.
 
     UserError (missing user data) is raised and leaves nothing behind. A run that another process does is waited for, up
     to filelock.Timeout after `settings.patience`.
@@ -62,7 +67,8 @@ def run(plan: Plan, settings: ExecutionSettings, retry: bool = False) -> TaskCou
                 from ddbench.runner import distillation  # torch
                 from ddbench.utils import distributed
 
-                data, device = plan.source.load(settings.data_paths, spec.size), distributed.device(settings.device)
+                data = plan.source.load(settings.data_paths, spec.size)
+                device = distributed.device(settings.device, settings.gpu_memory)
                 distillation.join_distillation(spec, plan, data, device, settings)
         return None
     load = cache(lambda size: plan.source.load(settings.data_paths, size))
@@ -70,7 +76,7 @@ def run(plan: Plan, settings: ExecutionSettings, retry: bool = False) -> TaskCou
     for spec in plan.specs:
         one = replace(plan, specs=(spec,))
         with _run_lock(one, settings):
-            counts += _do_tasks(one, settings, retry, load)
+            counts += _do_tasks(one, settings, retry, load, train)
     return counts
 
 
@@ -93,13 +99,20 @@ def _run_lock(plan: Plan, settings: ExecutionSettings) -> Iterator[None]:
         raise
 
 
-def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callable[[int], Dataset]) -> TaskCounts:
+def _do_tasks(
+    plan: Plan,
+    settings: ExecutionSettings,
+    retry: bool,
+    load: Callable[[int], Dataset],
+    train: TrainStudents | None,
+) -> TaskCounts:
     """Do the missing tasks of one run."""
     done = failed = existing = 0
+    students: list[Task] = []  # for `train`
     no_distilled_set = False
     refuse_links(settings.runs, plan.specs[0].folder(settings.runs))
     for task in tasks(plan, settings.runs):
-        label, is_distillation = _task_label(task), task.student is None
+        label, is_distillation = task_label(task), task.student is None
         exists = task.done  # read once, like the failure: other processes may change both
         earlier_failure = None if exists or retry else read_failure(task.path)
         if is_distillation:
@@ -118,6 +131,8 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
             log.error("%s: %s earlier (%s); --retry repeats it", label, earlier_failure.status, earlier_failure.error)
             failed += 1
             no_distilled_set = is_distillation
+        elif train and not is_distillation:
+            students.append(task)
         elif attempt(task, label, plan.evaluation, partial(_execute, task, plan, settings, load)):
             done += 1
         else:
@@ -125,7 +140,8 @@ def _do_tasks(plan: Plan, settings: ExecutionSettings, retry: bool, load: Callab
             no_distilled_set = is_distillation
         if is_distillation and not no_distilled_set:
             _write_contact_sheet(task.folder)
-    return TaskCounts(done, failed, existing)
+    counts = TaskCounts(done, failed, existing)
+    return counts + train(plan, students) if train and students else counts
 
 
 def refuse_links(runs: Path, folder: Path) -> None:
@@ -164,19 +180,18 @@ def attempt(task: Task, label: str, evaluation: EvaluationSetup, execute: Callab
 
 
 def _execute(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable[[int], Dataset]) -> None:
+    if task.student is not None:
+        train_and_test_student(task, plan.evaluation, load(task.spec.size), settings)
+        return
     from ddbench.runner import distillation, evaluation  # torch
     from ddbench.utils import distributed
 
-    device = distributed.device(settings.device)
-    log.info("%s", _task_label(task))
+    device = distributed.device(settings.device, settings.gpu_memory)
+    log.info("%s", task_label(task))
     evaluation.check_weights(plan.evaluation)  # before hours of distillation
-    if task.student is None:
-        plan.method.check_models(plan.source.readable)
+    plan.method.check_models(plan.source.readable)
     data = load(task.spec.size)
     evaluation.check_test(data)
-    if task.student is not None:
-        evaluation.evaluate_student(evaluation.StudentTask(task, plan.evaluation, data, device, settings))
-        return
     new_folders = _missing_parents(task.folder)
     try:
         distillation.distill(task, plan, data, device, settings)
@@ -185,6 +200,18 @@ def _execute(task: Task, plan: Plan, settings: ExecutionSettings, load: Callable
             shutil.rmtree(task.folder, ignore_errors=True)
         _remove_empty(new_folders[1:])
         raise
+
+
+def train_and_test_student(task: Task, setup: EvaluationSetup, data: Dataset, settings: ExecutionSettings) -> None:
+    """Train one student on the distilled set of its run, test it, write its result. Raises UserError, ValueError."""
+    from ddbench.runner import evaluation  # torch
+    from ddbench.utils import distributed
+
+    device = distributed.device(settings.device, settings.gpu_memory)
+    log.info("%s", task_label(task))
+    evaluation.check_weights(setup)
+    evaluation.check_test(data)
+    evaluation.evaluate_student(evaluation.StudentTask(task, setup, data, device, settings))
 
 
 def _missing_parents(folder: Path) -> list[Path]:
@@ -210,7 +237,8 @@ def _write_contact_sheet(folder: Path) -> None:
         write_bytes(folder / "contact.png", sheet)
 
 
-def _task_label(task: Task) -> str:
+def task_label(task: Task) -> str:
+    """Return the path of a task's run below the runs folder, and what is done."""
     return f"{'/'.join(task.folder.parts[-4:])}: {task.description}"
 
 

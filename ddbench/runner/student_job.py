@@ -154,7 +154,8 @@ class StudentJob(ABC):
         data = self.source.load(settings.data_paths, self.task.spec.size)
         check_test(data)
         content = self.content()
-        measured = self.measured(StudentTask(self.task, evaluation, data, device(settings.device), settings))
+        chosen = device(settings.device, settings.gpu_memory)
+        measured = self.measured(StudentTask(self.task, evaluation, data, chosen, settings))
         write_measured(replace(measured, result=replace(measured.result, content=content)))
 
 

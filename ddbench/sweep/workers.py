@@ -37,6 +37,7 @@ ATTEMPTS = 3  # starts of a job whose process dies
 
 Submit = Callable[..., Future]
 _one_at_a_time = threading.Lock()  # a worker with several threads would mix the seeds of two jobs
+_device = ""  # of this process, in place of the settings'; only processes of `local` have one
 
 
 class DiedError(Exception):
@@ -87,7 +88,7 @@ def run_job(job: Job, settings: ExecutionSettings, retry: bool) -> TaskCounts | 
     """
     with _one_at_a_time:
         try:
-            return job.run(replace(settings, patience=PATIENCE), retry)
+            return job.run(replace(settings, patience=PATIENCE, device=_device or settings.device), retry)
         except Timeout:
             return None
         except UserError as error:
@@ -167,20 +168,22 @@ def _job_status(job: Job, future: Future, deaths: Counter[str]) -> str:
 
 
 @contextmanager
-def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
+def local(jobs: int, prepare: Callable[[], None], devices: Sequence[str] = ()) -> Iterator[Submit]:
     """Start `jobs` processes on this machine, each of which calls `prepare` first; they end with this process.
 
     Each is a pool of its own: a process that dies breaks its whole pool.
+    devices: each process computes on one of them, as equally many as can be on each; none for the settings' own.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     fresh = multiprocessing.get_context("spawn")  # no fork: it would inherit threads
-    start = partial(ProcessPoolExecutor, 1, fresh, _start_process, (threads, prepare))
-    free: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
-    for _ in range(jobs):
-        free.put(start())
+    free: SimpleQueue[tuple[Callable[[], ProcessPoolExecutor], ProcessPoolExecutor]] = SimpleQueue()
+    for i in range(jobs):
+        device = devices[i % len(devices)] if devices else ""
+        start = partial(ProcessPoolExecutor, 1, fresh, _start_process, (threads, prepare, device))
+        free.put((start, start()))
 
     def do(work: Callable, *args: object) -> object:
-        pool = free.get()
+        start, pool = free.get()
         try:
             return pool.submit(work, *args).result()
         except BrokenProcessPool:
@@ -188,7 +191,7 @@ def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
             pool = start()
             raise DiedError(retryable=True) from None
         finally:
-            free.put(pool)
+            free.put((start, pool))
 
     waiting = ThreadPoolExecutor(jobs)
     try:
@@ -203,11 +206,13 @@ def local(jobs: int, prepare: Callable[[], None]) -> Iterator[Submit]:
     finally:
         waiting.shutdown()
         for _ in range(jobs):
-            free.get().shutdown()
+            free.get()[1].shutdown()
 
 
-def _start_process(threads: int, prepare: Callable[[], None]) -> None:
-    """Give a new process its share of the cores, and end it when its parent ends."""
+def _start_process(threads: int, prepare: Callable[[], None], device: str) -> None:
+    """Give a new process its share of the cores and its device, and end it when its parent ends."""
+    global _device
+    _device = device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began it ends it
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     prepare()

@@ -87,20 +87,26 @@ def process_group(cpu: bool = False) -> ProcessGroup:
     return ProcessGroup(state.process_index, state.num_processes)
 
 
-def device(name: str) -> torch.device:
+def device(name: str, gpu_memory: float | None = None) -> torch.device:
     """Return the device for "auto" (CUDA if there is any), "cpu", "cuda" or "cuda:1"; UserError if it does not exist.
+
+    gpu_memory: GiB of a GPU that torch may hold in this process, from now on; above that it is out of memory.
 
     Each of several processes of a launch has its own current GPU; "cuda:1" would be the same for all of them.
     """
     import torch
 
+    if "," in name:
+        raise UserError(f"--device {name}: one process uses one device; several are for commands with --jobs")
     if ":" in name and process_group().size > 1:
         raise UserError(
             f"--device {name}: {process_group().size} processes would share it; --device auto gives each its own"
         )
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(name)
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(automatic if name == "auto" else name)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name}; CUDA devices: {torch.cuda.device_count()}; try --device auto")
+    if gpu_memory is not None and chosen.type == "cuda":
+        share = gpu_memory * 2**30 / torch.cuda.get_device_properties(chosen).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share), chosen)
     return chosen
