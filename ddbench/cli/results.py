@@ -86,9 +86,10 @@ def leaderboard(  # noqa: PLR0913
     from ddbench.leaderboard.filters import Filters
     from ddbench.leaderboard.render import TableOptions, render
     from ddbench.leaderboard.reported import read_reported
-    from ddbench.store.reader import gc_paused, report_problems
+    from ddbench.store.reader import report_problems
     from ddbench.store.results_file import read_results
     from ddbench.utils.files import write_bytes
+    from ddbench.utils.memory import gc_paused
 
     if form in ("csv", "json") and reported:
         raise click.UsageError(f"--reported does not apply to --format {form}: use text, markdown or latex")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddbench.datasets.info import DatasetError, Split, flatten
-from ddbench.utils.files import Stopwatch, digest, make_once, read_json, write_json
+from ddbench.utils.files import Stopwatch, digest_plain, make_once, read_json, write_json
 from ddbench.utils.limits import LARGEST_INDEX
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class PackContent:
     size: px, side of an image.
     classes: in label order.
     split: file names of both sides.
-    origin: JSON value that changes whenever the original pixels may have changed.
+    origin: texts and whole numbers, in lists and dicts, that change whenever the original pixels may have changed.
     """
 
     slug: str
@@ -59,7 +59,7 @@ class PackContent:
     @property
     def key(self) -> str:
         """SHA-256 (hex) of everything that decides the pixels and their order."""
-        return digest([PACK_VERSION, self.size, self.classes, self.split.fingerprint, self.origin])
+        return digest_plain([PACK_VERSION, self.size, self.classes, self.split.fingerprint, self.origin])
 
 
 def make_pack(content: PackContent, shared: Path, fill: Callable[[Path], None]) -> Path:
@@ -89,7 +89,7 @@ def make_pack(content: PackContent, shared: Path, fill: Callable[[Path], None]) 
             "split": content.split.rule,
             "fingerprint": content.split.fingerprint,
             "sha256": sha256_of(raw),
-            "origin": digest(content.origin),
+            "origin": digest_plain(content.origin),
             "train": len(flatten(content.split.train)),
             "names": content.names,
             "labels": content.labels,

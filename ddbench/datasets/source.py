@@ -24,12 +24,13 @@ from ddbench.datasets.info import (
     describe_ignored,
     describe_left_out,
 )
-from ddbench.datasets.listing import images_in_order, list_files
+from ddbench.datasets.listing import FileListing, images_in_order, list_files
 from ddbench.datasets.name import FOLDER, expand
 from ddbench.datasets.pack import PackContent, make_pack, open_pack
 from ddbench.datasets.pack_writer import write_squares
-from ddbench.datasets.splits import cache_fingerprint, split_files
+from ddbench.datasets.splits import split_files
 from ddbench.utils.images import UnreadableImageError
+from ddbench.utils.memory import gc_paused
 
 if TYPE_CHECKING:
     from ddbench.datasets.verification import Report
@@ -59,18 +60,15 @@ class ClassFolders(DatasetInfo):
 
     def describe(self, data_paths: DataPaths) -> Split:
         """List the files, check classes and counts, return the split. Raises DatasetError."""
-        return split_files(self, list_files(self, data_paths), data_paths)
+        return self._list_and_split(data_paths)[1]
 
     def load(self, data_paths: DataPaths, size: int) -> Dataset:
         """Return the split images at size x size pixels, packed below data_paths.shared the first time.
 
         Raises DatasetError.
         """
-        listing = list_files(self, data_paths)
-        split = split_files(self, listing, data_paths)
+        listing, split = self._list_and_split(data_paths, remember=True)
         content = PackContent(self.slug, size, self.classes, split, [listing.stamps, data_paths.resize])
-        if not self.registered:
-            cache_fingerprint(split, listing, data_paths)
         if listing.ignored:
             _warn_once(f"{self.name}: files that are not read: {describe_ignored(listing.ignored)}")
 
@@ -86,13 +84,19 @@ class ClassFolders(DatasetInfo):
         """Decode every image and report. Raises DatasetError if folders or counts are wrong."""
         from ddbench.datasets.verification import verify_images  # imagehash, and with it scipy
 
-        listing = list_files(self, data_paths)
-        return verify_images(self, listing, split_files(self, listing, data_paths), data_paths.quiet)
+        listing, split = self._list_and_split(data_paths)
+        return verify_images(self, listing, split, data_paths.quiet)
 
     def sizes(self, data_paths: DataPaths) -> dict[tuple[int, int], int]:
         """Count the images by (width, height) in their files' headers, most frequent first. Raises DatasetError."""
         listing = list_files(self, data_paths)
         return dict(Counter(size for size in map(image_size, listing.paths.values()) if size).most_common())
+
+    @gc_paused()
+    def _list_and_split(self, data_paths: DataPaths, remember: bool = False) -> tuple[FileListing, Split]:
+        """List the files and split them. remember: keep the fingerprint of the bytes (`split_files`)."""
+        listing = list_files(self, data_paths)
+        return listing, split_files(self, listing, data_paths, remember)
 
 
 def folder_source(path: str | Path) -> ClassFolders:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ddbench.datasets.folders import SIDES
 from ddbench.datasets.info import LISTS, DataPaths, DatasetError, DatasetInfo, Split, flatten
 from ddbench.datasets.name import CSV
-from ddbench.utils.files import digest, read_bytes, write_bytes
+from ddbench.utils.files import digest_plain, read_bytes, write_bytes
 from ddbench.utils.limits import LARGEST_LIST
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ SPLIT_SEED = 0
 Side = tuple[tuple[str, ...], ...]  # names of each class
 
 
-def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) -> Split:
+def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths, remember: bool = False) -> Split:
     """Split the files as `info` says. Raises DatasetError if a side has no image of a class.
 
     The fingerprint of an unregistered dataset (folder:PATH) also covers the bytes of its images: two people's folders
     may have the same name. It also covers the filter that resizes, unless that is the default: other pixels are another
     test.
+    remember: write the fingerprint of the bytes below data_paths.shared, so that later commands need not read the
+    files, as long as no file's size or date changes.
     """
     train, test = _sides(info, listing, data_paths)
     for side, names_by_class in (("train", train), ("test", test)):
@@ -43,7 +45,8 @@ def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) 
             )
     rule, sha = info.split_rule, fingerprint(train, test)
     if not info.registered:
-        cache = _cache_path(sha, listing, data_paths)  # written by `cache_fingerprint`
+        key = digest_plain([sha, listing.paths, listing.stamps])[:16]
+        cache = data_paths.shared / f"bytes-{key}.sha256"
         if cache.exists():
             sha = cache.read_text()
         else:
@@ -51,6 +54,8 @@ def split_files(info: DatasetInfo, listing: FileListing, data_paths: DataPaths) 
             for name in sorted(listing.stamps):
                 with_bytes.update(Path(listing.paths[name]).read_bytes())
             sha = with_bytes.hexdigest()
+            if remember:
+                write_bytes(cache, sha.encode())
     return split_as_resized(Split(rule, sha, train, test), data_paths)
 
 
@@ -184,17 +189,3 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
     if odd := [row for row in rows if row["split"] not in SIDES]:
         raise DatasetError(f"{path}: the split of {odd[0]['file']} is '{odd[0]['split']}'; known: {', '.join(SIDES)}")
     return [(row["file"], row["split"]) for row in rows]
-
-
-def cache_fingerprint(split: Split, listing: FileListing, data_paths: DataPaths) -> None:
-    """Write the fingerprint of a folder's bytes below data_paths.shared.
-
-    Later commands then need not read the files, as long as no file's size or date changes.
-    """
-    cache = _cache_path(fingerprint(split.train, split.test), listing, data_paths)
-    if data_paths.resize == DataPaths.resize and not cache.exists():
-        write_bytes(cache, split.fingerprint.encode())
-
-
-def _cache_path(sides: str, listing: FileListing, data_paths: DataPaths) -> Path:
-    return data_paths.shared / f"bytes-{digest([sides, listing.paths, listing.stamps])[:16]}.sha256"

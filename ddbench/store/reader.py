@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +16,7 @@ from ddbench.store.costs import DistillationCost, read_cost
 from ddbench.store.failures import Failure, load_failure
 from ddbench.store.paths import APART, FAILED, result_name
 from ddbench.store.records import Result, RunSpec, StoredResult, distilled_digest, read_result, read_spec
+from ddbench.utils.memory import gc_paused
 
 log = logging.getLogger("ddbench")
 
@@ -107,18 +106,6 @@ def find_run_folders(folders: Iterable[Path]) -> list[Path]:
             )
         paths += below
     return paths
-
-
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Pause the garbage collector: faster for 100 000 results, which hold no cycles."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def read_run(folder: Path, details: bool, scan: RunsScan) -> None:

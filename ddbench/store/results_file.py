@@ -26,7 +26,6 @@ from ddbench.store.reader import (
     RunsScan,
     drop_copies,
     failure_problem,
-    gc_paused,
     misplaced,
     read_runs,
     run_folders,
@@ -34,6 +33,7 @@ from ddbench.store.reader import (
 from ddbench.store.records import RunSpec, StoredResult, parse_result, parse_spec, read_spec
 from ddbench.utils.files import canonical, read_json, write_bytes, write_json
 from ddbench.utils.limits import LARGEST_JSON, MOST_PROBLEMS
+from ddbench.utils.memory import gc_paused
 from ddbench.version import __version__
 
 FORMAT, VERSION = "ddbench results", 1

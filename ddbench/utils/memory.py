@@ -1,10 +1,12 @@
-"""Peak memory of the process and of a part of its work. Without a GPU it needs no torch."""
+"""Peak memory of the process and of a part of its work; garbage collection. Without a GPU it needs no torch."""
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,18 @@ def peaks(device: Any = None) -> dict[str, int]:
     if torch is not None and torch.cuda.is_available():
         figures["cuda_bytes"] = _allocated(device)
     return figures
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Pause the garbage collector: faster where 100 000 objects are made that hold no cycles."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _allocated(device: Any) -> int:

@@ -47,3 +47,9 @@ def test_of_a_folder_that_cannot_be_made_nothing_is_kept(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         make_once(tmp_path / "set", make)
     assert [path.name for path in tmp_path.iterdir()] == [".set.lock"]
+
+
+@pytest.mark.parametrize("text", ["", *map(chr, range(128)), "Köln", "\u2028", "a\udc80b", 'path/"x"\\y.png'])
+def test_the_digest_of_plain_values_is_their_digest(text):
+    value = [3, {f"b{text}": (2**63, -5), text: [text, True, None], "a": {}}, ()]
+    assert files.digest_plain(value) == files.digest(value)
