@@ -1,4 +1,4 @@
-"""How cost grows on a CPU: seconds and private memory of ten tasks, one axis at a time from one middle cell.
+"""How cost grows on a CPU: seconds and private memory of twelve tasks, one axis at a time from one middle cell.
 
     python benchmarks/scaling.py [--task herding] [--axis images] [--limit 600] [--folder DIR]
 
@@ -43,7 +43,8 @@ DEPENDS = {
     "packing": ("images", "classes"), "loading": ("images", "classes"), "latents": ("images",),
     "prototypes": ("images", "classes", "ipc"), "embedding": ("images",), "herding": ("images", "classes", "ipc"),
     "kcenter": ("images", "classes", "ipc"), "evaluation": ("images", "classes", "ipc"),
-    "quality": ("images", "classes", "ipc"), "leaderboard": ("results", "classes"),
+    "quality": ("images", "classes", "ipc"), "audit": ("images", "classes", "ipc"), "duplicates": ("images",),
+    "leaderboard": ("results", "classes"),
 }  # fmt: skip
 FEW_RESULTS = 100  # on the leaderboard's axis of classes: a result of 1000 classes has a million numbers
 BAR = 1.1

@@ -225,6 +225,36 @@ def quality(cell: Cell, folder: Path) -> Callable[[], object]:
     return work
 
 
+def audit(cell: Cell, folder: Path) -> Callable[[], object]:
+    """Both attacks and the distances of an audit, from features; every second image trains."""
+    from evaluators import audit as auditing
+
+    features = mapped(folder, "quality", cell, (WIDTHS["quality"],), torch.float32)
+    labels = labels_of(cell).numpy()
+
+    def work() -> None:
+        train, test = (auditing.Side(auditing.unit_length(features[i::2].numpy()), labels[i::2]) for i in range(2))
+        classes, numbers = [str(label) for label in range(cell.classes)], np.random.default_rng(0)
+        rows = auditing.draw_rows(train.labels, [cell.ipc] * cell.classes, numbers)
+        distilled, used = train.rows(rows), np.isin(np.arange(len(train.labels)), rows)
+        scores = [auditing.highest_cosines(side, distilled)[0] for side in (train, test)]
+        auditing.attack(scores[0], used, train.labels, classes)
+        is_member = np.arange(cell.images) < len(train.labels)
+        auditing.attack(np.concatenate(scores), is_member, np.concatenate([train.labels, test.labels]), classes)
+        ratio = auditing.distance_ratio(distilled, train, test, numbers)
+        auditing.distances(distilled, train, auditing.background_cosines(train, numbers), ratio)
+
+    return work
+
+
+def duplicates(cell: Cell, folder: Path) -> Callable[[], object]:
+    """The pairs of near hashes of `data verify`; random hashes have none."""
+    from ddbench.datasets.verification import close_pairs
+
+    hashes = [int(word) for word in np.random.default_rng(0).integers(0, 2**63, cell.images, dtype=np.uint64)]
+    return lambda: list(close_pairs(hashes))
+
+
 def leaderboard(cell: Cell, folder: Path) -> Callable[[], object]:
     from ddbench.cli.main import cli
 
@@ -242,7 +272,8 @@ def leaderboard(cell: Cell, folder: Path) -> Callable[[], object]:
 TASKS = {
     task.__name__: task
     for task in (
-        packing, loading, latents, prototypes, embedding, herding, kcenter, evaluation, quality, leaderboard,
+        packing, loading, latents, prototypes, embedding, herding, kcenter, evaluation, quality, audit, duplicates,
+        leaderboard,
     )
 }  # fmt: skip
 

@@ -19,7 +19,8 @@ Mask = npt.NDArray[np.bool_]
 
 FPR = 0.01  # false positive rate at which the true positive rate is reported
 LEVEL, POWER = 1.959964, 0.841621  # quantiles of the normal: two-sided 95 % intervals, 80 % power
-BLOCK = 2048  # rows of a matrix of cosines that are computed at once
+BLOCK, LARGEST = 2048, 2**26  # rows, and numbers, of a matrix of cosines that are computed at once
+MOST_COMPARED = 50_000  # training images that are compared with all others: more are drawn
 DRAWS = 10  # of training images, as many as test images, for the ratio of distances
 
 
@@ -159,26 +160,34 @@ class Side:
         return Side(self.features[rows], self.labels[rows])
 
 
-def highest_cosines(images: Side, others: Side | None = None) -> tuple[Floats, Rows]:
+def highest_cosines(images: Side, others: Side | None = None, rows: Rows | None = None) -> tuple[Floats, Rows]:
     """Return each image's highest cosine to the others of its class, (n,), and the row of that one.
 
-    others: None for the other ones among `images`.
+    others: None for the other ones among `images`. rows: of the images that are compared; None for all.
     -1 and row -1 where the class has no others.
     """
     itself, others = others is None, others or images
-    highest, nearest = np.full(len(images.labels), -1.0, dtype=np.float32), np.full(len(images.labels), -1)
-    for label in np.unique(images.labels):
-        of_class, columns = np.flatnonzero(images.labels == label), np.flatnonzero(others.labels == label)
+    rows = np.arange(len(images.labels)) if rows is None else rows
+    highest, nearest = np.full(len(rows), -1.0, dtype=np.float32), np.full(len(rows), -1)
+    for label in np.unique(images.labels[rows]):
+        of_class, columns = np.flatnonzero(images.labels[rows] == label), np.flatnonzero(others.labels == label)
         if len(columns) <= itself:
             continue
         of_others = others.features[columns].T
-        for rows in np.array_split(of_class, -(-len(of_class) // BLOCK)):
-            cosines = images.features[rows] @ of_others
+        blocks = max(-(-len(of_class) // BLOCK), -(-len(of_class) * len(columns) // LARGEST))
+        for places in np.array_split(of_class, blocks):
+            cosines = images.features[rows[places]] @ of_others
             if itself:
-                cosines[rows[:, None] == columns] = -np.inf
+                cosines[rows[places, None] == columns] = -np.inf
             best = cosines.argmax(1)
-            highest[rows], nearest[rows] = cosines[np.arange(len(rows)), best], columns[best]
+            highest[places], nearest[places] = cosines[np.arange(len(places)), best], columns[best]
     return highest, nearest
+
+
+def background_cosines(train: Side, rng: np.random.Generator) -> Floats:
+    """Return the highest cosine of training images to the other ones of their class: of all, or MOST_COMPARED drawn."""
+    n = len(train.labels)
+    return highest_cosines(train, rows=np.sort(rng.permutation(n)[:MOST_COMPARED]) if n > MOST_COMPARED else None)[0]
 
 
 @dataclass(frozen=True)
@@ -187,7 +196,7 @@ class Distances:
 
     similarity, similarity_std: mean and deviation of the cosine to the nearest training image
     percentiles: 75th, 90th and 95th of that cosine
-    background, background_std, background_percentiles: the same, of each training image to another one
+    background, background_std, background_percentiles: the same, of training images to other ones
     above: share of the set above the background's 95th percentile
     authentic: share of the set that is no nearer to its nearest training image than that one's nearest neighbour is
         (Alaa et al., ICML 2022)
@@ -209,16 +218,18 @@ class Distances:
 def distances(distilled: Side, train: Side, background: Floats, ratio: float | None) -> Distances:
     """Return the distances of a set to training images.
 
-    background: of `highest_cosines(train)`, (n,). ratio: of `distance_ratio`.
+    background: of `background_cosines`. ratio: of `distance_ratio`.
     """
     highest, nearest = highest_cosines(distilled, train)
+    is_whole = len(background) == len(train.labels)
+    of_nearest = background[nearest] if is_whole else highest_cosines(train, rows=nearest)[0]
     percentiles, of_background = (
         tuple(np.percentile(part, (75, 90, 95)).astype(float)) for part in (highest, background)
     )
     return Distances(
         float(highest.mean()), float(highest.std()), percentiles,
         float(background.mean()), float(background.std()), of_background,
-        float((highest > of_background[-1]).mean()), float((highest <= background[nearest]).mean()), ratio,
+        float((highest > of_background[-1]).mean()), float((highest <= of_nearest).mean()), ratio,
     )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from kornia.enhance import adjust_brightness_accumulative
 from kornia.geometry.bbox import bbox_generator, bbox_to_mask
-from scipy.special import betaincinv
 from torch import Tensor
 
 from evaluators import dsa, operations
@@ -135,6 +134,8 @@ def draw_batches(sizes: Sequence[int], augment: Augment, generators: Mapping[str
         if augment.mixup:
             blended = (chance >= augment.cutmix) & (chance < augment.cutmix + augment.mixup)
             if (a := augment.mixup_alpha) != 1:  # the quantile of a uniform share has the beta distribution
+                from scipy.special import betaincinv  # importing it takes a third of a second
+
                 share = torch.from_numpy(betaincinv(a, a, share.double().numpy())).float()
             drawn["blend"] = torch.where(blended, share, 0)
     if augment.operations:

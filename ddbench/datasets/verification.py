@@ -19,7 +19,7 @@ from ddbench.datasets.listing import FileListing
 BITS = 12  # bits of 64 in which the hashes of two pictures may differ before their thumbnails are compared
 SIDE = 32  # px of a thumbnail
 NEAR = 0.95  # the least correlation of two near pictures
-ROWS = 256  # hashes compared with all others at once
+ROWS, COLUMNS = 64, 1024  # hashes that are compared at once: their differences stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,16 @@ def duplicates(traces: Mapping[str, Trace], split: Split) -> Duplicates:
 
 
 def close_pairs(hashes: Sequence[int], bits: int = BITS) -> Iterator[tuple[int, int]]:
-    """Find indices (i, j), i < j, of 64-bit hashes that differ in at most `bits`."""
+    """Find indices (i, j), i < j, of 64-bit hashes that differ in at most `bits`; sorted."""
     values = np.array(hashes, dtype=np.uint64)
     for start in range(0, len(values), ROWS):
-        differing = np.bitwise_count(values[start : start + ROWS, None] ^ values[None, start:])
-        for row, column in zip(*np.nonzero(differing <= bits), strict=True):
-            if row < column:
-                yield start + int(row), start + int(column)
+        rows, pairs = values[start : start + ROWS, None], []
+        for first in range(start, len(values), COLUMNS):
+            near = np.bitwise_count(rows ^ values[None, first : first + COLUMNS]) <= bits
+            for place in np.flatnonzero(near).tolist():  # of two dimensions, nonzero takes as long as all else
+                row, column = divmod(place, near.shape[1])
+                pairs.append((start + row, first + column))
+        yield from sorted(pair for pair in pairs if pair[0] < pair[1])
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:

@@ -41,7 +41,7 @@ from ddbench.utils.contact_sheet import draw_columns, to_png
 from ddbench.utils.files import Stopwatch, read_json, write_bytes, write_json
 from ddbench.utils.images import to_array
 from ddbench.utils.provenance import describe_environment
-from evaluators.audit import LEVEL, Attack, Mask, Rows, Side, draw_rows, highest_cosines
+from evaluators.audit import LEVEL, Attack, Mask, Rows, Side, background_cosines, draw_rows, highest_cosines
 
 log = logging.getLogger("ddbench")
 VERSION = 1  # raise it when the numbers may change
@@ -125,7 +125,7 @@ def audit(run: MeasuredRun, source: str) -> Path:
         of_run, expected = Side(embedding.read(images.to_tensor()), images.labels), 0.5 if control.unseen else None
         controls.append(control_of(control.name, USE, [embedding.use(of_run, used)]))
         controls.append(control_of(control.name, MEMBERSHIP, [embedding.membership(of_run)], expected))
-    background, _ = highest_cosines(embedding.train)
+    background = background_cosines(embedding.train, generator("background"))
     test_rows = draw_sets(embedding.test, embedding.kept_test, pictures.counts, TEST_IMAGES)[0][0]
     test_images = embedding.test.rows(test_rows)
     pairs, sheet = closest_pairs(run, embedding, distilled, pictures)

@@ -107,5 +107,5 @@ class Embedding:
     def distances(
         self, distilled: Side, background: Floats, rng: np.random.Generator, left_out: Rows = NO_ROWS
     ) -> Distances:
-        """Return the distances of a set. background: `highest_cosines` among the training images."""
+        """Return the distances of a set. background: `background_cosines` of the training images."""
         return distances(distilled, self.train, background, distance_ratio(distilled, *self.sides(left_out), rng))

@@ -113,6 +113,20 @@ def test_distances_of_copies_and_of_independent_images():
     assert audit.distance_ratio(test, train, test, numbers) is None  # test images are in the set
 
 
+def test_many_training_images_are_compared_by_a_part_of_them(monkeypatch):
+    """The background is of as many images as may be; which images are authentic does not depend on it."""
+    train, fresh = side(40), side(200, seed=2)
+    every, _ = audit.highest_cosines(train)
+    assert np.array_equal(audit.background_cosines(train, np.random.default_rng(0)), every)
+    monkeypatch.setattr(audit, "MOST_COMPARED", 30)
+    part = audit.background_cosines(train, np.random.default_rng(0))
+    assert len(part) == 30
+    assert np.isin(part.round(5), every.round(5)).all()
+    whole, drawn = (audit.distances(fresh, train, background, None) for background in (every, part))
+    assert drawn.authentic == whole.authentic
+    assert drawn.background != whole.background
+
+
 def test_features_must_be_finite():
     with pytest.raises(ValueError, match="not finite"):
         audit.unit_length(np.array([[1.0, np.nan]]))
