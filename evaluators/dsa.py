@@ -112,12 +112,46 @@ def _flip(x: Tensor, u: Tensor) -> Tensor:
 
 def _scale(x: Tensor, u: Tensor) -> Tensor:
     """Scale width and height by separate factors; above 1 the picture shrinks."""
-    factors = 1 / SCALE + u[:, :2] * (SCALE - 1 / SCALE)
-    return scale(x, 1 / factors.to(x.dtype), align_corners=False)
+    factors = (1 / SCALE + u[:, :2] * (SCALE - 1 / SCALE)).to(x.dtype)
+    if _sums_in_any_order(x):
+        return sample_in_order(x, torch.diag_embed(factors))
+    return scale(x, 1 / factors, align_corners=False)
 
 
 def _rotate(x: Tensor, u: Tensor) -> Tensor:
-    return rotate(x, ((2 * u[:, 0] - 1) * DEGREES).to(x.dtype), align_corners=False)
+    degrees = ((2 * u[:, 0] - 1) * DEGREES).to(x.dtype)
+    if _sums_in_any_order(x):
+        cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+        return sample_in_order(x, torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2))
+    return rotate(x, degrees, align_corners=False)
+
+
+def _sums_in_any_order(x: Tensor) -> bool:
+    """Return True where the backward pass of `grid_sample` would."""
+    return x.is_cuda and torch.is_grad_enabled()
+
+
+def sample_in_order(x: Tensor, matrices: Tensor) -> Tensor:
+    """Sample square images at the places that `matrices` give, about the centre; bilinear, 0 outside.
+
+    It is `grid_sample`, whose backward pass adds in any order on a GPU; indexing adds in one order.
+
+    x: (n, c, side, side). matrices: (n or 1, 2, 2), from a place in the result, (across, down), to one in the image.
+    """
+    n, c, side, _ = x.shape
+    places = torch.arange(side, device=x.device, dtype=x.dtype) - (side - 1) / 2
+    grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1).view(1, -1, 2)  # (1, side^2, 2)
+    across, down = ((grid @ matrices.mT).expand(n, -1, -1) + (side - 1) / 2).unbind(-1)  # each (n, side^2)
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, c)
+    first = torch.arange(n, device=x.device)[:, None] * side**2
+    total = torch.zeros(n, side**2, c, device=x.device, dtype=x.dtype)
+    for right, below in ((0, 0), (1, 0), (0, 1), (1, 1)):  # the four pixels around a place
+        i, j = down.floor() + below, across.floor() + right
+        inside = (i >= 0) & (i < side) & (j >= 0) & (j < side)
+        weight = (1 - (down - i).abs()) * (1 - (across - j).abs()) * inside
+        rows = first + i.clamp(0, side - 1).long() * side + j.clamp(0, side - 1).long()
+        total = total + pixels[rows] * weight[..., None]
+    return total.view(n, side, side, c).permute(0, 3, 1, 2)
 
 
 def _integer(u: Tensor, choices: int) -> Tensor:

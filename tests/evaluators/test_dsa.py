@@ -91,6 +91,20 @@ def test_each_operation_equals_the_reference_image_by_image(operation):
         np.testing.assert_allclose(found, REFERENCE[operation](x.numpy(), u.numpy()), atol=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("operation", ["scale", "rotate"])
+def test_sampling_in_order_is_kornias_sampling(operation, n, monkeypatch):
+    """What a GPU computes: values and gradients, of numbers for each image and of one draw for all."""
+    x, draw = images(4, 9).requires_grad_(), dsa.DSANumbers(operation, numbers(n))
+    expected = dsa.apply(x, draw)
+    monkeypatch.setattr(dsa, "_sums_in_any_order", lambda x: True)
+    found, weights = dsa.apply(x, draw), images(4, 9).flip(0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    slopes = [torch.autograd.grad((weights * y).sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=1e-10)
+    assert torch.autograd.gradgradcheck(lambda x: dsa.apply(x, draw).square(), x)
+
+
 @pytest.mark.parametrize("operation", DSA)
 def test_one_draw_serves_batches_of_any_size(operation):
     draw = dsa.DSANumbers(operation, numbers(1))
