@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from evaluators import fidelity
+from evaluators import fidelity
 from evaluators.fidelity import agreement, fid, intra_class_coverage, kid, nearest_distances, neighbourhoods, nn_ssim
 
 ZERO = torch.zeros(8, dtype=torch.int64)
@@ -266,3 +267,13 @@ def test_features_that_are_not_finite_are_refused(measure, which):
     given[which][3, 2] = math.nan
     with pytest.raises(ValueError, match=f"features of {which} images are not finite"):
         measure(given["real"], given["distilled"])
+
+
+def test_radii_are_those_of_all_distances():
+    """To the bit, with rows that are equal and rows that are nearly so: a copy lies on its neighbour's border."""
+    x = draw(300, 40, 0).double().relu()
+    x[5], x[20:70] = x[7], x[3]
+    x[80:90] = x[70:80] + 1e-9
+    for nearest in (1, 5):
+        every = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(nearest + 1, dim=1).values
+        assert torch.equal(fidelity._radii(x, nearest), every)
