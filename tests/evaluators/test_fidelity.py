@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from evaluators import fidelity
-from evaluators import fidelity
 from evaluators.fidelity import agreement, fid, intra_class_coverage, kid, nearest_distances, neighbourhoods, nn_ssim
 
 ZERO = torch.zeros(8, dtype=torch.int64)
