@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 
 FPR = 0.01  # false positive rate at which the true positive rate is reported
 LEVEL, POWER = 1.959964, 0.841621  # quantiles of the normal: two-sided 95 % intervals, 80 % power
-BLOCK, LARGEST = 2048, 2**26  # rows, and numbers, of a matrix of cosines that are computed at once
+BLOCK = 2048  # rows of a matrix of cosines that are computed at once
 MOST_COMPARED = 50_000  # training images that are compared with all others: more are drawn
 DRAWS = 10  # of training images, as many as test images, for the ratio of distances
 
@@ -174,7 +174,7 @@ def highest_cosines(images: Side, others: Side | None = None, rows: Rows | None 
         if len(columns) <= itself:
             continue
         of_others = others.features[columns].T
-        blocks = max(-(-len(of_class) // BLOCK), -(-len(of_class) * len(columns) // LARGEST))
+        blocks = max(-(-len(of_class) // BLOCK), -(-len(of_class) * len(columns) // (BLOCK * MOST_COMPARED)))
         for places in np.array_split(of_class, blocks):
             cosines = images.features[rows[places]] @ of_others
             if itself:

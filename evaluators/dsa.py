@@ -128,30 +128,31 @@ def _rotate(x: Tensor, u: Tensor) -> Tensor:
 
 def _sums_in_any_order(x: Tensor) -> bool:
     """Return True where the backward pass of `grid_sample` would."""
-    return x.is_cuda and torch.is_grad_enabled()
+    return x.is_cuda and x.requires_grad and torch.is_grad_enabled()
 
 
 def sample_in_order(x: Tensor, matrices: Tensor) -> Tensor:
-    """Sample square images at the places that `matrices` give, about the centre; bilinear, 0 outside.
+    """Sample images at the places that `matrices` give, about the centre; bilinear, 0 outside.
 
     It is `grid_sample`, whose backward pass adds in any order on a GPU; indexing adds in one order.
 
-    x: (n, c, side, side). matrices: (n or 1, 2, 2), from a place in the result, (across, down), to one in the image.
+    x: (n, c, h, w). matrices: (n or 1, 2, 2), from a place in the result, (across, down), to one in the image.
     """
-    n, c, side, _ = x.shape
-    places = torch.arange(side, device=x.device, dtype=x.dtype) - (side - 1) / 2
-    grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1).view(1, -1, 2)  # (1, side^2, 2)
-    across, down = ((grid @ matrices.mT).expand(n, -1, -1) + (side - 1) / 2).unbind(-1)  # each (n, side^2)
+    n, c, h, w = x.shape
+    y, x_of = (torch.arange(side, device=x.device, dtype=x.dtype) - (side - 1) / 2 for side in (h, w))
+    grid = torch.stack(torch.meshgrid(x_of, y, indexing="xy"), -1).view(1, 1, -1, 2)  # (1, 1, h w, 2)
+    source = (matrices[:, :, None] * grid).sum(-1).expand(n, -1, -1)  # no matrix product: autocast would round it
+    across, down = source[:, 0] + (w - 1) / 2, source[:, 1] + (h - 1) / 2  # each (n, h w)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, c)
-    first = torch.arange(n, device=x.device)[:, None] * side**2
-    total = torch.zeros(n, side**2, c, device=x.device, dtype=x.dtype)
+    first = torch.arange(n, device=x.device)[:, None] * (h * w)
+    total = torch.zeros(n, h * w, c, device=x.device, dtype=x.dtype)
     for right, below in ((0, 0), (1, 0), (0, 1), (1, 1)):  # the four pixels around a place
         i, j = down.floor() + below, across.floor() + right
-        inside = (i >= 0) & (i < side) & (j >= 0) & (j < side)
+        inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
         weight = (1 - (down - i).abs()) * (1 - (across - j).abs()) * inside
-        rows = first + i.clamp(0, side - 1).long() * side + j.clamp(0, side - 1).long()
+        rows = first + i.clamp(0, h - 1).long() * w + j.clamp(0, w - 1).long()
         total = total + pixels[rows] * weight[..., None]
-    return total.view(n, side, side, c).permute(0, 3, 1, 2)
+    return total.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 def _integer(u: Tensor, choices: int) -> Tensor:

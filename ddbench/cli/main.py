@@ -82,7 +82,7 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--gpu-memory",
     type=click.FloatRange(min=0, min_open=True),
     metavar="GIB",
-    help="Most memory of a GPU that each process holds, so that --jobs share it; above that a job is out of memory.",
+    help="GPU memory that torch may hold in each process, so that --jobs share a GPU; a job above it is out of memory.",
 )
 @click.option(
     "--resize",

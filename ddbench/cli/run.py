@@ -250,7 +250,7 @@ def _do_tasks(options: GlobalOptions, plan: Plan, run_options: RunOptions) -> Ta
     options = options.absolute()
     settings = replace(settings, runs=options.runs, data_paths=options.data_paths, device=options.devices[0])
     if process_group(options.device == "cpu").size > 1:
-        raise click.UsageError("--jobs and several devices are for one process, not for those of `accelerate launch`")
+        raise click.UsageError("neither --jobs nor several devices go with the processes of `accelerate launch`")
     with pool_of(options, run_options.at_once, None) as submit:
 
         def train(plan: Plan, tasks: Sequence[Task]) -> TaskCounts:

@@ -107,13 +107,17 @@ def close_pairs(hashes: Sequence[int], bits: int = BITS) -> Iterator[tuple[int, 
     """Find indices (i, j), i < j, of 64-bit hashes that differ in at most `bits`; sorted."""
     values = np.array(hashes, dtype=np.uint64)
     for start in range(0, len(values), ROWS):
-        rows, pairs = values[start : start + ROWS, None], []
+        rows, of_block = values[start : start + ROWS, None], []
         for first in range(start, len(values), COLUMNS):
             near = np.bitwise_count(rows ^ values[None, first : first + COLUMNS]) <= bits
-            for place in np.flatnonzero(near).tolist():  # of two dimensions, nonzero takes as long as all else
-                row, column = divmod(place, near.shape[1])
-                pairs.append((start + row, first + column))
-        yield from sorted(pair for pair in pairs if pair[0] < pair[1])
+            places = np.flatnonzero(near)  # of two dimensions, nonzero takes as long as all else
+            if len(places):
+                row, column = np.divmod(places, near.shape[1])
+                of_block.append((start + row) * len(values) + first + column)
+        for pair in np.sort(np.concatenate(of_block)).tolist():
+            i, j = divmod(pair, len(values))
+            if i < j:
+                yield i, j
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:

@@ -141,7 +141,13 @@ def _do_tasks(
         if is_distillation and not no_distilled_set:
             _write_contact_sheet(task.folder)
     counts = TaskCounts(done, failed, existing)
-    return counts + train(plan, students) if train and students else counts
+    if train and students:
+        from ddbench.runner import evaluation  # torch
+
+        evaluation.check_weights(plan.evaluation)  # UserError here, not in each process
+        load(plan.specs[0].size)
+        counts += train(plan, students)
+    return counts
 
 
 def refuse_links(runs: Path, folder: Path) -> None:

@@ -102,7 +102,6 @@ def test_sampling_in_order_is_kornias_sampling(operation, n, monkeypatch):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     slopes = [torch.autograd.grad((weights * y).sum(), x)[0] for y in (found, expected)]
     torch.testing.assert_close(*slopes, rtol=0, atol=1e-10)
-    assert torch.autograd.gradgradcheck(lambda x: dsa.apply(x, draw).square(), x)
 
 
 @pytest.mark.parametrize("operation", DSA)
@@ -171,7 +170,8 @@ def test_every_operation_is_computed_on_the_device():
 
     with FakeTensorMode(), Copies() as copies:
         x, u, order = (torch.empty(shape, device="cuda") for shape in ((4, 3, SIZE, SIZE), (2, 3), (2,)))
-        assert dsa.every_operation(x, order.long(), u, [3, 1]).device.type == "cuda"
+        for images in (x, x.requires_grad_()):  # kornia's sampling, and the one whose gradient adds in order
+            assert dsa.every_operation(images, order.long(), u, [3, 1]).device.type == "cuda"
         assert not copies.calls
         torch.tensor([1.0, 2.0], device="cuda")
         assert copies.calls

@@ -268,11 +268,20 @@ def test_features_that_are_not_finite_are_refused(measure, which):
         measure(given["real"], given["distilled"])
 
 
-def test_radii_are_those_of_all_distances():
-    """To the bit, with rows that are equal and rows that are nearly so: a copy lies on its neighbour's border."""
-    x = draw(300, 40, 0).double().relu()
-    x[5], x[20:70] = x[7], x[3]
-    x[80:90] = x[70:80] + 1e-9
+@pytest.mark.parametrize("case", ["plain", "copies", "an ulp apart", "nearly equal", "far from 0", "few"])
+def test_radii_are_those_of_all_distances(case):
+    """To the bit, also where rounding of a matrix product hides which rows are nearest."""
+    x = draw(8 if case == "few" else 300, 40, 0).double().relu()
+    if case == "copies":
+        x[100:160] = x[3]
+    elif case == "an ulp apart":
+        x[100:160] = x[3]
+        moved = torch.from_numpy(np.random.default_rng(0).random(x[100:160].shape) < 0.1)
+        x[100:160] = torch.where(moved, torch.nextafter(x[100:160].float(), torch.tensor(9.0)).double(), x[100:160])
+    elif case == "nearly equal":
+        x = x[:1] + 1e-9 * x
+    elif case == "far from 0":
+        x = x + 1e8
     for nearest in (1, 5):
         every = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(nearest + 1, dim=1).values
         assert torch.equal(fidelity._radii(x, nearest), every)

@@ -13,6 +13,7 @@ import torch
 from third_party import few, run_command, write_images
 
 from ddbench.datasets.info import DataPaths
+from ddbench.errors import UserError
 from ddbench.runner import evaluation
 from ddbench.runner.plan import ExecutionSettings
 from ddbench.runner.run import TaskCounts
@@ -84,6 +85,19 @@ def test_a_student_that_fails_beside_others_costs_itself_alone(home, monkeypatch
     assert "--retry repeats it" in again.stderr
     run_random(home, "runs", *STUDENTS, "--jobs", "2", "--retry")
     assert len(results(home, "runs")) == 3
+
+
+def test_what_the_user_lacks_is_no_failure_of_a_student(home, monkeypatch):
+    """An error of the command, as without --jobs: nothing is recorded for each student."""
+    run_random(home, "runs", "--student-seeds", "1")
+
+    def lacking(evaluation):
+        raise UserError("there are no ImageNet weights: download them")
+
+    monkeypatch.setattr(evaluation, "check_weights", lacking)
+    said = run_random(home, "runs", *STUDENTS, "--jobs", "2", status=2)
+    assert "there are no ImageNet weights: download them" in said.stderr
+    assert not list((home / "runs").rglob("*.failed.json"))
 
 
 @dataclass(frozen=True)
