@@ -139,8 +139,8 @@ def sample_in_order(x: Tensor, matrices: Tensor) -> Tensor:
     x: (n, c, h, w). matrices: (n or 1, 2, 2), from a place in the result, (across, down), to one in the image.
     """
     n, c, h, w = x.shape
-    y, x_of = (torch.arange(side, device=x.device, dtype=x.dtype) - (side - 1) / 2 for side in (h, w))
-    grid = torch.stack(torch.meshgrid(x_of, y, indexing="xy"), -1).view(1, 1, -1, 2)  # (1, 1, h w, 2)
+    ys, xs = (torch.arange(side, device=x.device, dtype=x.dtype) - (side - 1) / 2 for side in (h, w))
+    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).view(1, 1, -1, 2)  # (1, 1, h w, 2)
     source = (matrices[:, :, None] * grid).sum(-1).expand(n, -1, -1)  # no matrix product: autocast would round it
     across, down = source[:, 0] + (w - 1) / 2, source[:, 1] + (h - 1) / 2  # each (n, h w)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, c)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 TASKS = ("packing", "loading", "latents", "prototypes", "embedding", "herding", "kcenter", "evaluation", "quality",
-         "leaderboard")  # fmt: skip
+         "audit", "duplicates", "leaderboard")  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
