@@ -187,7 +187,8 @@ def highest_cosines(images: Side, others: Side | None = None, rows: Rows | None 
 def background_cosines(train: Side, rng: np.random.Generator) -> Floats:
     """Return the highest cosine of training images to the other ones of their class: of all, or MOST_COMPARED drawn."""
     n = len(train.labels)
-    return highest_cosines(train, rows=np.sort(rng.permutation(n)[:MOST_COMPARED]) if n > MOST_COMPARED else None)[0]
+    rows = np.sort(rng.permutation(n)[:MOST_COMPARED]) if n > MOST_COMPARED else None
+    return highest_cosines(train, rows=rows)[0]
 
 
 @dataclass(frozen=True)

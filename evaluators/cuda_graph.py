@@ -33,7 +33,7 @@ def capture(call: Replay) -> Replay:
     return replay
 
 
-def _current(device: torch.device) -> AbstractContextManager[object]:
+def _as_current(device: torch.device) -> AbstractContextManager[object]:
     """Make a GPU the current one: streams and captures are of the current GPU, wherever the tensors are."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
@@ -61,12 +61,12 @@ class GraphedStep:
         if self._eager:
             return self.step(images, targets)
         if self._calls[shape] <= WARM_UP:
-            with _current(images.device):
+            with _as_current(images.device):
                 return self._warm_up(images, targets)
         if shape not in self._graphs:
             x, y = images.clone(), targets.clone()
             try:
-                with _current(images.device):
+                with _as_current(images.device):
                     self._graphs[shape] = x, y, self.capture(lambda: self.step(x, y))
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]

@@ -137,19 +137,17 @@ def pool_of(options: GlobalOptions, at_once: int | None, scheduler: str | None) 
     from ddbench.sweep.workers import cluster, local
     from ddbench.utils import distributed
 
-    several = len(options.devices) > 1
-    if scheduler and (at_once or several):
-        given = "--jobs" if at_once else "several devices"
-        raise click.UsageError(
-            f"{given} and --scheduler exclude each other: {given} are for this machine, a scheduler has its own workers"
-        )
     if scheduler:
+        if at_once or len(options.devices) > 1:
+            for_this_machine = "--jobs" if at_once else "several devices"
+            raise click.UsageError(
+                f"{for_this_machine} and --scheduler exclude each other: a scheduler has workers and devices of its own"
+            )
         return cluster(scheduler)
     for device in options.devices:
         if device.startswith("cuda"):
             distributed.device(device)  # UserError for a GPU that this machine does not have
-    jobs = at_once or len(options.devices)
-    return local(jobs, partial(log_to_stderr, logging.WARNING), options.devices if several else ())
+    return local(at_once or len(options.devices), partial(log_to_stderr, logging.WARNING), options.devices)
 
 
 def _print_plan(

@@ -94,7 +94,7 @@ def test_each_operation_equals_the_reference_image_by_image(operation):
 @pytest.mark.parametrize("n", [1, 4])
 @pytest.mark.parametrize("operation", ["scale", "rotate"])
 def test_sampling_in_order_is_kornias_sampling(operation, n, monkeypatch):
-    """What a GPU computes: values and gradients, of numbers for each image and of one draw for all."""
+    """A GPU samples in order: compare values and gradients, for a draw of each image and for one of all images."""
     x, draw = images(4, 9).requires_grad_(), dsa.DSANumbers(operation, numbers(n))
     expected = dsa.apply(x, draw)
     monkeypatch.setattr(dsa, "_sums_in_any_order", lambda x: True)

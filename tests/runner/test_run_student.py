@@ -37,14 +37,13 @@ def run_random(home, runs, *words, before=(), status=0):
 
 
 def results(home, runs):
-    """The results of a runs folder by their paths, without what depends on the clock and on other students."""
-    found = {}
+    """Return the results of a runs folder by their paths, without time and memory."""
+    of_path = {}
     for path in (home / runs).rglob("results/*/*-seed?.json"):
         result = json.loads(path.read_text())
-        found[str(path.relative_to(home / runs))] = {
-            name: value for name, value in result.items() if name not in ("seconds", "memory_bytes")
-        }
-    return found
+        del result["seconds"], result["memory_bytes"]
+        of_path[str(path.relative_to(home / runs))] = result
+    return of_path
 
 
 def submit_here(work, *args):
