@@ -61,12 +61,16 @@ def read_folder(folder: Path, classes: tuple[str, ...], size: int) -> Pictures:
     ):
         if array is not None and array.shape != shape:
             raise UserError(f"{folder}: {name} {array.shape}, not {shape}")
+    whitening = {name: part.astype(np.float32) for name, part in whitening.items()}
+    for name, arrays in ((FLOAT_IMAGES, [] if floats is None else [floats]), (WHITENING, whitening.values())):
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise UserError(f"{folder / name}.safetensors has values that are not finite; write the file anew")
     named = [f"{name}/{path.name}" for name in classes for path in files[name]]
     if soft is not None:
         soft = _in_order(folder, SOFT_LABELS, soft.astype(np.float32), named, classes)
         check_soft(folder, soft, np.array(labels), classes)
     if floats is not None:
-        floats = _in_order(folder, FLOAT_IMAGES, floats, named)
+        floats = _in_order(folder, FLOAT_IMAGES, floats.astype(np.float32), named)
     if weights is not None:
         weights = _in_order(folder, WEIGHTS, weights.astype(np.float32), named)
         if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():

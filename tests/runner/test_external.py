@@ -150,3 +150,24 @@ def test_a_pointer_in_the_place_of_soft_labels_is_named(tmp_path):
     (tmp_path / "set" / SOFT).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     with pytest.raises(UserError, match=r"no soft labels \(it is a pointer of git-lfs"):
         read_folder(tmp_path / "set", CLASSES, 8)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_what_a_set_carries_is_read_as_float32(tmp_path, kind):
+    write(tmp_path / "set", 1)
+    save_file({"float_images": np.full((3, 3, 8, 8), 0.5, kind)}, tmp_path / "set/float_images.safetensors")
+    whitening = {"mean": np.zeros((3, 8, 8), kind), "matrix": np.eye(192, dtype=kind)}
+    save_file(whitening, tmp_path / "set/whitening.safetensors")
+    pictures = read_folder(tmp_path / "set", CLASSES, 8)
+    assert {array.dtype for array in (pictures.floats, *pictures.whitening.values())} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(pictures.whitening["matrix"], np.eye(192))
+
+
+@pytest.mark.parametrize("name", ["float_images", "whitening"])
+def test_what_a_set_carries_is_finite(tmp_path, name):
+    write(tmp_path / "set", 1)
+    wrong = np.full((3, 3, 8, 8), np.nan, np.float32)
+    whitening = {"mean": wrong[0], "matrix": np.eye(192, dtype=np.float32)}
+    save_file({name: wrong} if name == "float_images" else whitening, tmp_path / f"set/{name}.safetensors")
+    with pytest.raises(UserError, match=rf"{name}\.safetensors has values that are not finite"):
+        read_folder(tmp_path / "set", CLASSES, 8)
