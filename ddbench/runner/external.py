@@ -111,10 +111,15 @@ def plan_pictures(
     """Plan the evaluation of images of the dataset's classes, stored as a run of the method `name`.
 
     label: preset in tables. The IPC is the largest number of images in a class. Raises UserError for a student that
-    cannot take images of this size.
+    cannot take images of this size, and for a protocol that needs a learning rate which the images do not carry.
     """
     size, split = pictures.images.shape[1], dataset.split
     evaluation.check_size(size)
+    try:
+        for student in evaluation.students:
+            evaluation.protocol.at_rate(student, pictures.learning_rate)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     spec = RunSpec(
         method=name,
         method_version=ExternalImages.version,

@@ -386,6 +386,13 @@ def given_plan(home, folder):
     return plan_external(folder, source, None, planning.evaluation_setup((), "quick", 1), place_of(home))
 
 
+def test_a_folder_without_a_learned_rate_is_refused_at_once(home, tmp_path):
+    folder = write_images(tmp_path / "mine", {"barn": 1, "pond": 1})
+    setup = planning.evaluation_setup(("convnet",), "mtt@1", 1)
+    with pytest.raises(UserError, match=r"mtt@1 trains at the learning rate .* this set has none"):
+        plan_external(folder, find_dataset(f"folder:{home}/images"), None, setup, place_of(home))
+
+
 def test_a_folder_of_unequal_classes_has_the_larger_ones_ipc(home, tmp_path, caplog):
     plan = given_plan(home, write_images(tmp_path / "mine", {"barn": 1, "pond": 3}))
     assert "1 to 3 images per class" in caplog.text
