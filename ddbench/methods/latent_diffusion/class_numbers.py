@@ -37,7 +37,11 @@ def class_numbers(name: str, classes: Sequence[str], readable: Sequence[str]) ->
     table = read_class_numbers(name)
     numbers = [table.get(normalise(a), table.get(normalise(b))) for a, b in zip(classes, readable, strict=True)]
     if missing := [a for a, number in zip(classes, numbers, strict=True) if number is None]:
-        raise UserError(f"base_classes={name} has no number for {', '.join(missing)}")
+        some = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise UserError(
+            f"base_classes={name} has no number for {some}. Add lines NAME = NUMBER to a TOML file and name it, or "
+            f"name one that has these classes; embedded are {', '.join(EMBEDDED)}"
+        )
     present = [number for number in numbers if number is not None]
     if twice := [a for a, number in zip(classes, present, strict=True) if present.count(number) > 1]:
         raise UserError(f"base_classes={name} has one number for several classes: {', '.join(twice)}")

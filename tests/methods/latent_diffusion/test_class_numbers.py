@@ -44,6 +44,12 @@ def test_a_map_that_does_not_fit_is_named(text, expected, tmp_path):
         class_numbers(write_map(tmp_path, text), ("beach", "golf"), ("beach", "golf"))
 
 
+def test_of_many_classes_without_a_number_ten_are_named(tmp_path):
+    names = [f"class {i}" for i in range(25)]
+    with pytest.raises(UserError, match=r"for class 0, (?:class \d, ){8}class 9 and 15 more\. Add lines NAME = NUMBER"):
+        class_numbers(write_map(tmp_path, "beach = 1"), names, names)
+
+
 def test_a_missing_map_names_the_embedded_ones(tmp_path):
     with pytest.raises(UserError, match="no such file; embedded are imagenet, imagenet10, imagenette, imagewoof"):
         class_numbers(str(tmp_path / "gone.toml"), ("a",), ("a",))
