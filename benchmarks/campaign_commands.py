@@ -39,8 +39,8 @@ def words_of(campaign: Campaign, kind: str, place: Place) -> list[str]:
 
 def kill_commands(campaign: Campaign, kills: int) -> Tally:
     """Kill commands between their first file and their end, or a starting worker; repeat each; compare its files."""
-    tally, spans = Tally(), {}
-    for kind in dict.fromkeys(KINDS[:kills]):
+    tally, spans, kinds = Tally(), {}, KINDS[:kills]
+    for kind in dict.fromkeys(kinds):
         place = Place.below(campaign.folder / f"command-{kind}")
         process = spawn(words_of(campaign, kind, place), place.folder / "log")
         process.wait_for(place)
@@ -49,7 +49,7 @@ def kill_commands(campaign: Campaign, kills: int) -> Tally:
         spans[kind] = time.monotonic() - begin
     number = 0
     while tally.met < kills and number < 5 * kills:
-        kind = KINDS[number % len(KINDS)]
+        kind = kinds[number % len(kinds)]
         victim = VICTIMS[number // 2 % len(VICTIMS)] if kind == "sweep" else "group"
         place, number = Place.below(campaign.folder / f"command-{number}"), number + 1
         process = spawn(words_of(campaign, kind, place), place.folder / "log")
