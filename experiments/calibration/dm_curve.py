@@ -24,13 +24,13 @@ from ddbench.config import build
 from ddbench.context import Context
 from ddbench.methods.dm import DM
 from ddbench.methods.shared.checkpoint import PIXELS
+from ddbench.protocols import load_protocol
 from ddbench.types import Dataset, DistilledSet
 from ddbench.utils.checkpoint import Checkpoint
 from ddbench.utils.distributed import device
 from ddbench.utils.provenance import describe_environment
 from evaluators.accuracy import evaluate
 from evaluators.normalisation import normalisation_of
-from evaluators.protocols import protocol
 from evaluators.train import train_student
 
 POINTS = (100, 1000, 5000, 20001)
@@ -38,7 +38,7 @@ POINTS = (100, 1000, 5000, 20001)
 
 def accuracies(distilled: DistilledSet, data: Dataset, named: str, students: int, where: torch.device) -> list[float]:
     """Return the overall accuracy in % of convnets trained on the set, one of each seed."""
-    rules, classes = protocol(named), len(data.test.classes)
+    rules, classes = load_protocol(named), len(data.test.classes)
     images = distilled.float_images if rules.float_images else distilled.images
     normalisation = normalisation_of(data.train.images, rules.recipe("convnet").normalise)
     on = {"num_classes": classes, "device": where}
