@@ -41,6 +41,7 @@ class DistilledImages(Dataset[DistilledImage]):
     weights: float32 (n,), of the images in a loss; 1 where the set has none.
     float_images: float32 (n, 3, h, w), grey values / 255 before rounding, where the method stored them; else None.
     learning_rate: of the student, where the method learned one; else None.
+    whitening: the ZCA that the images were optimised in (`evaluators.normalisation.Whitening`); else None.
     """
 
     def __init__(self, folder: Path, pictures: Pictures) -> None:
@@ -54,6 +55,7 @@ class DistilledImages(Dataset[DistilledImage]):
         self.weights = torch.ones(len(self.labels)) if pictures.weights is None else torch.from_numpy(pictures.weights)
         self.float_images = None if pictures.floats is None else torch.from_numpy(pictures.floats)
         self.learning_rate = pictures.learning_rate
+        self.whitening = pictures.to_whitening()
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -22,7 +22,7 @@ from ddbench.utils.progress import progress_bars
 from ddbench.utils.provenance import describe_environment
 from evaluators import corruptions, pretrained
 from evaluators.accuracy import evaluate
-from evaluators.normalisation import Normalisation, Whitening, normalisation_of
+from evaluators.normalisation import Normalisation, normalisation_of
 from evaluators.recipes import Protocol
 from evaluators.students import Student
 from evaluators.targets import check_labelled
@@ -156,9 +156,7 @@ def _images(pictures: distilled_set.Pictures, protocol: Protocol) -> Tensor:
 
 def _normalisation(train: ImageSet, kind: str, pictures: distilled_set.Pictures) -> Normalisation:
     """Return the student's normalisation: the set's own whitening, or the statistics of the training images."""
-    if kind == "zca" and pictures.whitening:
-        return Whitening.of(*(torch.from_numpy(pictures.whitening[name]) for name in ("mean", "matrix")))
-    return _statistics(train, kind)
+    return (pictures.to_whitening() if kind == "zca" else None) or _statistics(train, kind)
 
 
 @lru_cache(maxsize=1)

@@ -43,21 +43,18 @@ class ExternalImages:
         """Return the images of the folder with the classes of `train`."""
         import torch
 
-        from evaluators.normalisation import Whitening
-
         pictures = self.pictures
         soft, floats, weights = (
             None if part is None else torch.from_numpy(part)
             for part in (pictures.soft, pictures.floats, pictures.weights)
         )
-        zca = {name: torch.from_numpy(part) for name, part in pictures.whitening.items()}
         return train.distilled(
             pictures.to_tensor(),
             torch.from_numpy(pictures.labels),
             soft_labels=soft,
             float_images=floats,
             learning_rate=pictures.learning_rate,
-            whitening=Whitening.of(zca["mean"], zca["matrix"]) if zca else None,
+            whitening=pictures.to_whitening(),
             weights=weights,
         )
 

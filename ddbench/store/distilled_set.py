@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddbench.types import DistilledSet
+    from evaluators.normalisation import Whitening
 
 SOFT_LABELS, FLOAT_IMAGES, WEIGHTS, WHITENING = "soft_labels", "float_images", "weights", "whitening"
 
@@ -76,6 +77,16 @@ class Pictures:
     def to_tensor(self) -> Tensor:
         """Return the images, uint8 (n, 3, h, w)."""
         return to_tensor(self.images)
+
+    def to_whitening(self) -> Whitening | None:
+        """Return the ZCA that the images were optimised in; None for none."""
+        from torch import from_numpy
+
+        from evaluators.normalisation import Whitening
+
+        if not self.whitening:
+            return None
+        return Whitening.of(from_numpy(self.whitening["mean"]), from_numpy(self.whitening["matrix"]))
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -437,16 +437,17 @@ def test_soft_labels_and_what_else_a_set_has_are_read(here):
     pictures = distilled_set.read(run.folder / "distilled")
     soft = np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)
     floats = pictures.images.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    zca = {"mean": floats[0], "matrix": np.eye(192, dtype=np.float32) / 2}
+    carried = {"soft": soft, "floats": floats, "learning_rate": 0.5, "weights": soft[:, 0], "whitening": zca}
     (here / "own").mkdir()
-    distilled_set.write(
-        here / "own", replace(pictures, soft=soft, floats=floats, learning_rate=0.5, weights=soft[:, 0])
-    )
+    distilled_set.write(here / "own", replace(pictures, **carried))
     distilled = ddbench.load_distilled("own")
     assert torch.equal(distilled.targets, torch.from_numpy(soft))
     assert torch.equal(distilled[1].target, torch.from_numpy(soft[1]))
     assert torch.equal(distilled.float_images, torch.from_numpy(floats))
     assert distilled.learning_rate == 0.5
     assert distilled[1].weight == 0.5
+    assert torch.allclose(distilled.whitening.apply(distilled.images), torch.from_numpy((floats - floats[0]) / 2))
 
 
 def test_anybodys_folder_is_a_distilled_set_too(here):
