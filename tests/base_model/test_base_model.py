@@ -153,9 +153,8 @@ def whole_base(few_scenes, tmp_path_factory):
     return build_base(tmp_path_factory.mktemp("base"), few_scenes)
 
 
-@pytest.mark.parametrize(
-    "part", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("autoencoder", "decoder")), "denoiser"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["autoencoder", "decoder", "denoiser"])
 def test_training_stopped_and_resumed_gives_the_same_weights(part, whole_base, few_scenes, tmp_path, monkeypatch):
     for module in ("autoencoder", "denoiser"):
         monkeypatch.setattr(f"ddbench.base_model.{module}.EVERY", 1)
@@ -256,7 +255,7 @@ def test_base_images_are_the_training_split_and_unused_scenes(tmp_path):
     assert not used & {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in drawn.images}
 
 
-@pytest.mark.parametrize("method", [DPD, Random, Herding])
+@pytest.mark.parametrize("method", [pytest.param(DPD, marks=pytest.mark.slow), Random, Herding])
 def test_our_methods_keep_the_contract(method):
     broken = [f"{outcome.name}: {outcome.detail}" for outcome in check_method(method) if not outcome.ok]
     assert not broken

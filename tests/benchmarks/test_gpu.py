@@ -30,6 +30,7 @@ def bench():
     return Bench(torch.device("cpu"), time.monotonic() + 600, small=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_measures_each_of_its_cases(part, bench):
     from importlib import import_module

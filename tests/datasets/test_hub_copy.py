@@ -186,6 +186,7 @@ def test_a_file_that_is_not_the_hubs_is_thrown_away(copied, hub, data_paths, pic
     assert copied.describe(data_paths)
 
 
+@pytest.mark.slow
 def test_killed_and_called_again(hub, data_paths, grow):
     """A process is killed while it downloads; the next one downloads only the rest."""
     revision = "3" * 40

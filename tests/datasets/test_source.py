@@ -567,7 +567,7 @@ def written(path):
     return path.stat().st_blocks > 0
 
 
-@pytest.mark.parametrize("first", ["", PROCESSES], ids=["threads", "processes"])
+@pytest.mark.parametrize("first", ["", pytest.param(PROCESSES, marks=pytest.mark.slow)], ids=["threads", "processes"])
 def test_killed_half_way_and_run_again(slow_tree, tmp_path, first):
     data_paths = DataPaths(None, tmp_path / "shared", quiet=True)
     process = start(slow_tree, data_paths.shared, first)
@@ -586,6 +586,7 @@ def test_killed_half_way_and_run_again(slow_tree, tmp_path, first):
     assert all(image.any() for image in again.train.images)
 
 
+@pytest.mark.slow
 def test_two_processes_pack_once(slow_tree, tmp_path):
     both = [start(slow_tree, tmp_path / "shared") for _ in range(2)]
     outcomes = [process.communicate(timeout=120) for process in both]

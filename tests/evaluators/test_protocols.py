@@ -332,6 +332,7 @@ def test_listing_protocols_needs_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_judge_works_without_ddbench_as_its_page_says():
     page = (Path(__file__).parents[2] / "docs" / "evaluators.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

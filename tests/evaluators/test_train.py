@@ -403,7 +403,7 @@ STRONG = replace(FLIPS, mixup=0.3, operations=("rotate", "sharpness", "posterize
 @pytest.mark.parametrize(
     "changes", [{"temperature": 4.0}, {"augment": replace(FLIPS, cutmix=0.5)}, {"augment": STRONG}]
 )
-@pytest.mark.parametrize("targets", [soft, lambda labels: labels])
+@pytest.mark.parametrize("targets", [pytest.param(soft, marks=pytest.mark.slow), lambda labels: labels])
 def test_a_separable_toy_is_learnt_from_softened_labels(changes, targets):
     images, labels = stripes(20)
     model = fit(images, targets(labels), protocol=short(min_steps=60, max_steps=60, **changes))
@@ -441,6 +441,7 @@ def test_compiled_training_is_the_same_to_rounding():
         torch.testing.assert_close(fast.state_dict()[key], value, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_compiled_dropout_draws_as_without():
     drop, images = torch.nn.Dropout(0.5), torch.ones(64)
     with train.seeded_dropout(3, "cpu"):
@@ -599,8 +600,10 @@ class Memory:
         ("convnet", {}),
         ("convnet", WHOLE_EPOCHS),
         ("convnet", WHOLE_EPOCHS | {"momentum": 0.9, "milestones": (2 / 3,), "new_optimizer": True}),  # anew at step 20
-        ("resnet18", {"momentum": 0.9, "batch": 4, "min_steps": 22, "max_steps": 22}),
-        pytest.param("swin_t", {"batch": 2, "min_steps": 22, "max_steps": 22}, marks=pytest.mark.slow),
+        *(
+            pytest.param(student, changes | {"min_steps": 22, "max_steps": 22}, marks=pytest.mark.slow)
+            for student, changes in (("resnet18", {"momentum": 0.9, "batch": 4}), ("swin_t", {"batch": 2}))
+        ),
     ],
 )
 def test_a_training_that_was_stopped_continues_to_the_same_weights(student, changes):

@@ -237,6 +237,7 @@ def test_images_are_those_of_a_slow_loop_over_classes_and_images(stages):
             finished.append(x_t.flatten())
 
 
+@pytest.mark.slow
 def test_the_transport_gets_cheaper_on_the_embedded_base(few_scenes, context_of, monkeypatch):
     """The guided loss after each of the four guided steps, and the cost of the finished images, against no guidance."""
     stages, ipc, losses = Stages(load_model("tiny", CPU), few_scenes, context_of(), 8), 2, []

@@ -195,6 +195,7 @@ def test_images_do_not_depend_on_the_batch(stages, surrogate):
     assert float((z - unguided).abs().mean()) > 0.05
 
 
+@pytest.mark.slow
 def test_the_influence_loss_falls_on_the_embedded_base(few_scenes, context_of, monkeypatch):
     """The loss of every guided step after the first shift, mean over the classes, against no guidance."""
     stages, losses = Stages(load_model("tiny", CPU), few_scenes, context_of(), 8), []

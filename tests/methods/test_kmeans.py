@@ -83,6 +83,7 @@ def test_k_means_depends_on_the_base_only_by_its_latents(pipeline, tmp_path):
     assert KMeans("latents", base=str(copy)).identity() == own
 
 
+@pytest.mark.slow
 def test_k_means_keeps_the_contract_by_latents_too():
     broken = [f"{check.name}: {check.detail}" for check in check_method(KMeansOfLatents) if not check.ok]
     assert not broken

@@ -55,6 +55,7 @@ def test_the_first_stage_is_igds_set(pipeline, few_scenes, context_of):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_smaller_sets_are_the_first_images_of_larger_ones(pipeline, few_scenes, context_of):
     """Five images in stages of two: the sets of one to four are in it, whatever the batch."""
     method, ctx = LGD(base=str(pipeline), weights="none", **SMALL), context_of()
@@ -99,6 +100,7 @@ def test_small_bases_of_the_true_shapes(base, few_scenes, context_of, tmp_path):
     method.distill(few_scenes, 2, context_of()).check(2)
 
 
+@pytest.mark.slow
 def test_learnability_grows_on_the_embedded_base(few_scenes, context_of):
     """The finished images of the second stage, without candidates, against those of no guidance from the same noise."""
     stages, values = Stages(load_model("tiny", CPU), few_scenes, context_of(), 8), {}

@@ -100,6 +100,7 @@ def test_one_crop_and_one_roll_for_the_whole_batch():
     assert torch.equal(sre2l.roll_randomly(image, 0, numbers()), image)
 
 
+@pytest.mark.slow
 def test_sre2l_lowers_its_loss_batch_by_batch(few_scenes, context_of, monkeypatch):
     losses = []
     original = SRe2L._iteration

@@ -183,12 +183,14 @@ def test_the_command_of_a_protocol_of_ones_own_names_its_file(tmp_path):
     assert "--method FILE.py:CLASS " in command(dataclasses.replace(SPEC, source="e" * 64), result)
 
 
+@pytest.mark.slow
 def test_fifty_runs_stay_under_ten_megabytes(tmp_path):
     for seed in range(50):
         write_run(tmp_path, "noise", 10, seed, 0.5, size=64)  # nothing is larger than noise
     assert len(page(read_runs(tmp_path, costs=True))) < 10_000_000
 
 
+@pytest.mark.slow
 def test_all_pictures_of_a_run_share_its_part_of_the_budget(tmp_path, monkeypatch):
     monkeypatch.setattr("ddbench.report.page.MAX_PICTURE_BYTES", 500_000)
     numbers = np.random.default_rng(0)

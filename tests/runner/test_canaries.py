@@ -92,6 +92,7 @@ def work_of(home, plan="plan.toml"):
     return canary_work(*read_canaries(home / plan), DataPaths(None, home / "shared", True), home / "runs")
 
 
+@pytest.mark.slow
 def test_all_images_are_found_and_none_are_not(audits):
     full, nothing = audits
     canaries = full.attacks[CANARY_IMAGES]

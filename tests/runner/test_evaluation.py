@@ -219,6 +219,7 @@ def test_a_teachers_labels_are_what_is_trained_on(home):
     assert after.overall < 0.1
 
 
+@pytest.mark.slow
 def test_a_set_made_anew_gets_labels_of_its_own_and_shares_no_cell(home):
     run(home, planned(home, "taught.toml"))
     folder = planned(home, "taught.toml").specs[0].folder(home / "runs")
@@ -256,6 +257,7 @@ def test_labels_of_views_are_the_teachers_whatever_the_set_has(home, own):
     assert not list((home / "runs").rglob("soft_labels/*"))
 
 
+@pytest.mark.slow
 def test_each_dataset_has_a_teacher_of_its_own(home):
     write_images(home / "others", {"barn": 10, "pond": 9})
     for name in ("images", "others"):

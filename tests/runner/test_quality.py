@@ -119,6 +119,7 @@ def test_copies_are_found(measured, sets):
     assert measured["ssim"]["by"] == "256"
 
 
+@pytest.mark.slow
 def test_a_map_is_the_plane_in_which_real_features_vary_most(home, measured, sets, tmp_path):
     home = shutil.copytree(home, tmp_path / "home", ignore=shutil.ignore_patterns("images"))
     (home / "images").symlink_to(next(iter(measured.values()))["path"].partition("/runs/")[0] + "/images")

@@ -236,6 +236,7 @@ def test_a_method_that_ends_the_process_costs_its_run(home, tmp_path):
     assert failures.read_failure(plan.specs[0].folder(tmp_path)).error == "SystemExit: 3"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_no_failure_of_a_run(home, tmp_path, monkeypatch):
     """It ends with the system's error, which names a file; nothing is recorded, so the same command goes on."""
     plan = plan_for(home, "do=full")
@@ -297,6 +298,7 @@ def test_killed_while_distilling(home, tmp_path):
     assert not (folder / ".work").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_judging(done, home, tmp_path):
     plan, place, _ = done
     folder = plan.specs[0].folder(tmp_path)

@@ -163,6 +163,7 @@ def die_twice(folder):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_before_a_job_begins_costs_no_job(home):
     grid = jobs(home, plan(home, "", seeds=2))
     with sweeping.local(1, partial(die_twice, home)) as submit:
@@ -201,6 +202,7 @@ def test_waiting_for_another_is_no_death_and_a_death_is_the_task_that_has_no_fai
     assert [failures.read_failure(task.path).status for task in job.tasks] == ["oom", "died"]
 
 
+@pytest.mark.slow
 def test_a_sweep_by_its_command(home):
     plan(home, "", "fails=true", seeds=2)
     words = command(home)[3:]

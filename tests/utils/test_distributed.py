@@ -69,6 +69,7 @@ def found(place: Path) -> tuple[np.ndarray, list[str]]:
     return distilled_set.read(run / "distilled").images.astype(int), sorted(files)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_images_of_one(words, tmp_path):
     alone = CliRunner().invoke(cli, [*places(tmp_path / "one"), *words])
     assert alone.exit_code == 0, alone.output

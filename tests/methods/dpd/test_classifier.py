@@ -56,6 +56,7 @@ def train(latents, folder, steps=40, progress=lambda items: items):
     return load_file(folder / "classifier.safetensors"), read_json(folder / "classifier.json")
 
 
+@pytest.mark.slow
 def test_views_are_drawn_for_training_and_left_out_of_the_accuracy(latents, tmp_path):
     """A second view of other latents under the same labels moves the weights; accuracy is that of the first view."""
     other = torch.randn(60, 4, 4, 4, generator=torch.Generator().manual_seed(3)).half()
@@ -115,6 +116,7 @@ def test_flips_mirror_each_latent_by_itself():
     assert {found[0] for found in which} == set(ways)
 
 
+@pytest.mark.slow
 def test_it_learns_from_every_view(latents, tmp_path):
     """The second view says the opposite of the first, and there are more of it to learn from: chance, not certainty."""
     turned_round = Latents(latents.mean.roll(1, 1), latents.std, latents.labels, 1.0)

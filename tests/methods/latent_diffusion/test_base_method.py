@@ -127,6 +127,7 @@ def test_a_dit_of_imagenet(cls, preset, train, context_of, tmp_path):
     assert distilled.images.shape[-1] == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "preset", "changes"),
     [

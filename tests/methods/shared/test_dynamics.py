@@ -116,6 +116,7 @@ def test_more_images_than_there_are_is_refused(small, context_of):
         Forgetting(images=4).distill(small, 5, context_of())
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_stopped_continues_to_the_same_records(small, context_of, tmp_path, monkeypatch):
     """The kill comes after the save of step 20, whose epoch is recorded by then; 18 images are a step per epoch."""
     save, method, images, tensors = Checkpoint.save, Forgetting(epochs=23), [], []

@@ -133,6 +133,7 @@ def test_targets_are_class_gradients_at_the_chosen_snapshots(small, context_of):
     assert [cost["reused"] for cost in again.costs[2:]] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_continues_to_the_same_snapshots(small, context_of, tmp_path, monkeypatch):
     """The kill comes after the save of step 20."""
     save, config = Checkpoint.save, replace(QUICK, epochs=23)

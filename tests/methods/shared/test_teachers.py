@@ -17,6 +17,7 @@ from evaluators.protocols import protocol
 QUICK = {"epochs": 1, "least": 2}
 
 
+@pytest.mark.slow
 def test_methods_with_a_teacher_share_it(few_scenes, context_of):
     for method in (RDED(teacher="resnet18", **QUICK), SRe2L(iterations=1, **QUICK)):
         ctx = replace(context_of(), method=method.name)
@@ -42,6 +43,7 @@ def test_squeeze_is_the_protocols_row_by_the_methods_constants(name, epochs):
     assert replace(RECIPES[name], epochs=epochs, normalise="data", precision="fp32") == row
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_stopped_continues_to_the_same_weights(few_scenes, context_of, tmp_path, monkeypatch):
     config, save, teachers = TeacherConfig("convnet", 1, 10, 0), Checkpoint.save, []
     monkeypatch.setattr(Checkpoint, "beside", lambda stage: Checkpoint(tmp_path / stage.name, every=0.0))
