@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +113,7 @@ def _audit_sets(  # noqa: PLR0913
 ) -> None:
     """Audit distilled images, print the numbers and plot them over the accuracies of the runs' students."""
     from ddbench.datasets.lookup import find_dataset
-    from ddbench.report.audits import HEADS, audit_lines
+    from ddbench.report.audits import HEADS, audit_findings, audit_lines
     from ddbench.runner import quality
     from ddbench.runner.audit import audit as audit_run
     from ddbench.runner.embedding import embedding_title
@@ -127,7 +127,7 @@ def _audit_sets(  # noqa: PLR0913
     measurements = measure_runs(options, folders, source, size, measures)
     paths = [path for path in measurements.paths if path.parent.name == "audit"]
     if form == "json":
-        click.echo(json.dumps([json.loads(path.read_text()) | {"path": str(path)} for path in paths], indent=2))
+        click.echo(json.dumps([audit_findings(read_audit(path)) | {"path": str(path)} for path in paths], indent=2))
     else:
         rows: list[tuple[str, ...]] = []
         for path in paths:
@@ -158,7 +158,7 @@ def _write_plot(path: Path, groups: Sequence[LeakageGroup]) -> None:
 
 def _audit_students(options: GlobalOptions, plan: Path, plot: Path | None, job_options: JobOptions) -> None:
     """Do the jobs of a canary plan, attack the students of each method whose jobs are done, and print the numbers."""
-    from ddbench.report.canaries import HEADS, canary_lines, canary_notes
+    from ddbench.report.canaries import HEADS, canary_findings, canary_lines, canary_notes
     from ddbench.report.leakage import canary_groups
     from ddbench.runner.canaries import attack_students
     from ddbench.store.canaries import read_canary_audit
@@ -184,7 +184,7 @@ def _audit_students(options: GlobalOptions, plan: Path, plot: Path | None, job_o
             log.error("%s is not attacked: %s", subject.label, error)
             failed = True
     if job_options.form == "json":
-        click.echo(json.dumps([asdict(one) for one in audits], indent=2))
+        click.echo(json.dumps([canary_findings(one, audits) for one in audits], indent=2))
     else:
         click.echo(format_table(canary_lines(audits), HEADS, job_options.form))
         for note in canary_notes(audits) if job_options.form == "text" else ():

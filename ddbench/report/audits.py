@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from ddbench.store.audits import MEMBERSHIP, USE, Audit, Distances, read_quality
+from ddbench.store.audits import MEMBERSHIP, USE, Audit, Control, Distances, read_quality
 
 log = logging.getLogger("ddbench")
 
@@ -29,11 +31,34 @@ def audit_lines(run: Path, audit: Audit) -> list[Line]:
     return [*lines, *_control_lines(audit)]
 
 
+def audit_findings(audit: Audit) -> dict[str, Any]:
+    """Return an audit as values, without the numbers that a failed control takes away; `failed` names these controls.
+
+    Of each attack. Controls of the use of an image take all numbers away.
+    """
+    values = asdict(audit)
+    values["failed"] = {attack: control_names(audit.failed(attack)) for attack in (USE, MEMBERSHIP)}
+    for attack in (USE, MEMBERSHIP):
+        if audit.failed(attack):
+            values[attack] = None
+    for name in ("distances", "reference"):
+        if audit.failed(USE):
+            values[name] = None
+        elif audit.failed(MEMBERSHIP):
+            values[name]["ratio"] = None
+    return values
+
+
+def control_names(controls: Sequence[Control]) -> list[str]:
+    """Return controls in words: "test images (membership)"."""
+    return [f"{control.name} ({TITLES[control.attack]})" for control in controls]
+
+
 def _attack_lines(audit: Audit, attack: str) -> Iterator[Line]:
     """Yield the AUC and the true positive rate of an attack, or why there is none."""
     title, result = TITLES[attack], audit.finding(attack)
     if failed := audit.failed(attack):
-        names = ", ".join(f"{control.name} ({TITLES[control.attack]})" for control in failed)
+        names = ", ".join(control_names(failed))
         yield title, "-", "", f"no finding: the control failed: {names}"
     elif not result:
         reason = "no image of a class is left to compare with" if audit.named else "the set names no image that it used"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from ddbench.store.canaries import ATTACKS, FOUND, NOTHING, CanaryAudit, Lira
 from ddbench.utils.units import format_seconds
@@ -22,6 +24,16 @@ def canary_lines(audits: Sequence[CanaryAudit]) -> list[tuple[str, ...]]:
             numbers = _attack_texts(lira) if lira else ("-", "-", "-", "no finding: a control failed")
             lines.append((label, accuracy, f"{audit.attacks[name].images} {name}", *numbers, time))
     return lines
+
+
+def canary_findings(audit: CanaryAudit, audits: Sequence[CanaryAudit]) -> dict[str, Any]:
+    """Return an audit of a plan's `audits` as values, with None for an attack without a finding.
+
+    `failed` names the controls that took it away.
+    """
+    values, failed = asdict(audit), {name: audit.failures(name, audits) for name in ATTACKS}
+    values["attacks"] = {name: None if failed[name] else values["attacks"][name] for name in ATTACKS}
+    return values | {"failed": failed}
 
 
 def _attack_texts(lira: Lira) -> tuple[str, str, str, str]:

@@ -81,16 +81,20 @@ class CanaryAudit:
         missed = self.known == FOUND and not lira.succeeds
         return [f"{self.label}: AUC {lira.auc:.3f} of images that all train the student"] if missed else []
 
-    def finding(self, attack: str, audits: Sequence[CanaryAudit]) -> Lira | None:
-        """Return the result of an attack, of ATTACKS; None if a control takes it away.
+    def failures(self, attack: str, audits: Sequence[CanaryAudit]) -> list[str]:
+        """Return, in words, the failed controls that take the finding of an attack, of ATTACKS, away.
 
         audits: of the same plan. Controls are this audit's own, and methods of known answer with the same student.
         """
         controls = [self, *(one for one in audits if one.known and one.student == self.student)]
-        lira = self.attacks[attack]
         failed = [reason for one in controls for reason in one.false_alarms()]
-        failed += [reason for one in controls if not lira.succeeds for reason in one.misses()]
-        return None if failed else lira
+        if not self.attacks[attack].succeeds:
+            failed += [reason for one in controls for reason in one.misses()]
+        return list(dict.fromkeys(failed))
+
+    def finding(self, attack: str, audits: Sequence[CanaryAudit]) -> Lira | None:
+        """Return the result of an attack; None if a control takes it away. Arguments: of `failures`."""
+        return None if self.failures(attack, audits) else self.attacks[attack]
 
 
 def _holds(lira: Lira) -> bool:

@@ -14,7 +14,7 @@ from third_party import few, run_command, snapshot, write_method
 import ddbench
 from ddbench.datasets.info import DataPaths
 from ddbench.protocols import load_protocol
-from ddbench.report.canaries import canary_lines, canary_notes
+from ddbench.report.canaries import canary_findings, canary_lines, canary_notes
 from ddbench.runner.canaries import known_answer
 from ddbench.store.canaries import ATTACKS, CANARY_IMAGES, NOTHING, OTHER_IMAGES, read_canary_audit
 from ddbench.store.distilled_set import read
@@ -161,6 +161,10 @@ def test_a_blind_attack_cannot_fail(audits):
     lines = canary_lines((blind, nothing))
     assert {(line[3], line[6]) for line in lines} == {("-", "no finding: a control failed")}
     assert canary_notes((blind, nothing))[-1].startswith("FAILED: full: AUC 0.")
+    values = canary_findings(nothing, (blind, nothing))
+    assert values["attacks"] == dict.fromkeys(ATTACKS)
+    assert values["failed"][CANARY_IMAGES] == blind.misses()
+    assert canary_findings(full, audits)["attacks"][CANARY_IMAGES]["auc"] == full.attacks[CANARY_IMAGES].auc
     leaky = replace(nothing, attacks=full.attacks)
     assert leaky.finding(CANARY_IMAGES, (blind, leaky)) == full.attacks[CANARY_IMAGES]
 
