@@ -34,7 +34,8 @@ class Attack:
     tpr_low, tpr_high: its 95 % interval by Clopper and Pearson, the threshold being fixed
     fpr: share of the others above that threshold
     members, others: number of images
-    detectable: least AUC that is told from 0.5 with probability 0.8; None if no AUC is
+    detectable: least AUC that succeeds with probability 0.8: its interval is above 0.5, and above what test images in
+        place of the set give; None if no AUC does
     per_class: AUC by label; of classes with images of both kinds
     """
 
@@ -50,11 +51,22 @@ class Attack:
     detectable: float | None
     per_class: Mapping[str, float]
 
+    def finds_some(self, baseline: float = 0.0) -> bool:
+        """Return True if the interval of the TPR is above any FPR that its threshold may have, and above `baseline`.
 
-def attack(scores: Floats, is_member: Mask, labels: Rows, classes: Sequence[str]) -> Attack | None:
+        The threshold is one of the others' scores, so its FPR has an interval of its own.
+        """
+        highest_fpr = clopper_pearson(round(self.fpr * self.others), self.others)[1]
+        return self.tpr_low > max(highest_fpr, baseline)
+
+
+def attack(
+    scores: Floats, is_member: Mask, labels: Rows, classes: Sequence[str], baseline: float = 0.5
+) -> Attack | None:
     """Measure an attack that calls images of high score members; None unless a class has both kinds.
 
     scores, is_member, labels: (n,), of real images. Classes that lack one kind are left out.
+    baseline: AUC that an AUC must be told from to be `detectable`.
     """
     per_class: dict[str, float] = {}
     sizes: list[tuple[int, int]] = []
@@ -82,7 +94,7 @@ def attack(scores: Floats, is_member: Mask, labels: Rows, classes: Sequence[str]
         float((others > threshold).mean()),
         len(members),
         len(others),
-        detectable_auc(counts),
+        detectable_auc(counts, baseline),
         per_class,
     )
 
@@ -119,9 +131,10 @@ def lower_auc(auc: float, counts: Mapping[tuple[int, int], int]) -> float:
     return high
 
 
-def detectable_auc(counts: Mapping[tuple[int, int], int]) -> float | None:
-    """Return the least AUC whose interval excludes 0.5 with probability 0.8; None if there is none."""
-    least = 0.5 + LEVEL * auc_std(0.5, counts)
+def detectable_auc(counts: Mapping[tuple[int, int], int], baseline: float = 0.5) -> float | None:
+    """Return the least AUC whose interval is above 0.5 and `baseline` with probability 0.8; None if there is none."""
+    baseline = max(0.5, baseline)
+    least = baseline + LEVEL * auc_std(baseline, counts)
     if least >= 1:
         return None
     low, high = least, 1.0

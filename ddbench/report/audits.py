@@ -64,12 +64,13 @@ def _attack_lines(audit: Audit, attack: str) -> Iterator[Line]:
         reason = "no image of a class is left to compare with" if audit.named else "the set names no image that it used"
         yield title, "-", "", reason if attack == USE else "the classes are too small"
     else:
-        baseline = audit.baseline(attack)
+        instead = audit.baseline(attack)
         auc = f"{result.auc:.3f} [{result.auc_low:.3f}, {result.auc_high:.3f}]"
-        yield f"{title}: AUC", auc, "" if baseline is None else f"{baseline:.3f}", reading(audit, attack)
+        yield f"{title}: AUC", auc, f"{instead.auc:.3f}" if instead else "", reading(audit, attack)
         tpr = f"{100 * result.tpr:.1f} % [{100 * result.tpr_low:.1f}, {100 * result.tpr_high:.1f}]"
         few = "; fewer than 100 others, so at an FPR of 0" if result.others < 100 else ""
-        yield f"{title}: TPR at 1 % FPR", tpr, "", f"{result.members} members, {result.others} others{few}"
+        tpr_instead = "" if instead is None or instead.tpr is None else f"{100 * instead.tpr:.1f} %"
+        yield f"{title}: TPR at 1 % FPR", tpr, tpr_instead, f"{result.members} members, {result.others} others{few}"
 
 
 def reading(audit: Audit, attack: str) -> str:
@@ -79,6 +80,8 @@ def reading(audit: Audit, attack: str) -> str:
         return ""
     if audit.succeeds(attack):
         return "the attack succeeds"
+    if audit.finds_some(attack):
+        return "the attack succeeds on some images: see the TPR"
     if result.auc_low > 0.5:
         return "the attack does as well on test images: the images are typical, not given away"
     least = "no AUC" if result.detectable is None else f"an AUC of {result.detectable:.3f}"

@@ -33,6 +33,7 @@ from ddbench.store.audits import (
     Control,
     Copies,
     audit_path,
+    baseline_of,
 )
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.records import distilled_digest, read_spec, train_id
@@ -44,7 +45,7 @@ from ddbench.utils.provenance import describe_environment
 from evaluators.audit import LEVEL, Attack, Mask, Rows, Side, background_cosines, draw_rows, highest_cosines
 
 log = logging.getLogger("ddbench")
-VERSION = 2  # raise it when the numbers may change
+VERSION = 3  # raise it when the numbers may change
 SETS = 10  # control sets of each kind
 SURE = 3.29  # deviations: a control without a fault fails once in a thousand audits
 SAME = 0.01  # AUC that equal images may cost the control of random training images
@@ -125,6 +126,8 @@ def audit(run: MeasuredRun, source: str) -> Path:
         of_run, expected = Side(embedding.read(images.to_tensor()), images.labels), 0.5 if control.unseen else None
         controls.append(control_of(control.name, USE, [embedding.use(of_run, used)]))
         controls.append(control_of(control.name, MEMBERSHIP, [embedding.membership(of_run)], expected))
+    instead = [baseline_of(controls, attack) for attack in (USE, MEMBERSHIP)]
+    of_use, of_membership = (0.5 if one is None or one.auc is None else one.auc for one in instead)
     background = background_cosines(embedding.train, generator("background"))
     test_rows = draw_sets(embedding.test, embedding.kept_test, pictures.counts, TEST_IMAGES)[0][0]
     test_images = embedding.test.rows(test_rows)
@@ -139,9 +142,9 @@ def audit(run: MeasuredRun, source: str) -> Path:
         distilled_images=len(pictures.labels),
         train_images=len(data.train.labels),
         test_images=len(data.test.labels),
-        use=embedding.use(distilled, used),
+        use=embedding.use(distilled, used, of_use),
         named={kind: len(names) for kind, names in named.items()},
-        membership=embedding.membership(distilled),
+        membership=embedding.membership(distilled, baseline=of_membership),
         distances=embedding.distances(distilled, background, generator("ratio")),
         reference=embedding.distances(test_images, background, generator("ratio"), test_rows),
         copies=Copies(copies.exact, copies.near, int(copies.train.sum()), int(copies.test.sum())),
@@ -186,10 +189,13 @@ def make_controls(embedding: Embedding, counts: Sequence[int], used: Mask) -> li
 def draw_sets(side: Side, kept: Mask, counts: Sequence[int], name: str) -> tuple[list[Rows], int, int]:
     """Return the rows of SETS sets of `counts` kept images of each class, at most half of a class.
 
-    Also returns the number of images of a set, and of all kept images.
+    Also returns the number of images of a set, and of all kept images. Raises ValueError without a class of two.
     """
     rows: Rows = np.flatnonzero(kept)
     few = np.minimum(counts, np.bincount(side.labels[rows], minlength=len(counts)) // 2)
+    if not few.any():
+        copies = "without a copy on the other side of the split"
+        raise ValueError(f"there are no controls: no class has two {name.removeprefix('random ')} {copies}")
     draws: list[Rows] = [rows[draw_rows(side.labels[rows], few, generator(name, index))] for index in range(SETS)]
     return draws, int(few.sum()), len(rows)
 
@@ -201,7 +207,8 @@ def control_of(name: str, kind: str, results: Sequence[Attack | None], expected:
         return Control(name, kind, None, expected)
     half_width = (measured[0].auc_high - measured[0].auc_low) / 2
     tolerance = SAME if kind == USE else half_width * SURE / LEVEL
-    return Control(name, kind, float(np.mean([result.auc for result in measured])), expected, tolerance)
+    auc, tpr = (float(np.mean([getattr(result, name) for result in measured])) for name in ("auc", "tpr"))
+    return Control(name, kind, auc, expected, tolerance, tpr)
 
 
 def closest_pairs(

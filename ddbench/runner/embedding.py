@@ -92,17 +92,17 @@ class Embedding:
         kept_test[left_out] = False
         return self.train.rows(self.kept_train), self.test.rows(kept_test)
 
-    def use(self, distilled: Side, used: Mask) -> Attack | None:
-        """Attack the use of the training images that `used`, bool (n,), marks."""
+    def use(self, distilled: Side, used: Mask, baseline: float = 0.5) -> Attack | None:
+        """Attack the use of the training images that `used`, bool (n,), marks. baseline: of `attack`."""
         scores, _ = highest_cosines(self.train, distilled)
-        return attack(scores, used, self.train.labels, self.classes)
+        return attack(scores, used, self.train.labels, self.classes, baseline)
 
-    def membership(self, distilled: Side, left_out: Rows = NO_ROWS) -> Attack | None:
-        """Attack membership in the training split. left_out: of `sides`."""
+    def membership(self, distilled: Side, left_out: Rows = NO_ROWS, baseline: float = 0.5) -> Attack | None:
+        """Attack membership in the training split. left_out: of `sides`. baseline: of `attack`."""
         train, test = self.sides(left_out)
         scores = np.concatenate([highest_cosines(side, distilled)[0] for side in (train, test)])
         is_member = np.arange(len(scores)) < len(train.labels)
-        return attack(scores, is_member, np.concatenate([train.labels, test.labels]), self.classes)
+        return attack(scores, is_member, np.concatenate([train.labels, test.labels]), self.classes, baseline)
 
     def distances(
         self, distilled: Side, background: Floats, rng: np.random.Generator, left_out: Rows = NO_ROWS

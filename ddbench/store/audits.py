@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Control:
     auc: what was measured; None if the set names no image, or the classes are too small
     expected: what it must be; None for a control that has no known answer
     tolerance: largest difference from it
+    tpr: the rate at 1 % FPR that was measured; None without `auc`, and in older audits
     """
 
     name: str
@@ -32,6 +33,7 @@ class Control:
     auc: float | None
     expected: float | None = None
     tolerance: float = 0.0
+    tpr: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -123,15 +125,25 @@ class Audit:
         """Return the result of an attack, USE or MEMBERSHIP; None if a control failed or there is none."""
         return None if self.failed(attack) else self.use if attack == USE else self.membership
 
-    def baseline(self, attack: str) -> float | None:
-        """Return the AUC of the attack with test images in place of the set; None where it is unknown."""
-        controls = [one.auc for one in self.controls if (one.name, one.attack) == (TEST_IMAGES, attack)]
-        return controls[0] if controls else None
+    def baseline(self, attack: str) -> Control | None:
+        """Return the attack with test images in place of the set; None where it measured nothing."""
+        return baseline_of(self.controls, attack)
 
     def succeeds(self, attack: str) -> bool:
         """Return True if the interval of a finding is above 0.5, and above what test images in the set's place give."""
-        result = self.finding(attack)
-        return result is not None and result.auc_low > max(0.5, self.baseline(attack) or 0.0)
+        result, instead = self.finding(attack), self.baseline(attack)
+        return result is not None and result.auc_low > max(0.5, (instead and instead.auc) or 0.0)
+
+    def finds_some(self, attack: str) -> bool:
+        """Return True if an attack finds some members for sure: more than others, and than with test images instead."""
+        result, instead = self.finding(attack), self.baseline(attack)
+        return result is not None and result.finds_some((instead and instead.tpr) or 0.0)
+
+
+def baseline_of(controls: Iterable[Control], attack: str) -> Control | None:
+    """Return the control that makes an attack with test images in place of the set; None where it measured nothing."""
+    of_test = (one for one in controls if (one.name, one.attack) == (TEST_IMAGES, attack))
+    return next((one for one in of_test if one.auc is not None), None)
 
 
 def audit_path(run: Path, source: str, version: int) -> Path:

@@ -43,6 +43,34 @@ def test_the_detectable_auc_is_detected_in_four_of_five_trials():
     assert audit.detectable_auc({(1, 1): 1}) is None
 
 
+def test_a_success_above_a_baseline_needs_as_much_more():
+    """The power is that of an interval above the baseline, not above a half."""
+    least = audit.detectable_auc({(15, 25): 3}, 0.6)
+    assert least > 0.6 + audit.detectable_auc({(15, 25): 3}) - 0.5 - 0.02
+    detected = sum(attack_of(15, 25, seed, least).auc_low > 0.6 for seed in range(400))
+    assert binomtest(detected, 400, 0.8).pvalue > 0.01
+    assert audit.detectable_auc({(15, 25): 3}, 0.4) == audit.detectable_auc({(15, 25): 3})
+    assert attack_of(15, 25, 0).detectable == audit.detectable_auc({(15, 25): 3}, 0.5)
+
+
+@pytest.mark.parametrize(("members", "others"), [(40, 60), (1000, 250)])
+def test_nothing_is_found_for_sure_where_there_is_nothing(members, others):
+    """The interval of the TPR alone would be above 1 % far more often: its threshold is drawn too."""
+    found = sum(attack_of(members, others, seed).finds_some() for seed in range(TRIALS))
+    assert found < 0.025 * TRIALS
+
+
+def test_few_copies_among_many_members_are_found():
+    """Sixty of a thousand members stand out: an AUC of 0.53, and a TPR of 7 %."""
+    numbers, is_member = np.random.default_rng(0), np.arange(2000) < 1000
+    scores = numbers.normal(size=2000)
+    scores[:60] += 9
+    result = audit.attack(scores, is_member, np.zeros(2000, dtype=int), CLASSES)
+    assert result.finds_some()
+    assert result.finds_some(baseline=0.03)
+    assert not result.finds_some(baseline=result.tpr_low)
+
+
 def test_auc_and_rates_are_those_of_scipy():
     numbers = np.random.default_rng(0)
     scores = numbers.integers(0, 9, 400).astype(float)  # many ties

@@ -11,7 +11,7 @@ from third_party import run_command, write_anew, write_images
 
 import ddbench
 from ddbench.leaderboard.extra_values import audit_values
-from ddbench.report.audits import audit_lines
+from ddbench.report.audits import audit_findings, audit_lines
 from ddbench.report.page import page
 from ddbench.runner.audit import used_images
 from ddbench.store import distilled_set
@@ -20,6 +20,7 @@ from ddbench.store.merge import merge
 from ddbench.store.reader import read_runs
 from ddbench.store.records import distilled_digest, read_spec, write_spec
 from ddbench.utils.bases import known_bases
+from evaluators.audit import detectable_auc
 
 FEW = 'like = "quick@1"\n[recipes.convnet]\nmin_steps = 2\nmax_steps = 2\n'
 
@@ -155,6 +156,62 @@ def test_typical_images_are_not_given_away(result):
     baseline = Control(TEST_IMAGES, USE, 0.68)
     assert not replace(result, use=typical, controls=(baseline,)).succeeds(USE)
     assert replace(result, use=typical, controls=(replace(baseline, auc=0.5),)).succeeds(USE)
+
+
+def test_some_images_given_away_are_no_failure(home, result):
+    """An AUC near a half with a TPR far above the FPR, and above that of test images."""
+    few = replace(
+        result.membership, auc=0.51, auc_low=0.49, auc_high=0.53, tpr=0.05, tpr_low=0.04, fpr=0.01, others=5000
+    )
+    instead = Control(TEST_IMAGES, MEMBERSHIP, 0.5, 0.5, 0.1, tpr=0.01)
+    some = replace(result, membership=few, controls=(instead,))
+    assert (some.succeeds(MEMBERSHIP), some.finds_some(MEMBERSHIP)) == (False, True)
+    lines = lines_of(home, some)
+    assert lines["membership: AUC"][1:] == ("0.500", "the attack succeeds on some images: see the TPR")
+    assert lines["membership: TPR at 1 % FPR"][1] == "1.0 %"
+    typical = replace(some, controls=(replace(instead, tpr=0.045),))
+    assert not typical.finds_some(MEMBERSHIP)
+    assert lines_of(home, typical)["membership: AUC"][2].startswith("the attack failed; it finds an AUC of")
+    older = replace(some, controls=(replace(instead, tpr=None),))
+    assert older.finds_some(MEMBERSHIP)
+    assert lines_of(home, older)["membership: TPR at 1 % FPR"][1] == ""
+
+
+def test_the_power_is_that_of_an_auc_above_the_one_of_test_images(home, result):
+    """The attack on test images reaches 0.5 or more, and a success is above that."""
+    for attack, members, others in ((USE, result.use.members, 82), (MEMBERSHIP, 88, 22)):
+        instead, measured = result.baseline(attack), getattr(result, attack)
+        assert (measured.members, measured.others) == (members, others)
+        counts = {USE: {(3, 45): 1, (3, 37): 1}, MEMBERSHIP: {(48, 12): 1, (40, 10): 1}}[attack]
+        assert measured.detectable == detectable_auc(counts, max(0.5, instead.auc))
+        assert instead.tpr is not None
+
+
+def test_values_have_no_number_without_a_finding(home, result):
+    every = audit_findings(result)
+    assert every["failed"] == {USE: [], MEMBERSHIP: []}
+    assert every["use"]["auc"] == 1
+    wrong = Control(TEST_IMAGES, MEMBERSHIP, 0.7, 0.5, 0.1)
+    values = audit_findings(replace(result, controls=(*result.controls, wrong)))
+    assert (values["membership"], values["distances"]["ratio"], values["reference"]["ratio"]) == (None, None, None)
+    assert values["use"] == every["use"]
+    assert values["failed"] == {USE: [], MEMBERSHIP: ["test images (membership)"]}
+    values = audit_findings(replace(result, controls=(Control(RANDOM_IMAGES, USE, 0.6, 1.0, 0.01),)))
+    assert [values[name] for name in ("use", "membership", "distances", "reference")] == [None] * 4
+
+
+@pytest.mark.parametrize(("count", "equal", "side"), [(4, False, "test images"), (20, True, "training images")])
+def test_a_dataset_without_controls_is_refused(tmp_path, caplog, count, equal, side):
+    """One test image of a class; images that are all equal."""
+    folder = write_images(tmp_path / "images", {"barn": count, "pond": count})
+    for name in ("barn", "pond") if equal else ():
+        first, *others = sorted((folder / name).iterdir())
+        for other in others:
+            other.write_bytes(first.read_bytes())
+    run = ddbench.run("random", dataset=f"folder:{folder}", ipc=1, students=(), **places(tmp_path))
+    with pytest.raises(ddbench.UserError, match="the reason is logged"):
+        ddbench.audit(run, dataset=f"folder:{folder}", features="pixels", **places(tmp_path))
+    assert f"there are no controls: no class has two {side} without a copy" in caplog.text
 
 
 def test_the_manifest_names_used_images():
