@@ -17,11 +17,11 @@ from ddbench.config import param
 from ddbench.methods.latent_diffusion.base_method import Denoise, LatentDiffusionBaseline, Outputs, Shift
 from ddbench.methods.latent_diffusion.diffusion import clean_estimate
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.rounds import SamplingBatch
+from ddbench.methods.latent_diffusion.rounds import SamplingBatch, is_guided
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, k_means
 from ddbench.methods.latent_diffusion.variance import step_std
-from ddbench.methods.shared.validation import at_least, shares
+from ddbench.methods.shared.validation import at_least, rising
 from ddbench.types import ImageSet
 
 UNIT = 0.02  # deviation at which a DiT's class embeddings start: the paper's noise_weight is for vectors of that size
@@ -45,6 +45,8 @@ class DMGD(LatentDiffusionBaseline):
     )
     check_params: ClassVar[dict[str, Any]] = {**LatentDiffusionBaseline.check_params, "steps": 4, "points": 3}
 
+    windows: ClassVar[tuple[tuple[str, str], ...]] = (("pull_from", "pull_until"),)
+
     weights: Literal["lora", "all", "difffit", "none"] = "none"
     guidance: float = 4.0
     pull: float = param(0.05, "w: weight of distribution matching, 0 for none; the paper takes 0.05 to 0.5")
@@ -65,11 +67,9 @@ class DMGD(LatentDiffusionBaseline):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, pull=0, points=1, iterations=1, label_weight=0)
-        shares(self, "pull_from", "pull_until", "noise_high", "noise_low")
+        rising(self, "noise_low", "noise_high")
         if not (self.epsilon > 0 and self.noise_weight > 0):
             raise ValueError("epsilon and noise_weight must be above 0")
-        if self.noise_low >= self.noise_high:
-            raise ValueError(f"noise_low={self.noise_low} must be below noise_high={self.noise_high}")
 
     def _in_rounds(self) -> bool:
         return self.pull > 0
@@ -110,8 +110,8 @@ class DMGD(LatentDiffusionBaseline):
 
         def shift(i: int, t: Tensor, next_t: Tensor | None) -> Tensor:
             """Return -w sigma_t dL/dx_t; x0_hat is (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), with eps constant."""
-            progress = i / len(scheduler.timesteps)
-            if not self.pull or next_t is None or not self.pull_from <= progress < self.pull_until:
+            steps = len(scheduler.timesteps)
+            if not self.pull or next_t is None or not is_guided(i, steps, self.pull_from, self.pull_until):
                 return torch.zeros_like(x0_hat)
             with torch.enable_grad():
                 x0 = x0_hat.detach().requires_grad_()

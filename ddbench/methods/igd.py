@@ -15,7 +15,7 @@ from ddbench.config import param
 from ddbench.methods.latent_diffusion.base_method import Denoise, LatentDiffusionBaseline, Outputs, Shift
 from ddbench.methods.latent_diffusion.diffusion import clean_estimate
 from ddbench.methods.latent_diffusion.latents import Latents
-from ddbench.methods.latent_diffusion.rounds import SamplingBatch
+from ddbench.methods.latent_diffusion.rounds import SamplingBatch, is_guided
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents
 from ddbench.methods.shared.surrogates import (
@@ -25,7 +25,7 @@ from ddbench.methods.shared.surrogates import (
     image_gradients,
     load_surrogate,
 )
-from ddbench.methods.shared.validation import at_least, shares
+from ddbench.methods.shared.validation import at_least
 
 UNIT = 0.0015  # of rho_t
 
@@ -68,6 +68,7 @@ class IGD(LatentDiffusionBaseline):
         "choice_images": 4,
     }  # fmt: skip
     moving: ClassVar[tuple[str, ...]] = ("influence", "deviation")
+    windows: ClassVar[tuple[tuple[str, str], ...]] = (("guided_from", "guided_until"),)
 
     weights: Literal["lora", "all", "difffit", "none"] = "none"
     guidance: float = 4.0
@@ -101,7 +102,6 @@ class IGD(LatentDiffusionBaseline):
         super().__post_init__()
         at_least(self, influence=0, deviation=0, memory=1, surrogate_epochs=1, surrogate_batch=1, surrogate_decay=0)
         at_least(self, surrogate_images=0, choice_images=1, target_images=1)
-        shares(self, "guided_from", "guided_until")
         if not self.surrogate_rate > 0:
             raise ValueError("surrogate_rate must be above 0")
 
@@ -140,7 +140,7 @@ class IGD(LatentDiffusionBaseline):
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             nonlocal move
             move, abar = torch.zeros_like(x_t), abars[t]
-            if not guidance.start <= next(numbers) / len(scheduler.timesteps) < guidance.end:
+            if not is_guided(next(numbers), len(scheduler.timesteps), guidance.start, guidance.end):
                 return outputs(x_t, t)[0]
             with torch.set_grad_enabled(exact):
                 x = x_t.detach().requires_grad_(exact)

@@ -31,7 +31,7 @@ from ddbench.methods.shared.surrogates import (
     skeleton,
     train_surrogate,
 )
-from ddbench.methods.shared.validation import at_least, shares
+from ddbench.methods.shared.validation import at_least
 from ddbench.utils.files import digest
 
 FILE = "latents.safetensors"
@@ -60,6 +60,7 @@ class LGD(IGD):
         **IGD.check_params, "stage_images": 1, "candidates": 2, "stage_epochs": 2,
     }  # fmt: skip
     moving: ClassVar[tuple[str, ...]] = ("influence", "deviation", "learnability", "stage_deviation")
+    windows: ClassVar[tuple[tuple[str, str], ...]] = (*IGD.windows, ("stage_from", "stage_until"))
 
     stage_images: int = param(10, "images per class that a stage adds", "1 or more")
     learnability: float = param(15.0, "lambda: weight of learnability's guidance after the first stage, 0 for none")
@@ -75,7 +76,6 @@ class LGD(IGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, stage_images=1, learnability=0, omega=0, stage_deviation=0, candidates=1, stage_epochs=1)
-        shares(self, "stage_from", "stage_until")
 
     def _starts_by_tuned(self, stages: Stages, latents: Latents, starts: StartLatents, weights: str) -> StartLatents:
         """Return the starts with what the stages need as their targets."""

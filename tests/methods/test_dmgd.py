@@ -237,6 +237,21 @@ def test_images_are_those_of_a_slow_loop_over_classes_and_images(stages):
             finished.append(x_t.flatten())
 
 
+@pytest.mark.parametrize("base", ["stable-diffusion", "dit"])
+def test_images_depend_on_the_seed_and_on_no_batch(base, few_scenes, context_of, tmp_path):
+    """With both parts; a DiT with the settings of the published presets."""
+    numbers = tmp_path / "classes.toml"
+    numbers.write_text("\n".join(f"{name} = {i}" for i, name in enumerate(few_scenes.classes)))
+    dit = {"variance": "learned", "scheduler": "DDPMScheduler", "spacing": "linspace", "guidance_channels": 3}
+    more = dit | {"base_classes": str(numbers)} if base == "dit" else {"base_size": 64}
+    write = {"stable-diffusion": write_stable_diffusion, "dit": write_dit}[base]
+    method = DMGD(base=str(write(tmp_path / base)), pull=5.0, points=3, precision="fp32", **SHORT, **more)
+    images = method.distill(few_scenes, 2, context_of()).images
+    alone = replace(method, batch=1).distill(few_scenes, 2, context_of()).images
+    assert (images.int() - alone.int()).abs().max() <= 1  # of rounding
+    assert not torch.equal(method.distill(few_scenes, 2, context_of(1)).images, images)
+
+
 @pytest.mark.slow
 def test_the_transport_gets_cheaper_on_the_embedded_base(few_scenes, context_of, monkeypatch):
     """The guided loss after each of the four guided steps, and the cost of the finished images, against no guidance."""
@@ -277,7 +292,8 @@ def test_schedulers_with_latents_of_their_own_take_semantic_matching_alone(pipel
 @pytest.mark.parametrize(
     ("settings", "text"),
     [({"pull": -1.0}, "pull"), ({"epsilon": 0.0}, "epsilon"), ({"noise_weight": 0.0}, "noise_weight"),
-     ({"points": 0}, "points"), ({"noise_low": 0.9}, "noise_low=0.9 must be below noise_high=0.9")],
+     ({"points": 0}, "points"), ({"pull_from": 0.5}, "pull_from=0.5 must be below pull_until=0.4"),
+     ({"noise_low": 0.9}, "noise_low=0.9 must be below noise_high=0.9")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):

@@ -219,11 +219,59 @@ def test_the_influence_loss_falls_on_the_embedded_base(few_scenes, context_of, m
     assert falls[3] > 0.02
 
 
+def test_a_classes_images_move_apart_on_the_embedded_base(few_scenes, context_of, monkeypatch):
+    """The largest cosine with a finished image in every guided step after the first shift, against no guidance."""
+    stages, cosines = Stages(load_model("tiny", CPU), few_scenes, context_of(), 8), []
+    fast = {"weights": "none", "influence": 0.0, "guidance": 1.0, "steps": 5, "guided_until": 1.0}
+    method = replace(build(IGD, "tiny"), **fast)
+    starts = method._start_latents(stages, stages.latents(), 2)
+    original = igd.nearest_cosine_gradient
+
+    def gradient(x, m):
+        cosines.append(F.cosine_similarity(x.flatten(1), m[:, 0].flatten(1)))
+        return original(x, m)
+
+    monkeypatch.setattr(igd, "nearest_cosine_gradient", gradient)
+
+    def sample(gamma):
+        """The cosines by guided step (4, 3 classes)."""
+        cosines.clear()
+        replace(method, deviation=gamma).sample_latents(stages.model, starts, context_of())
+        return torch.stack(cosines)
+
+    plain, guided = sample(1e-9), sample(20.0)
+    assert plain.shape == (4, 3)
+    torch.testing.assert_close(guided[0], plain[0])
+    assert (guided[1:] < plain[1:] - 0.01).all(), (plain, guided)
+
+
 def test_a_pipeline_of_stable_diffusions_shape(few_scenes, context_of, tmp_path):
     """PNDM, whose second step repeats the first, 77 tokens, and images resized from 128 px for the surrogate."""
     base = write_stable_diffusion(tmp_path / "sd")
     method = IGD(base=str(base), base_size=128, precision="fp32", **SHORT | {"steps": 3})
     method.distill(few_scenes, 2, context_of()).check(2)
+
+
+def test_a_dit_that_learned_its_variance(few_scenes, context_of, tmp_path):
+    """Both guidances with the settings of the published presets: an image differs from a plain one, at any batch."""
+    numbers = tmp_path / "classes.toml"
+    numbers.write_text("\n".join(f"{name} = {i}" for i, name in enumerate(few_scenes.classes)))
+    published = {"base": str(write_dit(tmp_path / "dit")), "base_classes": str(numbers), "variance": "learned",
+                 "scheduler": "DDPMScheduler", "spacing": "linspace", "guidance_channels": 3}  # fmt: skip
+    method = IGD(influence=500.0, **published, **SHORT)
+    images = method.distill(few_scenes, 2, context_of()).images
+    alone = replace(method, batch=1).distill(few_scenes, 2, context_of()).images
+    assert (images.int() - alone.int()).abs().max() <= 1  # of rounding
+    plain = Diffusion(weights="none", guidance=4.0, steps=5, batch=4, **published)
+    assert not (images == plain.distill(few_scenes, 2, context_of()).images).flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(2, True), (5, False)])
+def test_steps_of_which_none_is_guided_are_reported(steps, warned, pipeline, few_scenes, context_of, caplog):
+    method = IGD(base=str(pipeline), influence=0.0, **SHORT | {"steps": steps})
+    method.distill(few_scenes, 1, context_of())
+    text = f"no step is guided: none of the {steps} lies between guided_from=0.08 and guided_until=0.4"
+    assert (text in caplog.text) == warned
 
 
 def test_schedulers_with_latents_of_their_own_take_no_guidance(pipeline, few_scenes, context_of):
@@ -236,7 +284,9 @@ def test_schedulers_with_latents_of_their_own_take_no_guidance(pipeline, few_sce
 @pytest.mark.parametrize(
     ("settings", "text"),
     [({"influence": -1.0}, "influence"), ({"deviation": -1.0}, "deviation"), ({"memory": 0}, "memory"),
-     ({"guided_until": 1.5}, "guided_until"), ({"surrogate_rate": 0.0}, "surrogate_rate must be above 0")],
+     ({"guided_until": 1.5}, "guided_until"),
+     ({"guided_from": 0.4}, "guided_from=0.4 must be below guided_until=0.4"),
+     ({"surrogate_rate": 0.0}, "surrogate_rate must be above 0")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):

@@ -15,6 +15,7 @@ from ddbench.methods.igd import IGD
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.lgd import LGD, Learnability
+from ddbench.methods.plain_diffusion import Diffusion
 from ddbench.methods.shared.surrogates import RANGE, flat_weights, skeleton
 from evaluators.students import build as build_student
 
@@ -53,6 +54,23 @@ def test_the_first_stage_is_igds_set(pipeline, few_scenes, context_of):
     igd = IGD(base=str(pipeline), weights="none", **{k: v for k, v in QUICK.items() if k != "stage_epochs"})
     found, expected = (method.distill(few_scenes, 2, context_of()).images for method in (lgd, igd))
     assert torch.equal(found, expected)
+
+
+def test_without_guidance_and_choice_it_is_diffusion_to_the_bit(pipeline, few_scenes, context_of):
+    """Of the first stage the images, of the second the latents, from noise by the names of its images."""
+    off = {"influence": 0.0, "deviation": 0.0, "learnability": 0.0, "stage_deviation": 0.0, "candidates": 1}
+    lgd = LGD(base=str(pipeline), weights="none", **SMALL | off)
+    plain = Diffusion(base=str(pipeline), weights="none", guidance=lgd.guidance, steps=4, batch=8)
+    images = lgd.distill(few_scenes, 3, context_of()).images.unflatten(0, (3, 3))
+    assert torch.equal(images[:, :2].flatten(0, 1), plain.distill(few_scenes, 2, context_of()).images)
+    stages = Stages(load_model(str(pipeline), CPU), few_scenes, context_of(), 8)
+    starts = lgd._starts_by_tuned(stages, stages.latents(), lgd._start_latents(stages, stages.latents(), 3), "")
+    z, _ = lgd.sample_latents(stages.model, starts, context_of())
+    third = replace(plain._start_latents(stages, stages.latents(), 1), names=[(y, 2, 0) for y in range(3)])
+    assert torch.equal(z.unflatten(0, (3, 3))[:, 2], plain.sample_latents(stages.model, third, context_of())[0])
+    guided = replace(lgd, learnability=500.0).distill(few_scenes, 3, context_of()).images.unflatten(0, (3, 3))
+    assert torch.equal(guided[:, :2], images[:, :2])
+    assert not torch.equal(guided[:, 2], images[:, 2])
 
 
 @pytest.mark.slow
@@ -121,7 +139,8 @@ def test_learnability_grows_on_the_embedded_base(few_scenes, context_of):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"stage_images": 0}, {"candidates": 0}, {"learnability": -1.0}, {"stage_until": 2.0}]
+    "settings",
+    [{"stage_images": 0}, {"candidates": 0}, {"learnability": -1.0}, {"stage_until": 2.0}, {"stage_from": 0.9}],
 )
 def test_settings_that_are_none_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -28,7 +28,7 @@ from ddbench.methods.latent_diffusion.model_files import find_model, model_ident
 from ddbench.methods.latent_diffusion.polishing import Polishing, low_noise, polish_set
 from ddbench.methods.latent_diffusion.pools import Pool, choose
 from ddbench.methods.latent_diffusion.prompts import Prompts, class_prompts
-from ddbench.methods.latent_diffusion.rounds import SampleBatch, SamplingBatch, sample_rounds
+from ddbench.methods.latent_diffusion.rounds import SampleBatch, SamplingBatch, is_guided, sample_rounds
 from ddbench.methods.latent_diffusion.schedulers import check_steps
 from ddbench.methods.latent_diffusion.settings import BaselineSettings, DiffusionSettings
 from ddbench.methods.latent_diffusion.stages import Stages
@@ -95,6 +95,11 @@ class LatentDiffusionMethod(DiffusionSettings):
         moving = [name for name in self.moving if getattr(self, name) > 0]
         scheduler = model.make_scheduler(self.scheduler, moving, self.spacing, self.variance)
         check_steps(scheduler, self.steps)
+        for first, end in self.windows if moving else ():
+            steps, share = len(scheduler.timesteps), vars(self)
+            if not any(is_guided(i, steps, share[first], share[end]) for i in range(steps - 1)):
+                between = f"{first}={share[first]} and {end}={share[end]}"
+                log.warning("no step is guided: none of the %d lies between %s", steps, between)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
             log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)

@@ -54,6 +54,11 @@ Sampled = tuple[Tensor, int]  # a latent (c, h, w) on the CPU, and the number of
 SampleBatch = Callable[[Sequence[int], Sequence[Sequence[Tensor]]], list[Sampled]]
 
 
+def is_guided(i: int, steps: int, start: float, end: float) -> bool:
+    """Return True if step i lies between two shares of the steps, the second excluded."""
+    return start <= i / steps < end
+
+
 def sample_rounds(
     sample_batch: SampleBatch, labels: Sequence[int], in_rounds: bool, batch: int, ctx: Context
 ) -> list[Sampled]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from ddbench.config import param
 from ddbench.methods.latent_diffusion.prompts import check_template
-from ddbench.methods.shared.validation import at_least, shares
+from ddbench.methods.shared.validation import at_least, rising, shares
 
 PoolChoice = Literal["confident", "doubtful", "group"]
 TUNE_WEIGHT = "weight of the loss over time: min-SNR's (min-snr), or the same for every time (even)"
@@ -103,6 +103,7 @@ class DiffusionSettings:
     strength = 1.0
     pull = 0.0
     moving: ClassVar[tuple[str, ...]] = ("pull",)  # settings whose guidances move the latents between steps
+    windows: ClassVar[tuple[tuple[str, str], ...]] = ()  # settings: shares of the steps between which a guidance acts
     captioner = "template"
 
     def __post_init__(self) -> None:
@@ -110,6 +111,8 @@ class DiffusionSettings:
         at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, tune_class_steps=0)
         at_least(self, polish_steps=0, tune_prompts=0)
         shares(self, "strength", "tune_empty", "guidance_low", "guidance_high", "polish_until")
+        for window in self.windows:
+            rising(self, *window)
         if not (self.tune_steps or self.tune_class_steps):
             raise ValueError("tune_steps must be at least 1, or tune_class_steps")
         if not 0 <= self.tune_ema < 1:

@@ -58,7 +58,7 @@ def subset(train: ImageSet, rows: Tensor, extras: Mapping[str, Any], weights: Te
     return train.distilled(chosen.images, chosen.labels, names=chosen.names, extras=extras, weights=weights)
 
 
-def cluster_weights(sizes: Sequence[int], ipc: int) -> Tensor:
+def cluster_weights(sizes: Sequence[float], ipc: int) -> Tensor:
     """Return weights float32 (n,) of n images that stand for clusters of these sizes, class after class.
 
     A weight is the cluster's share of its class times `ipc`: their mean in a class is 1 (DDOQ, Tan & Slade, ICLR 2026,

@@ -19,6 +19,13 @@ def shares(config: Any, *names: str) -> None:
     _raise(f"{n} must be in 0..1, not {v}" for n in names if not 0 <= (v := getattr(config, n)) <= 1)
 
 
+def rising(config: Any, low: str, high: str) -> None:
+    """Raise ValueError unless two hyper-parameters are in 0..1, the first below the second."""
+    shares(config, low, high)
+    lower, upper = getattr(config, low), getattr(config, high)
+    _raise([f"{low}={lower} must be below {high}={upper}"] if lower >= upper else [])
+
+
 def check_enough(train: ImageSet, ipc: int, parts: str) -> None:
     """Raise ValueError naming the classes with fewer than `ipc` images; parts: "prototypes" or "clusters"."""
     if few := train.fewer_than(ipc):
