@@ -34,6 +34,7 @@ from ddbench.methods.latent_diffusion.settings import BaselineSettings, Diffusio
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, fixed_starts
 from ddbench.methods.shared.device import resolve_precision
+from ddbench.methods.shared.selection import cluster_weights
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
 
@@ -257,6 +258,7 @@ class LatentDiffusionBaseline(BaselineSettings, LatentDiffusionMethod):
             chosen = choose(Pool(decode, ipc, train, ctx, self.pool_network, self.pool_epochs), self.pool_choice)
         rows = (ipc * torch.arange(classes)[:, None] + chosen % ipc).flatten()
         prompts = replace(set_starts.prompts, index=set_starts.prompts.index[rows])
-        image_weights = None if set_starts.weights is None else set_starts.weights[rows]
+        sizes = set_starts.weights
+        image_weights = None if sizes is None else cluster_weights(sizes[rows].tolist(), ipc)  # of the chosen ones
         z = of_class[torch.arange(classes)[:, None], chosen].flatten(0, 1)
         return replace(set_starts, prompts=prompts, weights=image_weights), z
