@@ -97,7 +97,7 @@ def redundancy(  # noqa: PLR0913
     All other arguments are those of `run`. `cells` of the rows have one key, the number of parts; their `mean` is the
     mean accuracy off the diagonal. Records are files in the runs' folders; existing ones are read.
 
-    Raises UserError for an invalid argument, missing data, or a set without two parts; FailedRunError if a student
+    Raises UserError for an invalid argument, missing data, or if no set has two parts; FailedRunError if a student
     failed.
 
     >>> run = ddbench.run("random", dataset="folder:images", ipc=2, protocol="few_steps.toml")
@@ -150,8 +150,6 @@ def budget(  # noqa: PLR0913
     options = GlobalOptions.of_call(quiet, resize, data=data_root, shared=shared, device=device)
     source = None if dataset is None else find_source(dataset, classes, dataset_name, quiet)
     trained = _students(students, protocol, student_seeds)
-    if wrong := [share for share in fractions if not 0 < share <= 100]:
-        raise UserError(f"fractions = {wrong} are not above 0 and at most 100")
     budgets = Budgets(tuple(fractions), tuple(whole_number("steps", number, 1) for number in steps))
     jobs = budget_jobs(_find_runs(runs, source), budgets, trained)
     return _measure("budget", jobs, replace(options.settings, compiled=compiled), retry)

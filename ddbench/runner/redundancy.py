@@ -88,10 +88,12 @@ def parts_of(labels: np.ndarray, size: int, parts: int) -> list[np.ndarray]:
 def redundancy_jobs(runs: Sequence[MeasuredRun], size: int, students: Students) -> list[RedundancyJob]:
     """Return a job for each part, student and seed of every run, but for those of all training images.
 
-    Raises UserError for a set without two parts.
+    Sets without two parts are left out, as those of smaller IPCs are below a folder above several runs. Raises
+    UserError if no set has two.
     """
     setup = students.setup
     jobs = []
+    too_small = []
     for run in runs:
         if not run.spec.ipc:
             log.warning("%s holds all training images, no distilled set: it is left out", run.folder)
@@ -101,9 +103,9 @@ def redundancy_jobs(runs: Sequence[MeasuredRun], size: int, students: Students) 
         if parts < 2:
             largest = min(run.counts) // 2
             way = f"choose --part-size {largest} or less" if largest else "name a run with more images per class"
-            raise UserError(
-                f"{run.folder} has a class of {min(run.counts)} images, too few for two parts of {size} images: {way}"
-            )
+            few = f"{run.folder} has a class of {min(run.counts)} images, too few for two parts of {size} images"
+            too_small.append((few, way))
+            continue
         if left_out := sum(run.counts) - size * parts * len(run.counts):
             log.warning("%s: %d images are in none of the %d parts of %d", run.folder, left_out, parts, size)
         for student in setup.students:
@@ -113,4 +115,8 @@ def redundancy_jobs(runs: Sequence[MeasuredRun], size: int, students: Students) 
                     path = folder / result_name(student, setup.protocol.init, seed)
                     task = Task(run.spec, run.folder, student, seed, path)
                     jobs.append(RedundancyJob(task, run.source, students.protocol, size, part, parts))
+    if too_small and not jobs:
+        raise UserError(": ".join(too_small[0]))
+    for few, _ in too_small:
+        log.warning("%s: it is left out", few)
     return jobs

@@ -112,6 +112,7 @@ def test_the_command_and_python_agree(home):
     [
         (["--steps", 2, "--fraction", 1], "exclude each other"),
         (["--fraction", 0], "0"),
+        (["--fraction", "nan"], "fractions = [nan] are not above 0 and at most 100"),
         (["--plot", "plot.gif"], "a plot is one of .svg, .png, .pdf"),
         (["--steps", 10**9], "steps are not 1 to"),
     ],

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from third_party import few, run_command, write_anew, write_images
 
 import ddbench
 from ddbench.datasets.lookup import find_dataset
+from ddbench.errors import UserError
 from ddbench.runner.redundancy import parts_of, redundancy_jobs
 from ddbench.runner.student_job import Students, find_runs
 from ddbench.store import distilled_set
@@ -133,6 +135,16 @@ def test_a_dry_run_lists_the_students_and_writes_nothing(home):
 )
 def test_what_cannot_be_cut_or_trained_is_refused(measured, words, message):
     assert message in redundancy(measured, *words, status=2).stderr
+
+
+def test_a_set_without_two_parts_is_left_out_beside_others(measured, caplog):
+    (run,) = find_runs([measured / "runs"], f"folder:{measured}/images")
+    smaller = replace(run, folder=run.folder.with_name("smaller"), counts=(1, 1))
+    students = Students.of(("convnet",), str(measured / "few.toml"), 1)
+    assert redundancy_jobs([smaller, run], 2, students) == redundancy_jobs([run], 2, students)
+    assert "smaller has a class of 1 images, too few for two parts of 2 images: it is left out" in caplog.text
+    with pytest.raises(UserError, match="too few for two parts of 2 images: name a run with more images per class"):
+        redundancy_jobs([smaller], 2, students)
 
 
 def test_another_dataset_and_a_folder_without_runs_are_refused(home):
