@@ -20,7 +20,7 @@ from ddbench.store.records import RunSpec, StoredResult
 
 RANDOM, FULL = "random", "full"  # the anchors
 ALL_STUDENTS = "all students"
-NETWORKS = ("student", "teacher", "embedding")  # hyper-parameters that name the network a method distils with
+NETWORKS = ("student", "teacher", "embedding", "surrogate")  # hyper-parameters that name a distilling network
 
 
 @dataclass(frozen=True, order=True)
@@ -181,10 +181,13 @@ def row_identity(stored: StoredResult) -> str:
 def distilling_network(spec: RunSpec) -> str:
     """Return the student that a method distilled with, as its hyper-parameters record it; empty for none.
 
-    They are `student` (dm, dc, dsa, mtt, forgetting, el2n, cadprune), `teacher` (sre2l, rded) and `embedding` (herding,
-    kcenter, and kmeans if its `features` are those of a network).
+    They are `student` (dm, dc, dsa, mtt, forgetting, el2n, cadprune), `teacher` (sre2l, rded), `embedding` (herding,
+    kcenter, and kmeans if its `features` are those of a network) and `surrogate` (igd, lgd, unless all of its guidances
+    are switched off).
     """
     if spec.params.get("features", "network") != "network":
+        return ""
+    if "surrogate" in spec.params and not any(spec.params.get(name) for name in ("influence", "learnability")):
         return ""
     return next((value for name in NETWORKS if isinstance(value := spec.params.get(name), str)), "")
 

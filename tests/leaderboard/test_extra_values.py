@@ -90,6 +90,9 @@ def test_one_student_and_two_recipes_of_one_give_none():
         ({"embedding": "vit_tiny"}, "vit_tiny"),  # herding, kcenter
         ({"embedding": "convnet", "features": "network"}, "convnet"),  # kmeans
         ({"embedding": "convnet", "features": "latents"}, ""),
+        ({"surrogate": "convnet6", "influence": 5.0, "deviation": 120.0}, "convnet6"),  # igd
+        ({"surrogate": "convnet", "influence": 0.0, "learnability": 15.0}, "convnet"),  # lgd
+        ({"surrogate": "convnet", "influence": 0.0, "deviation": 120.0}, ""),
         ({"student": 3}, ""),
         ({}, ""),
     ],
