@@ -126,6 +126,8 @@ def _ssim_lines(run: Path, audit: Audit) -> list[Line]:
 
 def _control_lines(audit: Audit) -> Iterator[Line]:
     """Yield what each control with a known answer gave, and the other ones."""
+    if not any(control.name.startswith("diffusion,") for control in audit.controls):
+        yield "control: diffusion", "-", "", "not made: --runs has no other run of it at this IPC"
     for control in audit.controls:
         if control.auc is None:
             continue

@@ -145,7 +145,9 @@ def test_a_failed_control_takes_the_finding_away(home, result):
     broken = replace(result, controls=(Control(RANDOM_IMAGES, USE, 0.6, 1.0, 0.01),))
     lines = lines_of(home, broken)
     control = f"control: {RANDOM_IMAGES}, use of an image"
-    assert list(lines) == ["use of an image", "membership", "pairs of copies across the split", control]
+    plain = "control: diffusion"
+    assert list(lines) == ["use of an image", "membership", "pairs of copies across the split", plain, control]
+    assert lines[plain] == ("-", "", "not made: --runs has no other run of it at this IPC")
     assert lines[control] == ("0.600", "", "FAILED: must be 1.000 ± 0.010")
     assert audit_values([(broken,)]) == {"audit_by": "pixels"}
 
@@ -237,6 +239,7 @@ def test_plain_diffusion_beside_a_run_is_a_control(copy, monkeypatch, unseen):
     assert control.auc is not None
     assert control.expected == (0.5 if unseen else None)
     assert not control.failed
+    assert "control: diffusion" not in lines_of(copy, result)
 
 
 def test_an_audit_is_made_once_and_anew_for_another_set(copy, result):
