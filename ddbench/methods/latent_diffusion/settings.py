@@ -110,8 +110,8 @@ class DiffusionSettings:
         at_least(self, rank=1, tune_steps=0, tune_batch=1, steps=1, batch=1, tune_warmup=0, tune_decay=0, guidance=0)
         at_least(self, guidance_channels=0, base_size=0, tune_epochs=0, tune_class_steps=0)
         at_least(self, polish_steps=0, tune_prompts=0)
-        shares(self, "strength", "tune_empty", "guidance_low", "guidance_high", "polish_until")
-        for window in self.windows:
+        shares(self, "strength", "tune_empty", "polish_until")
+        for window in (("guidance_low", "guidance_high"), *self.windows):
             rising(self, *window)
         if not (self.tune_steps or self.tune_class_steps):
             raise ValueError("tune_steps must be at least 1, or tune_class_steps")

@@ -92,6 +92,8 @@ def test_guidance_acts_in_its_interval_alone(pipeline, few_scenes, context_of):
     empty = replace(method, guidance_low=0.001, guidance_high=0.002).distill(few_scenes, 1, context_of()).images
     assert torch.equal(empty, without)
     assert not torch.equal(default, without)
+    with pytest.raises(ValueError, match=r"guidance_low=0.9 must be below guidance_high=0.5"):
+        replace(method, guidance_low=0.9, guidance_high=0.5)
 
 
 @pytest.fixture
