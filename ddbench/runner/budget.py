@@ -112,7 +112,7 @@ def budget_jobs(runs: Sequence[MeasuredRun], budgets: Budgets, students: Student
     """Return a job for each budget, student and seed of every run. Raises UserError for impossible budgets."""
     if not (budgets.steps or budgets.shares):
         raise UserError("a budget is a share of the protocol's steps, or a number of steps: name at least one")
-    if wrong := [share for share in budgets.shares if not 0 < share <= 100]:  # no number either
+    if wrong := [share for share in budgets.shares if not 0 < share <= 100]:  # NaN too
         raise UserError(f"fractions = {wrong} are not above 0 and at most 100")
     setup = students.setup
     jobs: dict[str, BudgetJob] = {}

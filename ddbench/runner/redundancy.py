@@ -103,8 +103,8 @@ def redundancy_jobs(runs: Sequence[MeasuredRun], size: int, students: Students) 
         if parts < 2:
             largest = min(run.counts) // 2
             way = f"choose --part-size {largest} or less" if largest else "name a run with more images per class"
-            few = f"{run.folder} has a class of {min(run.counts)} images, too few for two parts of {size} images"
-            too_small.append((few, way))
+            reason = f"{run.folder} has a class of {min(run.counts)} images, too few for two parts of {size} images"
+            too_small.append((reason, way))
             continue
         if left_out := sum(run.counts) - size * parts * len(run.counts):
             log.warning("%s: %d images are in none of the %d parts of %d", run.folder, left_out, parts, size)
@@ -117,6 +117,6 @@ def redundancy_jobs(runs: Sequence[MeasuredRun], size: int, students: Students) 
                     jobs.append(RedundancyJob(task, run.source, students.protocol, size, part, parts))
     if too_small and not jobs:
         raise UserError(": ".join(too_small[0]))
-    for few, _ in too_small:
-        log.warning("%s: it is left out", few)
+    for reason, _ in too_small:
+        log.warning("%s: it is left out", reason)
     return jobs

@@ -56,8 +56,8 @@ def test_a_success_above_a_baseline_needs_as_much_more():
 @pytest.mark.parametrize(("members", "others"), [(40, 60), (1000, 250)])
 def test_nothing_is_found_for_sure_where_there_is_nothing(members, others):
     """The interval of the TPR alone would be above 1 % far more often: its threshold is drawn too."""
-    found = sum(attack_of(members, others, seed).finds_some() for seed in range(TRIALS))
-    assert found < 0.025 * TRIALS
+    successes = sum(attack_of(members, others, seed).finds_some() for seed in range(TRIALS))
+    assert successes < 0.025 * TRIALS
 
 
 def test_few_copies_among_many_members_are_found():

@@ -57,7 +57,7 @@ def test_the_first_stage_is_igds_set(pipeline, few_scenes, context_of):
 
 
 def test_without_guidance_and_choice_it_is_diffusion_to_the_bit(pipeline, few_scenes, context_of):
-    """Of the first stage the images, of the second the latents, from noise by the names of its images."""
+    """Compare the images of the first stage, and the latents of the second, whose noise has its images' names."""
     off = {"influence": 0.0, "deviation": 0.0, "learnability": 0.0, "stage_deviation": 0.0, "candidates": 1}
     lgd = LGD(base=str(pipeline), weights="none", **SMALL | off)
     plain = Diffusion(base=str(pipeline), weights="none", guidance=lgd.guidance, steps=4, batch=8)
