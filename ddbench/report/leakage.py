@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
         for attack in (USE, MEMBERSHIP) if by else ():
             points = [
                 replace(point, label=labels[cell.row.identity])
-                for cell in group
+                for cell in sorted(group, key=lambda cell: list(labels).index(cell.row.identity))
                 if (point := _run_point(cell, audits, attack, str(by)))
             ]
             if points:
@@ -95,20 +96,33 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
 def setting_labels(cells: Sequence[ReportCell]) -> dict[str, str]:
     """Return a label for the identity of each row: where a method and preset have several, with what differs.
 
-    "dpd (tiny-paper) strength=0.1". The table's own label stays where nothing but versions or models differ.
+    "dpd (tiny-paper) strength=0.1". The table's own label stays where nothing but versions or models differ. The order
+    is that of the cells, but the rows of one method and preset stand together, in the order of their settings.
     """
     rows = {cell.row.identity: cell for cell in cells}
-    labels = {}
+    alike: dict[tuple[str, str | None], dict[str, ReportCell]] = {}
     for identity, cell in rows.items():
-        alike = [c for c in rows.values() if (c.row.method, c.row.preset) == (cell.row.method, cell.row.preset)]
-        params, *others = ({name: repr(value) for name, value in c.results[0].spec.params.items()} for c in alike)
-        differ = sorted({name for other in others for name, value in other.items() if value != params.get(name)})
-        own = cell.results[0].spec.params
-        words = " ".join(f"{name}={own[name]}" for name in differ if name in own)
-        base = f"{cell.row.method} ({cell.row.preset})" if cell.row.preset else cell.row.method
-        labels[identity] = f"{base} {words}" if words else cell.row.label
+        alike.setdefault((cell.row.method, cell.row.preset), {})[identity] = cell
+    labels = {}
+    for (method, preset), same in alike.items():
+        params = {identity: cell.results[0].spec.params for identity, cell in same.items()}
+        first, *others = params.values()
+        differ = sorted({name for other in others for name, value in other.items() if value != first.get(name)})
+        settings = {identity: {n: own[n] for n in differ if n in own} for identity, own in params.items()}
+        for identity in sorted(settings, key=lambda identity: _setting_order(settings[identity])):
+            words = " ".join(f"{name}={value}" for name, value in settings[identity].items())
+            base = f"{method} ({preset})" if preset else method
+            labels[identity] = f"{base} {words}" if words else rows[identity].row.label
     repeated = {label for label in labels.values() if list(labels.values()).count(label) > 1}
     return {key: rows[key].row.label if label in repeated else label for key, label in labels.items()}
+
+
+def _setting_order(setting: Mapping[str, object]) -> list[tuple[str, float, str]]:
+    """Return a sort key of hyper-parameters: numbers by size, before other values by their letters."""
+    return [
+        (name, float(value), "") if isinstance(value, int | float) else (name, math.inf, str(value))
+        for name, value in setting.items()
+    ]
 
 
 def _run_point(cell: ReportCell, audits: Mapping[Path, tuple[Audit, ...]], attack: str, by: str) -> LeakagePoint | None:

@@ -86,6 +86,8 @@ def test_settings_that_differ_are_in_the_label(home):
     assert setting_labels([cell, *several]) == {
         cell.row.identity: "random", "a": "dpd (tiny) strength=0.1", "b": "dpd (tiny) strength=0.5",
     }  # fmt: skip
+    disordered = [with_params("d", strength=10.0), *reversed(several), with_params("e", weights="none")]
+    assert [*setting_labels(disordered)] == ["a", "b", "d", "e"]
     assert setting_labels(several[:1]) == {"a": "dpd #a"}
     again = replace(several[0], row=replace(several[0].row, identity="c", label="dpd #c"))
     assert setting_labels([*several, again])["c"] == "dpd #c"  # a version: nothing else tells it from a
