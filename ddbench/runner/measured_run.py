@@ -116,7 +116,7 @@ def measure_runs(
 def find_run(options: GlobalOptions, folder: Path, source: ImageSource, size: int | None) -> tuple[Path, RunSpec]:
     """Return the run at a folder and its spec. A folder of images becomes a run first.
 
-    Raises ValueError for a run of another dataset or split, and for one without a distilled set.
+    Raises ValueError for a run of another dataset, split or size, and for one without a distilled set.
     """
     if not (folder / "spec.json").exists():
         from ddbench.runner.external import plan_external
@@ -132,6 +132,8 @@ def find_run(options: GlobalOptions, folder: Path, source: ImageSource, size: in
     if (spec.dataset, spec.fingerprint) != (display_name(source.name), split.fingerprint):
         raise ValueError(f"its dataset is {spec.dataset}, split {spec.fingerprint[:8]}; "
                          f"--dataset is {display_name(source.name)}, split {split.fingerprint[:8]}")  # fmt: skip
+    if size not in (None, spec.size):
+        raise ValueError(f"its images have {spec.size} px; --size {size} is for a folder of images: leave it out")
     if not (folder / "distilled").is_dir():
         raise ValueError("it has no distilled set yet: repeat its `ddbench run` command")
     return folder, spec

@@ -286,6 +286,12 @@ def test_a_run_of_another_dataset_is_refused(home, tmp_path):
     assert "--dataset is folder:images, split" in done.stderr
 
 
+def test_a_size_is_for_folders_of_images(home):
+    done = ddbench(home, "quality", run_of(home), "--features", FEATURES, "--size", "16")
+    assert "its images have 8 px; --size 16 is for a folder of images: leave it out" in done.stderr
+    assert done.exit_code == 1
+
+
 def test_a_clip_model_that_is_not_whole_is_refused_before_anything_is_stored(tmp_path):
     write_images(tmp_path / "images", {"barn": 4, "pond": 4})
     write_images(tmp_path / "set", {"barn": 1, "pond": 1})
