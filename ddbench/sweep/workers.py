@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from filelock import Timeout
+from tqdm import tqdm
 
 from ddbench.errors import UserError, disk_error
 from ddbench.runner.plan import ExecutionSettings
@@ -215,6 +216,7 @@ def _start_process(threads: int, prepare: Callable[[], None], device: str) -> No
     _device = device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began it ends it
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore too, which a killed process leaves and Python warns of
     prepare()
     threading.Thread(target=_watch, args=(multiprocessing.parent_process(),), daemon=True).start()
 
