@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ddbench.errors import UserError
 from ddbench.report.audits import TITLES
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class LeakagePoint:
     """A method in a panel.
 
-    label: of the method, as in the table. note: the IPC, beside the point.
+    label: of the method, as in the table. note: beside the point, what tells it from others of this label; or "".
     auc, low, high: of the attack, with its interval. accuracy, std: of the students, fractions; None for one set.
     """
 
@@ -76,28 +76,31 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
         group = [cell for cell in audited if cell.column.any_ipc == column]
         runs = [audits[run] for cell in group for run in cell.costs]
         by = next((one.by for one in runs[0] if all(one.by in (other.by for other in run) for run in runs)), None)
+        ipcs = sorted({cell.column.ipc for cell in group} - {0})
         panels = {}
         for attack in (USE, MEMBERSHIP) if by else ():
-            points = [
-                replace(point, label=labels[cell.row.identity])
-                for cell in sorted(group, key=lambda cell: list(labels).index(cell.row.identity))
-                if (point := _run_point(cell, audits, attack, str(by)))
-            ]
+            points = []
+            for cell in sorted(group, key=lambda cell: list(labels).index(cell.row.identity)):
+                label, setting = labels[cell.row.identity]
+                ipc = f"IPC {cell.column.ipc}" if cell.column.ipc and len(ipcs) > 1 else ""
+                if point := _run_point(cell, audits, attack, str(by)):
+                    points.append(replace(point, label=label, note=", ".join(filter(None, (setting, ipc)))))
             if points:
                 panels[f"{TITLES[attack]}, by {by}"] = points
         if panels:
-            ipcs = sorted({cell.column.ipc for cell in group} - {0})
             shared = f", IPC {ipcs[0]}" if len(ipcs) == 1 else ""
             title = f"{column.dataset}, {column.size} px{shared}, {column.protocol}, {column.student}"
             groups.append(LeakageGroup(title, panels))
     return groups
 
 
-def setting_labels(cells: Sequence[ReportCell]) -> dict[str, str]:
-    """Return a label for the identity of each row: where a method and preset have several, with what differs.
+def setting_labels(cells: Sequence[ReportCell]) -> dict[str, tuple[str, str]]:
+    """Return a label and a note for the identity of each row: a method and preset that has several, with what differs.
 
-    "dpd (tiny-paper) strength=0.1". The table's own label stays where nothing but versions or models differ. The order
-    is that of the cells, but the rows of one method and preset stand together, in the order of their settings.
+    One number that differs is the note, ("dpd (tiny-paper), by strength", "0.1"), so that a plot joins the points;
+    anything else is in the label, ("diffusion (tiny) weights=none", ""). The table's own label stays where nothing but
+    versions or models differ. The order is that of the cells, but the rows of one method and preset stand together, in
+    the order of their settings.
     """
     rows = {cell.row.identity: cell for cell in cells}
     alike: dict[tuple[str, str | None], dict[str, ReportCell]] = {}
@@ -109,18 +112,27 @@ def setting_labels(cells: Sequence[ReportCell]) -> dict[str, str]:
         first, *others = params.values()
         differ = sorted({name for other in others for name, value in other.items() if value != first.get(name)})
         settings = {identity: {n: own[n] for n in differ if n in own} for identity, own in params.items()}
+        numbers = len(differ) == 1 and all(_is_number(own.get(differ[0])) for own in settings.values())
+        base = f"{method} ({preset})" if preset else method
         for identity in sorted(settings, key=lambda identity: _setting_order(settings[identity])):
-            words = " ".join(f"{name}={value}" for name, value in settings[identity].items())
-            base = f"{method} ({preset})" if preset else method
-            labels[identity] = f"{base} {words}" if words else rows[identity].row.label
+            own = settings[identity]
+            if numbers:
+                labels[identity] = f"{base}, by {differ[0]}", f"{own[differ[0]]:g}"
+            else:
+                words = " ".join(f"{name}={value}" for name, value in own.items())
+                labels[identity] = f"{base} {words}" if words else rows[identity].row.label, ""
     repeated = {label for label in labels.values() if list(labels.values()).count(label) > 1}
-    return {key: rows[key].row.label if label in repeated else label for key, label in labels.items()}
+    return {key: (rows[key].row.label, "") if label in repeated else label for key, label in labels.items()}
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _setting_order(setting: Mapping[str, object]) -> list[tuple[str, float, str]]:
     """Return a sort key of hyper-parameters: numbers by size, before other values by their letters."""
     return [
-        (name, float(value), "") if isinstance(value, int | float) else (name, math.inf, str(value))
+        (name, float(value), "") if _is_number(value) else (name, math.inf, str(value))
         for name, value in setting.items()
     ]
 
@@ -131,8 +143,7 @@ def _run_point(cell: ReportCell, audits: Mapping[Path, tuple[Audit, ...]], attac
     if len(known) < len(findings):
         return None
     auc, low, high = (fmean(getattr(finding, name) for finding in known) for name in ("auc", "auc_low", "auc_high"))
-    ipc = str(cell.column.ipc or "all")
-    return LeakagePoint(cell.row.label, ipc, auc, low, high, cell.cell.mean, cell.cell.std)
+    return LeakagePoint(cell.row.label, "", auc, low, high, cell.cell.mean, cell.cell.std)
 
 
 def canary_groups(audits: Sequence[CanaryAudit]) -> list[LeakageGroup]:
@@ -188,8 +199,7 @@ def plot_leakage(groups: Sequence[LeakageGroup]) -> Figure:
 
 
 def _draw_panel(axes: Axes, points: Sequence[LeakagePoint], styles: Mapping[str, Mapping[str, str]]) -> None:
-    """Draw the points, with notes that differ; points of one label are joined, and a dotted line marks guessing."""
-    several = len({point.note for point in points}) > 1
+    """Draw the points with their notes; points of one label are joined, and a dotted line marks guessing."""
     axes.axvline(0.5, color="grey", linestyle=":", linewidth=1)
     for label in dict.fromkeys(point.label for point in points):
         own = [point for point in points if point.label == label]
@@ -200,5 +210,5 @@ def _draw_panel(axes: Axes, points: Sequence[LeakagePoint], styles: Mapping[str,
             xerr=([point.auc - point.low for point in own], [point.high - point.auc for point in own]),
             label=escape_label(label), capsize=2, elinewidth=0.8, **styles[label],
         )  # fmt: skip
-        for point in own if several else ():
+        for point in own:
             axes.annotate(point.note, (point.auc, 100 * point.accuracy), (4, 4), textcoords="offset points", fontsize=8)

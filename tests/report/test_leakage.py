@@ -55,7 +55,7 @@ def test_a_point_is_the_mean_over_audited_runs(home):
     (group,) = run_groups(cells, audits)
     assert list(group.panels) == ["use of an image, by pixels", "membership, by pixels"]
     ((use,), (membership,)) = group.panels.values()
-    assert (use.label, use.note, use.auc, use.accuracy) == ("random", "3", 1, cells[0].cell.mean)
+    assert (use.label, use.note, use.auc, use.accuracy) == ("random", "", 1, cells[0].cell.mean)
     found = [one.membership for (one,) in audits.values()]
     assert len(found) == cells[0].cell.n == 2
     assert membership.auc == pytest.approx(sum(one.auc for one in found) / 2)
@@ -84,13 +84,19 @@ def test_settings_that_differ_are_in_the_label(home):
 
     several = [with_params("a", strength=0.1, rank=4), with_params("b", strength=0.5, rank=4)]
     assert setting_labels([cell, *several]) == {
-        cell.row.identity: "random", "a": "dpd (tiny) strength=0.1", "b": "dpd (tiny) strength=0.5",
-    }  # fmt: skip
-    disordered = [with_params("d", strength=10.0), *reversed(several), with_params("e", weights="none")]
-    assert [*setting_labels(disordered)] == ["a", "b", "d", "e"]
-    assert setting_labels(several[:1]) == {"a": "dpd #a"}
+        cell.row.identity: ("random", ""),
+        "a": ("dpd (tiny), by strength", "0.1"),
+        "b": ("dpd (tiny), by strength", "0.5"),
+    }
+    assert [*setting_labels([with_params("d", strength=10.0, rank=4), *reversed(several)])] == ["a", "b", "d"]
+    assert setting_labels([*several, with_params("e", strength=None, rank=4)]) == {
+        "a": ("dpd (tiny) strength=0.1", ""),
+        "b": ("dpd (tiny) strength=0.5", ""),
+        "e": ("dpd (tiny) strength=None", ""),
+    }
+    assert setting_labels(several[:1]) == {"a": ("dpd #a", "")}
     again = replace(several[0], row=replace(several[0].row, identity="c", label="dpd #c"))
-    assert setting_labels([*several, again])["c"] == "dpd #c"  # a version: nothing else tells it from a
+    assert setting_labels([*several, again])["c"] == ("dpd #c", "")  # a version: nothing else tells it from a
 
 
 def test_command_and_page_draw_it(home):
