@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from ddbench.leaderboard.labels import row_labels
 from ddbench.leaderboard.statistics import best_and_ties, between_std, half_width, within_std
 from ddbench.store.records import RunSpec, StoredResult
 
@@ -115,7 +116,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns sorted, rows by label. A row has no cell in a column where it was not run."""
+    """Columns sorted, rows by method, preset and settings. A row has no cell in a column where it was not run."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -128,27 +129,25 @@ _Number = tuple[int, str, int, float]  # distillation seed, content of its set, 
 def make_table(results: Iterable[StoredResult], metric: str = "overall") -> Table:
     """Return the leaderboard of `metric` ("overall" or "average" accuracy), whatever the order of the results."""
     numbers: dict[str, dict[Column, list[_Number]]] = defaultdict(lambda: defaultdict(list))
-    names: dict[str, str] = {}
-    networks: dict[str, str] = {}
+    specs: dict[str, RunSpec] = {}  # one of each row
     presets: dict[str, set[str]] = defaultdict(set)  # equal parameters may come with and without a preset
     for stored in sorted(results, key=lambda stored: stored.spec.split):  # one split may have several names
         spec, result, row = stored.spec, stored.result, row_identity(stored)
-        if row not in names:
-            names[row], networks[row] = spec.method, distilling_network(spec)
+        specs.setdefault(row, spec)
         presets[row] |= {spec.preset} if spec.preset else set()
         number = (spec.seed, result.content, result.seed, getattr(result, metric))
         numbers[row][column_of(stored)].append(number)
 
-    preset = {row: "/".join(sorted(presets[row])) or None for row in names}
-    label = {row: f"{name} ({preset[row]})" if preset[row] else name for row, name in names.items()}
-    count = Counter(label.values())
-    label = {row: text if count[text] == 1 else f"{text} #{row[:6]}" for row, text in label.items()}
+    preset = {row: "/".join(sorted(presets[row])) or None for row in specs}
+    labels, order = row_labels(specs, preset)
     rows = []
     for row, columns in numbers.items():
         cells = {column: make_cell(_distillations(group)) for column, group in columns.items()}
-        rows.append(Row(label[row], names[row], preset[row], row, cells, network=networks[row]))
-    # by label, with `random` first and `full` last
-    rows.sort(key=lambda row: (row.method == FULL, row.method != RANDOM, row.label.lower(), row.identity))
+        rows.append(
+            Row(labels[row], specs[row].method, preset[row], row, cells, network=distilling_network(specs[row]))
+        )
+    # `random` first and `full` last
+    rows.sort(key=lambda row: (row.method == FULL, row.method != RANDOM, order[row.identity]))
     return Table(tuple(sorted({column for row in rows for column in row.cells})), tuple(rows))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from ddbench.errors import UserError
+from ddbench.leaderboard.labels import differing_settings, setting_text
 from ddbench.report.audits import TITLES
 from ddbench.report.cells import ReportCell, collect_cells
 from ddbench.report.plots import SETTINGS, escape_label, line_styles
@@ -71,7 +71,7 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
     and limits are means over the runs of a cell. An attack without a finding has no point.
     """
     audited = [cell for cell in cells if all(audits.get(run) for run in cell.costs)]
-    groups, labels = [], setting_labels(audited)
+    groups, labels = [], series_labels(audited)
     for column in dict.fromkeys(cell.column.any_ipc for cell in audited):
         group = [cell for cell in audited if cell.column.any_ipc == column]
         runs = [audits[run] for cell in group for run in cell.costs]
@@ -80,7 +80,7 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
         panels = {}
         for attack in (USE, MEMBERSHIP) if by else ():
             points = []
-            for cell in sorted(group, key=lambda cell: list(labels).index(cell.row.identity)):
+            for cell in group:
                 label, setting = labels[cell.row.identity]
                 ipc = f"IPC {cell.column.ipc}" if cell.column.ipc and len(ipcs) > 1 else ""
                 if point := _run_point(cell, audits, attack, str(by)):
@@ -94,47 +94,30 @@ def run_groups(cells: Sequence[ReportCell], audits: Mapping[Path, tuple[Audit, .
     return groups
 
 
-def setting_labels(cells: Sequence[ReportCell]) -> dict[str, tuple[str, str]]:
-    """Return a label and a note for the identity of each row: a method and preset that has several, with what differs.
+def series_labels(cells: Sequence[ReportCell]) -> dict[str, tuple[str, str]]:
+    """Return the label and note of each row's points, by identity: a row's own label, and no note.
 
-    One number that differs is the note, ("dpd (tiny-paper), by strength", "0.1"), so that a plot joins the points;
-    anything else is in the label, ("diffusion (tiny) weights=none", ""). The table's own label stays where nothing but
-    versions or models differ. The order is that of the cells, but the rows of one method and preset stand together, in
-    the order of their settings.
+    Rows of one method and preset that differ by one number share a label, so that a plot joins their points, and have
+    that number as their note: ("dpd (tiny-paper), by strength", "0.1").
     """
-    rows = {cell.row.identity: cell for cell in cells}
     alike: dict[tuple[str, str | None], dict[str, ReportCell]] = {}
-    for identity, cell in rows.items():
-        alike.setdefault((cell.row.method, cell.row.preset), {})[identity] = cell
+    for cell in cells:
+        alike.setdefault((cell.row.method, cell.row.preset), {})[cell.row.identity] = cell
     labels = {}
-    for (method, preset), same in alike.items():
-        params = {identity: cell.results[0].spec.params for identity, cell in same.items()}
-        first, *others = params.values()
-        differ = sorted({name for other in others for name, value in other.items() if value != first.get(name)})
-        settings = {identity: {n: own[n] for n in differ if n in own} for identity, own in params.items()}
-        numbers = len(differ) == 1 and all(_is_number(own.get(differ[0])) for own in settings.values())
-        base = f"{method} ({preset})" if preset else method
-        for identity in sorted(settings, key=lambda identity: _setting_order(settings[identity])):
-            own = settings[identity]
-            if numbers:
-                labels[identity] = f"{base}, by {differ[0]}", f"{own[differ[0]]:g}"
+    for (method, preset), rows in alike.items():
+        settings = differing_settings({row: cell.results[0].spec for row, cell in rows.items()})
+        names = {name for setting in settings.values() for name in setting}
+        values = [value for setting in settings.values() for value in setting.values()]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        joined = len(rows) > 1 and len(names) == 1 and len({*map(str, values)}) == len(rows) and numbers
+        for row, cell in rows.items():
+            if joined:
+                (name,) = names
+                base = f"{method} ({preset})" if preset else method
+                labels[row] = f"{base}, by {name}", setting_text(settings[row][name])
             else:
-                words = " ".join(f"{name}={value}" for name, value in own.items())
-                labels[identity] = f"{base} {words}" if words else rows[identity].row.label, ""
-    repeated = {label for label in labels.values() if list(labels.values()).count(label) > 1}
-    return {key: (rows[key].row.label, "") if label in repeated else label for key, label in labels.items()}
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _setting_order(setting: Mapping[str, object]) -> list[tuple[str, float, str]]:
-    """Return a sort key of hyper-parameters: numbers by size, before other values by their letters."""
-    return [
-        (name, float(value), "") if _is_number(value) else (name, math.inf, str(value))
-        for name, value in setting.items()
-    ]
+                labels[row] = cell.row.label, ""
+    return labels
 
 
 def _run_point(cell: ReportCell, audits: Mapping[Path, tuple[Audit, ...]], attack: str, by: str) -> LeakagePoint | None:

@@ -161,10 +161,27 @@ def test_the_presets_name_does_not_split_a_row():
     assert only_cell([entry(0.2), entry(0.4, seed=1, spec={"preset": "tiny"})]).n == 2
 
 
-def test_rows_that_share_a_label_are_told_apart_by_their_identity():
-    entries = [entry(0.2), entry(0.8, spec={"params": {"a": 2}}), entry(0.5, spec={"method": "other"})]
+def labels_of(*specs):
+    return [row.label for row in make_table([entry(0.5, spec=spec) for spec in specs]).rows]
+
+
+def test_rows_of_one_preset_are_told_apart_by_their_settings():
+    by_rate = [{"params": {"rate": rate, "steps": 1}} for rate in (10.0, 0.5, 9)]
+    assert labels_of(*by_rate, {"method": "other"}) == ["mine rate=0.5", "mine rate=9", "mine rate=10", "other"]
+    named = [{**spec, "preset": "tiny"} for spec in by_rate[:2]]
+    assert labels_of(*named, {"params": {"rate": None}}) == ["mine", "mine (tiny) rate=0.5", "mine (tiny) rate=10"]
+    assert labels_of({"params": {}}, {"params": {"rate": 1}}) == ["mine", "mine rate=1"]
+    assert labels_of({}, {"method_version": 2}) == ["mine version=1", "mine version=2"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"source": "s"}, {"identity": "i"}, {"params": {"a": "x" * 30}}, {"params": dict.fromkeys("abcd", 2)}],
+)
+def test_rows_that_settings_cannot_tell_apart_have_their_identity(change):
+    entries = [entry(0.2), entry(0.8, spec=change)]
     labels = {row.label for row in make_table(entries).rows}
-    assert labels == {"other", *(f"mine #{row_identity(e)[:6]}" for e in entries[:2])}
+    assert labels == {f"mine #{row_identity(e)[:6]}" for e in entries}
 
 
 def test_the_metric_can_be_average_accuracy():

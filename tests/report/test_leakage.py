@@ -14,7 +14,7 @@ from ddbench.report.leakage import (
     canary_groups,
     plot_leakage,
     run_groups,
-    setting_labels,
+    series_labels,
 )
 from ddbench.report.page import page
 from ddbench.runner.canaries import attack_parts
@@ -74,7 +74,7 @@ def test_an_attack_without_a_finding_has_no_point(home):
     assert run_groups(cells, {first: audits[first]} | other) == []  # no embedding in common
 
 
-def test_settings_that_differ_are_in_the_label(home):
+def test_rows_that_differ_by_one_number_are_joined(home):
     cell = audited_cells(runs(home))[0][0]
 
     def with_params(identity, **params):
@@ -82,21 +82,16 @@ def test_settings_that_differ_are_in_the_label(home):
         row = replace(cell.row, identity=identity, label=f"dpd #{identity}", method="dpd", preset="tiny")
         return replace(cell, row=row, results=(result,))
 
-    several = [with_params("a", strength=0.1, rank=4), with_params("b", strength=0.5, rank=4)]
-    assert setting_labels([cell, *several]) == {
+    several = [with_params("a", strength=0.1, rank=4), with_params("b", strength=1.0, rank=4)]
+    assert series_labels([cell, *several]) == {
         cell.row.identity: ("random", ""),
         "a": ("dpd (tiny), by strength", "0.1"),
-        "b": ("dpd (tiny), by strength", "0.5"),
+        "b": ("dpd (tiny), by strength", "1"),
     }
-    assert [*setting_labels([with_params("d", strength=10.0, rank=4), *reversed(several)])] == ["a", "b", "d"]
-    assert setting_labels([*several, with_params("e", strength=None, rank=4)]) == {
-        "a": ("dpd (tiny) strength=0.1", ""),
-        "b": ("dpd (tiny) strength=0.5", ""),
-        "e": ("dpd (tiny) strength=None", ""),
-    }
-    assert setting_labels(several[:1]) == {"a": ("dpd #a", "")}
-    again = replace(several[0], row=replace(several[0].row, identity="c", label="dpd #c"))
-    assert setting_labels([*several, again])["c"] == ("dpd #c", "")  # a version: nothing else tells it from a
+    assert series_labels(several[:1]) == {"a": ("dpd #a", "")}
+    for other in (with_params("c", strength="low", rank=4), with_params("c", strength=0.1, rank=4),
+                  with_params("c", strength=0.5, rank=8)):  # fmt: skip
+        assert series_labels([*several, other])["a"] == ("dpd #a", "")
 
 
 def test_command_and_page_draw_it(home):
