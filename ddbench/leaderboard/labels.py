@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ddbench.store.records import RunSpec
+if TYPE_CHECKING:
+    from ddbench.store.records import RunSpec
 
 MOST_SETTINGS, LONGEST = 3, 24  # settings in a label, letters of one
 
