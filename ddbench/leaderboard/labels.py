@@ -21,8 +21,8 @@ def row_labels(
     """Return a label of each row, all different, and a key that sorts rows by method and preset, then by settings.
 
     "dpd (tiny)"; where several rows have a method and preset, with what differs: "dpd (tiny) strength=0.1", "dm (tiny)
-    version=2". Where more than MOST_SETTINGS differ, or a value is long, or the method's file or the weights of a base,
-    the beginning of the identity tells rows apart: "dpd (tiny) #1a2b3c".
+    version=2". The beginning of the identity tells rows apart, "dpd (tiny) #1a2b3c", where more than MOST_SETTINGS
+    differ or a value is long, where the method's files differ, and where nothing but the weights of a base differs.
 
     specs, presets: identity of a row -> a spec of it, the name of its preset.
     """
@@ -36,9 +36,9 @@ def row_labels(
         settings = differing_settings(rows)
         words = {row: [f"{name}={setting_text(value)}" for name, value in own.items()] for row, own in settings.items()}
         short = all(len(own) <= MOST_SETTINGS and all(len(word) <= LONGEST for word in own) for own in words.values())
-        alone = len({(spec.source, spec.identity) for spec in rows.values()}) == 1  # nothing but settings differs
+        one_file = len({spec.source for spec in rows.values()}) == 1
         for row, setting in settings.items():
-            labels[row] = " ".join([base, *words[row]]) if short and alone else base
+            labels[row] = " ".join([base, *words[row]]) if short and one_file else base
             orders[row] = base.lower(), _setting_order(setting), row
     count = Counter(labels.values())
     return {row: text if count[text] == 1 else f"{text} #{row[:6]}" for row, text in labels.items()}, orders

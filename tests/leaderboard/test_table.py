@@ -171,12 +171,19 @@ def test_rows_of_one_preset_are_told_apart_by_their_settings():
     named = [{**spec, "preset": "tiny"} for spec in by_rate[:2]]
     assert labels_of(*named, {"params": {"rate": None}}) == ["mine", "mine (tiny) rate=0.5", "mine (tiny) rate=10"]
     assert labels_of({"params": {}}, {"params": {"rate": 1}}) == ["mine", "mine rate=1"]
+    assert labels_of({"params": {"a": 0}}, {"params": {"a": 1}, "identity": "i"}) == ["mine a=0", "mine a=1"]
     assert labels_of({}, {"method_version": 2}) == ["mine version=1", "mine version=2"]
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"source": "s"}, {"identity": "i"}, {"params": {"a": "x" * 30}}, {"params": dict.fromkeys("abcd", 2)}],
+    [
+        {"source": "s"},
+        {"source": "s", "params": {"a": 2}},
+        {"identity": "i"},
+        {"params": {"a": "x" * 30}},
+        {"params": dict.fromkeys("abcd", 2)},
+    ],
 )
 def test_rows_that_settings_cannot_tell_apart_have_their_identity(change):
     entries = [entry(0.2), entry(0.8, spec=change)]
