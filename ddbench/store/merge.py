@@ -130,7 +130,8 @@ def _merge_result(folders: _Folders, path: Path, report: MergeReport) -> None:
         target = _name_with_precision(target, path) or target
     if not target.exists():
         write_bytes(target, path.read_bytes())
-        failure_path(target).unlink(missing_ok=True)
+        if path.suffix == ".json":  # an audit has a picture too
+            failure_path(target).unlink(missing_ok=True)
         report.results += 1
     elif _comparable(target) == _comparable(path):
         report.same += 1

@@ -56,6 +56,17 @@ def seeds_and_accuracies(entries):
     return sorted((e.spec.seed, e.result.overall) for e in entries)
 
 
+def test_an_audit_and_its_picture_come_to_a_run_that_is_there(two):
+    ours, theirs = two
+    audit = seed(theirs, 0) / "audit"
+    audit.mkdir()
+    (audit / "pixels.json").write_text("{}")
+    (audit / "pixels.png").write_bytes(b"\x89PNG")
+    assert merge.merge(ours, (theirs,)).results == 2
+    assert (seed(ours, 0) / "audit" / "pixels.png").read_bytes() == b"\x89PNG"
+    assert merge.merge(ours, (theirs,)).results == 0
+
+
 def test_what_only_they_have_is_copied(done, two):
     ours, theirs = two
     shutil.rmtree(seed(ours, 0))
