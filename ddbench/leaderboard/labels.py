@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 MOST_SETTINGS, LONGEST = 3, 24  # settings in a label, letters of one
 
-RowOrder = tuple[str, list[tuple[str, float, str]], str]
+
+def method_title(method: str, preset: str | None) -> str:
+    """Return "dpd (tiny)"; the method alone without a preset."""
+    return f"{method} ({preset})" if preset else method
 
 
-def row_labels(
-    specs: Mapping[str, RunSpec], presets: Mapping[str, str | None]
-) -> tuple[dict[str, str], dict[str, RowOrder]]:
-    """Return a label of each row, all different, and a key that sorts rows by method and preset, then by settings.
+def row_labels(specs: Mapping[str, RunSpec], presets: Mapping[str, str | None]) -> dict[str, str]:
+    """Return a label of each row, all different, in the order of method and preset, then of settings.
 
     "dpd (tiny)"; where several rows have a method and preset, with what differs: "dpd (tiny) strength=0.1", "dm (tiny)
     version=2". The beginning of the identity tells rows apart, "dpd (tiny) #1a2b3c", where more than MOST_SETTINGS
@@ -28,20 +29,17 @@ def row_labels(
     """
     alike: dict[str, dict[str, RunSpec]] = defaultdict(dict)
     for row, spec in specs.items():
-        preset = presets[row]
-        alike[f"{spec.method} ({preset})" if preset else spec.method][row] = spec
+        alike[method_title(spec.method, presets[row])][row] = spec
     labels: dict[str, str] = {}
-    orders: dict[str, RowOrder] = {}
-    for base, rows in alike.items():
+    for title, rows in sorted(alike.items(), key=lambda item: (item[0].lower(), item[0])):
         settings = differing_settings(rows)
         words = {row: [f"{name}={setting_text(value)}" for name, value in own.items()] for row, own in settings.items()}
         short = all(len(own) <= MOST_SETTINGS and all(len(word) <= LONGEST for word in own) for own in words.values())
         one_file = len({spec.source for spec in rows.values()}) == 1
-        for row, setting in settings.items():
-            labels[row] = " ".join([base, *words[row]]) if short and one_file else base
-            orders[row] = base.lower(), _setting_order(setting), row
+        for row in sorted(rows, key=lambda row: (_setting_order(settings[row]), row)):
+            labels[row] = " ".join([title, *words[row]]) if short and one_file else title
     count = Counter(labels.values())
-    return {row: text if count[text] == 1 else f"{text} #{row[:6]}" for row, text in labels.items()}, orders
+    return {row: text if count[text] == 1 else f"{text} #{row[:6]}" for row, text in labels.items()}
 
 
 def differing_settings(specs: Mapping[str, RunSpec]) -> dict[str, dict[str, Any]]:

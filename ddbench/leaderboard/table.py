@@ -139,15 +139,12 @@ def make_table(results: Iterable[StoredResult], metric: str = "overall") -> Tabl
         numbers[row][column_of(stored)].append(number)
 
     preset = {row: "/".join(sorted(presets[row])) or None for row in specs}
-    labels, order = row_labels(specs, preset)
     rows = []
-    for row, columns in numbers.items():
-        cells = {column: make_cell(_distillations(group)) for column, group in columns.items()}
-        rows.append(
-            Row(labels[row], specs[row].method, preset[row], row, cells, network=distilling_network(specs[row]))
-        )
-    # `random` first and `full` last
-    rows.sort(key=lambda row: (row.method == FULL, row.method != RANDOM, order[row.identity]))
+    for row, label in row_labels(specs, preset).items():
+        cells = {column: make_cell(_distillations(group)) for column, group in numbers[row].items()}
+        spec = specs[row]
+        rows.append(Row(label, spec.method, preset[row], row, cells, network=distilling_network(spec)))
+    rows.sort(key=lambda row: (row.method == FULL, row.method != RANDOM))  # `random` first and `full` last
     return Table(tuple(sorted({column for row in rows for column in row.cells})), tuple(rows))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddbench.errors import UserError
+from ddbench.leaderboard.labels import method_title
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.reader import find_run_folders, read_distilled_run
 from ddbench.store.records import RunSpec
@@ -30,7 +31,7 @@ class DistilledRun:
     @property
     def title(self) -> str:
         """Method and preset, as in tables."""
-        return f"{self.spec.method} ({self.spec.preset})" if self.spec.preset else self.spec.method
+        return method_title(self.spec.method, self.spec.preset)
 
     @property
     def prototypes(self) -> list[tuple[int, int]]:

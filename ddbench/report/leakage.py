@@ -9,14 +9,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ddbench.errors import UserError
-from ddbench.leaderboard.labels import differing_settings, setting_text
+from ddbench.leaderboard.labels import differing_settings, method_title, setting_text
 from ddbench.report.audits import TITLES
 from ddbench.report.cells import ReportCell, collect_cells
 from ddbench.report.plots import SETTINGS, escape_label, line_styles
 from ddbench.store.audits import MEMBERSHIP, USE, Audit, read_audits
 from ddbench.store.canaries import ATTACKS, CanaryAudit
 from ddbench.store.reader import RunsScan, read_run, report_problems
-from ddbench.store.records import distilled_digest
+from ddbench.store.records import RunSpec, distilled_digest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,23 +100,21 @@ def series_labels(cells: Sequence[ReportCell]) -> dict[str, tuple[str, str]]:
     Rows of one method and preset that differ by one number share a label, so that a plot joins their points, and have
     that number as their note: ("dpd (tiny-paper), by strength", "0.1").
     """
-    alike: dict[tuple[str, str | None], dict[str, ReportCell]] = {}
+    labels = {cell.row.identity: (cell.row.label, "") for cell in cells}
+    alike: dict[str, dict[str, RunSpec]] = {}
     for cell in cells:
-        alike.setdefault((cell.row.method, cell.row.preset), {})[cell.row.identity] = cell
-    labels = {}
-    for (method, preset), rows in alike.items():
-        settings = differing_settings({row: cell.results[0].spec for row, cell in rows.items()})
+        title = method_title(cell.row.method, cell.row.preset)
+        alike.setdefault(title, {})[cell.row.identity] = cell.results[0].spec
+    for title, rows in alike.items():
+        settings = differing_settings(rows)
         names = {name for setting in settings.values() for name in setting}
-        values = [value for setting in settings.values() for value in setting.values()]
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        joined = len(rows) > 1 and len(names) == 1 and len({*map(str, values)}) == len(rows) and numbers
-        for row, cell in rows.items():
-            if joined:
-                (name,) = names
-                base = f"{method} ({preset})" if preset else method
-                labels[row] = f"{base}, by {name}", setting_text(settings[row][name])
-            else:
-                labels[row] = cell.row.label, ""
+        if len(names) != 1:
+            continue
+        (name,) = names
+        values = {row: setting[name] for row, setting in settings.items() if name in setting}
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
+        if numbers and len(set(values.values())) == len(rows):
+            labels |= {row: (f"{title}, by {name}", setting_text(value)) for row, value in values.items()}
     return labels
 
 
