@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ddbench.store.audits import MEMBERSHIP, USE, Audit, Control, Distances, read_quality
+from ddbench.store.audits import MEMBERSHIP, RANDOM_IMAGES, TEST_IMAGES, USE, Audit, Control, Distances, read_quality
 
 log = logging.getLogger("ddbench")
 
@@ -126,7 +126,7 @@ def _ssim_lines(run: Path, audit: Audit) -> list[Line]:
 
 def _control_lines(audit: Audit) -> Iterator[Line]:
     """Yield what each control with a known answer gave, and the other ones."""
-    if not any(control.name.startswith("diffusion,") for control in audit.controls):
+    if {control.name for control in audit.controls} <= {RANDOM_IMAGES, TEST_IMAGES}:
         yield "control: diffusion", "-", "", "not made: --runs has no other run of it at this IPC"
     for control in audit.controls:
         if control.auc is None:

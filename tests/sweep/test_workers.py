@@ -247,9 +247,9 @@ def test_interrupted_it_ends_with_what_it_began_and_goes_on_later(home, how):
     until(lambda: all(begun(home, f"0-1-False-False-{seed}") for seed in (0, 1)))
     workers = [begun(home, f"0-1-False-False-{seed}")[0] for seed in (0, 1)]
     process.send_signal(how)
-    _, said = process.communicate(timeout=LIMIT)
+    _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode != 0
-    assert how == signal.SIGKILL or "leaked semaphore" not in said
+    assert how == signal.SIGKILL or "leaked semaphore" not in stderr
     until(lambda: all(gone(worker) for worker in workers))
     assert all(len(job.missing) == 2 for job in jobs(home, home / "plan.toml"))
     again = subprocess.run(command(home), capture_output=True, text=True)
