@@ -12,6 +12,7 @@ from ddbench.context import Context
 from ddbench.methods.dpd.distiller import DPD
 from ddbench.methods.latent_diffusion.model import load_model
 from ddbench.methods.latent_diffusion.stages import Stages
+from ddbench.methods.pixels.loop import MatchingSetup
 from ddbench.methods.pixels.network import Network
 from ddbench.methods.shared import few_shot
 
@@ -24,6 +25,12 @@ def context_of(tmp_path):
         return Context(seed, torch.device("cpu"), tmp_path / "work", tmp_path / "shared", "scenes-32", quiet=True)
 
     return make
+
+
+@pytest.fixture(params=["data", "constant"])
+def bench(few_scenes, context_of, request) -> MatchingSetup:
+    """A pixel method's setup on a few scenes, with each kind of normalisation."""
+    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False, request.param)
 
 
 @pytest.fixture

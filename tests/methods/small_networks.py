@@ -10,6 +10,7 @@ from ddbench.methods.latent_diffusion.rounds import SamplingBatch
 from evaluators.students import build
 
 SIZE, CLASSES = 16, 3
+RATE, MOMENTUM = 0.3, 0.5  # of pixels, in tests of an iteration
 CPU = torch.device("cpu")
 
 
@@ -35,8 +36,23 @@ def student(weights):
 
 def close(ours, theirs):
     """To 1e-5 of the whole; in float64, where no ReLU is near enough to its edge to be turned by rounding."""
-    theirs = theirs.detach()
-    assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
+    near(ours, theirs.detach(), 1e-5)
+
+
+def near(ours, theirs, tolerance=1e-4):
+    """To a share of the whole."""
+    assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
+
+
+def fresh(train, seed):
+    """A convnet of the size and classes of these images."""
+    return build("convnet", train.images.shape[-1], len(train.classes), seed)
+
+
+def drawn(train, label, count, numbers, kind):
+    """As documented: different images of the class, normalised."""
+    rows = train.of_class(label)
+    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]], train, kind)
 
 
 def normalised(images, train, kind="data"):

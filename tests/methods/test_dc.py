@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import SIZE, close, in_float64, normalised, randn, student
+from small_networks import MOMENTUM, RATE, SIZE, close, drawn, fresh, in_float64, near, randn, student
 from torch import nn
 
 from ddbench import config
@@ -18,7 +18,6 @@ from ddbench.methods.pixels import loop
 from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels
 from ddbench.methods.pixels.network import weight_gradient
 from evaluators import dsa
-from evaluators.students import build
 
 
 def naive_distance(ours, theirs):
@@ -71,28 +70,6 @@ def test_dc_starts_from_noise_and_dsa_from_real_images(few_scenes, context_of):
     assert abs(float(noise.std()) - 1) < 0.05
     own = bench.real.normalisation.apply(few_scenes.images)
     assert all(bool((own == image).flatten(1).all(1).any()) for image in real.flatten(0, 1))
-
-
-RATE, MOMENTUM = 0.3, 0.5
-
-
-@pytest.fixture(params=["data", "constant"])
-def bench(few_scenes, context_of, request):
-    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False, request.param)
-
-
-def fresh(train, seed):
-    return build("convnet", train.images.shape[-1], len(train.classes), seed)
-
-
-def drawn(train, label, count, numbers, kind):
-    """As documented: different images of the class, normalised."""
-    rows = train.of_class(label)
-    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]], train, kind)
-
-
-def near(ours, theirs, tolerance=1e-4):
-    assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
 
 
 def matched_rows(net, real, fake, label):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_networks import CPU, SIZE, close, in_float64, normalised, randn, student
+from small_networks import CPU, MOMENTUM, RATE, SIZE, close, drawn, fresh, in_float64, near, randn, student
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -17,7 +17,6 @@ from ddbench.methods.dm import DM
 from ddbench.methods.pixels.loop import MatchingSetup, MomentumSGD, initial_pixels
 from ddbench.methods.pixels.network import Network
 from evaluators import dsa
-from evaluators.students import build
 
 
 def test_dm_is_the_squared_distance_of_means(network):
@@ -38,28 +37,6 @@ def test_presets_are_the_published_settings(ipc, rate):
         same = replace(DM(), rate=rate, bounded=False, store_float=True, normalise="cifar100")
         assert config.build(DM, f"cifar100-ipc{ipc}") == same
     assert (DM().iterations, DM().rate, DM().batch, DM().init) == (20001, 1.0, 256, "real")
-
-
-RATE, MOMENTUM = 0.3, 0.5
-
-
-@pytest.fixture(params=["data", "constant"])
-def bench(few_scenes, context_of, request):
-    return MatchingSetup.of(few_scenes, context_of(3), "convnet", False, request.param)
-
-
-def fresh(train, seed):
-    return build("convnet", train.images.shape[-1], len(train.classes), seed)
-
-
-def drawn(train, label, count, numbers, kind):
-    """As documented: different images of the class, normalised."""
-    rows = train.of_class(label)
-    return normalised(train.images[rows[torch.randperm(len(rows), generator=numbers)[:count]]], train, kind)
-
-
-def near(ours, theirs, tolerance=1e-4):
-    assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
 
 
 @pytest.mark.parametrize("augment", [True, False])

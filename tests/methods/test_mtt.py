@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_networks import MOMENTUM, near
 
 from ddbench import config
 from ddbench.methods.mtt import MTT, Learned, teacher_labels
@@ -90,16 +91,9 @@ def test_a_piece_beyond_the_trajectory_is_refused():
         MTT(latest=50, expert_epochs=2, epochs=50)
 
 
-RATE, MOMENTUM = 0.3, 0.5
-
-
 @pytest.fixture
 def bench(few_scenes, context_of):
     return MatchingSetup.of(few_scenes, context_of(3), "convnet", False, "data")
-
-
-def near(ours, theirs, tolerance=1e-4):
-    assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
 
 
 def test_an_iteration_of_mtt(bench):
