@@ -132,7 +132,7 @@ def _merge_result(folders: _Folders, path: Path, report: MergeReport) -> None:
         write_bytes(target, path.read_bytes())
         if path.suffix == ".json":  # an audit has a picture too
             failure_path(target).unlink(missing_ok=True)
-        report.results += 1
+            report.results += 1
     elif _comparable(target) == _comparable(path):
         report.same += 1
     else:
