@@ -113,7 +113,7 @@ def read_results(source: Path, details: bool = True, costs: bool = False) -> Run
     """
     if not source.exists():
         raise UserError(
-            f"there is no {source}: `ddbench run` makes it; --runs names another folder, or an exported file"
+            f"there is no folder or file {source}: `ddbench run` makes it; --runs names another, or an exported file"
         )
     return _read_file(source, details, costs) if source.is_file() else read_runs(source, details, costs)
 
