@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,79 +138,119 @@ def extra_values(
 
     measured: table of further IPCs, for the ratio and the slope; None for `board`
     """
-    rows = [row for row in board.rows if not row.source]
-    values: dict[Key, Values] = {(row.identity, column): {} for row in rows for column in row.cells}
+    source = _Tables(tuple(row for row in board.rows if not row.source), board, measured or board, costs)
+    values: dict[Key, Values] = {(row.identity, column): {} for row, column, _ in source.cells}
     for name in names:
         if name not in FIELDS:
             raise ValueError(f"unknown column {name!r}")
-        for key, fields in _fields(name, board, rows, costs, measured or board):
+        for key, fields in _COLUMNS[name](source) if name in _COLUMNS else ():
             if key in values:
                 values[key] |= fields
     return values
 
 
-def _fields(
-    name: str, board: Table, rows: Sequence[Row], costs: CellCosts, measured: Table
-) -> Iterator[tuple[Key, Values]]:
-    """Yield the fields of one column."""
-    cells = [(row, column, cell) for row in rows for column, cell in row.cells.items()]
-    if name == "gain":
-        random = _anchors(rows, RANDOM)
-        for row, column, cell in cells:
-            if column in random:
-                yield (row.identity, column), {"gain": cell.mean - random[column].mean}
-    elif name == "share":
-        full = _anchors(rows, FULL)
-        for row, column, cell in cells:
-            anchor = full.get(column, full.get(column.any_ipc))
-            if anchor and anchor.mean:
-                yield (row.identity, column), {"share": cell.mean / anchor.mean}
-    elif name == "ratio":
-        yield from _ratios(rows, measured)
-    elif name == "slope":
-        for identity, groups in curves(measured).items():
-            for group, curve in groups.items():
-                for column in (c for c in measured.columns if c.any_ipc == group and c.ipc in curve):
-                    if gain := gain_per_image(curve, column.ipc):
-                        yield (identity, column), {"slope": gain[0], "slope_from": gain[1]}
-    elif name == CROSS:
-        for columns in student_groups(board).values():
-            for row in rows:
-                if cross := cross_architecture(row, columns):
-                    values = {f"cross_{field}": value for field, value in vars(cross).items()}
-                    for column in columns:
-                        yield (row.identity, column), {**values, "cross_network": row.network or None}
-    elif name in ("seconds", "bytes", "audit"):
-        by_name: dict[str, Mapping[Key, Any]]
-        by_name = {"seconds": costs.seconds, "bytes": costs.size, "audit": costs.audits}
-        for row, column, _ in cells:  # `full` is copied into columns of every IPC, its costs are in its own
-            cost = by_name[name].get((row.identity, column), by_name[name].get((row.identity, column.any_ipc)))
-            if cost is not None:
-                yield (row.identity, column), cost if isinstance(cost, dict) else {name: cost}
-    elif name == RANK:
-        ranks = average_ranks({r.identity: {c: cell.mean for c, cell in r.cells.items()} for r in rows if r.is_ranked})
-        for row, column, _ in cells:
-            if row.identity in ranks:
-                yield (row.identity, column), {RANK: ranks[row.identity]}
+@dataclass(frozen=True)
+class _Tables:
+    """What the columns are computed from.
+
+    rows: computed ones of `board`
+    measured: `board` with further IPCs
+    """
+
+    rows: tuple[Row, ...]
+    board: Table
+    measured: Table
+    costs: CellCosts
+
+    @property
+    def cells(self) -> list[tuple[Row, Column, Cell]]:
+        """Every computed cell, row by row."""
+        return [(row, column, cell) for row in self.rows for column, cell in row.cells.items()]
 
 
-def _ratios(rows: Sequence[Row], measured: Table) -> Iterator[tuple[Key, Values]]:
+Fields = Iterator[tuple[Key, Values]]
+
+
+def _gains(source: _Tables) -> Fields:
+    random = _anchors(source.rows, RANDOM)
+    for row, column, cell in source.cells:
+        if column in random:
+            yield (row.identity, column), {"gain": cell.mean - random[column].mean}
+
+
+def _shares(source: _Tables) -> Fields:
+    full = _anchors(source.rows, FULL)
+    for row, column, cell in source.cells:
+        anchor = full.get(column, full.get(column.any_ipc))
+        if anchor and anchor.mean:
+            yield (row.identity, column), {"share": cell.mean / anchor.mean}
+
+
+def _ratios(source: _Tables) -> Fields:
     """Yield the equal-accuracy ratios; that of `random` is 1 by definition."""
-    random = random_curves(measured)
-    for row in rows:
-        for column, cell in row.cells.items() if row.method != FULL else ():
-            if curve := random.get(column.any_ipc):
-                if row.method == RANDOM:
-                    yield (row.identity, column), {"ratio": 1.0, "ratio_relation": "="}
-                    continue
-                point = images_for_accuracy(curve, cell.mean)
-                limits = {"ratio": point}
-                if interval := interval_of_images(curve, cell):
-                    limits |= {"ratio_low": interval[0], "ratio_high": interval[1]}
-                values: Values = {}
-                for field_name, limit in limits.items():
-                    values |= {field_name: limit.images / column.ipc, f"{field_name}_relation": limit.relation}
-                yield (row.identity, column), values
+    random = random_curves(source.measured)
+    for row, column, cell in source.cells:
+        curve = random.get(column.any_ipc)
+        if not curve or row.method == FULL:
+            continue
+        if row.method == RANDOM:
+            yield (row.identity, column), {"ratio": 1.0, "ratio_relation": "="}
+            continue
+        limits = {"ratio": images_for_accuracy(curve, cell.mean)}
+        if interval := interval_of_images(curve, cell):
+            limits |= {"ratio_low": interval[0], "ratio_high": interval[1]}
+        values: Values = {}
+        for field_name, limit in limits.items():
+            values |= {field_name: limit.images / column.ipc, f"{field_name}_relation": limit.relation}
+        yield (row.identity, column), values
+
+
+def _slopes(source: _Tables) -> Fields:
+    for identity, groups in curves(source.measured).items():
+        for group, curve in groups.items():
+            for column in (c for c in source.measured.columns if c.any_ipc == group and c.ipc in curve):
+                if gain := gain_per_image(curve, column.ipc):
+                    yield (identity, column), {"slope": gain[0], "slope_from": gain[1]}
+
+
+def _cross(source: _Tables) -> Fields:
+    for columns in student_groups(source.board).values():
+        for row in source.rows:
+            if cross := cross_architecture(row, columns):
+                values = {f"cross_{field}": value for field, value in vars(cross).items()}
+                for column in columns:
+                    yield (row.identity, column), {**values, "cross_network": row.network or None}
+
+
+def _costs(name: str, source: _Tables) -> Fields:
+    by_name: dict[str, Mapping[Key, Any]]
+    by_name = {"seconds": source.costs.seconds, "bytes": source.costs.size, "audit": source.costs.audits}
+    costs = by_name[name]
+    for row, column, _ in source.cells:  # `full` is copied into columns of every IPC, its costs are in its own
+        cost = costs.get((row.identity, column), costs.get((row.identity, column.any_ipc)))
+        if cost is not None:
+            yield (row.identity, column), cost if isinstance(cost, dict) else {name: cost}
+
+
+def _ranks(source: _Tables) -> Fields:
+    accuracies = {row.identity: {c: cell.mean for c, cell in row.cells.items()} for row in source.rows if row.is_ranked}
+    ranks = average_ranks(accuracies)
+    for row, column, _ in source.cells:
+        if row.identity in ranks:
+            yield (row.identity, column), {RANK: ranks[row.identity]}
+
+
+_COLUMNS: Mapping[str, Callable[[_Tables], Fields]] = {
+    "gain": _gains,
+    "share": _shares,
+    "ratio": _ratios,
+    "slope": _slopes,
+    CROSS: _cross,
+    "seconds": partial(_costs, "seconds"),
+    "bytes": partial(_costs, "bytes"),
+    "audit": partial(_costs, "audit"),
+    RANK: _ranks,
+}
 
 
 def _anchors(rows: Sequence[Row], method: str) -> dict[Column, Cell]:
