@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ddbench.errors import UserError
 from ddbench.runner.external_folder import read_folder
 from ddbench.store import distilled_set
+from ddbench.store.class_folders import class_files, read_image
 from ddbench.store.distilled_set import Pictures
 
 
@@ -79,10 +80,10 @@ def read_pictures(folder: Path) -> tuple[Path, Pictures]:
     try:
         if (folder / "manifest.json").exists():
             return folder, distilled_set.read(folder)
-        files = distilled_set.class_files(folder)
+        files = class_files(folder)
         if not any(files.values()):
             raise UserError(f"{folder} has no image; expected a run, or one sub-folder of images per class")
         first = next(file for of_class in files.values() for file in of_class)
-        return folder, read_folder(folder, tuple(files), distilled_set.read_image(first).shape[0])
+        return folder, read_folder(folder, tuple(files), read_image(first).shape[0])
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -13,6 +13,7 @@ from PIL import Image
 from ddbench.report.plots import feature_plane
 from ddbench.store import distilled_set
 from ddbench.store.audits import read_quality
+from ddbench.store.class_folders import read_image, read_images
 from ddbench.store.records import distilled_digest
 
 log = logging.getLogger("ddbench")
@@ -37,7 +38,7 @@ def prototypes(images: Path, classes: tuple[str, ...]) -> Image.Image | None:
     if not images.is_dir():
         return None
     try:
-        return _sheet(distilled_set.Pictures(*distilled_set.read_images(images, classes), classes))
+        return _sheet(distilled_set.Pictures(*read_images(images, classes), classes))
     except (OSError, ValueError) as error:
         log.warning("no prototypes on the page: %s", error)
         return None
@@ -46,7 +47,7 @@ def prototypes(images: Path, classes: tuple[str, ...]) -> Image.Image | None:
 def audit_sheet(path: Path) -> Image.Image | None:
     """Return the sheet of closest pairs beside the file of an audit; None without a readable one."""
     try:
-        return Image.fromarray(distilled_set.read_image(path.with_suffix(".png")))
+        return Image.fromarray(read_image(path.with_suffix(".png")))
     except (OSError, ValueError) as error:
         log.warning("no pairs on the page: %s", error)
         return None

@@ -35,6 +35,7 @@ from ddbench.store.audits import (
     audit_path,
     baseline_of,
 )
+from ddbench.store.class_folders import class_files
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.records import distilled_digest, read_spec, train_id
 from ddbench.utils.bases import known_bases
@@ -215,7 +216,7 @@ def closest_pairs(
     run: MeasuredRun, embedding: Embedding, distilled: Side, pictures: Pictures
 ) -> tuple[tuple[ClosePair, ...], bytes]:
     """Return the closest pair of each class, of the PAIRS closest classes, and a sheet of them as a PNG file."""
-    files = distilled_set.class_files(run.folder / "distilled")
+    files = class_files(run.folder / "distilled")
     names = [f"{name}/{path.name}" for name in pictures.classes for path in files[name]]
     (to_train, train_rows), (to_test, test_rows) = (
         highest_cosines(distilled, side) for side in (embedding.train, embedding.test)

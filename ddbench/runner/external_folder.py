@@ -15,7 +15,8 @@ from PIL import ImageOps
 from ddbench.datasets.info import describe_ignored
 from ddbench.errors import UserError
 from ddbench.store import distilled_set
-from ddbench.store.distilled_set import FLOAT_IMAGES, SOFT_LABELS, WEIGHTS, WHITENING, Pictures, class_files
+from ddbench.store.class_folders import class_files
+from ddbench.store.distilled_set import FLOAT_IMAGES, SOFT_LABELS, WEIGHTS, WHITENING, Pictures
 from ddbench.utils.files import MACOS_METADATA, has_image_suffix, read_json
 from ddbench.utils.images import UnreadableImageError, open_image
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from ddbench.datasets.info import DataPaths
 from ddbench.errors import UserError
 from ddbench.runner.dataset_card import CardContent, write_card
-from ddbench.store import distilled_set
+from ddbench.store.class_folders import class_files
 from ddbench.store.paths import is_inside_run
 from ddbench.store.reader import RunsScan, read_distilled_run, read_run, report_problems
 from ddbench.store.records import Result
@@ -57,7 +57,7 @@ def export_images(run: Path, folder: Path, data_paths: DataPaths) -> list[Result
 
     def fill(partial: Path) -> None:
         manifest = read_json(run / "distilled" / "manifest.json")
-        files = distilled_set.class_files(run / "distilled")
+        files = class_files(run / "distilled")
         classes = pictures.classes
         by_number = named_by_number(classes)
         places = [f"{SPLIT}/class_{i:03d}" if by_number else f"{SPLIT}/{name}" for i, name in enumerate(classes)]

@@ -16,6 +16,7 @@ from ddbench.report.page import page
 from ddbench.runner.audit import used_images
 from ddbench.store import distilled_set
 from ddbench.store.audits import MEMBERSHIP, RANDOM_IMAGES, TEST_IMAGES, USE, Control, read_audits
+from ddbench.store.class_folders import read_image
 from ddbench.store.merge import merge
 from ddbench.store.reader import read_runs
 from ddbench.store.records import distilled_digest, read_spec, write_spec
@@ -96,12 +97,12 @@ def test_the_closest_pairs_are_images_of_the_set_and_of_the_dataset(home, result
     assert sorted(pair.distilled.split("/")[0] for pair in result.pairs) == ["barn", "pond"]
     for pair in result.pairs:
         assert pair.to_train == pytest.approx(1, abs=1e-5)
-        distilled = distilled_set.read_image(run_of(home) / "distilled" / pair.distilled)
+        distilled = read_image(run_of(home) / "distilled" / pair.distilled)
         real = data.train.images[data.train.names.index(pair.train)].permute(1, 2, 0).numpy()
         assert np.array_equal(distilled, real)
         assert pair.test in data.test.names
     (sheet,) = run_of(home).glob("audit/*.png")
-    assert distilled_set.read_image(sheet).shape[1] > 3 * 128
+    assert read_image(sheet).shape[1] > 3 * 128
 
 
 def test_an_independent_set_gives_nothing_away(copy):

@@ -24,6 +24,7 @@ from ddbench.runner import run
 from ddbench.runner.external import plan_external
 from ddbench.runner.plan import ExecutionSettings, Request
 from ddbench.store import distilled_set, failures, paths, reader
+from ddbench.store.class_folders import read_image
 from evaluators import VERSION
 
 
@@ -111,7 +112,7 @@ def test_what_is_on_disk_is_real_training_images(done, home):
     plan, place, _ = done
     made = distilled_set.read(plan.specs[0].folder(place) / "distilled")
     names = [name for side in plan.split.train for name in side]
-    real = {distilled_set.read_image(home / "images" / name).tobytes() for name in names}
+    real = {read_image(home / "images" / name).tobytes() for name in names}
     assert {image.tobytes() for image in made.images} <= real
     assert dict(made.extras) == {"shift": 0}
 

@@ -15,7 +15,7 @@ from ddbench.datasets.info import DataPaths
 from ddbench.datasets.lookup import find_dataset
 from ddbench.protocols import load_protocol
 from ddbench.runner.continual import class_order, union
-from ddbench.store import distilled_set
+from ddbench.store.class_folders import read_image
 from ddbench.store.distilled_set import Pictures
 from ddbench.store.measured import read_measured
 from ddbench.store.reader import find_run_folders
@@ -69,7 +69,7 @@ def test_a_student_learns_the_sets_so_far_and_is_tested_on_their_classes(home):
                 (run,) = (home / "runs" / "continual" / name).glob(f"random/ipc2/seed{seed}-*")
                 for label in group:
                     for path in sorted((run / "distilled" / NAMES[label]).glob("*.png")):
-                        images.append(torch.tensor(distilled_set.read_image(path)).permute(2, 0, 1))
+                        images.append(torch.tensor(read_image(path)).permute(2, 0, 1))
                         labels.append(seen.index(label))
             place = sorted(range(len(labels)), key=labels.__getitem__)
             test = [i for i, label in enumerate(data.test.labels.tolist()) if label in seen]
