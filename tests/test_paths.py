@@ -233,7 +233,8 @@ def test_runs_that_are_no_folder_are_refused(here, command, kind):
 def test_runs_that_are_nowhere_are_named(here, command):
     """A misspelled folder is no folder without results."""
     before = snapshot(here)
-    assert "there is no folder or file rnus: `ddbench run`" in " ".join(ddbench("--runs", "rnus", *command).split())
+    message = " ".join(ddbench("--runs", "rnus", *command).split())
+    assert "there is no folder or file rnus: `ddbench run` makes it; --runs" in message
     assert snapshot(here) == before
 
 

@@ -6,7 +6,6 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +137,12 @@ def extra_values(
 
     measured: table of further IPCs, for the ratio and the slope; None for `board`
     """
-    source = _Tables(tuple(row for row in board.rows if not row.source), board, measured or board, costs)
-    values: dict[Key, Values] = {(row.identity, column): {} for row, column, _ in source.cells}
+    tables = _Tables(tuple(row for row in board.rows if not row.source), board, measured or board, costs)
+    values: dict[Key, Values] = {(row.identity, column): {} for row, column, _ in tables.cells}
     for name in names:
         if name not in FIELDS:
             raise ValueError(f"unknown column {name!r}")
-        for key, fields in _COLUMNS[name](source) if name in _COLUMNS else ():
+        for key, fields in _COLUMNS[name](tables) if name in _COLUMNS else ():
             if key in values:
                 values[key] |= fields
     return values
@@ -151,9 +150,9 @@ def extra_values(
 
 @dataclass(frozen=True)
 class _Tables:
-    """What the columns are computed from.
+    """A table, and the results and costs from which its extra columns are computed.
 
-    rows: computed ones of `board`
+    rows: of `board`, without those of publications
     measured: `board` with further IPCs
     """
 
@@ -168,28 +167,28 @@ class _Tables:
         return [(row, column, cell) for row in self.rows for column, cell in row.cells.items()]
 
 
-Fields = Iterator[tuple[Key, Values]]
+Fields = Iterator[tuple[Key, Values]]  # of one column: each cell with its fields
 
 
-def _gains(source: _Tables) -> Fields:
-    random = _anchors(source.rows, RANDOM)
-    for row, column, cell in source.cells:
+def _gains(tables: _Tables) -> Fields:
+    random = _anchors(tables.rows, RANDOM)
+    for row, column, cell in tables.cells:
         if column in random:
             yield (row.identity, column), {"gain": cell.mean - random[column].mean}
 
 
-def _shares(source: _Tables) -> Fields:
-    full = _anchors(source.rows, FULL)
-    for row, column, cell in source.cells:
+def _shares(tables: _Tables) -> Fields:
+    full = _anchors(tables.rows, FULL)
+    for row, column, cell in tables.cells:
         anchor = full.get(column, full.get(column.any_ipc))
         if anchor and anchor.mean:
             yield (row.identity, column), {"share": cell.mean / anchor.mean}
 
 
-def _ratios(source: _Tables) -> Fields:
+def _ratios(tables: _Tables) -> Fields:
     """Yield the equal-accuracy ratios; that of `random` is 1 by definition."""
-    random = random_curves(source.measured)
-    for row, column, cell in source.cells:
+    random = random_curves(tables.measured)
+    for row, column, cell in tables.cells:
         curve = random.get(column.any_ipc)
         if not curve or row.method == FULL:
             continue
@@ -205,37 +204,34 @@ def _ratios(source: _Tables) -> Fields:
         yield (row.identity, column), values
 
 
-def _slopes(source: _Tables) -> Fields:
-    for identity, groups in curves(source.measured).items():
+def _slopes(tables: _Tables) -> Fields:
+    for identity, groups in curves(tables.measured).items():
         for group, curve in groups.items():
-            for column in (c for c in source.measured.columns if c.any_ipc == group and c.ipc in curve):
+            for column in (c for c in tables.measured.columns if c.any_ipc == group and c.ipc in curve):
                 if gain := gain_per_image(curve, column.ipc):
                     yield (identity, column), {"slope": gain[0], "slope_from": gain[1]}
 
 
-def _cross(source: _Tables) -> Fields:
-    for columns in student_groups(source.board).values():
-        for row in source.rows:
+def _cross(tables: _Tables) -> Fields:
+    for columns in student_groups(tables.board).values():
+        for row in tables.rows:
             if cross := cross_architecture(row, columns):
                 values = {f"cross_{field}": value for field, value in vars(cross).items()}
                 for column in columns:
                     yield (row.identity, column), {**values, "cross_network": row.network or None}
 
 
-def _costs(name: str, source: _Tables) -> Fields:
-    by_name: dict[str, Mapping[Key, Any]]
-    by_name = {"seconds": source.costs.seconds, "bytes": source.costs.size, "audit": source.costs.audits}
-    costs = by_name[name]
-    for row, column, _ in source.cells:  # `full` is copied into columns of every IPC, its costs are in its own
+def _costs(tables: _Tables, name: str, costs: Mapping[Key, Any]) -> Fields:
+    for row, column, _ in tables.cells:  # `full` is copied into columns of every IPC, its costs are in its own
         cost = costs.get((row.identity, column), costs.get((row.identity, column.any_ipc)))
         if cost is not None:
             yield (row.identity, column), cost if isinstance(cost, dict) else {name: cost}
 
 
-def _ranks(source: _Tables) -> Fields:
-    accuracies = {row.identity: {c: cell.mean for c, cell in row.cells.items()} for row in source.rows if row.is_ranked}
+def _ranks(tables: _Tables) -> Fields:
+    accuracies = {row.identity: {c: cell.mean for c, cell in row.cells.items()} for row in tables.rows if row.is_ranked}
     ranks = average_ranks(accuracies)
-    for row, column, _ in source.cells:
+    for row, column, _ in tables.cells:
         if row.identity in ranks:
             yield (row.identity, column), {RANK: ranks[row.identity]}
 
@@ -246,9 +242,9 @@ _COLUMNS: Mapping[str, Callable[[_Tables], Fields]] = {
     "ratio": _ratios,
     "slope": _slopes,
     CROSS: _cross,
-    "seconds": partial(_costs, "seconds"),
-    "bytes": partial(_costs, "bytes"),
-    "audit": partial(_costs, "audit"),
+    "seconds": lambda tables: _costs(tables, "seconds", tables.costs.seconds),
+    "bytes": lambda tables: _costs(tables, "bytes", tables.costs.size),
+    "audit": lambda tables: _costs(tables, "audit", tables.costs.audits),
     RANK: _ranks,
 }
 
