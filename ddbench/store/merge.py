@@ -128,13 +128,14 @@ def _merge_result(folders: _Folders, path: Path, report: MergeReport) -> None:
     if target.exists() and _comparable(target) != _comparable(path):
         # tables keep fp32 and bf16 apart, so both may be there
         target = _name_with_precision(target, path) or target
+    is_result = path.suffix == ".json"  # an audit has a picture too, which counts with it
     if not target.exists():
         write_bytes(target, path.read_bytes())
-        if path.suffix == ".json":  # an audit has a picture too
+        if is_result:
             failure_path(target).unlink(missing_ok=True)
             report.results += 1
     elif _comparable(target) == _comparable(path):
-        report.same += 1
+        report.same += is_result
     else:
         report.conflicts.append((target, _copy_conflict(folders, path)))
 
