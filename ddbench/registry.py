@@ -28,6 +28,7 @@ KINDS = ("methods", "datasets")
 # attributes of a method that its author may leave out (see ddbench.types.Method, ddbench.testing.check_method)
 _OPTIONAL = {
     "whole": False,
+    "needs_ipc_images": False,
     "parallel": False,
     "citation": "",
     "identity": lambda method: "",

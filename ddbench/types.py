@@ -176,6 +176,11 @@ class Method(Distiller, Protocol):
     parallel: ClassVar[bool]
     citation: ClassVar[str]
 
+    @property
+    def needs_ipc_images(self) -> bool:
+        """True if every class needs at least `ipc` training images: a plan refuses a larger number."""
+        ...
+
     def identity(self) -> str:
         """Return what else decides the images, such as the digest of a base model's weights.
 

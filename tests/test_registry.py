@@ -108,7 +108,8 @@ def test_a_class_in_a_file(tmp_path):
     cls = load_method(name)
     assert cls(steps=4).steps == 4
     assert load_method(name) is cls
-    assert (cls.whole, cls.parallel, cls.citation, cls(steps=4).identity()) == (False, False, "", "")  # left out there
+    assert (cls.whole, cls.needs_ipc_images, cls.parallel) == (False, False, False)  # left out there
+    assert (cls.citation, cls(steps=4).identity()) == ("", "")
     before = registry.source_of(name)
     (tmp_path / "my.py").write_text(METHOD + "\n# edited\n")
     assert len(before) == 64

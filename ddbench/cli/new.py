@@ -32,6 +32,7 @@ class {title}:
 
     name: ClassVar[str] = "{name}"
     version: ClassVar[int] = 1  # raise it when the numbers may change
+    needs_ipc_images: ClassVar[bool] = True  # it chooses real images
 
     # hyper-parameters: default, meaning, unit or range; change one with `--set mixed=8`
     mixed: int = param(4, "images in the mixture", "1 or more")

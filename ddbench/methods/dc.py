@@ -18,6 +18,7 @@ from ddbench.methods.pixels.loop import (
     MatchingSetup,
     MomentumSGD,
     Normalise,
+    PixelMethod,
     dsa_per_image,
     dsa_shared,
     initial_pixels,
@@ -39,7 +40,7 @@ ETA, BATCH = 0.01, 256  # of the networks, which are trained on the distilled im
 
 
 @dataclass(frozen=True)
-class DC:
+class DC(PixelMethod):
     """Gradient matching (Zhao, Mopuri & Bilen, ICLR 2021, arXiv:2006.05929)."""
 
     name: ClassVar[str] = "dc"

@@ -18,6 +18,7 @@ from ddbench.methods.pixels.loop import (
     MatchingSetup,
     MomentumSGD,
     Normalise,
+    PixelMethod,
     dsa_groups,
     initial_pixels,
     optimise_pixels,
@@ -31,7 +32,7 @@ from evaluators.recipes import DSA
 
 
 @dataclass(frozen=True)
-class DM:
+class DM(PixelMethod):
     """Distribution matching (Zhao & Bilen, WACV 2023, arXiv:2110.04181).
 
     Unbounded pixels are as in the public code. Its students see them unclipped, and so do those of dc-float@1 if

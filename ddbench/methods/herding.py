@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.selection import check_enough, real_features, row_blocks, select
+from ddbench.methods.shared.selection import real_features, row_blocks, select
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -21,6 +21,7 @@ class Herding:
     name: ClassVar[str] = "herding"
     citation: ClassVar[str] = "Welling, Herding dynamical weights to learn, ICML 2009"
     version: ClassVar[int] = 2
+    needs_ipc_images: ClassVar[bool] = True
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
     embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
@@ -34,7 +35,6 @@ class Herding:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Return the first `ipc` images of every class's greedy order. The run's seed changes nothing."""
-        check_enough(train, ipc)  # before the network is trained
         features = real_features(train, ctx, self.embedding, self.trained)
         return select(train, ipc, lambda rows, _: rows[greedy_order(features[rows], ipc)])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddbench.config import param
 from ddbench.context import Context
-from ddbench.methods.shared.selection import check_enough, real_features, row_blocks, select
+from ddbench.methods.shared.selection import real_features, row_blocks, select
 from ddbench.types import DistilledSet, ImageSet
 
 
@@ -21,6 +21,7 @@ class KCenter:
     name: ClassVar[str] = "kcenter"
     citation: ClassVar[str] = "Sener & Savarese, Active Learning for CNNs: A Core-Set Approach, ICLR 2018"
     version: ClassVar[int] = 2
+    needs_ipc_images: ClassVar[bool] = True
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
     embedding: Literal["convnet", "resnet18", "vit_tiny"] = param(
@@ -35,7 +36,6 @@ class KCenter:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Return `ipc` images per class, in greedy order. The run's seed changes only a random first image."""
-        check_enough(train, ipc)  # before the network is trained
         features = real_features(train, ctx, self.embedding, self.trained)
 
         def pick(rows: Tensor, label: int) -> Tensor:

@@ -21,7 +21,7 @@ from ddbench.methods.latent_diffusion.prototypes import (
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights, subset
 from ddbench.methods.shared.spaces import FEATURES, check_space, feature_space
-from ddbench.methods.shared.validation import at_least, check_enough
+from ddbench.methods.shared.validation import at_least
 from ddbench.types import DistilledSet, ImageSet
 
 BATCH = 64  # images encoded at once, as DPD does by default
@@ -37,6 +37,7 @@ class KMeans:
 
     name: ClassVar[str] = "kmeans"
     version: ClassVar[int] = 2
+    needs_ipc_images: ClassVar[bool] = True
     check_params: ClassVar[dict[str, Any]] = {"trained": False}
 
     features: Literal["network", "few-shot", "latents"] = param(
@@ -80,7 +81,6 @@ class KMeans:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Choose `ipc` images per class and record their prototypes. The run's seed changes nothing."""
-        check_enough(train, ipc, "prototypes")  # before anything is trained or encoded
         check_space(self.features, ipc)
         if self.features == "latents":
             with global_seed(seed_of(0, "kmeans"), ctx.device):  # loading draws from the global generators

@@ -21,6 +21,7 @@ from ddbench.methods.pixels.loop import (
     MatchingSetup,
     MomentumSGD,
     Normalise,
+    PixelMethod,
     initial_pixels,
     start_names,
     to_distilled_set,
@@ -46,7 +47,7 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class MTT:
+class MTT(PixelMethod):
     """Matching training trajectories (Cazenavette et al., CVPR 2022, arXiv:2203.11932).
 
     Defaults are those published for 64 px and IPC 10 (Tiny ImageNet), except that a step takes all distilled images
@@ -107,7 +108,7 @@ class MTT:
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Optimise `ipc` images per class (algorithm 1). Raises FloatingPointError for a loss that is not finite."""
         setup = MatchingSetup.of(train, ctx, self.student, self.compiled, self.normalise)
-        S = initial_pixels(setup.real, ipc, self.init, ctx)  # before the experts: an error for too few images is early
+        S = initial_pixels(setup.real, ipc, self.init, ctx)
         alpha = torch.tensor(self.step_rate, device=ctx.device)
         sgd = MomentumSGD(S, self.rate, self.momentum, setup.real.normalisation if self.bounded else None)
         alpha_sgd = MomentumSGD(alpha, self.rate_rate, self.momentum)

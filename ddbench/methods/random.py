@@ -18,6 +18,7 @@ class Random:
 
     name: ClassVar[str] = "random"
     version: ClassVar[int] = 1
+    needs_ipc_images: ClassVar[bool] = True
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Draw `ipc` images of every class, from a generator per class: no class's images depend on other classes."""

@@ -23,6 +23,7 @@ class RDED:
     name: ClassVar[str] = "rded"
     citation: ClassVar[str] = "Sun et al., On the Diversity and Realism of Distilled Dataset, CVPR 2024"
     version: ClassVar[int] = 1
+    needs_ipc_images: ClassVar[bool] = True
     check_params: ClassVar[dict[str, Any]] = {"crops": 2, "factor": 1, "teacher": "convnet", "epochs": 1, "least": 2}
 
     images: int = param(300, "images per class that are cut; all if a class has fewer", "1 or more")

@@ -38,6 +38,7 @@ class VLCP(LatentDiffusionBaseline):
     check_params: ClassVar[dict] = {**LatentDiffusionBaseline.check_params, "captioner": "palette", "neighbours": 3}
 
     version: ClassVar[int] = 3
+    needs_ipc_images: ClassVar[bool] = True
 
     negative: str = "cartoon, anime, painting"
     weights: Literal["lora", "all", "none"] = "all"
@@ -85,7 +86,7 @@ class VLCP(LatentDiffusionBaseline):
     def _start_latents(self, stages: Stages, latents: Latents, ipc: int) -> StartLatents:
         """Return the centres of each class's clusters without outliers, each with the caption of its cluster."""
         train = stages.train
-        check_enough(train, ipc, "clusters")  # before the hours that captions take
+        check_enough(train, ipc, "clusters")
         captions = caption_all(self.captioner, train, stages.ctx, self.batch)
         centres, chosen = [], []
         for label, readable in stages.ctx.progress(list(enumerate(train.readable)), "clusters", len(train.classes)):

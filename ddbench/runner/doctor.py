@@ -33,9 +33,6 @@ from ddbench.utils.units import format_bytes
 
 HUB = "Hugging Face hub"
 DISTILLATION = "distillation"
-METHODS = Path(__file__).parents[1] / "methods"
-# of METHODS those that can make more images than a class has
-INVENTING = ("cao2", "d3hr", "diffusion", "dmgd", "igd", "lgd", "minimax", "sre2l")
 
 
 @dataclass(frozen=True)
@@ -164,14 +161,8 @@ def check_request(request: Request, evaluation: EvaluationSetup, options: Global
         if request.dataset:
             source = find_dataset(request.dataset)
             try:
-                smallest = min(map(len, source.describe(options.data_paths).train))
+                source.describe(options.data_paths)
                 needs.append(dataset_need(source, True))
-                file = module_file(request.method)
-                of_others = file is None or METHODS not in file.parents  # and may make any number
-                invents = of_others or request.method in INVENTING or "init=noise" in request.sets
-                if max(request.ipcs, default=0) > smallest and not invents:
-                    few = f"the smallest class has {smallest} training images"
-                    problems.append(f"{few}, fewer than --ipc {max(request.ipcs)}")
             except MissingDataError:
                 needs.append(dataset_need(source, False))
                 problems.append(f"the images of {source.name} are missing: {needs[-1].command}")

@@ -35,6 +35,7 @@ class ExternalImages:
     name: ClassVar[str] = "folder"
     version: ClassVar[int] = 1
     whole: ClassVar[bool] = False
+    needs_ipc_images: ClassVar[bool] = False
     parallel: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     pictures: Pictures

@@ -223,6 +223,8 @@ def plan(
         raise UserError(f"{request.method} takes every training image: leave out --ipc")
     if not cls.whole and not request.ipcs:
         raise UserError(f"{request.method} needs a number of images per class: add --ipc 10, for example")
+    if method.needs_ipc_images and request.ipcs:
+        _check_class_sizes(request, dataset)
     spec = RunSpec(
         method=cls.name,
         method_version=cls.version,
@@ -240,6 +242,15 @@ def plan(
     ipcs = tuple(dict.fromkeys(request.ipcs)) or (0,)
     specs = tuple(replace(spec, ipc=ipc, seed=seed) for ipc in ipcs for seed in request.seeds)
     return Plan(method, dataset.source, dataset.split, specs, evaluation)
+
+
+def _check_class_sizes(request: Request, dataset: ListedDataset) -> None:
+    """Raise UserError if a class has fewer training images than the largest IPC."""
+    most = max(request.ipcs)
+    size, name = min(zip(map(len, dataset.split.train), dataset.source.classes, strict=True))
+    if size < most:
+        few = f"needs {most} training images of every class, and {name} of {dataset.source.name} has {size}"
+        raise UserError(f"{request.method} {few}: ask for {size} images per class or fewer")
 
 
 def plans_for_protocols(

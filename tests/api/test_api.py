@@ -382,6 +382,7 @@ def test_two_sides_with_other_classes_are_refused(here):
         ({"preset": "small"}, "unknown preset of random"),
         ({"settings": {"steps": 3}}, r"unknown key of random \(settings\) 'steps'"),
         ({"ipc": None}, "random needs a number of images per class"),
+        ({"ipc": 101}, "needs 101 training images of every class, and barn of folder:images has 8: ask for 8"),
         ({"ipc": 0}, "ipc = 0 is invalid; expected an integer, 1 or more"),
         ({"ipc": 1.5}, r"ipc = 1\.5 is invalid"),
         ({"ipc": True}, "ipc = True is invalid"),
@@ -519,7 +520,7 @@ def test_no_results_are_an_empty_frame_and_no_folder_is_an_error(here):
     frame = ddbench.load_results().to_pandas()
     assert len(frame) == 0
     assert "overall" in frame
-    with pytest.raises(ddbench.UserError, match="there is no rnus"):
+    with pytest.raises(ddbench.UserError, match="there is no folder or file rnus"):
         ddbench.load_results("rnus")
 
 

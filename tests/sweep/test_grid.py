@@ -122,6 +122,7 @@ def test_a_file_of_sides_is_found_from_anywhere(home, tmp_path, monkeypatch):
         ("seeds = 2", 'seeds = "two"', r"seeds = 'two' is invalid; expected an integer to 10000 or a list"),
         ("seeds = 2", "seeds = 0", r"random: seeds = \[\] must name at least one seed"),
         ("ipcs = [1, 2]", "ipcs = [0]", r"ipcs = \[0\]"),
+        ("ipcs = [1, 2]", "ipcs = [1, 99]", "random needs 99 training images of every class, and .* ask for"),
         ("ipcs = [1, 2]", "", r"random needs numbers of images per class: add ipcs = \[1, 10\]"),
         ('students = ["convnet"]', "students = []", "students is empty"),
         ('"random"', '"randm"', "unknown method 'randm'; did you mean random"),

@@ -41,7 +41,7 @@ from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents
 from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights
 from ddbench.methods.shared.spaces import FEATURES, check_space, feature_space
-from ddbench.methods.shared.validation import at_least, check_enough, shares
+from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.files import digest
 
@@ -61,6 +61,7 @@ class DPD(LatentDiffusionMethod):
     parallel: ClassVar[bool] = True
     citation: ClassVar[str] = "Xu, Ghamisi, Weng, arXiv 2601.15829, 2026"
     version: ClassVar[int] = 5
+    needs_ipc_images: ClassVar[bool] = True
     check_params: ClassVar[dict[str, Any]] = {
         **LatentDiffusionMethod.check_params, "captioner": "palette", "classifier_steps": 2,
     }  # fmt: skip
@@ -153,7 +154,6 @@ class DPD(LatentDiffusionMethod):
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Return one image per prototype, `ipc` prototypes per class."""
-        check_enough(train, ipc, "prototypes")  # before the hours, not after
         check_space(self.features, ipc)
         with global_seed(seed_of(0, "dpd"), ctx.device):  # loading and LoRA draw from the global generators
             model = load_model(self.base, ctx.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from ddbench.config import param
 from ddbench.methods.latent_diffusion.base_method import LatentDiffusionBaseline
@@ -17,6 +18,8 @@ from ddbench.methods.shared.selection import IMAGE_WEIGHTS, cluster_weights
 @dataclass(frozen=True)
 class ClusterCentreMethod(LatentDiffusionBaseline):
     """Methods whose images start from k-means' centres of a class's latents (not a method by itself)."""
+
+    needs_ipc_images: ClassVar[bool] = True
 
     image_weights: bool = param(False, IMAGE_WEIGHTS, added_later=True)
 

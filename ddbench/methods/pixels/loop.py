@@ -159,6 +159,20 @@ def optimise_pixels(
     return to_distilled_set(sgd.values, setup.real.train, setup.real.normalisation, floats, loss=loss, **starts)
 
 
+class PixelMethod:
+    """Methods that optimise pixels (not a method by itself).
+
+    init: "real" training images, or "noise".
+    """
+
+    init: str
+
+    @property
+    def needs_ipc_images(self) -> bool:
+        """True if the pixels start from real images."""
+        return self.init == "real"
+
+
 def initial_pixels(real: RealImages, ipc: int, init: str, ctx: Context) -> Tensor:
     """Return S (classes, ipc, 3, h, w): "real" training images, or "noise" from N(0, 1).
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ddbench.config import param
 from ddbench.context import Context, generator_of
-from ddbench.methods.shared.selection import check_enough, drawn_rows, select
+from ddbench.methods.shared.selection import drawn_rows, select
 from ddbench.methods.shared.teachers import RECIPES, Training, soft_labels, train_on_real
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
@@ -44,6 +44,7 @@ class DynamicsMethod:
     """Settings and steps of every method that ranks real images by training dynamics (not a method by itself)."""
 
     version: ClassVar[int] = 1
+    needs_ipc_images: ClassVar[bool] = True
     check_params: ClassVar[dict[str, Any]] = {"epochs": 3}
 
     student: Literal["convnet", "resnet18", "vit_tiny"] = param("convnet", "network that trains on the real images")
@@ -79,7 +80,6 @@ class DynamicsMethod:
 
     def distill(self, train: ImageSet, ipc: int, ctx: Context) -> DistilledSet:
         """Return `ipc` images per class, in the order of the ranking. The run's seed changes nothing."""
-        check_enough(train, ipc)  # before the network is trained
         if 0 < self.images < ipc:
             raise ValueError(f"cannot choose {ipc} of {self.images} images per class: set images={ipc} or more, or 0")
         pool = draw_pool(train, self.images)

@@ -203,13 +203,6 @@ def test_lora_learns_and_nothing_else_does(method, pipeline, few_scenes, context
     assert changed <= set(trained)
 
 
-def test_too_few_images_are_named_before_any_work(method, few_scenes, context_of):
-    ctx = context_of()
-    with pytest.raises(ValueError, match=r"7 prototypes per class need 7 images per class, but: \w+ 6"):
-        method.distill(few_scenes, 7, ctx)
-    assert not ctx.shared.exists()
-
-
 def test_prototypes_are_recorded(method, few_scenes, context_of):
     ctx = context_of()
     method.distill(few_scenes, 2, ctx)

@@ -20,6 +20,7 @@ class Medoid:
 
     name: ClassVar[str] = "medoid"
     version: ClassVar[int] = 1
+    needs_ipc_images: ClassVar[bool] = True
     citation: ClassVar[str] = "example of a plugin, without a paper"
 
     side: int = param(8, "side of the thumbnails that are compared", "px, 1 or more")
