@@ -98,16 +98,16 @@ class LGD(IGD):
         settings = digest({name: value for name, value in asdict(self).items() if not name.startswith(others)})
         for first in range(0, ipc, self.stage_images):
             key: dict[str, Any] = {"base": model.identity, "weights": increments.weights, "settings": settings}
-            key |= {"seed": ctx.seed, "first": first, "more": min(self.stage_images, ipc - first)}
-            stage = replace(increments, so_far=so_far, key=key)
-            folder = ctx.stage("increment", partial(self._make_stage, model, stage, ctx), **key)
+            key |= {"seed": ctx.seed, "first": first}
+            stage, more = replace(increments, so_far=so_far, key=key), min(self.stage_images, ipc - first)
+            folder = ctx.stage("increment", partial(self._make_stage, model, stage, more, ctx), **key, more=more)
             so_far = torch.cat([so_far, load_file(folder / FILE)["latents"]], 1)
         return so_far.flatten(0, 1), 0
 
-    def _make_stage(self, model: LatentModel, stage: Increments, ctx: Context, folder: Path) -> None:
+    def _make_stage(self, model: LatentModel, stage: Increments, more: int, ctx: Context, folder: Path) -> None:
         """Save the latents that a stage adds, (classes, more, c, h, w)."""
         sample_stage = self._next_stage if stage.so_far.shape[1] else self._first_stage
-        save_file({"latents": sample_stage(model, stage, stage.key["more"], ctx)}, folder / FILE)
+        save_file({"latents": sample_stage(model, stage, more, ctx)}, folder / FILE)
 
     def _first_stage(self, model: LatentModel, stage: Increments, more: int, ctx: Context) -> Tensor:
         """Return the first `more` images of each class of IGD's set of `stage_images`."""
@@ -161,7 +161,7 @@ class Increments:
     stages: of the base and the real images. surrogate: of influence guidance, or None. latent: zeros (c, h, w).
     weights: name of the stage of the fine-tuned weights.
     so_far: latents of the earlier stages, (classes, m, c, h, w).
-    key: of the stage.
+    key: what the latents so far depend on.
     """
 
     stages: Stages

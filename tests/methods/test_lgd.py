@@ -84,6 +84,8 @@ def test_smaller_sets_are_the_first_images_of_larger_ones(pipeline, few_scenes, 
         assert (images.int() - largest[:, :ipc].int()).abs().max() <= 1
     reused = [cost["reused"] for cost in ctx.costs if cost["stage"] == "increment"]
     assert reused == [False, False, False, False, True, False, True, True]  # of IPC 5, then of 1, 3, 4
+    trained = [cost["reused"] for cost in ctx.costs if cost["stage"] == "surrogate"].count(False)
+    assert trained == 3  # the network of all real images, the students of two images and of four
     other = method.distill(few_scenes, 5, context_of(1)).images
     assert not torch.equal(other, largest.flatten(0, 1))
 
