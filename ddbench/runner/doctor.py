@@ -22,7 +22,7 @@ from ddbench.errors import UserError
 from ddbench.registry import module_file, names
 from ddbench.runner.needs import Need, dataset_need, model_needs
 from ddbench.runner.options import GlobalOptions
-from ddbench.runner.plan import EvaluationSetup, Request, plan
+from ddbench.runner.plan import EvaluationSetup, Request, list_dataset, plan
 from ddbench.store.reader import run_folders
 from ddbench.store.records import RunSpec, parse_spec
 from ddbench.store.results_file import read_lines, read_results
@@ -161,13 +161,13 @@ def check_request(request: Request, evaluation: EvaluationSetup, options: Global
         if request.dataset:
             source = find_dataset(request.dataset)
             try:
-                source.describe(options.data_paths)
+                listed = list_dataset(source, options.data_paths)
                 needs.append(dataset_need(source, True))
             except MissingDataError:
                 needs.append(dataset_need(source, False))
                 problems.append(f"the images of {source.name} are missing: {needs[-1].command}")
             if not problems and all(model.present for model in models):
-                spec = plan(request, evaluation, options.data_paths).specs[0]
+                spec = plan(request, evaluation, options.data_paths, listed).specs[0]
             request = replace(request, size=request.size or source.pixels)
         if request.size:
             evaluation.check_size(request.size)
