@@ -36,18 +36,13 @@ def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
     return x.tensor_split(max(1, -(-len(x) // BLOCK)))
 
 
-def check_enough(train: ImageSet, ipc: int) -> None:
-    """Raise ValueError naming every class that has fewer than `ipc` images."""
-    if few := train.fewer_than(ipc):
-        raise ValueError(f"cannot choose {ipc} images per class: {', '.join(few)}")
-
-
 def select(train: ImageSet, ipc: int, pick: Callable[[Tensor, int], Tensor]) -> DistilledSet:
     """Return the images at the rows that `pick(rows of the class, label)` returns, class by class; record their files.
 
     Raises ValueError naming every class that has fewer than `ipc` images.
     """
-    check_enough(train, ipc)
+    if few := train.fewer_than(ipc):
+        raise ValueError(f"cannot choose {ipc} images per class: {', '.join(few)}")
     rows = torch.cat([pick(train.of_class(label), label) for label in range(len(train.classes))])
     return subset(train, rows, {"files": [train.names[i] for i in rows.tolist()]} if train.names else {})
 
