@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +20,12 @@ def test_facts_are_complete():
         assert row.tried.startswith("not tried") or row.name == "tiny"
     assert bases.size_of("lcybuaa/Text2Earth") == 3_435_000_000
     assert bases.size_of("nobody/nothing") == 0
+
+
+def test_the_size_of_the_embedded_base_is_that_of_its_weights():
+    folder = Path(bases.__file__).parents[1] / "base_model" / "tiny"
+    weights = sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
+    assert bases.known_bases()["tiny"].size == pytest.approx(weights, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["text2earth", "lcybuaa/Text2Earth"])
