@@ -60,6 +60,16 @@ def test_the_architecture_page_names_what_exists():
         assert not function or f"def {function}(" in file.read_text(encoding="utf-8"), (path, function)
 
 
+def test_the_layout_names_every_module():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    layout = text.partition("## Layout")[2].partition("| to add |")[0]
+    folders = ["api", "sweep", "runner", "store", "leaderboard", "report", "datasets", "utils"]
+    folders += [f"methods/{name}" for name in ("shared", "pixels", "latent_diffusion")]
+    modules = [path.stem for folder in folders for path in (ROOT / "ddbench" / folder).glob("[!_]*.py")]
+    assert len(modules) > 80
+    assert sorted({name for name in modules if not re.search(rf"\b{name}\b", layout)}) == []
+
+
 def test_the_tests_that_the_reliability_page_names_exist():
     text = (ROOT / "docs/reliability.md").read_text()
     code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
