@@ -68,7 +68,8 @@ def audit(  # noqa: PLR0913
     --canaries PLAN takes no FOLDERS. It attacks students, with many distillations (LiRA; Zhao & Zhang, ICLR 2025): half
     of the audited training images get another label; each method distils random halves of the audited images, and a
     student of each set is asked for its confidence in every audited image. All files are below --runs/canaries. A
-    repeated command does only what is missing. --jobs, --scheduler, --compiled, --retry and --dry-run are for it alone.
+    repeated command does only what is missing. Only --canaries takes --jobs, --scheduler, --compiled, --retry and
+    --dry-run.
 
     \b
     A plan (only dataset, ipc and methods are needed):

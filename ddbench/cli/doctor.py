@@ -65,9 +65,9 @@ def doctor(  # noqa: PLR0913
     """Say what this machine has, what methods need, and what a run would cost.
 
     Prints versions, device, memory, free disk, datasets, base models, and the models that each method loads. With
-    --method it checks a run: what is missing, what it downloads by itself, and the time and memory of the distillation
-    and of each student, by the nearest ones below --runs. Without --dataset, no images are looked for. Nothing is
-    downloaded or written. The exit status is 1 if that run would fail.
+    --method it checks a run: what is missing, what it downloads by itself, and an estimate of the time and memory of
+    the distillation and of each student, from the most similar runs below --runs. Without --dataset, no images are
+    looked for. Nothing is downloaded or written. The exit status is 1 if that run would fail.
 
     \b
     Examples:

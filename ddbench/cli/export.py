@@ -52,7 +52,7 @@ def images(options: GlobalOptions, runs: tuple[Path, ...], folder: Path) -> None
 
     FOLDER is an image folder for the library `datasets` and the Hugging Face hub: train/<class>/000.png, and README.md
     as dataset card, with method, versions, split, classes, normalisation, accuracies and licence. Soft labels and float
-    images stand beside. Where class names cannot name folders, train/metadata.jsonl has the labels.
+    images are files beside them. Where class names cannot name folders, train/metadata.jsonl has the labels.
 
     `ddbench evaluate FOLDER` gives the accuracy of the run.
 

@@ -56,8 +56,8 @@ def figure(  # noqa: PLR0913
     """Draw the images of several runs side by side.
 
     A row is a class, a column a run: the first images of its distilled set. DPD's k-th image of a class starts from the
-    k-th prototype of that class, a real image, which stands to its left, once where runs share them. RUN is a run's
-    folder, or one above several. All runs have one dataset, split and size.
+    k-th prototype of that class, a real image. A column to the left of the run shows these prototypes; runs with the
+    same ones share it. RUN is a run's folder, or one above several. All runs have one dataset, split and size.
 
     \b
     Examples:

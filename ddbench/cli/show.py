@@ -85,7 +85,7 @@ def show(name: str, form: str) -> None:
 def check(method: str, form: str) -> None:
     """Check that a method keeps the contract.
 
-    METHOD is NAME or FILE.py:CLASS. It distils a few small images. The exit status is 1 if a check fails.
+    METHOD is NAME or FILE.py:CLASS. The check distils a few small images. The exit status is 1 if a check fails.
 
     \b
     Example:
