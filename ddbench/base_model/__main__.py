@@ -1,12 +1,13 @@
 """Train the embedded base model `tiny`.
 
+\b
     python -m ddbench.base_model --data-root DATA --output ddbench/base_model/tiny
     python -m ddbench.base_model --data-root DATA --minutes 8          on a GPU
 
 Needs EuroSAT (RGB) below DATA. The work folder keeps the finished parts (autoencoder, decoder, latents, denoiser) and a
 checkpoint of the unfinished one: the same command continues where it was stopped. A part that was made with other
 settings is refused. Every draw follows from its step, so on a CPU the same machine, threads and versions give the same
-weights; --minutes ends by the clock, which no machine repeats.
+weights. A training of --minutes ends by the clock, so its weights are others each time.
 
 For a machine without the dataset, --pack FILE.zip writes the training images, --images FILE.zip reads them there, and
 --until denoiser stops before the model card, which needs EuroSAT's test split. Then bring the work folder back and call
