@@ -3,15 +3,19 @@
 A small library of its own. It never imports `ddbench` and knows no distillation method by name.
 
 recipes     the fields of a training row (no torch); `fields` has those of augmentation
-protocols   named, versioned, frozen training rows of this project; `literature` has the published ones (no torch)
+protocols   named, versioned, frozen training rows of this project (no torch)
+literature, literature_views   those of the literature: with labels of the set, of every view (no torch)
 catalog     one row per student: image sizes, builder, weights (no torch)
 students    `build`: the networks, and their penultimate features
 networks, pretrained   their bodies; torchvision's ImageNet weights
+normalisation   from grey values to what a network sees: constants, statistics, whitening
 augment     batched random crops, flips, colour, erasing, CutMix, mixup; every image draws its own numbers
 operations  RandAugment and its operations: kornia applies them
 dsa         differentiable Siamese augmentation
+batches     the augmented batches of a training
 targets     hard labels, soft labels, and a teacher's of every view
 train       `train_student`: uint8 images and hard or soft labels -> a trained network
+resume, compilation, cuda_graph, seeds   its checkpoints, compiled code, CUDA graphs; seeds by names
 accuracy    `evaluate`: a network and real images -> Scores, as fractions
 corruptions accuracies on corrupted test images: haze, cloud, noise, blur, darkness, JPEG, rotation
 audit       attacks by similarity to a distilled set; `lira`: by students, with and without an image (no torch)

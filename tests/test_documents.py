@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from third_party import few, write_images, write_method
 
+import evaluators
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     p for name in ("*.md", "docs/**/*.md", "experiments/**/*.md", "examples/**/*.md") for p in ROOT.glob(name)
@@ -68,6 +70,11 @@ def test_the_layout_names_every_module():
     modules = [path.stem for folder in folders for path in (ROOT / "ddbench" / folder).glob("[!_]*.py")]
     assert len(modules) > 80
     assert sorted({name for name in modules if not re.search(rf"\b{name}\b", layout)}) == []
+
+
+def test_the_text_of_the_evaluator_names_every_module():
+    modules = {path.stem for path in (ROOT / "evaluators").glob("[!_]*.py")}
+    assert {name for name in modules if not re.search(rf"\b{name}\b", evaluators.__doc__ or "")} == set()
 
 
 def test_the_tests_that_the_reliability_page_names_exist():
