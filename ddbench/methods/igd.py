@@ -85,11 +85,11 @@ class IGD(LatentDiffusionBaseline):
     surrogate: Literal["convnet", "convnet6", "resnet_ap10", "resnet18_in"] = param(
         "convnet", "network whose gradients are compared; convnet has six blocks at 224 and 256 px, as published"
     )
-    surrogate_epochs: int = param(50, "its passes over the real images", "1 or more")
-    surrogate_rate: float = param(0.01, "its learning rate, constant", "above 0")
-    surrogate_decay: float = param(5e-4, "its weight decay")
-    surrogate_batch: int = param(64, "its images per step", "1 or more")
-    surrogate_images: int = param(0, "images per class that it is trained on, drawn at random; 0 for all")
+    surrogate_epochs: int = param(50, "passes of the surrogate over the real images", "1 or more")
+    surrogate_rate: float = param(0.01, "learning rate of the surrogate, constant", "above 0")
+    surrogate_decay: float = param(5e-4, "weight decay of the surrogate")
+    surrogate_batch: int = param(64, "images in a step of the surrogate", "1 or more")
+    surrogate_images: int = param(0, "images per class that the surrogate is trained on, drawn at random; 0 for all")
     similarity: float = param(
         0.7,
         "a snapshot guides if the mean cosine of its class gradients with those of the last guiding one is below this; "

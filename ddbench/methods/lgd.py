@@ -69,7 +69,7 @@ class LGD(IGD):
     stage_from: float = param(
         0.08, "share of the steps before the first that is guided after the first stage", "0 to 1"
     )
-    stage_until: float = param(0.8, "share of the steps after which none is guided then", "0 to 1")
+    stage_until: float = param(0.8, "share of the steps after which none is guided, after the first stage", "0 to 1")
     candidates: int = param(3, "kappa: images sampled for each place after the first stage", "1 or more")
     stage_epochs: int = param(300, "passes of the student over the images so far", "1 or more")
 

@@ -29,11 +29,11 @@ class DiffusionSettings:
     )
     rank: int = param(4, "rank and alpha of LoRA")
     tune_steps: int = param(20_000, "AdamW steps of fine-tuning")
-    tune_class_steps: int = param(0, "such steps for each class, added to tune_steps", added_later=True)
+    tune_class_steps: int = param(0, "steps of fine-tuning for each class, added to tune_steps", added_later=True)
     tune_batch: int = param(8, "images per fine-tuning step")
     tune_rate: float = param(5e-4, "AdamW's learning rate after the warm-up")
     tune_cosine: bool = param(
-        False, "let it fall in a cosine, down to a hundredth at the last step; else it stays constant",
+        False, "let the learning rate fall in a cosine, down to a hundredth at the last step; else it stays constant",
         added_later=True,
     )  # fmt: skip
     tune_warmup: int = param(200, "steps of linear warm-up")
@@ -79,7 +79,9 @@ class DiffusionSettings:
         0, "steps of Adam in which each sampled latent lowers the base's own error (CaO2); 0 for none",
         added_later=True,
     )  # fmt: skip
-    polish_rate: float = param(6e-4, "their rate: about how far a number of a latent moves in a step", added_later=True)
+    polish_rate: float = param(
+        6e-4, "rate of these steps: about how far a number of a latent moves in one", added_later=True
+    )
     polish_until: float = param(
         0.25, "share of the sampling steps, the last ones, at whose noise the error is taken", "0 to 1",
         added_later=True,
@@ -180,7 +182,9 @@ class BaselineSettings(DiffusionSettings):
     pool_network: Literal["convnet", "resnet18"] = param(
         "convnet", "network that chooses, trained on the training images; convnet is that of herding", added_later=True
     )
-    pool_epochs: int = param(0, "its passes over the training images; 0 for herding's 300 steps", added_later=True)
+    pool_epochs: int = param(
+        0, "passes of this network over the training images; 0 for herding's 300 steps", added_later=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

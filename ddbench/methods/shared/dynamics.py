@@ -49,19 +49,23 @@ class DynamicsMethod:
 
     student: Literal["convnet", "resnet18", "vit_tiny"] = param("convnet", "network that trains on the real images")
     epochs: int = param(
-        20, "its passes over the training split; all methods that rank by training dynamics share it", "1 or more"
+        20,
+        "passes of this network over the training split; all methods that rank by training dynamics share it",
+        "1 or more",
     )
     training: Training = param(
         "adamw",
-        "its training: AdamW at 1e-3 in batches of 32, crops and the symmetries (adamw), or as SRe2L's for CIFAR, "
-        "SGD at 0.1 in batches of 128, mirrors and shifts by up to an eighth (squeeze) or crops (sgd)",
+        "training of the network: AdamW at 1e-3 in batches of 32, crops and the symmetries (adamw); as SRe2L's for "
+        "CIFAR: SGD at 0.1 in batches of 128, mirrors and shifts by up to an eighth (squeeze) or crops (sgd); as "
+        "SRe2L's for Tiny ImageNet: SGD at 0.2 in batches of 256, mirrors and crops of 8 % and more (squeeze-tiny)",
     )
     networks: int = param(1, "networks from other initial weights, whose mean score ranks the images", "1 or more")
     images: int = param(0, "images per class that are trained on and ranked, drawn at random; 0 for all")
     keep: Literal["highest", "lowest"] = param(
         "highest",
         "end of each class's ranking that is kept: the highest scores, the published rule, made for larger coresets "
-        "(highest), or the easiest images, better where few are kept (lowest; Sorscher et al. 2022, arXiv:2206.14486)",
+        "(highest), or the lowest, the easiest images, which el2n and forgetting need where few are kept (lowest; "
+        "Sorscher et al. 2022, arXiv:2206.14486)",
     )
     offset: float = param(
         0.0,
