@@ -207,7 +207,8 @@ def canaries(  # noqa: PLR0913
 
     plan: a TOML file (`ddbench audit --help` explains it).
 
-    All other arguments are those of `run`. `finding(attack, all of them)` is None where a control fails.
+    All other arguments are those of `run`. Of the returned `results`, `result.finding(attack, results)` is None where a
+    control fails.
 
     Raises UserError for an invalid plan or missing data, before anything is written; FailedRunError if a distillation
     or a student failed.
