@@ -193,11 +193,16 @@ def find_runs(folders: Sequence[Path], dataset: str | ImageSource | None) -> lis
 
     dataset: their dataset; None for the one that each of them names.
 
-    Raises UserError for a folder without a run, a run without a distilled set, and an unknown dataset.
+    Runs without a distilled set, which failed or were stopped, are left out beside others. Raises UserError for a
+    folder without a run, for runs none of which has a set, and for an unknown dataset.
     """
     sources: dict[str, ImageSource] = {}
     paths = dict.fromkeys(path.absolute() for path in find_run_folders(folders))
-    return [_find_run(path, dataset, sources) for path in paths]
+    ready = [path for path in paths if (path / "distilled").is_dir()]
+    for path in paths if ready else ():
+        if path not in ready:
+            log.warning("%s has no distilled set yet: it is left out", path)
+    return [_find_run(path, dataset, sources) for path in ready or paths]
 
 
 def _find_run(folder: Path, dataset: str | ImageSource | None, sources: dict[str, ImageSource]) -> MeasuredRun:

@@ -147,6 +147,16 @@ def test_a_set_without_two_parts_is_left_out_beside_others(measured, caplog):
         redundancy_jobs([smaller], 2, students)
 
 
+def test_a_run_without_a_set_is_left_out_beside_others(home, caplog):
+    (run,) = find_runs([home / "runs"], f"folder:{home}/images")
+    failed = shutil.copytree(run.folder, home / "runs" / "failed" / "random" / "ipc5" / run.folder.name)
+    shutil.rmtree(failed / "distilled")
+    assert find_runs([home / "runs"], f"folder:{home}/images") == [run]
+    assert f"{failed} has no distilled set yet: it is left out" in caplog.text
+    with pytest.raises(UserError, match=r"no distilled set yet .*: repeat its `ddbench run` command"):
+        find_runs([failed], f"folder:{home}/images")
+
+
 def test_another_dataset_and_a_folder_without_runs_are_refused(home):
     other = write_images(home / "other" / "images", {"barn": 5, "pond": 5})
     words = ["redundancy", home / "runs", "--part-size", 1, "--dataset", f"folder:{other}"]
