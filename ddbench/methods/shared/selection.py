@@ -57,9 +57,10 @@ def cluster_weights(sizes: Sequence[float], ipc: int) -> Tensor:
     """Return weights float32 (n,) of n images that stand for clusters of these sizes, class after class.
 
     A weight is the cluster's share of its class times `ipc`: their mean in a class is 1 (DDOQ, Tan & Slade, ICLR 2026,
-    arXiv:2501.07681).
+    arXiv:2501.07681). Images that all stand for empty clusters, which repeat another's centre, weigh the same.
     """
     of_class = torch.tensor(sizes, dtype=torch.float32).view(-1, ipc)
+    of_class[~of_class.any(1)] = 1.0
     return (of_class / of_class.mean(1, keepdim=True)).flatten()
 
 

@@ -68,3 +68,7 @@ def test_blocks_of_rows_change_no_choice(dtype, monkeypatch):
     assert torch.equal(torch.cat(blocks), x)
     in_blocks = torch.cat([block.norm(dim=1) for block in blocks]), greedy_order(x, 40), farthest_first(x, 40, 3)
     assert all(torch.equal(one, other) for one, other in zip(whole, in_blocks, strict=True))
+
+
+def test_weights_are_shares_and_images_of_empty_clusters_weigh_the_same():
+    assert selection.cluster_weights([3, 1, 0, 0, 2, 0], 2).tolist() == [1.5, 0.5, 1, 1, 2, 0]
