@@ -106,6 +106,9 @@ class LatentDiffusionMethod(DiffusionSettings):
             log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)
         if self.weights == "difffit" and model.text is not None:
             raise UserError("weights=difffit: this base is conditioned by text, DiffFit is for a DiT; try weights=lora")
+        if self.guidance_channels > (channels := model.denoiser.config.in_channels):
+            problem = f"guidance_channels={self.guidance_channels}: latents of this base have {channels} channels"
+            raise UserError(f"{problem}; set 0 to guide all of them")
         if self.tune_prompts and self.weights != "none" and model.text is None:
             raise UserError("tune_prompts: this base is conditioned by class, whose vectors are learned anyway; set 0")
         if self.weights != "none" and self.tune_batch < ctx.processes.size:

@@ -137,7 +137,8 @@ def test_a_dit_is_tuned_and_sampled_with_its_variance(few_scenes, context_of, tm
     ("settings", "text"),
     [({"variance": "learned", "scheduler": "DDPMScheduler"}, "did not learn its variance"),
      ({"scheduler": "DPMSolverSinglestepScheduler", "spacing": "linspace"}, "knows no spacing: set spacing=base"),
-     ({"weights": "difffit"}, "DiffFit is for a DiT")],
+     ({"weights": "difffit"}, "DiffFit is for a DiT"),
+     ({"guidance_channels": 5}, "latents of this base have 4 channels; set 0 to guide all of them")],
 )  # fmt: skip
 def test_settings_that_do_not_fit_the_base_are_refused_before_any_work(
     settings, text, pipeline, few_scenes, context_of
