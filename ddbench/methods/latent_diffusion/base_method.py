@@ -100,7 +100,7 @@ class LatentDiffusionMethod(DiffusionSettings):
             steps, share = len(scheduler.timesteps), vars(self)
             if not any(is_guided(i, steps, share[first], share[end]) for i in range(steps - 1)):
                 between = f"{first}={share[first]} and {end}={share[end]}"
-                log.warning("no step is guided: none of the %d lies between %s", steps, between)
+                log.warning("no step is guided: none of the %d before the last lies between %s", steps - 1, between)
         if self.scheduler == "base" and type(scheduler) is not type(model.scheduler):
             names = (type(s).__name__ for s in (model.scheduler, scheduler))
             log.warning("the base's scheduler %s is not variance preserving: %s replaces it", *names)
