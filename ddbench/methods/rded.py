@@ -36,7 +36,7 @@ class RDED:
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
     batch: int = param(256, "pieces that the teacher sees at once", "1 or more")
-    training: Training = param("adamw", TRAINING, added_later=True)
+    training: Training = param("adamw", f"training of the teacher: {TRAINING}", added_later=True)
 
     def __post_init__(self) -> None:
         at_least(self, images=1, crops=1, factor=0, epochs=1, least=1, most=0, batch=1)

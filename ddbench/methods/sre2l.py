@@ -63,7 +63,7 @@ class SRe2L:
     epochs: int = param(10, "teacher's passes over the training split", "1 or more")
     least: int = param(1000, "teacher's steps at least, of 32 images", "1 or more")
     most: int = param(0, "teacher's steps at most, of 32 images, 0 for any number")
-    training: Training = param("adamw", TRAINING, added_later=True)
+    training: Training = param("adamw", f"training of the teacher: {TRAINING}", added_later=True)
     classes: int = param(
         0, "classes of a batch, which has one image of each; 0: all (published: 100)", added_later=True
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ddbench.config import param
 from ddbench.context import Context, generator_of
 from ddbench.methods.shared.selection import drawn_rows, select
-from ddbench.methods.shared.teachers import RECIPES, Training, soft_labels, train_on_real
+from ddbench.methods.shared.teachers import RECIPES, TRAINING, Training, soft_labels, train_on_real
 from ddbench.methods.shared.validation import at_least, shares
 from ddbench.types import DistilledSet, ImageSet
 from ddbench.utils.checkpoint import Checkpoint, StudentState
@@ -53,12 +53,7 @@ class DynamicsMethod:
         "passes of this network over the training split; all methods that rank by training dynamics share it",
         "1 or more",
     )
-    training: Training = param(
-        "adamw",
-        "training of the network: AdamW at 1e-3 in batches of 32, crops and the symmetries (adamw); as SRe2L's for "
-        "CIFAR: SGD at 0.1 in batches of 128, mirrors and shifts by up to an eighth (squeeze) or crops (sgd); as "
-        "SRe2L's for Tiny ImageNet: SGD at 0.2 in batches of 256, mirrors and crops of 8 % and more (squeeze-tiny)",
-    )
+    training: Training = param("adamw", f"training of the network: {TRAINING}")
     networks: int = param(1, "networks from other initial weights, whose mean score ranks the images", "1 or more")
     images: int = param(0, "images per class that are trained on and ranked, drawn at random; 0 for all")
     keep: Literal["highest", "lowest"] = param(

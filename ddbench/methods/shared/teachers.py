@@ -38,10 +38,10 @@ RECIPES = {
     "squeeze-tiny": replace(PUBLISHED, lr=0.2, weight_decay=1e-4, batch=256, warmup=0.1, augment=CROPS),
 }
 Training = Literal["adamw", "sgd", "squeeze", "squeeze-tiny"]
-TRAINING = (  # meaning of the setting that chooses one of them
-    "training of the teacher: AdamW in batches of 32, all eight symmetries (adamw); as SRe2L's for CIFAR: SGD at 0.1 "
-    "in batches of 128, mirrors and shifts by up to an eighth (squeeze) or crops (sgd); as SRe2L's for Tiny ImageNet: "
-    "SGD at 0.2 in batches of 256, mirrors and crops of 8 % and more (squeeze-tiny). SGD takes exactly `epochs` passes"
+TRAINING = (  # what the keys mean, for the setting that chooses one of them
+    "AdamW in batches of 32, all eight symmetries (adamw); as SRe2L's for CIFAR: SGD at 0.1 in batches of 128, mirrors "
+    "and shifts by up to an eighth (squeeze) or crops (sgd); as SRe2L's for Tiny ImageNet: SGD at 0.2 in batches of "
+    "256, mirrors and crops of 8 % and more (squeeze-tiny). SGD takes exactly `epochs` passes"
 )
 
 

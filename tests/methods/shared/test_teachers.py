@@ -1,13 +1,14 @@
-"""Test teachers: shared between methods, resumed."""
+"""Test teachers: shared between methods, resumed; their trainings described."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
 import torch
 
+from ddbench.methods.el2n import EL2N
 from ddbench.methods.rded import RDED
 from ddbench.methods.shared.teachers import RECIPES, TeacherConfig, train_teacher
 from ddbench.methods.sre2l import SRe2L
@@ -15,6 +16,12 @@ from ddbench.utils.checkpoint import Checkpoint
 from evaluators.protocols import protocol
 
 QUICK = {"epochs": 1, "least": 2}
+
+
+@pytest.mark.parametrize("cls", [RDED, SRe2L, EL2N])
+def test_the_setting_describes_every_training(cls):
+    (training,) = (field for field in fields(cls) if field.name == "training")
+    assert all(f"({name})" in training.metadata["help"] for name in RECIPES)
 
 
 @pytest.mark.slow
