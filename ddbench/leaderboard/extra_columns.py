@@ -39,7 +39,7 @@ def extra_columns(board: Table, names: Sequence[str], values: Mapping[Key, Mappi
 
     values: from `extra_values`
     """
-    inner = [name for name in names if name not in (RANK, CROSS)]
+    inner = [name for name in dict.fromkeys(names) if name not in (RANK, CROSS)]
     behind = {column: tuple(_extra_column(board, column, name, values) for name in inner) for column in board.columns}
     for group, columns in student_groups(board).items() if CROSS in names else ():
         for name in CROSS_NAMES:

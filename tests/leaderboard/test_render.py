@@ -71,6 +71,11 @@ def test_every_extra_column_has_its_fields_and_a_text():
         render.render(BOARD, "markdown", TableOptions(("speed",)))
 
 
+def test_an_extra_column_that_is_named_twice_stands_once():
+    once, twice = (render.render(ENTRIES, "text", TableOptions(names)) for names in (("interval",), ("interval",) * 2))
+    assert once == twice
+
+
 def test_markdown():
     lines = render.render(ENTRIES, "markdown").splitlines()
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["mine", "55.0 ± 7.1 (n=2)", "20.0 (n=1)"]
