@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddbench.config import param
+from ddbench.context import generator_of
 from ddbench.methods.latent_diffusion.base_method import LatentDiffusionBaseline
 from ddbench.methods.latent_diffusion.diffusion import (
     SamplerConfig,
@@ -28,6 +29,7 @@ from ddbench.methods.latent_diffusion.prompts import Prompts
 from ddbench.methods.latent_diffusion.stages import Stages
 from ddbench.methods.latent_diffusion.starts import StartLatents, fixed_starts
 from ddbench.methods.shared.device import in_batches
+from ddbench.methods.shared.selection import drawn_rows
 from ddbench.methods.shared.validation import at_least
 
 DRAWN = 2**24  # numbers that are drawn at once, so a group depends on no setting of the machine
@@ -44,7 +46,8 @@ class D3HR(LatentDiffusionBaseline):
 
     Ours: images are inverted by the fine-tuned base, if it is; the level of the Gaussians is the one at which sampling
     begins (the public code's lie one step apart); skewness is that of each number over the group (there, of each image
-    over its numbers); at IPC 1 the mean alone counts, where a group has no deviation.
+    over its numbers); at IPC 1 the mean alone counts, where a group has no deviation; `images` inverts some images of
+    each class only.
     """
 
     name: ClassVar[str] = "d3hr"
@@ -59,10 +62,11 @@ class D3HR(LatentDiffusionBaseline):
     )
     groups: int = param(100000, "groups of draws of which one is kept, for each class", "1 or more")
     skewness: float = param(0.5, "weight of the group's skewness")
+    images: int = param(0, "images per class that are inverted, drawn at random; 0 for all", added_later=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, groups=1, skewness=0)
+        at_least(self, groups=1, skewness=0, images=0)
         if self.strength == 0:
             raise ValueError("strength must be above 0")
 
@@ -72,6 +76,9 @@ class D3HR(LatentDiffusionBaseline):
     def _starts_by_tuned(self, stages: Stages, latents: Latents, starts: StartLatents, weights: str) -> StartLatents:
         """Return the best group of draws of each class. The Gaussians are a stage, shared by all IPCs and seeds."""
         model, ctx = stages.model, stages.ctx
+        if self.images:
+            rows = drawn_rows(latents.labels, self.images, lambda label: generator_of(0, "inverted", label))
+            latents = replace(latents, mean=latents.mean[rows], std=latents.std[rows], labels=latents.labels[rows])
 
         def make(folder: Path) -> None:
             mu, sigma = self._gaussians(model, latents, starts.prompts, partial(ctx.progress, desc="inversion"))
@@ -80,6 +87,7 @@ class D3HR(LatentDiffusionBaseline):
         names = ("scheduler", "spacing", "steps", "strength", "guidance", "guidance_low", "guidance_high",
                  "guidance_channels", "negative", "precision", "variance")  # fmt: skip
         key = {name: getattr(self, name) for name in names} | {"prompts": starts.prompts.texts, "weights": weights}
+        key |= {"images": self.images} if self.images else {}
         folder = ctx.stage("gaussians", make, base=model.identity, **key)
         gaussians = load_file(folder / "gaussians.safetensors")
         mu, sigma = gaussians["mu"], gaussians["sigma"]

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_models import write_dit, write_stable_diffusion
 from small_networks import randn
 
@@ -155,8 +156,20 @@ def test_the_fine_tuned_base_inverts(pipeline, few_scenes, context_of):
     assert reused == [False, True, False]
 
 
+def test_some_images_of_each_class_are_inverted(pipeline, few_scenes, context_of):
+    """With one there is no deviation; with as many as a class has the Gaussians are those of all."""
+    ctx = context_of()
+    for count in (0, 1, len(few_scenes.labels)):
+        D3HR(base=str(pipeline), weights="none", images=count, **SHORT).distill(few_scenes, 2, ctx)
+    folders = [ctx.shared / cost["folder"] for cost in ctx.costs if cost["stage"] == "gaussians"]
+    every, one, as_many = (load_file(folder / "gaussians.safetensors") for folder in folders)
+    assert all(torch.equal(as_many[name], every[name]) for name in every)
+    assert not one["sigma"].any()
+    assert not torch.equal(one["mu"], every["mu"])
+
+
 def test_settings_that_are_none_are_refused():
-    for settings in ({"strength": 0.0}, {"groups": 0}, {"skewness": -1.0}):
+    for settings in ({"strength": 0.0}, {"groups": 0}, {"skewness": -1.0}, {"images": -1}):
         with pytest.raises(ValueError, match=next(iter(settings))):
             D3HR(**settings)
 
