@@ -46,8 +46,8 @@ class D3HR(LatentDiffusionBaseline):
 
     Ours: images are inverted by the fine-tuned base, if it is; the level of the Gaussians is the one at which sampling
     begins (the public code's lie one step apart); skewness is that of each number over the group (there, of each image
-    over its numbers); at IPC 1 the mean alone counts, where a group has no deviation; `images` inverts some images of
-    each class only.
+    over its numbers); at IPC 1 the mean alone counts, where a group has no deviation; with `images`, only so many of
+    each class are inverted.
     """
 
     name: ClassVar[str] = "d3hr"

@@ -198,11 +198,12 @@ def find_runs(folders: Sequence[Path], dataset: str | ImageSource | None) -> lis
     """
     sources: dict[str, ImageSource] = {}
     paths = dict.fromkeys(path.absolute() for path in find_run_folders(folders))
-    ready = [path for path in paths if (path / "distilled").is_dir()]
-    for path in paths if ready else ():
-        if path not in ready:
+    empty = [path for path in paths if not (path / "distilled").is_dir()]
+    if len(empty) < len(paths):  # else the error of the first one says what to do
+        for path in empty:
             log.warning("%s has no distilled set yet: it is left out", path)
-    return [_find_run(path, dataset, sources) for path in ready or paths]
+            del paths[path]
+    return [_find_run(path, dataset, sources) for path in paths]
 
 
 def _find_run(folder: Path, dataset: str | ImageSource | None, sources: dict[str, ImageSource]) -> MeasuredRun:
